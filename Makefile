@@ -1,0 +1,44 @@
+# Two commands for a fresh clone: `make demo` and `make test`. Each needs Python 3.11, make and a package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint types unit wheel simulate clean
+
+help:
+	@echo "make demo      a worker, three bots, and a kill -9 in the middle"
+	@echo "make test      ruff, mypy, pytest, and the wheel in a clean environment"
+	@echo "make simulate  the simulation of the core, for STEPS steps from SEED"
+	@echo "make clean     remove what these made"
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("posthouse needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/posthouse demo
+
+test: lint types unit wheel
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.installed
+	$(BIN)/mypy
+
+unit: $(BIN)/.installed
+	$(BIN)/python -m pytest
+
+# What users get: the built wheel alone, in an environment of its own, seen from another folder.
+wheel: $(BIN)/.installed
+	$(BIN)/python -m tests.wheel
+
+STEPS ?= 200000
+simulate: $(BIN)/.installed
+	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,61 @@
+"""A durable message bus for bots.
+
+import anyio, bus
+
+async def main():
+    async with bus.connect("tcp://127.0.0.1:7710", bot="researcher") as bot:
+        await bot.send("writer", {"text": "hello"})
+        async for message in bot.messages():
+            async with message:
+                print(message.sender, message.body)
+
+anyio.run(main)
+"""
+
+from __future__ import annotations
+
+from .client import DEFAULT_URL, Bot, Draft, connect
+from .errors import (
+    BotConflict,
+    BusError,
+    ClosedError,
+    Forbidden,
+    IdConflict,
+    InvalidBody,
+    LimitReached,
+    NotFound,
+    RequestError,
+    StorageFull,
+    TooLarge,
+    UnknownBot,
+    UnknownChannel,
+    UnsupportedProtocol,
+    WorkerUnavailable,
+)
+from .message import Message, Receipt
+from .protocol import StoredMessage
+
+__all__ = [
+    "DEFAULT_URL",
+    "Bot",
+    "BotConflict",
+    "BusError",
+    "ClosedError",
+    "Draft",
+    "Forbidden",
+    "IdConflict",
+    "InvalidBody",
+    "LimitReached",
+    "Message",
+    "NotFound",
+    "Receipt",
+    "RequestError",
+    "StorageFull",
+    "StoredMessage",
+    "TooLarge",
+    "UnknownBot",
+    "UnknownChannel",
+    "UnsupportedProtocol",
+    "WorkerUnavailable",
+    "connect",
+]

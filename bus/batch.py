@@ -1,0 +1,133 @@
+"""What waits for the disk: jobs are collected, and taken as one transaction at a time.
+
+Owns the order in which changes reach the log, and who is told afterwards. Messages of neighbouring jobs become
+one change, because a row in a batch costs a fraction of a row alone.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from store.records import Channel
+from store.repository import AddChannel, AddMessages, Change, NewMessage, SaveMailbox
+
+from .mailbox import Mailbox
+from .protocol import Code
+from .settings import Limits
+
+__all__ = ["Batch", "Batches", "Done", "Failed", "Job"]
+
+Done = Callable[[Sequence[Any]], None]
+Failed = Callable[[Code, str], None]
+
+
+class Job:
+    """What one request (or the worker itself) wants on disk, and what follows.
+
+    `done` gets the answers: one a message where there are messages, else one a change. `failed` is called
+    instead when nothing was stored. The state of `mailboxes` is saved in the same transaction.
+    """
+
+    __slots__ = ("changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
+
+    def __init__(
+        self,
+        done: Done,
+        failed: Failed,
+        *,
+        messages: Sequence[NewMessage] = (),
+        changes: Sequence[Change] = (),
+        channels: Sequence[Channel] = (),
+        mailboxes: Sequence[Mailbox] = (),
+    ) -> None:
+        assert not (messages and changes), "messages are merged with their neighbours', changes are not"
+        self.done = done
+        self.failed = failed
+        self.messages = messages
+        self.changes = changes
+        self.channels = channels
+        self.mailboxes = mailboxes
+        self.size_bytes = sum(len(message.body) for message in messages)
+
+
+class Batch:
+    """One transaction: its changes, and which answers belong to which job."""
+
+    __slots__ = ("_answers_at", "changes", "channels", "jobs", "mailboxes", "timestamp")
+
+    def __init__(self, jobs: list[Job], mailboxes: set[Mailbox], timestamp: str) -> None:
+        self.jobs = jobs
+        self.timestamp = timestamp
+        self.mailboxes = mailboxes.union(*(job.mailboxes for job in jobs))
+        self.channels = {channel.name: channel for job in jobs for channel in job.channels}
+        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
+        self._answers_at: list[tuple[int, int, int]] = []
+        run: list[NewMessage] = []
+        for job in jobs:
+            if job.messages:
+                if not run:
+                    self.changes.append(AddMessages(run, timestamp))
+                self._answers_at.append((len(self.changes) - 1, len(run), len(job.messages)))
+                run.extend(job.messages)
+            else:
+                run = []
+                self._answers_at.append((len(self.changes), -1, len(job.changes)))
+                self.changes.extend(job.changes)
+        self.changes.extend(SaveMailbox(mailbox.state()) for mailbox in self.mailboxes)
+
+    def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
+        """Give each job, in order, with its part of the log's answers."""
+        return [
+            (job, outcome[change : change + count] if start < 0 else outcome[change][start : start + count])
+            for job, (change, start, count) in zip(self.jobs, self._answers_at, strict=True)
+        ]
+
+
+class Batches:
+    """Collects jobs, and gives them as batches that are bounded in messages and bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._jobs: deque[Job] = deque()
+        self._messages = 0
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Batches jobs={len(self._jobs)} messages={self._messages} bytes={self._bytes}>"
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next batch can take no more; requests should then wait in their sockets."""
+        return (
+            self._messages >= self._limits.batch_messages_max
+            or self._bytes >= self._limits.batch_bytes_max
+            or len(self._jobs) >= self._limits.batch_messages_max
+        )
+
+    def add(self, job: Job) -> None:
+        """Put a job into the next batch."""
+        self._jobs.append(job)
+        self._messages += len(job.messages)
+        self._bytes += job.size_bytes
+
+    def take(self, mailboxes: set[Mailbox], timestamp: str) -> Batch:
+        """Take the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
+        jobs: list[Job] = []
+        messages, size_bytes = 0, 0
+        while self._jobs and len(jobs) < self._limits.batch_messages_max:
+            job = self._jobs[0]
+            messages += len(job.messages)
+            size_bytes += job.size_bytes
+            if jobs and (messages > self._limits.batch_messages_max or size_bytes > self._limits.batch_bytes_max):
+                break
+            jobs.append(self._jobs.popleft())
+            self._messages -= len(job.messages)
+            self._bytes -= job.size_bytes
+        return Batch(jobs, mailboxes, timestamp)

@@ -1,0 +1,312 @@
+"""The shell around the core: frames in, decisions asked for, effects carried out. It decides nothing.
+
+Owns the two sockets and the tasks that move things between them, the core and the log:
+
+- frames are drained from the command socket and given to the core, unless the next batch is full;
+- one batch at a time is written, and the next one fills meanwhile;
+- pages are read one after another, questions are answered beside them;
+- time is told to the core.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+import uuid_utils
+import zmq
+
+from store.errors import RecordDamaged, Refused, StorageFull, StoreFailure
+from store.records import timestamp
+from store.repository import MessageLog, PageRequest, Store
+
+from .batch import Batch
+from .core import Ask, Core, Effect, FindStart, Moment, Read, Send, Tap
+from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
+from .queries import Queries
+from .settings import Settings
+from .transport import Port, bind_command, bind_tap
+
+__all__ = ["Broker", "open_broker", "system_moment"]
+
+_TICK_SECONDS = 0.05
+"""How often time is told: an ack_wait or a flush is late by at most this."""
+
+_FRAMES_A_TURN = 500
+"""Frames taken before other tasks get a turn."""
+
+_log = structlog.get_logger("posthouse")
+
+
+def system_moment() -> Moment:
+    """Give the time: the event loop's clock, which never goes back, and the wall clock."""
+    return Moment(anyio.current_time(), timestamp(datetime.now(UTC)))
+
+
+class Broker:
+    """Runs until `stop` is called, or until the store fails."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: MessageLog,
+        settings: Settings,
+        *,
+        command: Port,
+        tap: Port,
+        versions: dict[str, str],
+        moment: Callable[[], Moment] = system_moment,
+    ) -> None:
+        self._core = core
+        self._store = log
+        self._settings = settings
+        self._command = command
+        self._tap = tap
+        self._moment = moment
+        started = moment()
+        self._queries = Queries(core, log, versions=versions, started_at=started.wall, now=started.now)
+        self._asking = 0
+        self._reads: deque[PageRequest] = deque()
+        self._read_wake = anyio.Event()
+        self._work = anyio.Event()
+        self._topics: set[bytes] = set()
+        self._draining = False
+        self._stopping = False
+        self._tasks: anyio.abc.TaskGroup
+
+    def __repr__(self) -> str:
+        return f"<Broker {'stopping' if self._stopping else 'running'} {self._core}>"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Where the worker listens: for commands, and at the tap."""
+        return self._command.address, self._tap.address
+
+    async def run(self) -> None:
+        """Serve until stopped, then finish the batch, save every mailbox and say `closing` to every session.
+
+        Raises StoreFailure where the store failed: nothing was acknowledged after that, and the process must end.
+        """
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._receive)
+                self._tasks.start_soon(self._read)
+                self._tasks.start_soon(self._watch_tap)
+                self._tasks.start_soon(self._tick)
+                await self._write()
+                self._tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._close()
+        finally:
+            self._command.close(linger=True)
+            self._tap.close()
+
+    def stop(self) -> None:
+        """Take no more frames, and let `run` end in order."""
+        self._stopping = True
+        self._work.set()
+
+    # ── Frames ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _receive(self) -> None:
+        while True:
+            self._drain()
+            if not self._command.has_input or self._core.full or self._stopping:
+                await self._command.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _drain(self) -> None:
+        """Take what the socket has. Whoever sent something does this too, for the waiting task may not wake."""
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            for _ in range(_FRAMES_A_TURN):
+                if self._core.full or self._stopping:
+                    return
+                parts = self._command.receive()
+                if parts is None:
+                    if not self._command.has_input:
+                        return
+                else:
+                    self._carry_out(self._take(parts))
+            self._tasks.start_soon(self._drain_more)
+        finally:
+            self._draining = False
+
+    async def _drain_more(self) -> None:
+        self._drain()
+
+    def _take(self, parts: list[bytes]) -> list[Effect]:
+        address, moment = parts[0], self._moment()
+        try:
+            if len(parts) != 2:
+                raise Rejected(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
+            request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
+        except Rejected as error:
+            return self._core.reject(address, error, moment)
+        return self._core.receive(address, request, moment)
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        queue = deque(effects)
+        sent = False
+        while queue:
+            effect = queue.popleft()
+            match effect:
+                case Send(address, frame):
+                    sent = True
+                    if not self._command.send((address, frame)):
+                        queue.extend(self._core.unreachable(address, self._moment()))
+                case Tap(topic, frame):
+                    self._tap.send((topic, frame))
+                case Read(request):
+                    self._reads.append(request)
+                    self._read_wake.set()
+                case Ask():
+                    self._ask(effect)
+                case FindStart():
+                    self._tasks.start_soon(self._find_start, effect)
+        if self._core.has_batch(self._moment()):
+            self._work.set()
+        if sent and not self._draining and self._command.has_input:
+            self._drain()
+
+    # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self) -> None:
+        while True:
+            moment = self._moment()
+            batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
+            if batch is not None:
+                await self._apply(batch)
+                self._drain()
+            elif self._stopping:
+                return
+            else:
+                self._work = anyio.Event()
+                await self._work.wait()
+
+    async def _apply(self, batch: Batch) -> None:
+        try:
+            outcome = await self._store.apply(batch.changes)
+        except StoreFailure:
+            raise
+        except StorageFull as error:
+            _log.warning("storage_full", changes=len(batch.changes))
+            self._carry_out(self._core.failed(batch, Code.STORAGE_FULL, str(error), self._moment()))
+        except Exception:
+            _log.exception("batch_failed", changes=len(batch.changes))
+            message = "the worker could not store this; its log says why"
+            self._carry_out(self._core.failed(batch, Code.INTERNAL, message, self._moment()))
+        else:
+            self._carry_out(self._core.applied(batch, outcome, self._moment()))
+
+    async def _read(self) -> None:
+        while True:
+            while self._reads:
+                request = self._reads.popleft()
+                page = await self._store.read_page(request)
+                for seq in page.damaged:
+                    _log.error("message_damaged", seq=seq, bot_id=request.bot_id)
+                self._carry_out(self._core.page_read(request, page, self._moment()))
+            self._read_wake = anyio.Event()
+            await self._read_wake.wait()
+
+    async def _find_start(self, found: FindStart) -> None:
+        start_seq = await self._store.seq_before(found.time)
+        self._carry_out(self._core.start_found(found, start_seq, self._moment()))
+
+    def _ask(self, ask: Ask) -> None:
+        if self._asking >= self._settings.limits.queries_max:
+            text = f"{self._asking} questions are being answered; wait for one"
+            self._refuse(ask, Code.BUSY, text)
+            return
+        self._asking += 1
+        self._tasks.start_soon(self._answer, ask)
+
+    async def _answer(self, ask: Ask) -> None:
+        try:
+            value = await self._queries.answer(ask.bot_id, ask.query, self._moment().now)
+        except Rejected as error:
+            self._refuse(ask, error.code, error.message)
+        except StoreFailure:
+            raise
+        except RecordDamaged as error:
+            _log.error("message_damaged", error=str(error))
+            self._refuse(ask, Code.INTERNAL, str(error))
+        except Exception:
+            _log.exception("question_failed", op=type(ask.query).__name__)
+            self._refuse(ask, Code.INTERNAL, "the worker could not answer this; its log says why")
+        else:
+            self._reply(ask, value)
+        finally:
+            self._asking -= 1
+
+    def _reply(self, ask: Ask, value: Any) -> None:
+        frame = encode({"op": "ok", "request": ask.query.request, "value": value})
+        self._carry_out([Send(ask.address, frame)])
+
+    def _refuse(self, ask: Ask, code: Code, message: str) -> None:
+        error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
+        self._carry_out([Send(ask.address, encode(error))])
+
+    # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
+
+    async def _watch_tap(self) -> None:
+        while True:
+            while (parts := self._tap.receive()) is not None:
+                wanted, topic = parts[0][:1] == b"\x01", parts[0][1:]
+                self._topics.add(topic) if wanted else self._topics.discard(topic)
+                self._core.tapped = bool(self._topics)
+            if not self._tap.has_input:
+                await self._tap.wait()
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(_TICK_SECONDS)
+            moment = self._moment()
+            self._queries.sample(moment.now)
+            self._carry_out(self._core.tick(moment))
+
+    async def _close(self) -> None:
+        farewell = self._core.close(self._moment())
+        while (batch := self._core.take_batch(self._moment(), flush=True)) is not None:
+            try:
+                outcome = await self._store.apply(batch.changes)
+            except (Refused, StorageFull) as error:
+                _log.error("positions_not_saved", error=str(error))
+                break
+            farewell += self._core.applied(batch, outcome, self._moment())
+        for effect in farewell:
+            if isinstance(effect, Send):
+                self._command.send((effect.address, effect.frame))
+
+
+async def open_broker(
+    store: Store,
+    settings: Settings,
+    context: zmq.Context[zmq.Socket[bytes]],
+    *,
+    worker: str,
+    versions: dict[str, str],
+) -> Broker:
+    """Take up a log where it was left, and bind both sockets; raises BindError where one cannot be bound."""
+    core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
+    command = bind_command(context, settings)
+    try:
+        tap = bind_tap(context, settings)
+    except BaseException:
+        command.close()
+        raise
+    return Broker(core, store.log, settings, command=command, tap=tap, versions=versions)

@@ -1,0 +1,5 @@
+import rich_click as click
+
+
+@click.command()
+def demo() -> None: ...

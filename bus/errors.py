@@ -1,0 +1,148 @@
+"""What can go wrong between a bot and its worker.
+
+Owns the package's one error tree. A `RequestError` is an answer: the worker refused, and its code says why. The
+others say that no answer came.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BindError",
+    "BotConflict",
+    "BusError",
+    "ClosedError",
+    "Forbidden",
+    "IdConflict",
+    "InvalidBody",
+    "LimitReached",
+    "NotFound",
+    "RequestError",
+    "StorageFull",
+    "TooLarge",
+    "UnknownBot",
+    "UnknownChannel",
+    "UnsupportedProtocol",
+    "WorkerUnavailable",
+    "request_error",
+]
+
+
+class BusError(Exception):
+    """The root of everything that the bus raises."""
+
+
+class BindError(BusError):
+    """The worker could not listen at an address."""
+
+    def __init__(self, address: str, reason: str, *, in_use: bool) -> None:
+        hint = "stop who listens there, or choose another address" if in_use else "check the address"
+        super().__init__(f"cannot listen at {address}: {reason}; {hint}")
+        self.address = address
+        self.in_use = in_use
+
+
+class ClosedError(BusError):
+    """The bot was closed while this call waited, or before it was made."""
+
+
+class WorkerUnavailable(BusError):
+    """No worker answered in time. What was sent may or may not be stored: send it again with the same id."""
+
+
+class RequestError(BusError):
+    """The worker refused a request.
+
+    `code` is the protocol's, `retry` tells whether the same request may succeed later, and `hint` what to do.
+    """
+
+    hint = ""
+
+    def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
+        super().__init__(f"{message} [{code}]{': ' if self.hint else ''}{self.hint}")
+        self.code = code
+        self.message = message
+        self.retry = retry
+
+
+class UnknownBot(RequestError):
+    """No bot has that name or id."""
+
+    hint = "a bot is known once it has connected for the first time"
+
+
+class UnknownChannel(RequestError):
+    """There is no such channel."""
+
+    hint = "a channel comes into being by its first use"
+
+
+class NotFound(RequestError):
+    """There is no such thing."""
+
+
+class BotConflict(RequestError):
+    """The bot's name and id belong to others."""
+
+    hint = "connect without bot_id, or with the id that the name has"
+
+
+class IdConflict(RequestError):
+    """A message of another bot has that id."""
+
+    hint = "leave the id to the client, or make a new UUIDv7"
+
+
+class InvalidBody(RequestError):
+    """The body is no JSON that every receiver could decode."""
+
+    hint = "send finite numbers, valid text, and at most 100 levels"
+
+
+class TooLarge(RequestError):
+    """The body or the frame is over its limit."""
+
+    hint = "put the data elsewhere and send its name"
+
+
+class LimitReached(RequestError):
+    """A limit was reached, and nothing was stored."""
+
+    hint = "wait a moment and send it again"
+
+
+class StorageFull(RequestError):
+    """The worker's disk is full, and nothing was stored."""
+
+    hint = "make room on the worker's disk; it goes on by itself"
+
+
+class Forbidden(RequestError):
+    """The bot may not do that."""
+
+
+class UnsupportedProtocol(RequestError):
+    """The worker speaks another version of the protocol."""
+
+    hint = "install versions of client and worker that belong together"
+
+
+_BY_CODE: dict[str, type[RequestError]] = {
+    "unknown_bot": UnknownBot,
+    "unknown_channel": UnknownChannel,
+    "not_found": NotFound,
+    "bot_conflict": BotConflict,
+    "id_conflict": IdConflict,
+    "invalid_body": InvalidBody,
+    "too_large": TooLarge,
+    "mailbox_full": LimitReached,
+    "rate_limited": LimitReached,
+    "busy": LimitReached,
+    "storage_full": StorageFull,
+    "forbidden": Forbidden,
+    "unsupported_protocol": UnsupportedProtocol,
+}
+
+
+def request_error(code: str, message: str, *, retry: bool = False) -> RequestError:
+    """Give the error of a code; a code that this version does not know is a plain RequestError."""
+    return _BY_CODE.get(code, RequestError)(code, message, retry=retry)

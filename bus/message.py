@@ -1,0 +1,142 @@
+"""What a bot's author holds: messages that came, and receipts for those that went.
+
+Owns settling: a message is settled once, and what is said of it after that changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from store.records import parse_timestamp
+
+from .protocol import StoredMessage
+
+if TYPE_CHECKING:
+    from .client import Bot
+
+__all__ = ["Message", "Receipt"]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A message is on the worker's disk.
+
+    `seq` is its place in the log. `duplicate` says that it had been there before, under the same id.
+    """
+
+    id: str
+    seq: int
+    duplicate: bool = False
+
+
+class Message:
+    """A message that was delivered, to be settled: `async with message:` does that by itself.
+
+    Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
+    and the exception goes on. A cancelled block leaves the message unsettled.
+    """
+
+    def __init__(self, bot: Bot, stored: StoredMessage) -> None:
+        self._bot = bot
+        self._stored = stored
+        self.settled = False
+        """Whether ack, nak or term was said."""
+
+    def __repr__(self) -> str:
+        state = "settled" if self.settled else f"attempt {self.attempt}"
+        return f"<Message {self.seq} {self.message_type!r} from {self.sender!r} {state}>"
+
+    @property
+    def seq(self) -> int:
+        """Its place in the log."""
+        return self._stored.seq
+
+    @property
+    def id(self) -> str:
+        """Its id, made by the sender."""
+        return self._stored.id
+
+    @property
+    def sender(self) -> str:
+        """The name of the bot that sent it."""
+        return self._stored.sender_bot_name
+
+    @property
+    def sender_id(self) -> str:
+        """The id of the bot that sent it."""
+        return self._stored.sender_bot_id
+
+    @property
+    def channel(self) -> str | None:
+        """The channel that it was published on; None for a direct message."""
+        return self._stored.channel
+
+    @property
+    def message_type(self) -> str:
+        """What kind of message the sender says it is."""
+        return self._stored.message_type
+
+    @property
+    def body(self) -> Any:
+        """The body, any JSON value."""
+        return self._stored.body
+
+    @property
+    def reply_to(self) -> str | None:
+        """The id of the message that this one answers."""
+        return self._stored.reply_to
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the sender noted beside the body."""
+        return self._stored.headers
+
+    @property
+    def timestamp(self) -> datetime:
+        """When the message entered the log, by the worker's clock."""
+        return parse_timestamp(self._stored.timestamp)
+
+    @property
+    def attempt(self) -> int:
+        """How often it was delivered to this bot, from 1."""
+        return self._stored.attempt
+
+    @property
+    def stored(self) -> StoredMessage:
+        """The message as it came over the wire."""
+        return self._stored
+
+    async def ack(self, *, confirm: bool = False) -> None:
+        """Settle: done. With `confirm`, return only when that is on disk and can no longer be delivered again."""
+        await self._bot._settle(self, "ack", confirm=confirm)
+
+    async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
+        """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
+        await self._bot._settle(self, "nak", confirm=confirm, delay=delay)
+
+    async def term(self, reason: str = "", *, confirm: bool = False) -> None:
+        """Settle: never deliver this again; it becomes a dead letter with this reason."""
+        await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
+
+    async def reply(
+        self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
+    ) -> Receipt:
+        """Send a direct message back to the sender that answers this one. It settles nothing."""
+        return await self._bot.send(self.sender, body, message_type=message_type, reply_to=self.id, headers=headers)
+
+    async def __aenter__(self) -> Message:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.settled or isinstance(error, anyio.get_cancelled_exc_class()):
+            return
+        if error is None:
+            await self.ack()
+        else:
+            await self.nak()

@@ -1,0 +1,513 @@
+"""The wire: what a frame may say, read and written. `docs/protocol.md` is its page.
+
+Owns the frames of both sides, their names and error codes, and the checks that need no knowledge of who is
+connected. A frame of a client with an unknown field is refused; unknown fields of the worker are ignored.
+
+Pure: bytes in, values out, and the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw
+
+from store.repository import NewMessage
+
+from .bodies import mark_undecodable
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Bots",
+    "Channels",
+    "Closing",
+    "Code",
+    "Credit",
+    "DeadLetters",
+    "Deliver",
+    "ErrorFrame",
+    "Extend",
+    "Gap",
+    "Goodbye",
+    "Hello",
+    "History",
+    "ItemError",
+    "MessageQuery",
+    "Nak",
+    "Ok",
+    "Ping",
+    "Pong",
+    "Publication",
+    "Publish",
+    "Published",
+    "Query",
+    "Rejected",
+    "Request",
+    "RetryDeadLetters",
+    "StartAt",
+    "Status",
+    "StoredMessage",
+    "Subscribe",
+    "Subscriptions",
+    "Term",
+    "ToBot",
+    "ToChannel",
+    "Unsubscribe",
+    "Welcome",
+    "WorkerFrame",
+    "decode_request",
+    "decode_worker_frame",
+    "deliver_frame",
+    "encode",
+    "envelope",
+    "is_id",
+    "is_name",
+    "tap_topic",
+]
+
+PROTOCOL_VERSION = 1
+
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\\Z"
+ID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\\Z"
+
+is_name = re.compile(NAME).match
+"""Tell whether a text can name a bot or a channel."""
+
+is_id = re.compile(ID).match
+"""Tell whether a text is a UUID as it is written here: lower case, with hyphens."""
+
+RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
+Name = Annotated[str, Meta(pattern=NAME)]
+Id = Annotated[str, Meta(pattern=ID)]
+Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+QueryLimit = Annotated[int, Meta(ge=1, le=1000)]
+Credits = Annotated[int, Meta(ge=0, le=1000)]
+
+
+class Code(StrEnum):
+    """Why a frame, or a message in one, was refused."""
+
+    BAD_FRAME = "bad_frame"
+    BAD_REQUEST = "bad_request"
+    UNSUPPORTED_PROTOCOL = "unsupported_protocol"
+    UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_BOT = "unknown_bot"
+    UNKNOWN_CHANNEL = "unknown_channel"
+    NOT_FOUND = "not_found"
+    BOT_CONFLICT = "bot_conflict"
+    ID_CONFLICT = "id_conflict"
+    CONFLICT = "conflict"
+    INVALID_TRANSITION = "invalid_transition"
+    INVALID_BODY = "invalid_body"
+    TOO_LARGE = "too_large"
+    MAILBOX_FULL = "mailbox_full"
+    RATE_LIMITED = "rate_limited"
+    BUSY = "busy"
+    STORAGE_FULL = "storage_full"
+    FORBIDDEN = "forbidden"
+    FENCED = "fenced"
+    INTERNAL = "internal"
+
+
+RETRY = frozenset(
+    {Code.UNKNOWN_SESSION, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.BUSY, Code.STORAGE_FULL, Code.INTERNAL}
+)
+"""The codes after which the same request may succeed."""
+
+
+class Rejected(Exception):
+    """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
+
+    def __init__(self, code: Code, message: str, request: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request = request
+
+
+# ── From a client ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _ClientFrame(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
+):
+    """What every frame of a client has in common."""
+
+
+class Hello(_ClientFrame, frozen=True, tag="hello"):
+    """Opens a session, and registers a bot that is new."""
+
+    request: RequestId
+    protocol: int
+    bot: Name
+    bot_id: Id | None = None
+    max_in_flight: Credits | None = None
+    client: Annotated[str, Meta(max_length=128)] | None = None
+
+
+class Ping(_ClientFrame, frozen=True, tag="ping"):
+    """Keeps a session when there is nothing else to say."""
+
+
+class Goodbye(_ClientFrame, frozen=True, tag="goodbye"):
+    """Ends a session in order."""
+
+    request: RequestId
+
+
+class ToBot(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="direct",
+    omit_defaults=True,
+):  # fmt: skip
+    """One bot, by name or by id."""
+
+    bot: str | None = None
+    bot_id: str | None = None
+
+
+class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel"):
+    """Whoever is subscribed to a channel."""
+
+    name: str
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One message of a publish frame. The body stays the bytes that were sent."""
+
+    id: str
+    recipient: ToBot | ToChannel
+    body: Raw
+    message_type: str = "message"
+    reply_to: str | None = None
+    headers: dict[str, str] = {}
+
+
+class Publish(_ClientFrame, frozen=True, tag="publish"):
+    """Messages to be stored and delivered."""
+
+    request: RequestId
+    messages: list[Publication]
+
+
+class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a subscription starts: at a seq, or at a time."""
+
+    seq: Seq | None = None
+    time: str | None = None
+
+
+class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
+    """A standing wish for a channel."""
+
+    request: RequestId
+    channel: Name
+    start: Literal["new", "all"] | StartAt = "new"
+    echo: bool = False
+
+
+class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
+    """Ends a subscription."""
+
+    request: RequestId
+    channel: Name
+
+
+class Ack(_ClientFrame, frozen=True, tag="ack"):
+    """Done with these messages."""
+
+    seqs: list[Seq]
+    request: RequestId | None = None
+
+
+class Nak(_ClientFrame, frozen=True, tag="nak"):
+    """Try these messages again, after a while."""
+
+    seqs: list[Seq]
+    delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
+    request: RequestId | None = None
+
+
+class Term(_ClientFrame, frozen=True, tag="term"):
+    """Never deliver these messages again."""
+
+    seqs: list[Seq]
+    reason: Annotated[str, Meta(max_length=1024)] | None = None
+    request: RequestId | None = None
+
+
+class Extend(_ClientFrame, frozen=True, tag="extend"):
+    """Still at work on these messages."""
+
+    seqs: list[Seq]
+    request: RequestId | None = None
+
+
+class Credit(_ClientFrame, frozen=True, tag="credit"):
+    """Changes how much may be in flight."""
+
+    max_in_flight: Credits
+    request: RequestId | None = None
+
+
+class History(_ClientFrame, frozen=True, tag="history"):
+    """Reads a conversation back: exactly one of between, channel and thread."""
+
+    request: RequestId
+    between: tuple[str, str] | None = None
+    channel: Name | None = None
+    thread: Id | None = None
+    before_seq: Seq | None = None
+    limit: QueryLimit = 50
+
+
+class MessageQuery(_ClientFrame, frozen=True, tag="message"):
+    """Asks for a message, and what became of it."""
+
+    request: RequestId
+    id: Id
+
+
+class Bots(_ClientFrame, frozen=True, tag="bots"):
+    """Asks who there is."""
+
+    request: RequestId
+
+
+class Channels(_ClientFrame, frozen=True, tag="channels"):
+    """Asks which channels there are."""
+
+    request: RequestId
+
+
+class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
+    """Asks what a bot is subscribed to, or who to a channel."""
+
+    request: RequestId
+    bot: str | None = None
+    channel: Name | None = None
+
+
+class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
+    """Asks what a bot's mailbox gave up on."""
+
+    request: RequestId
+    bot: str | None = None
+    limit: QueryLimit = 50
+
+
+class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
+    """Puts dead letters back into a bot's mailbox."""
+
+    request: RequestId
+    bot: str
+    seqs: Annotated[list[Seq], Meta(max_length=1000)]
+
+
+class Status(_ClientFrame, frozen=True, tag="status"):
+    """Asks how the worker is."""
+
+    request: RequestId
+
+
+Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
+Settle = Ack | Nak | Term | Extend
+Request = (
+    Hello | Ping | Goodbye | Publish | Subscribe | Unsubscribe | Settle | Credit | RetryDeadLetters | Query
+)  # fmt: skip
+
+
+# ── From the worker ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _WorkerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="op"):
+    """What every frame of the worker has in common."""
+
+
+class Welcome(_WorkerFrame, frozen=True, tag="welcome"):
+    """A session is open, under these terms. Durations are in seconds."""
+
+    request: int
+    protocol: int
+    worker: str
+    session: str
+    epoch: str
+    bot: str
+    bot_id: str
+    max_in_flight: int
+    max_publish_in_flight: int
+    heartbeat: float
+    session_timeout: float
+    ack_wait: float
+    max_deliver: int
+    max_frame_bytes: int
+    max_body_bytes: int
+    last_seq: int
+
+
+class Pong(_WorkerFrame, frozen=True, tag="pong"):
+    """Answers a ping."""
+
+    last_seq: int
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    """Why one message of a publish frame was refused."""
+
+    index: int
+    code: str
+    message: str
+
+
+class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):
+    """The messages are on disk, but for those that `errors` names."""
+
+    request: int
+    seqs: list[int | None]
+    duplicates: list[int] = []
+    errors: list[ItemError] = []
+
+
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as a client reads it. `attempt` counts its deliveries to this bot, from 1."""
+
+    seq: int
+    id: str
+    sender_bot_id: str
+    sender_bot_name: str
+    recipient: dict[str, str]
+    message_type: str
+    body: Any
+    reply_to: str | None
+    headers: dict[str, str]
+    timestamp: str
+    attempt: int = 1
+    prev_seq: int | None = None
+
+    @property
+    def channel(self) -> str | None:
+        """The channel that it was published on; None for a direct message."""
+        return self.recipient.get("name")
+
+
+class Deliver(_WorkerFrame, frozen=True, tag="deliver"):
+    """Messages for this session's bot."""
+
+    messages: list[StoredMessage]
+
+
+class Ok(_WorkerFrame, frozen=True, tag="ok", omit_defaults=True):
+    """A request was carried out; what changed is on disk."""
+
+    request: int
+    value: Raw = Raw(b"{}")
+
+
+class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):
+    """A frame was refused."""
+
+    code: str
+    message: str
+    request: int | None = None
+    retry: bool | None = None
+
+
+class Closing(_WorkerFrame, frozen=True, tag="closing"):
+    """The worker is shutting down."""
+
+
+class Gap(_WorkerFrame, frozen=True, tag="gap"):
+    """The mailbox lost what lay between two seqs, both included."""
+
+    from_seq: int
+    to_seq: int
+    reason: str
+
+
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap
+
+
+# ── Reading and writing ──────────────────────────────────────────────────────────────────────────────────
+
+encode = msgspec.json.Encoder().encode
+"""Write a frame, or any value, as JSON."""
+
+_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
+
+
+class _Numbered(msgspec.Struct):
+    """The one field that is read of a frame which is refused."""
+
+    request: Any = None
+
+
+_decode_numbered = msgspec.json.Decoder(_Numbered).decode
+
+
+def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
+    """Read a client's frame; raises Rejected with what the client is to be told."""
+    if len(frame) > frame_bytes_max:
+        raise Rejected(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Rejected(Code.BAD_REQUEST, str(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        frame = mark_undecodable(frame)
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Rejected(Code.BAD_REQUEST, str(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+
+
+def _request_number(frame: bytes) -> int | None:
+    try:
+        request = _decode_numbered(frame).request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request if type(request) is int and 0 <= request < 2**53 else None
+
+
+def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
+    """Read a worker's frame; None for an op of a later version, which a client ignores."""
+    try:
+        return _worker_decoder.decode(frame)
+    except msgspec.ValidationError:
+        return None
+
+
+def envelope(message: NewMessage, seq: int, timestamp: str) -> bytes:
+    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot."""
+    direct = message.recipient_bot_id
+    return encode(
+        {
+            "seq": seq,
+            "id": message.id,
+            "sender_bot_id": message.sender_bot_id,
+            "sender_bot_name": message.sender_bot_name,
+            "recipient": {"type": "channel", "name": message.recipient_channel}
+            if direct is None
+            else {"type": "direct", "bot_id": direct},
+            "message_type": message.message_type,
+            "body": Raw(message.body),
+            "reply_to": message.reply_to,
+            "headers": Raw(message.headers),
+            "timestamp": timestamp,
+        }
+    )[:-1]
+
+
+def deliver_frame(deliveries: list[bytes]) -> bytes:
+    """Pack finished deliveries into one frame."""
+    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
+
+
+def tap_topic(channel: str) -> bytes:
+    """Give the topic of a channel. The zero byte ends it: a SUB for `news` must not match `newsletter`."""
+    return f"channel/{channel}\0".encode()

@@ -1,0 +1,232 @@
+"""Answers to what bots and people ask: history, who is there, and how the worker is.
+
+Owns the values of protocol chapter 6. Answers come from the log and from the core's picture; nothing here
+changes anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, assert_never
+
+import msgspec
+
+from store.records import Bot
+from store.repository import HistoryRequest, LogMessage, MessageLog, PageRequest
+
+from .core import Core
+from .mailbox import Mailbox
+from .protocol import (
+    Bots,
+    Channels,
+    Code,
+    DeadLetters,
+    History,
+    MessageQuery,
+    Query,
+    Rejected,
+    Status,
+    Subscriptions,
+    envelope,
+    is_id,
+)
+
+__all__ = ["Queries"]
+
+_RATE_SECONDS = 10.0
+"""The time over which rates are averaged."""
+
+
+class Queries:
+    """Answers one question at a time; the counters that rates need are noted by `sample`."""
+
+    def __init__(
+        self, core: Core, log: MessageLog, *, versions: dict[str, str], started_at: str, now: float
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._versions = versions
+        self._started_at = started_at
+        self._started = now
+        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.counters))])
+
+    def sample(self, now: float) -> None:
+        """Note the counters, at most once a second."""
+        if now - self._samples[-1][0] >= 1:
+            self._samples.append((now, dict(self._core.counters)))
+        while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+
+    async def answer(self, bot_id: str, query: Query, now: float) -> dict[str, Any]:
+        """Give the value of an answer; raises Rejected where the question is wrong."""
+        match query:
+            case History():
+                return await self._history(query)
+            case MessageQuery():
+                return await self._message(query)
+            case Bots():
+                return await self._bots()
+            case Channels():
+                return await self._channels()
+            case Subscriptions():
+                return self._subscriptions(bot_id, query)
+            case DeadLetters():
+                return await self._dead_letters(bot_id, query)
+            case Status():
+                return await self._status(now)
+            case _:
+                assert_never(query)
+
+    async def _history(self, query: History) -> dict[str, Any]:
+        if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
+            raise Rejected(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
+        between = None
+        if query.between is not None:
+            between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
+        elif query.channel is not None and query.channel not in self._core.directory.channels:
+            raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+        messages = await self._log.history(
+            HistoryRequest(
+                limit=query.limit + 1,
+                between=between,
+                channel=query.channel,
+                thread=query.thread,
+                before_seq=query.before_seq,
+            )
+        )
+        shown = [_raw(message) for message in messages[: query.limit]]
+        return {"messages": shown, "more": len(messages) > query.limit}
+
+    async def _message(self, query: MessageQuery) -> dict[str, Any]:
+        message = await self._log.find(query.id)
+        if message is None:
+            raise Rejected(Code.NOT_FOUND, f"no message with id {query.id}")
+        directory = self._core.directory
+        mailboxes: list[Mailbox] = []
+        if message.recipient_bot_id in directory.mailboxes:
+            mailboxes = [directory.mailboxes[message.recipient_bot_id]]
+        elif message.recipient_channel in directory.channels:
+            mailboxes = [
+                mailbox
+                for mailbox in directory.channels[message.recipient_channel].mailboxes.values()
+                if mailbox.interests[message.recipient_channel].start_seq < message.seq
+                and (mailbox.interests[message.recipient_channel].echo or mailbox.bot_id != message.sender_bot_id)
+            ]
+        fates = [
+            {
+                "bot_id": mailbox.bot_id,
+                "bot": directory.bots[mailbox.bot_id].name,
+                "state": mailbox.fate(message.seq, message.recipient_channel),
+            }
+            for mailbox in mailboxes
+        ]
+        return {"message": _raw(message), "mailboxes": fates}
+
+    async def _bots(self) -> dict[str, Any]:
+        core = self._core
+        bots = sorted(core.directory.bots.values(), key=lambda bot: bot.name)
+        behind = [core.directory.mailboxes[bot.id] for bot in bots if not core.directory.mailboxes[bot.id].level]
+        counts = await self._log.backlogs(
+            [PageRequest(mailbox.bot_id, (), mailbox.remaining(), core.last_seq, 1, 1) for mailbox in behind]
+        )
+        remaining = {mailbox.bot_id: count for mailbox, count in zip(behind, counts, strict=True)}
+        return {
+            "bots": [
+                {
+                    "id": bot.id,
+                    "name": bot.name,
+                    "online": bool(core.sessions.of_bot(bot.id)),
+                    "created_at": bot.created_at,
+                    "last_seen_at": core.last_seen(bot.id) or bot.last_seen_at,
+                    "backlog": core.directory.mailboxes[bot.id].loaded() + remaining.get(bot.id, 0),
+                }
+                for bot in bots
+            ]
+        }
+
+    async def _channels(self) -> dict[str, Any]:
+        channels = self._core.directory.channels
+        return {
+            "channels": [
+                {
+                    "name": summary.channel.name,
+                    "created_at": summary.channel.created_at,
+                    "created_by_bot_id": summary.channel.created_by_bot_id,
+                    "subscribers": len(channels[summary.channel.name].mailboxes),
+                    "messages": summary.messages,
+                }
+                for summary in await self._log.channel_summaries()
+                if summary.channel.name in channels
+            ]
+        }
+
+    def _subscriptions(self, bot_id: str, query: Subscriptions) -> dict[str, Any]:
+        directory = self._core.directory
+        if query.bot is not None and query.channel is not None:
+            raise Rejected(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
+        if query.channel is not None:
+            entry = directory.channels.get(query.channel)
+            if entry is None:
+                raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+            pairs = [(mailbox, query.channel) for mailbox in entry.mailboxes.values()]
+        else:
+            mailbox = directory.mailboxes[self._bot(query.bot).id if query.bot is not None else bot_id]
+            pairs = [(mailbox, channel) for channel in sorted(mailbox.interests)]
+        return {
+            "subscriptions": [
+                {
+                    "bot_id": mailbox.bot_id,
+                    "bot": directory.bots[mailbox.bot_id].name,
+                    "channel_name": channel,
+                    "subscribed_at": directory.subscribed_at[mailbox.bot_id, channel],
+                    "start_seq": mailbox.interests[channel].start_seq,
+                    "echo": mailbox.interests[channel].echo,
+                }
+                for mailbox, channel in pairs
+            ]
+        }
+
+    async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
+        bot = self._bot(query.bot) if query.bot is not None else self._core.directory.bots[bot_id]
+        return {
+            "dead_letters": [
+                {
+                    "seq": dead.seq,
+                    "reason": dead.reason,
+                    "attempts": dead.attempts,
+                    "at": dead.at,
+                    "message": _raw(message) if message is not None else None,
+                }
+                for dead, message in await self._log.dead_letters(bot.id, query.limit)
+            ]
+        }
+
+    async def _status(self, now: float) -> dict[str, Any]:
+        core = self._core
+        self.sample(now)
+        first_at, first = self._samples[0]
+        seconds = max(now - first_at, 1.0)
+        return {
+            "started_at": self._started_at,
+            "uptime_seconds": round(now - self._started, 3),
+            "epoch": core.epoch,
+            "last_seq": core.last_seq,
+            "sessions": len(core.sessions),
+            "bots": len(core.directory.bots),
+            "channels": len(core.directory.channels),
+            "counters": dict(core.counters),
+            "rates": {name: round((count - first[name]) / seconds, 1) for name, count in core.counters.items()},
+            "sizes": await self._log.sizes(),
+            "versions": self._versions,
+        }
+
+    def _bot(self, name_or_id: str) -> Bot:
+        bot = self._core.directory.find_bot(name_or_id)
+        if bot is None:
+            what = "with id" if is_id(name_or_id) else "named"
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
+        return bot
+
+
+def _raw(message: LogMessage) -> msgspec.Raw:
+    return msgspec.Raw(envelope(message, message.seq, message.timestamp) + b"}")

@@ -1,0 +1,202 @@
+"""Every setting of a worker: its name, unit, default, bounds and reason, in one place.
+
+Owns the shape of `config/posthouse.toml`. All keys are optional, unknown ones are refused with their path, and
+no other module has a number of its own that a person might want to change.
+
+Pure: the text comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "Delivery",
+    "Limits",
+    "Listen",
+    "Log",
+    "Settings",
+    "SettingsError",
+    "StoreSettings",
+    "parse_settings",
+]
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong; the message names the key and what is wrong with it."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every section has in common."""
+
+
+class Listen(_Section, frozen=True):
+    """Where bots connect."""
+
+    command: str = "tcp://127.0.0.1:7710"
+    tap: str = "tcp://127.0.0.1:7711"
+    insecure: bool = False
+    """Allows an address beyond loopback although nobody is authenticated there."""
+
+    def __post_init__(self) -> None:
+        """Refuse an address that the whole network could reach."""
+        for name, address in (("command", self.command), ("tap", self.tap)):
+            if not self.insecure and not _is_local(address):
+                raise ValueError(
+                    f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
+                    "bind 127.0.0.1, or set listen.insecure = true"
+                )
+
+
+def _is_local(address: str) -> bool:
+    scheme, _, rest = address.partition("://")
+    if scheme in ("ipc", "inproc"):
+        return True
+    host = rest.rpartition(":")[0].strip("[]")
+    return scheme == "tcp" and (host in ("localhost", "::1") or host.startswith("127."))
+
+
+class StoreSettings(_Section, frozen=True):
+    """What is kept, and where."""
+
+    database: str = "posthouse.db"
+
+
+class Delivery(_Section, frozen=True):
+    """When a message is delivered again, and when a session is over."""
+
+    ack_wait_seconds: Seconds = 30.0
+    """A handler that needs longer says so with `extend`; one that died is noticed after this long."""
+
+    max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Failures after which a message is a dead letter: enough for a restart, few enough to be noticed."""
+
+    backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(min_length=1)] = (
+        1.0,
+        5.0,
+        30.0,
+        120.0,
+    )
+    """The wait after the first, second, … nak without a delay; the last one repeats."""
+
+    heartbeat_seconds: Seconds = 5.0
+    """How often a client that has nothing else to say says `ping`."""
+
+    session_timeout_seconds: Seconds = 15.0
+    """Three heartbeats: one lost packet ends no session, and a dead bot's messages are not held for long."""
+
+    mailbox_flush_seconds: Seconds = 0.2
+    """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
+
+
+class Limits(_Section, frozen=True):
+    """Bounds. A limit that is reached is answered with an error or with waiting, never with silence."""
+
+    frame_bytes_max: Annotated[int, Meta(ge=4096, le=64 * 1024 * 1024)] = 1024 * 1024
+    """One frame: a thousand messages of a kilobyte. The worker holds a few of them a session at most."""
+
+    body_bytes_max: Annotated[int, Meta(ge=1, le=32 * 1024 * 1024)] = 256 * 1024
+    """One body: four of the largest fit in a frame. Larger things belong in a file whose name is sent."""
+
+    messages_per_publish_max: Count = 1000
+    """Beyond this a frame gains nothing, and its sender would wait long for the first answer."""
+
+    publishes_in_flight_max: Count = 4096
+    """Messages that a client may have unanswered: some batches of the writer."""
+
+    in_flight_default: Annotated[int, Meta(ge=0, le=1000)] = 100
+    """The credit of a session that names none."""
+
+    in_flight_max: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    """The most credit a session gets, whatever it asks. Below the socket's queue, so that sends never block."""
+
+    in_flight_bytes_max: Count = 8 * 1024 * 1024
+    """The bodies a session may have in flight: what one slow bot costs in memory."""
+
+    batch_messages_max: Count = 4096
+    """Messages in one transaction: larger ones gain little and make the first wait."""
+
+    batch_bytes_max: Count = 8 * 1024 * 1024
+    """Bodies in one transaction. When the next one is full, the worker stops reading its socket."""
+
+    ready_messages_max: Count = 2000
+    """Messages a mailbox keeps in memory ahead of its bot's credit; beyond it, it reads from the store again."""
+
+    ready_bytes_max: Count = 8 * 1024 * 1024
+    """The same in bytes of bodies."""
+
+    sessions_max: Count = 10_000
+    """Connections with a session: each costs a descriptor and some kilobytes."""
+
+    held_requests_max: Count = 1000
+    """Requests of one session that wait for its registration or an earlier request to be on disk."""
+
+    queries_max: Count = 64
+    """Questions (`history`, `status`, …) that are being answered at once; more are `busy`."""
+
+    socket_frames_max: Count = 4000
+    """Frames queued to one connection: the largest credit, one frame a message, and as many answers."""
+
+    receive_frames_max: Count = 64
+    """Frames queued from one connection: a sender that ignores its window is held back early."""
+
+    headers_max: Count = 32
+    """Headers of a message."""
+
+    header_bytes_max: Count = 1024
+    """A header's value, in bytes of UTF-8."""
+
+
+class Log(_Section, frozen=True):
+    """What the worker tells the people who run it."""
+
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Annotated[str, Meta(pattern="^(auto|console|json)$")] = "auto"
+    """`auto` is console on a terminal and JSON, one object a line, elsewhere."""
+
+
+class Settings(_Section, frozen=True):
+    """Everything that can be set."""
+
+    listen: Listen = Listen()
+    store: StoreSettings = StoreSettings()
+    delivery: Delivery = Delivery()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+    def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
+        """Give these settings with some replaced; raises SettingsError where that may not be."""
+        try:
+            listen = msgspec.structs.replace(
+                self.listen, command=command or self.listen.command, tap=tap or self.listen.tap
+            )
+            store = msgspec.structs.replace(self.store, database=database or self.store.database)
+            return msgspec.structs.replace(self, listen=listen, store=store)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.delivery.session_timeout_seconds <= self.delivery.heartbeat_seconds:
+            raise ValueError("delivery.session_timeout_seconds must be longer than delivery.heartbeat_seconds")
+        if self.limits.body_bytes_max > self.limits.frame_bytes_max:
+            raise ValueError("limits.body_bytes_max must not be above limits.frame_bytes_max")
+        if self.limits.in_flight_default > self.limits.in_flight_max:
+            raise ValueError("limits.in_flight_default must not be above limits.in_flight_max")
+
+
+def parse_settings(text: str) -> Settings:
+    """Read a TOML configuration; raises SettingsError with the path of the key that is wrong."""
+    try:
+        return msgspec.convert(tomllib.loads(text), Settings)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error).replace("`$.", "`")) from error

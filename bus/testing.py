@@ -1,0 +1,137 @@
+"""A worker in the test's own process, on inproc sockets, whatever the test itself runs on.
+
+    from bus.testing import worker  # a pytest fixture
+
+    async def test_my_bot(worker):
+        async with worker.connect(bot="writer") as bot:
+            await bot.send("writer", "a note to self")
+
+Owns a thread with an event loop of its own: the worker needs asyncio, the test may run on trio or on nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import pytest
+import uuid_utils
+import zmq
+
+from store import open_store
+
+from .broker import Broker, open_broker
+from .client import Bot
+from .settings import Listen, Settings
+
+__all__ = ["Worker", "worker"]
+
+_STOP_SECONDS = 30.0
+
+
+class Worker:
+    """A worker on inproc sockets: `with Worker(path) as worker:`.
+
+    `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` gives a bot that knows both.
+    """
+
+    def __init__(self, database: Path | str, settings: Settings | None = None) -> None:
+        name = uuid_utils.uuid7()
+        self.database = Path(database)
+        self.url = f"inproc://posthouse-{name}"
+        self.tap_url = f"inproc://posthouse-tap-{name}"
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.settings = _listening(settings or Settings(), self.url, self.tap_url)
+        self._portal: anyio.from_thread.BlockingPortal
+        self._running: AbstractContextManager[Broker] | None = None
+        self._broker: Broker | None = None
+        self._stack = ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Worker {'running' if self._running else 'stopped'} at {self.url} on {self.database}>"
+
+    def __enter__(self) -> Worker:
+        self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._running is not None:
+                self.stop()
+        finally:
+            self._stack.close()
+            self.context.destroy(linger=0)
+
+    def start(self) -> None:
+        """Start serving the database; raises what `open_store` and binding raise."""
+        running = self._portal.wrap_async_context_manager(_serving(self))
+        self._broker = running.__enter__()
+        self._running = running
+
+    def stop(self) -> None:
+        """Stop in order: the batch is written, positions are saved, every session hears `closing`."""
+        assert self._broker is not None
+        self._portal.call(self._broker.stop)
+        self._leave()
+
+    def kill(self) -> None:
+        """Stop as a crash would: what was not written is lost, and nobody is told."""
+        self._leave()
+
+    def _leave(self) -> None:
+        running, self._running, self._broker = self._running, None, None
+        assert running is not None, "the worker is not running"
+        running.__exit__(None, None, None)
+
+    def connect(self, *, bot: str, **options: Any) -> Bot:
+        """Give a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
+        return Bot(bot, self.url, context=self.context, **options)
+
+
+@asynccontextmanager
+async def _serving(worker: Worker) -> AsyncIterator[Broker]:
+    async with open_store(str(worker.database)) as store, anyio.create_task_group() as tasks:
+        broker = await open_broker(store, worker.settings, worker.context, worker="posthouse/testing", versions={})
+        ended = anyio.Event()
+
+        async def run() -> None:
+            try:
+                await broker.run()
+            finally:
+                ended.set()
+
+        tasks.start_soon(run)
+        yield broker
+        if broker.stopping:
+            with anyio.move_on_after(_STOP_SECONDS):
+                await ended.wait()
+        tasks.cancel_scope.cancel()
+
+
+def _listening(settings: Settings, url: str, tap_url: str) -> Settings:
+    return Settings(
+        listen=Listen(command=url, tap=tap_url),
+        store=settings.store,
+        delivery=settings.delivery,
+        limits=settings.limits,
+        log=settings.log,
+    )
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A running worker on a database of its own, which goes with the test."""
+    with (
+        tempfile.TemporaryDirectory(prefix="posthouse-") as folder,
+        Worker(Path(folder) / "test.db") as running,
+    ):
+        yield running

@@ -1,0 +1,33 @@
+"""Everything that is kept: messages, subscriptions, mailboxes and workflow checkpoints.
+
+`open_store(url)` is the way in. Importing this package loads no backend; opening a store does.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from .repository import Store
+
+__all__ = ["open_store"]
+
+
+def open_store(url: str) -> AbstractAsyncContextManager[Store]:
+    """Open the store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
+
+    The store is ready, recovered and locked against a second worker inside the context; leaving it flushes and
+    closes. Raises ValueError for another scheme, and DatabaseInUse, DatabaseDamaged, DatabaseNewer or
+    StoreFailed where the file cannot be used; it is then as it was.
+    """
+    scheme, separator, path = url.partition("://")
+    if not separator:
+        path = url
+    elif scheme == "sqlite":
+        path = path.removeprefix("/")
+    else:
+        raise ValueError(f"no store for {url!r}; write a path, or sqlite:///path")
+    if not path or path == ":memory:":
+        raise ValueError("a store needs a file: in memory nothing would be durable")
+    from .sqlite import open_sqlite_store
+
+    return open_sqlite_store(path)

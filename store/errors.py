@@ -1,0 +1,132 @@
+"""What can go wrong in the store.
+
+Owns the package's one error tree. Two kinds must not be confused: a `Refused` says that this one call cannot
+be carried out as asked, and everything else goes on; a `StoreFailure` says that the store itself cannot.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Conflict",
+    "DatabaseDamaged",
+    "DatabaseInUse",
+    "DatabaseNewer",
+    "DefinitionInUse",
+    "InvalidTransition",
+    "InvalidValue",
+    "NotFound",
+    "RecordDamaged",
+    "Refused",
+    "StorageFull",
+    "StoreClosed",
+    "StoreError",
+    "StoreFailed",
+    "StoreFailure",
+    "TooLarge",
+]
+
+
+class StoreError(Exception):
+    """The root of everything that the store raises."""
+
+
+class Refused(StoreError):
+    """One call was refused; nothing of it was stored, and the calls beside it stand."""
+
+
+class NotFound(Refused):
+    """What should be changed does not exist."""
+
+    def __init__(self, what: str, key: str) -> None:
+        super().__init__(f"no {what} {key!r}")
+        self.what = what
+        self.key = key
+
+
+class Conflict(Refused):
+    """The call contradicts what is stored."""
+
+
+class InvalidTransition(Conflict):
+    """A status cannot follow the one that is stored (design, chapter 8)."""
+
+    def __init__(self, what: str, key: str, current: str, wanted: str) -> None:
+        super().__init__(f"{what} {key!r} is {current} and cannot become {wanted}")
+        self.what = what
+        self.key = key
+        self.current = current
+        self.wanted = wanted
+
+
+class DefinitionInUse(Conflict):
+    """A definition cannot be deleted while it has runs; `cascade=True` deletes them too."""
+
+    def __init__(self, definition_id: str, runs: int) -> None:
+        super().__init__(f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to lose them too")
+        self.definition_id = definition_id
+        self.runs = runs
+
+
+class TooLarge(Refused):
+    """A value is over its limit. It is refused, never truncated."""
+
+    def __init__(self, what: str, size_bytes: int, bytes_max: int) -> None:
+        super().__init__(f"{what} has {size_bytes} bytes; the most is {bytes_max}")
+        self.what = what
+        self.size_bytes = size_bytes
+        self.bytes_max = bytes_max
+
+
+class InvalidValue(Refused, ValueError):
+    """A value is none that can be stored or asked with: no JSON, of another type, a limit below 0."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.what = what
+        self.reason = reason
+
+
+class RecordDamaged(StoreError):
+    """A record does not match its checksum, so it is reported and not handed out."""
+
+    def __init__(self, table: str, key: str) -> None:
+        super().__init__(f"record {key} of {table} does not match its checksum; run 'posthouse check'")
+        self.table = table
+        self.key = key
+
+
+class StorageFull(StoreError):
+    """The disk is full. The transaction was rolled back; the store goes on, and so can its readers."""
+
+
+class StoreFailure(StoreError):
+    """The store itself cannot be used (any more)."""
+
+
+class StoreClosed(StoreFailure):
+    """The store was closed before this call could be carried out; nothing of it was stored."""
+
+
+class StoreFailed(StoreFailure):
+    """The disk reported an error, and what it did to the last transaction cannot be known.
+
+    No answer is right after this one: the process must end, and the restart finds out (design, chapter 5).
+    """
+
+
+class DatabaseInUse(StoreFailure):
+    """Another worker holds the database."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"the worker with process id {pid}" if pid else "another worker"
+        super().__init__(f"{path} is in use by {holder}; stop that one, or serve another file")
+        self.path = path
+        self.pid = pid
+
+
+class DatabaseDamaged(StoreFailure):
+    """The file is not a database of ours, or it is damaged. It was left untouched."""
+
+
+class DatabaseNewer(StoreFailure):
+    """The database was written by a later version, or its migrations differ. It was left untouched."""

@@ -1,0 +1,59 @@
+"""The SQLite backend: one file, one writer, every write synced."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiosqlite
+
+from ..repository import MessageLog, MessageRepository, WorkflowRepository
+from .conversations import Conversations, table_columns
+from .database import WAL_RESET_FIXED, Database, open_database
+from .log import SqliteLog
+from .messages import SqliteMessages
+from .workflows import SqliteWorkflows
+
+__all__ = ["SqliteStore", "open_sqlite_store"]
+
+
+class SqliteStore:
+    """An open store: the log, the messages and the workflows of one file."""
+
+    def __init__(self, database: Database, conversations: Conversations) -> None:
+        self.path = database.path
+        self.log: MessageLog = SqliteLog(database, conversations)
+        self.messages: MessageRepository = SqliteMessages(database, conversations)
+        self.workflows: WorkflowRepository = SqliteWorkflows(database)
+        self.warnings = _warnings(conversations)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self.path}>"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the store runs on."""
+        return {"sqlite": sqlite3.sqlite_version, "aiosqlite": aiosqlite.__version__}
+
+
+@asynccontextmanager
+async def open_sqlite_store(path: str) -> AsyncIterator[SqliteStore]:
+    """Open a store; see `store.open_store`."""
+    async with open_database(Path(path)) as database:
+        yield SqliteStore(database, Conversations(await table_columns(database.read)))
+
+
+def _warnings(conversations: Conversations) -> list[str]:
+    warnings: list[str] = []
+    if sqlite3.sqlite_version_info < WAL_RESET_FIXED:
+        fixed = ".".join(map(str, WAL_RESET_FIXED))
+        warnings.append(
+            f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program"
+            " write to the database or checkpoint it"
+        )
+    if conversations.unknown_columns:
+        columns = ", ".join(conversations.unknown_columns)
+        warnings.append(f"chat_sessions demands columns that posthouse does not know ({columns}): none are opened")
+    return warnings

@@ -1,0 +1,79 @@
+"""Chat sessions of pairs of bots: the first direct message of a pair opens one.
+
+Owns what we put into `chat_sessions`. The table may be older than posthouse and have columns of its own; those
+that we know by name are filled, and where one is demanded that we do not know, no sessions are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import aiosqlite
+import uuid_utils
+
+from ..repository import NewMessage
+
+__all__ = ["Conversations", "table_columns"]
+
+_PAIRS_KNOWN_MAX = 100_000
+"""Pairs that are remembered to spare a look into the table; beyond it the memory is begun anew."""
+
+_OURS = ("id", "session_type", "peer_bot_id", "opened_by_bot_id")
+_IF_THERE = ("bot_id", "created_at", "updated_at")
+
+
+class Conversations:
+    """Opens the sessions, each once for a pair."""
+
+    def __init__(self, columns: Iterable[tuple[str, bool]]) -> None:
+        """Take the table's columns: name, and whether a value must be given."""
+        required = {name for name, demanded in columns if demanded}
+        present = {name for name, _ in columns}
+        self._columns = [*_OURS, *(name for name in _IF_THERE if name in present)]
+        self.unknown_columns = sorted(required - set(self._columns))
+        self._known: set[tuple[str, str]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Conversations known={len(self._known)} unknown_columns={self.unknown_columns}>"
+
+    async def open(self, connection: aiosqlite.Connection, messages: Iterable[NewMessage], at: str) -> None:
+        """Open a session for each pair that has none, in the caller's transaction."""
+        if self.unknown_columns:
+            return
+        pairs = {
+            (message.sender_bot_id, message.recipient_bot_id)
+            for message in messages
+            if message.recipient_bot_id is not None
+        }
+        new = [pair for pair in pairs if pair not in self._known]
+        if not new:
+            return
+        marks = ", ".join("?" * len(self._columns))
+        sql = f"INSERT OR IGNORE INTO chat_sessions ({', '.join(self._columns)}) VALUES ({marks})"
+        await connection.executemany(sql, [self._row(opener, peer, at) for opener, peer in new])
+
+    def remember(self, messages: Iterable[NewMessage]) -> None:
+        """Note that the sessions of these messages' pairs are on disk."""
+        if len(self._known) >= _PAIRS_KNOWN_MAX:
+            self._known.clear()
+        for message in messages:
+            if message.recipient_bot_id is not None:
+                self._known.add((message.sender_bot_id, message.recipient_bot_id))
+
+    def _row(self, opener: str, peer: str, at: str) -> tuple[str, ...]:
+        values = {
+            "id": str(uuid_utils.uuid7()),
+            "session_type": "bot-to-bot",
+            "peer_bot_id": peer,
+            "opened_by_bot_id": opener,
+            "bot_id": opener,
+            "created_at": at,
+            "updated_at": at,
+        }
+        return tuple(values[column] for column in self._columns)
+
+
+async def table_columns(connection: aiosqlite.Connection) -> list[tuple[str, bool]]:
+    """Give the columns of `chat_sessions`, and whether each demands a value."""
+    rows = await connection.execute_fetchall("PRAGMA table_info(chat_sessions)")
+    return [(row[1], bool(row[3]) and row[4] is None) for row in rows]

@@ -1,0 +1,163 @@
+"""The database file: its lock, its connections, and what must be done before anybody may rely on it.
+
+Owns the order of starting (design, chapter 5): lock, look at the file, open, migrate, checkpoint. The checkpoint
+is not housekeeping: a row whose sync never finished before a crash is visible after it, would be answered as a
+duplicate, and could still be lost by a power cut; after the checkpoint it is on disk.
+
+Only the writing connection writes and checkpoints. The reading ones are `query_only` and close first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiosqlite
+import anyio
+import uuid_utils
+
+from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed
+from ..records import timestamp
+from .lockfile import LockFile
+from .schema import Identity, inspect, migrate
+from .writer import Writer, translate
+
+__all__ = ["WAL_RESET_FIXED", "Database", "open_database"]
+
+WAL_RESET_FIXED = (3, 51, 3)
+"""Before this SQLite, two connections that write or checkpoint at once can corrupt a database."""
+
+_CACHE_KIBIBYTES = 64 * 1024
+"""Page cache of the writer: the upper levels of every index of some ten million messages."""
+
+_CHECKPOINT_PAGES = 4_000
+"""The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
+
+
+class Database:
+    """An open database: the writer, two readers, and which log it is."""
+
+    def __init__(
+        self,
+        path: Path,
+        epoch: str,
+        *,
+        writer: Writer,
+        read: aiosqlite.Connection,
+        pages: aiosqlite.Connection,
+    ) -> None:
+        self.path = path
+        self.epoch = epoch
+        self.writer = writer
+        self.read = read
+        """For what people and bots ask, which may take long."""
+        self.pages = pages
+        """For mailboxes: a delivery never waits behind a question."""
+
+    def __repr__(self) -> str:
+        return f"<Database {self.path} epoch={self.epoch} {self.writer}>"
+
+
+@asynccontextmanager
+async def open_database(path: Path) -> AsyncIterator[Database]:
+    """Open, recover and lock a database; see `store.open_store` for what is raised.
+
+    A write error ends the context with StoreFailed, through the calls that were waiting for it.
+    """
+    lock = LockFile(path)
+    try:
+        await anyio.to_thread.run_sync(_inspect, path, lock)
+        async with _connect(path) as write:
+            await _prepare(path, write)
+            identity = await _identify(write)
+            lock.write(identity.epoch, identity.last_seq)
+            writer = Writer(
+                write, identity.last_seq, committed=lambda last_seq: lock.write(identity.epoch, last_seq)
+            )
+            async with (
+                _connect_reader(path) as read,
+                _connect_reader(path) as pages,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(writer.serve)
+                failure: Exception | None = None
+                try:
+                    yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
+                except Exception as error:
+                    # The task group would cancel the writer, and give the caller's own error as a group.
+                    failure = error
+                finally:
+                    writer.close()
+            if failure is not None:
+                raise failure
+    finally:
+        lock.release()
+
+
+def _inspect(path: Path, lock: LockFile) -> None:
+    try:
+        lock.acquire()
+        identity = inspect(path)
+    except OSError as error:
+        raise StoreFailed(f"{path} cannot be opened: {error.strerror}; check the folder and its rights") from error
+    if identity is not None:
+        lock.verify(identity.epoch, identity.last_seq)
+
+
+@asynccontextmanager
+async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+    connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
+    try:
+        yield connection
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
+
+
+@asynccontextmanager
+async def _connect_reader(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+    async with _connect(path) as connection:
+        await connection.execute("PRAGMA query_only = ON")
+        yield connection
+
+
+async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
+    try:
+        await connection.execute("PRAGMA synchronous = FULL")
+        await connection.execute("PRAGMA foreign_keys = ON")
+        await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
+        await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        mode = list(await connection.execute_fetchall("PRAGMA journal_mode = WAL"))[0][0]
+        if mode != "wal":
+            raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
+        await migrate(connection)
+        busy = list(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0]
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DatabaseInUse(str(path), None) from error
+        if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
+            raise DatabaseDamaged(
+                f"{path} has tables that are not posthouse's ({error}); serve another file"
+            ) from error
+        failure = translate(error)
+        if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            raise DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy") from error
+        raise failure from error
+    if busy:
+        raise DatabaseInUse(str(path), None)
+
+
+async def _identify(connection: aiosqlite.Connection) -> Identity:
+    rows = await connection.execute_fetchall("SELECT epoch FROM log")
+    epoch = next((str(row[0]) for row in rows), None)
+    if epoch is None:
+        epoch = str(uuid_utils.uuid7())
+        await connection.execute(
+            "INSERT INTO log (epoch, created_at) VALUES (?, ?)", (epoch, timestamp(datetime.now(UTC)))
+        )
+        await connection.commit()
+    [[last_seq]] = await connection.execute_fetchall("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
+    return Identity(epoch, last_seq)

@@ -1,0 +1,167 @@
+"""The schema: numbered migrations, applied in order, and a check that the file is one we know.
+
+Owns `migrations/*.sql`. A migration that has landed never changes: its name and checksum stand in the database
+that it was applied to, and a database that knows another set is refused untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+import aiosqlite
+import msgspec
+
+from ..errors import DatabaseDamaged, DatabaseNewer
+from ..records import timestamp
+
+__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations"]
+
+_HEADER = b"SQLite format 3\x00"
+
+_CREATE_MIGRATIONS = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    name       TEXT PRIMARY KEY,
+    checksum   TEXT NOT NULL,
+    applied_at TEXT NOT NULL
+)
+"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One step of the schema's history."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of its text."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which log a database holds, and where it ends."""
+
+    epoch: str
+    last_seq: int
+
+
+def migrations() -> list[Migration]:
+    """Give all migrations in the order in which they are applied."""
+    folder = resources.files(__package__) / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [Migration(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
+
+
+def inspect(path: Path) -> Identity | None:
+    """Look whether a file is a database that we may open, without changing a byte of it; None: it has no log yet.
+
+    Raises DatabaseDamaged where it is no database or one that cannot be read, and DatabaseNewer where it knows
+    migrations that we do not, or others under the same name.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file:
+        if file.read(len(_HEADER)) != _HEADER:
+            raise DatabaseDamaged(f"{path} is not a SQLite database; serve another file, or restore a copy")
+    try:
+        # Even to read, SQLite puts a log and its index beside the file, unless it is told that nobody writes.
+        # Where a worker was killed they are there already, and the end of our log is in them.
+        mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        try:
+            applied = _applied(connection)
+            _check_known(path, applied)
+            _rehearse(path, connection, applied)
+            identity = _identity(connection) if applied else None
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise DatabaseDamaged(
+            f"{path} cannot be read ({error}); run 'posthouse check', or restore a copy"
+        ) from error
+    return identity
+
+
+def _check_known(path: Path, applied: Mapping[str, str]) -> None:
+    known = {migration.name: migration.checksum for migration in migrations()}
+    for name, checksum in applied.items():
+        if name not in known:
+            raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {name}); upgrade to serve it")
+        if known[name] != checksum:
+            raise DatabaseNewer(f"{path} was made with another version of {name}; it cannot be served by this one")
+
+
+def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, str]) -> None:
+    """Apply what is missing to an empty copy in memory, so that a file which is not ours is refused unchanged."""
+    theirs = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        for (sql,) in theirs:
+            # What cannot be copied (a virtual table's own tables, say) is found out by the migration itself.
+            with contextlib.suppress(sqlite3.Error):
+                copy.execute(sql)
+        try:
+            for migration in migrations():
+                if migration.name not in applied:
+                    for statement in statements(migration.sql):
+                        copy.execute(statement)
+        except sqlite3.Error as error:
+            raise DatabaseDamaged(
+                f"{path} has tables that are not posthouse's ({error}); serve another file"
+            ) from error
+
+
+def _applied(connection: sqlite3.Connection) -> dict[str, str]:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "schema_migrations" not in tables:
+        return {}
+    return dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY name"))
+
+
+def _identity(connection: sqlite3.Connection) -> Identity | None:
+    row = connection.execute("SELECT epoch FROM log").fetchone()
+    last_seq: int = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM bot_messages").fetchone()[0]
+    return Identity(row[0], last_seq) if row else None
+
+
+async def migrate(connection: aiosqlite.Connection) -> list[str]:
+    """Apply what is missing, each migration in one transaction with the row that records it; give the names.
+
+    Raises sqlite3.Error where one cannot be applied (a table of the same name, say); that one is rolled back.
+    """
+    await connection.execute(_CREATE_MIGRATIONS)
+    rows = await connection.execute_fetchall("SELECT name FROM schema_migrations")
+    applied = {row[0] for row in rows}
+    missing = [migration for migration in migrations() if migration.name not in applied]
+    for migration in missing:
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements(migration.sql):
+                await connection.execute(statement)
+            await connection.execute(
+                "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES (?, ?, ?)",
+                (migration.name, migration.checksum, timestamp(datetime.now(UTC))),
+            )
+            await connection.commit()
+        except sqlite3.Error:
+            await connection.rollback()
+            raise
+    return [migration.name for migration in missing]
+
+
+def statements(sql: str) -> list[str]:
+    """Split a script where SQLite itself says that a statement is complete."""
+    found: list[str] = []
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            found.append(statement.strip())
+            statement = ""
+    return found

@@ -1,0 +1,199 @@
+"""The one writer: every write is an operation, and what is queued becomes one transaction.
+
+Owns the writing connection while it runs. Its rules (design, chapter 5):
+
+- While one group is being synced the next one fills; nobody waits for a timer, and one operation alone is
+  committed at once.
+- A caller is answered after the commit that holds its operation. Cancelling a caller cancels its waiting,
+  never the transaction.
+- An operation that raises takes only itself down: the group is rolled back and run again, each operation
+  under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
+- A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, cast
+
+import aiosqlite
+import anyio
+
+from ..errors import StorageFull, StoreClosed, StoreError, StoreFailed
+
+__all__ = ["OPERATIONS_GROUP_MAX", "OPERATIONS_QUEUED_MAX", "Operation", "Transaction", "Writer", "translate"]
+
+OPERATIONS_QUEUED_MAX = 10_000
+"""Callers beyond this wait: the queue must not outgrow memory when the disk stalls."""
+
+OPERATIONS_GROUP_MAX = 1_000
+"""Operations in one transaction, so that the first of a long queue is not answered last."""
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """What an operation works with: the writing connection, and the log's end as this transaction has it."""
+
+    __slots__ = ("connection", "last_seq")
+
+    def __init__(self, connection: aiosqlite.Connection, last_seq: int) -> None:
+        self.connection = connection
+        self.last_seq = last_seq
+
+
+Operation = Callable[[Transaction], Awaitable[T]]
+
+
+def translate(error: sqlite3.Error) -> StoreError | None:
+    """Give our error for one of SQLite's that concerns the disk; None for any other."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull("the disk is full; nothing was stored")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY):
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        return StoreFailed(f"the database reported {name}: {error}")
+    return None
+
+
+class _Pending(Generic[T]):
+    """One operation that waits for its commit."""
+
+    __slots__ = ("done", "error", "operation", "result")
+
+    def __init__(self, operation: Operation[T]) -> None:
+        self.operation = operation
+        self.done = anyio.Event()
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """Runs operations in groups, each group one transaction and one sync.
+
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
+    and before anybody is answered.
+    """
+
+    def __init__(
+        self, connection: aiosqlite.Connection, last_seq: int, *, committed: Callable[[int], None]
+    ) -> None:
+        self._connection = connection
+        self._committed = committed
+        self.last_seq = last_seq
+        self._queue: deque[_Pending[Any]] = deque()
+        self._wake = anyio.Event()
+        self._room = anyio.Event()
+        self._closing = False
+        self._failure: StoreError | None = None
+        self.transactions = 0
+        self.operations = 0
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failure else "closing" if self._closing else "open"
+        return f"<Writer {state} queued={len(self._queue)} transactions={self.transactions}>"
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation in the next transaction; return its result once that is synced to disk.
+
+        Raises what the operation raised (nothing of it was stored), StorageFull, or StoreFailure.
+        """
+        while len(self._queue) >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
+            self._room = anyio.Event() if self._room.is_set() else self._room
+            await self._room.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise StoreClosed("the store is closing")
+        pending = _Pending(operation)
+        self._queue.append(pending)
+        self._wake.set()
+        await pending.done.wait()
+        if pending.error is not None:
+            raise pending.error
+        return cast(T, pending.result)
+
+    async def serve(self) -> None:
+        """Write until closed. A transaction that has begun is finished even when this task is cancelled."""
+        try:
+            while True:
+                while not self._queue:
+                    if self._closing:
+                        return
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                size = min(len(self._queue), OPERATIONS_GROUP_MAX)
+                group = [self._queue.popleft() for _ in range(size)]
+                with anyio.CancelScope(shield=True):
+                    await self._commit(group)
+                self._room.set()
+        finally:
+            self._closing = True
+            self._abandon(StoreClosed("the store was closed before this was written"))
+
+    def close(self) -> None:
+        """Take nothing more; `serve` returns when what is queued is written."""
+        self._closing = True
+        self._wake.set()
+
+    async def _commit(self, group: list[_Pending[Any]]) -> None:
+        transaction = Transaction(self._connection, self.last_seq)
+        try:
+            try:
+                for pending in group:
+                    pending.result = await pending.operation(transaction)
+                await self._connection.commit()
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and translate(error) is not None:
+                    raise
+                await self._connection.rollback()
+                transaction.last_seq = self.last_seq
+                await self._commit_each(group, transaction)
+        except sqlite3.Error as error:
+            await self._fail(group, error)
+        else:
+            if transaction.last_seq != self.last_seq:
+                self.last_seq = transaction.last_seq
+                self._committed(self.last_seq)
+        self.transactions += 1
+        self.operations += len(group)
+        for pending in group:
+            pending.done.set()
+
+    async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
+        await self._connection.execute("BEGIN IMMEDIATE")
+        for pending in group:
+            await self._connection.execute("SAVEPOINT operation")
+            last_seq = transaction.last_seq
+            try:
+                pending.result = await pending.operation(transaction)
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and translate(error) is not None:
+                    raise
+                pending.error = error
+                transaction.last_seq = last_seq
+                await self._connection.execute("ROLLBACK TO operation")
+            await self._connection.execute("RELEASE operation")
+        await self._connection.commit()
+
+    async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error) -> None:
+        failure = translate(error) or StoreFailed(f"the database reported {error}")
+        failure.__cause__ = error
+        if not isinstance(failure, StorageFull):
+            self._failure = failure
+            self._abandon(failure)
+        try:
+            await self._connection.rollback()
+        except sqlite3.Error as rollback_error:
+            self._failure = self._failure or StoreFailed(f"the rollback failed: {rollback_error}")
+        for pending in group:
+            pending.error = failure
+
+    def _abandon(self, error: StoreError) -> None:
+        while self._queue:
+            pending = self._queue.popleft()
+            pending.error = error
+            pending.done.set()
+        self._room.set()

@@ -1,0 +1,91 @@
+"""How runs and steps move from status to status.
+
+Owns the two tables of the design's chapter 8 and what a move does to the rest of the record. A status in
+its own row may be said again with new values (a running run writes its context that way). One that is not
+may be said again only with the values that are stored, which changes nothing: a lost answer can be asked for
+twice. Statuses with an empty row are final; a step that failed is tried again as a new record.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidTransition
+from .records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from .values import same_values
+
+__all__ = ["RUN_TRANSITIONS", "STEP_TRANSITIONS", "advance_run", "advance_step"]
+
+RUN_TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.PENDING: frozenset(RunStatus) - {RunStatus.CRASHED},
+    RunStatus.RUNNING: frozenset(RunStatus),
+    RunStatus.PAUSED: frozenset(RunStatus) - {RunStatus.COMPLETED, RunStatus.CRASHED},
+    RunStatus.CRASHED: frozenset(RunStatus) - {RunStatus.COMPLETED},
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
+    StepStatus.PENDING: frozenset(StepStatus) - {StepStatus.PENDING},
+    StepStatus.RUNNING: frozenset(StepStatus) - {StepStatus.PENDING, StepStatus.SKIPPED},
+    StepStatus.WAITING_APPROVAL: frozenset(StepStatus) - {StepStatus.PENDING},
+    StepStatus.COMPLETED: frozenset(),
+    StepStatus.FAILED: frozenset(),
+    StepStatus.SKIPPED: frozenset(),
+}
+
+_RUN_ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CRASHED, RunStatus.CANCELLED}
+_STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
+
+
+def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, context: Any, now: str) -> WorkflowRun:
+    """Give the run as it is after a move, or the very same run where nothing changes.
+
+    `error=None` clears the error, `context=None` keeps the context. `completed_at` is stamped once, on the
+    first end, and cleared when a crashed run goes on. Raises InvalidTransition where there is no such move.
+    """
+    completed_at = run.completed_at
+    if status != run.status:
+        completed_at = (run.completed_at or now) if status in _RUN_ENDS else None
+    after = msgspec.structs.replace(
+        run,
+        status=status,
+        error=error,
+        context=run.context if context is None else context,
+        completed_at=completed_at,
+    )
+    if status in RUN_TRANSITIONS[run.status]:
+        return after
+    if same_values(after, run):
+        return run
+    raise InvalidTransition("run", run.id, run.status, status)
+
+
+def advance_step(
+    step: WorkflowStepLog, status: StepStatus, *, output: Any, error: str | None, now: str
+) -> WorkflowStepLog:
+    """Give the step as it is after a move, or the very same step where nothing changes.
+
+    None keeps output and error. `started_at` is stamped on entering running and `completed_at` on entering a
+    final status, each unless it is there. Raises InvalidTransition where the table has no such move.
+    """
+    enters = status != step.status
+    after = msgspec.structs.replace(
+        step,
+        status=status,
+        output=step.output if output is None else output,
+        error=step.error if error is None else error,
+        started_at=step.started_at or (now if enters and status == StepStatus.RUNNING else None),
+        completed_at=step.completed_at or (now if enters and status in _STEP_ENDS else None),
+    )
+    if status in STEP_TRANSITIONS[step.status]:
+        return after
+    if same_values(after, step):
+        return step
+    raise InvalidTransition("step", step.id, step.status, status)

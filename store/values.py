@@ -1,0 +1,95 @@
+"""What callers hand in, before it is stored: JSON values, records, row limits.
+
+Owns the size limits of workflow records and the one way from a value to JSON text. What is stored is what
+will be read back: a value that JSON would lose in silence (NaN, which becomes null) is refused.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import InvalidValue, TooLarge
+
+__all__ = [
+    "CONTEXT_BYTES_MAX",
+    "STEP_VALUE_BYTES_MAX",
+    "json_text",
+    "json_value",
+    "normal_record",
+    "row_limit",
+    "same_values",
+]
+
+STEP_VALUE_BYTES_MAX = 1024 * 1024
+"""A step's input or output: a checkpoint is read back whole; what is larger belongs in a file (chapter 8)."""
+
+CONTEXT_BYTES_MAX = 10 * 1024 * 1024
+"""A run's context, which every step may add to."""
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
+    """Give a value as JSON text; InvalidValue where JSON cannot hold it, TooLarge above the limit."""
+    encoded = _encode(value, what)
+    if bytes_max is not None and len(encoded) > bytes_max:
+        raise TooLarge(what, len(encoded), bytes_max)
+    return encoded.decode()
+
+
+def json_value(value: Any, what: str) -> Any:
+    """Give a value as it will be read back: tuples as lists, times as text; InvalidValue as above."""
+    return _decode(_encode(value, what), Any, what)
+
+
+def normal_record(record: _Record, what: str) -> _Record:
+    """Give a record as it will be read back. InvalidValue also where a field is not of its type."""
+    normal: _Record = _decode(_encode(record, what), type(record), what)
+    return normal
+
+
+def same_values(one: msgspec.Struct, other: msgspec.Struct) -> bool:
+    """Tell whether two records are the same JSON, in any order of keys; 1, 1.0 and true are three values."""
+    return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
+
+
+def row_limit(limit: int) -> int:
+    """Give a limit back; InvalidValue below 0, which SQLite would take for no limit at all."""
+    if limit < 0:
+        raise InvalidValue("limit", f"must be 0 or more, not {limit}")
+    return limit
+
+
+def _encode(value: Any, what: str) -> bytes:
+    try:
+        encoded = msgspec.json.encode(value)
+        if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+            raise InvalidValue(what, "JSON has no NaN and no infinity")
+    except (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidValue(what, str(error)) from error
+    return encoded
+
+
+def _decode(encoded: bytes, kind: Any, what: str) -> Any:
+    try:
+        return msgspec.json.decode(encoded, type=kind)
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidValue(what, str(error)) from error
+
+
+def _finite(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return False
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return True

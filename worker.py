@@ -1,0 +1,191 @@
+"""The worker, and the command line: where settings, store, broker and signals come together.
+
+Owns the exit codes (sysexits): 0 after an orderly stop, 65 where the database is damaged or newer, 74 after an
+I/O error, 75 where the database or an address is in use, 78 where the configuration is wrong. Whatever refuses
+a start is one line on standard error that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import rich_click as click
+import structlog
+import zmq
+
+from bus.broker import open_broker
+from bus.commands import COMMANDS
+from bus.demo import demo
+from bus.errors import BindError
+from bus.settings import Settings, SettingsError, parse_settings
+from store import open_store
+from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
+
+__all__ = ["main"]
+
+EXIT_DATA, EXIT_IO, EXIT_IN_USE, EXIT_CONFIG = 65, 74, 75, 78
+
+_log = structlog.get_logger("posthouse")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("posthouse"), prog_name="posthouse")
+def main() -> None:
+    """A durable message bus for bots: one process, one file, one command.
+
+    Start a worker with `posthouse serve`, see it at work with `posthouse demo`.
+    """
+
+
+@main.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file; config/posthouse.toml shows every key."
+)
+@click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
+@click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
+@click.option("--database", metavar="FILE", help="What keeps everything.  [default: posthouse.db]")
+def serve(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> None:
+    """Run the worker until SIGTERM or SIGINT.
+
+    The options override the configuration. A first signal stops in order: what is accepted is written, and every
+    bot is told. A second one exits at once.
+    """
+    with _exit_codes():
+        settings = _settings(config, bind, tap, database)
+        _configure_logs(settings)
+        backend_options = {"use_uvloop": sys.platform != "win32"}
+        anyio.run(_serve, settings, backend="asyncio", backend_options=backend_options)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def check(file: Path, as_json: bool) -> None:
+    """Read a whole database: schema, checksums, references, last seq.
+
+    Exits with 65 where something is damaged. The database may be in use; it is only read.
+    """
+    from bus.console import show_check
+    from store.sqlite.check import check_database
+
+    with _exit_codes():
+        if not show_check(check_database(file), file, as_json=as_json):
+            sys.exit(EXIT_DATA)
+
+
+main.add_command(demo)
+for command in COMMANDS:
+    main.add_command(command)
+
+
+def _settings(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> Settings:
+    try:
+        settings = parse_settings(config.read_text(encoding="utf-8")) if config is not None else Settings()
+        return settings.override(command=bind, tap=tap, database=database)
+    except (SettingsError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config or 'the options'}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn the error that ended the work into one line and an exit code."""
+    try:
+        yield
+    except* SettingsError as errors:
+        _exit(EXIT_CONFIG, errors)
+    except* (DatabaseDamaged, DatabaseNewer) as errors:
+        _exit(EXIT_DATA, errors)
+    except* DatabaseInUse as errors:
+        _exit(EXIT_IN_USE, errors)
+    except* BindError as errors:
+        in_use = all(isinstance(error, BindError) and error.in_use for error in _leaves(errors))
+        _exit(EXIT_IN_USE if in_use else EXIT_CONFIG, errors)
+    except* StoreFailure as errors:
+        _exit(EXIT_IO, errors)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _exit(code: int, errors: BaseExceptionGroup[BaseException]) -> None:
+    click.echo(f"posthouse: {next(_leaves(errors))}", err=True)
+    sys.exit(code)
+
+
+async def _serve(settings: Settings) -> None:
+    versions = _versions()
+    with zmq.Context() as context:
+        async with open_store(settings.store.database) as store:
+            for warning in store.warnings:
+                _log.warning("store", message=warning)
+            versions |= store.versions
+            worker = f"posthouse/{versions['posthouse']}"
+            broker = await open_broker(store, settings, context, worker=worker, versions=versions)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(_stop_on_signal, broker.stop)
+                command, tap = broker.addresses
+                _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
+                await broker.run()
+                tasks.cancel_scope.cancel()
+    _log.info("stopped")
+
+
+async def _stop_on_signal(
+    stop: Callable[[], None], *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        stopping = False
+        async for number in signals:
+            if stopping:
+                os._exit(128 + number)
+            stopping = True
+            _log.info("stopping", signal=signal.Signals(number).name)
+            stop()
+
+
+def _versions() -> dict[str, str]:
+    names = ("posthouse", "pyzmq", "msgspec", "anyio")
+    versions = {name: metadata.version(name) for name in names}
+    return versions | {"python": platform.python_version(), "zeromq": zmq.zmq_version()}
+
+
+def _configure_logs(settings: Settings) -> None:
+    console = settings.log.format == "console" or (settings.log.format == "auto" and sys.stderr.isatty())
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log.level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
