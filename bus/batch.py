@@ -59,10 +59,10 @@ class Batch:
 
     __slots__ = ("_answers_at", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
-    def __init__(self, jobs: list[Job], mailboxes: set[Mailbox], timestamp: str) -> None:
+    def __init__(self, jobs: list[Job], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
         self.jobs = jobs
         self.timestamp = timestamp
-        self.mailboxes = mailboxes.union(*(job.mailboxes for job in jobs))
+        self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
         self.channels = {channel.name: channel for job in jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
         self._answers_at: list[tuple[int, int, int]] = []
@@ -117,7 +117,7 @@ class Batches:
         self._messages += len(job.messages)
         self._bytes += job.size_bytes
 
-    def take(self, mailboxes: set[Mailbox], timestamp: str) -> Batch:
+    def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
         """Take the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
         jobs: list[Job] = []
         messages, size_bytes = 0, 0

@@ -127,7 +127,9 @@ class Bot:
         await self._tasks.__aenter__()
         try:
             self._tasks.start_soon(self._connection.run)
-            with anyio.move_on_after(_CONNECT_SECONDS if self.timeout is not None else None):
+            with anyio.move_on_after(
+                _CONNECT_SECONDS if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)
+            ):
                 await self._connection.connected.wait()
             if self._connection.failure is not None:
                 raise self._connection.failure
@@ -287,13 +289,12 @@ class Bot:
         )
         return bool(value["removed"])
 
-    async def messages(self) -> AsyncIterator[Message]:
+    def messages(self) -> AsyncIterator[Message]:
         """Give messages as they come: first deliveries in the order of the log, each to one of the iterators.
 
-        Ends never: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
+        Never ends: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
         """
-        while True:
-            yield await self.receive()
+        return _Messages(self)
 
     async def receive(self) -> Message:
         """Wait for the next message; raises ClosedError when the bot is closed."""
@@ -434,6 +435,19 @@ class Bot:
             f"no answer for {what} within {self.timeout:g} s from {self.url}: the worker may be down,"
             " and whether it took this is unknown"
         )
+
+
+class _Messages:
+    """An iterator that may be left at any point: it holds nothing, unlike an asynchronous generator."""
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> Message:
+        return await self._bot.receive()
 
 
 def connect(

@@ -242,6 +242,7 @@ class Connection:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, port)
                 tasks.start_soon(self._watch)
+                tasks.start_soon(self._break, port)
                 tasks.start_soon(self._flush)
                 await self._lost.wait()
                 tasks.cancel_scope.cancel()
@@ -270,6 +271,11 @@ class Connection:
         self.connected.set()
         self._welcomed.set()
         self._wake.set()
+
+    async def _break(self, port: Port) -> None:
+        """Notice a worker that died: its successor knows nothing of this session."""
+        await port.wait_disconnected()
+        self._lost.set()
 
     async def _watch(self) -> None:
         """Say something at least every heartbeat, hold what is at work, and notice silence."""

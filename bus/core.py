@@ -154,9 +154,9 @@ class Core:
         self._changing: dict[tuple[str, str], deque[Callable[[], None]]] = {}
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._touched: dict[Mailbox, None] = {}
-        self._dirty: set[Mailbox] = set()
+        self._dirty: dict[Mailbox, None] = {}
         self._seen: dict[str, str] = {}
-        self._timed: set[Mailbox] = set()
+        self._timed: dict[Mailbox, None] = {}
         self._unwritten: list[Job] = []
         self._flushed_at = 0.0
         self._swept_at = 0.0
@@ -200,7 +200,7 @@ class Core:
         self._moment = moment
         for mailbox in batch.mailboxes:
             mailbox.dirty = True
-            self._dirty.add(mailbox)
+            self._dirty[mailbox] = None
         for job in batch.jobs:
             job.failed(code, message)
         return self._finish()
@@ -277,10 +277,10 @@ class Core:
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
         """Take what is to be written next; `flush` takes every position along, as at shutdown."""
-        mailboxes: set[Mailbox] = set()
+        mailboxes: list[Mailbox] = []
         if flush or self._flush_due(moment):
             self._flushed_at = moment.now
-            mailboxes = {mailbox for mailbox in self._dirty if mailbox.dirty}
+            mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
             self._dirty.clear()
             for job in self._unwritten:
                 self._batches.add(job)
@@ -328,7 +328,7 @@ class Core:
             case Nak() | Term():
                 self._give_up(session, request)
             case Extend():
-                for mailbox in set(session.in_flight.values()):
+                for mailbox in dict.fromkeys(session.in_flight.values()):
                     mailbox.extend(session, request.seqs, self._moment.now)
                 self._confirm(session, request.request, ())
             case Credit():
@@ -562,8 +562,8 @@ class Core:
             return
         mailbox = self.directory.mailboxes[session.bot_id]
         new = subscribe.channel not in mailbox.interests
-        if new:
-            mailbox.rewind(subscribe.channel, start_seq)
+        if new and start_seq is not None:
+            mailbox.prepare(subscribe.channel, start_seq)
         wall = self._moment.wall
 
         def done(answers: Sequence[Any]) -> None:
@@ -576,7 +576,8 @@ class Core:
                     at=wall,
                     last_seq=self.last_seq,
                 )
-                self._touch(mailbox)
+            mailbox.dismiss(subscribe.channel)
+            self._touch(mailbox)
             value = {
                 "channel": subscribe.channel,
                 "start_seq": subscribed.start_seq,
@@ -586,9 +587,14 @@ class Core:
 
         change = AddSubscription(session.bot_id, subscribe.channel, wall, start_seq, subscribe.echo)
         finished, failed = self._one_at_a_time(key, session.address, subscribe.request, done)
+
+        def refused(code: Code, message: str) -> None:
+            mailbox.dismiss(subscribe.channel)
+            failed(code, message)
+
         channels = [self._new_channel(subscribe.channel, session)]
         mailboxes = [mailbox] if new else []
-        self._batches.add(Job(finished, failed, changes=[change], channels=channels, mailboxes=mailboxes))
+        self._batches.add(Job(finished, refused, changes=[change], channels=channels, mailboxes=mailboxes))
 
     def _unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
         key = (session.bot_id, unsubscribe.channel)
@@ -689,10 +695,12 @@ class Core:
         seqs = mailbox.put_back(request.seqs)
 
         def done(_: Sequence[Any]) -> None:
+            mailbox.revive(seqs)
             self._answer(address, number, {"retried": len(seqs)})
             self._touch(mailbox)
 
         def failed(code: Code, message: str) -> None:
+            mailbox.stay_dead(seqs)
             self._refuse(address, code, message, number)
 
         changes = [RemoveDeadLetters(bot.id, tuple(seqs))]
@@ -715,11 +723,11 @@ class Core:
             if request is not None:
                 self._effects.append(Read(request))
             if mailbox.dirty:
-                self._dirty.add(mailbox)
+                self._dirty[mailbox] = None
             if mailbox.timed and mailbox.sessions:
-                self._timed.add(mailbox)
+                self._timed[mailbox] = None
             else:
-                self._timed.discard(mailbox)
+                self._timed.pop(mailbox, None)
         effects, self._effects = self._effects, []
         return effects
 

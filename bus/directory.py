@@ -51,13 +51,9 @@ class Directory:
         for subscription in state.subscriptions:
             if subscription.bot_id not in self.bots:
                 continue  # written by other means than a bus: nobody can receive for it
-            self.subscribe(
-                subscription.bot_id,
-                subscription.channel,
-                Interest(subscription.start_seq, subscription.echo),
-                at=subscription.subscribed_at,
-                last_seq=state.last_seq,
-            )
+            interest = Interest(subscription.start_seq, subscription.echo)
+            self.mailboxes[subscription.bot_id].restore(subscription.channel, interest)
+            self._enter(subscription.bot_id, subscription.channel, at=subscription.subscribed_at)
         for bot_id, seq in state.dead_letters:
             self.mailboxes[bot_id].dead.add(seq)
 
@@ -81,9 +77,11 @@ class Directory:
 
     def subscribe(self, bot_id: str, channel: str, interest: Interest, *, at: str, last_seq: int) -> None:
         """Enter a subscription."""
-        mailbox = self.mailboxes[bot_id]
-        mailbox.subscribe(channel, interest, last_seq)
-        self.channels[channel].mailboxes[bot_id] = mailbox
+        self.mailboxes[bot_id].subscribe(channel, interest, last_seq)
+        self._enter(bot_id, channel, at=at)
+
+    def _enter(self, bot_id: str, channel: str, *, at: str) -> None:
+        self.channels[channel].mailboxes[bot_id] = self.mailboxes[bot_id]
         self.subscribed_at[bot_id, channel] = at
 
     def unsubscribe(self, bot_id: str, channel: str) -> None:

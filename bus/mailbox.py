@@ -79,6 +79,8 @@ class Mailbox:
         self.sessions: list[Session] = []
         self.interests: dict[str, Interest] = {}
         self.dead: set[int] = set()
+        self._reviving: set[int] = set()
+        self._starting: dict[str, int] = {}
         self.level = False
         self._floors = dict(state.floors)
         self._delivery = delivery
@@ -114,19 +116,22 @@ class Mailbox:
     def state(self) -> MailboxState:
         """Give what is to be kept on disk, and count it as kept."""
         self.dirty = False
-        self._floors = {source: seq for source, seq in self._floors.items() if seq > self.position}
-        unsettled = tuple(
-            UnsettledState(seq, item.attempt, item.failures) for seq, item in sorted(self._unsettled.items())
-        )
-        return MailboxState(self.bot_id, self.position, unsettled, dict(self._floors))
+        position = min([self.position, *self._starting.values()])
+        floors = self._floors if position == self.position else self._raised_floors()
+        unsettled = [UnsettledState(seq, item.attempt, item.failures) for seq, item in self._unsettled.items()]
+        unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
+        unsettled.sort(key=lambda item: item.seq)
+        sources = {DIRECT, *self.interests}
+        above = {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        return MailboxState(self.bot_id, position, tuple(unsettled), above)
 
     def fate(self, seq: int, channel: str | None) -> str:
         """Tell what became of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
-        if seq in self.dead:
-            return "dead"
         item = self._unsettled.get(seq)
         if item is not None:
             return "in_flight" if item.session is not None else "returned"
+        if seq in self.dead:
+            return "dead"
         floor = max(self.position, self._floors.get(channel or DIRECT, 0))
         return "waiting" if seq > floor else "settled"
 
@@ -141,24 +146,35 @@ class Mailbox:
 
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def rewind(self, channel: str, start_seq: int | None) -> None:
-        """Prepare for a subscription that starts at `start_seq`, before it is stored; None is the log's end.
+    def restore(self, channel: str, interest: Interest) -> None:
+        """Want a channel as before a restart: the state that was saved knows how far it was handed out."""
+        self.interests[channel] = interest
 
-        Where the start lies below the position, the position goes back to it, and floors keep what the other
-        sources had handed out from being handed out again. Without the subscription this changes nothing that
-        is delivered, so a subscription that cannot be stored needs no way back.
+    def prepare(self, channel: str, start_seq: int) -> None:
+        """Note that a subscription which starts in the past is on its way to the disk.
+
+        The state that goes there with it goes back to that start already, so that after a crash its messages are
+        found; in memory nothing changes before `subscribe`.
         """
-        self._floors.pop(channel, None)
+        self._starting[channel] = start_seq
         self.dirty = True
-        if start_seq is None or start_seq >= self.position:
-            return
-        for source, start in self._starts():
-            self._floors[source] = max(start, self.position)
-        self.position = start_seq
-        self._unload()
+
+    def dismiss(self, channel: str) -> None:
+        """Note that the subscription was not stored, or stood already."""
+        self._starting.pop(channel, None)
 
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Begin to want a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        """Begin to want a channel. `last_seq` is the end of what arrived: older messages must be read.
+
+        Where the start lies below the position, the position goes back to it, and floors keep what the other
+        sources had handed out from being handed out again.
+        """
+        self._starting.pop(channel, None)
+        self._floors.pop(channel, None)
+        if interest.start_seq < self.position:
+            self._floors = self._raised_floors()
+            self.position = interest.start_seq
+            self.dirty = True
         self.interests[channel] = interest
         if interest.start_seq < last_seq:
             self._unload()
@@ -167,12 +183,16 @@ class Mailbox:
         """Want a channel no more: what waits is dropped, what is in flight may still be settled."""
         if self.interests.pop(channel, None) is None:
             return
+        self._floors.pop(channel, None)
         self._keep_ready(envelope for envelope in self._ready if envelope.channel != channel)
         self._arrived = [envelope for envelope in self._arrived if envelope.channel != channel]
         for seq, item in list(self._unsettled.items()):
             if item.session is None and item.envelope is not None and item.envelope.channel == channel:
                 del self._unsettled[seq]
                 self.dirty = True
+
+    def _raised_floors(self) -> dict[str, int]:
+        return {source: max(start, self.position) for source, start in self._starts()}
 
     def _starts(self) -> list[tuple[str, int]]:
         channels = [
@@ -367,14 +387,25 @@ class Mailbox:
         return abandoned
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Owe dead letters again, as if they had never been delivered; give those that there were."""
+        """Prepare to owe dead letters again; give those that there were. `revive` follows once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
-        for seq in there:
-            self.dead.remove(seq)
-            self._unsettled[seq] = _Unsettled(0, 0, None)
-            heapq.heappush(self._returned, seq)
-            self.dirty = True
+        self.dead.difference_update(there)
+        self._reviving.update(there)
         return there
+
+    def revive(self, seqs: Iterable[int]) -> None:
+        """Owe dead letters again, as if they had never been delivered."""
+        for seq in seqs:
+            self._reviving.remove(seq)
+            if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
+                self._unsettled[seq] = _Unsettled(0, 0, None)
+                heapq.heappush(self._returned, seq)
+                self.dirty = True
+
+    def stay_dead(self, seqs: Iterable[int]) -> None:
+        """Leave dead letters as they are: the disk would not take that they come back."""
+        self._reviving.difference_update(seqs)
+        self.dead.update(seqs)
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 

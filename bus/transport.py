@@ -31,8 +31,9 @@ _LINGER_MILLISECONDS = 1000
 class Port:
     """One socket, used from one thread."""
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], monitor: Port | None = None) -> None:
         self._socket = socket
+        self._monitor = monitor
 
     def __repr__(self) -> str:
         return f"<Port {self._socket!r}>"
@@ -71,12 +72,24 @@ class Port:
         """Wait until there may be input. Only one task may wait, and only after `has_input` was false."""
         await anyio.wait_readable(self._socket.FD)
 
+    async def wait_disconnected(self) -> None:
+        """Wait until an established connection breaks, which ZeroMQ would mend without a word.
+
+        Never returns on inproc, where no connection breaks.
+        """
+        assert self._monitor is not None, "only what connects can be disconnected"
+        while not self._monitor.has_input:
+            await self._monitor.wait()
+
     def subscribe(self, topic: bytes) -> None:
         """Ask a tap for a topic."""
         self._socket.setsockopt(zmq.SUBSCRIBE, topic)
 
     def close(self, *, linger: bool = False) -> None:
         """Close the socket; with `linger` what was sent may still leave."""
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close()
         self._socket.close(_LINGER_MILLISECONDS if linger else 0)
 
 
@@ -117,8 +130,9 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
+    monitor = Port(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
     socket.connect(address)
-    return Port(socket)
+    return Port(socket, monitor)
 
 
 def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:

@@ -6,31 +6,39 @@ that we know by name are filled, and where one is demanded that we do not know, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import aiosqlite
 import uuid_utils
 
 from ..repository import NewMessage
+from .reader import Reader
 
-__all__ = ["Conversations", "table_columns"]
+__all__ = ["Column", "Conversations", "table_columns"]
 
 _PAIRS_KNOWN_MAX = 100_000
 """Pairs that are remembered to spare a look into the table; beyond it the memory is begun anew."""
 
-_OURS = ("id", "session_type", "peer_bot_id", "opened_by_bot_id")
-_IF_THERE = ("bot_id", "created_at", "updated_at")
+_KNOWN = ("id", "session_type", "peer_bot_id", "opened_by_bot_id", "bot_id", "created_at", "updated_at")
+
+
+class Column(NamedTuple):
+    """A column of the table: whether a value must be given, and whether it can be one of ours."""
+
+    name: str
+    demanded: bool
+    ours: bool
 
 
 class Conversations:
     """Opens the sessions, each once for a pair."""
 
-    def __init__(self, columns: Iterable[tuple[str, bool]]) -> None:
-        """Take the table's columns: name, and whether a value must be given."""
-        required = {name for name, demanded in columns if demanded}
-        present = {name for name, _ in columns}
-        self._columns = [*_OURS, *(name for name in _IF_THERE if name in present)]
-        self.unknown_columns = sorted(required - set(self._columns))
+    def __init__(self, columns: Sequence[Column]) -> None:
+        """Take the table's columns."""
+        ours = {column.name for column in columns if column.ours}
+        self._columns = [name for name in _KNOWN if name in ours]
+        self.unknown_columns = sorted({column.name for column in columns if column.demanded} - set(self._columns))
         self._known: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
@@ -73,7 +81,17 @@ class Conversations:
         return tuple(values[column] for column in self._columns)
 
 
-async def table_columns(connection: aiosqlite.Connection) -> list[tuple[str, bool]]:
-    """Give the columns of `chat_sessions`, and whether each demands a value."""
-    rows = await connection.execute_fetchall("PRAGMA table_info(chat_sessions)")
-    return [(row[1], bool(row[3]) and row[4] is None) for row in rows]
+async def table_columns(connection: Reader) -> list[Column]:
+    """Give the columns of `chat_sessions`."""
+    foreign = {row[3] for row in await connection.execute_fetchall("PRAGMA foreign_key_list(chat_sessions)")}
+    return [
+        Column(
+            name=name,
+            demanded=bool(not_null) and default is None,
+            # A key into a table that is not ours has no place for our ids, and a numbered id fills itself.
+            ours=name not in foreign and not (name == "id" and "INT" in kind.upper()),
+        )
+        for _, name, kind, not_null, default, _ in await connection.execute_fetchall(
+            "PRAGMA table_info(chat_sessions)"
+        )
+    ]

@@ -22,6 +22,7 @@ import uuid_utils
 from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed
 from ..records import timestamp
 from .lockfile import LockFile
+from .reader import Reader
 from .schema import Identity, inspect, migrate
 from .writer import Writer, translate
 
@@ -46,8 +47,8 @@ class Database:
         epoch: str,
         *,
         writer: Writer,
-        read: aiosqlite.Connection,
-        pages: aiosqlite.Connection,
+        read: Reader,
+        pages: Reader,
     ) -> None:
         self.path = path
         self.epoch = epoch
@@ -118,10 +119,14 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
 
 
 @asynccontextmanager
-async def _connect_reader(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
     async with _connect(path) as connection:
         await connection.execute("PRAGMA query_only = ON")
-        yield connection
+        reader = Reader(connection)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
 
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
@@ -130,11 +135,11 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
         await connection.execute("PRAGMA foreign_keys = ON")
         await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
         await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        mode = list(await connection.execute_fetchall("PRAGMA journal_mode = WAL"))[0][0]
+        mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
         if mode != "wal":
             raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
         await migrate(connection)
-        busy = list(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0]
+        busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseInUse(str(path), None) from error

@@ -240,7 +240,7 @@ class SqliteLog:
             "SELECT start_seq FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
             (change.bot_id, change.channel),
         )
-        return Subscribed(list(rows)[0][0], created=False)
+        return Subscribed(next(iter(rows))[0], created=False)
 
     async def read_page(self, request: PageRequest) -> Page:
         """Read part of a mailbox."""
@@ -264,8 +264,6 @@ class SqliteLog:
             return [], len(seqs) <= request.messages_max
         messages: list[LogMessage] = []
         size_bytes = 0
-        # Each statement is read to its end in one turn: an open one would hold its snapshot, and every other
-        # read of this connection would miss what was committed since.
         for start in range(0, len(wanted), _ROWS_A_FETCH):
             part = wanted[start : start + _ROWS_A_FETCH]
             marks = ", ".join("?" * len(part))
@@ -299,7 +297,7 @@ class SqliteLog:
         """Give the last seq whose timestamp is before `at`."""
         sql = "SELECT COALESCE(MIN(seq) - 1, ?) FROM bot_messages WHERE timestamp >= ?"
         rows = await self._database.read.execute_fetchall(sql, (self._database.writer.last_seq, at))
-        return int(list(rows)[0][0])
+        return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
         """Read back a conversation, newest first."""
@@ -333,7 +331,7 @@ class SqliteLog:
                 condition, values = _range(request, source)
                 sql = f"SELECT COUNT(*) FROM bot_messages {condition}"
                 rows = await self._database.read.execute_fetchall(sql, values)
-                count += list(rows)[0][0]
+                count += next(iter(rows))[0]
             counts.append(count)
         return counts
 
@@ -355,7 +353,7 @@ class SqliteLog:
     async def sizes(self) -> dict[str, int]:
         """Give the number of messages and the bytes on disk."""
         rows = await self._database.read.execute_fetchall("SELECT COUNT(*) FROM bot_messages")
-        sizes = {"messages": int(list(rows)[0][0])}
+        sizes = {"messages": int(next(iter(rows))[0])}
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
             path = anyio.Path(f"{self._database.path}{suffix}")
             sizes[name] = (await path.stat()).st_size if await path.exists() else 0

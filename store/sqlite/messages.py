@@ -20,6 +20,7 @@ from ..repository import Added, LogMessage, NewMessage
 from ..values import normal_record, row_limit, same_values
 from .conversations import Conversations
 from .database import Database
+from .reader import Reader
 from .writer import Transaction
 
 __all__ = ["COLUMNS", "SqliteMessages", "append", "fetch", "intact", "message_of"]
@@ -97,7 +98,7 @@ def intact(row: Sequence[Any]) -> bool:
         return False
 
 
-async def fetch(connection: aiosqlite.Connection, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
+async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
     """Read messages; raises RecordDamaged at the first that does not match its checksum."""
     rows = await connection.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {sql}", parameters)
     for row in rows:

@@ -36,6 +36,7 @@ from ..values import (
     same_values,
 )
 from .database import Database
+from .reader import Reader
 from .writer import Transaction
 
 __all__ = ["SqliteWorkflows"]
@@ -336,7 +337,7 @@ def _run(row: sqlite3.Row) -> WorkflowRun:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
 
 
-async def _find_run(connection: aiosqlite.Connection, run_id: str) -> WorkflowRun | None:
+async def _find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
     rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
         f"SELECT {_RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
     )

@@ -1,0 +1,156 @@
+"""What the people's commands take: which worker, as whom, and what a message is made of.
+
+Owns the options that commands have in common, and the checks that need no worker: what fails them is wrong usage,
+and says how to write it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import rich_click as click
+import uuid_utils
+
+from .client import DEFAULT_URL, Draft
+from .protocol import encode, is_id, is_name
+
+__all__ = ["Link", "drafted", "id_of", "linked", "name_of"]
+
+_TIMEOUT_SECONDS = 10.0
+"""How long people wait for an answer before they would rather be told."""
+
+_URL = re.compile(r"tcp://[^/\s]+:\d{1,5}|ipc://\S+")
+
+Command = Callable[..., None]
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Which worker to ask, as whom, and how to show the answer."""
+
+    url: str
+    name: str
+    timeout_seconds: float
+    as_json: bool
+
+
+def _url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no address; write tcp://HOST:PORT or ipc://PATH")
+    return value
+
+
+def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Check one name, or several, of bots or channels."""
+    for name in value if isinstance(value, tuple) else () if value is None else (value,):
+        if not is_name(name):
+            raise click.BadParameter(
+                f"{name!r} is no name: up to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
+            )
+    return value
+
+
+def id_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the id of a message."""
+    if value is not None and not is_id(value):
+        raise click.BadParameter(f"{value!r} is no message id: a UUID in lower case with hyphens")
+    return value
+
+
+def _headers(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for pair in value:
+        name, separator, text = pair.partition("=")
+        if not name or not separator:
+            raise click.BadParameter(f"{pair!r} is no header; write NAME=VALUE")
+        headers[name] = text
+    return headers
+
+
+def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
+    """Give the JSON that a text is, byte for byte, or the text itself as JSON."""
+    text = value
+    if value == "-":
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise click.BadParameter(f"standard input is not UTF-8: {error}") from error
+    try:
+        encoded = text.strip().encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter("the text is not UTF-8") from error
+    try:
+        msgspec.json.decode(encoded)
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
+    return msgspec.Raw(encoded)
+
+
+def linked(bot: str | None = None) -> Callable[[Command], Command]:
+    """Give a command its link to a worker, as `bot` unless it says as whom."""
+    asking = "" if bot is None else " A session belongs to a bot: asking registers one of that name."
+
+    def decorate(command: Command) -> Command:
+        @click.option(
+            "--as",
+            "name",
+            metavar="NAME",
+            required=bot is None,
+            default=bot,
+            show_default=True,
+            callback=name_of,
+            help=f"The bot to be.{asking}",
+        )
+        @click.option(
+            "--url",
+            envvar="POSTHOUSE_URL",
+            show_envvar=True,
+            default=DEFAULT_URL,
+            show_default=True,
+            callback=_url,
+            help="Where the worker listens.",
+        )
+        @click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=_TIMEOUT_SECONDS,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for an answer.",
+        )
+        @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs.")
+        @functools.wraps(command)
+        def connecting(*, url: str, name: str, timeout: float, as_json: bool, **rest: Any) -> None:
+            command(Link(url, name, timeout, as_json), **rest)
+
+        return connecting
+
+    return decorate
+
+
+def drafted(command: Command) -> Command:
+    """Give a command the body of a message, and everything that may go with it."""
+
+    @click.argument("body", callback=_body)
+    @click.option(
+        "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
+    )
+    @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
+    @click.option(
+        "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="May be repeated."
+    )
+    @click.option(
+        "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
+    )
+    @functools.wraps(command)
+    def drafting(**rest: Any) -> None:
+        names = ("body", "message_type", "reply_to", "headers", "id")
+        fields = {name: rest.pop(name) for name in names}
+        fields["id"] = fields["id"] or str(uuid_utils.uuid7())
+        command(draft=Draft(**fields), **rest)
+
+    return drafting

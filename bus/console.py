@@ -1,0 +1,281 @@
+"""What people see: messages, tables, the state of a worker, the outcome of a check.
+
+Owns every layout on the command line. A terminal gets colours and local times; a pipe gets plain text, one thing a
+line, with times as they are stored; `--json` gives what the wire says. Whatever came from a bot is shown so that
+it cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import rich_click as click
+from rich import box
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from store.errors import DatabaseDamaged, DatabaseNewer
+from store.records import parse_timestamp
+
+from .message import Receipt
+from .protocol import StoredMessage
+
+__all__ = [
+    "Checked",
+    "Lines",
+    "Time",
+    "message_value",
+    "plain",
+    "show_check",
+    "show_error",
+    "show_json",
+    "show_receipt",
+    "show_rows",
+    "show_status",
+]
+
+_SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
+"""Columns of a line of messages: wide enough that most lines agree; a longer name moves its own line only."""
+
+_DATE_AND_TIME = "%Y-%m-%d %H:%M:%S"
+
+_MEBIBYTE = 1024 * 1024
+
+_highlight_json = JSONHighlighter().highlight
+
+
+class Time(str):
+    """A time as it is stored."""
+
+    __slots__ = ()
+
+
+def plain(text: str) -> str:
+    """Give a text in one line, with JSON's escapes for whatever a terminal would obey and not show."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def show_json(value: Any) -> None:
+    """Write a value as one line of JSON."""
+    click.echo(msgspec.json.encode(value))
+
+
+def show_error(text: str) -> None:
+    """Write the one line that says what went wrong."""
+    click.echo(f"posthouse: {plain(text)}", err=True)
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _local(console: Console, stored: str, form: str) -> str:
+    return parse_timestamp(stored).astimezone().strftime(form) if console.is_terminal else stored
+
+
+# ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lines:
+    """Lines of messages for one output: time, seq, sender, channel or 'direct', type and body.
+
+    A channel is written with `#`, so that none can be taken for a direct message. `details` adds a second line with
+    the id, what it answers, and the headers.
+    """
+
+    def __init__(self, *, dated: bool, details: bool) -> None:
+        self._console = _console()
+        self._form = _DATE_AND_TIME if dated else "%H:%M:%S"
+        self._details = details
+
+    def render(self, message: StoredMessage) -> str:
+        """Give the line of a message, with its end."""
+        place = "direct" if message.channel is None else f"#{plain(message.channel)}"
+        text = Text.assemble(
+            (_local(self._console, message.timestamp, self._form), "dim"),
+            f"  {message.seq:>{_SEQ_WIDTH}}  ",
+            (f"{plain(message.sender_bot_name):<{_NAME_WIDTH}}  ", "bold cyan"),
+            (f"{place:<{_PLACE_WIDTH}}  ", "magenta" if message.channel is None else "green"),
+            (f"{plain(message.message_type):<{_TYPE_WIDTH}}  ", "dim"),
+            _body(message.body),
+        )
+        if message.attempt > 1:
+            text.append(f"  (attempt {message.attempt})", "yellow")
+        if self._details:
+            text.append(f"\n    {_detail(message)}", "dim")
+        if not self._console.is_terminal:
+            return f"{text.plain}\n"
+        with self._console.capture() as capture:
+            self._console.print(text, soft_wrap=True)
+        return capture.get()
+
+
+def _body(body: Any) -> Text:
+    text = Text(plain(msgspec.json.encode(body).decode()))
+    _highlight_json(text)
+    return text
+
+
+def _detail(message: StoredMessage) -> str:
+    reply_to = f"  reply to {message.reply_to}" if message.reply_to else ""
+    headers = "".join(f"  {plain(name)}={plain(value)}" for name, value in message.headers.items())
+    return f"id {message.id}{reply_to}{headers}"
+
+
+def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
+    """Give a message as the wire has it; one that was read from the log has no attempt."""
+    value: dict[str, Any] = msgspec.to_builtins(message)
+    del value["prev_seq"]
+    if not delivered:
+        del value["attempt"]
+    return value
+
+
+def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
+    """Say that a message is stored, and where."""
+    if as_json:
+        show_json(receipt)
+    else:
+        what = "was stored before" if receipt.duplicate else "is stored"
+        click.echo(f"{what} as message {receipt.seq}, with the id {receipt.id}")
+
+
+# ── Tables ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
+    """Write a table, numbers to the right. Where there is no row, say `nothing`, but not into a pipe."""
+    console = _console()
+    if not rows:
+        click.echo(nothing, err=True)
+        return
+    cells = [[_cell(console, value) for value in row] for row in rows]
+    numeric = [
+        all(isinstance(row[index], int | float) and row[index] is not True for row in rows)
+        for index in range(len(columns))
+    ]
+    if console.is_terminal:
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for column, right in zip(columns, numeric, strict=True):
+            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+        return
+    lines = [list(columns), *([cell.plain for cell in row] for row in cells)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for line in lines:
+        aligned = zip(line, widths, numeric, strict=True)
+        click.echo("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
+
+
+def _cell(console: Console, value: Any) -> Text:
+    if isinstance(value, bool):
+        return Text("yes", "green") if value else Text("no", "dim")
+    if isinstance(value, int | float):
+        return Text(f"{value:,}" if console.is_terminal else str(value))
+    if isinstance(value, Time):
+        return Text(_local(console, value, _DATE_AND_TIME), "dim")
+    return Text(plain(str(value)))
+
+
+def show_status(status: Mapping[str, Any], url: str) -> None:
+    """Write the answer to `status`."""
+    console = _console()
+    sizes, counters, rates = status["sizes"], status["counters"], status["rates"]
+    database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
+    known = (_amount(status[f"{thing}s"], thing) for thing in ("bot", "channel", "session"))
+    facts = {
+        "worker": f"{url}, since {_local(console, status['started_at'], _DATE_AND_TIME)}",
+        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status['last_seq']:,}, epoch {status['epoch']}",
+        "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
+        "known": ", ".join(known),
+        "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
+    }
+    for name, fact in facts.items():
+        console.print(Text.assemble((f"{name:<10}", "dim"), plain(fact)), soft_wrap=True)
+    click.echo()
+    rows = [(name, count, rates[name]) for name, count in counters.items()]
+    show_rows(("messages", "since then", "a second"), rows, nothing="")
+
+
+# ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Checked(Protocol):
+    """A check of a database, as `store.sqlite.check` does it."""
+
+    path: Path
+    damage: list[str]
+    warnings: list[str]
+    counts: dict[str, int]
+
+    def run(self) -> Iterator[tuple[str, int, int | None]]:
+        """Read everything; give what is being read, how much of it was, and how much there is."""
+
+
+def show_check(check: Checked, *, as_json: bool) -> bool:
+    """Carry out a check, with its progress on a terminal, and write what was found; False where that is damage.
+
+    Raises DatabaseDamaged or DatabaseNewer where the file is none that can be checked; with `as_json` that is told
+    as damage, too.
+    """
+    try:
+        _run_check(check)
+    except (DatabaseDamaged, DatabaseNewer) as error:
+        if not as_json:
+            raise
+        _show_findings(check, [str(error)])
+        return False
+    if as_json:
+        _show_findings(check, check.damage)
+    else:
+        _print_findings(check)
+    return not check.damage
+
+
+def _run_check(check: Checked) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown, task = "", bar.add_task("opening", total=None)
+        for part, done, total in check.run():
+            if part != shown:
+                bar.remove_task(task)
+                shown, task = part, bar.add_task(f"reading {part}", total=total)
+            bar.update(task, completed=done)
+
+
+def _show_findings(check: Checked, damage: list[str]) -> None:
+    found = {"damage": damage, "warnings": check.warnings, "counts": check.counts}
+    show_json({"file": str(check.path), "ok": not damage, **found})
+
+
+def _print_findings(check: Checked) -> None:
+    console = _console()
+    for kind, style, findings in (
+        ("damage", "bold red", check.damage),
+        ("warning", "yellow", check.warnings),
+    ):
+        for finding in findings:
+            console.print(Text.assemble((f"{kind}: ", style), plain(finding)), soft_wrap=True)
+    verdict = ("is damaged", "bold red") if check.damage else ("is sound", "bold green")
+    counts = dict(check.counts)
+    last_seq = counts.pop("last_seq", 0)
+    facts = ", ".join(_amount(count, name.replace("_", " ").removesuffix("s")) for name, count in counts.items())
+    text = Text.assemble(plain(str(check.path)), " ", verdict, f": {facts}; last seq {last_seq:,}")
+    console.print(text, soft_wrap=True)
+
+
+def _amount(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -1,0 +1,383 @@
+"""A reading of a whole database that changes nothing: what `posthouse check` does.
+
+Owns what is looked at, and what counts as damage. *Damage* is something that was stored and is not there any more,
+or not as it was; a *warning* is worth knowing, and nothing is lost by it.
+
+The file is opened read-only and no lock is taken: a worker may be using it. Each part is read in a transaction of
+its own, so that the worker can copy its WAL back in between. It has to be another process than the worker's:
+closing the file here would drop the locks there (design, chapter 5).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..errors import DatabaseDamaged, DatabaseNewer
+from ..repository import UnsettledState
+from .lockfile import Mark, read_mark
+from .messages import COLUMNS, intact
+from .schema import migrations
+
+__all__ = ["Check", "Progress"]
+
+_HEADER = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+
+_MESSAGES_A_PORTION = 2_000
+"""Messages read in one transaction: some milliseconds, in which the worker cannot copy its WAL back."""
+
+_FINDINGS_A_KIND = 100
+"""Findings of one kind that are listed; the rest are counted. Nobody reads a thousand lines."""
+
+_PORTION = (
+    f"SELECT {COLUMNS}, recipient_type FROM bot_messages WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT"
+    f" {_MESSAGES_A_PORTION}"
+)
+
+_COUNTS = {
+    "channels": "bot_channels",
+    "bots": "bots",
+    "subscriptions": "bot_subscriptions",
+    "workflow_runs": "workflow_runs",
+}
+
+_JSON_COLUMNS = (
+    ("workflows", "definition"),
+    ("workflow_runs", "context"),
+    ("workflow_runs", "trigger_payload"),
+    ("workflow_steps", "input"),
+    ("workflow_steps", "output"),
+)
+
+_decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
+_decode_floors = msgspec.json.Decoder(dict[str, int]).decode
+
+
+class Progress(NamedTuple):
+    """What is being read, and how much of it was; `total` is None where that is unknown."""
+
+    part: str
+    done: int = 0
+    total: int | None = None
+
+
+class Check:
+    """One check of a database: exhaust `run`, which tells how far it is, and then see what was found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage: list[str] = []
+        """What is lost or not as it was stored, a line each."""
+        self.warnings: list[str] = []
+        """What is worth knowing, a line each."""
+        self.counts: dict[str, int] = {}
+        """Of messages, channels, bots, subscriptions and workflow_runs; and the last_seq."""
+
+    def __repr__(self) -> str:
+        return f"<Check {self.path} damage={len(self.damage)} warnings={len(self.warnings)} {self.counts}>"
+
+    def run(self) -> Iterator[Progress]:
+        """Read everything. Raises DatabaseDamaged or DatabaseNewer where the file is none that can be read."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        while True:
+            # Without a WAL nobody writes, and only if it is told so does SQLite leave no files of its own behind.
+            # Where a worker began to write meanwhile, what was read that way means nothing: read it again.
+            alone = not wal.exists()
+            # The mark is older than whatever is read after it: a worker that goes on cannot look like a loss.
+            mark = read_mark(self.path.with_name(f"{self.path.name}-lock"))
+            with closing(_open(self.path, "mode=ro&immutable=1" if alone else "mode=ro")) as connection:
+                reading = _Reading(connection, mark)
+                yield from reading.run()
+            if not (alone and wal.exists()):
+                self.damage, self.warnings, self.counts = reading.damage, reading.warnings, reading.counts
+                return
+
+
+# ── Opening ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a database that is known to be ours; raises DatabaseDamaged or DatabaseNewer."""
+    header = _read_header(path)
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise DatabaseDamaged(f"{path} cannot be opened: {error}") from error
+    try:
+        # A text that is no UTF-8 any more has to be seen as a damaged record, not as an error of the statement.
+        connection.text_factory = _text
+        _check_migrations(path, connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise DatabaseDamaged(f"{path} cannot be read: {_cut_off(path, header) or error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _read_header(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise DatabaseDamaged(f"{path} cannot be read: {error.strerror}") from error
+    if not header:
+        raise DatabaseDamaged(f"{path} is empty: it holds no database")
+    if not header.startswith(_HEADER):
+        raise DatabaseDamaged(f"{path} is not a SQLite database")
+    return header
+
+
+def _cut_off(path: Path, header: bytes) -> str:
+    """Say how much of a file is missing, by its header; empty where that tells nothing (SQLite, file format)."""
+    if len(header) < _HEADER_BYTES:
+        return "it is cut off within its header"
+    page_bytes = int.from_bytes(header[16:18], "big")
+    size_bytes = (65536 if page_bytes == 1 else page_bytes) * int.from_bytes(header[28:32], "big")
+    found_bytes = path.stat().st_size
+    return f"it is cut off after {found_bytes} of {size_bytes} bytes" if found_bytes < size_bytes else ""
+
+
+def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchall():
+        raise DatabaseDamaged(f"{path} is a SQLite database, but not posthouse's")
+    applied = dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY name"))
+    for migration in migrations():
+        checksum = applied.pop(migration.name, None)
+        if checksum is None:
+            raise DatabaseDamaged(f"{path} is older than this posthouse: serve it once, which brings it up to date")
+        if checksum != migration.checksum:
+            raise DatabaseNewer(f"{path} was made with another version of {migration.name}")
+    if applied:
+        raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {min(applied)}); upgrade to check it")
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Reading:
+    """One pass through an open database."""
+
+    def __init__(self, connection: sqlite3.Connection, mark: Mark | None) -> None:
+        self._connection = connection
+        self._mark = mark
+        self._messages = _Messages(connection)
+        self.damage: list[str] = []
+        self.warnings: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def run(self) -> Iterator[Progress]:
+        yield Progress("the file")
+        self._part("the file", self._structure)
+        yield from self._read_messages()
+        yield Progress("bots and channels")
+        self._part("the bots and channels", self._references)
+        yield Progress("mailboxes")
+        self._part("the mailboxes", self._places)
+        yield Progress("workflows")
+        self._part("the workflows", self._workflows)
+
+    def _part(self, name: str, read: Callable[[], None]) -> None:
+        """Read a part in one transaction. One that cannot be read does not keep the others from it."""
+        try:
+            self._connection.execute("BEGIN")
+            read()
+        except sqlite3.DatabaseError as error:
+            self.damage.append(f"{name} cannot be read: {error}")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+
+    def _structure(self) -> None:
+        """See that the pages, the indexes and the declared references are whole."""
+        lines: list[str] = []
+        for (text,) in self._connection.execute("PRAGMA integrity_check"):
+            lines += [line for line in text.splitlines() if line != "ok" and not line.startswith("***")]
+        _list(self.damage, [f"the file: {line}" for line in lines])
+        broken = self._connection.execute("PRAGMA foreign_key_check").fetchall()
+        _list(self.damage, [f"a row of {row[0]} refers to one of {row[2]} that is not there" for row in broken])
+
+    def _read_messages(self) -> Iterator[Progress]:
+        messages = self._messages
+        try:
+            yield from messages.run()
+        except sqlite3.DatabaseError as error:
+            self.damage.append(f"the messages cannot be read: {error}")
+        self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
+        _list(self.damage, _told(messages.unreadable, "cannot be read"))
+        _list(self.damage, _told(messages.altered, "not as stored: the checksum differs"))
+        _list(self.damage, _told(messages.astray, "with a recipient that is not of its type"))
+        _list(self.warnings, _told(messages.holes, "not in the log"))
+
+    def _references(self) -> None:
+        """See who is named and not known. The log outlives what it names, so that is no damage."""
+        for name, table in _COUNTS.items():
+            [[self.counts[name]]] = self._connection.execute(f"SELECT COUNT(*) FROM {table}")
+        bots = {row[0] for row in self._connection.execute("SELECT id FROM bots")}
+        channels = {row[0] for row in self._connection.execute("SELECT name FROM bot_channels")}
+        known = {"sender": bots, "recipient": bots, "channel": channels}
+        unknown = [
+            f"message {seq} has the {what} {name!r}, which is not known here"
+            for (what, name), seq in self._messages.named.items()
+            if name not in known[what]
+        ]
+        subscribers = self._connection.execute("SELECT DISTINCT bot_id FROM bot_subscriptions ORDER BY bot_id")
+        unknown += [
+            f"bot {bot_id!r} has subscriptions and is not known" for (bot_id,) in subscribers if bot_id not in bots
+        ]
+        _list(self.warnings, unknown)
+
+    def _places(self) -> None:
+        """See that the log reaches as far as it was acknowledged, and the mailboxes no further than the log."""
+        [[last_seq]] = self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
+        epochs = [row[0] for row in self._connection.execute("SELECT epoch FROM log")]
+        mark = self._mark
+        if mark is not None and [mark.epoch] == epochs and mark.last_seq > last_seq:
+            self.damage.append(f"the log ends at message {last_seq}, but {mark.last_seq} was acknowledged")
+        found: list[str] = []
+        for bot_id, *state in self._connection.execute("SELECT bot_id, position, unsettled, floors FROM mailboxes"):
+            found += [f"the mailbox of bot {bot_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
+        for bot_id, seq in self._connection.execute("SELECT bot_id, seq FROM dead_letters"):
+            if not self._is_there(seq):
+                found.append(f"a dead letter of bot {bot_id!r} is message {seq}, which is not there")
+        _list(self.damage, found)
+
+    def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:
+        position, unsettled_json, floors_json = state
+        try:
+            unsettled, floors = _decode_unsettled(unsettled_json), _decode_floors(floors_json)
+            furthest = max(int(position), *floors.values(), 0)
+        except (ValueError, TypeError, RecursionError) as error:
+            yield f"cannot be read: {error}"
+            return
+        if furthest > last_seq:
+            yield f"is at message {furthest}, beyond the log's last one, {last_seq}"
+        for unsettled_message in unsettled:
+            if not self._is_there(unsettled_message.seq):
+                yield f"owes message {unsettled_message.seq}, which is not there"
+
+    def _is_there(self, seq: int) -> bool:
+        return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())
+
+    def _workflows(self) -> None:
+        """See that what a workflow would be resumed from is JSON."""
+        for table, column in _JSON_COLUMNS:
+            rows = self._connection.execute(
+                f"SELECT id FROM {table} WHERE {column} IS NOT NULL AND NOT json_valid({column})"
+            )
+            _list(self.damage, [f"the {column} of {row[0]!r} in {table} cannot be read" for row in rows])
+
+
+class _Entry(NamedTuple):
+    """What is kept of a message that was read."""
+
+    seq: int
+    is_intact: bool
+    sender: str
+    recipient: str | None
+    channel: str | None
+    kind: str
+
+
+class _Messages:
+    """The log, read in portions: the seqs of what is wrong, and who is named in it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._next = 1
+        self.count = 0
+        self.last_seq = 0
+        self.unreadable: list[tuple[int, int]] = []
+        self.altered: list[tuple[int, int]] = []
+        self.astray: list[tuple[int, int]] = []
+        self.holes: list[tuple[int, int]] = []
+        self.named: dict[tuple[str, str | None], int] = {}
+        """The senders, recipients and channels, each with the first message that names it."""
+
+    def run(self) -> Iterator[Progress]:
+        first, self.last_seq = self._connection.execute(
+            "SELECT COALESCE(MIN(seq), 1), COALESCE(MAX(seq), 0) FROM bot_messages"
+        ).fetchone()
+        self._next = start = first
+        while start <= self.last_seq:
+            yield Progress("messages", start - first, self.last_seq - first + 1)
+            try:
+                entries = self._read(start, self.last_seq)
+            except sqlite3.DatabaseError:
+                end = min(start + _MESSAGES_A_PORTION - 1, self.last_seq)
+                self._search(start, end)
+            else:
+                self._note(entries)
+                end = entries[-1].seq if entries else self.last_seq
+            start = end + 1
+
+    def _read(self, first: int, last: int) -> list[_Entry]:
+        """Read a portion of a range; all of it or, by an error, nothing. The bodies are not kept."""
+        rows = self._connection.execute(_PORTION, (first, last))
+        return [_Entry(row[0], intact(row), row[2], row[4], row[5], row[12]) for row in rows]
+
+    def _search(self, first: int, last: int) -> None:
+        """Find the messages of a range that cannot be read, by halving, and check what lies beside them."""
+        try:
+            entries = self._read(first, last)
+        except sqlite3.DatabaseError:
+            if first == last:
+                self._see(first)
+                _add(self.unreadable, first)
+                return
+            middle = (first + last) // 2
+            self._search(first, middle)
+            self._search(middle + 1, last)
+        else:
+            self._note(entries)
+
+    def _note(self, entries: Sequence[_Entry]) -> None:
+        for seq, is_intact, sender, recipient, channel, kind in entries:
+            self._see(seq)
+            self.count += 1
+            if not is_intact:
+                _add(self.altered, seq)
+                continue
+            if (recipient is None, channel is None) != (kind == "channel", kind == "direct"):
+                _add(self.astray, seq)
+                continue
+            self.named.setdefault(("sender", sender), seq)
+            self.named.setdefault(("recipient", recipient) if channel is None else ("channel", channel), seq)
+
+    def _see(self, seq: int) -> None:
+        if seq > self._next:
+            self.holes.append((self._next, seq - 1))
+        self._next = seq + 1
+
+
+# ── Findings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add(spans: list[tuple[int, int]], seq: int) -> None:
+    """Add a seq to what was found in order; neighbours are one finding."""
+    if spans and spans[-1][1] == seq - 1:
+        spans[-1] = (spans[-1][0], seq)
+    else:
+        spans.append((seq, seq))
+
+
+def _told(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
+    return [f"message {a}: {fault}" if a == b else f"messages {a} to {b}: {fault}" for a, b in spans]
+
+
+def _list(findings: list[str], found: Sequence[str]) -> None:
+    """Add findings of one kind, each as one line that any terminal can show."""
+    findings += ["".join(c if c.isprintable() else "\ufffd" for c in text) for text in found[:_FINDINGS_A_KIND]]
+    if len(found) > _FINDINGS_A_KIND:
+        findings.append(f"and {len(found) - _FINDINGS_A_KIND} more like the last")

@@ -1,0 +1,46 @@
+"""A reading connection: it raises our errors, and it holds no snapshot.
+
+Owns one rule: a statement is read to its end in one turn of the database's thread. An open one would hold its
+snapshot, and every other read of the connection would miss what was committed, and answered, since. Hence
+there is no cursor to be had here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import aiosqlite
+
+from ..errors import StoreClosed
+from .writer import translate
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """One reading connection. It may be asked by many tasks; their statements take turns."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Reader {'closed' if self._closed else 'open'}>"
+
+    async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Read all that a statement gives; StoreFailed where the disk reports an error, StoreClosed at the end."""
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        try:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+        except sqlite3.Error as error:
+            failure = translate(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def close(self) -> None:
+        """Take no more questions; the connection is closed by who opened it."""
+        self._closed = True

@@ -1,0 +1,86 @@
+"""A worker that does only what a test says: for what no real one can be made to do on purpose."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import anyio
+import msgspec
+import zmq
+
+from bus.transport import Port
+
+__all__ = ["FakeWorker"]
+
+WELCOME = {
+    "op": "welcome",
+    "protocol": 1,
+    "worker": "fake/1",
+    "session": "00000000-0000-7000-8000-000000000001",
+    "epoch": "00000000-0000-7000-8000-000000000002",
+    "bot": "b",
+    "bot_id": "00000000-0000-7000-8000-000000000003",
+    "max_in_flight": 100,
+    "max_publish_in_flight": 4096,
+    "heartbeat": 5.0,
+    "session_timeout": 15.0,
+    "ack_wait": 30.0,
+    "max_deliver": 5,
+    "max_frame_bytes": 1048576,
+    "max_body_bytes": 262144,
+    "last_seq": 0,
+}
+
+
+class FakeWorker:
+    """A ROUTER whose frames a test reads and answers by hand."""
+
+    def __init__(self, url: str) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = self.context.socket(zmq.ROUTER)
+        socket.bind(url)
+        self._port = Port(socket)
+        self.url = url
+        self.address = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._port.close()
+        self.context.destroy(linger=0)
+
+    async def receive(self, op: str) -> dict[str, Any]:
+        """Give the next frame with this op; what comes before it is dropped."""
+        with anyio.fail_after(30):
+            while True:
+                parts = self._port.receive()
+                if parts is None:
+                    if not self._port.has_input:
+                        await self._port.wait()
+                    continue
+                self.address = parts[0]
+                frame: dict[str, Any] = msgspec.json.decode(parts[1])
+                if frame["op"] == op:
+                    return frame
+
+    def send(self, **frame: Any) -> None:
+        """Send a frame to whoever spoke last."""
+        assert self._port.send((self.address, msgspec.json.encode(frame)))
+
+    async def welcome(self, **terms: Any) -> None:
+        """Take a hello and welcome it under these terms."""
+        hello = await self.receive("hello")
+        self.send(**(WELCOME | terms | {"request": hello["request"]}))
+
+    async def publish(self, first_seq: int = 1) -> list[str]:
+        """Take a publish frame and acknowledge it; give the ids in it."""
+        frame = await self.receive("publish")
+        ids = [message["id"] for message in frame["messages"]]
+        self.send(op="published", request=frame["request"], seqs=list(range(first_seq, first_seq + len(ids))))
+        return ids
+
+    async def farewell(self) -> None:
+        """Take a goodbye."""
+        goodbye = await self.receive("goodbye")
+        self.send(op="ok", request=goodbye["request"])

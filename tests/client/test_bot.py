@@ -1,0 +1,263 @@
+"""A bot and a worker in one process: what an author does, on every event loop."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+import bus
+from bus.testing import Worker
+
+pytestmark = pytest.mark.anyio
+
+ID = "01900000-0000-7000-8000-00000000000a"
+
+
+async def bodies(bot: bus.Bot, count: int) -> list[object]:
+    """Receive and settle some messages."""
+    found: list[object] = []
+    with anyio.fail_after(30):
+        async for message in bot.messages():
+            async with message:
+                found.append(message.body)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_direct_message_and_reply(worker: Worker) -> None:
+    async with worker.connect(bot="asker") as asker, worker.connect(bot="writer") as writer:
+        receipt = await asker.send("writer", {"text": "hi"}, message_type="question", headers={"trace": "1"})
+        with anyio.fail_after(30):
+            async with await writer.receive() as question:
+                await question.reply({"text": "hello"})
+            answer = await asker.receive()
+        assert (question.id, question.seq) == (receipt.id, receipt.seq)
+        assert (question.sender, question.message_type, question.headers) == ("asker", "question", {"trace": "1"})
+        assert (question.channel, question.attempt, question.settled) == (None, 1, True)
+        assert abs((datetime.now(UTC) - question.timestamp).total_seconds()) < 3600
+        assert (answer.body, answer.reply_to, answer.sender) == ({"text": "hello"}, receipt.id, "writer")
+
+
+async def test_channel_reaches_its_subscribers_only(worker: Worker) -> None:
+    async with (
+        worker.connect(bot="a") as a,
+        worker.connect(bot="b") as b,
+        worker.connect(bot="c") as c,
+    ):
+        await b.subscribe("news")
+        await a.publish("news", 1)
+        assert await b.unsubscribe("news")
+        assert not await b.unsubscribe("news")
+        await a.publish("news", 2)
+        for to in ("b", "c"):
+            await a.send(to, "end")
+        assert await bodies(b, 2) == [1, "end"]
+        assert await bodies(c, 1) == ["end"]
+
+
+async def test_echo_and_starting_in_the_past(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        receipts = await a.send_all([bus.Draft(channel="news", body=number) for number in range(5)])
+        await a.subscribe("news", start=receipts[3].seq, echo=True)
+        await a.publish("news", 5)
+        assert await bodies(a, 3) == [3, 4, 5]
+    async with worker.connect(bot="late") as late:
+        assert await late.subscribe("news", start="all") == 0
+        assert await bodies(late, 6) == [0, 1, 2, 3, 4, 5]
+    async with worker.connect(bot="timely") as timely:
+        await timely.subscribe("news", start=datetime(2020, 1, 1, tzinfo=UTC))
+        assert await bodies(timely, 6) == [0, 1, 2, 3, 4, 5]
+        with pytest.raises(ValueError, match="time zone"):
+            await timely.subscribe("news", start=datetime(2020, 1, 1))
+
+
+async def test_history_and_asking(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        first = await a.send("b", 1)
+        second = await b.send("a", 2, reply_to=first.id)
+        await a.publish("news", 3)
+        assert [entry.body for entry in await a.history(between=("a", "b"))] == [2, 1]
+        assert [entry.body for entry in await a.history(between=("b", "a"), limit=1)] == [2]
+        assert [entry.body for entry in await a.history(between=("a", "b"), before_seq=second.seq)] == [1]
+        assert [entry.body for entry in await a.history(thread=second.id)] == [2, 1]
+        [entry] = await a.history(channel="news")
+        assert (entry.channel, entry.body) == ("news", 3)
+        found = await a.find(first.id)
+        assert found["message"]["body"] == 1
+        assert [row["bot"] for row in found["mailboxes"]] == ["b"]
+        assert [row["name"] for row in await a.bots()] == ["a", "b"]
+        assert [row["name"] for row in await a.channels()] == ["news"]
+        await b.subscribe("news")
+        assert [row["bot"] for row in await a.subscriptions(channel="news")] == ["b"]
+        assert [row["channel_name"] for row in await a.subscriptions(bot="b")] == ["news"]
+        assert (await a.status())["last_seq"] == 3
+
+
+async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        with pytest.raises(bus.UnknownBot, match="known once it has connected") as refused:
+            await a.send("nobody", 1)
+        assert (refused.value.code, refused.value.retry) == ("unknown_bot", False)
+        with pytest.raises(bus.TooLarge):
+            await a.send("b", "x" * 300_000)
+        with pytest.raises(bus.TooLarge):
+            await a.send("b", "x" * 2_000_000)
+        deep: object = []
+        for _ in range(101):
+            deep = [deep]
+        with pytest.raises(bus.InvalidBody):
+            await a.send("b", deep)
+        with pytest.raises(bus.UnknownChannel):
+            await a.history(channel="silence")
+        with pytest.raises(bus.NotFound):
+            await a.find(ID)
+        with pytest.raises(bus.RequestError) as refused:
+            await a.publish("no name", 1)
+        assert refused.value.code == "bad_request"
+        await a.send("b", 1, id=ID)
+        assert (await a.send("b", 1, id=ID)).duplicate
+        with pytest.raises(bus.IdConflict):
+            await b.send("a", 1, id=ID)
+        with pytest.raises(ValueError, match="either to a bot or on a channel"):
+            await a.send_all([bus.Draft(body=1)])
+        assert await bodies(b, 1) == [1]
+    with pytest.raises(bus.BotConflict):
+        async with worker.connect(bot="a", bot_id=ID):
+            pass
+
+
+async def test_one_refused_of_many_leaves_the_others(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        drafts = [bus.Draft(to="b", body=1), bus.Draft(to="nobody", body=2), bus.Draft(to="b", body=3)]
+        with pytest.raises(bus.UnknownBot):
+            await a.send_all(drafts)
+        assert await bodies(b, 2) == [1, 3]
+
+
+async def test_a_failing_block_gives_the_message_back(impatient_worker: Worker) -> None:
+    async with impatient_worker.connect(bot="a") as a:
+        await a.send("a", "try me")
+        with anyio.fail_after(30):
+            with pytest.raises(RuntimeError, match="first time"):
+                async with await a.receive():
+                    raise RuntimeError("first time")
+            async with await a.receive() as again:
+                assert (again.body, again.attempt) == ("try me", 2)
+        assert await a.dead_letters() == []
+
+
+async def test_giving_up_and_trying_again(impatient_worker: Worker) -> None:
+    async with impatient_worker.connect(bot="a") as a:
+        receipt = await a.send("a", "poison")
+        with anyio.fail_after(30):
+            for attempt in range(1, 4):
+                message = await a.receive()
+                assert message.attempt == attempt
+                await message.nak(0, confirm=True)
+            [dead] = await a.dead_letters()
+            assert (dead["seq"], dead["attempts"]) == (receipt.seq, 3)
+            assert await a.retry_dead_letters([receipt.seq, 99]) == 1
+            message = await a.receive()
+            await message.term("truly bad", confirm=True)
+            [dead] = await a.dead_letters()
+        assert dead["reason"] == "truly bad"
+        assert (await a.find(receipt.id))["mailboxes"][0]["state"] == "dead"
+
+
+async def test_long_work_is_not_taken_away(impatient_worker: Worker) -> None:
+    """The client extends what it holds: its ack_wait passes several times, and nobody gets the message."""
+    async with impatient_worker.connect(bot="a") as a:
+        await a.send("a", "slow")
+        with anyio.fail_after(30):
+            message = await a.receive()
+            before = (await a.status())["uptime_seconds"]
+            while (await a.status())["uptime_seconds"] < before + 2.5:
+                assert a.receive_nowait() is None
+                await anyio.sleep(0.05)
+            await message.ack(confirm=True)
+        assert (await a.status())["counters"]["delivered"] == 1
+
+
+async def test_credit_bounds_what_is_here(worker: Worker) -> None:
+    async with worker.connect(bot="a", max_in_flight=2) as a:
+        await a.send_all([bus.Draft(to="a", body=number) for number in range(5)])
+        first = await a.receive()
+        second = await a.receive()
+        await a.status()  # whatever was delivered before it is here now
+        assert a.receive_nowait() is None
+        await a.set_credit(0)
+        await first.ack(confirm=True)
+        await second.ack(confirm=True)
+        assert a.receive_nowait() is None
+        await a.set_credit(10)
+        assert await bodies(a, 3) == [2, 3, 4]
+
+
+async def test_an_error_in_the_context_comes_out_as_it_is(worker: Worker) -> None:
+    with pytest.raises(ValueError, match="mine"):
+        async with worker.connect(bot="a"):
+            raise ValueError("mine")
+
+
+async def test_a_closed_bot_says_so(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        pass
+    with pytest.raises(bus.ClosedError):
+        await a.send("a", 1)
+    with pytest.raises(bus.ClosedError):
+        await a.receive()
+    with pytest.raises(RuntimeError, match="entered once"):
+        async with a:
+            pass
+
+
+async def test_nobody_there(worker: Worker) -> None:
+    worker.stop()
+    with pytest.raises(bus.WorkerUnavailable, match="posthouse serve"):
+        async with worker.connect(bot="a", timeout=0.1):
+            pass
+    worker.start()
+
+
+async def test_a_cancelled_call_disturbs_nobody(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        for delay in (0, 1, 2, 3, 5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(a.send, "a", "cancelled")
+                tasks.start_soon(a.status)
+                for _ in range(delay):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+        receipt = await a.send("a", "kept")
+        kept = [entry for entry in await a.history(between=("a", "a")) if entry.body == "kept"]
+        assert [entry.seq for entry in kept] == [receipt.seq]
+
+
+async def test_two_sessions_of_one_bot_share_its_mailbox(worker: Worker) -> None:
+    async with (
+        worker.connect(bot="a") as a,
+        worker.connect(bot="w", max_in_flight=10) as one,
+        worker.connect(bot="w", max_in_flight=10) as two,
+    ):
+        await a.send_all([bus.Draft(to="w", body=number) for number in range(20)])
+        seen = await bodies(one, 10) + await bodies(two, 10)
+        assert sorted(map(str, seen)) == sorted(map(str, range(20)))
+
+
+async def test_everything_a_bot_missed_arrives_in_order(worker: Worker) -> None:
+    async with worker.connect(bot="away") as away:
+        await away.subscribe("news")
+    async with worker.connect(bot="a") as a:
+        for start in range(0, 3000, 500):
+            drafts = [
+                bus.Draft(body=number, **({"to": "away"} if number % 2 else {"channel": "news"}))
+                for number in range(start, start + 500)
+            ]
+            await a.send_all(drafts)
+        [row] = [row for row in await a.bots() if row["name"] == "away"]
+        assert (row["backlog"], row["online"]) == (3000, False)
+    async with worker.connect(bot="away", max_in_flight=50) as away:
+        assert await bodies(away, 3000) == list(range(3000))

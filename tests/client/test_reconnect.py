@@ -1,0 +1,154 @@
+"""What a client does when its worker goes away, on every event loop."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import bus
+from bus.testing import Worker
+
+from .fake_worker import FakeWorker
+from .test_bot import bodies
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_going_on_after_a_restart(worker: Worker, how: str) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        await b.subscribe("news")
+        await a.send("b", "before")
+        with anyio.fail_after(30):
+            held = await b.receive()
+            await anyio.to_thread.run_sync(worker.stop if how == "stop" else worker.kill)
+            async with anyio.create_task_group() as tasks:
+                for number in range(10):
+                    tasks.start_soon(a.send, "b", f"while away {number}")
+                await anyio.to_thread.run_sync(worker.start)
+            await held.ack(confirm=how == "stop")
+            await a.publish("news", "after")
+        seen = await bodies(b, 11)
+        assert sorted(map(str, seen)) == sorted([f"while away {n}" for n in range(10)] + ["after"])
+        assert len(await a.history(between=("a", "b"))) == 11
+
+
+async def test_what_was_settled_is_not_handed_out_again(worker: Worker) -> None:
+    """An ack without confirmation may be lost with the worker; the client answers the repeat by itself."""
+    async with worker.connect(bot="a") as a:
+        await a.send_all([bus.Draft(to="a", body=number) for number in range(5)])
+        assert await bodies(a, 5) == [0, 1, 2, 3, 4]
+        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.start)
+        await a.send("a", "next")
+        assert await bodies(a, 1) == ["next"]
+        [row] = await a.bots()
+        assert row["backlog"] == 0
+
+
+async def test_unanswered_messages_are_repeated_with_their_ids() -> None:
+    with FakeWorker("inproc://repeat") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                receipts: list[bus.Receipt] = []
+
+                async def send() -> None:
+                    receipts.append(await bot.send("x", 1))
+
+                tasks.start_soon(send)
+                frame = await worker.receive("publish")
+                worker.send(op="error", code="unknown_session", message="who are you?", retry=True)
+                await worker.welcome()
+                again = await worker.publish(first_seq=7)
+                with anyio.fail_after(30):
+                    while not receipts:
+                        await anyio.lowlevel.checkpoint()
+                assert again == [frame["messages"][0]["id"]]
+                assert receipts == [bus.Receipt(id=again[0], seq=7)]
+                tasks.start_soon(worker.farewell)
+
+
+async def test_concurrent_sends_share_frames() -> None:
+    with FakeWorker("inproc://share") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                for number in range(100):
+                    tasks.start_soon(bot.send, "x", number)
+                frames: list[list[str]] = []
+                while sum(map(len, frames)) < 100:
+                    frames.append(await worker.publish(first_seq=1 + sum(map(len, frames))))
+                tasks.start_soon(worker.farewell)
+        assert len(frames) <= 3, "a hundred sends of one turn travel in a frame or two"
+
+
+async def test_a_full_window_makes_the_caller_wait() -> None:
+    with FakeWorker("inproc://window") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+
+            async def small_window() -> None:
+                await worker.welcome(max_publish_in_flight=3)
+
+            tasks.start_soon(small_window)
+            async with bot:
+                tasks.start_soon(bot.send_all, [bus.Draft(to="x", body=number) for number in range(5)])
+                first = await worker.receive("publish")
+                seen = len(first["messages"])
+                unanswered = [first]
+                while seen < 3:
+                    unanswered.append(await worker.receive("publish"))
+                    seen += len(unanswered[-1]["messages"])
+                assert seen == 3, "no more than the window is unanswered"
+                with anyio.move_on_after(0.2):
+                    await worker.receive("publish")
+                    pytest.fail("a fourth message was sent although the window is full")
+                for frame in unanswered:
+                    worker.send(op="published", request=frame["request"], seqs=[1] * len(frame["messages"]))
+                while seen < 5:
+                    seen += len(await worker.publish())
+                tasks.start_soon(worker.farewell)
+
+
+async def test_a_confirmed_ack_fails_with_its_session() -> None:
+    """In another session nobody could know what became of it."""
+    with FakeWorker("inproc://confirm") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                delivery = {
+                    "seq": 1,
+                    "id": "01900000-0000-7000-8000-000000000001",
+                    "sender_bot_id": "01900000-0000-7000-8000-000000000002",
+                    "sender_bot_name": "s",
+                    "recipient": {"type": "channel", "name": "news"},
+                    "message_type": "message",
+                    "body": 1,
+                    "reply_to": None,
+                    "headers": {},
+                    "timestamp": "2026-01-01T00:00:00.000000Z",
+                    "attempt": 1,
+                }
+                worker.send(op="deliver", messages=[delivery])
+                message = await bot.receive()
+                failures: list[bus.BusError] = []
+
+                async def ack() -> None:
+                    try:
+                        await message.ack(confirm=True)
+                    except bus.WorkerUnavailable as error:
+                        failures.append(error)
+
+                tasks.start_soon(ack)
+                await worker.receive("ack")
+                worker.send(op="closing")
+                await worker.welcome()
+                worker.send(op="deliver", messages=[delivery | {"attempt": 2}])
+                assert (await worker.receive("ack"))["seqs"] == [1]
+                assert len(failures) == 1
+                assert bot.receive_nowait() is None
+                tasks.start_soon(worker.farewell)

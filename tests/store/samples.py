@@ -1,0 +1,62 @@
+"""Messages and page requests to begin with: valid, and as short as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from store.records import Bot, Channel
+from store.repository import Added, AddMessages, MessageLog, NewMessage, PageRequest
+
+SEQ_MAX = 2**62
+
+
+def at(second: int) -> str:
+    """A time in the stored form, ordered by its argument."""
+    return f"2026-01-01T00:{second // 60:02}:{second % 60:02}.000000Z"
+
+
+def bot(id: str) -> Bot:
+    return Bot(id=id, name=f"name of {id}", created_at=at(0), last_seen_at=at(0))
+
+
+def channel(name: str) -> Channel:
+    return Channel(name=name, created_at=at(0), created_by_bot_id="ann")
+
+
+def direct(id: str, sender: str, recipient: str, **fields: Any) -> NewMessage:
+    return _message(id, sender, recipient_bot_id=recipient, **fields)
+
+
+def to_channel(id: str, sender: str, name: str, **fields: Any) -> NewMessage:
+    return _message(id, sender, recipient_channel=name, **fields)
+
+
+def _message(id: str, sender: str, **fields: Any) -> NewMessage:
+    defaults: dict[str, Any] = {
+        "recipient_bot_id": None,
+        "recipient_channel": None,
+        "message_type": "note",
+        "body": b'{"n":1}',
+        "reply_to": None,
+        "headers": b"{}",
+    }
+    return NewMessage(**{"id": id, "sender_bot_id": sender, "sender_bot_name": sender, **defaults, **fields})
+
+
+async def add(log: MessageLog, *messages: NewMessage, second: int = 0) -> list[Added]:
+    [added] = await log.apply([AddMessages(messages, at(second))])
+    answers: list[Added] = added
+    return answers
+
+
+def page(bot_id: str, *sources: tuple[str, int], skip_own: Collection[str] = (), **fields: Any) -> PageRequest:
+    """Ask for a page; `skip_own` names the sources of which the bot's own messages are left out."""
+    whole = tuple((source, after_seq, source in skip_own) for source, after_seq in sources)
+    defaults: dict[str, Any] = {
+        "seqs": (),
+        "through_seq": SEQ_MAX,
+        "messages_max": 100,
+        "bytes_max": 1_000_000,
+    }
+    return PageRequest(**{"bot_id": bot_id, "sources": whole, **defaults, **fields})

@@ -1,0 +1,136 @@
+-- The whole schema as it should be after every migration. A test compares it with what the migrations make.
+
+CREATE TABLE schema_migrations (
+    name       TEXT PRIMARY KEY,
+    checksum   TEXT NOT NULL,
+    applied_at TEXT NOT NULL
+);
+
+CREATE TABLE log (
+    epoch      TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+
+CREATE TABLE bots (
+    id           TEXT PRIMARY KEY,
+    name         TEXT NOT NULL UNIQUE,
+    public_key   TEXT,
+    created_at   TEXT NOT NULL,
+    last_seen_at TEXT NOT NULL
+);
+
+-- Messages and who wants them
+
+CREATE TABLE bot_messages (
+    seq               INTEGER PRIMARY KEY,
+    id                TEXT NOT NULL UNIQUE,
+    sender_bot_id     TEXT NOT NULL,
+    sender_bot_name   TEXT NOT NULL,
+    recipient_type    TEXT NOT NULL CHECK (recipient_type IN ('direct', 'channel')),
+    recipient_bot_id  TEXT,
+    recipient_channel TEXT,
+    message_type      TEXT NOT NULL,
+    body              TEXT NOT NULL,
+    reply_to          TEXT,
+    timestamp         TEXT NOT NULL,
+    headers           TEXT NOT NULL DEFAULT '{}',
+    expires_at        TEXT,
+    checksum          INTEGER NOT NULL
+);
+CREATE INDEX idx_bot_messages_channel ON bot_messages (recipient_channel) WHERE recipient_channel IS NOT NULL;
+CREATE INDEX idx_bot_messages_pair ON bot_messages (sender_bot_id, recipient_bot_id)
+    WHERE recipient_bot_id IS NOT NULL;
+CREATE INDEX idx_bot_messages_recipient ON bot_messages (recipient_bot_id) WHERE recipient_bot_id IS NOT NULL;
+CREATE INDEX idx_bot_messages_reply_to ON bot_messages (reply_to) WHERE reply_to IS NOT NULL;
+CREATE INDEX idx_bot_messages_timestamp ON bot_messages (timestamp);
+
+CREATE TABLE bot_channels (
+    name              TEXT PRIMARY KEY,
+    created_at        TEXT NOT NULL,
+    created_by_bot_id TEXT NOT NULL
+);
+
+CREATE TABLE bot_subscriptions (
+    bot_id        TEXT NOT NULL,
+    channel_name  TEXT NOT NULL REFERENCES bot_channels (name) ON DELETE CASCADE,
+    subscribed_at TEXT NOT NULL,
+    start_seq     INTEGER NOT NULL DEFAULT 0,
+    echo          INTEGER NOT NULL DEFAULT 0 CHECK (echo IN (0, 1)),
+    PRIMARY KEY (bot_id, channel_name)
+) WITHOUT ROWID;
+CREATE INDEX idx_bot_subscriptions_channel ON bot_subscriptions (channel_name);
+
+CREATE TABLE mailboxes (
+    bot_id     TEXT PRIMARY KEY REFERENCES bots (id),
+    position   INTEGER NOT NULL,
+    unsettled  TEXT NOT NULL DEFAULT '[]',
+    floors     TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+
+CREATE TABLE dead_letters (
+    bot_id   TEXT NOT NULL REFERENCES bots (id),
+    seq      INTEGER NOT NULL,
+    reason   TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    at       TEXT NOT NULL,
+    PRIMARY KEY (bot_id, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE chat_sessions (
+    id               TEXT PRIMARY KEY,
+    created_at       TEXT NOT NULL,
+    session_type     TEXT NOT NULL DEFAULT 'user',
+    peer_bot_id      TEXT,
+    opened_by_bot_id TEXT
+);
+CREATE UNIQUE INDEX idx_chat_sessions_pair
+    ON chat_sessions (min(opened_by_bot_id, peer_bot_id), max(opened_by_bot_id, peer_bot_id))
+    WHERE session_type = 'bot-to-bot';
+
+-- Workflows
+
+CREATE TABLE workflows (
+    id           TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    owner_type   TEXT NOT NULL CHECK (owner_type IN ('bot', 'global')),
+    owner_bot_id TEXT REFERENCES bots (id),
+    definition   TEXT NOT NULL,
+    created_at   TEXT NOT NULL,
+    updated_at   TEXT NOT NULL,
+    CHECK ((owner_type = 'bot') = (owner_bot_id IS NOT NULL))
+);
+CREATE UNIQUE INDEX idx_workflows_owner ON workflows (name, owner_type, COALESCE(owner_bot_id, ''));
+
+CREATE TABLE workflow_runs (
+    id              TEXT PRIMARY KEY,
+    workflow_id     TEXT NOT NULL REFERENCES workflows (id),
+    workflow_name   TEXT NOT NULL,
+    status          TEXT NOT NULL CHECK (status IN
+                    ('pending', 'running', 'paused', 'completed', 'failed', 'crashed', 'cancelled')),
+    trigger_type    TEXT NOT NULL,
+    trigger_payload TEXT,
+    context         TEXT NOT NULL DEFAULT '{}',
+    started_at      TEXT NOT NULL,
+    completed_at    TEXT,
+    error           TEXT,
+    concurrency_key TEXT
+);
+CREATE INDEX idx_workflow_runs_status ON workflow_runs (status);
+CREATE INDEX idx_workflow_runs_workflow_id ON workflow_runs (workflow_id);
+
+CREATE TABLE workflow_steps (
+    id              TEXT PRIMARY KEY,
+    run_id          TEXT NOT NULL REFERENCES workflow_runs (id) ON DELETE CASCADE,
+    step_id         TEXT NOT NULL,
+    step_name       TEXT NOT NULL,
+    status          TEXT NOT NULL CHECK (status IN
+                    ('pending', 'running', 'completed', 'failed', 'skipped', 'waiting_approval')),
+    attempt         INTEGER NOT NULL DEFAULT 1,
+    idempotency_key TEXT,
+    input           TEXT,
+    output          TEXT,
+    error           TEXT,
+    started_at      TEXT,
+    completed_at    TEXT
+);
+CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id);

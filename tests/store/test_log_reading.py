@@ -1,0 +1,254 @@
+"""Reading the log back: mailbox pages, backlogs, history, and records that are damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from store import open_store
+from store.errors import RecordDamaged
+from store.repository import HistoryRequest, LogMessage, MessageLog
+
+from .samples import add, at, direct, page, to_channel
+
+pytestmark = pytest.mark.anyio
+
+
+def ids(messages: list[LogMessage]) -> str:
+    return "".join(message.id for message in messages)
+
+
+@pytest.fixture
+async def filled(log: MessageLog) -> MessageLog:
+    """Seqs 1 to 8: direct to bob a d g, in news b e, in talk c f, direct to cleo h."""
+    await add(
+        log,
+        direct("a", "ann", "bob"),
+        to_channel("b", "ann", "news"),
+        to_channel("c", "ann", "talk"),
+        direct("d", "ann", "bob"),
+        to_channel("e", "ann", "news"),
+        to_channel("f", "ann", "talk"),
+        direct("g", "ann", "bob"),
+        direct("h", "ann", "cleo"),
+    )
+    return log
+
+
+# ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_page_merges_its_sources_in_order(filled: MessageLog) -> None:
+    found = await filled.read_page(page("bob", ("", 0), ("news", 0)))
+    assert (ids(found.messages), found.recalled, found.complete, found.damaged) == ("abdeg", [], True, ())
+    assert [message.seq for message in found.messages] == [1, 2, 4, 5, 7]
+    assert ids((await filled.read_page(page("cleo", ("", 0), ("news", 0), ("talk", 0)))).messages) == "bcefh"
+    assert ids((await filled.read_page(page("bob", ("nowhere", 0)))).messages) == ""
+
+
+async def test_page_without_sources(filled: MessageLog) -> None:
+    found = await filled.read_page(page("bob"))
+    assert (found.messages, found.complete) == ([], True)
+
+
+async def test_each_source_has_its_own_floor(filled: MessageLog) -> None:
+    found = await filled.read_page(page("bob", ("", 4), ("news", 2), ("talk", 6)))
+    assert ids(found.messages) == "eg"
+
+
+async def test_own_messages_are_left_out_where_asked(filled: MessageLog) -> None:
+    await add(filled, to_channel("i", "bob", "news"), to_channel("j", "bob", "talk"), direct("k", "bob", "bob"))
+    sources = (("", 7), ("news", 5), ("talk", 6))
+    assert ids((await filled.read_page(page("bob", *sources))).messages) == "ijk"
+    asked = page("bob", *sources, skip_own={"news", ""}, messages_max=1)
+    found = await filled.read_page(asked)
+    assert (ids(found.messages), found.complete) == ("j", True)
+    assert await filled.backlogs([asked]) == [1]
+
+
+async def test_page_ends_at_through_seq(filled: MessageLog) -> None:
+    found = await filled.read_page(page("bob", ("", 0), ("news", 0), through_seq=5))
+    assert (ids(found.messages), found.complete) == ("abde", True)
+
+
+@pytest.mark.parametrize(
+    ("messages_max", "wanted", "complete"), [(0, "", False), (4, "abde", False), (5, "abdeg", True)]
+)
+async def test_page_has_at_most_so_many(filled: MessageLog, messages_max: int, wanted: str, complete: bool) -> None:
+    found = await filled.read_page(page("bob", ("", 0), ("news", 0), messages_max=messages_max))
+    assert (ids(found.messages), found.complete) == (wanted, complete)
+
+
+@pytest.mark.parametrize(
+    ("bytes_max", "wanted", "complete"),
+    [(1, "a", False), (7, "a", False), (8, "ab", False), (35, "abdeg", True)],
+)
+async def test_page_ends_when_its_bodies_are_enough(
+    filled: MessageLog, bytes_max: int, wanted: str, complete: bool
+) -> None:
+    found = await filled.read_page(page("bob", ("", 0), ("news", 0), bytes_max=bytes_max))
+    assert (ids(found.messages), found.complete) == (wanted, complete)
+
+
+async def test_long_pages_have_everything(log: MessageLog) -> None:
+    names = [f"channel {n}" for n in range(450)]
+    await add(log, *(to_channel(name, "ann", name) for name in names))
+    sources = [(name, 0) for name in reversed(names)]
+    found = await log.read_page(page("bob", *sources, messages_max=449))
+    assert [message.id for message in found.messages] == names[:449]
+    assert found.complete is False
+    found = await log.read_page(page("bob", *sources, seqs=tuple(range(1, 451)), messages_max=450))
+    assert [message.id for message in found.messages] == names
+    assert [message.id for message in found.recalled] == names
+    assert found.complete is True
+
+
+async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) -> None:
+    found = await filled.read_page(page("bob", ("", 4), seqs=(8, 3, 99, 1)))
+    assert (ids(found.recalled), ids(found.messages)) == ("ach", "g")
+    assert (found.complete, found.damaged) == (True, ())
+
+
+async def test_backlogs_count_what_pages_would_have(filled: MessageLog) -> None:
+    requests = [
+        page("bob", ("", 0), ("news", 0), messages_max=1),
+        page("bob", ("", 4), ("talk", 0), through_seq=6),
+        page("nobody", ("", 0)),
+    ]
+    assert await filled.backlogs(requests) == [5, 2, 0]
+
+
+async def test_what_was_answered_is_seen_while_another_page_is_read(log: MessageLog) -> None:
+    await add(log, *(direct(f"{n}", "ann", "bob") for n in range(2000)))
+    enough = anyio.Event()
+
+    async def read_on() -> None:
+        while not enough.is_set():
+            found = await log.read_page(page("bob", ("", 0), messages_max=1000))
+            assert len(found.messages) == 1000
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_on)
+            for number in range(200):
+                [added] = await add(log, direct(f"to cleo {number}", "ann", "cleo"))
+                assert added.seq is not None
+                found = await log.read_page(page("cleo", ("", added.seq - 1)))
+                assert [message.seq for message in found.messages] == [added.seq]
+            enough.set()
+
+
+# ── History ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_history_of_a_pair(filled: MessageLog) -> None:
+    await add(filled, direct("i", "bob", "ann"), direct("j", "cleo", "bob"))
+    for pair in (("ann", "bob"), ("bob", "ann")):
+        assert ids(await filled.history(HistoryRequest(10, between=pair))) == "igda"
+        assert ids(await filled.history(HistoryRequest(2, between=pair))) == "ig"
+        assert ids(await filled.history(HistoryRequest(2, between=pair, before_seq=7))) == "da"
+    assert await filled.history(HistoryRequest(10, between=("ann", "nobody"))) == []
+
+
+async def test_history_of_a_channel(filled: MessageLog) -> None:
+    assert ids(await filled.history(HistoryRequest(10, channel="news"))) == "eb"
+    assert ids(await filled.history(HistoryRequest(1, channel="news"))) == "e"
+    assert ids(await filled.history(HistoryRequest(10, channel="news", before_seq=5))) == "b"
+    assert await filled.history(HistoryRequest(10, channel="nowhere")) == []
+
+
+async def test_history_of_a_thread(log: MessageLog) -> None:
+    await add(
+        log,
+        direct("a", "ann", "bob"),
+        direct("b", "bob", "ann", reply_to="a"),
+        direct("x", "bob", "ann"),
+        to_channel("c", "cleo", "news", reply_to="b"),
+        direct("d", "bob", "ann", reply_to="a"),
+        direct("y", "bob", "ann", reply_to="lost"),
+    )
+    for member in "abcd":
+        assert ids(await log.history(HistoryRequest(10, thread=member))) == "dcba"
+    assert ids(await log.history(HistoryRequest(2, thread="c"))) == "dc"
+    assert ids(await log.history(HistoryRequest(2, thread="c", before_seq=4))) == "ba"
+    assert ids(await log.history(HistoryRequest(10, thread="x"))) == "x"
+    assert ids(await log.history(HistoryRequest(10, thread="y"))) == "y"
+    assert await log.history(HistoryRequest(10, thread="nowhere")) == []
+
+
+async def test_thread_that_answers_itself_ends(log: MessageLog) -> None:
+    await add(log, direct("a", "ann", "bob", reply_to="b"), direct("b", "bob", "ann", reply_to="a"))
+    with anyio.fail_after(30):
+        assert ids(await log.history(HistoryRequest(10, thread="a"))) == "ba"
+
+
+async def test_seq_before(log: MessageLog) -> None:
+    assert await log.seq_before(at(5)) == 0
+    for second in (1, 3, 5):
+        await add(log, direct(f"{second}a", "ann", "bob"), direct(f"{second}b", "ann", "bob"), second=second)
+    wanted = {0: 0, 1: 0, 2: 2, 3: 2, 4: 4, 5: 4, 6: 6}
+    assert {second: await log.seq_before(at(second)) for second in wanted} == wanted
+
+
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def damaged(path: Path, request: pytest.FixtureRequest) -> None:
+    """Four messages from ann to bob, a to d, of which the second was changed in the file."""
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(id, "ann", "bob") for id in "abcd"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        changed = connection.execute(f"UPDATE bot_messages SET {request.param} WHERE seq = 2")
+        assert changed.rowcount == 1
+
+
+CHANGES = [
+    "id = 'B'",
+    "sender_bot_id = 'eve'",
+    "sender_bot_name = 'eve'",
+    "message_type = 'x'",
+    "body = '{}'",
+    "body = x'ff'",
+    "reply_to = 'x'",
+    "headers = '[]'",
+    "timestamp = '2027'",
+    "checksum = checksum + 1",
+    "checksum = 'x'",
+]
+
+
+@pytest.mark.usefixtures("damaged")
+@pytest.mark.parametrize("damaged", CHANGES, indirect=True)
+async def test_page_leaves_damaged_records_out_and_says_so(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        found = await store.log.read_page(page("bob", ("", 0)))
+        assert (ids(found.messages), found.complete, found.damaged) == ("acd", True, (2,))
+        found = await store.log.read_page(page("bob", ("", 3), seqs=(1, 2)))
+        assert (ids(found.recalled), ids(found.messages), found.damaged) == ("a", "d", (2,))
+
+
+@pytest.mark.usefixtures("damaged")
+@pytest.mark.parametrize("damaged", ["body = '{}'"], indirect=True)
+async def test_history_reports_damaged_records(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        with pytest.raises(RecordDamaged) as report:
+            await store.log.history(HistoryRequest(10, between=("ann", "bob")))
+        assert (report.value.table, report.value.key) == ("bot_messages", "seq 2")
+        with pytest.raises(RecordDamaged):
+            await store.log.find("b")
+        with pytest.raises(RecordDamaged):
+            await store.messages.get_messages_between("ann", "bob")
+        assert ids(await store.log.history(HistoryRequest(2, between=("ann", "bob")))) == "dc"
+
+
+@pytest.mark.usefixtures("damaged")
+@pytest.mark.parametrize("damaged", ["recipient_bot_id = 'eve'"], indirect=True)
+async def test_message_that_was_turned_to_another_bot_is_not_handed_out(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        found = await store.log.read_page(page("eve", ("", 0)))
+        assert (found.messages, found.damaged) == ([], (2,))

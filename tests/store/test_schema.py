@@ -1,0 +1,245 @@
+"""The schema: the migrations make the one that is written down, and it has all that the design and SEED name."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from store import open_store
+from store.records import RunStatus, StepStatus
+from store.sqlite.schema import migrations, statements
+
+WRITTEN = Path(__file__).with_name("schema.sql")
+
+# A column is: its name, its type, `!` where it must have a value, and `=` with its default.
+COLUMNS = {
+    "bots": "id TEXT | name TEXT! | public_key TEXT | created_at TEXT! | last_seen_at TEXT!",
+    "workflows": """
+        id TEXT | name TEXT! | owner_type TEXT! | owner_bot_id TEXT | definition TEXT! | created_at TEXT!
+        | updated_at TEXT!""",
+    "workflow_runs": """
+        id TEXT | workflow_id TEXT! | workflow_name TEXT! | status TEXT! | trigger_type TEXT!
+        | trigger_payload TEXT | context TEXT!='{}' | started_at TEXT! | completed_at TEXT | error TEXT
+        | concurrency_key TEXT""",
+    "workflow_steps": """
+        id TEXT | run_id TEXT! | step_id TEXT! | step_name TEXT! | status TEXT! | attempt INTEGER!=1
+        | idempotency_key TEXT | input TEXT | output TEXT | error TEXT | started_at TEXT | completed_at TEXT""",
+    "bot_messages": """
+        seq INTEGER | id TEXT! | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_type TEXT!
+        | recipient_bot_id TEXT | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT
+        | timestamp TEXT! | headers TEXT!='{}' | checksum INTEGER!""",
+    "bot_channels": "name TEXT | created_at TEXT! | created_by_bot_id TEXT!",
+    "bot_subscriptions": """
+        bot_id TEXT! | channel_name TEXT! | subscribed_at TEXT! | start_seq INTEGER!=0 | echo INTEGER!=0""",
+    "chat_sessions": "id TEXT | session_type TEXT!='user' | peer_bot_id TEXT",
+    "mailboxes": "bot_id TEXT! | position INTEGER!",
+    "dead_letters": "bot_id TEXT! | seq INTEGER! | reason TEXT! | attempts INTEGER! | at TEXT!",
+    "schema_migrations": "name TEXT | checksum TEXT! | applied_at TEXT!",
+}
+
+PRIMARY_KEYS = {
+    "bots": ["id"],
+    "workflows": ["id"],
+    "workflow_runs": ["id"],
+    "workflow_steps": ["id"],
+    "bot_messages": ["seq"],
+    "bot_channels": ["name"],
+    "bot_subscriptions": ["bot_id", "channel_name"],
+    "mailboxes": ["bot_id"],
+    "dead_letters": ["bot_id", "seq"],
+    "schema_migrations": ["name"],
+}
+
+# From a table's column to another's, and what happens when that one is deleted.
+FOREIGN_KEYS = [
+    ("workflows", "owner_bot_id", "bots", "id", "NO ACTION"),
+    ("workflow_runs", "workflow_id", "workflows", "id", "NO ACTION"),
+    ("workflow_steps", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("bot_subscriptions", "channel_name", "bot_channels", "name", "CASCADE"),
+]
+
+INDEXES = {
+    "idx_workflow_runs_workflow_id": ("workflow_runs", ["workflow_id"]),
+    "idx_workflow_runs_status": ("workflow_runs", ["status"]),
+    "idx_workflow_steps_run_id": ("workflow_steps", ["run_id"]),
+    "idx_bot_messages_pair": ("bot_messages", ["sender_bot_id", "recipient_bot_id"]),
+    "idx_bot_messages_channel": ("bot_messages", ["recipient_channel"]),
+    "idx_bot_messages_recipient": ("bot_messages", ["recipient_bot_id"]),
+    "idx_bot_messages_timestamp": ("bot_messages", ["timestamp"]),
+    "idx_bot_messages_reply_to": ("bot_messages", ["reply_to"]),
+}
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    async def migrate() -> None:
+        async with open_store(str(path)):
+            pass
+
+    anyio.run(migrate)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        yield connection
+
+
+def schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Give what a database is made of; spaces, which ALTER TABLE sets as it likes, left out."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {(kind, name): re.sub(r"\s*([(),])\s*|\s+", r"\1 ", sql) for kind, name, sql in rows}
+
+
+def test_migrated_schema_is_the_written_one(database: sqlite3.Connection) -> None:
+    with closing(sqlite3.connect(":memory:")) as written:
+        written.executescript(WRITTEN.read_text(encoding="utf-8"))
+        assert schema(database) == schema(written)
+
+
+def test_comparison_sees_a_difference(database: sqlite3.Connection) -> None:
+    before = schema(database)
+    database.execute("ALTER TABLE bots ADD COLUMN shoe_size TEXT")
+    assert schema(database) != before
+
+
+def test_migrations_are_numbered_dated_and_recorded(database: sqlite3.Connection) -> None:
+    names = [migration.name for migration in migrations()]
+    assert [name.split("_")[1] for name in names] == [f"{number + 1:04}" for number in range(len(names))]
+    assert all(re.fullmatch(r"\d{8}_\d{4}_[a-z_]+", name) for name in names)
+    recorded = database.execute("SELECT name, checksum FROM schema_migrations ORDER BY name").fetchall()
+    assert recorded == [(migration.name, migration.checksum) for migration in migrations()]
+
+
+def test_statements_are_split_where_they_end() -> None:
+    sql = "-- one; two\nCREATE TABLE a (x DEFAULT ';');\n\nCREATE TRIGGER t AFTER INSERT ON a BEGIN\n"
+    trigger = "  DELETE FROM a;\n  DELETE FROM a;\nEND;\n"
+    assert statements(sql + trigger) == [
+        "-- one; two\nCREATE TABLE a (x DEFAULT ';');",
+        f"CREATE TRIGGER t AFTER INSERT ON a BEGIN\n{trigger}".strip(),
+    ]
+    for migration in migrations():
+        assert "".join("".join(statements(migration.sql)).split()) == "".join(migration.sql.split())
+
+
+# ── What the design and SEED name ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_columns(database: sqlite3.Connection, table: str) -> None:
+    found = {
+        f"{name} {kind}{'!' if not_null else ''}{'' if default is None else f'={default}'}"
+        for _, name, kind, not_null, default, _ in database.execute(f"PRAGMA table_info({table})")
+    }
+    assert {column.strip() for column in COLUMNS[table].split("|")} <= found
+
+
+@pytest.mark.parametrize("table", PRIMARY_KEYS)
+def test_primary_keys(database: sqlite3.Connection, table: str) -> None:
+    rows = database.execute(f"PRAGMA table_info({table})").fetchall()
+    keys = sorted((row[5], row[1]) for row in rows if row[5])
+    assert [name for _, name in keys] == PRIMARY_KEYS[table]
+
+
+@pytest.mark.parametrize(("table", "column", "other", "key", "on_delete"), FOREIGN_KEYS)
+def test_foreign_keys(
+    database: sqlite3.Connection, table: str, column: str, other: str, key: str, on_delete: str
+) -> None:
+    rows = database.execute(f"PRAGMA foreign_key_list({table})").fetchall()
+    assert (column, other, key, on_delete) in [(row[3], row[2], row[4], row[6]) for row in rows]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_indexes(database: sqlite3.Connection, index: str) -> None:
+    table, columns = INDEXES[index]
+    assert index in [row[1] for row in database.execute(f"PRAGMA index_list({table})")]
+    assert [row[2] for row in database.execute(f"PRAGMA index_info({index})")] == columns
+
+
+def test_what_is_unique(database: sqlite3.Connection) -> None:
+    insert(database, "bots", id="b1", name="ann", created_at="", last_seen_at="")
+    refuses(database, "bots", id="b2", name="ann", created_at="", last_seen_at="")
+    workflow = {"name": "n", "definition": "{}", "created_at": "", "updated_at": ""}
+    insert(database, "workflows", id="w1", owner_type="global", **workflow)
+    insert(database, "workflows", id="w2", owner_type="bot", owner_bot_id="b1", **workflow)
+    refuses(database, "workflows", id="w3", owner_type="global", **workflow)
+    refuses(database, "workflows", id="w3", owner_type="bot", owner_bot_id="b1", **workflow)
+    insert(database, "bot_messages", **MESSAGE, id="m1", recipient_type="direct")
+    refuses(database, "bot_messages", **MESSAGE, id="m1", recipient_type="direct")
+    session = {"session_type": "bot-to-bot", "created_at": ""}
+    insert(database, "chat_sessions", id="s1", opened_by_bot_id="a", peer_bot_id="b", **session)
+    refuses(database, "chat_sessions", id="s2", opened_by_bot_id="b", peer_bot_id="a", **session)
+
+
+# ── What a row must be ───────────────────────────────────────────────────────────────────────────────────
+
+MESSAGE = {
+    "sender_bot_id": "b",
+    "sender_bot_name": "b",
+    "message_type": "note",
+    "body": "{}",
+    "timestamp": "",
+    "checksum": 0,
+}
+
+
+def insert(database: sqlite3.Connection, table: str, **values: object) -> None:
+    marks = ", ".join(f":{name}" for name in values)
+    database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", values)
+
+
+def refuses(database: sqlite3.Connection, table: str, **values: object) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        insert(database, table, **values)
+
+
+def a_workflow(database: sqlite3.Connection) -> None:
+    fields = {"definition": "{}", "created_at": "", "updated_at": ""}
+    insert(database, "workflows", id="w", name="w", owner_type="global", **fields)
+
+
+def a_run(database: sqlite3.Connection, id: str, status: str) -> None:
+    fields = {"workflow_id": "w", "workflow_name": "w", "trigger_type": "manual", "started_at": ""}
+    insert(database, "workflow_runs", id=id, status=status, **fields)
+
+
+def test_statuses(database: sqlite3.Connection) -> None:
+    a_workflow(database)
+    for run_status in RunStatus:
+        a_run(database, run_status, run_status)
+    with pytest.raises(sqlite3.IntegrityError):
+        a_run(database, "r", "waiting_approval")
+    for step_status in StepStatus:
+        fields = {"run_id": "running", "step_id": "s", "step_name": "s"}
+        insert(database, "workflow_steps", id=step_status, status=step_status, **fields)
+    refuses(database, "workflow_steps", id="s", status="crashed", **fields)
+
+
+def test_kinds_of_owner_and_recipient(database: sqlite3.Connection) -> None:
+    insert(database, "bots", id="b", name="b", created_at="", last_seen_at="")
+    fields = {"name": "w", "definition": "{}", "created_at": "", "updated_at": ""}
+    refuses(database, "workflows", id="w", owner_type="nobody", **fields)
+    refuses(database, "workflows", id="w", owner_type="bot", **fields)
+    refuses(database, "workflows", id="w", owner_type="bot", owner_bot_id="nobody", **fields)
+    refuses(database, "workflows", id="w", owner_type="global", owner_bot_id="b", **fields)
+    for number, kind in enumerate(("direct", "channel")):
+        insert(database, "bot_messages", **MESSAGE, id=f"{number}", recipient_type=kind)
+    refuses(database, "bot_messages", **MESSAGE, id="m", recipient_type="everybody")
+
+
+def test_what_goes_with_what(database: sqlite3.Connection) -> None:
+    a_workflow(database)
+    a_run(database, "r", "running")
+    insert(database, "workflow_steps", id="s", run_id="r", step_id="s", step_name="s", status="running")
+    insert(database, "bot_channels", name="news", created_at="", created_by_bot_id="b")
+    insert(database, "bot_subscriptions", bot_id="b", channel_name="news", subscribed_at="")
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute("DELETE FROM workflows")
+    database.execute("DELETE FROM workflow_runs")
+    database.execute("DELETE FROM bot_channels")
+    assert database.execute("SELECT COUNT(*) FROM workflow_steps").fetchone() == (0,)
+    assert database.execute("SELECT COUNT(*) FROM bot_subscriptions").fetchone() == (0,)
+    database.execute("DELETE FROM workflows")
