@@ -27,7 +27,8 @@ from store.records import timestamp
 from store.repository import MessageLog, PageRequest, Store
 
 from .batch import Batch
-from .core import Ask, Core, Effect, FindStart, Moment, Read, Send, Tap
+from .core import Core
+from .effects import Ask, Effect, FindStart, Moment, Read, Send, Tap
 from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
 from .queries import Queries
 from .settings import Settings
@@ -268,7 +269,7 @@ class Broker:
             while (parts := self._tap.receive()) is not None:
                 wanted, topic = parts[0][:1] == b"\x01", parts[0][1:]
                 self._topics.add(topic) if wanted else self._topics.discard(topic)
-                self._core.tapped = bool(self._topics)
+                self._core.dispatch.tapped = bool(self._topics)
             if not self._tap.has_input:
                 await self._tap.wait()
 

@@ -21,16 +21,18 @@ import zmq
 
 from store.records import timestamp
 
-from .connection import Connection, Ticket, hello_of
+from .connection import Connection, Ticket
 from .errors import BusError, ClosedError, TooLarge, WorkerUnavailable
 from .message import Message, Receipt
 from .protocol import (
+    PROTOCOL_VERSION,
     Ack,
     Bots,
     Channels,
     Credit,
     DeadLetters,
     Gap,
+    Hello,
     History,
     MessageQuery,
     Nak,
@@ -107,10 +109,12 @@ class Bot:
         self._inbox: deque[Message] = deque()
         self._arrived = anyio.Event()
         self._received = 0
+        self._bot_id = bot_id
+        self._max_in_flight = max_in_flight
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connection = Connection(
             lambda: connect_command(self._context, url),
-            hello_of(name, bot_id, max_in_flight, _VERSION),
+            self._hello,
             deliver=self._deliver,
             gap=self._deliver_gap,
         )
@@ -158,6 +162,16 @@ class Bot:
         self._arrived.set()
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
+
+    def _hello(self, number: int) -> Hello:
+        return Hello(
+            request=number,
+            protocol=PROTOCOL_VERSION,
+            bot=self.name,
+            bot_id=self._bot_id,
+            max_in_flight=self._max_in_flight,
+            client=_VERSION,
+        )
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -275,6 +289,8 @@ class Bot:
             place = StartAt(time=timestamp(start))
         else:
             place = StartAt(seq=start) if isinstance(start, int) else start
+        if place != "new":
+            self._connection.want_again()
         value = await self._request(
             f"the subscription to {channel!r}",
             lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo),
@@ -313,7 +329,8 @@ class Bot:
         return self._inbox.popleft() if self._inbox else None
 
     async def set_credit(self, max_in_flight: int) -> None:
-        """Change how many messages may be with this bot unsettled; 0 pauses."""
+        """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
+        self._max_in_flight = max_in_flight
         await self._request(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
@@ -338,10 +355,10 @@ class Bot:
             return
         message.settled = True
         seqs = [message.seq]
-        if how == "nak":
-            self._connection.release(message.seq)
+        if how == "ack":
+            self._connection.settle(message.stored)
         else:
-            self._connection.settle(message.seq)
+            self._connection.release(message.seq)
         if how == "ack" and not confirm:
             self._connection.ack(message.seq)
             return

@@ -27,7 +27,6 @@ import msgspec
 from .errors import BusError, ClosedError, WorkerUnavailable, request_error
 from .message import Receipt
 from .protocol import (
-    PROTOCOL_VERSION,
     Closing,
     Code,
     Deliver,
@@ -47,7 +46,7 @@ from .protocol import (
 )
 from .transport import Port
 
-__all__ = ["Connection", "Ticket", "hello_of"]
+__all__ = ["Connection", "Ticket"]
 
 _SETTLED_REMEMBERED_MAX = 20_000
 """Settled seqs that are remembered to drop repeats: many times the largest credit."""
@@ -133,7 +132,7 @@ class Connection:
         self._outbox: list[bytes] = []
         self._acks: list[int] = []
         self._held: dict[int, StoredMessage] = {}
-        self._settled: OrderedDict[int, None] = OrderedDict()
+        self._settled: OrderedDict[int, str] = OrderedDict()
         self._wake = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
@@ -192,15 +191,22 @@ class Connection:
         self._acks.append(seq)
         self._wake.set()
 
-    def settle(self, seq: int) -> None:
-        """Note that a message is settled: repeats of it are dropped from now on."""
-        self._held.pop(seq, None)
-        self._settled[seq] = None
+    def settle(self, message: StoredMessage) -> None:
+        """Note that a message is done with: repeats of it are dropped from now on.
+
+        The id is kept beside the seq, because a log that was restored from a copy gives seqs a second time.
+        """
+        self._held.pop(message.seq, None)
+        self._settled[message.seq] = message.id
         if len(self._settled) > _SETTLED_REMEMBERED_MAX:
             self._settled.popitem(last=False)
 
+    def want_again(self) -> None:
+        """Forget what was done with: the bot is about to ask for messages that it may have had."""
+        self._settled.clear()
+
     def release(self, seq: int) -> None:
-        """Note that a message was given back: it may come again."""
+        """Note that a message was given back or given up: it may come again."""
         self._held.pop(seq, None)
 
     async def goodbye(self) -> None:
@@ -412,7 +418,7 @@ class Connection:
 
     def _delivered(self, messages: Sequence[StoredMessage]) -> None:
         for message in messages:
-            if message.seq in self._settled:
+            if self._settled.get(message.seq) == message.id:
                 self.ack(message.seq)
             elif message.seq not in self._held:
                 self._held[message.seq] = message
@@ -466,15 +472,3 @@ class Connection:
             if error is not None:
                 ticket.settle(place, error)
         request.done.set()
-
-
-def hello_of(bot: str, bot_id: str | None, max_in_flight: int, client: str) -> Callable[[int], Hello]:
-    """Give what makes a hello with a number."""
-    return lambda number: Hello(
-        request=number,
-        protocol=PROTOCOL_VERSION,
-        bot=bot,
-        bot_id=bot_id,
-        max_in_flight=max_in_flight,
-        client=client,
-    )

@@ -48,12 +48,12 @@ class Queries:
         self._versions = versions
         self._started_at = started_at
         self._started = now
-        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.counters))])
+        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.dispatch.counters))])
 
     def sample(self, now: float) -> None:
         """Note the counters, at most once a second."""
         if now - self._samples[-1][0] >= 1:
-            self._samples.append((now, dict(self._core.counters)))
+            self._samples.append((now, dict(self._core.dispatch.counters)))
         while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
 
@@ -204,6 +204,7 @@ class Queries:
     async def _status(self, now: float) -> dict[str, Any]:
         core = self._core
         self.sample(now)
+        counters = core.dispatch.counters
         first_at, first = self._samples[0]
         seconds = max(now - first_at, 1.0)
         return {
@@ -214,8 +215,10 @@ class Queries:
             "sessions": len(core.sessions),
             "bots": len(core.directory.bots),
             "channels": len(core.directory.channels),
-            "counters": dict(core.counters),
-            "rates": {name: round((count - first[name]) / seconds, 1) for name, count in core.counters.items()},
+            "counters": dict(core.dispatch.counters),
+            "rates": {
+                name: round((count - first[name]) / seconds, 1) for name, count in core.dispatch.counters.items()
+            },
             "sizes": await self._log.sizes(),
             "versions": self._versions,
         }

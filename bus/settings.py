@@ -8,6 +8,8 @@ Pure: the text comes in as an argument.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tomllib
 from typing import Annotated
 
@@ -60,7 +62,12 @@ def _is_local(address: str) -> bool:
     if scheme in ("ipc", "inproc"):
         return True
     host = rest.rpartition(":")[0].strip("[]")
-    return scheme == "tcp" and (host in ("localhost", "::1") or host.startswith("127."))
+    if scheme != "tcp" or host == "localhost":
+        return scheme == "tcp"
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class StoreSettings(_Section, frozen=True):
@@ -199,4 +206,13 @@ def parse_settings(text: str) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise SettingsError(str(error).replace("`$.", "`")) from error
+        raise SettingsError(_explain(str(error))) from error
+
+
+def _explain(message: str) -> str:
+    """Give msgspec's message with the path of the key as a person writes it."""
+    unknown = re.fullmatch(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", message)
+    if unknown is not None:
+        key = ".".join(part for part in (unknown[2], unknown[1]) if part)
+        return f"unknown key `{key}`"
+    return message.replace("`$.", "`")

@@ -46,7 +46,7 @@ _IDS_A_STATEMENT = 500
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
+def _checksum(seq: int, message: NewMessage, timestamp: str) -> int:
     """Give the CRC-32 over all that was stored of a message, its place included."""
     return zlib.crc32(
         _encode(
@@ -81,7 +81,7 @@ def _row(seq: int, message: NewMessage, timestamp: str) -> tuple[Any, ...]:
         message.reply_to,
         message.headers.decode(),
         timestamp,
-        checksum(seq, message, timestamp),
+        _checksum(seq, message, timestamp),
     )
 
 
@@ -93,7 +93,7 @@ def message_of(row: Sequence[Any]) -> LogMessage:
 def intact(row: Sequence[Any]) -> bool:
     """Tell whether a row of COLUMNS matches its checksum."""
     try:
-        return bool(checksum(row[0], message_of(row), row[10]) == row[11])
+        return bool(_checksum(row[0], message_of(row), row[10]) == row[11])
     except (TypeError, ValueError):
         return False
 

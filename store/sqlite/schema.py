@@ -20,7 +20,7 @@ import msgspec
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..records import timestamp
 
-__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations"]
+__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "statements"]
 
 _HEADER = b"SQLite format 3\x00"
 

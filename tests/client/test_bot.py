@@ -74,6 +74,15 @@ async def test_echo_and_starting_in_the_past(worker: Worker) -> None:
             await timely.subscribe("news", start=datetime(2020, 1, 1))
 
 
+async def test_reading_a_channel_a_second_time(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        await a.send_all([bus.Draft(channel="news", body=number) for number in range(3)])
+        for _ in range(2):
+            await b.subscribe("news", start="all")
+            assert await bodies(b, 3) == [0, 1, 2]
+            await b.unsubscribe("news")
+
+
 async def test_history_and_asking(worker: Worker) -> None:
     async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
         first = await a.send("b", 1)
@@ -163,8 +172,12 @@ async def test_giving_up_and_trying_again(impatient_worker: Worker) -> None:
             message = await a.receive()
             await message.term("truly bad", confirm=True)
             [dead] = await a.dead_letters()
-        assert dead["reason"] == "truly bad"
-        assert (await a.find(receipt.id))["mailboxes"][0]["state"] == "dead"
+            assert dead["reason"] == "truly bad"
+            assert (await a.find(receipt.id))["mailboxes"][0]["state"] == "dead"
+            assert await a.retry_dead_letters([receipt.seq]) == 1
+            async with await a.receive() as last:
+                assert (last.body, last.attempt) == ("poison", 1)
+        assert await a.dead_letters() == []
 
 
 async def test_long_work_is_not_taken_away(impatient_worker: Worker) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -152,3 +155,35 @@ async def test_a_confirmed_ack_fails_with_its_session() -> None:
                 assert len(failures) == 1
                 assert bot.receive_nowait() is None
                 tasks.start_soon(worker.farewell)
+
+
+async def test_a_pause_outlasts_the_session(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="b") as b:
+        await b.set_credit(0)
+        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.start)
+        await a.send("b", 1)
+        await b.status()  # whatever was delivered before it is here now
+        assert b.receive_nowait() is None
+        await b.set_credit(1)
+        assert await bodies(b, 1) == [1]
+
+
+async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, tmp_path: Path) -> None:
+    """The same seq in the same log may name another message, after an older copy was put back."""
+    async with worker.connect(bot="a") as a:
+        await a.send("a", "kept")
+        assert await bodies(a, 1) == ["kept"]
+        await anyio.to_thread.run_sync(worker.stop)
+        copy = tmp_path / "copy.db"
+        await anyio.to_thread.run_sync(shutil.copyfile, worker.database, copy)
+        await anyio.to_thread.run_sync(worker.start)
+        lost = await a.send("a", "lost with the newer file")
+        assert await bodies(a, 1) == ["lost with the newer file"]
+        await anyio.to_thread.run_sync(worker.stop)
+        await anyio.to_thread.run_sync(shutil.copyfile, copy, worker.database)
+        await anyio.Path(f"{worker.database}-lock").unlink()
+        await anyio.to_thread.run_sync(worker.start)
+        again = await a.send("a", "new")
+        assert again.seq == lost.seq
+        assert await bodies(a, 1) == ["new"]

@@ -18,7 +18,8 @@ import click
 import msgspec
 
 from bus.batch import Batch
-from bus.core import Core, Effect, Moment, Read, Send, Tap
+from bus.core import Core
+from bus.effects import Effect, Moment, Read, Send, Tap
 from bus.mailbox import Mailbox
 from bus.protocol import (
     Ack,
@@ -114,6 +115,7 @@ class Simulation:
         self.sent: dict[str, Publication] = {}
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
         self.subscribed: dict[tuple[str, str], int] = {}
+        self.delivered_at: dict[tuple[str, int], int] = {}
         self.wanted_again: dict[tuple[str, int], int] = {}
         self.wishes: dict[tuple[str, str], int] = {}
         self.retried: set[tuple[str, int]] = set()
@@ -286,12 +288,14 @@ class Simulation:
             self._send(connection, Extend(seqs=seqs, request=number))
 
     def _confirmed(self, bot: str, seqs: list[int]) -> Callable[[Any], None]:
-        """Give what notes a confirmed ack, unless the bot asked for these messages again in the meantime."""
-        asked = self.steps
+        """Give what notes a confirmed ack, unless the bot asked for these messages again after they came."""
+        delivered = {seq: self.delivered_at[bot, seq] for seq in seqs}
 
         def answered(value: Any) -> None:
             if value is not None:
-                self.settled[bot].update(seq for seq in seqs if self.wanted_again.get((bot, seq), -1) < asked)
+                self.settled[bot].update(
+                    seq for seq, step in delivered.items() if self.wanted_again.get((bot, seq), -1) < step
+                )
 
         return answered
 
@@ -338,10 +342,10 @@ class Simulation:
             return
         batch, self.batch = self.batch, None
         answers = self.log.apply(batch.changes)
+        self._note(batch, answers)
         if self.random.random() < 0.05:
             self._restart()  # on disk, and nobody was told
             return
-        self._note(batch, answers)
         self._do(self.core.applied(batch, answers, self._moment()))
 
     def _note(self, batch: Batch | None, answers: Sequence[Any]) -> None:
@@ -453,6 +457,7 @@ class Simulation:
         if seq in self.settled[bot]:
             raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
         self.delivered[bot].add(seq)
+        self.delivered_at[bot, seq] = self.steps
         if message.attempt == 1:
             # Sessions of one bot share its mailbox: between them there is no order that anybody could see.
             alone = len(self.core.sessions.of_bot(self.core.directory.names[bot].id)) == 1

@@ -1,0 +1,220 @@
+"""From the log to the sessions: new messages reach mailboxes, and mailboxes hand out what credit allows.
+
+Owns which mailboxes have something to do: to hand out, to read, to wait for, to save. What one mailbox does is in
+`mailbox`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from store.repository import AddDeadLetters, Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
+
+from .batch import Batches, Job
+from .directory import Directory
+from .effects import Read, Send, Tap, Turn
+from .mailbox import Abandoned, Envelope, Mailbox
+from .protocol import Gap, Nak, Term, deliver_frame, envelope, tap_topic
+from .sessions import Session
+from .settings import Settings
+
+__all__ = ["Dispatch"]
+
+_FRAME_ROOM_BYTES = 64
+"""Room for what surrounds the messages of a deliver frame."""
+
+
+class Dispatch:
+    """See the module. `last_seq` is the end of what reached the mailboxes."""
+
+    def __init__(
+        self, directory: Directory, batches: Batches, turn: Turn, settings: Settings, last_seq: int
+    ) -> None:
+        self.last_seq = last_seq
+        self.tapped = False
+        """Whether anybody listens at the tap; nothing is copied there for nobody."""
+        self.counters = {"published": 0, "duplicates": 0, "refused": 0, "delivered": 0, "settled": 0, "dead": 0}
+        self._directory = directory
+        self._batches = batches
+        self._turn = turn
+        self._settings = settings
+        self._touched: dict[Mailbox, None] = {}
+        self._dirty: dict[Mailbox, None] = {}
+        self._timed: dict[Mailbox, None] = {}
+        self._unwritten: list[Job] = []
+
+    def __repr__(self) -> str:
+        return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
+
+    # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def enter(self, message: NewMessage, seq: int, timestamp: str) -> None:
+        """Give a message that is on disk now to the mailboxes that listen, and to the tap."""
+        assert seq > self.last_seq, "the log grows at its end"
+        self.last_seq = seq
+        self.counters["published"] += 1
+        channel = message.recipient_channel
+        wire = envelope(message, seq, timestamp)
+        letter = Envelope(seq, message.sender_bot_id, channel, wire)
+        if channel is None:
+            mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
+            if mailbox.listening and mailbox.arrive(letter):
+                self.touch(mailbox)
+            return
+        entry = self._directory.channels[channel]
+        prev_seq, entry.head_seq = entry.head_seq, seq
+        for mailbox in entry.mailboxes.values():
+            if mailbox.listening and mailbox.arrive(letter):
+                self.touch(mailbox)
+        if self.tapped:
+            self._turn.add(Tap(tap_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+
+    def page_read(self, request: PageRequest, page: Page) -> None:
+        """Give a mailbox what was read for it, and tell its sessions what it lost."""
+        mailbox = self._directory.mailboxes[request.bot_id]
+        lost = mailbox.page_read(
+            [_envelope(message) for message in page.recalled],
+            [_envelope(message) for message in page.messages],
+            complete=page.complete,
+            damaged=page.damaged,
+        )
+        for seq in lost:
+            reason = "damaged" if seq in page.damaged else "retention"
+            for session in mailbox.sessions:
+                self._turn.send(session.address, Gap(from_seq=seq, to_seq=seq, reason=reason))
+        self.touch(mailbox)
+
+    def touch(self, mailbox: Mailbox) -> None:
+        """Note that a mailbox may have something to hand out, to read or to save."""
+        self._touched[mailbox] = None
+
+    def run(self) -> None:
+        """Let the touched mailboxes hand out and read what they can."""
+        touched, self._touched = self._touched, {}
+        for mailbox in touched:
+            for session, deliveries in mailbox.hand_out(self._turn.moment.now):
+                self.counters["delivered"] += len(deliveries)
+                self._deliver(session, deliveries)
+            request = mailbox.next_read(self.last_seq)
+            if request is not None:
+                self._turn.add(Read(request))
+            if mailbox.dirty:
+                self._dirty[mailbox] = None
+            if mailbox.timed and mailbox.sessions:
+                self._timed[mailbox] = None
+            else:
+                self._timed.pop(mailbox, None)
+
+    def _deliver(self, session: Session, deliveries: list[bytes]) -> None:
+        """Pack deliveries into as few frames as their limit allows."""
+        packed: list[bytes] = []
+        size = _FRAME_ROOM_BYTES
+        for delivery in deliveries:
+            if packed and size + len(delivery) > self._settings.limits.frame_bytes_max:
+                self._turn.add(Send(session.address, deliver_frame(packed)))
+                packed, size = [], _FRAME_ROOM_BYTES
+            packed.append(delivery)
+            size += len(delivery) + 1
+        self._turn.add(Send(session.address, deliver_frame(packed)))
+
+    # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attach(self, session: Session) -> None:
+        """Let a session receive."""
+        mailbox = self._directory.mailboxes[session.bot_id]
+        mailbox.attach(session)
+        self.touch(mailbox)
+
+    def detach(self, session: Session, *, vanished: bool) -> None:
+        """Take back what a session had in flight: its bot's other sessions get it at once."""
+        mailbox = self._directory.mailboxes[session.bot_id]
+        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished))
+        self.touch(mailbox)
+
+    def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
+        """Take messages out for good; give the mailboxes that this changed."""
+        mailboxes: dict[Mailbox, None] = {}
+        for seq in seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is not None and mailbox.settle(session, seq):
+                mailboxes[mailbox] = None
+                self.counters["settled"] += 1
+                self.touch(mailbox)
+        return list(mailboxes)
+
+    def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
+        """Take messages back, to try again or never; give the mailboxes that this changed."""
+        mailboxes: dict[Mailbox, None] = {}
+        for seq in request.seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is None:
+                continue
+            if isinstance(request, Nak):
+                abandoned = mailbox.fail(session, seq, self._turn.moment.now, delay=request.delay)
+            else:
+                abandoned = mailbox.terminate(session, seq, request.reason or "term")
+            if abandoned is not None:
+                self._bury(mailbox, [abandoned])
+            mailboxes[mailbox] = None
+            self.touch(mailbox)
+        return list(mailboxes)
+
+    def extend(self, session: Session, seqs: Sequence[int]) -> None:
+        """Restart the ack_wait of messages that are still being worked on."""
+        for mailbox in dict.fromkeys(session.in_flight.values()):
+            mailbox.extend(session, seqs, self._turn.moment.now)
+
+    def expire(self) -> None:
+        """Take back what was not settled in time, and hand out what is due again."""
+        for mailbox in list(self._timed):
+            self._bury(mailbox, mailbox.expire(self._turn.moment.now))
+            self.touch(mailbox)
+
+    def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
+        wall = self._turn.moment.wall
+        dead_letters = tuple(
+            DeadLetter(mailbox.bot_id, given_up.seq, given_up.reason, given_up.attempts, wall)
+            for given_up in abandoned
+        )
+        if dead_letters:
+            self.counters["dead"] += len(dead_letters)
+            self.write([AddDeadLetters(dead_letters)], [mailbox])
+
+    # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is something for the next flush."""
+        return bool(self._dirty or self._unwritten)
+
+    def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
+        """Write what nobody waits for; where the disk is full, again with the next flush."""
+        job = Job(
+            lambda _: None,
+            lambda code, message: self._unwritten.append(job),
+            changes=changes,
+            mailboxes=mailboxes,
+        )
+        self._batches.add(job)
+
+    def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
+        """Note that the disk did not take the state of these mailboxes."""
+        for mailbox in mailboxes:
+            mailbox.dirty = True
+            self._dirty[mailbox] = None
+
+    def flush(self) -> list[Mailbox]:
+        """Give the mailboxes whose state is to be saved now, and write again what could not be written."""
+        mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
+        self._dirty.clear()
+        unwritten, self._unwritten = self._unwritten, []
+        for job in unwritten:
+            self._batches.add(job)
+        return mailboxes
+
+
+def _envelope(message: LogMessage) -> Envelope:
+    wire = envelope(message, message.seq, message.timestamp)
+    return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire)

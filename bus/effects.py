@@ -1,0 +1,96 @@
+"""What the core asks the shell to do, and the collecting of it.
+
+Owns the effects, and the one place where they gather while an event is decided (`Turn`).
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from store.repository import PageRequest
+
+from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, encode
+
+__all__ = ["Ask", "Effect", "FindStart", "Moment", "Read", "Send", "Tap", "Turn"]
+
+
+class Moment(NamedTuple):
+    """A point in time: seconds of a clock that never goes back, and the wall clock as text."""
+
+    now: float
+    wall: str
+
+
+class Send(NamedTuple):
+    """Send a frame to a connection."""
+
+    address: bytes
+    frame: bytes
+
+
+class Tap(NamedTuple):
+    """Send a live copy to whoever listens."""
+
+    topic: bytes
+    frame: bytes
+
+
+class Read(NamedTuple):
+    """Read a page, and give it to `Core.page_read`."""
+
+    request: PageRequest
+
+
+class Ask(NamedTuple):
+    """Answer a question from the store."""
+
+    address: bytes
+    bot_id: str
+    query: Query
+
+
+class FindStart(NamedTuple):
+    """Find the last seq before a time, and give it to `Core.start_found`."""
+
+    address: bytes
+    subscribe: Subscribe
+    time: str
+
+
+Effect = Send | Tap | Read | Ask | FindStart
+
+
+class Turn:
+    """One event's moment, and the effects that were decided so far, in order."""
+
+    def __init__(self) -> None:
+        self.moment = Moment(0.0, "")
+        self._effects: list[Effect] = []
+
+    def __repr__(self) -> str:
+        return f"<Turn {self.moment.wall} effects={len(self._effects)}>"
+
+    def add(self, effect: Effect) -> None:
+        """Decide on an effect."""
+        self._effects.append(effect)
+
+    def send(self, address: bytes, frame: msgspec.Struct) -> None:
+        """Send a frame."""
+        self._effects.append(Send(address, encode(frame)))
+
+    def answer(self, address: bytes, number: int, value: Any) -> None:
+        """Answer a request with a value."""
+        self.send(address, Ok(request=number, value=msgspec.Raw(encode(value))))
+
+    def refuse(self, address: bytes, code: Code, message: str, number: int | None) -> None:
+        """Refuse a frame."""
+        self.send(address, ErrorFrame(code=code, message=message, request=number, retry=code in RETRY))
+
+    def take(self) -> list[Effect]:
+        """Give what was decided."""
+        effects, self._effects = self._effects, []
+        return effects

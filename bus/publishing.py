@@ -1,0 +1,151 @@
+"""Publishing: which messages may enter the log, and what their sender is told.
+
+Owns the checks of a publication (its id, recipient, names, headers, body) and the answer to a publish frame. What
+the log alone can know, that an id was used before, is answered after the transaction.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from store.records import Channel
+from store.repository import Added, NewMessage
+
+from .batch import Batches, Job
+from .bodies import body_fault
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Turn
+from .protocol import Code, ItemError, Publication, Publish, Published, Rejected, ToBot, encode, is_id, is_name
+from .sessions import Session
+from .settings import Limits
+
+__all__ = ["Publishing", "admit"]
+
+_NAME_CHARACTERS_MAX = 128
+_NO_HEADERS = b"{}"
+
+
+def admit(publication: Publication, sender: Session, directory: Directory, limits: Limits) -> NewMessage:
+    """Give the message as it is to be stored; raises Rejected with what is wrong with it."""
+    if not is_id(publication.id):
+        raise Rejected(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
+    if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
+        raise Rejected(Code.BAD_REQUEST, f"message_type must have 1 to {_NAME_CHARACTERS_MAX} characters")
+    if publication.reply_to is not None and not is_id(publication.reply_to):
+        raise Rejected(Code.BAD_REQUEST, "reply_to must be the id of a message")
+    bot_id, channel = _recipient(publication, directory)
+    body = bytes(publication.body)
+    if len(body) > limits.body_bytes_max:
+        raise Rejected(Code.TOO_LARGE, f"the body has {len(body)} bytes; the most is {limits.body_bytes_max}")
+    fault = body_fault(body)
+    if fault is not None:
+        raise Rejected(Code.INVALID_BODY, fault)
+    return NewMessage(
+        publication.id,
+        sender.bot_id,
+        sender.bot_name,
+        bot_id,
+        channel,
+        publication.message_type,
+        body,
+        publication.reply_to,
+        _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
+    )
+
+
+def _recipient(publication: Publication, directory: Directory) -> tuple[str | None, str | None]:
+    recipient = publication.recipient
+    if not isinstance(recipient, ToBot):
+        if recipient.name not in directory.channels and not is_name(recipient.name):
+            raise Rejected(
+                Code.BAD_REQUEST,
+                f"channel {recipient.name[:64]!r} is no name: 1 to 128 of A-Za-z0-9._-, a letter or digit first",
+            )
+        return None, recipient.name
+    if (recipient.bot is None) == (recipient.bot_id is None):
+        raise Rejected(Code.BAD_REQUEST, "a direct recipient has either bot or bot_id")
+    if recipient.bot is not None:
+        bot = directory.names.get(recipient.bot)
+        if bot is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
+        return bot.id, None
+    if recipient.bot_id not in directory.bots:
+        raise Rejected(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
+    return recipient.bot_id, None
+
+
+def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
+    if len(headers) > limits.headers_max:
+        raise Rejected(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
+    for name, value in headers.items():
+        if not 1 <= len(name) <= _NAME_CHARACTERS_MAX:
+            raise Rejected(Code.BAD_REQUEST, f"a header's name must have 1 to {_NAME_CHARACTERS_MAX} characters")
+        if len(value.encode()) > limits.header_bytes_max:
+            raise Rejected(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
+    return encode(headers)
+
+
+class Publishing:
+    """Takes publish frames. `timestamp` is that of the batch whose answers are being entered."""
+
+    def __init__(
+        self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
+    ) -> None:
+        self.timestamp = ""
+        self._directory = directory
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._limits = limits
+
+    def __repr__(self) -> str:
+        return f"<Publishing {self._batches}>"
+
+    def request(self, session: Session, publish: Publish) -> None:
+        """Put a frame's messages into the next batch; those that are refused hold up none of the others."""
+        count, most = len(publish.messages), self._limits.messages_per_publish_max
+        if not 1 <= count <= most:
+            raise Rejected(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
+        messages: dict[int, NewMessage] = {}
+        errors: list[ItemError] = []
+        for index, publication in enumerate(publish.messages):
+            try:
+                messages[index] = admit(publication, session, self._directory, self._limits)
+            except Rejected as error:
+                errors.append(ItemError(index, error.code, error.message))
+        self._dispatch.counters["refused"] += len(errors)
+        address, number = session.address, publish.request
+
+        def done(added: Sequence[Added]) -> None:
+            seqs: list[int | None] = [None] * count
+            duplicates: list[int] = []
+            for (index, message), outcome in zip(messages.items(), added, strict=True):
+                seqs[index] = outcome.seq
+                if outcome.duplicate:
+                    duplicates.append(index)
+                elif outcome.seq is None:
+                    text = f"message id {message.id} belongs to another bot's message"
+                    errors.append(ItemError(index, Code.ID_CONFLICT, text))
+                else:
+                    self._dispatch.enter(message, outcome.seq, self.timestamp)
+            self._dispatch.counters["duplicates"] += len(duplicates)
+            errors.sort(key=lambda error: error.index)
+            self._turn.send(address, Published(request=number, seqs=seqs, duplicates=duplicates, errors=errors))
+
+        def failed(code: Code, message: str) -> None:
+            self._turn.refuse(address, code, message, number)
+
+        if messages:
+            admitted = list(messages.values())
+            self._batches.add(Job(done, failed, messages=admitted, channels=self._new_channels(session, admitted)))
+        else:
+            done(())
+
+    def _new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
+        named = dict.fromkeys(message.recipient_channel for message in messages)
+        new = [name for name in named if name is not None and name not in self._directory.channels]
+        wall = self._turn.moment.wall
+        return [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]

@@ -1,0 +1,137 @@
+"""Subscriptions on their way to the disk and back: one change of each at a time.
+
+Owns where a subscription starts, and the order of changes. A subscription counts from the moment at which its
+transaction returned.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from store.records import Channel, parse_timestamp, timestamp
+from store.repository import AddSubscription, RemoveSubscription, Subscribed
+
+from .batch import Batches, Done, Failed, Job
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import FindStart, Turn
+from .mailbox import Interest
+from .protocol import Code, Rejected, StartAt, Subscribe, Unsubscribe
+from .sessions import Session
+
+__all__ = ["Subscribing"]
+
+
+class Subscribing:
+    """See the module."""
+
+    def __init__(self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+        self._directory = directory
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._changing: dict[tuple[str, str], deque[Callable[[], None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Subscribing changing={len(self._changing)}>"
+
+    def request(self, session: Session, subscribe: Subscribe) -> None:
+        """Take a subscribe frame; a start by time is looked up first."""
+        start = subscribe.start
+        if not isinstance(start, StartAt):
+            self.subscribe(session, subscribe, 0 if start == "all" else None)
+            return
+        if (start.seq is None) == (start.time is None):
+            raise Rejected(Code.BAD_REQUEST, "start has either seq or time - at `$.start`")
+        if start.time is None:
+            self.subscribe(session, subscribe, max(0, (start.seq or 0) - 1))
+            return
+        try:
+            time = timestamp(parse_timestamp(start.time))
+        except (ValueError, OverflowError) as error:
+            raise Rejected(Code.BAD_REQUEST, f"{error} - at `$.start.time`") from None
+        self._turn.add(FindStart(session.address, subscribe, time))
+
+    def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
+        """Write a subscription that starts after a seq; None is the log's end."""
+        key = (session.bot_id, subscribe.channel)
+        if key in self._changing:
+            self._changing[key].append(lambda: self.subscribe(session, subscribe, start_seq))
+            return
+        mailbox = self._directory.mailboxes[session.bot_id]
+        new = subscribe.channel not in mailbox.interests
+        if new and start_seq is not None:
+            mailbox.prepare(subscribe.channel, start_seq)
+        wall = self._turn.moment.wall
+
+        def done(answers: Sequence[Any]) -> None:
+            subscribed: Subscribed = answers[0]
+            if subscribed.created:
+                interest = Interest(subscribed.start_seq, subscribe.echo)
+                self._directory.subscribe(*key, interest, at=wall, last_seq=self._dispatch.last_seq)
+            mailbox.dismiss(subscribe.channel)
+            self._dispatch.touch(mailbox)
+            value = {
+                "channel": subscribe.channel,
+                "start_seq": subscribed.start_seq,
+                "created": subscribed.created,
+            }
+            self._turn.answer(session.address, subscribe.request, value)
+
+        finished, failed = self._one_at_a_time(key, session.address, subscribe.request, done)
+
+        def refused(code: Code, message: str) -> None:
+            mailbox.dismiss(subscribe.channel)
+            failed(code, message)
+
+        self._batches.add(
+            Job(
+                finished,
+                refused,
+                changes=[AddSubscription(*key, wall, start_seq, subscribe.echo)],
+                channels=[Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)],
+                mailboxes=[mailbox] if new else [],
+            )
+        )
+
+    def unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
+        """Write the end of a subscription."""
+        key = (session.bot_id, unsubscribe.channel)
+        if key in self._changing:
+            self._changing[key].append(lambda: self.unsubscribe(session, unsubscribe))
+            return
+
+        def done(answers: Sequence[Any]) -> None:
+            if answers[0]:
+                self._directory.unsubscribe(*key)
+            self._turn.answer(session.address, unsubscribe.request, {"removed": answers[0]})
+
+        finished, failed = self._one_at_a_time(key, session.address, unsubscribe.request, done)
+        self._batches.add(Job(finished, failed, changes=[RemoveSubscription(*key)]))
+
+    def _one_at_a_time(self, key: tuple[str, str], address: bytes, number: int, done: Done) -> tuple[Done, Failed]:
+        """Let further changes of the same subscription wait until this one is known."""
+        waiting: deque[Callable[[], None]] = deque()
+        self._changing[key] = waiting
+
+        def proceed() -> None:
+            del self._changing[key]
+            while waiting:
+                waiting.popleft()()
+                if key in self._changing:
+                    self._changing[key].extend(waiting)
+                    return
+
+        def finished(answers: Sequence[Any]) -> None:
+            done(answers)
+            proceed()
+
+        def failed(code: Code, message: str) -> None:
+            self._turn.refuse(address, code, message, number)
+            proceed()
+
+        return finished, failed

@@ -1,0 +1,180 @@
+"""What a module offers stands in its `__all__`, in order, and says what it is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PATHS = sorted([*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), ROOT / "worker.py"])
+
+BUS = [
+    "DEFAULT_URL",
+    "Bot",
+    "BotConflict",
+    "BusError",
+    "ClosedError",
+    "Draft",
+    "Forbidden",
+    "IdConflict",
+    "InvalidBody",
+    "LimitReached",
+    "Message",
+    "NotFound",
+    "Receipt",
+    "RequestError",
+    "StorageFull",
+    "StoredMessage",
+    "TooLarge",
+    "UnknownBot",
+    "UnknownChannel",
+    "UnsupportedProtocol",
+    "WorkerUnavailable",
+    "connect",
+]
+"""What a bot's author may rely on: a name less is a breach of a promise, a name more is a new one."""
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+# ── The checks ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def exported(tree: ast.Module) -> list[str] | None:
+    """Give `__all__` as it is written; None where there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return None
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Sort as the linter does: constants, then classes, then everything else."""
+    return sorted(set(names), key=lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name))
+
+
+def export_faults(tree: ast.Module) -> list[str]:
+    """Say what is wrong with what a module exports, and with what it does not."""
+    names = exported(tree)
+    if names is None:
+        return ["there is no __all__"]
+    faults: list[str] = []
+    if names != in_order(names):
+        faults.append(f"__all__ should be {in_order(names)}")
+    for node in tree.body:
+        if not isinstance(node, Definition) or node.name.startswith("_"):
+            continue
+        if node.name not in names and not _is_command(node):
+            faults.append(f"{node.name} is not in __all__; export it, or begin its name with an underscore")
+    return faults
+
+
+def docstring_faults(tree: ast.Module) -> list[str]:
+    """Name what is public and has no docstring: the module, its functions and classes, and their methods."""
+    faults = [] if ast.get_docstring(tree) else ["the module"]
+    for node in tree.body:
+        if not isinstance(node, Definition) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node):
+            faults.append(node.name)
+        if isinstance(node, ast.ClassDef):
+            faults += [
+                f"{node.name}.{inner.name}"
+                for inner in node.body
+                if isinstance(inner, Definition)
+                and not inner.name.startswith("_")
+                and not ast.get_docstring(inner)
+                and not _is_overload_or_setter(inner)
+            ]
+    return faults
+
+
+def _is_command(node: Definition) -> bool:
+    """Tell whether a function is public on the command line instead."""
+    return any(
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Attribute)
+        and decorator.func.attr in ("command", "group")
+        for decorator in node.decorator_list
+    )
+
+
+def _is_overload_or_setter(node: Definition) -> bool:
+    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+    return bool(decorators & {"overload", "setter"})
+
+
+# ── The house ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", PATHS, ids=_name)
+def test_exports_are_complete_and_in_order(path: Path) -> None:
+    assert export_faults(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=_name)
+def test_exported_names_exist(path: Path) -> None:
+    module = importlib.import_module(_name(path))
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=_name)
+def test_what_is_public_is_described(path: Path) -> None:
+    assert docstring_faults(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_bus_exports_what_is_promised() -> None:
+    assert importlib.import_module("bus").__all__ == BUS
+
+
+def test_the_guide_names_everything_that_bus_exports() -> None:
+    guide = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bbus\.([A-Za-z_]+)", guide)) - {"testing", "errors"}
+    assert named == set(BUS)
+
+
+# ── The checks themselves can fail ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("source", "faults"),
+    [
+        ("x = 1", 1),
+        ("__all__ = ['b', 'a']", 1),
+        ("__all__ = ['a', 'B']", 1),
+        ("__all__ = ['Bot', 'CODE']", 1),
+        ("__all__ = ['a', 'a']", 1),
+        ("__all__ = []\ndef shown(): ...", 1),
+        ("__all__ = []\nclass Shown: ...", 1),
+        ("__all__ = []\nasync def shown(): ...", 1),
+        ("__all__ = []\ndef _hidden(): ...\nclass _Hidden: ...", 0),
+        ("__all__ = []\n@main.command()\ndef serve(): ...", 0),
+        ("__all__ = ['CODE', 'AddBot', 'Added', 'a', 'b']", 0),
+    ],
+)
+def test_a_fault_in_exports_is_seen(source: str, faults: int) -> None:
+    assert len(export_faults(ast.parse(source))) == faults
+
+
+def test_a_missing_docstring_is_seen() -> None:
+    source = """
+def shown(): ...
+def _hidden(): ...
+class Shown:
+    def method(self): ...
+    def __repr__(self): ...
+    async def waits(self):
+        'Described.'
+"""
+    assert docstring_faults(ast.parse(source)) == ["the module", "shown", "Shown", "Shown.method"]

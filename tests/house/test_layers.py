@@ -1,0 +1,319 @@
+"""The walls of the house: who may import whom, and what the pure modules must not touch (design, chapter 3)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PURE = {
+    "bus.publishing",
+    "bus.subscribing",
+    "bus.dispatch",
+    "bus.effects",
+    "bus.batch",
+    "bus.bodies",
+    "bus.core",
+    "bus.directory",
+    "bus.errors",
+    "bus.mailbox",
+    "bus.protocol",
+    "bus.sessions",
+    "bus.settings",
+    "store.errors",
+    "store.records",
+    "store.repository",
+    "store.transitions",
+    "store.values",
+}
+
+IMPURE_IMPORTS = {
+    "aiosqlite",
+    "anyio",
+    "asyncio",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "sqlite3",
+    "structlog",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
+    "uuid",
+    "uuid_utils",
+    "zmq",
+}
+
+IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
+
+BUS_TAKES_OF_STORE = {"store.errors", "store.records", "store.repository"}
+
+WITH_PROTOCOLS = "store.repository"
+"""The one pure module with `async def`: its protocols describe what a backend does."""
+
+DATABASE_LIBRARIES = {"aiosqlite", "sqlite3"}
+
+
+class Module(NamedTuple):
+    """A module as it is written: nothing is run."""
+
+    name: str
+    tree: ast.Module
+    is_package: bool = False
+
+
+class Import(NamedTuple):
+    """One module that another one names. `deferred` is inside a function, so that it runs when that is called."""
+
+    target: str
+    line: int
+    deferred: bool
+
+
+def house() -> list[Module]:
+    paths = [*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), ROOT / "worker.py"]
+    return [_module(path) for path in sorted(paths)]
+
+
+def _module(path: Path) -> Module:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    is_package = parts[-1] == "__init__"
+    name = ".".join(parts[:-1] if is_package else parts)
+    return Module(name, ast.parse(path.read_text(encoding="utf-8")), is_package)
+
+
+HOUSE = house()
+NAMES = {module.name for module in HOUSE}
+
+
+# ── The checks ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def imports(module: Module) -> Iterator[Import]:
+    """Give every module that this one imports, with relative names resolved, wherever the import stands."""
+    deferred = {
+        id(node)
+        for function in ast.walk(module.tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, id(node) in deferred)
+        elif isinstance(node, ast.ImportFrom):
+            source = _source(module, node)
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield Import(inner if inner in NAMES else source, node.lineno, id(node) in deferred)
+
+
+def _source(module: Module, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.name.split(".")
+    base = parts[: len(parts) - node.level + (1 if module.is_package else 0)]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def layer_breaches(module: Module) -> list[str]:
+    """Name every import that runs against the one direction."""
+    return [
+        f"{module.name}:{found.line} imports {found.target}"
+        for found in imports(module)
+        if not _may_import(module.name, found)
+    ]
+
+
+def _may_import(importer: str, found: Import) -> bool:
+    target = found.target
+    if target.partition(".")[0] in DATABASE_LIBRARIES:
+        return _within(importer, "store.sqlite")
+    if _within(target, "worker"):
+        return False
+    if _within(importer, "worker"):
+        return True
+    if _within(target, "bus"):
+        return _within(importer, "bus")
+    if not _within(target, "store"):
+        return True
+    if _within(importer, "bus"):
+        return target in BUS_TAKES_OF_STORE or (importer == "bus.testing" and target == "store")
+    if _within(target, "store.sqlite") and not _within(importer, "store.sqlite"):
+        return importer == "store" and found.deferred
+    return True
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def purity_breaches(module: Module) -> list[str]:
+    """Name everything that a pure module must not have: I/O, clocks, chance, logs, and waiting for them."""
+    allowed_waits = _protocol_methods(module) if module.name == WITH_PROTOCOLS else set()
+    breaches = [
+        f"{module.name}:{found.line} imports {found.target}"
+        for found in imports(module)
+        if found.target.partition(".")[0] in IMPURE_IMPORTS or (found.target in NAMES - PURE)
+    ]
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.AsyncFunctionDef) and node not in allowed_waits:
+            breaches.append(f"{module.name}:{node.lineno} has async def {node.name}")
+        elif isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith):
+            breaches.append(f"{module.name}:{node.lineno} waits")
+        elif isinstance(node, ast.comprehension) and node.is_async:
+            breaches.append(f"{module.name}:{node.iter.lineno} waits")
+        elif isinstance(node, ast.Call) and _called(node) in IMPURE_CALLS:
+            breaches.append(f"{module.name}:{node.lineno} calls {_called(node)}()")
+    return breaches
+
+
+def _protocol_methods(module: Module) -> set[ast.stmt]:
+    return {
+        method
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases)
+        for method in node.body
+    }
+
+
+def _called(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+# ── The house ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("module", HOUSE, ids=lambda module: module.name)
+def test_imports_run_one_way(module: Module) -> None:
+    assert layer_breaches(module) == []
+
+
+@pytest.mark.parametrize("module", [m for m in HOUSE if m.name in PURE], ids=lambda module: module.name)
+def test_pure_modules_are_pure(module: Module) -> None:
+    assert purity_breaches(module) == []
+
+
+def test_every_pure_module_is_there() -> None:
+    assert NAMES >= PURE
+
+
+@pytest.mark.parametrize("package", ["bus", "store"])
+def test_importing_loads_no_database(package: str) -> None:
+    script = (
+        f"import sys, {package}\n"
+        "loaded = {name for name in sys.modules if name.split('.')[0] in ('sqlite3', '_sqlite3', 'aiosqlite')"
+        " or name.startswith('store.sqlite')}\n"
+        "sys.exit(f'loaded: {sorted(loaded)}' if loaded else 0)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+# ── The checks themselves can fail ───────────────────────────────────────────────────────────────────────
+
+
+def made_up(name: str, source: str, *, is_package: bool = False) -> Module:
+    return Module(name, ast.parse(source), is_package)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("bus.core", "import worker"),
+        ("bus.core", "from worker import main"),
+        ("bus.core", "import store"),
+        ("bus.core", "from store import open_store"),
+        ("bus.core", "import store.transitions"),
+        ("bus.core", "from store import transitions"),
+        ("bus.client", "from store.sqlite import open_sqlite_store"),
+        ("bus.client", "def f():\n    from store.sqlite.log import SqliteLog"),
+        ("bus.testing", "import store.sqlite"),
+        ("bus.queries", "import sqlite3"),
+        ("store.values", "import bus"),
+        ("store.values", "from bus.protocol import is_id"),
+        ("store.sqlite.log", "from bus.mailbox import Mailbox"),
+        ("store.sqlite.log", "import worker"),
+        ("store.values", "from .sqlite import open_sqlite_store"),
+        ("store.values", "from . import sqlite"),
+        ("store.values", "import aiosqlite"),
+        ("worker", "import sqlite3"),
+    ],
+)
+def test_a_breach_of_the_layers_is_seen(name: str, source: str) -> None:
+    assert len(layer_breaches(made_up(name, source))) == 1
+
+
+def test_a_backend_loaded_with_the_package_is_seen() -> None:
+    eager = made_up("store", "from .sqlite import open_sqlite_store", is_package=True)
+    lazy = made_up("store", "def f():\n    from .sqlite import open_sqlite_store", is_package=True)
+    assert layer_breaches(eager) == ["store:1 imports store.sqlite"]
+    assert layer_breaches(lazy) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("worker", "from bus.core import Core\nfrom store import open_store\nimport store.sqlite.schema"),
+        (
+            "bus.core",
+            "from store.records import Bot\nfrom store import errors\nfrom .batch import Batch\nimport zmq",
+        ),
+        ("bus.testing", "from store import open_store"),
+        ("store.sqlite.log", "import sqlite3\nfrom ..errors import Conflict\nfrom .writer import Writer"),
+    ],
+)
+def test_what_is_allowed_passes(name: str, source: str) -> None:
+    assert layer_breaches(made_up(name, source)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(f"import {name}" for name in sorted(IMPURE_IMPORTS)),
+        "import anyio.abc",
+        "from time import monotonic",
+        "from asyncio import sleep as pause",
+        "def f():\n    import random",
+        "from .broker import Broker",
+        "from . import broker",
+        "async def f(): ...",
+        "class Mailbox:\n    async def f(self): ...",
+        "stamp = datetime.now(UTC)",
+        "print('hello')",
+        "open('file')",
+    ],
+)
+def test_an_impure_module_is_seen(source: str) -> None:
+    assert len(purity_breaches(made_up("bus.core", source))) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["await g()", "async with g(): ...", "async for _ in g(): ...", "[_ async for _ in g()]"],
+)
+def test_waiting_is_seen(body: str) -> None:
+    breaches = purity_breaches(made_up("bus.core", f"async def f():\n    {body}"))
+    assert breaches == ["bus.core:1 has async def f", "bus.core:2 waits"]
+
+
+def test_only_protocols_describe_waiting() -> None:
+    protocol = "class MessageLog(Protocol):\n    async def load(self): ..."
+    other = "class MessageLog:\n    async def load(self): ..."
+    assert purity_breaches(made_up(WITH_PROTOCOLS, protocol)) == []
+    assert purity_breaches(made_up(WITH_PROTOCOLS, other)) == [f"{WITH_PROTOCOLS}:2 has async def load"]
+    assert purity_breaches(made_up("store.records", protocol)) == ["store.records:2 has async def load"]

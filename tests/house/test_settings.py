@@ -1,0 +1,168 @@
+"""The shipped configuration is the defaults, and a wrong one is refused with the place of its fault."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus.settings import Settings, SettingsError, parse_settings
+
+SHIPPED = Path(__file__).parents[2] / "config" / "posthouse.toml"
+
+
+def test_the_shipped_configuration_is_the_defaults() -> None:
+    assert parse_settings(SHIPPED.read_text(encoding="utf-8")) == Settings()
+
+
+def test_the_shipped_configuration_names_every_key() -> None:
+    written = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    known = msgspec.to_builtins(Settings())
+    assert {section: sorted(keys) for section, keys in written.items()} == {
+        section: sorted(keys) for section, keys in known.items()
+    }
+
+
+def test_the_shipped_configuration_explains_every_key() -> None:
+    lines = SHIPPED.read_text(encoding="utf-8").splitlines()
+    bare = [
+        line
+        for before, line in itertools.pairwise(lines)
+        if re.match(r"[a-z_]+ =", line) and not before.startswith("# ")
+    ]
+    assert bare == []
+
+
+def test_nothing_is_the_defaults() -> None:
+    assert parse_settings("") == Settings()
+
+
+def test_a_whole_number_will_do_for_seconds() -> None:
+    assert parse_settings("[delivery]\nack_wait_seconds = 60").delivery.ack_wait_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("limit = 1", "limit"),
+        ("[limit]\nframe_bytes_max = 4096", "limit"),
+        ("[limits]\nxyz = 1", "limits.xyz"),
+        ("[listen]\nport = 7710", "listen.port"),
+        ("[delivery]\nack_wait = 30", "delivery.ack_wait"),
+    ],
+)
+def test_an_unknown_key_is_refused(text: str, place: str) -> None:
+    with pytest.raises(SettingsError, match=rf"`{re.escape(place)}`"):
+        parse_settings(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("limits = 1", "limits"),
+        ("[limits]\nframe_bytes_max = '1 MiB'", "limits.frame_bytes_max"),
+        ("[limits]\nsessions_max = 1.5", "limits.sessions_max"),
+        ("[listen]\ninsecure = 'yes'", "listen.insecure"),
+        ("[store]\ndatabase = 1", "store.database"),
+        ("[delivery]\nbackoff_seconds = 1.0", "delivery.backoff_seconds"),
+        ("[delivery]\nbackoff_seconds = [1.0, '5']", "delivery.backoff_seconds"),
+    ],
+)
+def test_a_wrong_type_is_refused(text: str, place: str) -> None:
+    with pytest.raises(SettingsError, match=rf"`{re.escape(place)}(\[\d+\])?`"):
+        parse_settings(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[limits]\nframe_bytes_max = 1", "limits.frame_bytes_max"),
+        ("[limits]\nin_flight_max = 1001", "limits.in_flight_max"),
+        ("[limits]\nsessions_max = 0", "limits.sessions_max"),
+        ("[delivery]\nack_wait_seconds = 0", "delivery.ack_wait_seconds"),
+        ("[delivery]\nheartbeat_seconds = inf", "delivery.heartbeat_seconds"),
+        ("[delivery]\nmax_deliver = 0", "delivery.max_deliver"),
+        ("[delivery]\nbackoff_seconds = []", "delivery.backoff_seconds"),
+        ("[delivery]\nbackoff_seconds = [1.0, -1.0]", "delivery.backoff_seconds"),
+        ("[log]\nlevel = 'loud'", "log.level"),
+        ("[log]\nformat = 'xml'", "log.format"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(text: str, place: str) -> None:
+    with pytest.raises(SettingsError, match=rf"`{re.escape(place)}(\[\d+\])?`"):
+        parse_settings(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (
+            "[delivery]\nheartbeat_seconds = 15.0",
+            ("delivery.session_timeout_seconds", "delivery.heartbeat_seconds"),
+        ),
+        ("[limits]\nframe_bytes_max = 8192", ("limits.body_bytes_max", "limits.frame_bytes_max")),
+        ("[limits]\nin_flight_max = 50", ("limits.in_flight_default", "limits.in_flight_max")),
+    ],
+)
+def test_a_contradiction_is_refused(text: str, places: tuple[str, str]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text)
+    assert all(place in str(refused.value) for place in places)
+
+
+REACHABLE = [
+    "tcp://0.0.0.0:7710",
+    "tcp://*:7710",
+    "tcp://eth0:7710",
+    "tcp://192.168.1.5:7710",
+    "tcp://[::]:7710",
+    "tcp://bus.example:7710",
+    "tcp://127.0.0.1.example:7710",
+    "pgm://127.0.0.1:7710",
+    "127.0.0.1:7710",
+]
+
+
+@pytest.mark.parametrize("key", ["command", "tap"])
+@pytest.mark.parametrize("address", REACHABLE)
+def test_an_address_beyond_loopback_is_refused(key: str, address: str) -> None:
+    with pytest.raises(SettingsError, match=rf"listen\.{key}"):
+        parse_settings(f"[listen]\n{key} = '{address}'")
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:7710", "tcp://192.168.1.5:7710"])
+def test_an_address_beyond_loopback_can_be_asked_for(address: str) -> None:
+    settings = parse_settings(f"[listen]\ncommand = '{address}'\ninsecure = true")
+    assert settings.listen.command == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1:1",
+        "tcp://127.0.0.2:1",
+        "tcp://localhost:1",
+        "tcp://[::1]:1",
+        "ipc:///run/bus",
+        "inproc://bus",
+    ],
+)
+def test_an_address_on_this_machine_is_taken(address: str) -> None:
+    assert parse_settings(f"[listen]\ncommand = '{address}'").listen.command == address
+
+
+def test_an_option_is_checked_like_the_file() -> None:
+    with pytest.raises(SettingsError, match=r"listen\.tap"):
+        Settings().override(command=None, tap="tcp://0.0.0.0:7711", database=None)
+    changed = Settings().override(command="tcp://127.0.0.1:1", tap=None, database="other.db")
+    assert (changed.listen.command, changed.listen.tap) == ("tcp://127.0.0.1:1", Settings().listen.tap)
+    assert changed.store.database == "other.db"
+
+
+def test_what_is_no_toml_is_refused() -> None:
+    with pytest.raises(SettingsError, match="not TOML"):
+        parse_settings("[limits")

@@ -1,0 +1,182 @@
+"""One mailbox, move by move: what the simulation plays at random, shown one at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bus.mailbox import Envelope, Interest, Mailbox
+from bus.sessions import Session
+from bus.settings import Delivery, Limits
+from store.repository import MailboxState, UnsettledState
+
+DELIVERY = Delivery(ack_wait_seconds=10, max_deliver=2, backoff_seconds=(1, 5))
+LIMITS = Limits(ready_messages_max=4)
+
+
+def letter(seq: int, channel: str | None = None, sender: str = "other") -> Envelope:
+    return Envelope(seq, sender, channel, b'{"seq":%d' % seq)
+
+
+def box(**state: Any) -> Mailbox:
+    return Mailbox(MailboxState("me", **({"position": 0} | state)), DELIVERY, LIMITS)
+
+
+def session(credit: int = 10) -> Session:
+    return Session(b"address", "id", 0.0, credit=credit, in_flight_bytes_max=1_000_000)
+
+
+def level(mailbox: Mailbox, credit: int = 10) -> Session:
+    """Attach a session and read the store to its end."""
+    attached = session(credit)
+    mailbox.attach(attached)
+    mailbox.hand_out(0)
+    while (request := mailbox.next_read(0)) is not None:
+        mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
+    assert mailbox.level
+    return attached
+
+
+def handed(mailbox: Mailbox, now: float = 0.0) -> list[tuple[int, int]]:
+    """Hand out; give each delivery's seq and attempt."""
+    frames = [json.loads(wire) for _, wires in mailbox.hand_out(now) for wire in wires]
+    return [(frame["seq"], frame["attempt"]) for frame in frames]
+
+
+def test_a_level_mailbox_hands_out_what_arrives() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    assert mailbox.arrive(letter(1))
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.settle(one, 1)
+    assert not mailbox.settle(one, 1)
+    assert mailbox.state() == MailboxState("me", 1)
+
+
+def test_a_channel_counts_from_its_start_and_without_our_own() -> None:
+    mailbox = box()
+    level(mailbox)
+    mailbox.subscribe("news", Interest(start_seq=5, echo=False), last_seq=5)
+    mailbox.subscribe("echo", Interest(start_seq=5, echo=True), last_seq=5)
+    assert not mailbox.arrive(letter(5, "news"))
+    assert not mailbox.arrive(letter(6, "other"))
+    assert not mailbox.arrive(letter(7, "news", sender="me"))
+    assert mailbox.arrive(letter(8, "echo", sender="me"))
+    assert mailbox.arrive(letter(9, "news"))
+
+
+def test_credit_spent_means_behind_and_reading_again_later() -> None:
+    mailbox = box()
+    one = level(mailbox, credit=1)
+    for seq in range(1, 7):
+        mailbox.arrive(letter(seq))
+    assert not mailbox.level
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.next_read(6) is None, "nothing is read for a bot that cannot take it"
+    for seq in range(1, 5):
+        mailbox.settle(one, seq)
+        mailbox.hand_out(0)
+    request = mailbox.next_read(6)
+    assert request is not None
+    assert (request.sources, request.through_seq) == ((("", 4, False),), 6)
+    assert mailbox.arrive(letter(7)), "what comes while a page is read is kept, after the page"
+    mailbox.page_read([], [letter(5), letter(6)], complete=True, damaged=())
+    assert mailbox.level
+    one.credit = 10
+    assert handed(mailbox) == [(5, 1), (6, 1), (7, 1)]
+
+
+def test_a_restart_owes_what_was_unsettled_with_a_higher_attempt() -> None:
+    mailbox = box(position=9, unsettled=(UnsettledState(3, 1, 0), UnsettledState(7, 2, 1)))
+    mailbox.attach(session())
+    request = mailbox.next_read(10)
+    assert request is not None
+    assert request.seqs == (3, 7)
+    mailbox.page_read([letter(3), letter(7)], [letter(10)], complete=True, damaged=())
+    assert handed(mailbox) == [(3, 2), (7, 3), (10, 1)]
+
+
+def test_failures_are_counted_and_a_goodbye_is_none() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.arrive(letter(1))
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.detach(one, 0, vanished=False) == []
+    two = level(mailbox)
+    assert handed(mailbox) == [(1, 2)]
+    assert mailbox.fail(two, 1, now=0) is None
+    assert handed(mailbox, now=0.9) == []
+    assert handed(mailbox, now=1.0) == [(1, 3)]
+    [given_up] = mailbox.expire(now=11.0)
+    assert (given_up.seq, given_up.attempts) == (1, 3)
+    assert "ack_wait" in given_up.reason
+    assert mailbox.fate(1, None) == "dead"
+
+
+def test_extending_restarts_the_wait() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.arrive(letter(1))
+    handed(mailbox)
+    mailbox.extend(one, [1, 99], now=8)
+    assert mailbox.expire(now=17) == []
+    assert handed(mailbox, now=17) == []
+    mailbox.expire(now=18)
+    assert handed(mailbox, now=18) == [(1, 2)]
+
+
+def test_sessions_share_by_free_credit_and_inherit_at_once() -> None:
+    mailbox = box()
+    one, two = level(mailbox, credit=3), session(credit=1)
+    mailbox.attach(two)
+    for seq in range(1, 5):
+        mailbox.arrive(letter(seq))
+    mailbox.hand_out(0)
+    assert (len(one.in_flight), len(two.in_flight)) == (3, 1)
+    two.credit = 10
+    mailbox.detach(one, 0, vanished=True)
+    assert [attempt for _, attempt in handed(mailbox)] == [2, 2, 2]
+    assert len(two.in_flight) == 4
+
+
+def test_a_start_in_the_past_goes_back_without_repeating_the_others() -> None:
+    mailbox = box(position=8)
+    one = level(mailbox)
+    mailbox.prepare("news", 2)
+    assert mailbox.state() == MailboxState("me", 2, (), {"": 8}), "what is saved goes back already"
+    assert mailbox.position == 8
+    mailbox.subscribe("news", Interest(start_seq=2, echo=False), last_seq=8)
+    request = mailbox.next_read(8)
+    assert request is not None
+    assert request.sources == (("", 8, False), ("news", 2, True))
+    mailbox.page_read([], [letter(4, "news")], complete=True, damaged=())
+    assert handed(mailbox) == [(4, 1)]
+    mailbox.settle(one, 4)
+    assert mailbox.state() == MailboxState("me", 4, (), {"": 8})
+
+
+@pytest.mark.parametrize("settle_first", [True, False])
+def test_leaving_a_channel_drops_what_waits(settle_first: bool) -> None:
+    mailbox = box()
+    one = level(mailbox, credit=1)
+    mailbox.subscribe("news", Interest(start_seq=0, echo=False), last_seq=0)
+    mailbox.arrive(letter(1, "news"))
+    mailbox.arrive(letter(2, "news"))
+    mailbox.arrive(letter(3))
+    assert handed(mailbox) == [(1, 1)]
+    mailbox.unsubscribe("news")
+    if settle_first:
+        assert mailbox.settle(one, 1)
+    else:
+        mailbox.fail(one, 1, now=0, delay=0)
+    assert handed(mailbox) == [(3, 1)], "neither the one that waited nor the one that came back"
+
+
+def test_damage_and_removal_are_told() -> None:
+    mailbox = box(position=5, unsettled=(UnsettledState(3, 1, 0), UnsettledState(4, 1, 0)))
+    mailbox.attach(session())
+    mailbox.next_read(7)
+    assert mailbox.page_read([], [letter(7)], complete=True, damaged=(3, 6)) == (3, 4, 6)
+    assert handed(mailbox) == [(7, 1)]

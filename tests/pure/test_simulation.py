@@ -1,0 +1,67 @@
+"""The contract, checked after every event of random worlds (docs/design.md, the delivery contract)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from .simulation import Simulation, play
+
+WORLDS = 8
+STEPS = 1500
+
+
+@pytest.mark.parametrize("seed", range(WORLDS))
+def test_known_worlds_keep_every_promise(seed: int) -> None:
+    assert play(seed, STEPS).deliveries > 100, "a world in which little happens shows little"
+
+
+def test_a_new_world_keeps_every_promise() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"python -m tests.pure.simulation --steps 2000 --seed {seed}")  # noqa: T201
+    play(seed, 2000)
+
+
+def test_a_world_is_the_same_each_time() -> None:
+    def trace(seed: int) -> tuple[int, int, dict[str, set[int]]]:
+        simulation = play(seed, 800)
+        return simulation.deliveries, simulation.log.last_seq, simulation.delivered
+
+    assert trace(5) == trace(5)
+    assert trace(5) != trace(6)
+
+
+def test_the_worlds_reach_every_state() -> None:
+    """What never happens in the simulation is not shown by it."""
+    simulation = Simulation(1)
+    seen: set[str] = set()
+    for step in range(1, 3001):
+        simulation.step()
+        for mailbox in simulation.core.directory.mailboxes.values():
+            seen.add(repr(mailbox).split()[2])
+            if mailbox._arrived:
+                seen.add("arrivals kept aside")
+            if mailbox._overflowed and mailbox._reading:
+                seen.add("overflow while reading")
+            if mailbox._floors:
+                seen.add("floors")
+            if mailbox._delayed:
+                seen.add("delayed")
+        if simulation.core.full:
+            seen.add("full batch")
+        if simulation.log.dead_letters:
+            seen.add("dead letters")
+        if step % 1000 == 0:
+            simulation.settle()
+    assert seen == {
+        "level",
+        "behind",
+        "away",
+        "arrivals kept aside",
+        "overflow while reading",
+        "floors",
+        "delayed",
+        "full batch",
+        "dead letters",
+    }
