@@ -8,12 +8,13 @@ Pure: bytes in, a verdict out.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import msgspec
 
-__all__ = ["BODY_DEPTH_MAX", "body_fault", "mark_undecodable"]
+__all__ = ["BODY_DEPTH_MAX", "body_fault", "mark_undecodable", "write_body"]
 
 BODY_DEPTH_MAX = 100
 """Deeper than people nest by hand, and far below what any decoder's stack takes."""
@@ -58,6 +59,25 @@ def _value_fault(value: Any) -> str | None:
             return None
         level = below
     return f"the body is nested deeper than {BODY_DEPTH_MAX}"
+
+
+def write_body(value: Any) -> bytes:
+    """Write a value as a body. ValueError for NaN and infinities, which JSON has not and msgspec makes null.
+
+    TypeError where a value is of no JSON type.
+    """
+    body = msgspec.json.encode(value)
+    if b"null" in body:
+        waiting = [msgspec.to_builtins(value)]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ValueError(f"the body has {item}, which is no JSON number")
+            if isinstance(item, dict):
+                waiting += item.values()
+            elif isinstance(item, list | tuple):
+                waiting += item
+    return body
 
 
 _ESCAPE = re.compile(

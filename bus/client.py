@@ -21,8 +21,9 @@ import zmq
 
 from store.records import timestamp
 
+from .bodies import write_body
 from .connection import Connection, Ticket
-from .errors import BusError, ClosedError, TooLarge, WorkerUnavailable
+from .errors import BusError, ClosedError, InvalidBody, TooLarge, WorkerUnavailable
 from .message import Message, Receipt
 from .protocol import (
     PROTOCOL_VERSION,
@@ -138,6 +139,8 @@ class Bot:
             if self._connection.failure is not None:
                 raise self._connection.failure
             if not self._connection.connected.is_set():
+                if self._connection.refusal is not None:
+                    raise self._connection.refusal
                 raise WorkerUnavailable(
                     f"no worker answers at {self.url}; start one with 'posthouse serve', or check the address"
                 )
@@ -252,11 +255,15 @@ class Bot:
             recipient = ToChannel(draft.channel or "")
         else:
             recipient = ToBot(bot_id=draft.to) if is_id(draft.to) else ToBot(bot=draft.to)
+        try:
+            body = write_body(draft.body)
+        except ValueError as error:
+            raise InvalidBody("invalid_body", str(error)) from None
         payload = encode(
             Publication(
                 id=message_id,
                 recipient=recipient,
-                body=msgspec.Raw(encode(draft.body)),
+                body=msgspec.Raw(body),
                 message_type=draft.message_type,
                 reply_to=draft.reply_to,
                 headers=dict(draft.headers),

@@ -63,6 +63,9 @@ _RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 _HELLO_SECONDS = 5.0
 """How long one attempt waits for its welcome. The socket itself goes on trying to connect in the meantime."""
 
+_UPKEEP_FRACTION = 0.8
+"""How much of a heartbeat passes between two pings: the last fifth is for the way and for a busy loop."""
+
 _logger = logging.getLogger("posthouse.client")
 
 
@@ -122,6 +125,8 @@ class Connection:
         self.connected = anyio.Event()
         self.failure: BusError | None = None
         """Why there will be no more sessions."""
+        self.refusal: BusError | None = None
+        """Why the last hello was refused, although a later one may be welcome."""
         self.sessions = 0
         self._port: Port | None = None
         self._open = False
@@ -294,7 +299,7 @@ class Connection:
                     self._lost.set()
                     return
                 continue
-            await anyio.sleep(welcome.heartbeat / 2)
+            await anyio.sleep(min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION)
             now = anyio.current_time()
             if now - self._heard_at > welcome.session_timeout:
                 _logger.warning("nothing heard from the worker for %.0f s: connecting anew", now - self._heard_at)
@@ -445,6 +450,7 @@ class Connection:
             return
         failure = request_error(error.code, error.message, retry=bool(error.retry))
         if not self._open:
+            self.refusal = failure
             if not error.retry:
                 self.close(failure)
             self._lost.set()

@@ -83,6 +83,8 @@ class Core:
         self._seen: dict[str, str] = {}
         self._flushed_at = 0.0
         self._swept_at = 0.0
+        self._ticked_at = 0.0
+        self._heard_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Core last_seq={self.last_seq} {self.sessions} {self.directory} {self._batches}>"
@@ -97,12 +99,14 @@ class Core:
     def receive(self, address: bytes, request: Request, moment: Moment) -> list[Effect]:
         """Take a client's frame."""
         self._turn.moment = moment
+        self._heard_at = moment.now
         self._try(address, request)
         return self._finish()
 
     def reject(self, address: bytes, error: Rejected, moment: Moment) -> list[Effect]:
         """Take a frame that could not be read; the session stays."""
         self._turn.moment = moment
+        self._heard_at = moment.now
         session = self.sessions.get(address)
         if session is not None:
             session.last_heard = moment.now
@@ -151,6 +155,12 @@ class Core:
     def tick(self, moment: Moment) -> list[Effect]:
         """Take that time has passed."""
         self._turn.moment = moment
+        deaf = self._was_deaf(moment.now)
+        self._ticked_at = moment.now
+        if deaf:
+            for session in self.sessions:
+                session.last_heard = moment.now
+            return self._finish()
         timeout = self._settings.delivery.session_timeout_seconds
         if moment.now - self._swept_at >= timeout / 10:
             self._swept_at = moment.now
@@ -158,6 +168,11 @@ class Core:
                 self._end(session, vanished=True)
         self.dispatch.expire()
         return self._finish()
+
+    def _was_deaf(self, now: float) -> bool:
+        """Tell whether the worker itself stood still, or the disk kept it from reading: then nobody was silent."""
+        heartbeat = self._settings.delivery.heartbeat_seconds
+        return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
 
     def close(self, moment: Moment) -> list[Effect]:
         """Take that the worker is shutting down: every session is told."""

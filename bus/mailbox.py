@@ -423,14 +423,15 @@ class Mailbox:
             else:
                 heapq.heappop(self._returned)
                 return item.envelope, item
-        if not self._ready:
-            return None
-        envelope = self._ready.popleft()
-        self._ready_bytes -= len(envelope.wire)
-        self.position = max(self.position, envelope.seq)
-        item = _Unsettled(0, 0, envelope)
-        self._unsettled[envelope.seq] = item
-        return envelope, item
+        while self._ready:
+            envelope = self._ready.popleft()
+            self._ready_bytes -= len(envelope.wire)
+            self.position = max(self.position, envelope.seq)
+            if envelope.seq not in self._unsettled:  # a dead letter may have been revived since it was read
+                item = _Unsettled(0, 0, envelope)
+                self._unsettled[envelope.seq] = item
+                return envelope, item
+        return None
 
     def _give_back(self, seq: int, item: _Unsettled, *, due: float, failure: str | None) -> Abandoned | None:
         self._take_back(seq, item)

@@ -119,6 +119,8 @@ async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:
             deep = [deep]
         with pytest.raises(bus.InvalidBody):
             await a.send("b", deep)
+        with pytest.raises(bus.InvalidBody, match="nan"):
+            await a.send("b", {"mean": float("nan")})
         with pytest.raises(bus.UnknownChannel):
             await a.history(channel="silence")
         with pytest.raises(bus.NotFound):

@@ -385,11 +385,14 @@ class Simulation:
             self._do(self.core.page_read(request, page, self._moment()))
 
     def _pass_time(self) -> None:
-        self.now += self.random.choice([0.05, 0.05, 0.3, 1.0, 4.0])
         for connection in list(self.connections.values()):
             if self.random.random() < 0.9:
                 self._send(connection, Ping())
-        self._do(self.core.tick(self._moment()))
+        if self.random.random() < 0.1:
+            self.now += 10.0  # the worker itself stood still
+        for _ in range(self.random.choice([1, 1, 3, 8])):
+            self.now += self.random.choice([0.05, 0.5, 0.9])
+            self._do(self.core.tick(self._moment()))
 
     def _leave(self) -> None:
         connection = self._pick(welcomed=False)

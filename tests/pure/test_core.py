@@ -1,0 +1,184 @@
+"""Decisions of the core that the simulation meets too seldom to show: one at a time, with a clock by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus.core import Core
+from bus.effects import Effect, Moment, Read, Send
+from bus.protocol import Ack, Code, Goodbye, Hello, Ping, Publication, Publish, Subscribe, ToBot, ToChannel
+from bus.settings import Limits, Settings
+
+from .fake_log import FakeLog
+
+ID = "00000000-0000-7000-8000-%012x"
+
+
+class Worker:
+    """A core with a log and a clock."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.log = FakeLog()
+        self.now = 100.0
+        self.ids = 0
+        self.core = Core(self.log.load(), settings or Settings(), worker="w", new_id=self.new_id)
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return ID % self.ids
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.now, "2026-01-01T00:00:00.000000Z")
+
+    def say(self, address: bytes, request: Any) -> list[dict[str, Any]]:
+        return self.do(self.core.receive(address, request, self.moment))
+
+    def commit(self) -> list[dict[str, Any]]:
+        batch = self.core.take_batch(self.moment)
+        assert batch is not None
+        return self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
+
+    def do(self, effects: Sequence[Effect]) -> list[dict[str, Any]]:
+        """Read what is to be read, and give what was sent."""
+        said = frames(effects)
+        for effect in effects:
+            if isinstance(effect, Read):
+                page = self.log.read_page(effect.request)
+                said += self.do(self.core.page_read(effect.request, page, self.moment))
+        return said
+
+    def hello(self, bot: str, **fields: Any) -> list[dict[str, Any]]:
+        said = self.say(bot.encode(), Hello(request=1, protocol=1, bot=bot, **fields))
+        return said or self.commit()
+
+    def tick(self, seconds: float, step: float = 1.0) -> None:
+        for _ in range(int(seconds / step)):
+            self.now += step
+            self.core.tick(self.moment)
+
+
+def frames(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(effect.frame) for effect in effects if isinstance(effect, Send)]
+
+
+def publish(to: ToBot | ToChannel, number: int = 1, body: bytes = b"1") -> Publish:
+    return Publish(request=9, messages=[Publication(id=ID % (1000 + number), recipient=to, body=msgspec.Raw(body))])
+
+
+def test_a_silent_session_ends_and_one_that_speaks_stays() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.hello("b")
+    for _ in range(20):
+        worker.tick(1)
+        worker.say(b"a", Ping())
+    assert [session.bot_name for session in worker.core.sessions] == ["a"]
+    [refusal] = worker.say(b"b", Ping())
+    assert (refusal["code"], refusal["retry"]) == ("unknown_session", True)
+
+
+def test_nobody_was_silent_while_the_worker_stood_still() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.tick(60, step=60)
+    assert len(worker.core.sessions) == 1
+    worker.tick(14)
+    assert len(worker.core.sessions) == 1
+    worker.tick(3)
+    assert len(worker.core.sessions) == 0
+
+
+def test_nobody_was_silent_while_the_disk_held_the_worker_up() -> None:
+    worker = Worker(Settings(limits=Limits(batch_messages_max=1)))
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    assert worker.core.full
+    worker.tick(60)
+    assert len(worker.core.sessions) == 1
+
+
+def test_a_full_disk_refuses_and_nothing_stays() -> None:
+    worker = Worker()
+    worker.hello("a")
+    assert worker.say(b"a", publish(ToChannel("news"))) == []
+    assert worker.say(b"a", Subscribe(request=5, channel="news", start="all")) == []
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    refused = frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    assert [(frame["request"], frame["code"], frame["retry"]) for frame in refused] == [
+        (9, "storage_full", True),
+        (5, "storage_full", True),
+    ]
+    assert "news" not in worker.core.directory.channels
+    worker.say(b"a", publish(ToChannel("news")))
+    [published] = worker.commit()
+    assert published["seqs"] == [1]
+
+
+def test_a_registration_that_the_disk_refused_can_be_tried_again() -> None:
+    worker = Worker()
+    hello = Hello(request=1, protocol=1, bot="a")
+    assert worker.say(b"1", hello) == []
+    assert worker.say(b"2", hello) == [], "a second one waits for the first"
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    refused = frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    assert [frame["code"] for frame in refused] == ["storage_full", "storage_full"]
+    assert [frame["op"] for frame in worker.hello("a")] == ["welcome"]
+
+
+def test_what_follows_a_hello_at_once_is_carried_out_in_order() -> None:
+    worker = Worker()
+    worker.say(b"a", Hello(request=1, protocol=1, bot="a"))
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.say(b"a", Goodbye(request=3))
+    said = worker.commit()
+    assert [frame["op"] for frame in said] == ["welcome", "ok"]
+    [published] = worker.commit()
+    assert published["seqs"] == [1]
+
+
+def test_one_id_cannot_be_claimed_twice_at_once() -> None:
+    worker = Worker()
+    worker.say(b"1", Hello(request=1, protocol=1, bot="a", bot_id=ID % 77))
+    [refusal] = worker.say(b"2", Hello(request=1, protocol=1, bot="b", bot_id=ID % 77))
+    assert refusal["code"] == "bot_conflict"
+    [welcome] = worker.commit()
+    assert welcome["bot_id"] == ID % 77
+
+
+def test_sessions_are_bounded() -> None:
+    worker = Worker(Settings(limits=Limits(sessions_max=1)))
+    worker.hello("a")
+    [refusal] = worker.say(b"b", Hello(request=1, protocol=1, bot="b"))
+    assert (refusal["code"], refusal["retry"]) == ("busy", True)
+    assert worker.hello("a")[0]["op"] == "welcome", "a hello in the place of a session is no further one"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_deliveries_share_a_frame_up_to_its_limit(count: int) -> None:
+    worker = Worker(Settings(limits=Limits(frame_bytes_max=4096, body_bytes_max=4096)))
+    worker.hello("a")
+    body = b'"%s"' % (b"x" * (3000 // count))
+    for number in range(count * 2):
+        worker.say(b"a", publish(ToBot(bot="a"), number, body))
+    said = worker.commit()
+    requests = [request for request in said if request["op"] == "published"]
+    assert len(requests) == count * 2
+    effects = [frame for frame in said if frame["op"] == "deliver"]
+    assert sum(len(frame["messages"]) for frame in effects) == count * 2
+    assert all(len(msgspec.json.encode(frame)) <= 4096 for frame in effects)
+
+
+def test_an_unreachable_connection_loses_its_session_and_not_its_messages() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.core.unreachable(b"a", worker.moment)
+    assert len(worker.core.sessions) == 0
+    assert worker.core.unreachable(b"a", worker.moment) == []
+    assert worker.say(b"a", Ack(seqs=[1]))[0]["code"] == "unknown_session"
