@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -310,7 +310,8 @@ class Simulation:
             return
         channel = self.random.choice(CHANNELS)
         seq = self.random.randint(1, self.log.last_seq + 3)
-        start = self.random.choice(["new", "new", "new", "all", StartAt(seq=seq)])
+        starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "new", "all", StartAt(seq=seq)]
+        start = self.random.choice(starts)
         echo = self.random.random() < 0.3
         number = self._number()
         key = (connection.bot, channel)
