@@ -68,7 +68,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def check(file: Path, as_json: bool) -> None:
     """Read a whole database: schema, checksums, references, last seq.
@@ -76,10 +76,10 @@ def check(file: Path, as_json: bool) -> None:
     Exits with 65 where something is damaged. The database may be in use; it is only read.
     """
     from bus.console import show_check
-    from store.sqlite.check import check_database
+    from store.sqlite.check import Check
 
     with _exit_codes():
-        if not show_check(check_database(file), file, as_json=as_json):
+        if not show_check(Check(file), as_json=as_json):
             sys.exit(EXIT_DATA)
 
 

@@ -92,21 +92,19 @@ def _body(context: click.Context, parameter: click.Parameter, value: str) -> msg
 
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
     """Give a command its link to a worker, as `bot` unless it says as whom."""
-    asking = "" if bot is None else " A session belongs to a bot: asking registers one of that name."
+    if bot is None:
+        name = click.option("--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to be.")
+    else:
+        asking = "The bot to be. A session belongs to a bot: asking registers one of that name."
+        name = click.option(
+            "--as", "name", metavar="NAME", default=bot, show_default=True, callback=name_of, help=asking
+        )
 
     def decorate(command: Command) -> Command:
-        @click.option(
-            "--as",
-            "name",
-            metavar="NAME",
-            required=bot is None,
-            default=bot,
-            show_default=True,
-            callback=name_of,
-            help=f"The bot to be.{asking}",
-        )
+        @name
         @click.option(
             "--url",
+            metavar="ADDRESS",
             envvar="POSTHOUSE_URL",
             show_envvar=True,
             default=DEFAULT_URL,
@@ -140,9 +138,7 @@ def drafted(command: Command) -> Command:
         "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
     )
     @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
-    @click.option(
-        "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="May be repeated."
-    )
+    @click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable.")
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
     )

@@ -35,7 +35,7 @@ from .errors import BusError, WorkerUnavailable
 from .message import Message
 from .protocol import StoredMessage, encode
 
-__all__ = ["COMMANDS", "run", "until_signal"]
+__all__ = ["COMMANDS", "EXIT_SIGNAL", "run", "until_signal"]
 
 EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_SIGNAL = 1, 69, 128
 
@@ -158,7 +158,9 @@ class _Listening(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.option("--channel", "channels", metavar="NAME", multiple=True, callback=name_of, help="May be repeated.")
+@click.option(
+    "--channel", "channels", metavar="NAME", multiple=True, callback=name_of, help="Subscribe to it. Repeatable."
+)
 @click.option(
     "--from",
     "start",
@@ -227,7 +229,12 @@ def _write(text: str) -> None:
 @click.option("--channel", metavar="NAME", callback=name_of, help="The messages on a channel.")
 @click.option("--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to that.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The most messages to show."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="The most messages to show.",
 )
 @click.option("--before", type=click.IntRange(min=1), metavar="SEQ", help="Only messages before this place.")
 @click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")

@@ -91,7 +91,7 @@ class Check:
             alone = not wal.exists()
             # The mark is older than whatever is read after it: a worker that goes on cannot look like a loss.
             mark = read_mark(self.path.with_name(f"{self.path.name}-lock"))
-            with closing(_open(self.path, "mode=ro&immutable=1" if alone else "mode=ro")) as connection:
+            with closing(_open(self.path, alone=alone)) as connection:
                 reading = _Reading(connection, mark)
                 yield from reading.run()
             if not (alone and wal.exists()):
@@ -102,9 +102,13 @@ class Check:
 # ── Opening ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
     """Open a database that is known to be ours; raises DatabaseDamaged or DatabaseNewer."""
     header = _read_header(path)
+    if alone:
+        # What has not been copied back from a WAL may be what is missing here.
+        _check_size(path, header)
+    mode = "mode=ro&immutable=1" if alone else "mode=ro"
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
@@ -115,7 +119,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         _check_migrations(path, connection)
     except sqlite3.Error as error:
         connection.close()
-        raise DatabaseDamaged(f"{path} cannot be read: {_cut_off(path, header) or error}") from error
+        raise DatabaseDamaged(f"{path} cannot be read: {error}") from error
     except BaseException:
         connection.close()
         raise
@@ -139,14 +143,13 @@ def _read_header(path: Path) -> bytes:
     return header
 
 
-def _cut_off(path: Path, header: bytes) -> str:
-    """Say how much of a file is missing, by its header; empty where that tells nothing (SQLite, file format)."""
-    if len(header) < _HEADER_BYTES:
-        return "it is cut off within its header"
+def _check_size(path: Path, header: bytes) -> None:
+    """See that a file is as long as its header says (SQLite, database file format, chapter 1.3)."""
     page_bytes = int.from_bytes(header[16:18], "big")
     size_bytes = (65536 if page_bytes == 1 else page_bytes) * int.from_bytes(header[28:32], "big")
     found_bytes = path.stat().st_size
-    return f"it is cut off after {found_bytes} of {size_bytes} bytes" if found_bytes < size_bytes else ""
+    if len(header) < _HEADER_BYTES or found_bytes < size_bytes:
+        raise DatabaseDamaged(f"{path} is cut off: it has {found_bytes} of {max(size_bytes, 512)} bytes")
 
 
 def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
@@ -202,9 +205,11 @@ class _Reading:
     def _structure(self) -> None:
         """See that the pages, the indexes and the declared references are whole."""
         lines: list[str] = []
-        for (text,) in self._connection.execute("PRAGMA integrity_check"):
-            lines += [line for line in text.splitlines() if line != "ok" and not line.startswith("***")]
-        _list(self.damage, [f"the file: {line}" for line in lines])
+        try:
+            for (text,) in self._connection.execute("PRAGMA integrity_check"):
+                lines += [line for line in text.splitlines() if line != "ok" and not line.startswith("***")]
+        finally:
+            _list(self.damage, [f"the file: {line}" for line in lines])
         broken = self._connection.execute("PRAGMA foreign_key_check").fetchall()
         _list(self.damage, [f"a row of {row[0]} refers to one of {row[2]} that is not there" for row in broken])
 

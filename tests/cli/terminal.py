@@ -1,0 +1,125 @@
+"""Running `posthouse` as a process: to its end, or as one that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["TIMEOUT_SECONDS", "Posthouse", "Running"]
+
+TIMEOUT_SECONDS = 30.0
+"""The longest that anything may take: far more than a loaded machine needs, and an end all the same."""
+
+COMMAND = [sys.executable, "-m", "worker"]
+
+
+class Posthouse:
+    """The commands, for one worker. Its address is in the environment, as people would have it."""
+
+    def __init__(self, url: str = "tcp://127.0.0.1:1", database: Path = Path()) -> None:
+        self.url = url
+        self.database = database
+        self.environment = {**os.environ, "POSTHOUSE_URL": url}
+        self.environment.pop("PYTHONUNBUFFERED", None)
+
+    def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            env=self.environment,
+        )
+
+    def answer(self, *arguments: str | Path, stdin: str = "") -> str:
+        """Run a command that has to succeed, in silence but for its answer."""
+        ended = self.run(*arguments, stdin=stdin)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return ended.stdout
+
+    def json(self, *arguments: str | Path, stdin: str = "") -> Any:
+        """Run a command that has to succeed, and give its JSON."""
+        return json.loads(self.answer(*arguments, "--json", stdin=stdin))
+
+    def refusal(self, *arguments: str | Path) -> tuple[int, str]:
+        """Run a command that has to fail with one line, and give its exit code and the line."""
+        ended = self.run(*arguments)
+        assert ended.stdout == ""
+        [line] = ended.stderr.splitlines()
+        return ended.returncode, line
+
+    def start(self, *arguments: str | Path) -> Running:
+        """Start a command that goes on."""
+        return Running(self, *arguments)
+
+
+class Running:
+    """A command that goes on; its lines are read as they come."""
+
+    def __init__(self, posthouse: Posthouse, *arguments: str | Path) -> None:
+        self._process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=posthouse.environment,
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        self._pending = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate(timeout=TIMEOUT_SECONDS)
+
+    def line(self) -> str:
+        """Wait for the next line."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise AssertionError(f"no line for {TIMEOUT_SECONDS} s, but {self._pending!r}")
+                part = os.read(self._output.fileno(), 65_536)
+                if not part:
+                    raise AssertionError(f"it ended after {self._pending!r}: {self.errors()}")
+                self._pending += part
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line.decode()
+
+    def close_output(self) -> None:
+        """Stop reading, as `head` does."""
+        self._output.close()
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def exit_code(self) -> int:
+        """Wait until it ends."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(TIMEOUT_SECONDS)
+        raise AssertionError(f"it did not end within {TIMEOUT_SECONDS} s")
+
+    def errors(self) -> str:
+        """Give what it said on standard error; it must have ended."""
+        assert self._process.stderr is not None
+        return self._process.stderr.read().decode()
