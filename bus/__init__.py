@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .client import DEFAULT_URL, Bot, Draft, connect
 from .errors import (
+    AddressError,
     BotConflict,
     BusError,
     ClosedError,
@@ -37,6 +38,7 @@ from .protocol import StoredMessage
 
 __all__ = [
     "DEFAULT_URL",
+    "AddressError",
     "Bot",
     "BotConflict",
     "BusError",

@@ -132,9 +132,7 @@ class Bot:
         await self._tasks.__aenter__()
         try:
             self._tasks.start_soon(self._connection.run)
-            with anyio.move_on_after(
-                _CONNECT_SECONDS if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)
-            ):
+            with anyio.move_on_after(None if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)):
                 await self._connection.connected.wait()
             if self._connection.failure is not None:
                 raise self._connection.failure

@@ -24,7 +24,7 @@ import anyio.abc
 import anyio.lowlevel
 import msgspec
 
-from .errors import BusError, ClosedError, WorkerUnavailable, request_error
+from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, request_error
 from .message import Receipt
 from .protocol import (
     Closing,
@@ -238,7 +238,10 @@ class Connection:
         attempt = 0
         while self.failure is None:
             sessions = self.sessions
-            await self._session()
+            try:
+                await self._session()
+            except AddressError as error:
+                self.close(error)
             attempt = 0 if self.sessions > sessions else attempt + 1
             if self.failure is None:
                 await anyio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])

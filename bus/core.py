@@ -182,10 +182,6 @@ class Core:
             self._end(session, vanished=False)
         return self._finish()
 
-    def last_seen(self, bot_id: str) -> str | None:
-        """Give when a bot was last heard, where that is not on disk yet."""
-        return self._turn.moment.wall if self.sessions.of_bot(bot_id) else self._seen.get(bot_id)
-
     def _finish(self) -> list[Effect]:
         self.dispatch.run()
         return self._turn.take()
@@ -339,7 +335,7 @@ class Core:
     def _open(self, session: Session, bot: Bot, hello: Hello) -> None:
         session.bot_id, session.bot_name = bot.id, bot.name
         self.sessions.add(session)
-        self._seen[bot.id] = self._turn.moment.wall
+        self._see(bot.id)
         delivery, limits = self._settings.delivery, self._settings.limits
         self._turn.send(
             session.address,
@@ -364,11 +360,15 @@ class Core:
         )
         self.dispatch.attach(session)
 
+    def _see(self, bot_id: str) -> None:
+        self._seen[bot_id] = self._turn.moment.wall
+        self.directory.seen(bot_id, self._turn.moment.wall)
+
     def _end(self, session: Session, *, vanished: bool) -> None:
         self.sessions.remove(session)
         if session.opening:
             return
-        self._seen[session.bot_id] = self._turn.moment.wall
+        self._see(session.bot_id)
         self.dispatch.detach(session, vanished=vanished)
 
     # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────

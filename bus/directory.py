@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from store.records import Bot, Channel
 from store.repository import LogState, MailboxState
 
@@ -68,6 +70,11 @@ class Directory:
         """Enter a registered bot with its mailbox."""
         self.bots[bot.id] = self.names[bot.name] = bot
         self.mailboxes[bot.id] = Mailbox(mailbox, self._settings.delivery, self._settings.limits)
+
+    def seen(self, bot_id: str, at: str) -> None:
+        """Note when a bot was last heard."""
+        bot = msgspec.structs.replace(self.bots[bot_id], last_seen_at=at)
+        self.bots[bot.id] = self.names[bot.name] = bot
 
     def add_channels(self, channels: Iterable[Channel]) -> None:
         """Enter channels, keeping those that are there."""

@@ -7,6 +7,7 @@ others say that no answer came.
 from __future__ import annotations
 
 __all__ = [
+    "AddressError",
     "BindError",
     "BotConflict",
     "BusError",
@@ -29,6 +30,14 @@ __all__ = [
 
 class BusError(Exception):
     """The root of everything that the bus raises."""
+
+
+class AddressError(BusError):
+    """A bot cannot connect to such an address."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot connect to {address!r}: {reason}; write it like tcp://127.0.0.1:7710")
+        self.address = address
 
 
 class BindError(BusError):

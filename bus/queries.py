@@ -137,7 +137,7 @@ class Queries:
                     "name": bot.name,
                     "online": bool(core.sessions.of_bot(bot.id)),
                     "created_at": bot.created_at,
-                    "last_seen_at": core.last_seen(bot.id) or bot.last_seen_at,
+                    "last_seen_at": bot.last_seen_at,
                     "backlog": core.directory.mailboxes[bot.id].loaded() + remaining.get(bot.id, 0),
                 }
                 for bot in bots

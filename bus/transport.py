@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import anyio
 import zmq
 
-from .errors import BindError
+from .errors import AddressError, BindError
 from .settings import Settings
 
 __all__ = ["Port", "bind_command", "bind_tap", "connect_command", "connect_tap"]
@@ -126,13 +126,17 @@ def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Por
 
 
 def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a DEALER to a worker, which may not be there yet."""
+    """Connect a DEALER to a worker, which may not be there yet; raises AddressError where none can be."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
-    monitor = Port(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
-    socket.connect(address)
-    return Port(socket, monitor)
+    port = Port(socket, Port(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)))
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        port.close()
+        raise AddressError(address, error.strerror or str(error)) from error
+    return port
 
 
 def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:

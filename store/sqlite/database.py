@@ -104,8 +104,7 @@ def _inspect(path: Path, lock: LockFile) -> None:
         identity = inspect(path)
     except OSError as error:
         raise StoreFailed(f"{path} cannot be opened: {error.strerror}; check the folder and its rights") from error
-    if identity is not None:
-        lock.verify(identity.epoch, identity.last_seq)
+    lock.verify(identity.epoch if identity else None, identity.last_seq if identity else 0)
 
 
 @asynccontextmanager
@@ -121,12 +120,18 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
 @asynccontextmanager
 async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
     async with _connect(path) as connection:
+        # A damaged text is for the checksum to find; as an exception it would hide the rows beside it.
+        connection.text_factory = _lenient_text
         await connection.execute("PRAGMA query_only = ON")
         reader = Reader(connection)
         try:
             yield reader
         finally:
             reader.close()
+
+
+def _lenient_text(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:

@@ -65,8 +65,13 @@ class LockFile:
         before = read_mark(self.path)
         self.write(before.epoch if before else "", before.last_seq if before else 0)
 
-    def verify(self, epoch: str, last_seq: int) -> None:
-        """Raise DatabaseDamaged where the log ends before what was acknowledged."""
+    def verify(self, epoch: str | None, last_seq: int) -> None:
+        """Raise DatabaseDamaged where the log (None: there is none) ends before what was acknowledged."""
+        if epoch is None and self.mark.last_seq:
+            raise DatabaseDamaged(
+                f"{self._database} is empty, but {self.mark.last_seq} messages were acknowledged in it: put it back, "
+                f"or remove {self.path} to begin a new log"
+            )
         if self.mark.epoch == epoch and self.mark.last_seq > last_seq:
             raise DatabaseDamaged(
                 f"{self._database} ends at message {last_seq}, but {self.mark.last_seq} was acknowledged: "

@@ -237,6 +237,13 @@ async def test_nobody_there(worker: Worker) -> None:
     worker.start()
 
 
+@pytest.mark.parametrize("url", ["nonsense", "tcp://127.0.0.1", "carrier-pigeon://x"])
+async def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(bus.AddressError, match="write it like tcp://"):
+        async with bus.connect(url, bot="a"):
+            pass
+
+
 async def test_a_cancelled_call_disturbs_nobody(worker: Worker) -> None:
     async with worker.connect(bot="a") as a:
         for delay in (0, 1, 2, 3, 5):
@@ -274,5 +281,6 @@ async def test_everything_a_bot_missed_arrives_in_order(worker: Worker) -> None:
             await a.send_all(drafts)
         [row] = [row for row in await a.bots() if row["name"] == "away"]
         assert (row["backlog"], row["online"]) == (3000, False)
+        assert row["last_seen_at"] > row["created_at"]
     async with worker.connect(bot="away", max_in_flight=50) as away:
         assert await bodies(away, 3000) == list(range(3000))

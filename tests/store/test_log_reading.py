@@ -212,6 +212,9 @@ CHANGES = [
     "sender_bot_id = 'eve'",
     "sender_bot_name = 'eve'",
     "message_type = 'x'",
+    "message_type = CAST(x'ff' AS TEXT)",
+    "sender_bot_name = CAST(x'616eff' AS TEXT)",
+    "body = CAST(x'ff' AS TEXT)",
     "body = '{}'",
     "body = x'ff'",
     "reply_to = 'x'",
@@ -233,7 +236,7 @@ async def test_page_leaves_damaged_records_out_and_says_so(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("damaged")
-@pytest.mark.parametrize("damaged", ["body = '{}'"], indirect=True)
+@pytest.mark.parametrize("damaged", ["body = '{}'", "message_type = CAST(x'ff' AS TEXT)"], indirect=True)
 async def test_history_reports_damaged_records(path: Path) -> None:
     async with open_store(str(path)) as store:
         with pytest.raises(RecordDamaged) as report:

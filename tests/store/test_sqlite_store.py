@@ -272,6 +272,21 @@ async def test_log_that_ends_before_its_mark(path: Path) -> None:
     assert await opens_with(path) == 3
 
 
+@pytest.mark.parametrize("loss", ["emptied", "removed"])
+async def test_database_that_is_gone_is_not_begun_anew(path: Path, loss: str) -> None:
+    await fill(path)
+    if loss == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(DatabaseDamaged, match="3 messages were acknowledged"):
+            async with open_store(str(path)):
+                pass
+    lock_path(path).unlink()
+    assert await opens_with(path) == 0
+
+
 async def test_end_that_was_lost_is_noticed(path: Path) -> None:
     await fill(path)
     change(path, "DELETE FROM bot_messages WHERE seq = 3")

@@ -1,0 +1,17 @@
+"""A bot that comes by on the channel of examples/greeter.py, and waits to be greeted."""
+
+import anyio
+
+import bus
+
+
+async def main() -> None:
+    async with bus.connect(bot="visitor") as bot:
+        receipt = await bot.publish("visitors", {"name": "Ada"})
+        print("on disk, with seq", receipt.seq)
+        reply = await bot.receive()
+        print(reply.sender, "says", reply.body["text"])
+        await reply.ack()
+
+
+anyio.run(main)
