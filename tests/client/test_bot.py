@@ -125,9 +125,8 @@ async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:
             await a.history(channel="silence")
         with pytest.raises(bus.NotFound):
             await a.find(ID)
-        with pytest.raises(bus.RequestError) as refused:
+        with pytest.raises(bus.RequestError, match="bad_request"):
             await a.publish("no name", 1)
-        assert refused.value.code == "bad_request"
         await a.send("b", 1, id=ID)
         assert (await a.send("b", 1, id=ID)).duplicate
         with pytest.raises(bus.IdConflict):
@@ -275,7 +274,7 @@ async def test_everything_a_bot_missed_arrives_in_order(worker: Worker) -> None:
     async with worker.connect(bot="a") as a:
         for start in range(0, 3000, 500):
             drafts = [
-                bus.Draft(body=number, **({"to": "away"} if number % 2 else {"channel": "news"}))
+                bus.Draft(body=number, to="away") if number % 2 else bus.Draft(body=number, channel="news")
                 for number in range(start, start + 500)
             ]
             await a.send_all(drafts)
