@@ -275,10 +275,10 @@ async def test_log_that_ends_before_its_mark(path: Path) -> None:
 @pytest.mark.parametrize("loss", ["emptied", "removed"])
 async def test_database_that_is_gone_is_not_begun_anew(path: Path, loss: str) -> None:
     await fill(path)
+    file = anyio.Path(path)
+    await file.unlink()
     if loss == "emptied":
-        path.write_bytes(b"")
-    else:
-        path.unlink()
+        await file.touch()
     for _ in range(2):
         with pytest.raises(DatabaseDamaged, match="3 messages were acknowledged"):
             async with open_store(str(path)):
