@@ -215,10 +215,8 @@ class Queries:
             "sessions": len(core.sessions),
             "bots": len(core.directory.bots),
             "channels": len(core.directory.channels),
-            "counters": dict(core.dispatch.counters),
-            "rates": {
-                name: round((count - first[name]) / seconds, 1) for name, count in core.dispatch.counters.items()
-            },
+            "counters": dict(counters),
+            "rates": {name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
             "sizes": await self._log.sizes(),
             "versions": self._versions,
         }

@@ -69,8 +69,8 @@ class LockFile:
         """Raise DatabaseDamaged where the log (None: there is none) ends before what was acknowledged."""
         if epoch is None and self.mark.last_seq:
             raise DatabaseDamaged(
-                f"{self._database} is empty, but {self.mark.last_seq} messages were acknowledged in it: put it back, "
-                f"or remove {self.path} to begin a new log"
+                f"{self._database} is empty, but {self.mark.last_seq} messages were acknowledged in it: "
+                f"put it back, or remove {self.path} to begin a new log"
             )
         if self.mark.epoch == epoch and self.mark.last_seq > last_seq:
             raise DatabaseDamaged(
