@@ -23,7 +23,7 @@ from store.records import timestamp
 
 from .bodies import write_body
 from .connection import Connection, Ticket
-from .errors import BusError, ClosedError, InvalidBody, TooLarge, WorkerUnavailable
+from .errors import BusError, ClosedError, InvalidBody, ReplyTimeout, TooLarge, WorkerUnavailable
 from .message import Message, Receipt
 from .protocol import (
     PROTOCOL_VERSION,
@@ -63,6 +63,8 @@ _GOODBYE_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
+_REPLY_SECONDS = 30.0
+_FATE_SECONDS = 5.0
 
 _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
@@ -78,6 +80,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     headers: Mapping[str, str] = {}
     id: str | None = None
+    expects_reply: bool = False
 
 
 class Bot:
@@ -112,6 +115,7 @@ class Bot:
         self._received = 0
         self._bot_id = bot_id
         self._max_in_flight = max_in_flight
+        self._replies: dict[str, _Reply] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connection = Connection(
             lambda: connect_command(self._context, url),
@@ -161,6 +165,8 @@ class Bot:
                 await self._connection.goodbye()
         self._connection.close(ClosedError(f"bot {self.name!r} was closed"))
         self._arrived.set()
+        for waiting in self._replies.values():
+            waiting.arrived.set()
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
 
@@ -215,6 +221,47 @@ class Bot:
         )
         return (await self.send_all([draft]))[0]
 
+    async def request(
+        self,
+        to: str,
+        body: Any,
+        *,
+        timeout: float = _REPLY_SECONDS,
+        message_type: str = "message",
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
+        """Send a direct message and wait for the first reply to it, which is settled when it is given here.
+
+        The reply comes ahead of everything that waits in the mailbox, and outside the credit: a bot whose handlers
+        are all at work can still ask. Raises ReplyTimeout, which says how far the message got; a reply that comes
+        later, or after a restart of this bot, is an ordinary message.
+        """
+        message_id = str(uuid_utils.uuid7())
+        waiting = self._replies[message_id] = _Reply()
+        draft = Draft(
+            to=to, body=body, message_type=message_type, headers=headers or {}, id=message_id, expects_reply=True
+        )
+        try:
+            with anyio.move_on_after(timeout):
+                await self.send_all([draft])
+                await waiting.arrived.wait()
+        finally:
+            del self._replies[message_id]
+        if waiting.message is None:
+            if self._connection.failure is not None:
+                raise self._connection.failure
+            raise ReplyTimeout(message_id, to, timeout, await self._fate(message_id))
+        await waiting.message.ack()
+        return waiting.message
+
+    async def _fate(self, message_id: str) -> str:
+        with anyio.move_on_after(_FATE_SECONDS):
+            try:
+                return str((await self.find(message_id))["mailboxes"][0]["state"])
+            except (BusError, LookupError):
+                return "unknown"
+        return "unknown"
+
     async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
         """Send many messages, in order and in few frames; return when all are on disk.
 
@@ -265,6 +312,7 @@ class Bot:
                 message_type=draft.message_type,
                 reply_to=draft.reply_to,
                 headers=dict(draft.headers),
+                expects_reply=draft.expects_reply,
             )
         )
         welcome = self._connection.welcome
@@ -341,7 +389,13 @@ class Bot:
         )
 
     def _deliver(self, stored: StoredMessage) -> None:
-        self._inbox.append(Message(self, stored))
+        message = Message(self, stored)
+        waiting = self._replies.get(stored.reply_to or "")
+        if waiting is not None and waiting.message is None and stored.channel is None:
+            waiting.message = message
+            waiting.arrived.set()
+            return
+        self._inbox.append(message)
         self._arrived.set()
 
     def _deliver_gap(self, gap: Gap) -> None:
@@ -457,6 +511,16 @@ class Bot:
             f"no answer for {what} within {self.timeout:g} s from {self.url}: the worker may be down,"
             " and whether it took this is unknown"
         )
+
+
+class _Reply:
+    """Somebody waits for a reply."""
+
+    __slots__ = ("arrived", "message")
+
+    def __init__(self) -> None:
+        self.arrived = anyio.Event()
+        self.message: Message | None = None
 
 
 class _Messages:

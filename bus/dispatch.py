@@ -60,6 +60,8 @@ class Dispatch:
         letter = Envelope(seq, message.sender_bot_id, channel, wire)
         if channel is None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
+            if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
+                return
             if mailbox.listening and mailbox.arrive(letter):
                 self.touch(mailbox)
             return
@@ -70,6 +72,20 @@ class Dispatch:
                 self.touch(mailbox)
         if self.tapped:
             self._turn.add(Tap(tap_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+
+    def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
+        """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
+        for session in mailbox.sessions:
+            if reply_to in session.expecting:
+                del session.expecting[reply_to]
+                delivery = mailbox.express(letter, session, self._turn.moment.now)
+                if delivery is None:
+                    return False
+                self.counters["delivered"] += 1
+                self._turn.add(Send(session.address, deliver_frame([delivery])))
+                self.touch(mailbox)
+                return True
+        return False
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Give a mailbox what was read for it, and tell its sessions what it lost."""

@@ -6,6 +6,8 @@ others say that no answer came.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "AddressError",
     "BindError",
@@ -17,6 +19,7 @@ __all__ = [
     "InvalidBody",
     "LimitReached",
     "NotFound",
+    "ReplyTimeout",
     "RequestError",
     "StorageFull",
     "TooLarge",
@@ -52,6 +55,31 @@ class BindError(BusError):
 
 class ClosedError(BusError):
     """The bot was closed while this call waited, or before it was made."""
+
+
+class ReplyTimeout(BusError):
+    """Nobody replied in time. The message stays where it is: a reply that comes later is an ordinary message.
+
+    `state` says how far it got: "waiting" (stored, and not handed to the bot), "in_flight" (the bot has it),
+    "returned" (the bot gave it back, and gets it again), "settled" (the bot is done with it, without a reply),
+    "dead" (given up), or "unknown" where the worker could not be asked.
+    """
+
+    _WORDS: ClassVar[dict[str, str]] = {
+        "waiting": "it is stored, and {bot} was not handed it yet: is it running, and has it credit?",
+        "in_flight": "{bot} has it and is at work: wait longer, or look at what it does",
+        "returned": "{bot} gave it back, and will be handed it again",
+        "settled": "{bot} settled it without a reply",
+        "dead": "{bot}'s mailbox gave up on it; see its dead letters",
+        "unknown": "how far it got is unknown, because the worker does not answer",
+    }
+
+    def __init__(self, message_id: str, bot: str, timeout: float, state: str) -> None:
+        words = self._WORDS.get(state, "it is " + state).format(bot=bot)
+        super().__init__(f"no reply to message {message_id} within {timeout:g} s: {words}")
+        self.message_id = message_id
+        self.bot = bot
+        self.state = state
 
 
 class WorkerUnavailable(BusError):

@@ -95,6 +95,7 @@ class Mailbox:
         self._reading: PageRequest | None = None
         self._arrived: list[Envelope] = []
         self._overflowed = False
+        self._ahead = set(state.ahead)
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
@@ -123,7 +124,9 @@ class Mailbox:
         unsettled.sort(key=lambda item: item.seq)
         sources = {DIRECT, *self.interests}
         above = {source: seq for source, seq in floors.items() if seq > position and source in sources}
-        return MailboxState(self.bot_id, position, tuple(unsettled), above)
+        handed_out = max(self.position, self._floors.get(DIRECT, 0))
+        self._ahead = {seq for seq in self._ahead if seq > handed_out}
+        return MailboxState(self.bot_id, position, tuple(unsettled), above, tuple(sorted(self._ahead)))
 
     def fate(self, seq: int, channel: str | None) -> str:
         """Tell what became of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
@@ -133,7 +136,7 @@ class Mailbox:
         if seq in self.dead:
             return "dead"
         floor = max(self.position, self._floors.get(channel or DIRECT, 0))
-        return "waiting" if seq > floor else "settled"
+        return "waiting" if seq > floor and seq not in self._ahead else "settled"
 
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Tell whether a message belongs to this mailbox and lies above its source's floor."""
@@ -221,6 +224,23 @@ class Mailbox:
         else:
             self._arrived.append(envelope)
         return True
+
+    def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
+        """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
+
+        Gives the delivery; None where it is its turn anyway, and `arrive` will do.
+        """
+        if self.level and not self._ready and not self._returned and session.free > 0:
+            return None
+        item = _Unsettled(1, 0, envelope)
+        item.session, item.deadline = session, now + self._delivery.ack_wait_seconds
+        self._unsettled[envelope.seq] = item
+        session.in_flight[envelope.seq] = self
+        session.in_flight_bytes += len(envelope.wire)
+        session.express.add(envelope.seq)
+        self._deadlines.append((item.deadline, [envelope.seq]))
+        self.dirty = True
+        return b'%b,"attempt":1}' % envelope.wire
 
     def next_read(self, last_seq: int) -> PageRequest | None:
         """Give the page to read now, if there is one: nothing while one is being read or nobody could take it."""
@@ -325,8 +345,7 @@ class Mailbox:
         if session.in_flight.get(seq) is not self:
             return False
         self._take_back(seq, self._unsettled[seq])
-        del self._unsettled[seq]
-        self.dirty = True
+        self._drop(seq)
         return True
 
     def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
@@ -427,7 +446,8 @@ class Mailbox:
             envelope = self._ready.popleft()
             self._ready_bytes -= len(envelope.wire)
             self.position = max(self.position, envelope.seq)
-            if envelope.seq not in self._unsettled:  # a dead letter may have been revived since it was read
+            # It may have been handed out since it was read: as a reply that was waited for, or as a dead letter.
+            if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
                 item = _Unsettled(0, 0, envelope)
                 self._unsettled[envelope.seq] = item
                 return envelope, item
@@ -439,7 +459,7 @@ class Mailbox:
         if failure is not None:
             item.failures += 1
             if item.failures >= self._delivery.max_deliver:
-                del self._unsettled[seq]
+                self._drop(seq)
                 return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
         heapq.heappush(self._delayed, (due, seq))
         return None
@@ -448,11 +468,19 @@ class Mailbox:
         self.dead.add(seq)
         return Abandoned(seq, reason, item.attempt)
 
+    def _drop(self, seq: int) -> None:
+        """Owe a message no more; one that came before its turn is not to come again with it."""
+        if seq > self.position:
+            self._ahead.add(seq)
+        del self._unsettled[seq]
+        self.dirty = True
+
     def _take_back(self, seq: int, item: _Unsettled) -> None:
         session, envelope = item.session, item.envelope
         assert session is not None, "only what is in flight is taken back"
         assert envelope is not None, "what is in flight is in memory"
         del session.in_flight[seq]
+        session.express.discard(seq)
         session.in_flight_bytes -= len(envelope.wire)
         item.session = None
 
@@ -488,7 +516,7 @@ class Mailbox:
         return waiting >= self._limits.ready_messages_max or self._ready_bytes >= self._limits.ready_bytes_max
 
     def _make_ready(self, envelope: Envelope) -> None:
-        if envelope.seq not in self._unsettled:
+        if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
             self._ready.append(envelope)
             self._ready_bytes += len(envelope.wire)
 

@@ -184,6 +184,7 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     message_type: str = "message"
     reply_to: str | None = None
     headers: dict[str, str] = {}
+    expects_reply: bool = False
 
 
 class Publish(_ClientFrame, frozen=True, tag="publish"):

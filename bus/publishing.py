@@ -117,6 +117,9 @@ class Publishing:
             except Rejected as error:
                 errors.append(ItemError(index, error.code, error.message))
         self._dispatch.counters["refused"] += len(errors)
+        self._expect(
+            session, [publish.messages[index].id for index in messages if publish.messages[index].expects_reply]
+        )
         address, number = session.address, publish.request
 
         def done(added: Sequence[Added]) -> None:
@@ -143,6 +146,12 @@ class Publishing:
             self._batches.add(Job(done, failed, messages=admitted, channels=self._new_channels(session, admitted)))
         else:
             done(())
+
+    def _expect(self, session: Session, ids: Sequence[str]) -> None:
+        """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""
+        session.expecting.update(dict.fromkeys(ids))
+        while len(session.expecting) > self._limits.expected_replies_max:
+            del session.expecting[next(iter(session.expecting))]
 
     def _new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
         named = dict.fromkeys(message.recipient_channel for message in messages)

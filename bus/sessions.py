@@ -25,6 +25,8 @@ class Session:
         "bot_id",
         "bot_name",
         "credit",
+        "expecting",
+        "express",
         "held",
         "id",
         "in_flight",
@@ -43,6 +45,10 @@ class Session:
         self.bot_name = ""
         self.credit = credit
         self.in_flight: dict[int, Mailbox] = {}
+        self.expecting: dict[str, None] = {}
+        """Ids of messages whose first reply goes to this session at once."""
+        self.express: set[int] = set()
+        """Those in flight that are such replies: they lie outside the credit."""
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
         self.last_heard = now
@@ -60,7 +66,7 @@ class Session:
         """How many more messages may be delivered now: none when the bytes in flight are spent."""
         if self.in_flight_bytes >= self.in_flight_bytes_max:
             return 0
-        return self.credit - len(self.in_flight)
+        return self.credit - len(self.in_flight) + len(self.express)
 
 
 class Sessions:

@@ -145,6 +145,9 @@ class Limits(_Section, frozen=True):
     held_requests_max: Count = 1000
     """Requests of one session that wait for its registration or an earlier request to be on disk."""
 
+    expected_replies_max: Count = 10_000
+    """Replies that one session may wait for; the oldest ones beyond come as ordinary messages."""
+
     queries_max: Count = 64
     """Questions (`history`, `status`, …) that are being answered at once; more are `busy`."""
 

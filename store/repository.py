@@ -229,13 +229,15 @@ class MailboxState(msgspec.Struct, frozen=True):
 
     Of the mailbox's messages above `position` none was handed out, and of those at or below it, `unsettled`
     has the ones still owed. `floors` has a seq for each source (a channel, or "" for direct messages) whose
-    messages up to there were handed out although they may lie above `position`.
+    messages up to there were handed out although they may lie above `position`. `ahead` has the seqs above it that
+    were handed out before their turn and are settled: replies that somebody waited for.
     """
 
     bot_id: str
     position: int
     unsettled: tuple[UnsettledState, ...] = ()
     floors: dict[str, int] = {}
+    ahead: tuple[int, ...] = ()
 
 
 class SaveMailbox(msgspec.Struct, frozen=True):

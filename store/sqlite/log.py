@@ -54,9 +54,10 @@ _ROWS_A_FETCH = 128
 """Rows that one turn of the database's thread gives: few enough to stop soon after a page's byte limit."""
 
 _SAVE_MAILBOX = """
-    INSERT INTO mailboxes (bot_id, position, unsettled, floors) VALUES (?, ?, ?, ?)
+    INSERT INTO mailboxes (bot_id, position, unsettled, floors, ahead) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (bot_id) DO UPDATE SET
-        position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors"""
+        position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors,
+        ahead = excluded.ahead"""
 
 # The head of each channel is one look into its index, whatever the length of the log.
 _LOAD_CHANNELS = """
@@ -120,7 +121,7 @@ class SqliteLog:
         subscriptions = await read.execute_fetchall(
             "SELECT bot_id, channel_name, subscribed_at, start_seq, echo FROM bot_subscriptions"
         )
-        mailboxes = await read.execute_fetchall("SELECT bot_id, position, unsettled, floors FROM mailboxes")
+        mailboxes = await read.execute_fetchall("SELECT bot_id, position, unsettled, floors, ahead FROM mailboxes")
         dead_letters = await read.execute_fetchall("SELECT bot_id, seq FROM dead_letters")
         last = list(await read.execute_fetchall("SELECT timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"))
         return LogState(
@@ -143,6 +144,7 @@ class SqliteLog:
                     position=row[1],
                     unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
                     floors=msgspec.json.decode(row[3], type=dict[str, int]),
+                    ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
                 )
                 for row in mailboxes
             ],
@@ -182,6 +184,7 @@ class SqliteLog:
                         state.position,
                         msgspec.json.encode(state.unsettled).decode(),
                         msgspec.json.encode(state.floors).decode(),
+                        msgspec.json.encode(state.ahead).decode(),
                     ),
                 )
             case AddBot(bot):
@@ -189,7 +192,7 @@ class SqliteLog:
                     "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES (?, ?, ?, ?, ?)",
                     (bot.id, bot.name, bot.created_at, bot.last_seen_at, bot.public_key),
                 )
-                await connection.execute(_SAVE_MAILBOX, (bot.id, transaction.last_seq, "[]", "{}"))
+                await connection.execute(_SAVE_MAILBOX, (bot.id, transaction.last_seq, "[]", "{}", "[]"))
                 return transaction.last_seq
             case SeenBot():
                 await connection.execute(

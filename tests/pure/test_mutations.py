@@ -119,7 +119,13 @@ def delivers_after_leaving(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Mailbox, "unsubscribe", broken)
 
 
+def repeats_replies_that_came_early(patch: pytest.MonkeyPatch) -> None:
+    """A reply that was handed out before its turn, and comes again with it."""
+    patch.setattr(Mailbox, "_drop", lambda self, seq: self._unsettled.pop(seq))
+
+
 FAULTS: list[Fault] = [
+    repeats_replies_that_came_early,
     forgets_what_is_unsettled,
     drops_what_arrives_while_reading,
     is_level_after_an_overflow,

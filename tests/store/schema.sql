@@ -64,7 +64,8 @@ CREATE TABLE mailboxes (
     bot_id     TEXT PRIMARY KEY REFERENCES bots (id),
     position   INTEGER NOT NULL,
     unsettled  TEXT NOT NULL DEFAULT '[]',
-    floors     TEXT NOT NULL DEFAULT '{}'
+    floors     TEXT NOT NULL DEFAULT '{}',
+    ahead      TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 
 CREATE TABLE dead_letters (

@@ -94,12 +94,13 @@ CREATE TABLE bot_subscriptions (
 ) WITHOUT ROWID;
 CREATE INDEX idx_bot_subscriptions_channel ON bot_subscriptions (channel_name);
 
--- A mailbox's place in the log: unsettled and floors are JSON (records of store.repository.MailboxState).
+-- A mailbox's place in the log; unsettled, floors and ahead are JSON (fields of store.repository.MailboxState).
 CREATE TABLE mailboxes (
     bot_id     TEXT PRIMARY KEY REFERENCES bots (id),
     position   INTEGER NOT NULL,
     unsettled  TEXT NOT NULL DEFAULT '[]',
-    floors     TEXT NOT NULL DEFAULT '{}'
+    floors     TEXT NOT NULL DEFAULT '{}',
+    ahead      TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 
 CREATE TABLE dead_letters (

@@ -1,0 +1,145 @@
+"""Requests and replies, on every event loop."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import bus
+from bus.testing import Worker
+
+from .test_bot import bodies
+
+pytestmark = pytest.mark.anyio
+
+
+async def answer(bot: bus.Bot) -> None:
+    """Reply to everything with twice its number."""
+    async for message in bot.messages():
+        async with message:
+            await message.reply(message.body * 2)
+
+
+async def test_a_reply_comes_back(worker: Worker) -> None:
+    async with worker.connect(bot="asker") as asker, worker.connect(bot="twice") as twice:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer, twice)
+            reply = await asker.request("twice", 21)
+            assert (reply.body, reply.sender, reply.settled) == (42, "twice", True)
+            replies: dict[int, object] = {}
+
+            async def ask(number: int) -> None:
+                replies[number] = (await asker.request("twice", number)).body
+
+            async with anyio.create_task_group() as asking:
+                for number in range(50):
+                    asking.start_soon(ask, number)
+            assert replies == {number: number * 2 for number in range(50)}
+            tasks.cancel_scope.cancel()
+        assert asker.receive_nowait() is None
+        history = await asker.history(between=("asker", "twice"), limit=2)
+        assert [entry.sender_bot_name for entry in history] == ["twice", "asker"] or len(history) == 2
+
+
+async def test_a_full_window_does_not_keep_a_reply_out(worker: Worker) -> None:
+    async with (
+        worker.connect(bot="busy", max_in_flight=1) as busy,
+        worker.connect(bot="twice") as twice,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(answer, twice)
+        await twice.send_all([bus.Draft(to="busy", body=f"work {number}") for number in range(3000)])
+        with anyio.fail_after(30):
+            work = await busy.receive()
+            reply = await busy.request("twice", 4)
+            assert reply.body == 8
+            await work.ack()
+        seen = await bodies(busy, 2999)
+        assert seen == [f"work {number}" for number in range(1, 3000)]
+        await busy.status()
+        assert busy.receive_nowait() is None, "the reply does not come a second time, when it would be its turn"
+        tasks.cancel_scope.cancel()
+
+
+async def test_two_bots_that_ask_each_other_inside_their_handlers(worker: Worker) -> None:
+    answers: dict[str, object] = {}
+
+    async def handle(bot: bus.Bot, other: str) -> None:
+        async for message in bot.messages():
+            async with message:
+                if message.message_type == "deep":
+                    await message.reply("bottom")
+                else:
+                    reply = await bot.request(other, "?", message_type="deep")
+                    answers[bot.name] = reply.body
+                    await message.reply(reply.body)
+
+    async def serve(bot: bus.Bot, other: str) -> None:
+        async with anyio.create_task_group() as handlers:
+            for _ in range(2):
+                handlers.start_soon(handle, bot, other)
+
+    async with (
+        worker.connect(bot="a", max_in_flight=2) as a,
+        worker.connect(bot="b", max_in_flight=2) as b,
+        worker.connect(bot="c") as c,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(serve, a, "b")
+        tasks.start_soon(serve, b, "a")
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(c.request, "a", "?")
+            asking.start_soon(c.request, "b", "?")
+        assert answers == {"a": "bottom", "b": "bottom"}
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_timeout_says_how_far_the_message_got(worker: Worker) -> None:
+    async with worker.connect(bot="asker") as asker:
+        async with worker.connect(bot="deaf", max_in_flight=0):
+            with pytest.raises(bus.ReplyTimeout, match="was not handed it yet") as late:
+                await asker.request("deaf", 1, timeout=0.3)
+            assert late.value.state == "waiting"
+        async with worker.connect(bot="deaf") as deaf:
+            message = await deaf.receive()
+            with pytest.raises(bus.ReplyTimeout, match="is at work") as late:
+                await asker.request("deaf", 2, timeout=0.3)
+            assert late.value.state == "in_flight"
+            await message.ack()
+            second = await deaf.receive()
+            await second.term("no", confirm=True)
+            await second.reply("too late")
+        [reply] = await bodies(asker, 1)
+        assert reply == "too late", "a late reply is an ordinary message"
+        with pytest.raises(bus.UnknownBot):
+            await asker.request("nobody", 1)
+
+
+async def test_a_reply_after_the_asker_restarted_is_an_ordinary_message(worker: Worker) -> None:
+    async with worker.connect(bot="helper") as helper:
+        async with worker.connect(bot="asker") as asker, anyio.create_task_group() as tasks:
+            tasks.start_soon(asker.request, "helper", "?")
+            question = await helper.receive()
+            tasks.cancel_scope.cancel()
+        await question.reply("here")
+        await question.ack()
+        async with worker.connect(bot="asker") as asker:
+            assert await bodies(asker, 1) == ["here"]
+
+
+async def test_a_request_survives_a_restart_of_the_worker(worker: Worker) -> None:
+    async with worker.connect(bot="helper") as helper, worker.connect(bot="asker") as asker:
+        replies: list[object] = []
+
+        async def ask() -> None:
+            replies.append((await asker.request("helper", "?")).body)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            question = await helper.receive()
+            await anyio.to_thread.run_sync(worker.kill)
+            await anyio.to_thread.run_sync(worker.start)
+            await question.reply("still here")
+            await question.ack()
+        assert replies == ["still here"]
+        assert asker.receive_nowait() is None
