@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from store.records import Channel
-from store.repository import AddChannel, AddMessages, Change, NewMessage, SaveMailbox
+from store.repository import AddChannel, AddDeadLetters, AddMessages, Change, NewMessage, SaveMailbox
 
 from .mailbox import Mailbox
 from .protocol import Code
@@ -57,7 +57,7 @@ class Job:
 class Batch:
     """One transaction: its changes, and which answers belong to which job."""
 
-    __slots__ = ("_answers_at", "changes", "channels", "jobs", "mailboxes", "timestamp")
+    __slots__ = ("_answers_at", "_buried", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
     def __init__(self, jobs: list[Job], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
         self.jobs = jobs
@@ -65,6 +65,9 @@ class Batch:
         self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
         self.channels = {channel.name: channel for job in jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
+        # Before the jobs: one of them may try such a dead letter again.
+        self._buried = [(mailbox, mailbox.take_buried()) for mailbox in self.mailboxes if mailbox.buried]
+        self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._answers_at: list[tuple[int, int, int]] = []
         run: list[NewMessage] = []
         for job in jobs:
@@ -78,6 +81,13 @@ class Batch:
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(job.changes)
         self.changes.extend(SaveMailbox(mailbox.state()) for mailbox in self.mailboxes)
+
+    def refused(self) -> None:
+        """Give the mailboxes back what they wanted on disk with their state."""
+        for mailbox in self.mailboxes:
+            mailbox.dirty = True
+        for mailbox, dead_letters in self._buried:
+            mailbox.buried[:0] = dead_letters
 
     def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
         """Give each job, in order, with its part of the log's answers."""

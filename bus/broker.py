@@ -70,8 +70,7 @@ class Broker:
         self._command = command
         self._tap = tap
         self._moment = moment
-        started = moment()
-        self._queries = Queries(core, log, versions=versions, started_at=started.wall, now=started.now)
+        self._queries = Queries(core, log, versions=versions, moment=moment)
         self._asking = 0
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()

@@ -125,6 +125,7 @@ class Core:
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
         """Take the log's refusal of a batch: nothing of it is on disk."""
         self._turn.moment = moment
+        batch.refused()
         self.dispatch.save_again(batch.mailboxes)
         for job in batch.jobs:
             job.failed(code, message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from store.repository import AddDeadLetters, Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
+from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
 
 from .batch import Batches, Job
 from .directory import Directory
@@ -57,7 +57,7 @@ class Dispatch:
         self.counters["published"] += 1
         channel = message.recipient_channel
         wire = envelope(message, seq, timestamp)
-        letter = Envelope(seq, message.sender_bot_id, channel, wire)
+        letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
         if channel is None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
             if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
@@ -75,6 +75,8 @@ class Dispatch:
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
         """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
+        if letter.expires_at is not None and letter.expires_at <= self._turn.moment.wall:
+            return False
         for session in mailbox.sessions:
             if reply_to in session.expecting:
                 del session.expecting[reply_to]
@@ -110,9 +112,10 @@ class Dispatch:
         """Let the touched mailboxes hand out and read what they can."""
         touched, self._touched = self._touched, {}
         for mailbox in touched:
-            for session, deliveries in mailbox.hand_out(self._turn.moment.now):
+            for session, deliveries in mailbox.hand_out(*self._turn.moment):
                 self.counters["delivered"] += len(deliveries)
                 self._deliver(session, deliveries)
+            self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
             if request is not None:
                 self._turn.add(Read(request))
@@ -190,13 +193,9 @@ class Dispatch:
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall
-        dead_letters = tuple(
-            DeadLetter(mailbox.bot_id, given_up.seq, given_up.reason, given_up.attempts, wall)
-            for given_up in abandoned
-        )
-        if dead_letters:
-            self.counters["dead"] += len(dead_letters)
-            self.write([AddDeadLetters(dead_letters)], [mailbox])
+        for given_up in abandoned:
+            mailbox.bury(DeadLetter(mailbox.bot_id, given_up.seq, given_up.reason, given_up.attempts, wall))
+            self.counters["dead"] += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -217,9 +216,7 @@ class Dispatch:
 
     def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
         """Note that the disk did not take the state of these mailboxes."""
-        for mailbox in mailboxes:
-            mailbox.dirty = True
-            self._dirty[mailbox] = None
+        self._dirty.update(dict.fromkeys(mailboxes))
 
     def flush(self) -> list[Mailbox]:
         """Give the mailboxes whose state is to be saved now, and write again what could not be written."""
@@ -233,4 +230,4 @@ class Dispatch:
 
 def _envelope(message: LogMessage) -> Envelope:
     wire = envelope(message, message.seq, message.timestamp)
-    return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire)
+    return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire, message.expires_at)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from store.repository import MailboxState, PageRequest, UnsettledState
+from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .sessions import Session
 from .settings import Delivery, Limits
@@ -33,12 +33,16 @@ DIRECT = ""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace."""
+    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
+
+    From `expires_at` on, a time of the wall clock, it is handed out no more.
+    """
 
     seq: int
     sender_bot_id: str
     channel: str | None
     wire: bytes
+    expires_at: str | None = None
 
 
 class Interest(msgspec.Struct, frozen=True):
@@ -79,6 +83,7 @@ class Mailbox:
         self.sessions: list[Session] = []
         self.interests: dict[str, Interest] = {}
         self.dead: set[int] = set()
+        self.buried: list[DeadLetter] = []
         self._reviving: set[int] = set()
         self._starting: dict[str, int] = {}
         self.level = False
@@ -96,6 +101,7 @@ class Mailbox:
         self._arrived: list[Envelope] = []
         self._overflowed = False
         self._ahead = set(state.ahead)
+        self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
@@ -306,8 +312,11 @@ class Mailbox:
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
 
-    def hand_out(self, now: float) -> list[tuple[Session, list[bytes]]]:
-        """Put in flight what the sessions' credit allows; give each session's deliveries, in order."""
+    def hand_out(self, now: float, wall: str = "") -> list[tuple[Session, list[bytes]]]:
+        """Put in flight what the sessions' credit allows; give each session's deliveries, in order.
+
+        What expired by the wall clock is passed over, and is found in `take_expired`.
+        """
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
         if not self._returned and not self._ready:
@@ -318,7 +327,7 @@ class Mailbox:
         deliveries: dict[int, list[bytes]] = {}
         seqs: list[int] = []
         while free:
-            taken = self._next()
+            taken = self._next(wall)
             if taken is None:
                 break
             envelope, item = taken
@@ -405,6 +414,16 @@ class Mailbox:
             self._unload()
         return abandoned
 
+    def bury(self, dead_letter: DeadLetter) -> None:
+        """Keep a dead letter for the disk: it goes there with the state that no longer owes it, or neither does."""
+        self.buried.append(dead_letter)
+        self.dirty = True
+
+    def take_buried(self) -> list[DeadLetter]:
+        """Give the dead letters that are not on disk yet."""
+        buried, self.buried = self.buried, []
+        return buried
+
     def put_back(self, seqs: Iterable[int]) -> list[int]:
         """Prepare to owe dead letters again; give those that there were. `revive` follows once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
@@ -428,7 +447,22 @@ class Mailbox:
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _next(self) -> tuple[Envelope, _Unsettled] | None:
+    def _next(self, wall: str) -> tuple[Envelope, _Unsettled] | None:
+        """Give what is to be handed out next, in order, and drop what must not be handed out any more."""
+        while (found := self._next_owed()) is not None:
+            envelope, item = found
+            if envelope.expires_at is None or envelope.expires_at > wall:
+                return found
+            self._drop(envelope.seq)
+            self._expired.append(self._abandon(envelope.seq, "expired", item))
+        return None
+
+    def take_expired(self) -> list[Abandoned]:
+        """Give what expired since the last time."""
+        expired, self._expired = self._expired, []
+        return expired
+
+    def _next_owed(self) -> tuple[Envelope, _Unsettled] | None:
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)

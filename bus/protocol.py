@@ -185,6 +185,7 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reply_to: str | None = None
     headers: dict[str, str] = {}
     expects_reply: bool = False
+    ttl: Annotated[float, Meta(gt=0, le=86_400 * 3660)] | None = None
 
 
 class Publish(_ClientFrame, frozen=True, tag="publish"):

@@ -9,8 +9,9 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
-from store.records import Channel
+from store.records import Channel, parse_timestamp, timestamp
 from store.repository import Added, NewMessage
 
 from .batch import Batches, Job
@@ -28,8 +29,8 @@ _NAME_CHARACTERS_MAX = 128
 _NO_HEADERS = b"{}"
 
 
-def admit(publication: Publication, sender: Session, directory: Directory, limits: Limits) -> NewMessage:
-    """Give the message as it is to be stored; raises Rejected with what is wrong with it."""
+def admit(publication: Publication, sender: Session, directory: Directory, limits: Limits, wall: str) -> NewMessage:
+    """Give the message as it is to be stored at a time; raises Rejected with what is wrong with it."""
     if not is_id(publication.id):
         raise Rejected(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
     if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
@@ -53,7 +54,12 @@ def admit(publication: Publication, sender: Session, directory: Directory, limit
         body,
         publication.reply_to,
         _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
+        None if publication.ttl is None else _after(wall, publication.ttl),
     )
+
+
+def _after(wall: str, seconds: float) -> str:
+    return timestamp(parse_timestamp(wall) + timedelta(seconds=seconds))
 
 
 def _recipient(publication: Publication, directory: Directory) -> tuple[str | None, str | None]:
@@ -113,7 +119,7 @@ class Publishing:
         errors: list[ItemError] = []
         for index, publication in enumerate(publish.messages):
             try:
-                messages[index] = admit(publication, session, self._directory, self._limits)
+                messages[index] = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
             except Rejected as error:
                 errors.append(ItemError(index, error.code, error.message))
         self._dispatch.counters["refused"] += len(errors)

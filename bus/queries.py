@@ -7,6 +7,7 @@ changes anything.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, assert_never
 
 import msgspec
@@ -15,6 +16,7 @@ from store.records import Bot
 from store.repository import HistoryRequest, LogMessage, MessageLog, PageRequest
 
 from .core import Core
+from .effects import Moment
 from .mailbox import Mailbox
 from .protocol import (
     Bots,
@@ -41,12 +43,13 @@ class Queries:
     """Answers one question at a time; the counters that rates need are noted by `sample`."""
 
     def __init__(
-        self, core: Core, log: MessageLog, *, versions: dict[str, str], started_at: str, now: float
+        self, core: Core, log: MessageLog, *, versions: dict[str, str], moment: Callable[[], Moment]
     ) -> None:
         self._core = core
         self._log = log
         self._versions = versions
-        self._started_at = started_at
+        self._moment = moment
+        now, self._started_at = moment()
         self._started = now
         self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.dispatch.counters))])
 
@@ -116,11 +119,16 @@ class Queries:
             {
                 "bot_id": mailbox.bot_id,
                 "bot": directory.bots[mailbox.bot_id].name,
-                "state": mailbox.fate(message.seq, message.recipient_channel),
+                "state": self._fate(mailbox, message),
             }
             for mailbox in mailboxes
         ]
         return {"message": _raw(message), "mailboxes": fates}
+
+    def _fate(self, mailbox: Mailbox, message: LogMessage) -> str:
+        state = mailbox.fate(message.seq, message.recipient_channel)
+        over = message.expires_at is not None and message.expires_at <= self._moment().wall
+        return "expired" if over and state in ("waiting", "returned", "dead") else state
 
     async def _bots(self) -> dict[str, Any]:
         core = self._core

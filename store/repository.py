@@ -153,7 +153,10 @@ class MessageRepository(Protocol):
 
 
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
-    """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent."""
+    """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent.
+
+    From `expires_at` on it is not delivered any more.
+    """
 
     id: str
     sender_bot_id: str
@@ -164,6 +167,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     reply_to: str | None
     headers: bytes
+    expires_at: str | None = None
 
 
 class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):

@@ -27,15 +27,15 @@ __all__ = ["COLUMNS", "SqliteMessages", "append", "fetch", "intact", "message_of
 
 COLUMNS = (
     "seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), timestamp, checksum"
+    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), timestamp, expires_at, checksum"
 )
 """What `message_of` reads, in its order."""
 
 _INSERT = (
     "INSERT INTO bot_messages (seq, id, sender_bot_id, sender_bot_name, recipient_type, recipient_bot_id,"
-    " recipient_channel, message_type, body, reply_to, headers, timestamp, checksum) VALUES "
+    " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum) VALUES "
 )
-_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _ROWS_A_STATEMENT = 64
 """One statement with 64 rows is about twice as fast as 64 with one; more gain nothing (design, chapter 11)."""
@@ -62,6 +62,7 @@ def _checksum(seq: int, message: NewMessage, timestamp: str) -> int:
                 message.reply_to,
                 message.headers,
                 timestamp,
+                message.expires_at,
             )
         )
     )
@@ -81,19 +82,21 @@ def _row(seq: int, message: NewMessage, timestamp: str) -> tuple[Any, ...]:
         message.reply_to,
         message.headers.decode(),
         timestamp,
+        message.expires_at,
         _checksum(seq, message, timestamp),
     )
 
 
 def message_of(row: Sequence[Any]) -> LogMessage:
     """Read a row of COLUMNS without looking at its checksum."""
-    return LogMessage(*row[1:10], seq=row[0], timestamp=row[10])
+    fields = (*row[1:10], row[11])
+    return LogMessage(*fields, seq=row[0], timestamp=row[10])
 
 
 def intact(row: Sequence[Any]) -> bool:
     """Tell whether a row of COLUMNS matches its checksum."""
     try:
-        return bool(_checksum(row[0], message_of(row), row[10]) == row[11])
+        return bool(_checksum(row[0], message_of(row), row[10]) == row[12])
     except (TypeError, ValueError):
         return False
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import click
@@ -49,6 +50,7 @@ from bus.protocol import (
     decode_worker_frame,
 )
 from bus.settings import Delivery, Limits, Settings
+from store.records import timestamp
 from store.repository import AddSubscription, Page, PageRequest, RemoveSubscription
 
 from .fake_log import FakeLog
@@ -136,7 +138,7 @@ class Simulation:
         return f"00000000-0000-7000-8000-{self.ids:012x}"
 
     def _moment(self) -> Moment:
-        return Moment(self.now, f"2026-01-01T00:00:{self.now:020.6f}Z")
+        return Moment(self.now, timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now)))
 
     def _do(self, effects: Sequence[Effect]) -> None:
         """Carry out effects as the shell does: at once, in order."""
@@ -227,7 +229,9 @@ class Simulation:
     def _publication(self) -> Publication:
         known = [bot.name for bot in self.core.directory.bots.values()]
         to_bot = self.random.random() < 0.6
-        recipient: ToBot | ToChannel = ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(CHANNELS))
+        recipient: ToBot | ToChannel = (
+            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(CHANNELS))
+        )
         body = b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200]))
         reply_to = None
         if self.log.messages and self.random.random() < 0.3:
@@ -239,6 +243,7 @@ class Simulation:
             body=msgspec.Raw(body),
             reply_to=reply_to,
             expects_reply=self.random.random() < 0.3,
+            ttl=self.random.choice([None, None, None, 1.0, 5.0]),
         )
 
     def _read_frame(self) -> None:
@@ -463,6 +468,8 @@ class Simulation:
         if seq > self.log.last_seq:
             raise Violation(f"{seq} was delivered to {bot} before it was on disk")
         stored = self.log.messages[seq - 1]
+        if stored.expires_at is not None and stored.expires_at <= self._moment().wall:
+            raise Violation(f"{seq} was delivered to {bot} after it expired")
         if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
             raise Violation(f"{seq} was delivered to {bot} with other contents")
         channel = stored.recipient_channel
@@ -533,6 +540,8 @@ class Simulation:
             self._do(self.core.tick(self._moment()))
         else:
             raise Violation("the mailboxes never become empty")
+        self.now += 1.0  # whatever waits for the next flush
+        self._drain_disk()
         self._check_nothing_lost()
 
     def _drain_disk(self) -> None:

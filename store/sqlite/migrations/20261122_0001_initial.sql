@@ -54,7 +54,7 @@ CREATE TABLE workflow_steps (
 );
 CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id);
 
--- The log. seq is the commit order; checksum covers every other column but the two that say when it expires.
+-- The log. seq is the commit order; checksum covers every other column.
 CREATE TABLE bot_messages (
     seq               INTEGER PRIMARY KEY,
     id                TEXT NOT NULL UNIQUE,
