@@ -242,8 +242,8 @@ class Simulation:
             recipient=recipient,
             body=msgspec.Raw(body),
             reply_to=reply_to,
-            expects_reply=self.random.random() < 0.3,
-            ttl=self.random.choice([None, None, None, 1.0, 5.0]),
+            expects_reply=self.random.random() < 0.6,
+            ttl=self.random.choice([None] * 12 + [2.0, 20.0]),
         )
 
     def _read_frame(self) -> None:

@@ -21,7 +21,7 @@ from store.repository import MailboxState
 
 from .simulation import Violation, play
 
-WORLDS = 40
+WORLDS = 150
 STEPS = 1000
 
 Fault = Callable[[pytest.MonkeyPatch], None]
