@@ -14,7 +14,8 @@ anyio.run(main)
 
 from __future__ import annotations
 
-from .client import DEFAULT_URL, Bot, Draft, connect
+from .client import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
+from .draft import Draft
 from .errors import (
     AddressError,
     BotConflict,
@@ -38,6 +39,7 @@ from .message import Message, Receipt
 from .protocol import StoredMessage
 
 __all__ = [
+    "DEFAULT_TAP_URL",
     "DEFAULT_URL",
     "AddressError",
     "Bot",

@@ -16,10 +16,11 @@ import msgspec
 import rich_click as click
 import uuid_utils
 
-from .client import DEFAULT_URL, Draft
+from .client import DEFAULT_URL
+from .draft import Draft
 from .protocol import encode, is_id, is_name
 
-__all__ = ["Link", "drafted", "id_of", "linked", "name_of"]
+__all__ = ["Link", "drafted", "id_of", "linked", "name_of", "worded"]
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather be told."""
@@ -130,15 +131,26 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
     return decorate
 
 
-def drafted(command: Command) -> Command:
-    """Give a command the body of a message, and everything that may go with it."""
+def worded(command: Command) -> Command:
+    """Give a command what a message says: its body, type and headers."""
+    for part in (
+        click.option(
+            "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
+        ),
+        click.option(
+            "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
+        ),
+        click.argument("body", callback=_body),
+    ):
+        command = part(command)
+    return command
 
-    @click.argument("body", callback=_body)
-    @click.option(
-        "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
-    )
+
+def drafted(command: Command) -> Command:
+    """Give a command a message, and everything that may go with it."""
+
+    @worded
     @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
-    @click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable.")
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal
@@ -15,48 +15,40 @@ from typing import Any, Literal
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import msgspec
 import uuid_utils
 import zmq
 
 from store.records import timestamp
 
-from .bodies import write_body
+from .application import Application
+from .asking import Asking
 from .connection import Connection, Ticket
-from .errors import BusError, ClosedError, InvalidBody, ReplyTimeout, TooLarge, WorkerUnavailable
+from .draft import Draft, payload
+from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
 from .message import Message, Receipt
 from .protocol import (
     PROTOCOL_VERSION,
     Ack,
-    Bots,
-    Channels,
     Credit,
-    DeadLetters,
     Gap,
     Hello,
-    History,
-    MessageQuery,
     Nak,
-    Publication,
-    RetryDeadLetters,
     StartAt,
-    Status,
     StoredMessage,
     Subscribe,
-    Subscriptions,
     Term,
-    ToBot,
-    ToChannel,
     Unsubscribe,
-    encode,
-    is_id,
 )
 from .transport import connect_command
+from .watch import Watch
 
-__all__ = ["DEFAULT_URL", "Bot", "Draft", "connect"]
+__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
 DEFAULT_URL = "tcp://127.0.0.1:7710"
 """Where a worker listens when it is not told otherwise."""
+
+DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
+"""Where its tap is."""
 
 _VERSION = "posthouse-python/0.1"
 _GOODBYE_SECONDS = 2.0
@@ -70,20 +62,7 @@ _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to be published: to a bot (name or id) or on a channel, with a body that can be JSON."""
-
-    body: Any
-    to: str | None = None
-    channel: str | None = None
-    message_type: str = "message"
-    reply_to: str | None = None
-    headers: Mapping[str, str] = {}
-    id: str | None = None
-    expects_reply: bool = False
-
-
-class Bot:
+class Bot(Asking, Application):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session by itself: it says hello again after a restart of the worker and
@@ -99,14 +78,18 @@ class Bot:
         bot_id: str | None = None,
         max_in_flight: int = _MAX_IN_FLIGHT,
         timeout: float | None = _TIMEOUT_SECONDS,
+        tap_url: str = DEFAULT_TAP_URL,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
         `max_in_flight` (0 to 1000) is how many messages may be with this bot unsettled; 0 makes one that only
-        sends. `context` is the ZeroMQ context to use, which inproc addresses need.
+        sends. `tap_url` is what `watch` listens to. `context` is the ZeroMQ context to use, which inproc addresses
+        need.
         """
+        super().__init__()
         self.name = name
+        self.tap_url = tap_url
         self.url = url
         self.timeout = timeout
         self._context = context or zmq.Context.instance()
@@ -117,6 +100,7 @@ class Bot:
         self._max_in_flight = max_in_flight
         self._replies: dict[str, _Reply] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._connected_scope: anyio.CancelScope
         self._connection = Connection(
             lambda: connect_command(self._context, url),
             self._hello,
@@ -132,10 +116,11 @@ class Bot:
     async def __aenter__(self) -> Bot:
         if self._tasks is not None:
             raise RuntimeError("a bot's context is entered once; make another Bot to connect again")
+        self._connected_scope = anyio.CancelScope(shield=True)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         try:
-            self._tasks.start_soon(self._connection.run)
+            self._tasks.start_soon(self._keep_connected)
             with anyio.move_on_after(None if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)):
                 await self._connection.connected.wait()
             if self._connection.failure is not None:
@@ -167,8 +152,14 @@ class Bot:
         self._arrived.set()
         for waiting in self._replies.values():
             waiting.arrived.set()
-        self._tasks.cancel_scope.cancel()
+        self._connected_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
+
+    async def _keep_connected(self) -> None:
+        # A context that is cancelled still says goodbye: what it holds goes back in order then, which is not held
+        # against the messages, and a vanished session is.
+        with self._connected_scope:
+            await self._connection.run()
 
     def _hello(self, number: int) -> Hello:
         return Hello(
@@ -269,10 +260,12 @@ class Bot:
         """
         ids: list[str] = []
         payloads: list[bytes] = []
+        welcome = self._connection.welcome
+        frame_bytes_max = None if welcome is None else welcome.max_frame_bytes
         for draft in drafts:
             message_id = draft.id or str(uuid_utils.uuid7())
             ids.append(message_id)
-            payloads.append(self._payload(draft, message_id))
+            payloads.append(payload(draft, message_id, frame_bytes_max))
         if not ids:
             return []
         ticket = Ticket(ids, payloads)
@@ -291,35 +284,6 @@ class Bot:
                 raise outcome
             receipts.append(outcome)
         return receipts
-
-    def _payload(self, draft: Draft, message_id: str) -> bytes:
-        if (draft.to is None) == (draft.channel is None):
-            raise ValueError("a message goes either to a bot or on a channel")
-        recipient: ToBot | ToChannel
-        if draft.to is None:
-            recipient = ToChannel(draft.channel or "")
-        else:
-            recipient = ToBot(bot_id=draft.to) if is_id(draft.to) else ToBot(bot=draft.to)
-        try:
-            body = write_body(draft.body)
-        except ValueError as error:
-            raise InvalidBody("invalid_body", str(error)) from None
-        payload = encode(
-            Publication(
-                id=message_id,
-                recipient=recipient,
-                body=msgspec.Raw(body),
-                message_type=draft.message_type,
-                reply_to=draft.reply_to,
-                headers=dict(draft.headers),
-                expects_reply=draft.expects_reply,
-            )
-        )
-        welcome = self._connection.welcome
-        if welcome is not None and len(payload) > welcome.max_frame_bytes - 128:
-            most = f"the message has {len(payload)} bytes; a frame has at most {welcome.max_frame_bytes}"
-            raise TooLarge("too_large", most)
-        return payload
 
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -381,6 +345,10 @@ class Bot:
         """Give the next message that has arrived, or None."""
         return self._inbox.popleft() if self._inbox else None
 
+    def watch(self, channel: str) -> Watch:
+        """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`."""
+        return Watch(self, channel)
+
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
         self._max_in_flight = max_in_flight
@@ -434,84 +402,6 @@ class Bot:
         else:
             self._connection.send(make(None))
 
-    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
-
-    async def history(
-        self,
-        *,
-        between: tuple[str, str] | None = None,
-        channel: str | None = None,
-        thread: str | None = None,
-        before_seq: int | None = None,
-        limit: int = 50,
-    ) -> list[StoredMessage]:
-        """Read back a conversation, newest first: of two bots, of a channel, or around a message's id.
-
-        At most `limit` (1 to 1000) messages; go on with `before_seq` of the last one.
-        """
-        value = await self._request(
-            "the history",
-            lambda number: History(
-                request=number,
-                between=between,
-                channel=channel,
-                thread=thread,
-                before_seq=before_seq,
-                limit=limit,
-            ),
-        )
-        return msgspec.convert(value["messages"], list[StoredMessage])
-
-    async def find(self, message_id: str) -> dict[str, Any]:
-        """Give a message by its id, and what became of it in each mailbox that it went to."""
-        return await self._request("the message", lambda number: MessageQuery(request=number, id=message_id))
-
-    async def bots(self) -> list[dict[str, Any]]:
-        """List all bots: id, name, online, created_at, last_seen_at, backlog."""
-        return _rows(await self._request("the bots", lambda number: Bots(request=number)), "bots")
-
-    async def channels(self) -> list[dict[str, Any]]:
-        """List all channels: name, created_at, created_by_bot_id, subscribers, messages."""
-        return _rows(await self._request("the channels", lambda number: Channels(request=number)), "channels")
-
-    async def subscriptions(self, *, bot: str | None = None, channel: str | None = None) -> list[dict[str, Any]]:
-        """List the subscriptions of a bot (this one, unless named), or to a channel."""
-        value = await self._request(
-            "the subscriptions", lambda number: Subscriptions(request=number, bot=bot, channel=channel)
-        )
-        return _rows(value, "subscriptions")
-
-    async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """List what a bot's mailbox (this one's, unless named) gave up on, newest first."""
-        value = await self._request(
-            "the dead letters", lambda number: DeadLetters(request=number, bot=bot, limit=limit)
-        )
-        return _rows(value, "dead_letters")
-
-    async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:
-        """Put dead letters back into the mailbox; return how many there were."""
-        value = await self._request(
-            "the retry",
-            lambda number: RetryDeadLetters(request=number, bot=bot or self.name, seqs=list(seqs)),
-        )
-        return int(value["retried"])
-
-    async def status(self) -> dict[str, Any]:
-        """Ask the worker how it is: counters, rates, sizes, versions."""
-        return await self._request("the status", lambda number: Status(request=number))
-
-    async def _request(self, what: str, make: Any, *, once: bool = False) -> dict[str, Any]:
-        with anyio.move_on_after(self.timeout):
-            value: dict[str, Any] = msgspec.json.decode(await self._connection.request(make, once=once))
-            return value
-        raise self._unavailable(what)
-
-    def _unavailable(self, what: str) -> WorkerUnavailable:
-        return WorkerUnavailable(
-            f"no answer for {what} within {self.timeout:g} s from {self.url}: the worker may be down,"
-            " and whether it took this is unknown"
-        )
-
 
 class _Reply:
     """Somebody waits for a reply."""
@@ -543,6 +433,7 @@ def connect(
     bot_id: str | None = None,
     max_in_flight: int = _MAX_IN_FLIGHT,
     timeout: float | None = _TIMEOUT_SECONDS,
+    tap_url: str = DEFAULT_TAP_URL,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> Bot:
     """Connect a bot to the worker at a URL; to be used as `async with bus.connect(...) as bot:`.
@@ -550,9 +441,12 @@ def connect(
     Entering raises WorkerUnavailable where no worker answers, and BotConflict or UnsupportedProtocol where it
     refuses. A name that the worker has not seen registers a new bot.
     """
-    return Bot(bot, url, bot_id=bot_id, max_in_flight=max_in_flight, timeout=timeout, context=context)
-
-
-def _rows(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = value[name]
-    return rows
+    return Bot(
+        bot,
+        url,
+        bot_id=bot_id,
+        max_in_flight=max_in_flight,
+        timeout=timeout,
+        tap_url=tap_url,
+        context=context,
+    )

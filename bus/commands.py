@@ -1,17 +1,13 @@
 """The people's commands: a bot on the command line, for a moment or for as long as somebody listens.
 
-Owns the arguments, the exit codes and how a command ends: 0 when it did what was asked, 1 when the worker refused,
-2 for wrong usage, 69 (sysexits) when no worker answered, and 128 and the signal's number when a signal ended it
-before. How things look is in `console`.
+Owns what each command asks, and of whom. How a command runs and ends is in `running`, how things look in `console`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import anyio
 import anyio.abc
@@ -19,92 +15,30 @@ import anyio.to_thread
 import msgspec
 import rich_click as click
 
-from .arguments import Link, drafted, id_of, linked, name_of
-from .client import Bot, Draft, connect
+from .arguments import Link, drafted, id_of, linked, name_of, worded
+from .client import Bot
 from .console import (
     Lines,
     Time,
     message_value,
-    show_error,
     show_json,
     show_receipt,
     show_rows,
     show_status,
 )
-from .errors import BusError, WorkerUnavailable
+from .dead_letters import dead_letters
+from .draft import Draft
+from .errors import WorkerUnavailable
 from .message import Message
 from .protocol import StoredMessage, encode
+from .running import EXIT_SIGNAL, ask, open_bot, run, until_signal
 
-__all__ = ["COMMANDS", "EXIT_SIGNAL", "run", "until_signal"]
-
-EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_SIGNAL = 1, 69, 128
+__all__ = ["COMMANDS"]
 
 _HISTORY_MESSAGES_MAX = 1000
 """The protocol's most messages in one answer."""
 
 _CREDIT = 100
-
-T = TypeVar("T")
-
-
-# ── Running ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def run(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a command's work; an error that ends it becomes one line and an exit code."""
-    try:
-        return anyio.run(work)
-    except* BusError as errors:
-        error = _first(errors)
-        show_error(str(error))
-        sys.exit(EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED)
-    except* BrokenPipeError:
-        # Whoever read this has had enough. What Python has left to write at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except* KeyboardInterrupt:
-        sys.exit(EXIT_SIGNAL + signal.SIGINT)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
-    """Work until that is done, or until SIGINT, SIGTERM or SIGHUP: then it is cancelled, and the number given."""
-    received: int | None = None
-
-    async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        nonlocal received
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            task_status.started()
-            async for number in signals:
-                received = number
-                tasks.cancel_scope.cancel()
-                return
-
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(watch)
-        await work()
-        tasks.cancel_scope.cancel()
-    return received
-
-
-def _ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
-    """Connect, and have a question answered. The session takes no messages from the bot's mailbox."""
-
-    async def ask() -> T:
-        async with _connect(link, max_in_flight=0) as bot:
-            return await question(bot)
-
-    return run(ask)
-
-
-def _connect(link: Link, *, max_in_flight: int) -> Bot:
-    return connect(link.url, bot=link.name, max_in_flight=max_in_flight, timeout=link.timeout_seconds)
 
 
 # ── Sending and receiving ────────────────────────────────────────────────────────────────────────────────
@@ -137,7 +71,7 @@ def publish(link: Link, channel: str, draft: Draft) -> None:
 
 
 def _send(link: Link, draft: Draft) -> None:
-    async def ask(bot: Bot) -> None:
+    async def sent(bot: Bot) -> None:
         try:
             [receipt] = await bot.send_all([draft])
         except WorkerUnavailable as error:
@@ -145,7 +79,23 @@ def _send(link: Link, draft: Draft) -> None:
             raise WorkerUnavailable(again) from error
         show_receipt(receipt, as_json=link.as_json)
 
-    _ask(link, ask)
+    ask(link, sent)
+
+
+@click.command()
+@click.argument("to", callback=name_of)
+@worded
+@linked("console")
+def request(link: Link, to: str, **words: Any) -> None:
+    """Send a direct message to the bot TO, by name or id, and print its reply.
+
+    BODY is JSON, or else taken as text; `-` reads it from standard input. `--timeout` is how long to wait for the
+    reply. It comes ahead of what waits in the asker's mailbox, and nothing else is taken from there. A reply that
+    comes too late is an ordinary message in that mailbox.
+    """
+    reply = ask(link, lambda bot: bot.request(to, timeout=link.timeout_seconds, **words))
+    line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
+    click.echo(line, nl=False)
 
 
 class _Listening(msgspec.Struct, frozen=True):
@@ -189,7 +139,7 @@ def listen(link: Link, **options: Any) -> None:
 async def _listen(link: Link, listening: _Listening) -> None:
     left = listening.count
     lines = Lines(dated=False, details=listening.details)
-    async with _connect(link, max_in_flight=min(left or _CREDIT, _CREDIT)) as bot:
+    async with open_bot(link, max_in_flight=min(left or _CREDIT, _CREDIT)) as bot:
         for channel in listening.channels:
             await bot.subscribe(channel, start=listening.start)
         while left is None or left > 0:
@@ -243,7 +193,7 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
     """Read a conversation back: the newest messages, in the order in which they were sent."""
     if sum(value is not None for value in query.values()) != 1:
         raise click.UsageError("give exactly one of --between, --channel and --thread")
-    messages = _ask(link, lambda bot: _history(bot, limit, before, query))
+    messages = ask(link, lambda bot: _history(bot, limit, before, query))
     if link.as_json:
         show_json([message_value(message, delivered=False) for message in messages])
         return
@@ -272,7 +222,7 @@ async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, An
 @linked("console")
 def bots(link: Link) -> None:
     """List all bots: whether each is connected, what waits for it, and when it was last heard."""
-    found = _ask(link, lambda bot: bot.bots())
+    found = ask(link, lambda bot: bot.bots())
     if link.as_json:
         show_json(found)
         return
@@ -288,10 +238,10 @@ def bots(link: Link) -> None:
 def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
-    async def ask(bot: Bot) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    async def listed(bot: Bot) -> tuple[list[dict[str, Any]], dict[str, str]]:
         return await bot.channels(), {bot["id"]: bot["name"] for bot in await bot.bots()}
 
-    found, names = _ask(link, ask)
+    found, names = ask(link, listed)
     if link.as_json:
         show_json(found)
         return
@@ -317,13 +267,13 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
     if bot is not None and channel is not None:
         raise click.UsageError("give --bot or --channel, not both")
 
-    async def ask(asker: Bot) -> list[dict[str, Any]]:
+    async def listed(asker: Bot) -> list[dict[str, Any]]:
         if bot is not None or channel is not None:
             return await asker.subscriptions(bot=bot, channel=channel)
         names = [each["name"] for each in await asker.channels()]
         return [each for name in names for each in await asker.subscriptions(channel=name)]
 
-    found = _ask(link, ask)
+    found = ask(link, listed)
     if link.as_json:
         show_json(found)
         return
@@ -338,12 +288,23 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
 @linked("console")
 def status(link: Link) -> None:
     """Ask the worker how it is: counters, rates, sizes, versions."""
-    found = _ask(link, lambda bot: bot.status())
+    found = ask(link, lambda bot: bot.status())
     if link.as_json:
         show_json(found)
     else:
         show_status(found, link.url)
 
 
-COMMANDS: list[click.Command] = [send, publish, listen, history, bots, channels, subscriptions, status]
+COMMANDS: list[click.Command] = [
+    send,
+    publish,
+    request,
+    listen,
+    history,
+    bots,
+    channels,
+    subscriptions,
+    dead_letters,
+    status,
+]
 """What `posthouse` offers beside the worker itself."""

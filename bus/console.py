@@ -35,6 +35,7 @@ __all__ = [
     "message_value",
     "plain",
     "show_check",
+    "show_dead_letter",
     "show_error",
     "show_json",
     "show_receipt",
@@ -148,6 +149,35 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
     else:
         what = "was stored before" if receipt.duplicate else "is stored"
         click.echo(f"{what} as message {receipt.seq}, with the id {receipt.id}")
+
+
+def show_dead_letter(dead: Mapping[str, Any]) -> None:
+    """Write everything that is known of a dead letter: what the mailbox says of it, and the whole message."""
+    console = _console()
+    facts: dict[str, str] = {
+        "seq": str(dead["seq"]),
+        "mailbox": dead["bot"],
+        "reason": dead["reason"],
+        "attempts": str(dead["attempts"]),
+        "given up": _local(console, dead["at"], _DATE_AND_TIME),
+    }
+    message = dead["message"]
+    if message is not None:
+        recipient = message["recipient"]
+        facts |= {
+            "sent": _local(console, message["timestamp"], _DATE_AND_TIME),
+            "sender": message["sender_bot_name"],
+            "to": f"#{recipient['name']}" if "name" in recipient else "direct",
+            "type": message["message_type"],
+            "id": message["id"],
+            "reply to": message["reply_to"] or "",
+            "headers": "  ".join(f"{name}={value}" for name, value in message["headers"].items()),
+        }
+    for name, fact in facts.items():
+        if fact:
+            console.print(Text.assemble((f"{name:<10}", "dim"), plain(fact)), soft_wrap=True)
+    body = Text("the message is not in the log any more", "yellow") if message is None else _body(message["body"])
+    console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
 
 
 # ── Tables ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,10 +28,10 @@ from rich.text import Text
 from store.records import timestamp
 
 from .client import Bot, connect
-from .commands import EXIT_SIGNAL, run, until_signal
 from .console import show_error, show_json
 from .process import WorkerProcess
 from .protocol import StoredMessage
+from .running import EXIT_SIGNAL, run, until_signal
 from .talk import CHANNEL, Account, Said, Speaker, account, speakers
 
 __all__ = ["demo"]

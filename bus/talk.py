@@ -14,7 +14,8 @@ import anyio
 import msgspec
 import uuid_utils
 
-from .client import Bot, Draft
+from .client import Bot
+from .draft import Draft
 from .message import Message, Receipt
 from .protocol import StoredMessage
 

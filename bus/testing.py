@@ -94,7 +94,8 @@ class Worker:
 
     def connect(self, *, bot: str, **options: Any) -> Bot:
         """Give a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
-        return Bot(bot, self.url, context=self.context, **options)
+        options = {"tap_url": self.tap_url, "context": self.context, **options}
+        return Bot(bot, self.url, **options)
 
 
 @asynccontextmanager

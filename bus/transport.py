@@ -140,7 +140,11 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
 
 
 def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a SUB to a worker's tap."""
+    """Connect a SUB to a worker's tap; raises AddressError where none can be."""
     socket = context.socket(zmq.SUB)
-    socket.connect(address)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise AddressError(address, error.strerror or str(error)) from error
     return Port(socket)

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 PATHS = sorted([*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), ROOT / "worker.py"])
 
 BUS = [
+    "DEFAULT_TAP_URL",
     "DEFAULT_URL",
+    "AddressError",
     "Bot",
     "BotConflict",
     "BusError",
@@ -27,6 +29,7 @@ BUS = [
     "Message",
     "NotFound",
     "Receipt",
+    "ReplyTimeout",
     "RequestError",
     "StorageFull",
     "StoredMessage",

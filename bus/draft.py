@@ -1,0 +1,63 @@
+"""A message before it is sent.
+
+Owns what an author says of a message, and the bytes that this becomes in a publish frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .bodies import write_body
+from .errors import InvalidBody, TooLarge
+from .protocol import Publication, ToBot, ToChannel, encode, is_id
+
+__all__ = ["Draft", "payload"]
+
+_FRAME_OVERHEAD_BYTES = 128
+"""Room for what surrounds a message in its frame."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to be published: to a bot (name or id) or on a channel, with a body that can be JSON."""
+
+    body: Any
+    to: str | None = None
+    channel: str | None = None
+    message_type: str = "message"
+    reply_to: str | None = None
+    headers: Mapping[str, str] = {}
+    id: str | None = None
+    expects_reply: bool = False
+
+
+def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
+    """Give a draft as it stands in a publish frame; raises InvalidBody, TooLarge or ValueError."""
+    if (draft.to is None) == (draft.channel is None):
+        raise ValueError("a message goes either to a bot or on a channel")
+    recipient: ToBot | ToChannel
+    if draft.to is None:
+        recipient = ToChannel(draft.channel or "")
+    else:
+        recipient = ToBot(bot_id=draft.to) if is_id(draft.to) else ToBot(bot=draft.to)
+    try:
+        body = write_body(draft.body)
+    except ValueError as error:
+        raise InvalidBody("invalid_body", str(error)) from None
+    written = encode(
+        Publication(
+            id=message_id,
+            recipient=recipient,
+            body=msgspec.Raw(body),
+            message_type=draft.message_type,
+            reply_to=draft.reply_to,
+            headers=dict(draft.headers),
+            expects_reply=draft.expects_reply,
+        )
+    )
+    if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
+        most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
+        raise TooLarge("too_large", most)
+    return written

@@ -1,0 +1,85 @@
+"""How a command runs and ends: connected for a moment, or until a signal.
+
+Owns the exit codes: 0 when a command did what was asked, 1 when the worker refused or nobody replied, 2 for wrong
+usage, 69 (sysexits) when no worker answered, and 128 and the signal's number when a signal ended it before.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+
+from .arguments import Link
+from .client import Bot, connect
+from .console import show_error
+from .errors import BusError, WorkerUnavailable
+
+__all__ = ["EXIT_REFUSED", "EXIT_SIGNAL", "EXIT_UNAVAILABLE", "ask", "open_bot", "run", "until_signal"]
+
+EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_SIGNAL = 1, 69, 128
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a command's work; an error that ends it becomes one line and an exit code."""
+    try:
+        return anyio.run(work)
+    except* BusError as errors:
+        error = _first(errors)
+        show_error(str(error))
+        sys.exit(EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED)
+    except* BrokenPipeError:
+        # Whoever read this has had enough. What Python has left to write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except* KeyboardInterrupt:
+        sys.exit(EXIT_SIGNAL + signal.SIGINT)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
+    """Work until that is done, or until SIGINT, SIGTERM or SIGHUP: then it is cancelled, and the number given."""
+    received: int | None = None
+
+    async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        nonlocal received
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                received = number
+                tasks.cancel_scope.cancel()
+                return
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(watch)
+        await work()
+        tasks.cancel_scope.cancel()
+    return received
+
+
+def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
+    """Connect, and have a question answered. The session takes no messages from the bot's mailbox."""
+
+    async def connected() -> T:
+        async with open_bot(link, max_in_flight=0) as bot:
+            return await question(bot)
+
+    return run(connected)
+
+
+def open_bot(link: Link, *, max_in_flight: int) -> Bot:
+    """Give the bot that a command is, not connected yet."""
+    return connect(link.url, bot=link.name, max_in_flight=max_in_flight, timeout=link.timeout_seconds)
