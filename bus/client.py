@@ -64,6 +64,9 @@ _CONNECT_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 
+_HISTORY_PORTION = 1000
+"""The protocol's most messages in one answer."""
+
 _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
 
@@ -118,6 +121,7 @@ class Bot:
             self._hello,
             deliver=self._deliver,
             gap=self._deliver_gap,
+            closed=self._wake,
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
@@ -340,6 +344,9 @@ class Bot:
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
 
+    def _wake(self) -> None:
+        self._arrived.set()
+
     def _deliver(self, stored: StoredMessage) -> None:
         self._inbox.append(Message(self, stored))
         self._arrived.set()
@@ -356,16 +363,22 @@ class Bot:
         delay: float | None = None,
         reason: str | None = None,
     ) -> None:
+        connection = self._connection
         if message.settled:
+            if confirm:
+                await self._confirm(message)
             return
         message.settled = True
+        if not connection.holds(message.stored):
+            return  # the log was replaced under it: its seq is another message's now
+        message._settled_in = connection.sessions
         seqs = [message.seq]
         if how == "ack":
-            self._connection.settle(message.stored)
+            connection.settle(message.stored)
         else:
-            self._connection.release(message.seq)
+            connection.release(message.stored)
         if how == "ack" and not confirm:
-            self._connection.ack(message.seq)
+            connection.ack(message.seq)
             return
 
         def make(number: int | None) -> Ack | Nak | Term:
@@ -378,7 +391,22 @@ class Bot:
         if confirm:
             await self._request(f"the {how} of message {message.seq}", make, once=True)
         else:
-            self._connection.send(make(None))
+            connection.send(make(None))
+
+    async def _confirm(self, message: Message) -> None:
+        """Confirm what was said before: the worker has taken that when it answers what comes after."""
+        if message._settled_in != self._connection.sessions:
+            raise WorkerUnavailable(
+                "the session in which this was settled is over: it cannot be confirmed any more"
+            )
+        await self._request(
+            f"the settling of message {message.seq}",
+            lambda number: Ack(seqs=[message.seq], request=number),
+            once=True,
+        )
+
+    def _release(self, message: Message) -> None:
+        self._connection.release(message.stored)
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -393,9 +421,28 @@ class Bot:
     ) -> list[StoredMessage]:
         """Read back a conversation, newest first: of two bots, of a channel, or around a message's id.
 
-        At most `limit` (1 to 1000) messages; go on with `before_seq` of the last one.
+        At most `limit` messages; go on with `before_seq` of the last one.
         """
-        value = await self._request(
+        found: list[StoredMessage] = []
+        more = True
+        while more and len(found) < limit:
+            if found:
+                before_seq = found[-1].seq
+            wanted = min(limit - len(found), _HISTORY_PORTION)
+            value = await self._history(between, channel, thread, before_seq, wanted)
+            found += msgspec.convert(value["messages"], list[StoredMessage])
+            more = value["more"]
+        return found
+
+    async def _history(
+        self,
+        between: tuple[str, str] | None,
+        channel: str | None,
+        thread: str | None,
+        before_seq: int | None,
+        limit: int,
+    ) -> dict[str, Any]:
+        return await self._request(
             "the history",
             lambda number: History(
                 request=number,
@@ -406,7 +453,6 @@ class Bot:
                 limit=limit,
             ),
         )
-        return msgspec.convert(value["messages"], list[StoredMessage])
 
     async def find(self, message_id: str) -> dict[str, Any]:
         """Give a message by its id, and what became of it in each mailbox that it went to."""

@@ -33,6 +33,12 @@ from .protocol import (
 
 __all__ = ["Queries"]
 
+_HISTORY_PORTION = 64
+"""Messages that are read back at once: with the largest bodies some megabytes."""
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the messages of an answer."""
+
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
 
@@ -41,11 +47,19 @@ class Queries:
     """Answers one question at a time; the counters that rates need are noted by `sample`."""
 
     def __init__(
-        self, core: Core, log: MessageLog, *, versions: dict[str, str], started_at: str, now: float
+        self,
+        core: Core,
+        log: MessageLog,
+        *,
+        versions: dict[str, str],
+        frame_bytes_max: int,
+        started_at: str,
+        now: float,
     ) -> None:
         self._core = core
         self._log = log
         self._versions = versions
+        self._frame_bytes_max = frame_bytes_max
         self._started_at = started_at
         self._started = now
         self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.dispatch.counters))])
@@ -85,17 +99,30 @@ class Queries:
             between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
         elif query.channel is not None and query.channel not in self._core.directory.channels:
             raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-        messages = await self._log.history(
-            HistoryRequest(
-                limit=query.limit + 1,
-                between=between,
-                channel=query.channel,
-                thread=query.thread,
-                before_seq=query.before_seq,
-            )
+        request = HistoryRequest(
+            limit=_HISTORY_PORTION,
+            between=between,
+            channel=query.channel,
+            thread=query.thread,
+            before_seq=query.before_seq,
         )
-        shown = [_raw(message) for message in messages[: query.limit]]
-        return {"messages": shown, "more": len(messages) > query.limit}
+        return await self._read_back(request, query.limit)
+
+    async def _read_back(self, request: HistoryRequest, limit: int) -> dict[str, Any]:
+        """Read in portions, as much as was asked for and fits into a frame."""
+        shown: list[msgspec.Raw] = []
+        size_bytes = 0
+        while True:
+            portion = await self._log.history(request)
+            for message in portion:
+                written = _raw(message)
+                size_bytes += len(bytes(written)) + 1
+                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - _FRAME_ROOM_BYTES):
+                    return {"messages": shown, "more": True}
+                shown.append(written)
+            if len(portion) < request.limit:
+                return {"messages": shown, "more": False}
+            request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
 
     async def _message(self, query: MessageQuery) -> dict[str, Any]:
         message = await self._log.find(query.id)
