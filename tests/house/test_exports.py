@@ -15,6 +15,7 @@ PATHS = sorted([*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), 
 
 BUS = [
     "DEFAULT_URL",
+    "AddressError",
     "Bot",
     "BotConflict",
     "BusError",

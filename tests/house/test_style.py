@@ -14,11 +14,9 @@ LINES_MAX = 500
 """A file does one thing; one that wants to be longer has a second thing in it."""
 
 LONGER = {
-    "bus/core.py": 800,
+    "bus/client.py": 550,
     "bus/mailbox.py": 550,
     "bus/protocol.py": 550,
-    "tests/integration/test_wire_only.py": 1200,
-    "tests/integration/wire.py": 550,
     "tests/pure/simulation.py": 600,
 }
 """Those that are too long already, and how long they may be. Nothing is added here; what was split is taken out."""
