@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
 from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
+from store.repository import Store
 
 __all__ = ["main"]
 
@@ -132,19 +133,26 @@ def _exit(code: int, errors: BaseExceptionGroup[BaseException]) -> None:
 async def _serve(settings: Settings) -> None:
     versions = _versions()
     with zmq.Context() as context:
-        async with open_store(settings.store.database) as store:
-            for warning in store.warnings:
-                _log.warning("store", message=warning)
+        async with _store(settings) as store:
             versions |= store.versions
             worker = f"posthouse/{versions['posthouse']}"
             broker = await open_broker(store, settings, context, worker=worker, versions=versions)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(_stop_on_signal, broker.stop)
+                for warning in store.warnings:
+                    _log.warning("store", message=warning)
                 command, tap = broker.addresses
                 _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
                 await broker.run()
                 tasks.cancel_scope.cancel()
     _log.info("stopped")
+
+
+def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    try:
+        return open_store(settings.store.database)
+    except ValueError as error:
+        raise SettingsError(f"store.database: {error}") from error
 
 
 async def _stop_on_signal(

@@ -7,6 +7,7 @@ its name says so (`retry_dead_letters`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -29,6 +30,10 @@ from .protocol import (
 __all__ = ["Asking"]
 
 
+_HISTORY_PORTION = 1000
+"""The protocol's most messages in one answer."""
+
+
 class Asking:
     """The part of a bot that asks. It brings no state of its own."""
 
@@ -48,20 +53,25 @@ class Asking:
     ) -> list[StoredMessage]:
         """Read back a conversation, newest first: of two bots, of a channel, or around a message's id.
 
-        At most `limit` (1 to 1000) messages; go on with `before_seq` of the last one.
+        At most `limit` messages; go on with `before_seq` of the last one.
         """
-        value = await self._request(
-            "the history",
-            lambda number: History(
-                request=number,
+        found: list[StoredMessage] = []
+        more = True
+        while more and len(found) < limit:
+            if found:
+                before_seq = found[-1].seq
+            history = History(
+                request=0,
                 between=between,
                 channel=channel,
                 thread=thread,
                 before_seq=before_seq,
-                limit=limit,
-            ),
-        )
-        return msgspec.convert(value["messages"], list[StoredMessage])
+                limit=min(limit - len(found), _HISTORY_PORTION),
+            )
+            value = await self._request("the history", partial(_numbered, history))
+            found += msgspec.convert(value["messages"], list[StoredMessage])
+            more = value["more"]
+        return found
 
     async def find(self, message_id: str) -> dict[str, Any]:
         """Give a message by its id, and what became of it in each mailbox that it went to."""
@@ -117,3 +127,7 @@ class Asking:
 def _rows(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = value[name]
     return rows
+
+
+def _numbered(history: History, number: int) -> History:
+    return msgspec.structs.replace(history, request=number)

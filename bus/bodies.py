@@ -85,7 +85,8 @@ _ESCAPE = re.compile(
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
     rb"|\\."
 )
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, even one that never ends, or a bracket. Nothing is looked at twice, whatever a frame has in it."""
 _FRAME_DEPTH = 5
 """How deep a body may itself lie in a frame: frame, messages, message, and one to spare."""
 

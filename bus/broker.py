@@ -22,7 +22,7 @@ import structlog
 import uuid_utils
 import zmq
 
-from store.errors import RecordDamaged, Refused, StorageFull, StoreFailure
+from store.errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
 from store.records import timestamp
 from store.repository import MessageLog, PageRequest, Store
 
@@ -70,13 +70,17 @@ class Broker:
         self._command = command
         self._tap = tap
         self._moment = moment
-        self._queries = Queries(core, log, versions=versions, moment=moment)
+        self._queries = Queries(
+            core, log, versions=versions, frame_bytes_max=settings.limits.frame_bytes_max, moment=moment
+        )
         self._asking = 0
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
         self._topics: set[bytes] = set()
         self._draining = False
+        self._more = False
+        """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
         self._stopping = False
         self._tasks: anyio.abc.TaskGroup
 
@@ -141,11 +145,14 @@ class Broker:
                         return
                 else:
                     self._carry_out(self._take(parts))
-            self._tasks.start_soon(self._drain_more)
+            if not self._more:
+                self._more = True
+                self._tasks.start_soon(self._drain_more)
         finally:
             self._draining = False
 
     async def _drain_more(self) -> None:
+        self._more = False
         self._drain()
 
     def _take(self, parts: list[bytes]) -> list[Effect]:
@@ -189,6 +196,7 @@ class Broker:
             moment = self._moment()
             batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
             if batch is not None:
+                self._drain()  # there is room again, and the next batch fills while this one is written
                 await self._apply(batch)
                 self._drain()
             elif self._stopping:
@@ -205,6 +213,9 @@ class Broker:
         except StorageFull as error:
             _log.warning("storage_full", changes=len(batch.changes))
             self._carry_out(self._core.failed(batch, Code.STORAGE_FULL, str(error), self._moment()))
+        except StorageBusy as error:
+            _log.warning("storage_busy", changes=len(batch.changes))
+            self._carry_out(self._core.failed(batch, Code.BUSY, str(error), self._moment()))
         except Exception:
             _log.exception("batch_failed", changes=len(batch.changes))
             message = "the worker could not store this; its log says why"
@@ -265,12 +276,16 @@ class Broker:
 
     async def _watch_tap(self) -> None:
         while True:
-            while (parts := self._tap.receive()) is not None:
+            for _ in range(_FRAMES_A_TURN):
+                parts = self._tap.receive()
+                if parts is None:
+                    break
                 wanted, topic = parts[0][:1] == b"\x01", parts[0][1:]
                 self._topics.add(topic) if wanted else self._topics.discard(topic)
                 self._core.dispatch.tapped = bool(self._topics)
             if not self._tap.has_input:
                 await self._tap.wait()
+            await anyio.lowlevel.checkpoint()
 
     async def _tick(self) -> None:
         while True:
@@ -284,7 +299,7 @@ class Broker:
         while (batch := self._core.take_batch(self._moment(), flush=True)) is not None:
             try:
                 outcome = await self._store.apply(batch.changes)
-            except (Refused, StorageFull) as error:
+            except (Refused, StorageBusy, StorageFull) as error:
                 _log.error("positions_not_saved", error=str(error))
                 break
             farewell += self._core.applied(batch, outcome, self._moment())

@@ -106,6 +106,7 @@ class Bot(Asking, Application):
             self._hello,
             deliver=self._deliver,
             gap=self._deliver_gap,
+            closed=self._wake,
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
@@ -181,14 +182,24 @@ class Bot(Asking, Application):
         message_type: str = "message",
         reply_to: str | None = None,
         headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
         id: str | None = None,
     ) -> Receipt:
         """Send a direct message to a bot, by name or id; return when it is on the worker's disk.
 
         Raises UnknownBot, InvalidBody, TooLarge, LimitReached or StorageFull; then nothing was stored. After
-        WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once.
+        WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once. After `ttl` seconds
+        it is not delivered any more.
         """
-        draft = Draft(to=to, body=body, message_type=message_type, reply_to=reply_to, headers=headers or {}, id=id)
+        draft = Draft(
+            to=to,
+            body=body,
+            message_type=message_type,
+            reply_to=reply_to,
+            headers=headers or {},
+            ttl=ttl,
+            id=id,
+        )
         return (await self.send_all([draft]))[0]
 
     async def publish(
@@ -199,6 +210,7 @@ class Bot(Asking, Application):
         message_type: str = "message",
         reply_to: str | None = None,
         headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
         id: str | None = None,
     ) -> Receipt:
         """Publish on a channel, which comes into being by that; otherwise like `send`."""
@@ -208,6 +220,7 @@ class Bot(Asking, Application):
             message_type=message_type,
             reply_to=reply_to,
             headers=headers or {},
+            ttl=ttl,
             id=id,
         )
         return (await self.send_all([draft]))[0]
@@ -356,6 +369,9 @@ class Bot(Asking, Application):
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
 
+    def _wake(self) -> None:
+        self._arrived.set()
+
     def _deliver(self, stored: StoredMessage) -> None:
         message = Message(self, stored)
         waiting = self._replies.get(stored.reply_to or "")
@@ -378,16 +394,22 @@ class Bot(Asking, Application):
         delay: float | None = None,
         reason: str | None = None,
     ) -> None:
+        connection = self._connection
         if message.settled:
+            if confirm:
+                await self._confirm(message)
             return
         message.settled = True
+        if not connection.holds(message.stored):
+            return  # the log was replaced under it: its seq is another message's now
+        message._settled_in = connection.sessions
         seqs = [message.seq]
         if how == "ack":
-            self._connection.settle(message.stored)
+            connection.settle(message.stored)
         else:
-            self._connection.release(message.seq)
+            connection.release(message.stored)
         if how == "ack" and not confirm:
-            self._connection.ack(message.seq)
+            connection.ack(message.seq)
             return
 
         def make(number: int | None) -> Ack | Nak | Term:
@@ -400,7 +422,22 @@ class Bot(Asking, Application):
         if confirm:
             await self._request(f"the {how} of message {message.seq}", make, once=True)
         else:
-            self._connection.send(make(None))
+            connection.send(make(None))
+
+    async def _confirm(self, message: Message) -> None:
+        """Confirm what was said before: the worker has taken that when it answers what comes after."""
+        if message._settled_in != self._connection.sessions:
+            raise WorkerUnavailable(
+                "the session in which this was settled is over: it cannot be confirmed any more"
+            )
+        await self._request(
+            f"the settling of message {message.seq}",
+            lambda number: Ack(seqs=[message.seq], request=number),
+            once=True,
+        )
+
+    def _release(self, message: Message) -> None:
+        self._connection.release(message.stored)
 
 
 class _Reply:

@@ -115,11 +115,13 @@ class Connection:
         *,
         deliver: Callable[[StoredMessage], None],
         gap: Callable[[Gap], None],
+        closed: Callable[[], None],
     ) -> None:
         self._open_port = open_port
         self._hello = hello
         self._deliver = deliver
         self._gap = gap
+        self._closed = closed
         self.welcome: Welcome | None = None
         """The terms of the session; of the last one while there is none."""
         self.connected = anyio.Event()
@@ -210,9 +212,14 @@ class Connection:
         """Forget what was done with: the bot is about to ask for messages that it may have had."""
         self._settled.clear()
 
-    def release(self, seq: int) -> None:
+    def holds(self, message: StoredMessage) -> bool:
+        """Tell whether a message is still this bot's to settle, and its seq names no other one by now."""
+        return self._held.get(message.seq) is message
+
+    def release(self, message: StoredMessage) -> None:
         """Note that a message was given back or given up: it may come again."""
-        self._held.pop(seq, None)
+        if self.holds(message):
+            del self._held[message.seq]
 
     async def goodbye(self) -> None:
         """Send what is left and end the session in order, if there is one."""
@@ -230,6 +237,7 @@ class Connection:
         self.connected.set()
         self._room.set()
         self._lost.set()
+        self._closed()
 
     # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -360,6 +368,7 @@ class Connection:
             if request.places:
                 self._requests[number] = request
                 self._transmit(request.frame)
+        self._room.set()
 
     def _pack(self, number: int) -> _Request:
         """Put what waits into one publish frame, as much as fits."""
@@ -428,7 +437,7 @@ class Connection:
         for message in messages:
             if self._settled.get(message.seq) == message.id:
                 self.ack(message.seq)
-            elif message.seq not in self._held:
+            elif message.seq not in self._held or self._held[message.seq].id != message.id:
                 self._held[message.seq] = message
                 self._deliver(message)
 

@@ -141,7 +141,7 @@ class Core:
         """Take the seq at which a subscription by time starts."""
         self._turn.moment = moment
         session = self.sessions.get(found.address)
-        if session is not None:
+        if session is not None and session.id == found.session_id:
             self._subscribing.subscribe(session, found.subscribe, start_seq)
         return self._finish()
 
@@ -272,15 +272,20 @@ class Core:
             )
         if self.sessions.get(address) is None and len(self.sessions) >= self._settings.limits.sessions_max:
             raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
-        if hello.bot in self._registering:
-            self._registering[hello.bot].append((address, hello))
+        before = self.sessions.get(address)
+        waiting = self._registering.get(hello.bot)
+        if waiting is not None:
+            if len(waiting) >= self._settings.limits.held_requests_max:
+                raise Rejected(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
+            if before is not None:
+                self._end(before, vanished=False)
+            waiting.append((address, hello))
             return
         bot = self.directory.names.get(hello.bot)
         if bot is not None and hello.bot_id not in (None, bot.id):
             raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
             raise Rejected(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
-        before = self.sessions.get(address)
         if before is not None:
             self._end(before, vanished=False)
         session = self._new_session(address, hello)

@@ -29,6 +29,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     message_type: str = "message"
     reply_to: str | None = None
     headers: Mapping[str, str] = {}
+    ttl: float | None = None
     id: str | None = None
     expects_reply: bool = False
 
@@ -54,6 +55,7 @@ def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes
             message_type=draft.message_type,
             reply_to=draft.reply_to,
             headers=dict(draft.headers),
+            ttl=draft.ttl,
             expects_reply=draft.expects_reply,
         )
     )

@@ -57,6 +57,7 @@ class FindStart(NamedTuple):
     """Find the last seq before a time, and give it to `Core.start_found`."""
 
     address: bytes
+    session_id: str
     subscribe: Subscribe
     time: str
 

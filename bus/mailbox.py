@@ -28,6 +28,9 @@ from .settings import Delivery, Limits
 
 __all__ = ["DIRECT", "Abandoned", "Envelope", "Interest", "Mailbox"]
 
+_RECALLED_MAX = 32
+"""Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
+
 DIRECT = ""
 """The source that is no channel: what is sent to the bot itself."""
 
@@ -93,12 +96,13 @@ class Mailbox:
         self._unsettled = {item.seq: _Unsettled(item.attempt, item.failures, None) for item in state.unsettled}
         self._returned = sorted(self._unsettled)
         self._delayed: list[tuple[float, int]] = []
-        self._deadlines: deque[tuple[float, list[int]]] = deque()
+        self._deadlines: list[tuple[float, list[int]]] = []
         self._ready: deque[Envelope] = deque()
         self._ready_bytes = 0
         self._loaded_seq = state.position
         self._reading: PageRequest | None = None
         self._arrived: list[Envelope] = []
+        self._arrived_bytes = 0
         self._overflowed = False
         self._ahead = set(state.ahead)
         self._expired: list[Abandoned] = []
@@ -194,7 +198,7 @@ class Mailbox:
             return
         self._floors.pop(channel, None)
         self._keep_ready(envelope for envelope in self._ready if envelope.channel != channel)
-        self._arrived = [envelope for envelope in self._arrived if envelope.channel != channel]
+        self._keep_arrived(envelope for envelope in self._arrived if envelope.channel != channel)
         for seq, item in list(self._unsettled.items()):
             if item.session is None and item.envelope is not None and item.envelope.channel == channel:
                 del self._unsettled[seq]
@@ -223,12 +227,13 @@ class Mailbox:
             if self.level:
                 self._loaded_seq = envelope.seq - 1
             self.level, self._overflowed = False, True
-            self._arrived.clear()
+            self._keep_arrived(())
             return False
         if self.level:
             self._make_ready(envelope)
         else:
             self._arrived.append(envelope)
+            self._arrived_bytes += len(envelope.wire)
         return True
 
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
@@ -244,7 +249,7 @@ class Mailbox:
         session.in_flight[envelope.seq] = self
         session.in_flight_bytes += len(envelope.wire)
         session.express.add(envelope.seq)
-        self._deadlines.append((item.deadline, [envelope.seq]))
+        heapq.heappush(self._deadlines, (item.deadline, [envelope.seq]))
         self.dirty = True
         return b'%b,"attempt":1}' % envelope.wire
 
@@ -259,7 +264,7 @@ class Mailbox:
                 return None
         self._reading = PageRequest(
             bot_id=self.bot_id,
-            seqs=tuple(lost[: self._limits.in_flight_max]),
+            seqs=tuple(lost[:_RECALLED_MAX]),
             sources=() if self.level else self.remaining(),
             through_seq=last_seq,
             messages_max=max(1, self._limits.ready_messages_max // 2),
@@ -278,6 +283,13 @@ class Mailbox:
     def loaded(self) -> int:
         """Count what is owed, not settled and in memory: the rest is `remaining`."""
         return len(self._unsettled) + len(self._ready)
+
+    def early(self) -> int:
+        """Count what was handed out before its turn, and lies in what is `remaining` all the same."""
+        if self.level:
+            return 0
+        loaded = max(self._loaded_seq, self._floors.get(DIRECT, 0))
+        return sum(seq > loaded for seq in (*self._unsettled, *self._ahead))
 
     def page_read(
         self,
@@ -307,7 +319,7 @@ class Mailbox:
         if self.level:
             for envelope in self._arrived:
                 self._make_ready(envelope)
-        self._arrived = []
+        self._keep_arrived(())
         return tuple(sorted(lost))
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
@@ -345,7 +357,7 @@ class Mailbox:
             else:
                 heapq.heappop(free)
         if seqs:
-            self._deadlines.append((deadline, seqs))
+            heapq.heappush(self._deadlines, (deadline, seqs))
             self.dirty = True
         return [(self.sessions[number], packed) for number, packed in deliveries.items()]
 
@@ -372,23 +384,28 @@ class Mailbox:
         if delay is None:
             backoff = self._delivery.backoff_seconds
             delay = backoff[min(item.failures, len(backoff) - 1)]
-        return self._give_back(seq, item, due=now + delay, failure="nak")
+        abandoned = self._give_back(seq, item, due=now + delay, failure="nak")
+        if delay > 0:
+            item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
+        return abandoned
 
     def extend(self, session: Session, seqs: Iterable[int], now: float) -> None:
         """Restart the ack_wait of messages that are in flight for this session."""
-        extended = [seq for seq in seqs if session.in_flight.get(seq) is self]
-        for seq in extended:
-            self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
-        if extended:
-            self._deadlines.append((now + self._delivery.ack_wait_seconds, extended))
+        for seq in seqs:
+            if session.in_flight.get(seq) is self:
+                self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
 
     def expire(self, now: float) -> list[Abandoned]:
         """Take back what was not settled in time; give what that made the mailbox give up on."""
         abandoned: list[Abandoned] = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            for seq in self._deadlines.popleft()[1]:
+            for seq in heapq.heappop(self._deadlines)[1]:
                 item = self._unsettled.get(seq)
-                if item is not None and item.session is not None and item.deadline <= now:
+                if item is None or item.session is None:
+                    continue
+                if item.deadline > now:  # it was extended: look again then
+                    heapq.heappush(self._deadlines, (item.deadline, [seq]))
+                else:
                     given_up = self._give_back(seq, item, due=now, failure="ack_wait ran out")
                     if given_up is not None:
                         abandoned.append(given_up)
@@ -496,6 +513,8 @@ class Mailbox:
                 self._drop(seq)
                 return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
         heapq.heappush(self._delayed, (due, seq))
+        if not any(other.free > 0 for other in self.sessions):
+            item.envelope = None
         return None
 
     def _abandon(self, seq: int, reason: str, item: _Unsettled) -> Abandoned:
@@ -547,7 +566,8 @@ class Mailbox:
 
     def _is_full(self) -> bool:
         waiting = len(self._ready) + len(self._arrived)
-        return waiting >= self._limits.ready_messages_max or self._ready_bytes >= self._limits.ready_bytes_max
+        size_bytes = self._ready_bytes + self._arrived_bytes
+        return waiting >= self._limits.ready_messages_max or size_bytes >= self._limits.ready_bytes_max
 
     def _make_ready(self, envelope: Envelope) -> None:
         if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
@@ -558,10 +578,14 @@ class Mailbox:
         self._ready = deque(envelopes)
         self._ready_bytes = sum(len(envelope.wire) for envelope in self._ready)
 
+    def _keep_arrived(self, envelopes: Iterable[Envelope]) -> None:
+        self._arrived = list(envelopes)
+        self._arrived_bytes = sum(len(envelope.wire) for envelope in self._arrived)
+
     def _unload(self) -> None:
         """Fall behind: forget what is in memory and not handed out; the next page begins at the position."""
         self._keep_ready(())
-        self._arrived = []
+        self._keep_arrived(())
         self._overflowed = True
         self.level = False
         self._loaded_seq = self.position

@@ -37,12 +37,15 @@ class Message:
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
-    and the exception goes on. A cancelled block leaves the message unsettled.
+    and the exception goes on. A cancelled block leaves the message unsettled: it comes back after the worker's
+    ack_wait, or with the next session.
     """
 
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
         self._bot = bot
         self._stored = stored
+        self._settled_in = -1
+        """The number of the session in which it was settled."""
         self.settled = False
         """Whether ack, nak or term was said."""
 
@@ -134,9 +137,11 @@ class Message:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.settled or isinstance(error, anyio.get_cancelled_exc_class()):
+        if self.settled:
             return
-        if error is None:
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            self._bot._release(self)
+        elif error is None:
             await self.ack()
         else:
             await self.nak()

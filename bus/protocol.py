@@ -84,6 +84,7 @@ RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
 Name = Annotated[str, Meta(pattern=NAME)]
 Id = Annotated[str, Meta(pattern=ID)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+Seqs = Annotated[list[Seq], Meta(max_length=10_000)]
 QueryLimit = Annotated[int, Meta(ge=1, le=1000)]
 Credits = Annotated[int, Meta(ge=0, le=1000)]
 
@@ -221,14 +222,14 @@ class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
 class Ack(_ClientFrame, frozen=True, tag="ack"):
     """Done with these messages."""
 
-    seqs: list[Seq]
+    seqs: Seqs
     request: RequestId | None = None
 
 
 class Nak(_ClientFrame, frozen=True, tag="nak"):
     """Try these messages again, after a while."""
 
-    seqs: list[Seq]
+    seqs: Seqs
     delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
     request: RequestId | None = None
 
@@ -236,7 +237,7 @@ class Nak(_ClientFrame, frozen=True, tag="nak"):
 class Term(_ClientFrame, frozen=True, tag="term"):
     """Never deliver these messages again."""
 
-    seqs: list[Seq]
+    seqs: Seqs
     reason: Annotated[str, Meta(max_length=1024)] | None = None
     request: RequestId | None = None
 
@@ -244,7 +245,7 @@ class Term(_ClientFrame, frozen=True, tag="term"):
 class Extend(_ClientFrame, frozen=True, tag="extend"):
     """Still at work on these messages."""
 
-    seqs: list[Seq]
+    seqs: Seqs
     request: RequestId | None = None
 
 

@@ -35,6 +35,12 @@ from .protocol import (
 
 __all__ = ["Queries"]
 
+_HISTORY_PORTION = 64
+"""Messages that are read back at once: with the largest bodies some megabytes."""
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the messages of an answer."""
+
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
 
@@ -43,11 +49,18 @@ class Queries:
     """Answers one question at a time; the counters that rates need are noted by `sample`."""
 
     def __init__(
-        self, core: Core, log: MessageLog, *, versions: dict[str, str], moment: Callable[[], Moment]
+        self,
+        core: Core,
+        log: MessageLog,
+        *,
+        versions: dict[str, str],
+        frame_bytes_max: int,
+        moment: Callable[[], Moment],
     ) -> None:
         self._core = core
         self._log = log
         self._versions = versions
+        self._frame_bytes_max = frame_bytes_max
         self._moment = moment
         now, self._started_at = moment()
         self._started = now
@@ -88,17 +101,30 @@ class Queries:
             between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
         elif query.channel is not None and query.channel not in self._core.directory.channels:
             raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-        messages = await self._log.history(
-            HistoryRequest(
-                limit=query.limit + 1,
-                between=between,
-                channel=query.channel,
-                thread=query.thread,
-                before_seq=query.before_seq,
-            )
+        request = HistoryRequest(
+            limit=_HISTORY_PORTION,
+            between=between,
+            channel=query.channel,
+            thread=query.thread,
+            before_seq=query.before_seq,
         )
-        shown = [_raw(message) for message in messages[: query.limit]]
-        return {"messages": shown, "more": len(messages) > query.limit}
+        return await self._read_back(request, query.limit)
+
+    async def _read_back(self, request: HistoryRequest, limit: int) -> dict[str, Any]:
+        """Read in portions, as much as was asked for and fits into a frame."""
+        shown: list[msgspec.Raw] = []
+        size_bytes = 0
+        while True:
+            portion = await self._log.history(request)
+            for message in portion:
+                written = _raw(message)
+                size_bytes += len(bytes(written)) + 1
+                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - _FRAME_ROOM_BYTES):
+                    return {"messages": shown, "more": True}
+                shown.append(written)
+            if len(portion) < request.limit:
+                return {"messages": shown, "more": False}
+            request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
 
     async def _message(self, query: MessageQuery) -> dict[str, Any]:
         message = await self._log.find(query.id)
@@ -137,7 +163,7 @@ class Queries:
         counts = await self._log.backlogs(
             [PageRequest(mailbox.bot_id, (), mailbox.remaining(), core.last_seq, 1, 1) for mailbox in behind]
         )
-        remaining = {mailbox.bot_id: count for mailbox, count in zip(behind, counts, strict=True)}
+        remaining = {mailbox.bot_id: count - mailbox.early() for mailbox, count in zip(behind, counts, strict=True)}
         return {
             "bots": [
                 {

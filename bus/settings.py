@@ -50,11 +50,24 @@ class Listen(_Section, frozen=True):
     def __post_init__(self) -> None:
         """Refuse an address that the whole network could reach."""
         for name, address in (("command", self.command), ("tap", self.tap)):
+            if not _is_address(address):
+                raise ValueError(
+                    f"listen.{name} {address} is no address: write tcp://127.0.0.1:7710 or ipc:///path"
+                )
             if not self.insecure and not _is_local(address):
                 raise ValueError(
                     f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
                     "bind 127.0.0.1, or set listen.insecure = true"
                 )
+
+
+def _is_address(address: str) -> bool:
+    """Tell whether this can be bound; ZeroMQ itself takes a port of 99999 for another one."""
+    scheme, _, rest = address.partition("://")
+    if scheme != "tcp":
+        return scheme in ("ipc", "inproc") and bool(rest)
+    host, _, port = rest.rpartition(":")
+    return bool(host) and (port == "*" or (port.isascii() and port.isdigit() and int(port) < 2**16))
 
 
 def _is_local(address: str) -> bool:

@@ -54,7 +54,7 @@ class Subscribing:
             time = timestamp(parse_timestamp(start.time))
         except (ValueError, OverflowError) as error:
             raise Rejected(Code.BAD_REQUEST, f"{error} - at `$.start.time`") from None
-        self._turn.add(FindStart(session.address, subscribe, time))
+        self._turn.add(FindStart(session.address, session.id, subscribe, time))
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None is the log's end."""

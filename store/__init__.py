@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from .repository import Store
 
@@ -28,6 +29,8 @@ def open_store(url: str) -> AbstractAsyncContextManager[Store]:
         raise ValueError(f"no store for {url!r}; write a path, or sqlite:///path")
     if not path or path == ":memory:":
         raise ValueError("a store needs a file: in memory nothing would be durable")
+    if not Path(path).name:
+        raise ValueError(f"{path} names a folder, not a file")
     from .sqlite import open_sqlite_store
 
     return open_sqlite_store(path)

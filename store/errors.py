@@ -17,6 +17,7 @@ __all__ = [
     "NotFound",
     "RecordDamaged",
     "Refused",
+    "StorageBusy",
     "StorageFull",
     "StoreClosed",
     "StoreError",
@@ -97,6 +98,10 @@ class RecordDamaged(StoreError):
 
 class StorageFull(StoreError):
     """The disk is full. The transaction was rolled back; the store goes on, and so can its readers."""
+
+
+class StorageBusy(StoreError):
+    """Another program holds the database's write lock. Nothing was stored, and the store goes on."""
 
 
 class StoreFailure(StoreError):

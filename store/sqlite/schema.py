@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Identity(msgspec.Struct, frozen=True):
     last_seq: int
 
 
+@cache
 def migrations() -> list[Migration]:
     """Give all migrations in the order in which they are applied."""
     folder = resources.files(__package__) / "migrations"

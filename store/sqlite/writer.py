@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar, cast
 import aiosqlite
 import anyio
 
-from ..errors import StorageFull, StoreClosed, StoreError, StoreFailed
+from ..errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed
 
 __all__ = ["OPERATIONS_GROUP_MAX", "OPERATIONS_QUEUED_MAX", "Operation", "Transaction", "Writer", "translate"]
 
@@ -52,6 +52,8 @@ def translate(error: sqlite3.Error) -> StoreError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StorageFull("the disk is full; nothing was stored")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageBusy("another program holds the database's write lock; nothing was stored")
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY):
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
         return StoreFailed(f"the database reported {name}: {error}")
@@ -151,12 +153,11 @@ class Writer:
                 await self._connection.rollback()
                 transaction.last_seq = self.last_seq
                 await self._commit_each(group, transaction)
-        except sqlite3.Error as error:
-            await self._fail(group, error)
-        else:
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
                 self._committed(self.last_seq)
+        except (sqlite3.Error, OSError) as error:
+            await self._fail(group, error)
         self.transactions += 1
         self.operations += len(group)
         for pending in group:
@@ -178,10 +179,11 @@ class Writer:
             await self._connection.execute("RELEASE operation")
         await self._connection.commit()
 
-    async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error) -> None:
-        failure = translate(error) or StoreFailed(f"the database reported {error}")
+    async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error | OSError) -> None:
+        failure = translate(error) if isinstance(error, sqlite3.Error) else None
+        failure = failure or StoreFailed(f"the database reported {error}")
         failure.__cause__ = error
-        if not isinstance(failure, StorageFull):
+        if not isinstance(failure, StorageBusy | StorageFull):
             self._failure = failure
             self._abandon(failure)
         try:

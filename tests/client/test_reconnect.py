@@ -187,3 +187,93 @@ async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, t
         again = await a.send("a", "new")
         assert again.seq == lost.seq
         assert await bodies(a, 1) == ["new"]
+
+
+async def test_settling_what_another_log_numbered(worker: Worker) -> None:
+    """A message that was held while its log was replaced must not settle the one that has its seq now."""
+    async with worker.connect(bot="a") as a:
+        await a.send("a", "old")
+        old = await a.receive()
+        await anyio.to_thread.run_sync(worker.stop)
+        for suffix in ("", "-lock", "-wal", "-shm"):
+            await anyio.Path(f"{worker.database}{suffix}").unlink(missing_ok=True)
+        await anyio.to_thread.run_sync(worker.start)
+        receipt = await a.send("a", "new")
+        assert receipt.seq == old.seq
+        await old.ack(confirm=True)
+        assert (await a.find(receipt.id))["mailboxes"][0]["state"] == "in_flight"
+        assert await bodies(a, 1) == ["new"]
+
+
+async def test_a_failed_confirmation_stays_failed(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        await a.send("a", 1)
+        message = await a.receive()
+        await message.ack()
+        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.start)
+        await a.status()
+        with pytest.raises(bus.WorkerUnavailable, match="cannot be confirmed"):
+            await message.ack(confirm=True)
+
+
+async def test_confirming_later(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        await a.send("a", 1)
+        message = await a.receive()
+        await message.ack()
+        await message.ack(confirm=True)
+        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.start)
+        assert (await a.status())["counters"]["delivered"] == 0
+        [row] = await a.bots()
+        assert row["backlog"] == 0
+
+
+async def test_a_cancelled_block_does_not_hold_its_message(impatient_worker: Worker) -> None:
+    async with impatient_worker.connect(bot="a", max_in_flight=1) as a:
+        await a.send("a", "slow")
+        with anyio.fail_after(30):
+            message = await a.receive()
+            with anyio.CancelScope() as scope:
+                async with message:
+                    scope.cancel()
+                    await anyio.sleep_forever()
+            message = await a.receive()
+        assert (message.body, message.attempt) == ("slow", 2)
+        await message.ack()
+
+
+async def test_cancelled_messages_leave_the_window(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        await anyio.to_thread.run_sync(worker.kill)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(a.send_all, [bus.Draft(to="a", body=number) for number in range(5000)])
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(a.send, "a", "next")
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(worker.start)
+
+
+async def test_a_refusal_for_good_wakes_everybody() -> None:
+    with FakeWorker("inproc://refusal") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                refused = anyio.Event()
+
+                async def receive() -> None:
+                    with pytest.raises(bus.BotConflict):
+                        await bot.receive()
+                    refused.set()
+
+                tasks.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                worker.send(op="closing")
+                hello = await worker.receive("hello")
+                worker.send(op="error", request=hello["request"], code="bot_conflict", message="no", retry=False)
+                with anyio.fail_after(30):
+                    await refused.wait()

@@ -143,3 +143,42 @@ async def test_a_request_survives_a_restart_of_the_worker(worker: Worker) -> Non
             await question.ack()
         assert replies == ["still here"]
         assert asker.receive_nowait() is None
+
+
+async def test_what_expired_is_not_delivered(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        async with worker.connect(bot="b"):
+            pass
+        short = await a.send("b", "short", ttl=0.05)
+        long = await a.send("b", "long", ttl=3600)
+        assert (await a.find(long.id))["mailboxes"][0]["state"] == "waiting"
+        with anyio.fail_after(30):
+            while (state := (await a.find(short.id))["mailboxes"][0]["state"]) != "expired":
+                assert state == "waiting"
+        async with worker.connect(bot="b") as b:
+            assert await bodies(b, 1) == ["long"]
+            assert b.receive_nowait() is None
+            with anyio.fail_after(30):
+                while not (dead := await b.dead_letters()):
+                    pass
+            assert [(letter["seq"], letter["reason"], letter["attempts"]) for letter in dead] == [
+                (short.seq, "expired", 0)
+            ]
+            assert (await a.find(short.id))["mailboxes"][0]["state"] == "expired"
+            assert await b.retry_dead_letters([short.seq]) == 1
+            await a.send("b", "end")
+            assert await bodies(b, 1) == ["end"], "trying again does not make it any younger"
+
+
+async def test_the_backlog_does_not_count_what_came_early(worker: Worker) -> None:
+    async with (
+        worker.connect(bot="busy", max_in_flight=1) as busy,
+        worker.connect(bot="twice") as twice,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(answer, twice)
+        await twice.send_all([bus.Draft(to="busy", body=number) for number in range(3000)])
+        await busy.request("twice", 4)
+        rows = {row["name"]: row["backlog"] for row in await busy.bots()}
+        assert rows["busy"] == 3000
+        tasks.cancel_scope.cancel()

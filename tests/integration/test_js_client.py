@@ -8,22 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .wire import (
-    REPOSITORY,
-    Frame,
-    Message,
-    Program,
-    Worker,
-    check_echo_program,
-    code_block,
-    to_bot,
-    to_channel,
-)
+from .wire import Frame, Message, to_bot, to_channel
+from .wire_program import Program, check_echo_program, code_block
+from .wire_worker import REPOSITORY, Worker
 
 SOURCE = Path(__file__).parent / "js_client"
 
@@ -65,12 +56,6 @@ def _run_or_skip(command: list[str], directory: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-500:]
         pytest.skip(f"{' '.join(command)} ended with {done.returncode}: {said}")
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    with Worker(tmp_path) as worker:
-        yield worker
 
 
 def test_the_client_parses(node: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import bus
 
-from .wire import Worker
+from .wire_worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ async def receive(url: str, name: str, notes: Notes) -> None:
 
 async def test_kill_under_load_loses_nothing(process: Worker) -> None:
     seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
+    print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
     notes = Notes()
     stop = anyio.Event()

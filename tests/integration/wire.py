@@ -1,50 +1,55 @@
-"""What the wire tests share: a worker as a process of its own, and a client that knows only the wire.
+"""A client that knows only the wire: what the tests of docs/protocol.md send, and what they look at.
 
-Owns the smallest blocking client that `docs/protocol.md` allows, on plain pyzmq and json. It must not import
-`bus`: these tests show that the page is enough. Every wait here has an end.
+Owns the smallest blocking client that the page allows, on plain pyzmq and json. It must not import `bus`: these
+tests show that the page is enough. Every wait here has an end.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import selectors
-import signal
-import socket
-import subprocess
-import sys
+import re
 import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import zmq
 
 __all__ = [
-    "REPOSITORY",
+    "BODY_BYTES_MAX",
+    "FRAME_BYTES_MAX",
+    "ID",
+    "MESSAGE_FIELDS",
+    "TIME",
     "TIMEOUT_SECONDS",
     "Frame",
     "Message",
-    "Program",
+    "Served",
     "Session",
     "TapReader",
-    "Worker",
-    "check_echo_program",
-    "code_block",
-    "free_endpoints",
+    "bodies",
     "new_id",
+    "publish_frame",
+    "seqs_of",
     "to_bot",
     "to_channel",
 ]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 TIMEOUT_SECONDS = 30.0
 """The longest that any one answer may take: far more than a loaded machine needs, and an end all the same."""
+
+FRAME_BYTES_MAX = 1024 * 1024
+BODY_BYTES_MAX = 256 * 1024
+
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+MESSAGE_FIELDS = {
+    "seq", "id", "sender_bot_id", "sender_bot_name", "recipient", "message_type", "body", "reply_to",
+    "headers", "timestamp",
+}  # fmt: skip
 
 _SLICE_SECONDS = 0.2
 """How often a wait looks whether the worker still lives."""
@@ -56,16 +61,7 @@ Frame = dict[str, Any]
 Message = dict[str, Any]
 
 
-def free_endpoints(count: int) -> list[str]:
-    """Find ports that are free now, all different, by binding them all at once."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+# ── What is sent, and what is looked at ──────────────────────────────────────────────────────────────────
 
 
 def new_id() -> str:
@@ -86,134 +82,49 @@ def to_channel(channel: str, body: Any, **fields: Any) -> Message:
     return {"id": new_id(), "recipient": {"type": "channel", "name": channel}, "body": body, **fields}
 
 
-def code_block(page: Path, language: str) -> str:
-    """Give the one complete program that a page shows in a language: the block that names its file."""
-    blocks = page.read_text(encoding="utf-8").split(f"```{language}\n")[1:]
-    programs = [block.split("\n```")[0] for block in blocks if "echo_bot" in block.split("\n", 1)[0]]
-    if len(programs) != 1:
-        raise AssertionError(f"{page} shows {len(programs)} programs in {language}, not one")
-    return programs[0] + "\n"
+def publish_frame(channel: str, *raw_bodies: bytes, request: int = 77) -> bytes:
+    """A publish frame with bodies byte for byte."""
+    messages = b",".join(
+        b'{"id":"%b","recipient":{"type":"channel","name":"%b"},"body":%b}'
+        % (new_id().encode(), channel.encode(), raw)
+        for raw in raw_bodies
+    )
+    return b'{"op":"publish","request":%d,"messages":[%b]}' % (request, messages)
 
 
-class Worker:
-    """A worker process on a database of its own. Its endpoints stay the same over a restart."""
+def bodies(messages: list[Message]) -> list[Any]:
+    """The bodies of messages."""
+    return [message["body"] for message in messages]
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.database = directory / "posthouse.db"
-        self.command, self.tap = free_endpoints(2)
-        self._log = directory / "worker.log"
-        self._context = zmq.Context()
-        self._clients: list[_Client] = []
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __repr__(self) -> str:
-        return f"<Worker {self.command} process={self._process and self._process.pid}>"
+def seqs_of(messages: list[Message]) -> list[int]:
+    """The seqs of messages."""
+    return [message["seq"] for message in messages]
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+# ── The sockets ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self) -> None:
-        """Start the process and wait until it answers a hello."""
-        arguments = ["--bind", self.command, "--tap", self.tap, "--database", str(self.database)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "serve", *arguments],
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        # A hello for a protocol that nobody speaks is answered, and leaves no trace in the database.
-        with Session(self) as probe:
-            probe.send(op="hello", request=0, protocol=999_999, bot="probe")
-            probe.receive()
 
-    def session(self, bot: str | None = None, **fields: Any) -> Session:
-        """Connect, and say hello where a bot is named."""
-        session = Session(self)
-        self._clients.append(session)
-        if bot is not None:
-            session.hello(bot, **fields)
-        return session
+class Served(Protocol):
+    """A worker as its clients see it."""
 
-    def tap_reader(self, *channels: str) -> TapReader:
-        """Connect to the tap."""
-        reader = TapReader(self, channels)
-        self._clients.append(reader)
-        return reader
-
-    def plain_connection(self) -> socket.socket:
-        """Connect to the command port without ZeroMQ."""
-        host, port = self.command.removeprefix("tcp://").split(":")
-        return socket.create_connection((host, int(port)), TIMEOUT_SECONDS)
-
-    def kill(self) -> None:
-        """End the process as a power cut would: no handler runs."""
-        process = self._running()
-        process.kill()
-        process.wait(TIMEOUT_SECONDS)
-
-    def signal_termination(self) -> None:
-        """Ask the process to end, and return at once."""
-        self._running().send_signal(signal.SIGTERM)
-
-    def exit_code(self) -> int:
-        """Wait for the process to end by itself."""
-        return self._running().wait(TIMEOUT_SECONDS)
-
-    def has_ended(self) -> bool:
-        """Tell whether the process is gone, so that nothing more will be answered."""
-        return self._running().poll() is not None
-
-    def log_tail(self) -> str:
-        """Give the end of what the process wrote."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-4000:]
-
-    def close_clients(self) -> None:
-        """Close every socket that was opened through here."""
-        while self._clients:
-            self._clients.pop().close()
-
-    def close(self) -> None:
-        """End the process and everything connected to it."""
-        self.close_clients()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(TIMEOUT_SECONDS)
-        self._context.term()
+    command: str
+    tap: str
 
     def socket(self, kind: int) -> zmq.Socket[bytes]:
         """Open a socket that drops what it has left when it is closed."""
-        opened: zmq.Socket[bytes] = self._context.socket(kind)
-        opened.linger = 0
-        return opened
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise AssertionError("the worker was not started")
-        return self._process
+    def has_ended(self) -> bool:
+        """Tell whether the worker is gone, so that nothing more will be answered."""
+
+    def log_tail(self) -> str:
+        """Give the end of what the worker wrote."""
 
 
 class _Client:
     """A socket with waits that end."""
 
-    def __init__(self, worker: Worker, kind: int) -> None:
+    def __init__(self, worker: Served, kind: int) -> None:
         self._worker = worker
         self._socket = worker.socket(kind)
 
@@ -253,7 +164,7 @@ class Session(_Client):
     `others`. Nothing is acknowledged by itself.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Served) -> None:
         super().__init__(worker, zmq.DEALER)
         self._socket.connect(worker.command)
         self._request = 0
@@ -423,7 +334,7 @@ class Session(_Client):
 class TapReader(_Client):
     """A plain SUB on the tap."""
 
-    def __init__(self, worker: Worker, channels: Sequence[str]) -> None:
+    def __init__(self, worker: Served, channels: Sequence[str]) -> None:
         super().__init__(worker, zmq.SUB)
         self._socket.connect(worker.tap)
         for channel in channels:
@@ -456,83 +367,3 @@ class TapReader(_Client):
                     return
                 received = self.poll(_SLICE_SECONDS)
         raise AssertionError(f"the tap showed nothing of {channel!r} for {TIMEOUT_SECONDS} s")
-
-
-def check_echo_program(worker: Worker, command: Sequence[str], directory: Path) -> None:
-    """Check a program of the page: it answers each direct message once, also after the worker was killed."""
-    session = worker.session("asker")
-    with Program(command, directory=directory) as echo:
-        assert echo.line() == "ready"
-        question = to_bot("echo", {"text": "grüße 😀"})
-        session.publish(question)
-        reply = session.take_one()
-        assert (reply["sender_bot_name"], reply["reply_to"]) == ("echo", question["id"])
-        assert reply["body"] == {"text": "grüße 😀"}
-        session.settle("ack", reply["seq"])
-        worker.kill()
-        worker.start()
-        session.hello("asker")
-        session.publish(*(to_bot("echo", number) for number in range(200)))
-        bodies: list[int] = []
-        while len(bodies) < 200:
-            reply = session.take_one()
-            bodies.append(reply["body"])
-            session.send(op="ack", seqs=[reply["seq"]])
-        assert sorted(bodies) == list(range(200))
-        assert echo.line() == "ready"
-    assert session.waiting_deliveries() == []
-
-
-class Program:
-    """A process that writes lines; each is read with an end to the wait."""
-
-    def __init__(self, arguments: Sequence[str], *, directory: Path) -> None:
-        self._errors = directory / "program.log"
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                list(arguments),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        assert self._process.stdout is not None
-        self._output = self._process.stdout
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._output, selectors.EVENT_READ)
-        self._pending = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._selector.close()
-        self._output.close()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait(TIMEOUT_SECONDS)
-
-    def line(self) -> str:
-        """Give the next line."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while b"\n" not in self._pending:
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise AssertionError(f"no line for {TIMEOUT_SECONDS} s; {self._said()}")
-            part = os.read(self._output.fileno(), 65_536)
-            if not part:
-                raise AssertionError(f"the program ended early; {self._said()}")
-            self._pending += part
-        line, self._pending = self._pending.split(b"\n", 1)
-        return line.decode()
-
-    def exit_code(self) -> int:
-        """Wait for the process to end by itself."""
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(TIMEOUT_SECONDS)
-        raise AssertionError(f"the program did not end within {TIMEOUT_SECONDS} s; {self._said()}")
-
-    def _said(self) -> str:
-        errors = self._errors.read_text(encoding="utf-8", errors="replace")[-4000:]
-        return f"what it wrote: {self._pending!r}, and as errors:\n{errors}"

@@ -86,3 +86,13 @@ def test_marking_leaves_a_frame_that_can_be_decoded() -> None:
     assert BODY_DEPTH_MAX < depth_kept < BODY_DEPTH_MAX + 10
     value = json.loads(marked.replace(b"\xff", b""))
     assert value["a"] == [1, ']"[']
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b'"' + b'\\"' * 500_000, b'"' * 1_000_001, b"[" * 1_000_000, b"\\" * 1_000_001, b'{"a":"' + b"\\u" * 300_000],
+    ids=lambda frame: repr(frame[:8]),
+)
+def test_no_frame_is_looked_at_more_than_once(frame: bytes) -> None:
+    """A frame of a megabyte takes a second at most; what is looked at again and again would take hours."""
+    mark_undecodable(frame)

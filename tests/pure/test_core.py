@@ -9,8 +9,22 @@ import msgspec
 import pytest
 
 from bus.core import Core
-from bus.effects import Effect, Moment, Read, Send
-from bus.protocol import Ack, Code, Goodbye, Hello, Ping, Publication, Publish, Subscribe, ToBot, ToChannel
+from bus.effects import Effect, FindStart, Moment, Read, Send
+from bus.protocol import (
+    Ack,
+    Code,
+    Extend,
+    Goodbye,
+    Hello,
+    Nak,
+    Ping,
+    Publication,
+    Publish,
+    StartAt,
+    Subscribe,
+    ToBot,
+    ToChannel,
+)
 from bus.settings import Limits, Settings
 
 from .fake_log import FakeLog
@@ -60,6 +74,16 @@ class Worker:
         for _ in range(int(seconds / step)):
             self.now += step
             self.core.tick(self.moment)
+
+
+def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
+    """Let time pass with a bot that pings; give what it was sent beside the pongs."""
+    said: list[dict[str, Any]] = []
+    for _ in range(seconds):
+        worker.now += 1
+        worker.say(b"a", Ping())
+        said += worker.do(worker.core.tick(worker.moment))
+    return said
 
 
 def frames(effects: Sequence[Effect]) -> list[dict[str, Any]]:
@@ -182,3 +206,47 @@ def test_an_unreachable_connection_loses_its_session_and_not_its_messages() -> N
     assert len(worker.core.sessions) == 0
     assert worker.core.unreachable(b"a", worker.moment) == []
     assert worker.say(b"a", Ack(seqs=[1]))[0]["code"] == "unknown_session"
+
+
+def test_a_start_by_time_belongs_to_the_session_that_asked() -> None:
+    worker = Worker()
+    for bot in ("asker", "victim"):
+        worker.hello(bot)
+    subscribe = Subscribe(request=5, channel="news", start=StartAt(time="2026-01-01T00:00:00Z"))
+    [found] = worker.core.receive(b"asker", subscribe, worker.moment)
+    assert isinstance(found, FindStart)
+    assert worker.say(b"asker", Hello(request=6, protocol=1, bot="victim"))[0]["op"] == "welcome"
+    assert worker.do(worker.core.start_found(found, 0, worker.moment)) == []
+    worker.say(b"asker", Hello(request=7, protocol=1, bot="brand-new"))
+    assert worker.do(worker.core.start_found(found, 0, worker.moment)) == []
+    assert worker.log.subscriptions == {}
+
+
+def test_extending_without_end_costs_no_memory() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    mailbox = worker.core.directory.names["a"].id
+    for _ in range(100):
+        worker.say(b"a", Extend(seqs=[1] * 1000))
+    assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
+    assert live(worker, 29) == []
+    worker.say(b"a", Extend(seqs=[1]))
+    assert live(worker, 29) == [], "it was extended"
+    assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
+    [delivered] = live(worker, 2)
+    assert delivered["messages"][0]["attempt"] == 2
+
+
+def test_what_waits_after_a_nak_is_not_kept_in_memory() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    worker.say(b"a", Nak(seqs=[1], delay=60))
+    [mailbox] = worker.core.directory.mailboxes.values()
+    assert mailbox._unsettled[1].envelope is None
+    assert live(worker, 59) == []
+    [delivered] = live(worker, 2)
+    assert delivered["messages"][0]["attempt"] == 2

@@ -40,8 +40,12 @@ def level(mailbox: Mailbox, credit: int = 10) -> Session:
 
 
 def handed(mailbox: Mailbox, now: float = 0.0) -> list[tuple[int, int]]:
-    """Hand out; give each delivery's seq and attempt."""
-    frames = [json.loads(wire) for _, wires in mailbox.hand_out(now) for wire in wires]
+    """Hand out, and read what is to be read again; give each delivery's seq and attempt."""
+    out = mailbox.hand_out(now)
+    while mailbox._returned and (request := mailbox.next_read(0)) is not None:
+        mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
+        out += mailbox.hand_out(now)
+    frames = [json.loads(wire) for _, wires in out for wire in wires]
     return [(frame["seq"], frame["attempt"]) for frame in frames]
 
 

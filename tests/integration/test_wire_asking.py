@@ -1,0 +1,146 @@
+"""Questions on the wire: history, one message, bots, channels, subscriptions, dead letters, status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .wire import MESSAGE_FIELDS, TIME, bodies, new_id, to_bot, to_channel
+from .wire_worker import Worker
+
+
+def test_history_between_two_bots(shared: Worker, name: str) -> None:
+    alice, bob, carol = (shared.session(f"{name}-{each}") for each in ("alice", "bob", "carol"))
+    alice.publish(to_bot(f"{name}-bob", "a1"))
+    bob.publish(to_bot(f"{name}-alice", "b1"))
+    carol.publish(to_bot(f"{name}-alice", "not theirs"), to_channel(name, "nor this"))
+    alice.publish(to_bot(f"{name}-bob", "a2"), to_bot(f"{name}-carol", "nor that"))
+    for pair in ([f"{name}-alice", f"{name}-bob"], [bob.bot_id, alice.bot_id], [f"{name}-bob", alice.bot_id]):
+        value = carol.value("history", between=pair)
+        assert bodies(value["messages"]) == ["a2", "b1", "a1"]
+        assert value["more"] is False
+    assert all(set(message) >= MESSAGE_FIELDS for message in value["messages"])
+    assert bodies(alice.history(between=[f"{name}-bob", f"{name}-carol"])) == []
+    assert alice.code("history", between=[f"{name}-alice", "nobody"]) == "unknown_bot"
+    assert alice.code("history", between=[f"{name}-alice", new_id()]) == "unknown_bot"
+
+
+def test_history_is_read_page_by_page(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    session.publish(*(to_channel(name, number) for number in range(7)), to_channel(f"{name}-other", "x"))
+    found: list[Any] = []
+    page = session.value("history", channel=name, limit=3)
+    assert bodies(page["messages"]) == [6, 5, 4]
+    while page["more"]:
+        found += bodies(page["messages"])
+        page = session.value("history", channel=name, limit=3, before_seq=page["messages"][-1]["seq"])
+    assert [*found, *bodies(page["messages"])] == [6, 5, 4, 3, 2, 1, 0]
+    assert session.value("history", channel=name, limit=7)["more"] is False
+    assert session.value("history", channel=name, limit=6)["more"] is True
+    last = session.history(channel=name, limit=1)[0]["seq"]
+    assert bodies(session.history(channel=name, before_seq=last, limit=2)) == [5, 4]
+    assert session.history(channel=name, before_seq=1) == []
+    assert session.code("history", channel=f"{name}-nothing") == "unknown_channel"
+
+
+def test_history_gives_fifty_unless_asked_for_more(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    session.publish(*(to_channel(name, number) for number in range(60)))
+    value = session.value("history", channel=name)
+    assert bodies(value["messages"]) == list(range(59, 9, -1))
+    assert value["more"] is True
+    assert len(session.history(channel=name, limit=1000)) == 60
+
+
+def test_history_of_a_thread(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    question = to_channel(name, "question")
+    answer = to_bot(name, "answer", reply_to=question["id"])
+    thanks = to_bot(name, "thanks", reply_to=answer["id"])
+    aside = to_channel(name, "aside", reply_to=question["id"])
+    session.publish(question, to_channel(name, "noise"), answer, thanks, aside)
+    for message in (question, answer, thanks):
+        value = session.value("history", thread=message["id"])
+        assert bodies(value["messages"]) == ["aside", "thanks", "answer", "question"]
+        assert value["more"] is False
+    page = session.value("history", thread=question["id"], limit=2)
+    assert (bodies(page["messages"]), page["more"]) == (["aside", "thanks"], True)
+    rest = session.history(thread=question["id"], before_seq=page["messages"][-1]["seq"])
+    assert bodies(rest) == ["answer", "question"]
+
+
+def test_a_message_tells_what_became_of_it(shared: Worker, name: str) -> None:
+    sender = shared.session(f"{name}-sender")
+    present, absent = shared.session(f"{name}-present"), shared.session(f"{name}-absent")
+    present.subscribe(name)
+    absent.subscribe(name)
+    absent.goodbye()
+    message = to_channel(name, "well?")
+    [seq] = sender.publish(message)
+    present.settle("ack", present.take_one()["seq"])
+    value = sender.value("message", id=message["id"])
+    assert set(value["message"]) >= MESSAGE_FIELDS
+    assert (value["message"]["seq"], value["message"]["body"]) == (seq, "well?")
+    states = {mailbox["bot_id"]: mailbox["state"] for mailbox in value["mailboxes"]}
+    assert states == {present.bot_id: "settled", absent.bot_id: "waiting"}
+    assert sender.code("message", id=new_id()) == "not_found"
+
+
+def test_bots_are_listed(shared: Worker, name: str) -> None:
+    here, gone = shared.session(name), shared.session(f"{name}-gone")
+    gone.goodbye()
+    here.publish(*(to_bot(f"{name}-gone", number) for number in range(3)))
+    bots = {bot["name"]: bot for bot in here.value("bots")["bots"]}
+    for bot in (bots[name], bots[f"{name}-gone"]):
+        assert set(bot) >= {"id", "name", "online", "created_at", "last_seen_at", "backlog"}
+        assert TIME.fullmatch(bot["created_at"])
+        assert TIME.fullmatch(bot["last_seen_at"])
+        assert bot["created_at"] <= bot["last_seen_at"]
+    assert (bots[name]["id"], bots[name]["online"], bots[name]["backlog"]) == (here.bot_id, True, 0)
+    assert bots[f"{name}-gone"]["id"] == gone.bot_id
+    assert (bots[f"{name}-gone"]["online"], bots[f"{name}-gone"]["backlog"]) == (False, 3)
+
+
+def test_channels_are_listed(shared: Worker, name: str) -> None:
+    first, second = shared.session(name), shared.session(f"{name}-second")
+    first.publish(to_channel(name, 1), to_channel(name, 2))
+    first.subscribe(name)
+    second.subscribe(name)
+    second.subscribe(f"{name}-quiet")
+    channels = {channel["name"]: channel for channel in first.value("channels")["channels"]}
+    loud, quiet = channels[name], channels[f"{name}-quiet"]
+    assert (loud["created_by_bot_id"], loud["subscribers"], loud["messages"]) == (first.bot_id, 2, 2)
+    assert (quiet["created_by_bot_id"], quiet["subscribers"], quiet["messages"]) == (second.bot_id, 1, 0)
+    assert TIME.fullmatch(loud["created_at"])
+
+
+def test_subscriptions_are_listed(shared: Worker, name: str) -> None:
+    first, second = shared.session(name), shared.session(f"{name}-second")
+    start_seq = first.subscribe(f"{name}-a")["start_seq"]
+    first.subscribe(f"{name}-b", start="all", echo=True)
+    second.subscribe(f"{name}-b")
+    own = {each["channel_name"]: each for each in first.value("subscriptions")["subscriptions"]}
+    assert set(own) == {f"{name}-a", f"{name}-b"}
+    for each in own.values():
+        assert each["bot_id"] == first.bot_id
+        assert TIME.fullmatch(each["subscribed_at"])
+    assert (own[f"{name}-a"]["start_seq"], own[f"{name}-a"]["echo"]) == (start_seq, False)
+    assert (own[f"{name}-b"]["start_seq"], own[f"{name}-b"]["echo"]) == (0, True)
+    others = first.value("subscriptions", bot=f"{name}-second")["subscriptions"]
+    assert [(each["bot_id"], each["channel_name"]) for each in others] == [(second.bot_id, f"{name}-b")]
+    everybody = first.value("subscriptions", channel=f"{name}-b")["subscriptions"]
+    assert {each["bot_id"] for each in everybody} == {first.bot_id, second.bot_id}
+    assert first.code("subscriptions", bot="nobody") == "unknown_bot"
+    assert first.code("subscriptions", channel=f"{name}-nothing") == "unknown_channel"
+
+
+def test_dead_letters_of_nobody_are_refused(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    assert session.code("dead_letters", bot="nobody") == "unknown_bot"
+    assert session.code("retry_dead_letters", bot="nobody", seqs=[1]) == "unknown_bot"
+    assert session.value("retry_dead_letters", bot=name, seqs=[1]) == {"retried": 0}
+
+
+def test_status_tells_how_the_worker_is(shared: Worker, name: str) -> None:
+    status = shared.session(name).value("status")
+    for part in ("counters", "rates", "sizes", "versions"):
+        assert status[part], f"{part} is empty"

@@ -1,0 +1,166 @@
+"""A worker as a process of its own, on a database of its own."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from .wire import TIMEOUT_SECONDS, Session, TapReader
+
+__all__ = ["REPOSITORY", "SERVE", "Worker", "free_endpoints"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SERVE = [sys.executable, "-m", "worker", "serve"]
+"""What starts a worker, in any folder."""
+
+_PORTS = range(20_000, 32_000)
+"""Below the ports that systems give to outgoing connections: a client that looks for a killed worker at such a port
+could connect to itself, and then the worker could not bind it again."""
+
+
+def free_endpoints(count: int) -> list[str]:
+    """Find ports that are free now, all different, by binding them all at once."""
+    sockets: list[socket.socket] = []
+    try:
+        for port in random.SystemRandom().sample(_PORTS, 200):
+            each = socket.socket()
+            sockets.append(each)
+            try:
+                each.bind(("127.0.0.1", port))
+            except OSError:
+                sockets.pop().close()
+            if len(sockets) == count:
+                return [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+    raise AssertionError(f"no {count} free ports in {_PORTS}")
+
+
+class Worker:
+    """A worker process on a database of its own. Its endpoints stay the same over a restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = directory / "posthouse.db"
+        self.command, self.tap = free_endpoints(2)
+        self._log = directory / "worker.log"
+        self._context = zmq.Context()
+        self._clients: list[Session | TapReader] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.command} process={self._process and self._process.pid}>"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the process and wait until it answers a hello."""
+        arguments = ["--bind", self.command, "--tap", self.tap, "--database", str(self.database)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*SERVE, *arguments],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        # A hello for a protocol that nobody speaks is answered, and leaves no trace in the database.
+        with Session(self) as probe:
+            probe.send(op="hello", request=0, protocol=999_999, bot="probe")
+            probe.receive()
+
+    def session(self, bot: str | None = None, **fields: Any) -> Session:
+        """Connect, and say hello where a bot is named."""
+        session = Session(self)
+        self._clients.append(session)
+        if bot is not None:
+            session.hello(bot, **fields)
+        return session
+
+    def tap_reader(self, *channels: str) -> TapReader:
+        """Connect to the tap."""
+        reader = TapReader(self, channels)
+        self._clients.append(reader)
+        return reader
+
+    def plain_connection(self) -> socket.socket:
+        """Connect to the command port without ZeroMQ."""
+        host, port = self.command.removeprefix("tcp://").split(":")
+        return socket.create_connection((host, int(port)), TIMEOUT_SECONDS)
+
+    def kill(self) -> None:
+        """End the process as a power cut would: no handler runs."""
+        process = self._running()
+        process.kill()
+        process.wait(TIMEOUT_SECONDS)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, and return at once."""
+        self._running().send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the one that runs, or ran last."""
+        return self._running().pid
+
+    def exit_code(self) -> int:
+        """Wait for the process to end by itself."""
+        return self._running().wait(TIMEOUT_SECONDS)
+
+    def has_ended(self) -> bool:
+        """Tell whether the process is gone, so that nothing more will be answered."""
+        return self._running().poll() is not None
+
+    def log_tail(self) -> str:
+        """Give the end of what the process wrote."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+    def close_clients(self) -> None:
+        """Close every socket that was opened through here."""
+        while self._clients:
+            self._clients.pop().close()
+
+    def close(self) -> None:
+        """End the process and everything connected to it."""
+        self.close_clients()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(TIMEOUT_SECONDS)
+        self._context.term()
+
+    def socket(self, kind: int) -> zmq.Socket[bytes]:
+        """Open a socket that drops what it has left when it is closed."""
+        opened: zmq.Socket[bytes] = self._context.socket(kind)
+        opened.linger = 0
+        return opened
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise AssertionError("the worker was not started")
+        return self._process
