@@ -269,6 +269,8 @@ class Connection:
                 await self._lost.wait()
                 tasks.cancel_scope.cancel()
         finally:
+            if self._open and self.failure is None:
+                _logger.info("the session was lost; connecting anew")
             self._open = False
             self._port = None
             port.close(linger=self.failure is not None)
@@ -279,6 +281,7 @@ class Connection:
             _logger.warning("the worker at hand has another log than before: epoch %s", welcome.epoch)
             self._held.clear()
             self._settled.clear()
+        _logger.info("bot %r has session %s of %s", welcome.bot, welcome.session, welcome.worker)
         self.welcome = welcome
         self._open = True
         self.sessions += 1

@@ -1,7 +1,7 @@
 """The broker's decisions: (event, now) in, effects out.
 
 Owns what happens to a frame, to a transaction's answer, to a page that was read and to time that passed, and the
-opening and ending of sessions. Its rules (design, chapters 1 and 4):
+opening and ending of sessions. Its rules (docs/design.md):
 
 - Nothing is sent, to anyone, before the transaction that holds it has returned; refusals are the exception.
 - What a transaction's answer changes is entered job by job, in the order in which the log took them, so that a

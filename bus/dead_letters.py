@@ -101,7 +101,8 @@ def show(link: Link, seq: int, bot: str | None) -> None:
 def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) -> None:
     """Put the dead letters SEQ, or --all, back into the mailboxes that gave them up.
 
-    They are delivered again, with the full number of attempts. Exits with 1 where there was none.
+    They are delivered again, with the full number of attempts; one that expired only expires again. Exits with 1
+    where there was none.
     """
     if bool(seqs) == everything:
         raise click.UsageError("give either SEQ, once or more, or --all")

@@ -1,6 +1,6 @@
 """One mailbox: which messages a bot is still owed, and which of them are in flight.
 
-Owns a bot's view of the log. Its rules (design, chapters 1 and 4):
+Owns a bot's view of the log. Its rules (docs/design.md):
 
 - First deliveries happen in seq order; `position` is the highest seq handed out.
 - Every message of the mailbox at or below the position is settled or stands in `_unsettled`.

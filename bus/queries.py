@@ -1,6 +1,6 @@
 """Answers to what bots and people ask: history, who is there, and how the worker is.
 
-Owns the values of protocol chapter 6. Answers come from the log and from the core's picture; nothing here
+Owns the values of docs/protocol.md, "Asking". Answers come from the log and from the core's picture; nothing here
 changes anything.
 """
 

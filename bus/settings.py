@@ -198,9 +198,11 @@ class Settings(_Section, frozen=True):
         """Give these settings with some replaced; raises SettingsError where that may not be."""
         try:
             listen = msgspec.structs.replace(
-                self.listen, command=command or self.listen.command, tap=tap or self.listen.tap
+                self.listen,
+                command=self.listen.command if command is None else command,
+                tap=self.listen.tap if tap is None else tap,
             )
-            store = msgspec.structs.replace(self.store, database=database or self.store.database)
+            store = self.store if database is None else msgspec.structs.replace(self.store, database=database)
             return msgspec.structs.replace(self, listen=listen, store=store)
         except ValueError as error:
             raise SettingsError(str(error)) from error

@@ -5,7 +5,7 @@ one last looked, and every send, receive and look at its events uses that up. So
 nothing more, look at the events once again, and only then wait. Whoever sends while another task waits must
 look (`has_input`) and drain in its place.
 
-Plain pyzmq with NOBLOCK: a receive costs a tenth of what an asynchronous wrapper takes (design, chapter 6).
+Plain pyzmq with NOBLOCK: a receive costs a tenth of what an asynchronous wrapper takes (docs/design.md).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Conflict(Refused):
 
 
 class InvalidTransition(Conflict):
-    """A status cannot follow the one that is stored (design, chapter 8)."""
+    """A status cannot follow the one that is stored (docs/design.md)."""
 
     def __init__(self, what: str, key: str, current: str, wanted: str) -> None:
         super().__init__(f"{what} {key!r} is {current} and cannot become {wanted}")
@@ -115,7 +115,7 @@ class StoreClosed(StoreFailure):
 class StoreFailed(StoreFailure):
     """The disk reported an error, and what it did to the last transaction cannot be known.
 
-    No answer is right after this one: the process must end, and the restart finds out (design, chapter 5).
+    No answer is right after this one: the process must end, and the restart finds out (docs/design.md).
     """
 
 

@@ -1,6 +1,6 @@
 """The records that the store keeps, and their enums.
 
-Owns the shapes of the seed document, field names as in its JSON. A record is frozen, compares by value, and
+Owns the shapes of the records, field names as in its JSON. A record is frozen, compares by value, and
 refuses unknown fields when it is decoded. What the broker and the log tell each other is in
 `store.repository`, beside the log's protocol.
 

@@ -57,11 +57,11 @@ __all__ = [
 ]
 
 
-# ── The repositories of the seed ─────────────────────────────────────────────────────────────────────────
+# ── The repositories ─────────────────────────────────────────────────────────────────────────
 
 
 class WorkflowRepository(Protocol):
-    """Definitions, runs and steps: what an executor needs to survive a crash (design, chapter 8).
+    """Definitions, runs and steps: what an executor needs to survive a crash (docs/design.md).
 
     Every write is on disk when its call returns. Updating what does not exist raises NotFound, a status that
     cannot follow raises InvalidTransition, an input or output over 1 MiB or a context over 10 MiB TooLarge.
@@ -115,7 +115,7 @@ class WorkflowRepository(Protocol):
 
 
 class MessageRepository(Protocol):
-    """Messages as an audit trail, channels and subscriptions: what the seed asks.
+    """Messages as an audit trail, channels and subscriptions: as an audit trail asks for.
 
     Every write is on disk when its call returns. A running worker's log is written through its bus, not here:
     what is saved here reaches a mailbox only when that one next reads from the store.

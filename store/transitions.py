@@ -1,6 +1,6 @@
 """How runs and steps move from status to status.
 
-Owns the two tables of the design's chapter 8 and what a move does to the rest of the record. A status in
+Owns the two tables of what may follow what, and what a move does to the rest of the record. A status in
 its own row may be said again with new values (a running run writes its context that way). One that is not
 may be said again only with the values that are stored, which changes nothing: a lost answer can be asked for
 twice. Statuses with an empty row are final; a step that failed is tried again as a new record.

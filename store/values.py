@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 STEP_VALUE_BYTES_MAX = 1024 * 1024
-"""A step's input or output: a checkpoint is read back whole; what is larger belongs in a file (chapter 8)."""
+"""A step's input or output: a checkpoint is read back whole; what is larger belongs in a file (docs/design.md)."""
 
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""

@@ -5,7 +5,7 @@ or not as it was; a *warning* is worth knowing, and nothing is lost by it.
 
 The file is opened read-only and no lock is taken: a worker may be using it. Each part is read in a transaction of
 its own, so that the worker can copy its WAL back in between. It has to be another process than the worker's:
-closing the file here would drop the locks there (design, chapter 5).
+closing the file here would drop the locks there (docs/design.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The database file: its lock, its connections, and what must be done before anybody may rely on it.
 
-Owns the order of starting (design, chapter 5): lock, look at the file, open, migrate, checkpoint. The checkpoint
+Owns the order of starting (docs/design.md): lock, look at the file, open, migrate, checkpoint. The checkpoint
 is not housekeeping: a row whose sync never finished before a crash is visible after it, would be answered as a
 duplicate, and could still be lost by a power cut; after the checkpoint it is on disk.
 

@@ -1,6 +1,6 @@
 """Messages, channels and subscriptions in SQLite.
 
-Owns how a message becomes a row and a row a message again, with its checksum, and the audit side of the seed
+Owns how a message becomes a row and a row a message again, with its checksum, and the audit side
 (`MessageRepository`). The broker's side is in `log`.
 """
 
@@ -38,7 +38,7 @@ _INSERT = (
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _ROWS_A_STATEMENT = 64
-"""One statement with 64 rows is about twice as fast as 64 with one; more gain nothing (design, chapter 11)."""
+"""One statement with 64 rows is about twice as fast as 64 with one; more gain nothing (docs/design.md)."""
 
 _IDS_A_STATEMENT = 500
 """Well below the 32,766 variables of a statement."""

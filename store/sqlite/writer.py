@@ -1,6 +1,6 @@
 """The one writer: every write is an operation, and what is queued becomes one transaction.
 
-Owns the writing connection while it runs. Its rules (design, chapter 5):
+Owns the writing connection while it runs. Its rules (docs/design.md):
 
 - While one group is being synced the next one fills; nobody waits for a timer, and one operation alone is
   committed at once.

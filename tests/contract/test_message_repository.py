@@ -1,4 +1,4 @@
-"""What every MessageRepository does (SEED, and design, chapter 5)."""
+"""What every MessageRepository does (docs/design.md)."""
 
 from __future__ import annotations
 

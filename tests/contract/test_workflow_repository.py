@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (design, chapter 8): definitions, runs, values, restarts.
+"""What every WorkflowRepository does (docs/design.md): definitions, runs, values, restarts.
 
 Steps are in test_workflow_steps, and how statuses move is in test_workflow_transitions.
 """

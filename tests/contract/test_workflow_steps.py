@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (design, chapter 8): the step logs of a run."""
+"""What every WorkflowRepository does (docs/design.md): the step logs of a run."""
 
 from __future__ import annotations
 

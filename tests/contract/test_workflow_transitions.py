@@ -1,4 +1,4 @@
-"""Design, chapter 8: the two tables, cell by cell, and what a move does to the rest of the record.
+"""The two tables of runs and steps, cell by cell, and what a move does to the rest of the record.
 
 `same` says the status again with any values; `again` only with those that are stored.
 """

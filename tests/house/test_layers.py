@@ -1,4 +1,4 @@
-"""The walls of the house: who may import whom, and what the pure modules must not touch (design, chapter 3)."""
+"""The walls of the house: who may import whom, and what the pure modules must not touch (docs/design.md)."""
 
 from __future__ import annotations
 

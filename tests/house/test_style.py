@@ -33,7 +33,7 @@ SOURCES = [
     ROOT / "worker.py",
     *sorted(
         path
-        for folder in ("bus", "store", "tests", "bench", "examples")
+        for folder in ("bus", "store", "tests", "examples")
         for suffix in ("*.py", "*.sql", "*.mjs")
         for path in (ROOT / folder).rglob(suffix)
         if "node_modules" not in path.parts

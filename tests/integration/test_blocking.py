@@ -94,7 +94,8 @@ async def test_a_blocking_call_inside_of_ours_is_seen(worker_thread: Worker) -> 
     async with worker_thread.connect(bot="writer") as bot:
         with Watch() as watch:
             await bot.publish("news", None, headers=Slow())
-    assert watch.calls == {Call("time.sleep", "bus/client.py Bot._payload"): 1}
+    assert watch.calls.total() == 1
+    assert all(call.what == "time.sleep" and call.where.startswith("bus/") for call in watch.calls)
 
 
 def test_sqlite_in_a_thread_of_another_is_seen() -> None:
@@ -241,8 +242,7 @@ async def test_a_worker_that_serves_never_blocks_its_loop(tmp_path: Path) -> Non
             await use_everything(worker.connect, worker.restart)
             await use_workflows(worker.store)
             await worker.stop()
-    served = {call for call in watch.calls if "migrations" not in call.where}
-    assert served == {MARK}
+    assert set(watch.calls) == {MARK}
     assert watch.strangers == {}
     assert watch.sqlite_calls > 0
 

@@ -1,4 +1,4 @@
-"""The schema: the migrations make the one that is written down, and it has all that the design and SEED name."""
+"""The schema: the migrations make the one that is written down, and it has all that the store was asked for."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_statements_are_split_where_they_end() -> None:
         assert "".join("".join(statements(migration.sql)).split()) == "".join(migration.sql.split())
 
 
-# ── What the design and SEED name ────────────────────────────────────────────────────────────────────────
+# ── What the store was asked for ────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("table", COLUMNS)
