@@ -134,8 +134,7 @@ class Mailbox:
         unsettled.sort(key=lambda item: item.seq)
         sources = {DIRECT, *self.interests}
         above = {source: seq for source, seq in floors.items() if seq > position and source in sources}
-        handed_out = max(self.position, self._floors.get(DIRECT, 0))
-        self._ahead = {seq for seq in self._ahead if seq > handed_out}
+        self._ahead = {seq for seq in self._ahead if seq > self._direct_position}
         return MailboxState(self.bot_id, position, tuple(unsettled), above, tuple(sorted(self._ahead)))
 
     def fate(self, seq: int, channel: str | None) -> str:
@@ -203,6 +202,11 @@ class Mailbox:
             if item.session is None and item.envelope is not None and item.envelope.channel == channel:
                 del self._unsettled[seq]
                 self.dirty = True
+
+    @property
+    def _direct_position(self) -> int:
+        """How far direct messages were handed out, even where the position went back for a channel."""
+        return max(self.position, self._floors.get(DIRECT, 0))
 
     def _raised_floors(self) -> dict[str, int]:
         return {source: max(start, self.position) for source, start in self._starts()}
@@ -288,7 +292,7 @@ class Mailbox:
         """Count what was handed out before its turn, and lies in what is `remaining` all the same."""
         if self.level:
             return 0
-        loaded = max(self._loaded_seq, self._floors.get(DIRECT, 0))
+        loaded = max(self._loaded_seq, self._direct_position)
         return sum(seq > loaded for seq in (*self._unsettled, *self._ahead))
 
     def page_read(
@@ -523,7 +527,7 @@ class Mailbox:
 
     def _drop(self, seq: int) -> None:
         """Owe a message no more; one that came before its turn is not to come again with it."""
-        if seq > self.position:
+        if seq > self._direct_position:
             self._ahead.add(seq)
         del self._unsettled[seq]
         self.dirty = True
