@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from store.records import Channel
-from store.repository import AddChannel, AddDeadLetters, AddMessages, Change, NewMessage, SaveMailbox
+from store.repository import AddChannel, AddDeadLetters, AddMessages, Change, NewMessage, ReleaseDue, SaveMailbox
 
 from .mailbox import Mailbox
 from .protocol import Code
@@ -79,7 +81,7 @@ class Batch:
             else:
                 run = []
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
-                self.changes.extend(job.changes)
+                self.changes.extend(_at(change, timestamp) for change in job.changes)
         self.changes.extend(SaveMailbox(mailbox.state()) for mailbox in self.mailboxes)
 
     def refused(self) -> None:
@@ -141,3 +143,8 @@ class Batches:
             self._messages -= len(job.messages)
             self._bytes -= job.size_bytes
         return Batch(jobs, mailboxes, timestamp)
+
+
+def _at(change: Change, timestamp: str) -> Change:
+    """Give a change the time of its batch, where it puts messages into the log: their times never go back."""
+    return msgspec.structs.replace(change, timestamp=timestamp) if isinstance(change, ReleaseDue) else change

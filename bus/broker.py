@@ -28,7 +28,7 @@ from store.repository import MessageLog, PageRequest, Store
 
 from .batch import Batch
 from .core import Core
-from .effects import Ask, Effect, FindStart, Moment, Read, Send, Tap
+from .effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey, Tap
 from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
 from .queries import Queries
 from .settings import Settings
@@ -184,6 +184,10 @@ class Broker:
                     self._ask(effect)
                 case FindStart():
                     self._tasks.start_soon(self._find_start, effect)
+                case Count():
+                    self._tasks.start_soon(self._count, effect)
+                case Survey():
+                    self._tasks.start_soon(self._survey, effect)
         if self._core.has_batch(self._moment()):
             self._work.set()
         if sent and not self._draining and self._command.has_input:
@@ -229,7 +233,7 @@ class Broker:
                 request = self._reads.popleft()
                 page = await self._store.read_page(request)
                 for seq in page.damaged:
-                    _log.error("message_damaged", seq=seq, bot_id=request.bot_id)
+                    _log.error("message_damaged", seq=seq, mailbox_id=request.mailbox_id)
                 self._carry_out(self._core.page_read(request, page, self._moment()))
             self._read_wake = anyio.Event()
             await self._read_wake.wait()
@@ -237,6 +241,14 @@ class Broker:
     async def _find_start(self, found: FindStart) -> None:
         start_seq = await self._store.seq_before(found.time)
         self._carry_out(self._core.start_found(found, start_seq, self._moment()))
+
+    async def _count(self, count: Count) -> None:
+        [waiting] = await self._store.backlogs([count.request])
+        self._carry_out(self._core.counted(count, waiting, self._moment()))
+
+    async def _survey(self, survey: Survey) -> None:
+        rows = await self._store.survey(survey.request)
+        self._carry_out(self._core.surveyed(rows, self._moment()))
 
     def _ask(self, ask: Ask) -> None:
         if self._asking >= self._settings.limits.queries_max:

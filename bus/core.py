@@ -25,12 +25,13 @@ from store.repository import (
     PageRequest,
     RemoveDeadLetters,
     SeenBot,
+    Surveyed,
 )
 
 from .batch import Batch, Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Ask, Effect, FindStart, Moment, Turn
+from .effects import Ask, Count, Effect, FindStart, Moment, Turn
 from .mailbox import Mailbox
 from .protocol import (
     PROTOCOL_VERSION,
@@ -55,6 +56,8 @@ from .protocol import (
     Welcome,
 )
 from .publishing import Publishing
+from .retention import Retention
+from .scheduling import Scheduling
 from .sessions import Session, Sessions
 from .settings import Settings
 from .subscribing import Subscribing
@@ -75,8 +78,20 @@ class Core:
         self._turn = Turn()
         self._batches = Batches(settings.limits)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
-        self._publishing = Publishing(self.directory, self._batches, self.dispatch, self._turn, settings.limits)
-        self._subscribing = Subscribing(self.directory, self._batches, self.dispatch, self._turn)
+        self._scheduling = Scheduling(
+            state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
+        )
+        self._publishing = Publishing(
+            self.directory, self._scheduling, self._batches, self.dispatch, self._turn, settings.limits
+        )
+        self._subscribing = Subscribing(self.directory, self.sessions, self._batches, self.dispatch, self._turn)
+        self._retention = Retention(
+            settings.retention,
+            directory=self.directory,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            turn=self._turn,
+        )
         self._last_timestamp = state.last_timestamp
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._claimed: set[str] = set()
@@ -137,6 +152,18 @@ class Core:
         self.dispatch.page_read(request, page)
         return self._finish()
 
+    def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
+        """Take how many messages wait for a mailbox."""
+        self._turn.moment = moment
+        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        return self._finish()
+
+    def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
+        """Take the part of the log that retention asked for."""
+        self._turn.moment = moment
+        self._retention.surveyed(rows)
+        return self._finish()
+
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
         """Take the seq at which a subscription by time starts."""
         self._turn.moment = moment
@@ -158,6 +185,8 @@ class Core:
         self._turn.moment = moment
         deaf = self._was_deaf(moment.now)
         self._ticked_at = moment.now
+        self._scheduling.release()
+        self._retention.tick()
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now
@@ -248,7 +277,7 @@ class Core:
                 self._confirm(session, request.request, ())
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
-                self.dispatch.touch(self.directory.mailboxes[session.bot_id])
+                self.dispatch.touch_session(session)
                 self._confirm(session, request.request, ())
             case Subscribe():
                 self._subscribing.request(session, request)
@@ -318,7 +347,7 @@ class Core:
             return self._registering.pop(bot.name)
 
         def done(answers: Sequence[Any]) -> None:
-            self.directory.add_bot(bot, MailboxState(bot.id, answers[0]))
+            self.directory.add_bot(bot, MailboxState(bot.id, answers[0]), last_seq=answers[0])
             others = waiting()
             if self.sessions.get(session.address) is session:
                 session.opening = False
@@ -393,10 +422,9 @@ class Core:
         )
 
     def _retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
-        bot = self.directory.find_bot(request.bot)
-        if bot is None:
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot named {request.bot[:64]!r}")
-        mailbox = self.directory.mailboxes[bot.id]
+        mailbox = self.directory.find_mailbox(request.bot)
+        if mailbox is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:128]!r}")
         address, number = session.address, request.request
         seqs = mailbox.put_back(request.seqs)
 
@@ -409,5 +437,5 @@ class Core:
             mailbox.stay_dead(seqs)
             self._turn.refuse(address, code, message, number)
 
-        changes = [RemoveDeadLetters(bot.id, tuple(seqs))]
+        changes = [RemoveDeadLetters(mailbox.id, tuple(seqs))]
         self._batches.add(Job(done, failed, changes=changes, mailboxes=[mailbox]))

@@ -13,30 +13,32 @@ from collections.abc import Iterable
 import msgspec
 
 from store.records import Bot, Channel
-from store.repository import LogState, MailboxState
+from store.repository import LogState, MailboxState, Subscription, group_mailbox_id
 
-from .mailbox import Interest, Mailbox
+from .mailbox import Mailbox
 from .settings import Settings
+from .sources import Interest
 
 __all__ = ["ChannelEntry", "Directory"]
 
 
 class ChannelEntry:
-    """A channel, the seq of its last message, and the mailboxes that want it."""
+    """A channel, the seq of its last message, its subscriptions, and the mailboxes, bots' and groups', for them."""
 
-    __slots__ = ("channel", "head_seq", "mailboxes")
+    __slots__ = ("channel", "head_seq", "mailboxes", "subscriptions")
 
     def __init__(self, channel: Channel, head_seq: int = 0) -> None:
         self.channel = channel
         self.head_seq = head_seq
         self.mailboxes: dict[str, Mailbox] = {}
+        self.subscriptions: dict[str, Subscription] = {}
 
     def __repr__(self) -> str:
-        return f"<ChannelEntry {self.channel.name} head_seq={self.head_seq} subscribers={len(self.mailboxes)}>"
+        return f"<ChannelEntry {self.channel.name} head_seq={self.head_seq} subscribers={len(self.subscriptions)}>"
 
 
 class Directory:
-    """All bots by id and name, all mailboxes by bot id, all channels by name."""
+    """All bots by id and name, all mailboxes by their ids, all channels by name."""
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
@@ -44,20 +46,25 @@ class Directory:
         self.names: dict[str, Bot] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.channels: dict[str, ChannelEntry] = {}
-        self.subscribed_at: dict[tuple[str, str], str] = {}
-        places = {mailbox.bot_id: mailbox for mailbox in state.mailboxes}
+        self._subscriptions: dict[str, dict[str, Subscription]] = {}
+        places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
         for bot in state.bots:
-            self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0))
+            self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
         for channel, head_seq in state.channels:
             self.channels[channel.name] = ChannelEntry(channel, head_seq)
+        for group in state.groups:
+            place = places.get(group_mailbox_id(group.channel, group.name))
+            self._open_group(group.channel, group.name, group.start_seq, place)
         for subscription in state.subscriptions:
             if subscription.bot_id not in self.bots:
                 continue  # written by other means than a bus: nobody can receive for it
-            interest = Interest(subscription.start_seq, subscription.echo)
-            self.mailboxes[subscription.bot_id].restore(subscription.channel, interest)
-            self._enter(subscription.bot_id, subscription.channel, at=subscription.subscribed_at)
-        for bot_id, seq in state.dead_letters:
-            self.mailboxes[bot_id].dead.add(seq)
+            mailbox = self._enter(subscription)
+            if mailbox.group is None:
+                interest = Interest(subscription.start_seq, subscription.echo)
+                mailbox.sources.restore(subscription.channel, interest)
+        for mailbox_id, seq in state.dead_letters:
+            if mailbox_id in self.mailboxes:
+                self.mailboxes[mailbox_id].dead.add(seq)
 
     def __repr__(self) -> str:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
@@ -66,10 +73,30 @@ class Directory:
         """Give a bot by its name, or else by its id."""
         return self.names.get(name_or_id) or self.bots.get(name_or_id)
 
-    def add_bot(self, bot: Bot, mailbox: MailboxState) -> None:
-        """Enter a registered bot with its mailbox."""
+    def find_mailbox(self, name: str) -> Mailbox | None:
+        """Give the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
+        bot = self.find_bot(name)
+        return self.mailboxes.get(name if bot is None else bot.id)
+
+    def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
+        """Give the mailboxes that a bot receives from: its own, and those of its groups."""
+        groups = [
+            self.mailboxes[group_mailbox_id(subscription.channel, subscription.group)]
+            for subscription in self.subscriptions_of(bot_id).values()
+            if subscription.group is not None
+        ]
+        return [self.mailboxes[bot_id], *groups]
+
+    def subscriptions_of(self, bot_id: str) -> dict[str, Subscription]:
+        """Give a bot's subscriptions by channel."""
+        return self._subscriptions.get(bot_id, {})
+
+    def add_bot(self, bot: Bot, state: MailboxState, *, last_seq: int) -> None:
+        """Enter a registered bot with its mailbox; `last_seq` is the end of the log."""
         self.bots[bot.id] = self.names[bot.name] = bot
-        self.mailboxes[bot.id] = Mailbox(mailbox, self._settings.delivery, self._settings.limits)
+        mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
+        mailbox.backlog.known = mailbox.sources.handed_out(None) >= last_seq
+        self.mailboxes[bot.id] = mailbox
 
     def seen(self, bot_id: str, at: str) -> None:
         """Note when a bot was last heard."""
@@ -82,17 +109,39 @@ class Directory:
             if channel.name not in self.channels:
                 self.channels[channel.name] = ChannelEntry(channel)
 
-    def subscribe(self, bot_id: str, channel: str, interest: Interest, *, at: str, last_seq: int) -> None:
-        """Enter a subscription."""
-        self.mailboxes[bot_id].subscribe(channel, interest, last_seq)
-        self._enter(bot_id, channel, at=at)
+    def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
+        """Enter a subscription, and give the mailbox that it is delivered by; a group is opened by its first."""
+        if subscription.group is None:
+            interest = Interest(subscription.start_seq, subscription.echo)
+            self.mailboxes[subscription.bot_id].subscribe(subscription.channel, interest, last_seq)
+        else:
+            self.mailboxes[subscription.bot_id].forget(subscription.channel)
+            if group_mailbox_id(subscription.channel, subscription.group) not in self.mailboxes:
+                self._open_group(subscription.channel, subscription.group, subscription.start_seq)
+        return self._enter(subscription)
 
-    def _enter(self, bot_id: str, channel: str, *, at: str) -> None:
-        self.channels[channel].mailboxes[bot_id] = self.mailboxes[bot_id]
-        self.subscribed_at[bot_id, channel] = at
+    def _enter(self, subscription: Subscription) -> Mailbox:
+        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
+        mailbox = self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
+        entry = self.channels[channel]
+        entry.subscriptions[bot_id] = subscription
+        entry.mailboxes[mailbox.id] = mailbox
+        self._subscriptions.setdefault(bot_id, {})[channel] = subscription
+        return mailbox
 
-    def unsubscribe(self, bot_id: str, channel: str) -> None:
-        """Take a subscription out."""
+    def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState | None = None) -> None:
+        """Enter a group: its mailbox wants the channel whether it has members or not."""
+        state = state or MailboxState(group_mailbox_id(channel, group), start_seq)
+        mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
+        mailbox.sources.restore(channel, Interest(start_seq, echo=True))
+        self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
+
+    def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
+        """Take a subscription out, and give the mailbox that it was delivered by; a group's stays."""
+        del self._subscriptions[bot_id][channel]
+        entry = self.channels[channel]
+        subscription = entry.subscriptions.pop(bot_id)
+        if subscription.group is not None:
+            return self.mailboxes[group_mailbox_id(channel, subscription.group)]
         self.mailboxes[bot_id].unsubscribe(channel)
-        self.channels[channel].mailboxes.pop(bot_id, None)
-        self.subscribed_at.pop((bot_id, channel), None)
+        return entry.mailboxes.pop(bot_id)

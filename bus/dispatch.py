@@ -14,8 +14,9 @@ from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, P
 
 from .batch import Batches, Job
 from .directory import Directory
-from .effects import Read, Send, Tap, Turn
-from .mailbox import Abandoned, Envelope, Mailbox
+from .effects import Count, Read, Send, Tap, Turn
+from .intake import Envelope
+from .mailbox import Abandoned, Mailbox
 from .protocol import Gap, Nak, Term, deliver_frame, envelope, tap_topic
 from .sessions import Session
 from .settings import Settings
@@ -35,7 +36,9 @@ class Dispatch:
         self.last_seq = last_seq
         self.tapped = False
         """Whether anybody listens at the tap; nothing is copied there for nobody."""
-        self.counters = {"published": 0, "duplicates": 0, "refused": 0, "delivered": 0, "settled": 0, "dead": 0}
+        self.counters = dict.fromkeys(
+            ("published", "duplicates", "refused", "delivered", "settled", "dead", "removed", "damaged"), 0
+        )
         self._directory = directory
         self._batches = batches
         self._turn = turn
@@ -43,6 +46,8 @@ class Dispatch:
         self._touched: dict[Mailbox, None] = {}
         self._dirty: dict[Mailbox, None] = {}
         self._timed: dict[Mailbox, None] = {}
+        self._told: dict[Mailbox, float] = {}
+        """When sessions were told of a mailbox's gap."""
         self._unwritten: list[Job] = []
 
     def __repr__(self) -> str:
@@ -62,13 +67,14 @@ class Dispatch:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
             if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
                 return
-            if mailbox.listening and mailbox.arrive(letter):
+            mailbox.backlog.came()
+            if mailbox.arrive(letter):
                 self.touch(mailbox)
             return
         entry = self._directory.channels[channel]
         prev_seq, entry.head_seq = entry.head_seq, seq
         for mailbox in entry.mailboxes.values():
-            if mailbox.listening and mailbox.arrive(letter):
+            if mailbox.arrive(letter):
                 self.touch(mailbox)
         if self.tapped:
             self._turn.add(Tap(tap_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
@@ -91,7 +97,7 @@ class Dispatch:
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Give a mailbox what was read for it, and tell its sessions what it lost."""
-        mailbox = self._directory.mailboxes[request.bot_id]
+        mailbox = self._directory.mailboxes[request.mailbox_id]
         lost = mailbox.page_read(
             [_envelope(message) for message in page.recalled],
             [_envelope(message) for message in page.messages],
@@ -107,6 +113,27 @@ class Dispatch:
     def touch(self, mailbox: Mailbox) -> None:
         """Note that a mailbox may have something to hand out, to read or to save."""
         self._touched[mailbox] = None
+
+    def touch_session(self, session: Session) -> None:
+        """Note that a session may have credit again, for each of its mailboxes; they take turns in being first."""
+        session.mailboxes.rotate()
+        for mailbox in session.mailboxes:
+            self.touch(mailbox)
+
+    def _touch_sharers(self, mailbox: Mailbox) -> None:
+        """Touch a mailbox that took messages back, and those that share the credit which that freed."""
+        self.touch(mailbox)
+        for session in mailbox.sessions:
+            if len(session.mailboxes) > 1:
+                self.touch_session(session)
+
+    def has_room(self, mailbox: Mailbox) -> bool:
+        """Tell whether one more direct message may come. Where that is not known yet, the store is asked once."""
+        backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
+        handed_out = mailbox.sources.handed_out(None)
+        if not backlog.known and not backlog.counting and self.last_seq - handed_out >= most:
+            self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
+        return backlog.has_room(most)
 
     def run(self) -> None:
         """Let the touched mailboxes hand out and read what they can."""
@@ -141,16 +168,43 @@ class Dispatch:
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def attach(self, session: Session) -> None:
-        """Let a session receive."""
-        mailbox = self._directory.mailboxes[session.bot_id]
+        """Let a session receive from all its bot's mailboxes."""
+        for mailbox in self._directory.mailboxes_of(session.bot_id):
+            self.join(session, mailbox)
+
+    def join(self, session: Session, mailbox: Mailbox) -> None:
+        """Let a session receive from a mailbox, and tell it what that one lost."""
+        session.mailboxes.append(mailbox)
         mailbox.attach(session)
+        self.tell_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool) -> None:
-        """Take back what a session had in flight: its bot's other sessions get it at once."""
-        mailbox = self._directory.mailboxes[session.bot_id]
+        """Take back what a session had in flight: others get it at once."""
+        for mailbox in list(session.mailboxes):
+            self.leave(session, mailbox, vanished=vanished)
+
+    def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool) -> None:
+        """Take back what a session had in flight from one mailbox."""
+        session.mailboxes.remove(mailbox)
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished))
-        self.touch(mailbox)
+        self._touch_sharers(mailbox)
+
+    def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
+        """Tell sessions what their mailbox lost to retention, until one of them is heard after it."""
+        if mailbox.gap is None:
+            return
+        first, last = mailbox.gap
+        for session in sessions:
+            self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
+            self._told[mailbox] = self._turn.moment.now
+
+    def _forget_told_gaps(self) -> None:
+        for mailbox, told_at in list(self._told.items()):
+            if any(session.last_heard > told_at for session in mailbox.sessions):
+                del self._told[mailbox]
+                mailbox.forget_gap()
+                self.touch(mailbox)
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Take messages out for good; give the mailboxes that this changed."""
@@ -160,7 +214,8 @@ class Dispatch:
             if mailbox is not None and mailbox.settle(session, seq):
                 mailboxes[mailbox] = None
                 self.counters["settled"] += 1
-                self.touch(mailbox)
+        if mailboxes:
+            self.touch_session(session)
         return list(mailboxes)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
@@ -177,7 +232,10 @@ class Dispatch:
             if abandoned is not None:
                 self._bury(mailbox, [abandoned])
             mailboxes[mailbox] = None
-            self.touch(mailbox)
+        if mailboxes:
+            self.touch_session(session)
+            for mailbox in mailboxes:
+                self.touch(mailbox)
         return list(mailboxes)
 
     def extend(self, session: Session, seqs: Sequence[int]) -> None:
@@ -187,14 +245,15 @@ class Dispatch:
 
     def expire(self) -> None:
         """Take back what was not settled in time, and hand out what is due again."""
+        self._forget_told_gaps()
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
-            self.touch(mailbox)
+            self._touch_sharers(mailbox)
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall
         for given_up in abandoned:
-            mailbox.bury(DeadLetter(mailbox.bot_id, given_up.seq, given_up.reason, given_up.attempts, wall))
+            mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
             self.counters["dead"] += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────

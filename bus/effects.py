@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from store.repository import PageRequest
+from store.repository import PageRequest, SurveyRequest
 
 from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, encode
 
-__all__ = ["Ask", "Effect", "FindStart", "Moment", "Read", "Send", "Tap", "Turn"]
+__all__ = ["Ask", "Count", "Effect", "FindStart", "Moment", "Read", "Send", "Survey", "Tap", "Turn"]
 
 
 class Moment(NamedTuple):
@@ -45,6 +45,22 @@ class Read(NamedTuple):
     request: PageRequest
 
 
+class Count(NamedTuple):
+    """Count what a page without a limit would have, and give it to `Core.counted`.
+
+    `number` is that of the question in its mailbox's backlog.
+    """
+
+    request: PageRequest
+    number: int
+
+
+class Survey(NamedTuple):
+    """Look through a part of the log for retention, and give it to `Core.surveyed`."""
+
+    request: SurveyRequest
+
+
 class Ask(NamedTuple):
     """Answer a question from the store."""
 
@@ -62,7 +78,7 @@ class FindStart(NamedTuple):
     time: str
 
 
-Effect = Send | Tap | Read | Ask | FindStart
+Effect = Send | Tap | Read | Count | Survey | Ask | FindStart
 
 
 class Turn:

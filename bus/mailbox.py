@@ -1,14 +1,11 @@
-"""One mailbox: which messages a bot is still owed, and which of them are in flight.
+"""One mailbox: which messages a bot, or a group, is still owed, and which of them are in flight.
 
-Owns a bot's view of the log. Its rules (docs/design.md):
+Owns one view of the log. Its rules (docs/design.md):
 
-- First deliveries happen in seq order; `position` is the highest seq handed out.
+- First deliveries happen in seq order; the position (`sources`) is the highest seq handed out.
 - Every message of the mailbox at or below the position is settled or stands in `_unsettled`.
-- *Level*: every committed message above the position is in `_ready`, and new ones arrive from memory.
-  *Behind*: some are only in the store, and are read by page. *Away*: no session; nothing is kept in memory but
-  the position and the seqs of what is unsettled.
-- While a page is being read, what arrives is kept aside, after the page; when that overflows, the next page
-  finds it in the store. So the moves between level and behind lose and repeat nothing.
+- How messages come into memory, and the moves between level and behind, stand in `intake`. A mailbox without a
+  session is *away*: it keeps in memory no more than the position and the seqs of what is unsettled.
 
 Pure: time is an argument, and what must be read or sent is returned.
 """
@@ -16,43 +13,22 @@ Pure: time is an argument, and what must be read or sent is returned.
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
+from .backlog import Backlog
+from .intake import Envelope, Intake
 from .sessions import Session
 from .settings import Delivery, Limits
+from .sources import DIRECT, Interest, Sources
 
-__all__ = ["DIRECT", "Abandoned", "Envelope", "Interest", "Mailbox"]
+__all__ = ["Abandoned", "Mailbox"]
 
 _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
-
-DIRECT = ""
-"""The source that is no channel: what is sent to the bot itself."""
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
-
-    From `expires_at` on, a time of the wall clock, it is handed out no more.
-    """
-
-    seq: int
-    sender_bot_id: str
-    channel: str | None
-    wire: bytes
-    expires_at: str | None = None
-
-
-class Interest(msgspec.Struct, frozen=True):
-    """What a subscription means for delivery."""
-
-    start_seq: int
-    echo: bool
 
 
 class Abandoned(msgspec.Struct, frozen=True):
@@ -79,45 +55,55 @@ class _Unsettled:
 class Mailbox:
     """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
 
-    def __init__(self, state: MailboxState, delivery: Delivery, limits: Limits) -> None:
-        self.bot_id = state.bot_id
-        self.position = state.position
+    def __init__(
+        self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
+    ) -> None:
+        self.id = state.mailbox_id
+        self.group = group
+        """The name of the group that shares it; None for a bot's own."""
         self.dirty = False
+        self.sources = Sources(state, direct=group is None)
+        self.intake = Intake(state.position, limits)
+        self.backlog = Backlog(known=False)
         self.sessions: list[Session] = []
-        self.interests: dict[str, Interest] = {}
         self.dead: set[int] = set()
         self.buried: list[DeadLetter] = []
         self._reviving: set[int] = set()
-        self._starting: dict[str, int] = {}
-        self.level = False
-        self._floors = dict(state.floors)
         self._delivery = delivery
         self._limits = limits
         self._unsettled = {item.seq: _Unsettled(item.attempt, item.failures, None) for item in state.unsettled}
         self._returned = sorted(self._unsettled)
         self._delayed: list[tuple[float, int]] = []
         self._deadlines: list[tuple[float, list[int]]] = []
-        self._ready: deque[Envelope] = deque()
-        self._ready_bytes = 0
-        self._loaded_seq = state.position
-        self._reading: PageRequest | None = None
-        self._arrived: list[Envelope] = []
-        self._arrived_bytes = 0
-        self._overflowed = False
         self._ahead = set(state.ahead)
+        self.gap = state.gap
+        """The range in which messages were lost, until somebody was told."""
+        self._losing: dict[int, str | None] = {}
+        self._gone: set[int] = set()
+        """What was removed while a page is being read that may have it still."""
         self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
         return (
-            f"<Mailbox {self.bot_id} {state} position={self.position}"
-            f" ready={len(self._ready)} unsettled={len(self._unsettled)}>"
+            f"<Mailbox {self.id} {state} position={self.position}"
+            f" ready={len(self.intake)} unsettled={len(self._unsettled)}>"
         )
 
     @property
-    def listening(self) -> bool:
-        """Whether new messages are to be given to `arrive`; else the next page finds them."""
-        return self.level or (self._reading is not None and not self._overflowed)
+    def position(self) -> int:
+        """The highest seq handed out in order."""
+        return self.sources.position
+
+    @property
+    def interests(self) -> dict[str, Interest]:
+        """The channels that it wants."""
+        return self.sources.interests
+
+    @property
+    def level(self) -> bool:
+        """Whether every committed message above the position is in memory."""
+        return self.intake.level
 
     @property
     def timed(self) -> bool:
@@ -127,15 +113,18 @@ class Mailbox:
     def state(self) -> MailboxState:
         """Give what is to be kept on disk, and count it as kept."""
         self.dirty = False
-        position = min([self.position, *self._starting.values()])
-        floors = self._floors if position == self.position else self._raised_floors()
-        unsettled = [UnsettledState(seq, item.attempt, item.failures) for seq, item in self._unsettled.items()]
+        position, floors = self.sources.saved()
+        unsettled = [
+            UnsettledState(seq, item.attempt, item.failures)
+            for seq, item in self._unsettled.items()
+            if seq not in self._losing
+        ]
         unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
         unsettled.sort(key=lambda item: item.seq)
-        sources = {DIRECT, *self.interests}
-        above = {source: seq for source, seq in floors.items() if seq > position and source in sources}
-        self._ahead = {seq for seq in self._ahead if seq > self._direct_position}
-        return MailboxState(self.bot_id, position, tuple(unsettled), above, tuple(sorted(self._ahead)))
+        self._ahead = {seq for seq in self._ahead if seq > self.sources.handed_out(None)}
+        return MailboxState(
+            self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self._gap_with(self._losing)
+        )
 
     def fate(self, seq: int, channel: str | None) -> str:
         """Tell what became of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
@@ -144,23 +133,10 @@ class Mailbox:
             return "in_flight" if item.session is not None else "returned"
         if seq in self.dead:
             return "dead"
-        floor = max(self.position, self._floors.get(channel or DIRECT, 0))
-        return "waiting" if seq > floor and seq not in self._ahead else "settled"
-
-    def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Tell whether a message belongs to this mailbox and lies above its source's floor."""
-        if channel is None:
-            return seq > self._floors.get(DIRECT, 0)
-        interest = self.interests.get(channel)
-        if interest is None or seq <= self._floors.get(channel, interest.start_seq):
-            return False
-        return interest.echo or sender_bot_id != self.bot_id
+        handed_out = self.sources.handed_out(channel)
+        return "waiting" if seq > handed_out and seq not in self._ahead else "settled"
 
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def restore(self, channel: str, interest: Interest) -> None:
-        """Want a channel as before a restart: the state that was saved knows how far it was handed out."""
-        self.interests[channel] = interest
 
     def prepare(self, channel: str, start_seq: int) -> None:
         """Note that a subscription which starts in the past is on its way to the disk.
@@ -168,84 +144,51 @@ class Mailbox:
         The state that goes there with it goes back to that start already, so that after a crash its messages are
         found; in memory nothing changes before `subscribe`.
         """
-        self._starting[channel] = start_seq
+        self.sources.prepare(channel, start_seq)
         self.dirty = True
 
-    def dismiss(self, channel: str) -> None:
-        """Note that the subscription was not stored, or stood already."""
-        self._starting.pop(channel, None)
-
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Begin to want a channel. `last_seq` is the end of what arrived: older messages must be read.
-
-        Where the start lies below the position, the position goes back to it, and floors keep what the other
-        sources had handed out from being handed out again.
-        """
-        self._starting.pop(channel, None)
-        self._floors.pop(channel, None)
-        if interest.start_seq < self.position:
-            self._floors = self._raised_floors()
-            self.position = interest.start_seq
+        """Begin to want a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        if self.sources.add(channel, interest):
             self.dirty = True
-        self.interests[channel] = interest
         if interest.start_seq < last_seq:
-            self._unload()
+            self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
         """Want a channel no more: what waits is dropped, what is in flight may still be settled."""
-        if self.interests.pop(channel, None) is None:
+        if not self.sources.remove(channel):
             return
-        self._floors.pop(channel, None)
-        self._keep_ready(envelope for envelope in self._ready if envelope.channel != channel)
-        self._keep_arrived(envelope for envelope in self._arrived if envelope.channel != channel)
+        self.intake.drop(lambda envelope: envelope.channel == channel)
         for seq, item in list(self._unsettled.items()):
             if item.session is None and item.envelope is not None and item.envelope.channel == channel:
                 del self._unsettled[seq]
                 self.dirty = True
 
-    @property
-    def _direct_position(self) -> int:
-        """How far direct messages were handed out, even where the position went back for a channel."""
-        return max(self.position, self._floors.get(DIRECT, 0))
-
-    def _raised_floors(self) -> dict[str, int]:
-        return {source: max(start, self.position) for source, start in self._starts()}
-
-    def _starts(self) -> list[tuple[str, int]]:
-        channels = [
-            (channel, self._floors.get(channel, interest.start_seq)) for channel, interest in self.interests.items()
-        ]
-        return [(DIRECT, self._floors.get(DIRECT, 0)), *channels]
+    def forget(self, channel: str) -> None:
+        """Owe nothing of a channel that was left, not even what is in flight: a group takes it over."""
+        for seq, item in list(self._unsettled.items()):
+            if item.envelope is not None and item.envelope.channel == channel:
+                if item.session is not None:
+                    self._take_back(seq, item)
+                del self._unsettled[seq]
+                self.dirty = True
 
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
     def arrive(self, envelope: Envelope) -> bool:
         """Take a newly committed message, in seq order; tell whether it is one to hand out."""
-        if (
-            not self.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
-            or envelope.seq in self._unsettled
-        ):
+        if not self.intake.listening or envelope.seq in self._unsettled:
             return False
-        if self._is_full():
-            # Whatever is not taken now is found by the next page.
-            if self.level:
-                self._loaded_seq = envelope.seq - 1
-            self.level, self._overflowed = False, True
-            self._keep_arrived(())
+        if not self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel):
             return False
-        if self.level:
-            self._make_ready(envelope)
-        else:
-            self._arrived.append(envelope)
-            self._arrived_bytes += len(envelope.wire)
-        return True
+        return self.intake.arrive(envelope)
 
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
         """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
 
         Gives the delivery; None where it is its turn anyway, and `arrive` will do.
         """
-        if self.level and not self._ready and not self._returned and session.free > 0:
+        if self.level and not self.intake and not self._returned and session.free > 0:
             return None
         item = _Unsettled(1, 0, envelope)
         item.session, item.deadline = session, now + self._delivery.ack_wait_seconds
@@ -255,45 +198,47 @@ class Mailbox:
         session.express.add(envelope.seq)
         heapq.heappush(self._deadlines, (item.deadline, [envelope.seq]))
         self.dirty = True
-        return b'%b,"attempt":1}' % envelope.wire
+        return self._delivery_of(envelope, 1)
 
     def next_read(self, last_seq: int) -> PageRequest | None:
         """Give the page to read now, if there is one: nothing while one is being read or nobody could take it."""
-        if self._reading is not None or not self.sessions:
+        if self.intake.reading is not None or not self.sessions:
             return None
         lost = [seq for seq in self._returned if self._is_lost(seq)]
-        if not lost:
-            hungry = len(self._ready) < self._limits.ready_messages_max // 2
-            if self.level or not hungry or not any(session.free > 0 for session in self.sessions):
-                return None
-        self._reading = PageRequest(
-            bot_id=self.bot_id,
-            seqs=tuple(lost[:_RECALLED_MAX]),
-            sources=() if self.level else self.remaining(),
-            through_seq=last_seq,
-            messages_max=max(1, self._limits.ready_messages_max // 2),
-            bytes_max=self._limits.ready_bytes_max // 2,
+        if not lost and not (self.intake.hungry and any(session.free > 0 for session in self.sessions)):
+            return None
+        return self.intake.read(
+            PageRequest(
+                mailbox_id=self.id,
+                seqs=tuple(lost[:_RECALLED_MAX]),
+                sources=() if self.level else self.remaining(),
+                through_seq=last_seq,
+                messages_max=max(1, self._limits.ready_messages_max // 2),
+                bytes_max=self._limits.ready_bytes_max // 2,
+            )
         )
-        self._overflowed = False
-        return self._reading
 
     def remaining(self) -> tuple[tuple[str, int, bool], ...]:
-        """Give what is not loaded: each source, the seq after which it counts, and whether to skip our own."""
-        return tuple(
-            (source, max(start, self._loaded_seq), source != DIRECT and not self.interests[source].echo)
-            for source, start in self._starts()
-        )
+        """Give what is not loaded, as `PageRequest.sources`."""
+        return self.sources.after(self.intake.loaded_seq)
 
     def loaded(self) -> int:
-        """Count what is owed, not settled and in memory: the rest is `remaining`."""
-        return len(self._unsettled) + len(self._ready)
+        """Count what is owed, not settled and in memory: the rest is `unread`."""
+        return len(self._unsettled) + len(self.intake)
 
-    def early(self) -> int:
-        """Count what was handed out before its turn, and lies in what is `remaining` all the same."""
-        if self.level:
-            return 0
-        loaded = max(self._loaded_seq, self._direct_position)
-        return sum(seq > loaded for seq in (*self._unsettled, *self._ahead))
+    def unread(self, last_seq: int) -> PageRequest:
+        """Give what is owed and not in memory, to be counted."""
+        loaded_seq = max(self.intake.loaded_seq, self.sources.handed_out(None))
+        return PageRequest(self.id, self._early(loaded_seq), self.remaining(), last_seq, 1, 1)
+
+    def waiting(self, last_seq: int) -> PageRequest:
+        """Give the direct messages that were not handed out, to be counted."""
+        handed_out = self.sources.handed_out(None)
+        return PageRequest(self.id, self._early(handed_out), ((DIRECT, handed_out, False),), last_seq, 1, 1)
+
+    def _early(self, seq: int) -> tuple[int, ...]:
+        """Give what was handed out before its turn and lies above a seq."""
+        return tuple(early for early in {*self._unsettled, *self._ahead} if early > seq)
 
     def page_read(
         self,
@@ -304,27 +249,30 @@ class Mailbox:
         damaged: Sequence[int],
     ) -> tuple[int, ...]:
         """Take the page that `next_read` asked for; give the seqs that this mailbox lost by damage or removal."""
-        request, self._reading = self._reading, None
-        assert request is not None
+        request = self.intake.end_reading()
         found = {envelope.seq: envelope for envelope in recalled}
         lost = self._recall(request.seqs, found)
-        lost.update(seq for seq in damaged if seq not in request.seqs)
+        skipped = [seq for seq in damaged if seq not in request.seqs]
+        lost.update(skipped)
         # Where only single messages were asked for, nothing follows. Where the mailbox was rewound, left or given
         # another channel in the meantime, what was read no longer follows what is there.
         if request.sources and self.sessions and request.sources == self.remaining():
-            for envelope in messages:
-                if self.wants(envelope.seq, envelope.sender_bot_id, envelope.channel):
-                    self._make_ready(envelope)
-            self.level = complete and not self._overflowed
-            self._loaded_seq = request.through_seq if complete else max(
-                [*(envelope.seq for envelope in messages), *(seq for seq in damaged if seq not in request.seqs)],
-                default=self._loaded_seq,
-            )  # fmt: skip
-        if self.level:
-            for envelope in self._arrived:
-                self._make_ready(envelope)
-        self._keep_arrived(())
+            seen = [*(envelope.seq for envelope in messages), *skipped]
+            through_seq = request.through_seq if complete else max(seen, default=self.intake.loaded_seq)
+            wanted = [envelope for envelope in messages if self._is_new(envelope)]
+            self.intake.take(wanted, through_seq=through_seq, complete=complete)
+        self.intake.take_aside()
+        self._gone.clear()
         return tuple(sorted(lost))
+
+    def _is_new(self, envelope: Envelope) -> bool:
+        """Tell whether a message that was read is wanted, and was not handed out before its turn."""
+        return (
+            self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
+            and envelope.seq not in self._unsettled
+            and envelope.seq not in self._ahead
+            and envelope.seq not in self._gone
+        )
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
 
@@ -335,7 +283,7 @@ class Mailbox:
         """
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
-        if not self._returned and not self._ready:
+        if not self._returned and not self.intake:
             return []
         deadline = now + self._delivery.ack_wait_seconds
         free = [(-session.free, number) for number, session in enumerate(self.sessions) if session.free > 0]
@@ -347,7 +295,7 @@ class Mailbox:
             if taken is None:
                 break
             envelope, item = taken
-            number = free[0][1]
+            number = heapq.heappop(free)[1] if self.group is None else self._pop_other_than_sender(free, envelope)
             session = self.sessions[number]
             item.attempt += 1
             item.session = session
@@ -355,11 +303,9 @@ class Mailbox:
             session.in_flight[envelope.seq] = self
             session.in_flight_bytes += len(envelope.wire)
             seqs.append(envelope.seq)
-            deliveries.setdefault(number, []).append(b'%b,"attempt":%d}' % (envelope.wire, item.attempt))
+            deliveries.setdefault(number, []).append(self._delivery_of(envelope, item.attempt))
             if session.free > 0:
-                heapq.heapreplace(free, (-session.free, number))
-            else:
-                heapq.heappop(free)
+                heapq.heappush(free, (-session.free, number))
         if seqs:
             heapq.heappush(self._deadlines, (deadline, seqs))
             self.dirty = True
@@ -432,7 +378,7 @@ class Mailbox:
             for item in self._unsettled.values():
                 item.envelope = None
             self._deadlines.clear()
-            self._unload()
+            self.intake.unload(self.position)
         return abandoned
 
     def bury(self, dead_letter: DeadLetter) -> None:
@@ -466,7 +412,77 @@ class Mailbox:
         self._reviving.difference_update(seqs)
         self.dead.update(seqs)
 
+    # ── Retention ────────────────────────────────────────────────────────────────────────────────────────
+
+    def owes(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
+        """Tell whether a message is still to be delivered or settled here, or stands among its dead letters."""
+        if seq in self._unsettled or seq in self.dead or seq in self._reviving:
+            return True
+        return (
+            seq > self.sources.handed_out(channel)
+            and seq not in self._ahead
+            and self.sources.wants(seq, sender_bot_id, channel)
+        )
+
+    def is_through(self, seq: int, channel: str | None) -> bool:
+        """Tell whether all of a source up to a seq was handed out and settled, without a look at each message."""
+        idle = self.level and not self.intake
+        return (idle or seq <= self.sources.handed_out(channel)) and not (
+            self._unsettled or self.dead or self._reviving
+        )
+
+    def can_lose(self, seq: int) -> bool:
+        """Tell whether a message that is owed waits, and is neither being worked on nor a dead letter."""
+        item = self._unsettled.get(seq)
+        return (item is None or item.session is None) and seq not in self.dead and seq not in self._reviving
+
+    def prepare_to_lose(self, channels: Mapping[int, str | None]) -> None:
+        """Note that messages are about to be removed: the state that is saved with that owes them no more.
+
+        `channels` has each message's channel by its seq, None for a direct one.
+        """
+        self._losing = dict(channels)
+        self.dirty = True
+
+    def keep(self) -> None:
+        """Note that nothing was removed."""
+        self._losing = {}
+
+    def lose(self) -> None:
+        """Owe no more what was removed, but for what has been handed out in the meantime."""
+        lost, self._losing = self._losing, {}
+        self.gap = self._gap_with(lost)
+        handed_out = self.sources.handed_out(None)
+        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in self._unsettled)
+        self.backlog.went(sum(seq > handed_out for seq in waiting))
+        if self.intake.reading is not None:
+            self._gone.update(lost)
+        self.intake.drop(lambda envelope: envelope.seq in lost)
+        for seq in lost:
+            if seq in self._unsettled and self._unsettled[seq].session is None:
+                del self._unsettled[seq]
+        self.dirty = True
+
+    def forget_gap(self) -> None:
+        """Note that what was lost was told."""
+        self.gap = None
+        self.dirty = True
+
+    def _gap_with(self, lost: Iterable[int]) -> tuple[int, int] | None:
+        seqs = [*(self.gap or ()), *lost]
+        return (min(seqs), max(seqs)) if seqs else None
+
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pop_other_than_sender(self, free: list[tuple[int, int]], envelope: Envelope) -> int:
+        """Give the session to take next: of a group, the sender's own only where there is no other."""
+        passed = []
+        while free and self.sessions[free[0][1]].bot_id == envelope.sender_bot_id:
+            passed.append(heapq.heappop(free))
+        number = heapq.heappop(free)[1] if free else passed.pop(0)[1]
+        for entry in passed:
+            heapq.heappush(free, entry)
+        return number
 
     def _next(self, wall: str) -> tuple[Envelope, _Unsettled] | None:
         """Give what is to be handed out next, in order, and drop what must not be handed out any more."""
@@ -491,20 +507,20 @@ class Mailbox:
                 heapq.heappop(self._returned)  # settled, dropped or handed out since it was put here
             elif item.envelope is None:
                 return None  # it must be read first, and goes before what is new
-            elif not self._is_owed(item.envelope):
+            elif not self.sources.still_wants(seq, item.envelope.channel):
                 heapq.heappop(self._returned)
                 del self._unsettled[seq]
             else:
                 heapq.heappop(self._returned)
                 return item.envelope, item
-        while self._ready:
-            envelope = self._ready.popleft()
-            self._ready_bytes -= len(envelope.wire)
-            self.position = max(self.position, envelope.seq)
+        while (envelope := self.intake.next()) is not None:
+            self.sources.position = max(self.sources.position, envelope.seq)
             # It may have been handed out since it was read: as a reply that was waited for, or as a dead letter.
             if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
                 item = _Unsettled(0, 0, envelope)
                 self._unsettled[envelope.seq] = item
+                if envelope.channel is None:
+                    self.backlog.went()
                 return envelope, item
         return None
 
@@ -527,10 +543,16 @@ class Mailbox:
 
     def _drop(self, seq: int) -> None:
         """Owe a message no more; one that came before its turn is not to come again with it."""
-        if seq > self._direct_position:
+        if seq > self.sources.handed_out(None):
             self._ahead.add(seq)
         del self._unsettled[seq]
         self.dirty = True
+
+    def _delivery_of(self, envelope: Envelope, attempt: int) -> bytes:
+        """Give a message as this mailbox delivers it."""
+        if self.group is None:
+            return b'%b,"attempt":%d}' % (envelope.wire, attempt)
+        return b'%b,"attempt":%d,"group":"%b"}' % (envelope.wire, attempt, self.group.encode())
 
     def _take_back(self, seq: int, item: _Unsettled) -> None:
         session, envelope = item.session, item.envelope
@@ -554,42 +576,9 @@ class Mailbox:
             envelope = found.get(seq)
             if envelope is None:
                 lost.add(seq)
-            elif self._is_owed(envelope):
+            elif self.sources.still_wants(seq, envelope.channel):
                 item.envelope = envelope if self.sessions else None
                 continue
             del self._unsettled[seq]
             self.dirty = True
         return lost
-
-    def _is_owed(self, envelope: Envelope) -> bool:
-        """Tell whether a message that comes back is still wanted: its channel may have been left since."""
-        if envelope.channel is None:
-            return True
-        interest = self.interests.get(envelope.channel)
-        return interest is not None and envelope.seq > interest.start_seq
-
-    def _is_full(self) -> bool:
-        waiting = len(self._ready) + len(self._arrived)
-        size_bytes = self._ready_bytes + self._arrived_bytes
-        return waiting >= self._limits.ready_messages_max or size_bytes >= self._limits.ready_bytes_max
-
-    def _make_ready(self, envelope: Envelope) -> None:
-        if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
-            self._ready.append(envelope)
-            self._ready_bytes += len(envelope.wire)
-
-    def _keep_ready(self, envelopes: Iterable[Envelope]) -> None:
-        self._ready = deque(envelopes)
-        self._ready_bytes = sum(len(envelope.wire) for envelope in self._ready)
-
-    def _keep_arrived(self, envelopes: Iterable[Envelope]) -> None:
-        self._arrived = list(envelopes)
-        self._arrived_bytes = sum(len(envelope.wire) for envelope in self._arrived)
-
-    def _unload(self) -> None:
-        """Fall behind: forget what is in memory and not handed out; the next page begins at the position."""
-        self._keep_ready(())
-        self._keep_arrived(())
-        self._overflowed = True
-        self.level = False
-        self._loaded_seq = self.position

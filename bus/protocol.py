@@ -187,6 +187,7 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     headers: dict[str, str] = {}
     expects_reply: bool = False
     ttl: Annotated[float, Meta(gt=0, le=86_400 * 3660)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=86_400 * 3660)] | None = None
 
 
 class Publish(_ClientFrame, frozen=True, tag="publish"):
@@ -210,6 +211,7 @@ class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
     channel: Name
     start: Literal["new", "all"] | StartAt = "new"
     echo: bool = False
+    group: Name | None = None
 
 
 class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
@@ -366,16 +368,17 @@ class ItemError(msgspec.Struct, frozen=True):
 
 
 class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):
-    """The messages are on disk, but for those that `errors` names."""
+    """The messages are on disk, but for those that `errors` names; those that `scheduled` names have no seq yet."""
 
     request: int
     seqs: list[int | None]
     duplicates: list[int] = []
     errors: list[ItemError] = []
+    scheduled: list[int] = []
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message as a client reads it. `attempt` counts its deliveries to this bot, from 1."""
+    """One message as a client reads it. `attempt` counts its deliveries to this bot or `group`, from 1."""
 
     seq: int
     id: str
@@ -388,6 +391,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     timestamp: str
     attempt: int = 1
+    group: str | None = None
     prev_seq: int | None = None
 
     @property
@@ -485,8 +489,11 @@ def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
         return None
 
 
-def envelope(message: NewMessage, seq: int, timestamp: str) -> bytes:
-    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot."""
+def envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
+    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot.
+
+    One that waits until it is due has neither seq nor timestamp.
+    """
     direct = message.recipient_bot_id
     return encode(
         {

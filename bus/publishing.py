@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+import msgspec
+
 from store.records import Channel, parse_timestamp, timestamp
 from store.repository import Added, NewMessage
 
@@ -20,6 +22,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 from .protocol import Code, ItemError, Publication, Publish, Published, Rejected, ToBot, encode, is_id, is_name
+from .scheduling import Scheduling
 from .sessions import Session
 from .settings import Limits
 
@@ -54,7 +57,8 @@ def admit(publication: Publication, sender: Session, directory: Directory, limit
         body,
         publication.reply_to,
         _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
-        None if publication.ttl is None else _after(wall, publication.ttl),
+        None if publication.ttl is None else _after(wall, publication.ttl + (publication.delay or 0.0)),
+        _after(wall, publication.delay) if publication.delay else None,
     )
 
 
@@ -94,14 +98,34 @@ def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
     return encode(headers)
 
 
+class _Frame:
+    """One publish frame on its way: what was taken of it, and what was refused."""
+
+    def __init__(self, session: Session, publish: Publish) -> None:
+        self.address = session.address
+        self.request = publish.request
+        self.count = len(publish.messages)
+        self.messages: dict[int, NewMessage] = {}
+        self.errors: list[ItemError] = []
+        self.full: dict[int, ItemError] = {}
+        """What to say of those that are only looked up, because there is no room, where they are not known."""
+
+
 class Publishing:
     """Takes publish frames. `timestamp` is that of the batch whose answers are being entered."""
 
     def __init__(
-        self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
+        self,
+        directory: Directory,
+        scheduling: Scheduling,
+        batches: Batches,
+        dispatch: Dispatch,
+        turn: Turn,
+        limits: Limits,
     ) -> None:
         self.timestamp = ""
         self._directory = directory
+        self._scheduling = scheduling
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
@@ -115,43 +139,93 @@ class Publishing:
         count, most = len(publish.messages), self._limits.messages_per_publish_max
         if not 1 <= count <= most:
             raise Rejected(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
-        messages: dict[int, NewMessage] = {}
-        errors: list[ItemError] = []
+        frame = _Frame(session, publish)
         for index, publication in enumerate(publish.messages):
             try:
-                messages[index] = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
+                message = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
             except Rejected as error:
-                errors.append(ItemError(index, error.code, error.message))
-        self._dispatch.counters["refused"] += len(errors)
-        self._expect(
-            session, [publish.messages[index].id for index in messages if publish.messages[index].expects_reply]
+                frame.errors.append(ItemError(index, error.code, error.message))
+            else:
+                frame.messages[index] = self._make_room(frame, index, message)
+        taken = [publish.messages[index] for index in frame.messages]
+        self._expect(session, [publication.id for publication in taken if publication.expects_reply])
+        if not frame.messages:
+            self._done(frame, ())
+            return
+        admitted = list(frame.messages.values())
+        self._batches.add(
+            Job(
+                lambda added: self._done(frame, added),
+                lambda code, message: self._failed(frame, code, message),
+                messages=admitted,
+                channels=self._new_channels(session, admitted),
+            )
         )
-        address, number = session.address, publish.request
 
-        def done(added: Sequence[Added]) -> None:
-            seqs: list[int | None] = [None] * count
-            duplicates: list[int] = []
-            for (index, message), outcome in zip(messages.items(), added, strict=True):
-                seqs[index] = outcome.seq
-                if outcome.duplicate:
-                    duplicates.append(index)
-                elif outcome.seq is None:
-                    text = f"message id {message.id} belongs to another bot's message"
-                    errors.append(ItemError(index, Code.ID_CONFLICT, text))
-                else:
-                    self._dispatch.enter(message, outcome.seq, self.timestamp)
-            self._dispatch.counters["duplicates"] += len(duplicates)
-            errors.sort(key=lambda error: error.index)
-            self._turn.send(address, Published(request=number, seqs=seqs, duplicates=duplicates, errors=errors))
-
-        def failed(code: Code, message: str) -> None:
-            self._turn.refuse(address, code, message, number)
-
-        if messages:
-            admitted = list(messages.values())
-            self._batches.add(Job(done, failed, messages=admitted, channels=self._new_channels(session, admitted)))
+    def _make_room(self, frame: _Frame, index: int, message: NewMessage) -> NewMessage:
+        """Give the message; where there is no room, only to be looked up: it may repeat one that is stored."""
+        if message.due_at is not None:
+            if self._scheduling.has_room():
+                self._scheduling.expected += 1
+                return message
+            text = f"{self._limits.scheduled_messages_max} messages wait until they are due, the most there may be"
+            frame.full[index] = ItemError(index, Code.BUSY, text)
+        elif message.recipient_bot_id is not None:
+            mailbox = self._directory.mailboxes[message.recipient_bot_id]
+            if self._dispatch.has_room(mailbox):
+                mailbox.backlog.expected += 1
+                return message
+            name = self._directory.bots[message.recipient_bot_id].name
+            text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
+            frame.full[index] = ItemError(index, Code.MAILBOX_FULL, text)
         else:
-            done(())
+            return message
+        return msgspec.structs.replace(message, known_only=True)
+
+    def _leave_room(self, frame: _Frame) -> None:
+        """Expect these messages no more: what became of them is known."""
+        for index, message in frame.messages.items():
+            if index in frame.full:
+                continue
+            if message.due_at is not None:
+                self._scheduling.expected -= 1
+            elif message.recipient_bot_id is not None:
+                self._directory.mailboxes[message.recipient_bot_id].backlog.expected -= 1
+
+    def _done(self, frame: _Frame, added: Sequence[Added]) -> None:
+        self._leave_room(frame)
+        seqs: list[int | None] = [None] * frame.count
+        duplicates: list[int] = []
+        scheduled: list[int] = []
+        for (index, message), outcome in zip(frame.messages.items(), added, strict=True):
+            seqs[index] = outcome.seq
+            if outcome.scheduled:
+                scheduled.append(index)
+            if outcome.duplicate:
+                duplicates.append(index)
+            elif outcome.conflict:
+                text = f"message id {message.id} belongs to another bot's message"
+                frame.errors.append(ItemError(index, Code.ID_CONFLICT, text))
+            elif index in frame.full:
+                frame.errors.append(frame.full[index])
+            elif message.due_at is not None:
+                self._scheduling.add(message.due_at)
+            else:
+                assert outcome.seq is not None
+                self._dispatch.enter(message, outcome.seq, self.timestamp)
+        self._dispatch.counters["duplicates"] += len(duplicates)
+        self._dispatch.counters["refused"] += len(frame.errors)
+        frame.errors.sort(key=lambda error: error.index)
+        self._turn.send(
+            frame.address,
+            Published(
+                request=frame.request, seqs=seqs, duplicates=duplicates, errors=frame.errors, scheduled=scheduled
+            ),
+        )
+
+    def _failed(self, frame: _Frame, code: Code, message: str) -> None:
+        self._leave_room(frame)
+        self._turn.refuse(frame.address, code, message, frame.request)
 
     def _expect(self, session: Session, ids: Sequence[str]) -> None:
         """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""

@@ -6,16 +6,17 @@ changes anything.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
 import msgspec
 
 from store.records import Bot
-from store.repository import HistoryRequest, LogMessage, MessageLog, PageRequest
+from store.repository import HistoryRequest, LogMessage, MessageLog
 
 from .core import Core
+from .directory import ChannelEntry
 from .effects import Moment
 from .mailbox import Mailbox
 from .protocol import (
@@ -128,42 +129,49 @@ class Queries:
 
     async def _message(self, query: MessageQuery) -> dict[str, Any]:
         message = await self._log.find(query.id)
-        if message is None:
+        if message is not None:
+            fates = [self._fate(mailbox, message) for mailbox in self._reached(message)]
+            return {"message": _raw(message), "mailboxes": fates}
+        scheduled = await self._log.find_scheduled(query.id)
+        if scheduled is None:
             raise Rejected(Code.NOT_FOUND, f"no message with id {query.id}")
-        directory = self._core.directory
-        mailboxes: list[Mailbox] = []
-        if message.recipient_bot_id in directory.mailboxes:
-            mailboxes = [directory.mailboxes[message.recipient_bot_id]]
-        elif message.recipient_channel in directory.channels:
-            mailboxes = [
-                mailbox
-                for mailbox in directory.channels[message.recipient_channel].mailboxes.values()
-                if mailbox.interests[message.recipient_channel].start_seq < message.seq
-                and (mailbox.interests[message.recipient_channel].echo or mailbox.bot_id != message.sender_bot_id)
-            ]
-        fates = [
-            {
-                "bot_id": mailbox.bot_id,
-                "bot": directory.bots[mailbox.bot_id].name,
-                "state": self._fate(mailbox, message),
-            }
-            for mailbox in mailboxes
-        ]
-        return {"message": _raw(message), "mailboxes": fates}
+        written = msgspec.Raw(envelope(scheduled, None, None) + b"}")
+        return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
 
-    def _fate(self, mailbox: Mailbox, message: LogMessage) -> str:
+    def _reached(self, message: LogMessage) -> list[Mailbox]:
+        """Give the mailboxes that a message is, or was, for."""
+        directory, channel = self._core.directory, message.recipient_channel
+        if channel is None:
+            mailbox = directory.mailboxes.get(message.recipient_bot_id or "")
+            return [] if mailbox is None else [mailbox]
+        entry = directory.channels.get(channel)
+        return [] if entry is None else [
+            mailbox
+            for mailbox in entry.mailboxes.values()
+            if mailbox.interests[channel].start_seq < message.seq
+            and (mailbox.interests[channel].echo or mailbox.id != message.sender_bot_id)
+        ]  # fmt: skip
+
+    def _fate(self, mailbox: Mailbox, message: LogMessage) -> dict[str, Any]:
         state = mailbox.fate(message.seq, message.recipient_channel)
         over = message.expires_at is not None and message.expires_at <= self._moment().wall
-        return "expired" if over and state in ("waiting", "returned", "dead") else state
+        if over and state in ("waiting", "returned", "dead"):
+            state = "expired"
+        if mailbox.group is not None:
+            return {"bot_id": None, "bot": None, "group": mailbox.group, "state": state}
+        return {"bot_id": mailbox.id, "bot": self._core.directory.bots[mailbox.id].name, "state": state}
+
+    async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
+        """Count what each mailbox has still to have settled, by its id."""
+        behind = [mailbox for mailbox in mailboxes if not mailbox.level]
+        counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
+        remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
+        return {mailbox.id: mailbox.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
     async def _bots(self) -> dict[str, Any]:
         core = self._core
         bots = sorted(core.directory.bots.values(), key=lambda bot: bot.name)
-        behind = [core.directory.mailboxes[bot.id] for bot in bots if not core.directory.mailboxes[bot.id].level]
-        counts = await self._log.backlogs(
-            [PageRequest(mailbox.bot_id, (), mailbox.remaining(), core.last_seq, 1, 1) for mailbox in behind]
-        )
-        remaining = {mailbox.bot_id: count - mailbox.early() for mailbox, count in zip(behind, counts, strict=True)}
+        backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in bots])
         return {
             "bots": [
                 {
@@ -172,7 +180,7 @@ class Queries:
                     "online": bool(core.sessions.of_bot(bot.id)),
                     "created_at": bot.created_at,
                     "last_seen_at": bot.last_seen_at,
-                    "backlog": core.directory.mailboxes[bot.id].loaded() + remaining.get(bot.id, 0),
+                    "backlog": backlogs[bot.id],
                 }
                 for bot in bots
             ]
@@ -180,14 +188,18 @@ class Queries:
 
     async def _channels(self) -> dict[str, Any]:
         channels = self._core.directory.channels
+        groups = await self._backlogs(
+            [mailbox for entry in channels.values() for mailbox in entry.mailboxes.values() if mailbox.group]
+        )
         return {
             "channels": [
                 {
                     "name": summary.channel.name,
                     "created_at": summary.channel.created_at,
                     "created_by_bot_id": summary.channel.created_by_bot_id,
-                    "subscribers": len(channels[summary.channel.name].mailboxes),
+                    "subscribers": len(channels[summary.channel.name].subscriptions),
                     "messages": summary.messages,
+                    "groups": _groups(channels[summary.channel.name], groups),
                 }
                 for summary in await self._log.channel_summaries()
                 if summary.channel.name in channels
@@ -202,26 +214,29 @@ class Queries:
             entry = directory.channels.get(query.channel)
             if entry is None:
                 raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-            pairs = [(mailbox, query.channel) for mailbox in entry.mailboxes.values()]
+            found = list(entry.subscriptions.values())
         else:
-            mailbox = directory.mailboxes[self._bot(query.bot).id if query.bot is not None else bot_id]
-            pairs = [(mailbox, channel) for channel in sorted(mailbox.interests)]
+            own = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
+            found = [own[channel] for channel in sorted(own)]
         return {
             "subscriptions": [
                 {
-                    "bot_id": mailbox.bot_id,
-                    "bot": directory.bots[mailbox.bot_id].name,
-                    "channel_name": channel,
-                    "subscribed_at": directory.subscribed_at[mailbox.bot_id, channel],
-                    "start_seq": mailbox.interests[channel].start_seq,
-                    "echo": mailbox.interests[channel].echo,
+                    "bot_id": subscription.bot_id,
+                    "bot": directory.bots[subscription.bot_id].name,
+                    "channel_name": subscription.channel,
+                    "subscribed_at": subscription.subscribed_at,
+                    "start_seq": subscription.start_seq,
+                    "echo": subscription.echo,
+                    "group": subscription.group,
                 }
-                for mailbox, channel in pairs
+                for subscription in found
             ]
         }
 
     async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
-        bot = self._bot(query.bot) if query.bot is not None else self._core.directory.bots[bot_id]
+        mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
+        if mailbox is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:128]!r}")
         return {
             "dead_letters": [
                 {
@@ -231,7 +246,7 @@ class Queries:
                     "at": dead.at,
                     "message": _raw(message) if message is not None else None,
                 }
-                for dead, message in await self._log.dead_letters(bot.id, query.limit)
+                for dead, message in await self._log.dead_letters(mailbox.id, query.limit)
             ]
         }
 
@@ -265,3 +280,12 @@ class Queries:
 
 def _raw(message: LogMessage) -> msgspec.Raw:
     return msgspec.Raw(envelope(message, message.seq, message.timestamp) + b"}")
+
+
+def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[dict[str, Any]]:
+    members = Counter(subscription.group for subscription in entry.subscriptions.values())
+    return [
+        {"group": mailbox.group, "members": members[mailbox.group], "backlog": backlogs[mailbox.id]}
+        for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
+        if mailbox.group is not None and mailbox.id in backlogs
+    ]

@@ -7,6 +7,7 @@ Pure: time is an argument, in seconds of a clock that never goes back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ __all__ = ["Session", "Sessions"]
 
 
 class Session:
-    """One connection's hello; it lends its bot's mailbox a credit."""
+    """One connection's hello; it lends its bot's mailboxes a credit."""
 
     __slots__ = (
         "address",
@@ -33,6 +34,7 @@ class Session:
         "in_flight_bytes",
         "in_flight_bytes_max",
         "last_heard",
+        "mailboxes",
         "opening",
     )
 
@@ -44,6 +46,8 @@ class Session:
         self.bot_id = ""
         self.bot_name = ""
         self.credit = credit
+        self.mailboxes: deque[Mailbox] = deque()
+        """What it receives from: its bot's mailbox, and those of the bot's groups."""
         self.in_flight: dict[int, Mailbox] = {}
         self.expecting: dict[str, None] = {}
         """Ids of messages whose first reply goes to this session at once."""

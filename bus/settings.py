@@ -18,9 +18,11 @@ from msgspec import Meta
 
 __all__ = [
     "Delivery",
+    "Keep",
     "Limits",
     "Listen",
     "Log",
+    "RetentionSettings",
     "Settings",
     "SettingsError",
     "StoreSettings",
@@ -146,6 +148,12 @@ class Limits(_Section, frozen=True):
     batch_bytes_max: Count = 8 * 1024 * 1024
     """Bodies in one transaction. When the next one is full, the worker stops reading its socket."""
 
+    backlog_messages_max: Count = 1_000_000
+    """Direct messages that may wait for one bot: beyond it, `mailbox_full` tells the senders that nobody reads."""
+
+    scheduled_messages_max: Count = 1_000_000
+    """Messages that may wait until they are due; beyond it, `busy`."""
+
     ready_messages_max: Count = 2000
     """Messages a mailbox keeps in memory ahead of its bot's credit; beyond it, it reads from the store again."""
 
@@ -177,6 +185,40 @@ class Limits(_Section, frozen=True):
     """A header's value, in bytes of UTF-8."""
 
 
+class Keep(_Section, frozen=True):
+    """How much is kept; 0 is no limit. What lies beyond any of the three goes, the oldest first."""
+
+    age_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """Messages older than this go."""
+
+    messages_max: Annotated[int, Meta(ge=0)] = 0
+    """Messages beyond the newest so many go."""
+
+    bytes_max: Annotated[int, Meta(ge=0)] = 0
+    """Messages beyond the newest that have so many bytes of bodies and headers go."""
+
+
+class RetentionSettings(Keep, frozen=True):
+    """What leaves the log: by these limits in the whole of it, and by its own in a channel. Off by default."""
+
+    remove_undelivered: bool = False
+    """Whether what some mailbox has still to deliver goes as well; its bot is told by a `gap`."""
+
+    sweep_seconds: Seconds = 60.0
+    """How long after one look through the log the next begins."""
+
+    portion_messages_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Messages looked at or removed at once: some milliseconds of the writer's time."""
+
+    channels: dict[str, Keep] = {}
+    """The limits of single channels, by name; the log's hold for them too."""
+
+    def rules(self) -> list[tuple[str | None, Keep]]:
+        """Give what is limited, by channel; None is the whole log."""
+        rules: list[tuple[str | None, Keep]] = [(None, self), *self.channels.items()]
+        return [(name, keep) for name, keep in rules if keep.age_seconds or keep.messages_max or keep.bytes_max]
+
+
 class Log(_Section, frozen=True):
     """What the worker tells the people who run it."""
 
@@ -192,6 +234,7 @@ class Settings(_Section, frozen=True):
     store: StoreSettings = StoreSettings()
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
+    retention: RetentionSettings = RetentionSettings()
     log: Log = Log()
 
     def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:

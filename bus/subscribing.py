@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from store.records import Channel, parse_timestamp, timestamp
-from store.repository import AddSubscription, RemoveSubscription, Subscribed
+from store.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
 
 from .batch import Batches, Done, Failed, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
-from .mailbox import Interest
 from .protocol import Code, Rejected, StartAt, Subscribe, Unsubscribe
-from .sessions import Session
+from .sessions import Session, Sessions
 
 __all__ = ["Subscribing"]
 
@@ -29,8 +28,11 @@ __all__ = ["Subscribing"]
 class Subscribing:
     """See the module."""
 
-    def __init__(self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+    def __init__(
+        self, directory: Directory, sessions: Sessions, batches: Batches, dispatch: Dispatch, turn: Turn
+    ) -> None:
         self._directory = directory
+        self._sessions = sessions
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
@@ -63,40 +65,58 @@ class Subscribing:
             self._changing[key].append(lambda: self.subscribe(session, subscribe, start_seq))
             return
         mailbox = self._directory.mailboxes[session.bot_id]
-        new = subscribe.channel not in mailbox.interests
-        if new and start_seq is not None:
+        # A group's mailbox is opened at its start by the log itself; a bot's own goes back to it.
+        own = subscribe.group is None and subscribe.channel not in self._directory.subscriptions_of(session.bot_id)
+        if own and start_seq is not None:
             mailbox.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
 
         def done(answers: Sequence[Any]) -> None:
             subscribed: Subscribed = answers[0]
             if subscribed.created:
-                interest = Interest(subscribed.start_seq, subscribe.echo)
-                self._directory.subscribe(*key, interest, at=wall, last_seq=self._dispatch.last_seq)
-            mailbox.dismiss(subscribe.channel)
+                self._enter(
+                    Subscription(*key, wall, subscribed.start_seq, subscribe.echo, subscribe.group),
+                    self._sessions.of_bot(session.bot_id),
+                )
+            mailbox.sources.dismiss(subscribe.channel)
             self._dispatch.touch(mailbox)
-            value = {
-                "channel": subscribe.channel,
-                "start_seq": subscribed.start_seq,
-                "created": subscribed.created,
-            }
-            self._turn.answer(session.address, subscribe.request, value)
+            self._answer(session, subscribe, subscribed)
 
         finished, failed = self._one_at_a_time(key, session.address, subscribe.request, done)
 
         def refused(code: Code, message: str) -> None:
-            mailbox.dismiss(subscribe.channel)
+            mailbox.sources.dismiss(subscribe.channel)
             failed(code, message)
 
         self._batches.add(
             Job(
                 finished,
                 refused,
-                changes=[AddSubscription(*key, wall, start_seq, subscribe.echo)],
+                changes=[AddSubscription(*key, wall, start_seq, subscribe.echo, subscribe.group)],
                 channels=[Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)],
-                mailboxes=[mailbox] if new else [],
+                mailboxes=[mailbox] if own else [],
             )
         )
+
+    def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
+        mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)
+        for session in sessions:
+            if mailbox not in session.mailboxes and not session.opening:
+                self._dispatch.join(session, mailbox)
+            self._dispatch.touch_session(session)
+
+    def _answer(self, session: Session, subscribe: Subscribe, subscribed: Subscribed) -> None:
+        if subscribed.group != subscribe.group:
+            text = (
+                f"bot {session.bot_name!r} is subscribed to {subscribe.channel!r} {_manner(subscribed.group)},"
+                f" and cannot be {_manner(subscribe.group)} as well: unsubscribe first"
+            )
+            self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
+            return
+        value = {"channel": subscribe.channel, "start_seq": subscribed.start_seq, "created": subscribed.created}
+        if subscribed.group is not None:
+            value["group"] = subscribed.group
+        self._turn.answer(session.address, subscribe.request, value)
 
     def unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
         """Write the end of a subscription."""
@@ -107,11 +127,19 @@ class Subscribing:
 
         def done(answers: Sequence[Any]) -> None:
             if answers[0]:
-                self._directory.unsubscribe(*key)
+                self._leave(*key)
             self._turn.answer(session.address, unsubscribe.request, {"removed": answers[0]})
 
         finished, failed = self._one_at_a_time(key, session.address, unsubscribe.request, done)
         self._batches.add(Job(finished, failed, changes=[RemoveSubscription(*key)]))
+
+    def _leave(self, bot_id: str, channel: str) -> None:
+        mailbox = self._directory.unsubscribe(bot_id, channel)
+        if mailbox.group is not None:
+            for session in self._sessions.of_bot(bot_id):
+                if mailbox in session.mailboxes:
+                    self._dispatch.leave(session, mailbox, vanished=False)
+                    self._dispatch.touch_session(session)
 
     def _one_at_a_time(self, key: tuple[str, str], address: bytes, number: int, done: Done) -> tuple[Done, Failed]:
         """Let further changes of the same subscription wait until this one is known."""
@@ -135,3 +163,7 @@ class Subscribing:
             proceed()
 
         return finished, failed
+
+
+def _manner(group: str | None) -> str:
+    return "by itself" if group is None else f"in the group {group!r}"

@@ -36,6 +36,7 @@ __all__ = [
     "Change",
     "ChannelSummary",
     "DeadLetter",
+    "Group",
     "HistoryRequest",
     "LogMessage",
     "LogState",
@@ -45,15 +46,21 @@ __all__ = [
     "NewMessage",
     "Page",
     "PageRequest",
+    "ReleaseDue",
+    "Released",
     "RemoveDeadLetters",
+    "RemoveMessages",
     "RemoveSubscription",
     "SaveMailbox",
     "SeenBot",
     "Store",
     "Subscribed",
     "Subscription",
+    "SurveyRequest",
+    "Surveyed",
     "UnsettledState",
     "WorkflowRepository",
+    "group_mailbox_id",
 ]
 
 
@@ -155,7 +162,8 @@ class MessageRepository(Protocol):
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent.
 
-    From `expires_at` on it is not delivered any more.
+    From `expires_at` on it is not delivered any more. One with a `due_at` waits beside the log until then. One that
+    is `known_only` is looked up by its id and not stored: where it is known, its sender is told so all the same.
     """
 
     id: str
@@ -168,6 +176,8 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     reply_to: str | None
     headers: bytes
     expires_at: str | None = None
+    due_at: str | None = None
+    known_only: bool = False
 
 
 class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
@@ -197,13 +207,17 @@ class AddChannel(msgspec.Struct, frozen=True):
 
 
 class AddSubscription(msgspec.Struct, frozen=True):
-    """Subscribe a bot to an existing channel; `start_seq=None` is the log's end. Answered `Subscribed`."""
+    """Subscribe a bot to an existing channel; `start_seq=None` is the log's end. Answered `Subscribed`.
+
+    With a `group` the bot shares that group's mailbox, which is opened at the start by the first who names it.
+    """
 
     bot_id: str
     channel: str
     subscribed_at: str
     start_seq: int | None = None
     echo: bool = False
+    group: str | None = None
 
 
 class RemoveSubscription(msgspec.Struct, frozen=True):
@@ -214,10 +228,26 @@ class RemoveSubscription(msgspec.Struct, frozen=True):
 
 
 class AddMessages(msgspec.Struct, frozen=True):
-    """Append messages at one time. Answered with an `Added` a message, in order."""
+    """Append messages at one time, or put aside those not due yet. Answered with an `Added` each, in order."""
 
     messages: Sequence[NewMessage]
     timestamp: str
+
+
+class ReleaseDue(msgspec.Struct, frozen=True):
+    """Append those of the scheduled messages that are due, the earliest first. Answered `Released`."""
+
+    timestamp: str
+    messages_max: int
+
+
+class RemoveMessages(msgspec.Struct, frozen=True):
+    """Take messages out of the log for good, by seq. The last one stays, because seqs go on from it.
+
+    Answered with the number of those that there were.
+    """
+
+    seqs: tuple[int, ...]
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -234,14 +264,18 @@ class MailboxState(msgspec.Struct, frozen=True):
     Of the mailbox's messages above `position` none was handed out, and of those at or below it, `unsettled`
     has the ones still owed. `floors` has a seq for each source (a channel, or "" for direct messages) whose
     messages up to there were handed out although they may lie above `position`. `ahead` has the seqs above it that
-    were handed out before their turn and are settled: replies that somebody waited for.
+    were handed out before their turn and are settled: replies that somebody waited for. `gap` is the range in which
+    it lost messages, both ends included, and nobody was told yet.
+
+    A mailbox's id is that of its bot, or `channel/group`, which no bot's is.
     """
 
-    bot_id: str
+    mailbox_id: str
     position: int
     unsettled: tuple[UnsettledState, ...] = ()
     floors: dict[str, int] = {}
     ahead: tuple[int, ...] = ()
+    gap: tuple[int, int] | None = None
 
 
 class SaveMailbox(msgspec.Struct, frozen=True):
@@ -253,7 +287,7 @@ class SaveMailbox(msgspec.Struct, frozen=True):
 class DeadLetter(msgspec.Struct, frozen=True):
     """A message that a mailbox gave up on."""
 
-    bot_id: str
+    mailbox_id: str
     seq: int
     reason: str
     attempts: int
@@ -269,7 +303,7 @@ class AddDeadLetters(msgspec.Struct, frozen=True):
 class RemoveDeadLetters(msgspec.Struct, frozen=True):
     """Take dead letters out, to be delivered again. Answered with the seqs that there were."""
 
-    bot_id: str
+    mailbox_id: str
     seqs: tuple[int, ...]
 
 
@@ -280,6 +314,8 @@ Change = (
     | AddSubscription
     | RemoveSubscription
     | AddMessages
+    | ReleaseDue
+    | RemoveMessages
     | SaveMailbox
     | AddDeadLetters
     | RemoveDeadLetters
@@ -290,18 +326,36 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     """What became of one message of `AddMessages`.
 
     `seq` is its place, or the place of the one that this sender had sent with its id before (`duplicate`).
-    It is None where the id belongs to another sender's message.
+    It is None where that waits until it is due (`scheduled`), where the id belongs to another sender's message
+    (`conflict`), and where a message that was only to be looked up is not known.
     """
 
     seq: int | None
     duplicate: bool = False
+    scheduled: bool = False
+    conflict: bool = False
+
+
+class Released(msgspec.Struct, frozen=True):
+    """The messages that were due, as they are in the log now, and when the next one is.
+
+    `damaged` has the ids of those that did not match their checksums: they stay where they are, and never come due.
+    """
+
+    messages: list[LogMessage]
+    next_due_at: str | None
+    damaged: tuple[str, ...] = ()
 
 
 class Subscribed(msgspec.Struct, frozen=True):
-    """A subscription as it stands; `created` is False where it stood before."""
+    """A subscription as it stands; `created` is False where it stood before, perhaps in another `group`.
+
+    The start of a group's member is that of the group.
+    """
 
     start_seq: int
     created: bool
+    group: str | None = None
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -312,6 +366,20 @@ class Subscription(msgspec.Struct, frozen=True):
     subscribed_at: str
     start_seq: int
     echo: bool
+    group: str | None = None
+
+
+def group_mailbox_id(channel: str, group: str) -> str:
+    """Give the id of a group's mailbox: no bot has one with a slash."""
+    return f"{channel}/{group}"
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A channel's competing group, which outlives its members."""
+
+    channel: str
+    name: str
+    start_seq: int
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -325,18 +393,23 @@ class LogState(msgspec.Struct, frozen=True):
     subscriptions: list[Subscription]
     mailboxes: list[MailboxState]
     dead_letters: list[tuple[str, int]]
-    """The mailbox's bot id and the seq of each dead letter."""
+    """The mailbox's id and the seq of each dead letter."""
+    groups: list[Group] = []
+    scheduled: int = 0
+    """How many messages wait until they are due."""
+    next_due_at: str | None = None
+    """When the first of them is."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
     """Which messages a mailbox wants: some by seq, and what follows in its sources.
 
-    A source is a channel (or "" for direct messages), the seq after which it counts, and whether the bot's own
-    messages are left out. The page has messages up to `through_seq`, in seq order, at most `messages_max` of
-    them, and ends early when their bodies pass `bytes_max`.
+    A source is a channel (or "" for direct messages), the seq after which it counts, and whether the messages of
+    the mailbox's own bot are left out. The page has messages up to `through_seq`, in seq order, at most
+    `messages_max` of them, and ends early when their bodies pass `bytes_max`.
     """
 
-    bot_id: str
+    mailbox_id: str
     seqs: tuple[int, ...]
     sources: tuple[tuple[str, int, bool], ...]
     through_seq: int
@@ -366,6 +439,26 @@ class HistoryRequest(msgspec.Struct, frozen=True):
     channel: str | None = None
     thread: str | None = None
     before_seq: int | None = None
+
+
+class SurveyRequest(msgspec.Struct, frozen=True):
+    """Which part of the log retention looks at: the messages after a seq, of one channel or (None) of all."""
+
+    channel: str | None
+    after_seq: int
+    through_seq: int
+    messages_max: int
+
+
+class Surveyed(msgspec.Struct, frozen=True, gc=False):
+    """What retention needs to know of a message; `size_bytes` is that of its body and headers."""
+
+    seq: int
+    sender_bot_id: str
+    recipient_bot_id: str | None
+    recipient_channel: str | None
+    timestamp: str
+    size_bytes: int
 
 
 class ChannelSummary(msgspec.Struct, frozen=True):
@@ -399,17 +492,23 @@ class MessageLog(Protocol):
     async def find(self, message_id: str) -> LogMessage | None:
         """Give a message by its id."""
 
+    async def find_scheduled(self, message_id: str) -> NewMessage | None:
+        """Give a message that waits until it is due, by its id. RecordDamaged where its record is."""
+
+    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
+        """Look through a part of the log, in the order of seqs."""
+
     async def channel_summaries(self) -> list[ChannelSummary]:
         """List all channels by name."""
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count, for each request, the messages that a page without a limit would have."""
+        """Count, for each request, the messages that a page without a limit would have, but for its `seqs`."""
 
-    async def dead_letters(self, bot_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
-        """List dead letters, newest first, of one bot or of all."""
+    async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
+        """List dead letters, newest first, of one mailbox or of all."""
 
     async def sizes(self) -> dict[str, int]:
-        """Give the number of messages and the bytes that the database and its WAL take on disk."""
+        """Give the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
 
 
 class Store(Protocol):

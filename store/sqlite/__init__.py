@@ -10,6 +10,7 @@ from pathlib import Path
 import aiosqlite
 
 from ..repository import MessageLog, MessageRepository, WorkflowRepository
+from .arrivals import Arrivals, next_due_at
 from .conversations import Conversations, table_columns
 from .database import WAL_RESET_FIXED, Database, open_database
 from .log import SqliteLog
@@ -22,10 +23,10 @@ __all__ = ["SqliteStore", "open_sqlite_store"]
 class SqliteStore:
     """An open store: the log, the messages and the workflows of one file."""
 
-    def __init__(self, database: Database, conversations: Conversations) -> None:
+    def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
         self.path = database.path
-        self.log: MessageLog = SqliteLog(database, conversations)
-        self.messages: MessageRepository = SqliteMessages(database, conversations)
+        self.log: MessageLog = SqliteLog(database, arrivals, conversations)
+        self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowRepository = SqliteWorkflows(database)
         self.warnings = _warnings(conversations)
 
@@ -42,7 +43,8 @@ class SqliteStore:
 async def open_sqlite_store(path: str) -> AsyncIterator[SqliteStore]:
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path)) as database:
-        yield SqliteStore(database, Conversations(await table_columns(database.read)))
+        arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
+        yield SqliteStore(database, arrivals, Conversations(await table_columns(database.read)))
 
 
 def _warnings(conversations: Conversations) -> list[str]:

@@ -21,7 +21,7 @@ import msgspec
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
 from .lockfile import Mark, read_mark
-from .messages import COLUMNS, intact
+from .rows import COLUMNS, intact
 from .schema import migrations
 
 __all__ = ["Check", "Progress"]

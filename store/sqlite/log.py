@@ -1,7 +1,7 @@
 """The broker's log in SQLite: batches in, mailbox pages out.
 
-Owns the SQL of mailboxes, subscriptions as delivery sees them, and dead letters. How a message is a row stands
-in `messages`.
+Owns the SQL of mailboxes, subscriptions as delivery sees them, dead letters, and what retention takes out. How
+messages come in stands in `arrivals`, how they are read for mailboxes in `pages`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+import aiosqlite
 import anyio
 import msgspec
 
@@ -19,12 +20,12 @@ from ..repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
-    Added,
     AddMessages,
     AddSubscription,
     Change,
     ChannelSummary,
     DeadLetter,
+    Group,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -32,32 +33,35 @@ from ..repository import (
     NewMessage,
     Page,
     PageRequest,
+    ReleaseDue,
     RemoveDeadLetters,
+    RemoveMessages,
     RemoveSubscription,
     SaveMailbox,
     SeenBot,
     Subscribed,
     Subscription,
+    Surveyed,
+    SurveyRequest,
     UnsettledState,
+    group_mailbox_id,
 )
+from .arrivals import Arrivals, find_scheduled, next_due_at
 from .conversations import Conversations
 from .database import Database
-from .messages import COLUMNS, append, fetch, intact, message_of
+from .pages import Pages, count_waiting
+from .rows import fetch
 from .writer import Transaction
 
 __all__ = ["SqliteLog"]
 
-_SOURCES_A_STATEMENT = 200
-"""Sources read by one statement: SQLite joins at most 500 SELECTs."""
-
-_ROWS_A_FETCH = 128
-"""Rows that one turn of the database's thread gives: few enough to stop soon after a page's byte limit."""
-
 _SAVE_MAILBOX = """
-    INSERT INTO mailboxes (bot_id, position, unsettled, floors, ahead) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (bot_id) DO UPDATE SET
+    INSERT INTO mailboxes (id, position, unsettled, floors, ahead, gap_from, gap_to) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET
         position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors,
-        ahead = excluded.ahead"""
+        ahead = excluded.ahead, gap_from = excluded.gap_from, gap_to = excluded.gap_to"""
+
+_LOAD_MAILBOXES = "SELECT id, position, unsettled, floors, ahead, gap_from, gap_to FROM mailboxes"
 
 # The head of each channel is one look into its index, whatever the length of the log.
 _LOAD_CHANNELS = """
@@ -100,15 +104,22 @@ _THREAD = """
         SELECT seq FROM bot_messages WHERE id IN (SELECT id FROM thread)
     ) AND seq < ?2 ORDER BY seq DESC LIMIT ?3"""
 
+_SURVEY = """
+    SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
+           LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
+    FROM bot_messages WHERE {source}seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
+
 _SEQ_MAX = (1 << 63) - 1
 
 
 class SqliteLog:
     """The MessageLog over SQLite; see `store.repository` for what each method promises."""
 
-    def __init__(self, database: Database, conversations: Conversations) -> None:
+    def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
         self._database = database
+        self._arrivals = arrivals
         self._conversations = conversations
+        self._pages = Pages(database.pages)
 
     def __repr__(self) -> str:
         return f"<SqliteLog {self._database.path} last_seq={self._database.writer.last_seq}>"
@@ -119,10 +130,14 @@ class SqliteLog:
         bots = await read.execute_fetchall("SELECT id, name, created_at, last_seen_at, public_key FROM bots")
         channels = await read.execute_fetchall(_LOAD_CHANNELS)
         subscriptions = await read.execute_fetchall(
-            "SELECT bot_id, channel_name, subscribed_at, start_seq, echo FROM bot_subscriptions"
+            "SELECT bot_id, channel_name, subscribed_at, start_seq, echo, group_name FROM bot_subscriptions"
         )
-        mailboxes = await read.execute_fetchall("SELECT bot_id, position, unsettled, floors, ahead FROM mailboxes")
-        dead_letters = await read.execute_fetchall("SELECT bot_id, seq FROM dead_letters")
+        groups = await read.execute_fetchall("SELECT channel_name, name, start_seq FROM channel_groups")
+        mailboxes = await read.execute_fetchall(_LOAD_MAILBOXES)
+        dead_letters = await read.execute_fetchall("SELECT mailbox_id, seq FROM dead_letters")
+        [[scheduled]] = await read.execute_fetchall(
+            "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
+        )
         last = list(await read.execute_fetchall("SELECT timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"))
         return LogState(
             epoch=self._database.epoch,
@@ -136,19 +151,14 @@ class SqliteLog:
                 (Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3]) for row in channels
             ],
             subscriptions=[
-                Subscription(row[0], row[1], row[2], start_seq=row[3], echo=bool(row[4])) for row in subscriptions
+                Subscription(row[0], row[1], row[2], start_seq=row[3], echo=bool(row[4]), group=row[5])
+                for row in subscriptions
             ],
-            mailboxes=[
-                MailboxState(
-                    bot_id=row[0],
-                    position=row[1],
-                    unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
-                    floors=msgspec.json.decode(row[3], type=dict[str, int]),
-                    ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
-                )
-                for row in mailboxes
-            ],
+            mailboxes=[_mailbox_state(row) for row in mailboxes],
             dead_letters=[(row[0], row[1]) for row in dead_letters],
+            groups=[Group(row[0], row[1], start_seq=row[2]) for row in groups],
+            scheduled=scheduled,
+            next_due_at=await next_due_at(read),
         )
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
@@ -159,8 +169,8 @@ class SqliteLog:
 
         answers = await self._database.writer.run(operation)
         for change, answer in zip(changes, answers, strict=True):
-            if isinstance(change, AddMessages):
-                self._conversations.remember(_stored(change.messages, answer))
+            self._arrivals.remember(answer)
+            self._conversations.remember(_stored(change, answer))
         return answers
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
@@ -173,26 +183,23 @@ class SqliteLog:
         connection = transaction.connection
         match change:
             case AddMessages():
-                added = await append(transaction, change.messages, change.timestamp)
-                await self._conversations.open(connection, _stored(change.messages, added), change.timestamp)
+                added = await self._arrivals.add(transaction, change.messages, change.timestamp)
+                await self._conversations.open(connection, _stored(change, added), change.timestamp)
                 return added
+            case ReleaseDue():
+                released = await self._arrivals.release(transaction, change)
+                await self._conversations.open(connection, released.messages, change.timestamp)
+                return released
+            case RemoveMessages():
+                return await self._remove(transaction, change)
             case SaveMailbox(state):
-                await connection.execute(
-                    _SAVE_MAILBOX,
-                    (
-                        state.bot_id,
-                        state.position,
-                        msgspec.json.encode(state.unsettled).decode(),
-                        msgspec.json.encode(state.floors).decode(),
-                        msgspec.json.encode(state.ahead).decode(),
-                    ),
-                )
+                await connection.execute(_SAVE_MAILBOX, _mailbox_row(state))
             case AddBot(bot):
                 await connection.execute(
                     "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES (?, ?, ?, ?, ?)",
                     (bot.id, bot.name, bot.created_at, bot.last_seen_at, bot.public_key),
                 )
-                await connection.execute(_SAVE_MAILBOX, (bot.id, transaction.last_seq, "[]", "{}", "[]"))
+                await connection.execute(_SAVE_MAILBOX, _mailbox_row(MailboxState(bot.id, transaction.last_seq)))
                 return transaction.last_seq
             case SeenBot():
                 await connection.execute(
@@ -213,15 +220,15 @@ class SqliteLog:
                 return cursor.rowcount > 0
             case AddDeadLetters(dead_letters):
                 await connection.executemany(
-                    "INSERT OR REPLACE INTO dead_letters (bot_id, seq, reason, attempts, at)"
+                    "INSERT OR REPLACE INTO dead_letters (mailbox_id, seq, reason, attempts, at)"
                     " VALUES (?, ?, ?, ?, ?)",
-                    [(dead.bot_id, dead.seq, dead.reason, dead.attempts, dead.at) for dead in dead_letters],
+                    [(dead.mailbox_id, dead.seq, dead.reason, dead.attempts, dead.at) for dead in dead_letters],
                 )
             case RemoveDeadLetters():
                 removed: list[int] = []
                 for seq in change.seqs:
                     cursor = await connection.execute(
-                        "DELETE FROM dead_letters WHERE bot_id = ? AND seq = ?", (change.bot_id, seq)
+                        "DELETE FROM dead_letters WHERE mailbox_id = ? AND seq = ?", (change.mailbox_id, seq)
                     )
                     if cursor.rowcount:
                         removed.append(seq)
@@ -231,70 +238,49 @@ class SqliteLog:
         return None
 
     async def _subscribe(self, transaction: Transaction, change: AddSubscription) -> Subscribed:
-        start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
-        cursor = await transaction.connection.execute(
-            "INSERT INTO bot_subscriptions (bot_id, channel_name, subscribed_at, start_seq, echo)"
-            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (change.bot_id, change.channel, change.subscribed_at, start_seq, change.echo),
-        )
-        if cursor.rowcount > 0:
-            return Subscribed(start_seq, created=True)
-        rows = await transaction.connection.execute_fetchall(
-            "SELECT start_seq FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
+        connection = transaction.connection
+        rows = await connection.execute_fetchall(
+            "SELECT start_seq, group_name FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
             (change.bot_id, change.channel),
         )
-        return Subscribed(next(iter(rows))[0], created=False)
+        for start_seq, group in rows:
+            return Subscribed(start_seq, created=False, group=group)
+        start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
+        if change.group is not None:
+            start_seq = await self._open_group(connection, change, start_seq)
+        await connection.execute(
+            "INSERT INTO bot_subscriptions (bot_id, channel_name, subscribed_at, start_seq, echo, group_name)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (change.bot_id, change.channel, change.subscribed_at, start_seq, change.echo, change.group),
+        )
+        return Subscribed(start_seq, created=True, group=change.group)
+
+    async def _open_group(self, connection: aiosqlite.Connection, change: AddSubscription, start_seq: int) -> int:
+        """Open a group and its mailbox where there is none, and give where it starts."""
+        cursor = await connection.execute(
+            "INSERT INTO channel_groups (channel_name, name, created_at, start_seq)"
+            " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (change.channel, change.group, change.subscribed_at, start_seq),
+        )
+        if cursor.rowcount > 0:
+            state = MailboxState(group_mailbox_id(change.channel, change.group or ""), start_seq)
+            await connection.execute(_SAVE_MAILBOX, _mailbox_row(state))
+            return start_seq
+        [[start_seq]] = await connection.execute_fetchall(
+            "SELECT start_seq FROM channel_groups WHERE channel_name = ? AND name = ?",
+            (change.channel, change.group),
+        )
+        return start_seq
+
+    async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
+        seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
+        marks = ", ".join("?" * len(seqs))
+        cursor = await transaction.connection.execute(f"DELETE FROM bot_messages WHERE seq IN ({marks})", seqs)
+        return cursor.rowcount
 
     async def read_page(self, request: PageRequest) -> Page:
         """Read part of a mailbox."""
-        damaged: list[int] = []
-        recalled: list[LogMessage] = []
-        for start in range(0, len(request.seqs), _SOURCES_A_STATEMENT):
-            part = request.seqs[start : start + _SOURCES_A_STATEMENT]
-            marks = ", ".join("?" * len(part))
-            rows = await self._database.pages.execute_fetchall(
-                f"SELECT {COLUMNS} FROM bot_messages WHERE seq IN ({marks}) ORDER BY seq", part
-            )
-            for row in rows:
-                recalled.append(message_of(row)) if intact(row) else damaged.append(row[0])
-        messages, complete = await self._follow(request, damaged)
-        return Page(recalled, messages, complete, tuple(damaged))
-
-    async def _follow(self, request: PageRequest, damaged: list[int]) -> tuple[list[LogMessage], bool]:
-        seqs = await self._seqs(request, request.messages_max + 1)
-        wanted = seqs[: request.messages_max]
-        if not wanted:
-            return [], len(seqs) <= request.messages_max
-        messages: list[LogMessage] = []
-        size_bytes = 0
-        for start in range(0, len(wanted), _ROWS_A_FETCH):
-            part = wanted[start : start + _ROWS_A_FETCH]
-            marks = ", ".join("?" * len(part))
-            sql = f"SELECT {COLUMNS} FROM bot_messages WHERE seq IN ({marks}) ORDER BY seq"
-            for row in await self._database.pages.execute_fetchall(sql, part):
-                if size_bytes >= request.bytes_max:
-                    return messages, False
-                if intact(row):
-                    messages.append(message_of(row))
-                    size_bytes += len(row[7])
-                else:
-                    damaged.append(row[0])
-        return messages, len(seqs) <= request.messages_max
-
-    async def _seqs(self, request: PageRequest, limit: int) -> list[int]:
-        """Give the seqs that follow in the sources, in order: each source's range of its index, merged."""
-        found: list[int] = []
-        for start in range(0, len(request.sources), _SOURCES_A_STATEMENT):
-            ranges: list[str] = []
-            parameters: list[Any] = []
-            for source in request.sources[start : start + _SOURCES_A_STATEMENT]:
-                condition, values = _range(request, source)
-                ranges.append(f"SELECT seq FROM (SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT ?)")
-                parameters += (*values, limit)
-            sql = " UNION ALL ".join(ranges) + " ORDER BY seq LIMIT ?"
-            rows = await self._database.pages.execute_fetchall(sql, (*parameters, limit))
-            found += [row[0] for row in rows]
-        return sorted(found)[:limit]
+        return await self._pages.read(request)
 
     async def seq_before(self, at: str) -> int:
         """Give the last seq whose timestamp is before `at`."""
@@ -317,6 +303,24 @@ class SqliteLog:
         messages = await fetch(self._database.read, "WHERE id = ?", (message_id,))
         return messages[0] if messages else None
 
+    async def find_scheduled(self, message_id: str) -> NewMessage | None:
+        """Give a message that waits until it is due, by its id."""
+        return await find_scheduled(self._database.read, message_id)
+
+    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
+        """Look through a part of the log."""
+        channel, after, through = request.channel, request.after_seq, request.through_seq
+        if channel is None:
+            rows = await self._database.read.execute_fetchall(
+                _SURVEY.format(source=""), (after, through, request.messages_max)
+            )
+        else:
+            rows = await self._database.read.execute_fetchall(
+                _SURVEY.format(source="recipient_channel = ? AND "),
+                (channel, after, through, request.messages_max),
+            )
+        return [Surveyed(*row) for row in rows]
+
     async def channel_summaries(self) -> list[ChannelSummary]:
         """List all channels by name."""
         rows = await self._database.read.execute_fetchall(_SUMMARIES)
@@ -327,23 +331,14 @@ class SqliteLog:
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count what each mailbox has still to hand out."""
-        counts: list[int] = []
-        for request in requests:
-            count = 0
-            for source in request.sources:
-                condition, values = _range(request, source)
-                sql = f"SELECT COUNT(*) FROM bot_messages {condition}"
-                rows = await self._database.read.execute_fetchall(sql, values)
-                count += next(iter(rows))[0]
-            counts.append(count)
-        return counts
+        return [await count_waiting(self._database.read, request) for request in requests]
 
-    async def dead_letters(self, bot_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
+    async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
         """List dead letters, newest first."""
         rows = await self._database.read.execute_fetchall(
-            "SELECT bot_id, seq, reason, attempts, at FROM dead_letters WHERE ?1 IS NULL OR bot_id = ?1"
+            "SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters WHERE ?1 IS NULL OR mailbox_id = ?1"
             " ORDER BY at DESC, seq DESC LIMIT ?2",
-            (bot_id, limit),
+            (mailbox_id, limit),
         )
         found = [DeadLetter(*row) for row in rows]
         messages = {message.seq: message for message in await self._messages([dead.seq for dead in found])}
@@ -355,29 +350,48 @@ class SqliteLog:
 
     async def sizes(self) -> dict[str, int]:
         """Give the number of messages and the bytes on disk."""
-        rows = await self._database.read.execute_fetchall("SELECT COUNT(*) FROM bot_messages")
-        sizes = {"messages": int(next(iter(rows))[0])}
+        sizes: dict[str, int] = {}
+        for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
+            [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
             path = anyio.Path(f"{self._database.path}{suffix}")
             sizes[name] = (await path.stat()).st_size if await path.exists() else 0
         return sizes
 
 
-def _range(request: PageRequest, source: tuple[str, int, bool]) -> tuple[str, tuple[Any, ...]]:
-    """Give the condition, and its values, for what a mailbox wants of one source: a range of one index."""
-    channel, after_seq, skip_own = source
-    column = "recipient_channel" if channel else "recipient_bot_id"
-    condition = f"WHERE {column} = ? AND seq > ? AND seq <= ?"
-    values = (channel or request.bot_id, after_seq, request.through_seq)
-    if skip_own:
-        return f"{condition} AND sender_bot_id <> ?", (*values, request.bot_id)
-    return condition, values
+def _mailbox_row(state: MailboxState) -> tuple[Any, ...]:
+    return (
+        state.mailbox_id,
+        state.position,
+        msgspec.json.encode(state.unsettled).decode(),
+        msgspec.json.encode(state.floors).decode(),
+        msgspec.json.encode(state.ahead).decode(),
+        *(state.gap or (None, None)),
+    )
 
 
-def _stored(messages: Sequence[NewMessage], added: Sequence[Added]) -> list[NewMessage]:
+def _mailbox_state(row: Sequence[Any]) -> MailboxState:
+    return MailboxState(
+        mailbox_id=row[0],
+        position=row[1],
+        unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
+        floors=msgspec.json.decode(row[3], type=dict[str, int]),
+        ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
+        gap=None if row[5] is None else (row[5], row[6]),
+    )
+
+
+def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
     """Give the messages that this change put into the log: neither repeats nor those whose id was taken."""
-    return [
-        message
-        for message, outcome in zip(messages, added, strict=True)
-        if outcome.seq is not None and not outcome.duplicate
-    ]
+    match change:
+        case AddMessages(messages):
+            return [
+                message
+                for message, added in zip(messages, answer, strict=True)
+                if added.seq is not None and not added.duplicate
+            ]
+        case ReleaseDue():
+            released: list[LogMessage] = answer.messages
+            return released
+        case _:
+            return ()

@@ -1,173 +1,26 @@
-"""Messages, channels and subscriptions in SQLite.
+"""Messages, channels and subscriptions in SQLite, as an audit trail: the MessageRepository.
 
-Owns how a message becomes a row and a row a message again, with its checksum, and the audit side
-(`MessageRepository`). The broker's side is in `log`.
+How a message is a row stands in `rows`, how it comes into the log in `arrivals`. The broker's side is in `log`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import zlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-import aiosqlite
 import msgspec
 
-from ..errors import Conflict, NotFound, RecordDamaged
+from ..errors import Conflict, NotFound
 from ..records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
-from ..repository import Added, LogMessage, NewMessage
+from ..repository import LogMessage, NewMessage
 from ..values import normal_record, row_limit, same_values
+from .arrivals import Arrivals
 from .conversations import Conversations
 from .database import Database
-from .reader import Reader
+from .rows import fetch
 from .writer import Transaction
 
-__all__ = ["COLUMNS", "SqliteMessages", "append", "fetch", "intact", "message_of"]
-
-COLUMNS = (
-    "seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), timestamp, expires_at, checksum"
-)
-"""What `message_of` reads, in its order."""
-
-_INSERT = (
-    "INSERT INTO bot_messages (seq, id, sender_bot_id, sender_bot_name, recipient_type, recipient_bot_id,"
-    " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum) VALUES "
-)
-_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-_ROWS_A_STATEMENT = 64
-"""One statement with 64 rows is about twice as fast as 64 with one; more gain nothing (docs/design.md)."""
-
-_IDS_A_STATEMENT = 500
-"""Well below the 32,766 variables of a statement."""
-
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def _checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Give the CRC-32 over all that was stored of a message, its place included."""
-    return zlib.crc32(
-        _encode(
-            (
-                seq,
-                message.id,
-                message.sender_bot_id,
-                message.sender_bot_name,
-                message.recipient_bot_id,
-                message.recipient_channel,
-                message.message_type,
-                message.body,
-                message.reply_to,
-                message.headers,
-                timestamp,
-                message.expires_at,
-            )
-        )
-    )
-
-
-def _row(seq: int, message: NewMessage, timestamp: str) -> tuple[Any, ...]:
-    return (
-        seq,
-        message.id,
-        message.sender_bot_id,
-        message.sender_bot_name,
-        "channel" if message.recipient_bot_id is None else "direct",
-        message.recipient_bot_id,
-        message.recipient_channel,
-        message.message_type,
-        message.body.decode(),
-        message.reply_to,
-        message.headers.decode(),
-        timestamp,
-        message.expires_at,
-        _checksum(seq, message, timestamp),
-    )
-
-
-def message_of(row: Sequence[Any]) -> LogMessage:
-    """Read a row of COLUMNS without looking at its checksum."""
-    fields = (*row[1:10], row[11])
-    return LogMessage(*fields, seq=row[0], timestamp=row[10])
-
-
-def intact(row: Sequence[Any]) -> bool:
-    """Tell whether a row of COLUMNS matches its checksum."""
-    try:
-        return bool(_checksum(row[0], message_of(row), row[10]) == row[12])
-    except (TypeError, ValueError):
-        return False
-
-
-async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
-    """Read messages; raises RecordDamaged at the first that does not match its checksum."""
-    rows = await connection.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {sql}", parameters)
-    for row in rows:
-        if not intact(row):
-            raise RecordDamaged("bot_messages", f"seq {row[0]}")
-    return [message_of(row) for row in rows]
-
-
-async def append(transaction: Transaction, messages: Sequence[NewMessage], timestamp: str) -> list[Added]:
-    """Append messages, each once by its id, and say what became of each.
-
-    The fast way assumes that no id is known, as is the rule; where one is, nothing of the fast way stays. (It
-    deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
-    """
-    first = transaction.last_seq + 1
-    try:
-        await _insert(
-            transaction.connection,
-            [_row(seq, message, timestamp) for seq, message in enumerate(messages, first)],
-        )
-    except sqlite3.IntegrityError:
-        await transaction.connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first,))
-        return await _append_unknown(transaction, messages, timestamp)
-    transaction.last_seq += len(messages)
-    return [Added(seq) for seq in range(first, first + len(messages))]
-
-
-async def _append_unknown(transaction: Transaction, messages: Sequence[NewMessage], timestamp: str) -> list[Added]:
-    known = await _known(transaction.connection, [message.id for message in messages])
-    rows: list[tuple[Any, ...]] = []
-    added: list[Added] = []
-    for message in messages:
-        first = known.get(message.id)
-        if first is None:
-            transaction.last_seq += 1
-            known[message.id] = (transaction.last_seq, message.sender_bot_id)
-            rows.append(_row(transaction.last_seq, message, timestamp))
-            added.append(Added(transaction.last_seq))
-        elif first[1] == message.sender_bot_id:
-            added.append(Added(first[0], duplicate=True))
-        else:
-            added.append(Added(None))
-    await _insert(transaction.connection, rows)
-    return added
-
-
-async def _known(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
-    known: dict[str, tuple[int, str]] = {}
-    for start in range(0, len(ids), _IDS_A_STATEMENT):
-        part = ids[start : start + _IDS_A_STATEMENT]
-        marks = ", ".join("?" * len(part))
-        sql = f"SELECT id, seq, sender_bot_id FROM bot_messages WHERE id IN ({marks})"
-        known.update({row[0]: (row[1], row[2]) for row in await connection.execute_fetchall(sql, part)})
-    return known
-
-
-async def _insert(connection: aiosqlite.Connection, rows: list[tuple[Any, ...]]) -> None:
-    whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
-    if whole:
-        portions = (
-            [value for row in rows[start : start + _ROWS_A_STATEMENT] for value in row]
-            for start in range(0, whole, _ROWS_A_STATEMENT)
-        )
-        await connection.executemany(_INSERT + ", ".join([_VALUES] * _ROWS_A_STATEMENT), portions)
-    if whole < len(rows):
-        await connection.executemany(_INSERT + _VALUES, rows[whole:])
+__all__ = ["SqliteMessages"]
 
 
 def _record(message: LogMessage) -> BotMessage:
@@ -206,8 +59,9 @@ def _new(message: BotMessage) -> NewMessage:
 class SqliteMessages:
     """The MessageRepository over SQLite; see `store.repository` for what each method promises."""
 
-    def __init__(self, database: Database, conversations: Conversations) -> None:
+    def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
         self._database = database
+        self._arrivals = arrivals
         self._conversations = conversations
 
     def __repr__(self) -> str:
@@ -219,10 +73,10 @@ class SqliteMessages:
         new = _new(wanted)
 
         async def operation(transaction: Transaction) -> None:
-            [added] = await append(transaction, [new], message.timestamp)
-            if added.duplicate or added.seq is None:
-                [stored] = await fetch(transaction.connection, "WHERE id = ?", (message.id,))
-                if not same_values(_record(stored), wanted):
+            [added] = await self._arrivals.add(transaction, [new], message.timestamp)
+            if added.duplicate or added.conflict:
+                stored = await fetch(transaction.connection, "WHERE id = ?", (message.id,))
+                if not stored or not same_values(_record(stored[0]), wanted):
                     raise Conflict(f"message {message.id!r} is stored with other contents")
             else:
                 await self._conversations.open(transaction.connection, [new], message.timestamp)

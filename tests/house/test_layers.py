@@ -14,7 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PURE = {
+    "bus.backlog",
+    "bus.intake",
     "bus.publishing",
+    "bus.retention",
+    "bus.scheduling",
+    "bus.sources",
     "bus.subscribing",
     "bus.dispatch",
     "bus.effects",

@@ -143,13 +143,14 @@ WRONG = [
     BadFrame("history with limit 0", frame_of("history", channel="@", limit=0)),
     BadFrame("history with limit 1001", frame_of("history", channel="@", limit=1001)),
     BadFrame("message of no id", frame_of("message", id="x")),
-]
-NOT_IN_THIS_VERSION = [
-    BadFrame("group", frame_of("subscribe", channel="@-x", group="workers"), mentions="group"),
+    BadFrame("group that is no name", frame_of("subscribe", channel="@-x", group="a b"), mentions="group"),
     BadFrame("ttl of nothing", published(ttl=0), mentions="ttl"),
     BadFrame("ttl in words", published(ttl="soon"), mentions="ttl"),
-    BadFrame("delay", published(delay=60), mentions="delay"),
+    BadFrame("delay below zero", published(delay=-1), mentions="delay"),
+    BadFrame("delay as text", published(delay="60"), mentions="delay"),
     BadFrame("expects_reply", published(expects_reply="yes"), mentions="expects_reply"),
+]
+NOT_IN_THIS_VERSION = [
     BadFrame("workflow", frame_of("workflow", call="list_runs", arguments={}), mentions="workflow"),
     BadFrame("commit", frame_of("commit", id=new_id()), mentions="commit"),
 ]

@@ -16,18 +16,25 @@ from store.repository import (
     AddSubscription,
     Change,
     DeadLetter,
+    Group,
     LogMessage,
     LogState,
     MailboxState,
     NewMessage,
     Page,
     PageRequest,
+    Released,
+    ReleaseDue,
     RemoveDeadLetters,
+    RemoveMessages,
     RemoveSubscription,
     SaveMailbox,
     SeenBot,
     Subscribed,
     Subscription,
+    Surveyed,
+    SurveyRequest,
+    group_mailbox_id,
 )
 
 
@@ -35,29 +42,32 @@ class FakeLog:
     """The behaviour of a MessageLog without its disk; `tests/store` holds the real one to the same promises."""
 
     def __init__(self) -> None:
-        self.messages: list[LogMessage] = []
+        self.messages: dict[int, LogMessage] = {}
+        self.last_seq = 0
         self.by_id: dict[str, LogMessage] = {}
+        self.scheduled: dict[str, NewMessage] = {}
+        self.removed: set[int] = set()
         self.bots: dict[str, Bot] = {}
         self.channels: dict[str, Channel] = {}
+        self.groups: dict[tuple[str, str], Group] = {}
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.mailboxes: dict[str, MailboxState] = {}
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
 
-    @property
-    def last_seq(self) -> int:
-        return len(self.messages)
-
     def load(self) -> LogState:
-        heads = {message.recipient_channel: message.seq for message in self.messages}
+        heads = {message.recipient_channel: message.seq for message in self.messages.values()}
         return LogState(
             epoch="epoch",
             last_seq=self.last_seq,
-            last_timestamp=self.messages[-1].timestamp if self.messages else "",
+            last_timestamp=self.messages[self.last_seq].timestamp if self.messages else "",
             bots=list(self.bots.values()),
             channels=[(channel, heads.get(name, 0)) for name, channel in self.channels.items()],
             subscriptions=list(self.subscriptions.values()),
             mailboxes=copy.deepcopy(list(self.mailboxes.values())),
             dead_letters=list(self.dead_letters),
+            groups=list(self.groups.values()),
+            scheduled=len(self.scheduled),
+            next_due_at=self._next_due_at(),
         )
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
@@ -67,8 +77,16 @@ class FakeLog:
         match change:
             case AddMessages():
                 return [self._add(message, change.timestamp) for message in change.messages]
+            case ReleaseDue():
+                return self._release(change)
+            case RemoveMessages():
+                gone = [seq for seq in change.seqs if seq in self.messages and seq < self.last_seq]
+                for seq in gone:
+                    del self.by_id[self.messages.pop(seq).id]
+                self.removed.update(gone)
+                return len(gone)
             case SaveMailbox(state):
-                self.mailboxes[state.bot_id] = state
+                self.mailboxes[state.mailbox_id] = state
             case AddBot(bot):
                 assert bot.id not in self.bots
                 assert bot.name not in {other.name for other in self.bots.values()}
@@ -84,41 +102,68 @@ class FakeLog:
             case RemoveSubscription():
                 return self.subscriptions.pop((change.bot_id, change.channel), None) is not None
             case AddDeadLetters(dead_letters):
-                self.dead_letters.update({(dead.bot_id, dead.seq): dead for dead in dead_letters})
+                self.dead_letters.update({(dead.mailbox_id, dead.seq): dead for dead in dead_letters})
             case RemoveDeadLetters():
-                return [seq for seq in change.seqs if self.dead_letters.pop((change.bot_id, seq), None)]
+                return [seq for seq in change.seqs if self.dead_letters.pop((change.mailbox_id, seq), None)]
             case _:
                 assert_never(change)
         return None
 
     def _add(self, message: NewMessage, timestamp: str) -> Added:
         known = self.by_id.get(message.id)
-        if known is not None:
-            same = known.sender_bot_id == message.sender_bot_id
-            return Added(known.seq, duplicate=True) if same else Added(None)
+        waiting = self.scheduled.get(message.id)
+        first = known or waiting
+        if first is not None:
+            if first.sender_bot_id != message.sender_bot_id:
+                return Added(None, conflict=True)
+            return Added(None if known is None else known.seq, duplicate=True, scheduled=known is None)
+        if message.known_only:
+            return Added(None)
+        if message.due_at is not None:
+            self.scheduled[message.id] = message
+            return Added(None, scheduled=True)
+        return Added(self._append(message, timestamp).seq)
+
+    def _append(self, message: NewMessage, timestamp: str) -> LogMessage:
         fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__}
-        stored = LogMessage(**fields, seq=self.last_seq + 1, timestamp=timestamp)
-        self.messages.append(stored)
+        self.last_seq += 1
+        stored = LogMessage(**fields | {"due_at": None}, seq=self.last_seq, timestamp=timestamp)
+        self.messages[stored.seq] = stored
         self.by_id[stored.id] = stored
-        return Added(stored.seq)
+        return stored
+
+    def _release(self, change: ReleaseDue) -> Released:
+        due = [message for message in self.scheduled.values() if (message.due_at or "") <= change.timestamp]
+        due = sorted(due, key=lambda message: message.due_at or "")[: change.messages_max]
+        for message in due:
+            del self.scheduled[message.id]
+        return Released([self._append(message, change.timestamp) for message in due], self._next_due_at())
+
+    def _next_due_at(self) -> str | None:
+        return min((message.due_at or "" for message in self.scheduled.values()), default=None)
 
     def _subscribe(self, change: AddSubscription) -> Subscribed:
         assert change.channel in self.channels, "the channel is added in the same transaction"
         key = (change.bot_id, change.channel)
         known = self.subscriptions.get(key)
         if known is not None:
-            return Subscribed(known.start_seq, created=False)
+            return Subscribed(known.start_seq, created=False, group=known.group)
         start_seq = self.last_seq if change.start_seq is None else change.start_seq
-        self.subscriptions[key] = Subscription(*key, change.subscribed_at, start_seq, change.echo)
-        return Subscribed(start_seq, created=True)
+        if change.group is not None:
+            start_seq = self._open_group(change.channel, change.group, start_seq)
+        self.subscriptions[key] = Subscription(*key, change.subscribed_at, start_seq, change.echo, change.group)
+        return Subscribed(start_seq, created=True, group=change.group)
+
+    def _open_group(self, channel: str, name: str, start_seq: int) -> int:
+        if (channel, name) not in self.groups:
+            self.groups[channel, name] = Group(channel, name, start_seq)
+            mailbox_id = group_mailbox_id(channel, name)
+            self.mailboxes[mailbox_id] = MailboxState(mailbox_id, start_seq)
+        return self.groups[channel, name].start_seq
 
     def read_page(self, request: PageRequest) -> Page:
-        recalled = [self.messages[seq - 1] for seq in request.seqs]
-        wanted = [
-            message
-            for message in self.messages[: request.through_seq]
-            if any(_wants(message, request.bot_id, source) for source in request.sources)
-        ]
+        recalled = [self.messages[seq] for seq in request.seqs if seq in self.messages]
+        wanted = self._wanted(request)
         messages, size_bytes = [], 0
         for message in wanted[: request.messages_max]:
             if size_bytes >= request.bytes_max:
@@ -127,9 +172,36 @@ class FakeLog:
             size_bytes += len(message.body)
         return Page(recalled, messages, complete=len(messages) == len(wanted))
 
+    def backlog(self, request: PageRequest) -> int:
+        return sum(message.seq not in request.seqs for message in self._wanted(request))
 
-def _wants(message: LogMessage, bot_id: str, source: tuple[str, int, bool]) -> bool:
+    def _wanted(self, request: PageRequest) -> list[LogMessage]:
+        return [
+            message
+            for message in self.messages.values()
+            if message.seq <= request.through_seq
+            and any(_wants(message, request.mailbox_id, source) for source in request.sources)
+        ]
+
+    def survey(self, request: SurveyRequest) -> list[Surveyed]:
+        found = [
+            Surveyed(
+                message.seq,
+                message.sender_bot_id,
+                message.recipient_bot_id,
+                message.recipient_channel,
+                message.timestamp,
+                len(message.body) + len(message.headers),
+            )
+            for message in self.messages.values()
+            if request.after_seq < message.seq <= request.through_seq
+            and request.channel in (None, message.recipient_channel)
+        ]
+        return found[: request.messages_max]
+
+
+def _wants(message: LogMessage, mailbox_id: str, source: tuple[str, int, bool]) -> bool:
     channel, after_seq, skip_own = source
-    if message.seq <= after_seq or (skip_own and message.sender_bot_id == bot_id):
+    if message.seq <= after_seq or (skip_own and message.sender_bot_id == mailbox_id):
         return False
-    return message.recipient_channel == channel if channel else message.recipient_bot_id == bot_id
+    return message.recipient_channel == channel if channel else message.recipient_bot_id == mailbox_id

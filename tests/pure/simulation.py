@@ -2,8 +2,8 @@
 
 Everything that can happen to a worker happens here in any order: frames, answers of the disk that come late or
 say that it is full, pages read at one time and delivered at another, connections that vanish, crashes before and
-after a commit. After each event the promises of docs/design.md are checked; now and then the faults stop, and
-everything that is owed must arrive.
+after a commit. After each event the promises of docs/design.md are checked (`promises`); now and then the faults
+stop, and everything that is owed must arrive.
 
     python -m tests.pure.simulation --steps 200000 --seed 1
 """
@@ -11,7 +11,7 @@ everything that is owed must arrive.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -20,8 +20,7 @@ import msgspec
 
 from bus.batch import Batch
 from bus.core import Core
-from bus.effects import Effect, Moment, Read, Send, Tap
-from bus.mailbox import Mailbox
+from bus.effects import Count, Effect, Moment, Read, Send, Survey, Tap
 from bus.protocol import (
     Ack,
     Code,
@@ -29,6 +28,7 @@ from bus.protocol import (
     Deliver,
     ErrorFrame,
     Extend,
+    Gap,
     Goodbye,
     Hello,
     Nak,
@@ -40,7 +40,6 @@ from bus.protocol import (
     Request,
     RetryDeadLetters,
     StartAt,
-    StoredMessage,
     Subscribe,
     Term,
     ToBot,
@@ -49,16 +48,18 @@ from bus.protocol import (
     Welcome,
     decode_worker_frame,
 )
-from bus.settings import Delivery, Limits, Settings
+from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
 from store.records import timestamp
-from store.repository import AddSubscription, Page, PageRequest, RemoveSubscription
+from store.repository import Subscription, group_mailbox_id
 
 from .fake_log import FakeLog
+from .promises import Promises, Violation
 
-__all__ = ["Simulation", "Violation"]
+__all__ = ["Simulation", "play"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
+GROUPS = ["team", "crew"]
 
 # Small enough that every bound is reached all the time.
 SETTINGS = Settings(
@@ -79,12 +80,25 @@ SETTINGS = Settings(
         batch_messages_max=8,
         batch_bytes_max=1000,
         held_requests_max=3,
+        backlog_messages_max=25,
+        scheduled_messages_max=15,
     ),
 )
 
-
-class Violation(AssertionError):
-    """A promise was broken; the text says which, and the seed plays it again."""
+# By the seed: nothing leaves the log; what nobody waits for does; what nobody is at work on does.
+RETENTIONS = [
+    RetentionSettings(),
+    RetentionSettings(
+        messages_max=60, sweep_seconds=2.0, portion_messages_max=7, channels={"idle": Keep(age_seconds=20.0)}
+    ),
+    RetentionSettings(
+        age_seconds=40.0,
+        sweep_seconds=2.0,
+        portion_messages_max=7,
+        remove_undelivered=True,
+        channels={"news": Keep(messages_max=10), "work": Keep(bytes_max=300)},
+    ),
+]
 
 
 class Connection:
@@ -97,6 +111,8 @@ class Connection:
         self.inbox: list[bytes] = []
         self.unsettled: list[int] = []
         self.answers: dict[int, Callable[[Any], None]] = {}
+        self.groups: dict[int, str | None] = {}
+        """By which group each message was delivered."""
 
 
 class Simulation:
@@ -105,33 +121,28 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
+        self.settings = msgspec.structs.replace(SETTINGS, retention=RETENTIONS[seed % len(RETENTIONS)])
         self.log = FakeLog()
+        self.promises = Promises(self.log, self.settings)
         self.now = 100.0
-        self.steps = 0
         self.ids = 0
         self.requests = 0
         self.connections: dict[bytes, Connection] = {}
         self.batch: Batch | None = None
-        self.reads: list[tuple[PageRequest, Page | None]] = []
-        self.acknowledged: dict[str, int] = {}
-        self.sent: dict[str, Publication] = {}
+        self.questions: list[tuple[Read | Count | Survey, Any]] = []
+        """What the core asked of the disk, each with the answer where it was read already."""
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
-        self.subscribed: dict[tuple[str, str], int] = {}
-        self.delivered_at: dict[tuple[str, int], int] = {}
-        self.wanted_again: dict[tuple[str, int], int] = {}
         self.wishes: dict[tuple[str, str], int] = {}
-        self.retried: set[tuple[str, int]] = set()
-        self.interests: dict[tuple[str, str], int] = {}
-        self.delivered: dict[str, set[int]] = {bot: set() for bot in BOTS}
-        self.settled: dict[str, set[int]] = {bot: set() for bot in BOTS}
-        self.last_first: dict[str, int] = {}
-        self.deliveries = 0
         self.core = self._start()
+
+    @property
+    def deliveries(self) -> int:
+        return self.promises.deliveries
 
     # ── The worker ───────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self) -> Core:
-        return Core(self.log.load(), SETTINGS, worker="simulated", new_id=self._new_id)
+        return Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
 
     def _new_id(self) -> str:
         self.ids += 1
@@ -153,8 +164,8 @@ class Simulation:
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
-                case Read(request):
-                    self.reads.append((request, None))
+                case Read() | Count() | Survey():
+                    self.questions.append((effect, None))
                 case Tap():
                     pass
                 case _:
@@ -171,7 +182,7 @@ class Simulation:
 
     def step(self) -> None:
         """Let one thing happen, and check everything."""
-        self.steps += 1
+        self.promises.steps += 1
         events: list[tuple[Callable[[], None], int]] = [
             (self._connect, 3),
             (self._publish, 14),
@@ -181,8 +192,8 @@ class Simulation:
             (self._unsubscribe, 1),
             (self._take_batch, 10),
             (self._commit, 10),
-            (self._read_page, 6),
-            (self._page_arrives, 6),
+            (self._look, 6),
+            (self._answer, 6),
             (self._pass_time, 6),
             (self._leave, 2),
             (self._change_credit, 2),
@@ -192,7 +203,7 @@ class Simulation:
         ]
         event = self.random.choices([event for event, _ in events], [weight for _, weight in events])[0]
         event()
-        self._check()
+        self.promises.check(self.core)
 
     def _pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -216,11 +227,12 @@ class Simulation:
             return
         messages: list[Publication] = []
         for _ in range(self.random.choice([1, 1, 2, 5])):
-            if self.sent and self.random.random() < 0.1:
-                publication = self.sent[self.random.choice(list(self.sent))]  # again, perhaps by another bot
+            sent = self.promises.sent
+            if sent and self.random.random() < 0.1:
+                publication = sent[self.random.choice(list(sent))]  # again, perhaps by another bot
             else:
                 publication = self._publication()
-                self.sent[publication.id] = publication
+                sent[publication.id] = publication
             messages.append(publication)
         number = self._number()
         self.pending_publishes[connection.address, number] = messages
@@ -235,7 +247,7 @@ class Simulation:
         body = b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200]))
         reply_to = None
         if self.log.messages and self.random.random() < 0.3:
-            answered = self.random.choice(self.log.messages[-20:])
+            answered = self.random.choice(list(self.log.messages.values())[-20:])
             reply_to, recipient = answered.id, ToBot(bot=answered.sender_bot_name)
         return Publication(
             id=self._new_id(),
@@ -244,6 +256,7 @@ class Simulation:
             reply_to=reply_to,
             expects_reply=self.random.random() < 0.6,
             ttl=self.random.choice([None] * 12 + [2.0, 20.0]),
+            delay=self.random.choice([None] * 8 + [0.0, 1.0, 8.0]),
         )
 
     def _read_frame(self) -> None:
@@ -258,6 +271,7 @@ class Simulation:
                 connection.welcomed = True
             case Deliver(messages):
                 connection.unsettled += [message.seq for message in messages]
+                connection.groups |= {message.seq: message.group for message in messages}
             case Published() as published:
                 self._published(connection, published)
             case Ok(request=number, value=value):
@@ -272,12 +286,7 @@ class Simulation:
         messages = self.pending_publishes.pop((connection.address, published.request))
         for index, publication in enumerate(messages):
             seq = published.seqs[index]
-            if seq is None:
-                continue
-            if self.log.messages[seq - 1].id != publication.id:
-                raise Violation(f"acknowledged {publication.id} as {seq}, which is another message")
-            if self.acknowledged.setdefault(publication.id, seq) != seq:
-                raise Violation(f"{publication.id} was acknowledged with two seqs")
+            self.promises.note_acknowledged(publication, seq, scheduled=index in published.scheduled)
 
     def _settle_some(self) -> None:
         connection = self._pick()
@@ -293,7 +302,10 @@ class Simulation:
             connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
         if how == "ack":
             if number is not None:
-                connection.answers[number] = self._confirmed(connection.bot, in_flight)
+                delivered = self.promises.confirming((self._key(connection, seq), seq) for seq in in_flight)
+                connection.answers[number] = lambda value: (
+                    None if value is None else self.promises.note_confirmed(delivered)
+                )
             self._send(connection, Ack(seqs=seqs, request=number))
         elif how == "nak":
             self._send(connection, Nak(seqs=seqs, delay=self.random.choice([None, 0.0, 1.0]), request=number))
@@ -302,22 +314,10 @@ class Simulation:
         elif how == "extend":
             self._send(connection, Extend(seqs=seqs, request=number))
 
-    def _confirmed(self, bot: str, seqs: list[int]) -> Callable[[Any], None]:
-        """Give what notes a confirmed ack, unless the bot asked for these messages again after they came."""
-        delivered = {seq: self.delivered_at[bot, seq] for seq in seqs}
-
-        def answered(value: Any) -> None:
-            if value is not None:
-                self.settled[bot].update(
-                    seq for seq, step in delivered.items() if self.wanted_again.get((bot, seq), -1) < step
-                )
-
-        return answered
-
-    def _want_again(self, bot: str, seqs: Iterable[int]) -> None:
-        for seq in seqs:
-            self.settled[bot].discard(seq)
-            self.wanted_again[bot, seq] = self.steps
+    def _key(self, connection: Connection, seq: int) -> str:
+        """Give the key of the mailbox that a delivery came from."""
+        group, channel = connection.groups[seq], self.promises.written[seq].recipient_channel
+        return connection.bot if group is None else group_mailbox_id(channel or "", group)
 
     def _subscribe(self) -> None:
         connection = self._pick()
@@ -325,20 +325,22 @@ class Simulation:
             return
         channel = self.random.choice(CHANNELS)
         seq = self.random.randint(1, self.log.last_seq + 3)
-        starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "new", "all", StartAt(seq=seq)]
+        starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
         start = self.random.choice(starts)
         echo = self.random.random() < 0.3
+        group = self.random.choice([None, None, *GROUPS]) if channel != "idle" else None
         number = self._number()
         key = (connection.bot, channel)
-
         wish = self.wishes.get(key, 0)
 
         def answered(value: Any) -> None:
             if value is not None and self.wishes.get(key, 0) == wish:
-                self.subscribed[key] = value["start_seq"]
+                start_seq = value["start_seq"]
+                self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
         connection.answers[number] = answered
-        self._send(connection, Subscribe(request=number, channel=channel, start=start, echo=echo))
+        request = Subscribe(request=number, channel=channel, start=start, echo=echo, group=group)
+        self._send(connection, request)
 
     def _unsubscribe(self) -> None:
         connection = self._pick()
@@ -346,7 +348,7 @@ class Simulation:
             channel = self.random.choice(CHANNELS)
             key = (connection.bot, channel)
             self.wishes[key] = self.wishes.get(key, 0) + 1
-            self.subscribed.pop(key, None)
+            self.promises.subscribed.pop(key, None)
             self._send(connection, Unsubscribe(request=self._number(), channel=channel))
 
     def _take_batch(self) -> None:
@@ -358,47 +360,47 @@ class Simulation:
             return
         batch, self.batch = self.batch, None
         answers = self.log.apply(batch.changes)
-        self._note(batch, answers)
+        self.promises.note_changes(batch.changes, answers, self._moment())
         if self.random.random() < 0.05:
             self._restart()  # on disk, and nobody was told
             return
         self._do(self.core.applied(batch, answers, self._moment()))
-
-    def _note(self, batch: Batch | None, answers: Sequence[Any]) -> None:
-        """Follow the subscriptions that the core knows, as they are when it is told."""
-        for change, answer in zip(batch.changes if batch else (), answers, strict=True):
-            if isinstance(change, AddSubscription) and answer.created:
-                bot = self._name(change.bot_id)
-                self.interests[bot, change.channel] = answer.start_seq
-                self.last_first[bot] = min(self.last_first.get(bot, 0), answer.start_seq)
-                # What lies after the start is wanted again, whatever was settled before.
-                on_channel = (m.seq for m in self.log.messages if m.recipient_channel == change.channel)
-                self._want_again(bot, (seq for seq in on_channel if seq > answer.start_seq))
-            elif isinstance(change, RemoveSubscription) and answer:
-                self.interests.pop((self._name(change.bot_id), change.channel), None)
-
-    def _name(self, bot_id: str) -> str:
-        return self.log.bots[bot_id].name
 
     def _refuse_batch(self) -> None:
         if self.batch is not None:
             batch, self.batch = self.batch, None
             self._do(self.core.failed(batch, Code.STORAGE_FULL, "the disk is full", self._moment()))
 
-    def _read_page(self) -> None:
-        """Let the disk read: what is committed until now is seen, and the page arrives later."""
-        unread = [index for index, (_, page) in enumerate(self.reads) if page is None]
+    def _look(self) -> None:
+        """Let the disk read: what is committed until now is seen, and the answer arrives later."""
+        unread = [index for index, (_, answer) in enumerate(self.questions) if answer is None]
         if unread:
             index = self.random.choice(unread)
-            request = self.reads[index][0]
-            self.reads[index] = (request, self.log.read_page(request))
+            question = self.questions[index][0]
+            self.questions[index] = (question, self._read(question))
 
-    def _page_arrives(self) -> None:
-        read = [index for index, (_, page) in enumerate(self.reads) if page is not None]
+    def _read(self, question: Read | Count | Survey) -> Any:
+        match question:
+            case Read(request):
+                return self.log.read_page(request)
+            case Count(request):
+                return self.log.backlog(request)
+            case Survey(request):
+                return self.log.survey(request)
+
+    def _answer(self) -> None:
+        read = [index for index, (_, answer) in enumerate(self.questions) if answer is not None]
         if read:
-            request, page = self.reads.pop(self.random.choice(read))
-            assert page is not None
-            self._do(self.core.page_read(request, page, self._moment()))
+            self._give(*self.questions.pop(self.random.choice(read)))
+
+    def _give(self, question: Read | Count | Survey, answer: Any) -> None:
+        match question:
+            case Read(request):
+                self._do(self.core.page_read(request, answer, self._moment()))
+            case Count():
+                self._do(self.core.counted(question, answer, self._moment()))
+            case Survey():
+                self._do(self.core.surveyed(answer, self._moment()))
 
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
@@ -426,14 +428,13 @@ class Simulation:
 
     def _retry(self) -> None:
         connection = self._pick()
-        dead = [key for key in self.log.dead_letters if key[0] in self.core.directory.bots]
+        dead = list(self.log.dead_letters)
         if connection is None or not dead:
             return
-        bot_id, seq = self.random.choice(dead)
-        self._want_again(self._name(bot_id), [seq])
-        self.retried.add((self._name(bot_id), seq))
-        retry = RetryDeadLetters(request=self._number(), bot=self._name(bot_id), seqs=[seq])
-        self._send(connection, retry)
+        mailbox_id, seq = self.random.choice(dead)
+        key = self.promises.key(mailbox_id)
+        self.promises.note_retry(key, seq)
+        self._send(connection, RetryDeadLetters(request=self._number(), bot=key, seqs=[seq]))
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:
@@ -442,10 +443,9 @@ class Simulation:
     def _restart(self) -> None:
         """Kill the worker: what was not committed is gone, and every connection with it."""
         self.batch = None
-        self.reads = []
+        self.questions = []
         self.connections = {}
-        self.last_first = {}
-        self.interests = {(self._name(s.bot_id), s.channel): s.start_seq for s in self.log.subscriptions.values()}
+        self.promises.note_restart()
         self.core = self._start()
 
     # ── Promises ─────────────────────────────────────────────────────────────────────────────────────────
@@ -456,62 +456,12 @@ class Simulation:
             session = self.core.sessions.get(connection.address)
             if session is None:
                 raise Violation("something was delivered to a session that is over")
-            waited_for = {message.seq for message in frame.messages} <= session.express
-            if not waited_for and len(session.in_flight) - len(session.express) > session.credit:
-                raise Violation(f"{session} was given more than its credit")
+            self.promises.check_credit(session, [message.seq for message in frame.messages])
             for message in frame.messages:
-                self._check_delivery(connection.bot, message)
-
-    def _check_delivery(self, bot: str, message: StoredMessage) -> None:
-        self.deliveries += 1
-        seq = message.seq
-        if seq > self.log.last_seq:
-            raise Violation(f"{seq} was delivered to {bot} before it was on disk")
-        stored = self.log.messages[seq - 1]
-        if stored.expires_at is not None and stored.expires_at <= self._moment().wall:
-            raise Violation(f"{seq} was delivered to {bot} after it expired")
-        if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
-            raise Violation(f"{seq} was delivered to {bot} with other contents")
-        channel = stored.recipient_channel
-        if channel is None:
-            if self._name(stored.recipient_bot_id or "") != bot:
-                raise Violation(f"{seq} was delivered to {bot}, and is for another bot")
-        elif self.interests.get((bot, channel), self.log.last_seq) >= seq:
-            raise Violation(f"{seq} on {channel} was delivered to {bot} outside its subscription")
-        if seq in self.settled[bot]:
-            raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
-        self.delivered[bot].add(seq)
-        self.delivered_at[bot, seq] = self.steps
-        if message.attempt == 1:
-            # Sessions of one bot share its mailbox: between them there is no order that anybody could see.
-            alone = len(self.core.sessions.of_bot(self.core.directory.names[bot].id)) == 1
-            if (bot, seq) in self.retried:
-                return  # a dead letter that is tried again starts anew, out of order
-            if stored.reply_to is not None and self.sent[stored.reply_to].expects_reply:
-                return  # somebody may have waited for it
-            if alone and seq <= self.last_first.get(bot, 0):
-                raise Violation(f"{seq} was first delivered to {bot} after {self.last_first[bot]}")
-            self.last_first[bot] = max(seq, self.last_first.get(bot, 0))
-
-    def _check(self) -> None:
-        for session in self.core.sessions:
-            largest = 700
-            if session.in_flight_bytes > SETTINGS.limits.in_flight_bytes_max + largest * (1 + len(session.express)):
-                raise Violation(f"{session} has more bytes in flight than its limit")
-            flying = sum(len(mailbox_wire(mailbox, seq)) for seq, mailbox in session.in_flight.items())
-            if flying != session.in_flight_bytes:
-                raise Violation(f"{session} counts its bytes wrongly")
-        for mailbox in self.core.directory.mailboxes.values():
-            self._check_memory(mailbox)
-        if self.core.last_seq > self.log.last_seq:
-            raise Violation("the core is ahead of the disk")
-
-    def _check_memory(self, mailbox: Mailbox) -> None:
-        waiting = len(mailbox._ready) + len(mailbox._arrived)
-        if waiting > 2 * SETTINGS.limits.ready_messages_max:
-            raise Violation(f"{mailbox} keeps {waiting} messages in memory")
-        if not mailbox.sessions and (waiting or any(item.envelope for item in mailbox._unsettled.values())):
-            raise Violation(f"{mailbox} is away and keeps messages in memory")
+                self.promises.check_delivery(connection.bot, message, self._moment(), self.core)
+        elif isinstance(frame, Gap):
+            for mailbox in self.core.directory.mailboxes_of(self.core.directory.names[connection.bot].id):
+                self.promises.gaps[self.promises.key(mailbox.id)].append(frame)
 
     # ── The end of all faults ────────────────────────────────────────────────────────────────────────────
 
@@ -532,7 +482,7 @@ class Simulation:
                     seqs, connection.unsettled = connection.unsettled, []
                     self._send(connection, Ack(seqs=seqs))
             self._drain_disk()
-            if all(mailbox.level and not mailbox.loaded() for mailbox in self.core.directory.mailboxes.values()):
+            if self._is_all_done():
                 break
             self.now += 0.5
             for connection in homes:
@@ -542,54 +492,26 @@ class Simulation:
             raise Violation("the mailboxes never become empty")
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
-        self._check_nothing_lost()
+        self.promises.check_nothing_lost()
+
+    def _is_all_done(self) -> bool:
+        """Tell whether nothing waits, but in groups without a member."""
+        mailboxes = [box for box in self.core.directory.mailboxes.values() if box.sessions or box.group is None]
+        return not self.log.scheduled and all(mailbox.level and not mailbox.loaded() for mailbox in mailboxes)
 
     def _drain_disk(self) -> None:
         """Let the disk answer everything, without faults."""
-        while self.batch is not None or self.reads or self.core.has_batch(self._moment()):
+        while self.batch is not None or self.questions or self.core.has_batch(self._moment()):
             if self.batch is None:
                 self.batch = self.core.take_batch(self._moment())
             batch, self.batch = self.batch, None
             if batch is not None:
                 answers = self.log.apply(batch.changes)
-                self._note(batch, answers)
+                self.promises.note_changes(batch.changes, answers, self._moment())
                 self._do(self.core.applied(batch, answers, self._moment()))
-            while self.reads:
-                request, page = self.reads.pop()
-                self._do(self.core.page_read(request, page or self.log.read_page(request), self._moment()))
-
-    def _check_nothing_lost(self) -> None:
-        names = {bot.name: bot_id for bot_id, bot in self.log.bots.items()}
-        for message_id, seq in self.acknowledged.items():
-            stored = self.log.by_id.get(message_id)
-            if stored is None or stored.seq != seq:
-                raise Violation(f"{message_id} was acknowledged as {seq} and is not in the log")
-            if stored.recipient_bot_id is not None:
-                owed = [self._name(stored.recipient_bot_id)]
-            else:
-                owed = [
-                    bot
-                    for (bot, channel), start in self.subscribed.items()
-                    if channel == stored.recipient_channel and start < seq and self._echoes(names[bot], stored)
-                ]
-            for bot in owed:
-                if seq not in self.delivered[bot] and (names[bot], seq) not in self.log.dead_letters:
-                    raise Violation(f"{seq} was acknowledged and never delivered to {bot}")
-        for (bot, channel), start in self.subscribed.items():
-            subscription = self.log.subscriptions.get((names[bot], channel))
-            if subscription is None or subscription.start_seq != start:
-                raise Violation(f"the subscription of {bot} to {channel} was acknowledged and is gone")
-
-    def _echoes(self, bot_id: str, stored: Any) -> bool:
-        subscription = self.log.subscriptions[bot_id, stored.recipient_channel]
-        return stored.sender_bot_id != bot_id or subscription.echo
-
-
-def mailbox_wire(mailbox: Mailbox, seq: int) -> bytes:
-    """Give what a message that is in flight weighs."""
-    envelope = mailbox._unsettled[seq].envelope
-    assert envelope is not None
-    return envelope.wire
+            while self.questions:
+                question, answer = self.questions.pop()
+                self._give(question, self._read(question) if answer is None else answer)
 
 
 def play(seed: int, steps: int, *, settle_every: int = 500) -> Simulation:

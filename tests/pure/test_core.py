@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from bus.core import Core
-from bus.effects import Effect, FindStart, Moment, Read, Send
+from bus.effects import FindStart
 from bus.protocol import (
     Ack,
     Code,
@@ -27,53 +25,7 @@ from bus.protocol import (
 )
 from bus.settings import Limits, Settings
 
-from .fake_log import FakeLog
-
-ID = "00000000-0000-7000-8000-%012x"
-
-
-class Worker:
-    """A core with a log and a clock."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.log = FakeLog()
-        self.now = 100.0
-        self.ids = 0
-        self.core = Core(self.log.load(), settings or Settings(), worker="w", new_id=self.new_id)
-
-    def new_id(self) -> str:
-        self.ids += 1
-        return ID % self.ids
-
-    @property
-    def moment(self) -> Moment:
-        return Moment(self.now, "2026-01-01T00:00:00.000000Z")
-
-    def say(self, address: bytes, request: Any) -> list[dict[str, Any]]:
-        return self.do(self.core.receive(address, request, self.moment))
-
-    def commit(self) -> list[dict[str, Any]]:
-        batch = self.core.take_batch(self.moment)
-        assert batch is not None
-        return self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
-
-    def do(self, effects: Sequence[Effect]) -> list[dict[str, Any]]:
-        """Read what is to be read, and give what was sent."""
-        said = frames(effects)
-        for effect in effects:
-            if isinstance(effect, Read):
-                page = self.log.read_page(effect.request)
-                said += self.do(self.core.page_read(effect.request, page, self.moment))
-        return said
-
-    def hello(self, bot: str, **fields: Any) -> list[dict[str, Any]]:
-        said = self.say(bot.encode(), Hello(request=1, protocol=1, bot=bot, **fields))
-        return said or self.commit()
-
-    def tick(self, seconds: float, step: float = 1.0) -> None:
-        for _ in range(int(seconds / step)):
-            self.now += step
-            self.core.tick(self.moment)
+from .worker import ID, Worker, frames
 
 
 def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
@@ -84,10 +36,6 @@ def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
         worker.say(b"a", Ping())
         said += worker.do(worker.core.tick(worker.moment))
     return said
-
-
-def frames(effects: Sequence[Effect]) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(effect.frame) for effect in effects if isinstance(effect, Send)]
 
 
 def publish(to: ToBot | ToChannel, number: int = 1, body: bytes = b"1") -> Publish:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from bus.mailbox import Envelope, Interest, Mailbox
+from bus.intake import Envelope
+from bus.mailbox import Mailbox
 from bus.sessions import Session
 from bus.settings import Delivery, Limits
+from bus.sources import Interest
 from store.repository import MailboxState, UnsettledState
 
 DELIVERY = Delivery(ack_wait_seconds=10, max_deliver=2, backoff_seconds=(1, 5))

@@ -12,14 +12,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.backlog import Backlog
 from bus.batch import Batches, Job
+from bus.directory import Directory
+from bus.dispatch import Dispatch
+from bus.intake import Intake
 from bus.mailbox import Mailbox
 from bus.protocol import Published
 from bus.publishing import Publishing
+from bus.scheduling import Scheduling
 from bus.sessions import Session
+from bus.sources import Sources
 from store.repository import MailboxState
 
-from .simulation import Violation, play
+from .promises import Violation
+from .simulation import play
 
 WORLDS = 150
 STEPS = 1000
@@ -39,26 +46,26 @@ def forgets_what_is_unsettled(patch: pytest.MonkeyPatch) -> None:
 
 def drops_what_arrives_while_reading(patch: pytest.MonkeyPatch) -> None:
     """A mailbox that takes the page for everything."""
-    page_read = Mailbox.page_read
+    take_aside = Intake.take_aside
 
-    def broken(self: Mailbox, *arguments: Any, **options: Any) -> tuple[int, ...]:
-        self._arrived.clear()
-        return page_read(self, *arguments, **options)
+    def broken(self: Intake) -> None:
+        self._aside.keep(())
+        take_aside(self)
 
-    patch.setattr(Mailbox, "page_read", broken)
+    patch.setattr(Intake, "take_aside", broken)
 
 
 def is_level_after_an_overflow(patch: pytest.MonkeyPatch) -> None:
     """A mailbox that overflowed, and does not know that it has to read."""
-    arrive = Mailbox.arrive
+    arrive = Intake.arrive
 
-    def broken(self: Mailbox, envelope: Any) -> bool:
+    def broken(self: Intake, envelope: Any) -> bool:
         level = self.level
         taken = arrive(self, envelope)
         self.level = level
         return taken
 
-    patch.setattr(Mailbox, "arrive", broken)
+    patch.setattr(Intake, "arrive", broken)
 
 
 def loses_what_a_dead_session_had(patch: pytest.MonkeyPatch) -> None:
@@ -85,7 +92,7 @@ def does_not_go_back(patch: pytest.MonkeyPatch) -> None:
 
 def repeats_the_other_sources(patch: pytest.MonkeyPatch) -> None:
     """A position that goes back for one channel, and for all others with it."""
-    patch.setattr(Mailbox, "_raised_floors", lambda self: {})
+    patch.setattr(Sources, "_raised_floors", lambda self: {})
 
 
 def confirms_before_the_disk(patch: pytest.MonkeyPatch) -> None:
@@ -114,7 +121,7 @@ def delivers_after_leaving(patch: pytest.MonkeyPatch) -> None:
     """A channel that was left, and whose waiting messages still come."""
 
     def broken(self: Mailbox, channel: str) -> None:
-        self.interests.pop(channel, None)
+        self.sources.remove(channel)
 
     patch.setattr(Mailbox, "unsubscribe", broken)
 
@@ -124,7 +131,82 @@ def repeats_replies_that_came_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Mailbox, "_drop", lambda self, seq: self._unsettled.pop(seq))
 
 
+def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
+    """A bot that leaves its group with messages, which the others never get."""
+    leave = Dispatch.leave
+
+    def broken(self: Dispatch, session: Session, mailbox: Mailbox, *, vanished: bool) -> None:
+        if mailbox.group is not None:
+            for seq in [seq for seq, holder in session.in_flight.items() if holder is mailbox]:
+                mailbox.settle(session, seq)
+        leave(self, session, mailbox, vanished=vanished)
+
+    patch.setattr(Dispatch, "leave", broken)
+
+
+def forgets_groups_without_members(patch: pytest.MonkeyPatch) -> None:
+    """A group that begins anew when its last member left."""
+    unsubscribe = Directory.unsubscribe
+
+    def broken(self: Directory, bot_id: str, channel: str) -> Mailbox:
+        mailbox = unsubscribe(self, bot_id, channel)
+        members = [s for s in self.channels[channel].subscriptions.values() if s.group == mailbox.group]
+        if mailbox.group is not None and not members:
+            mailbox.intake.drop(lambda envelope: True)
+            mailbox.sources.position = self.channels[channel].head_seq
+            mailbox.dirty = True
+        return mailbox
+
+    patch.setattr(Directory, "unsubscribe", broken)
+
+
+def releases_before_it_is_due(patch: pytest.MonkeyPatch) -> None:
+    """A delayed message that enters the log with the next batch."""
+    release = Scheduling.release
+
+    def broken(self: Scheduling) -> None:
+        moment = self._turn.moment
+        self._turn.moment = moment._replace(wall="9999-01-01T00:00:00.000000Z")
+        release(self)
+        self._turn.moment = moment
+
+    patch.setattr(Scheduling, "release", broken)
+    patch.setattr("bus.batch._at", lambda change, timestamp: change)
+
+
+def forgets_to_enter_what_was_released(patch: pytest.MonkeyPatch) -> None:
+    """A delayed message that is in the log, and that no mailbox hears of."""
+
+    def broken(self: Scheduling, answers: Any) -> None:
+        self._releasing = False
+        self._next_due_at = answers[0].next_due_at
+
+    patch.setattr(Scheduling, "_released", broken)
+
+
+def removes_what_is_owed(patch: pytest.MonkeyPatch) -> None:
+    """Retention that looks at age alone."""
+    patch.setattr(Mailbox, "owes", lambda self, seq, sender_bot_id, channel: False)
+
+
+def tells_nobody_of_a_gap(patch: pytest.MonkeyPatch) -> None:
+    """Retention that takes undelivered messages in silence."""
+    patch.setattr(Dispatch, "tell_gap", lambda self, mailbox, sessions: None)
+
+
+def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:
+    """A backlog that never shrinks."""
+    patch.setattr(Backlog, "went", lambda self, count=1: None)
+
+
 FAULTS: list[Fault] = [
+    takes_along_what_a_member_had,
+    forgets_groups_without_members,
+    releases_before_it_is_due,
+    forgets_to_enter_what_was_released,
+    removes_what_is_owed,
+    tells_nobody_of_a_gap,
+    counts_only_what_comes,
     repeats_replies_that_came_early,
     forgets_what_is_unsettled,
     drops_what_arrives_while_reading,

@@ -8,7 +8,7 @@ import pytest
 
 from .simulation import Simulation, play
 
-WORLDS = 8
+WORLDS = 12
 STEPS = 1500
 
 
@@ -26,7 +26,7 @@ def test_a_new_world_keeps_every_promise() -> None:
 def test_a_world_is_the_same_each_time() -> None:
     def trace(seed: int) -> tuple[int, int, dict[str, set[int]]]:
         simulation = play(seed, 800)
-        return simulation.deliveries, simulation.log.last_seq, simulation.delivered
+        return simulation.deliveries, simulation.log.last_seq, simulation.promises.delivered
 
     assert trace(5) == trace(5)
     assert trace(5) != trace(6)
@@ -34,20 +34,34 @@ def test_a_world_is_the_same_each_time() -> None:
 
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
-    simulation = Simulation(1)
+    simulation = Simulation(2)
     seen: set[str] = set()
     for step in range(1, 3001):
         simulation.step()
         for mailbox in simulation.core.directory.mailboxes.values():
             seen.add(repr(mailbox).split()[2])
-            if mailbox._arrived:
+            if mailbox.intake.aside:
                 seen.add("arrivals kept aside")
-            if mailbox._overflowed and mailbox._reading:
+            if mailbox.intake.overflowed and mailbox.intake.reading:
                 seen.add("overflow while reading")
-            if mailbox._floors:
+            if mailbox.sources._floors:
                 seen.add("floors")
             if mailbox._delayed:
                 seen.add("delayed")
+            if mailbox.group is not None and len(mailbox.sessions) > 1:
+                seen.add("a group with members")
+            if mailbox.group is not None and not mailbox.sessions:
+                seen.add("a group without members")
+            if mailbox.backlog.counting:
+                seen.add("a backlog being counted")
+            if not mailbox.backlog.has_room(simulation.settings.limits.backlog_messages_max):
+                seen.add("a full mailbox")
+            if mailbox._losing:
+                seen.add("messages being removed that somebody waits for")
+            if mailbox.gap is not None:
+                seen.add("a gap")
+        if simulation.log.scheduled:
+            seen.add("scheduled")
         if simulation.core.full:
             seen.add("full batch")
         if simulation.log.dead_letters:
@@ -62,6 +76,13 @@ def test_the_worlds_reach_every_state() -> None:
         "overflow while reading",
         "floors",
         "delayed",
+        "a group with members",
+        "a group without members",
+        "a backlog being counted",
+        "a full mailbox",
+        "messages being removed that somebody waits for",
+        "a gap",
+        "scheduled",
         "full batch",
         "dead letters",
     }

@@ -59,4 +59,4 @@ def page(bot_id: str, *sources: tuple[str, int], skip_own: Collection[str] = (),
         "messages_max": 100,
         "bytes_max": 1_000_000,
     }
-    return PageRequest(**{"bot_id": bot_id, "sources": whole, **defaults, **fields})
+    return PageRequest(**{"mailbox_id": bot_id, "sources": whole, **defaults, **fields})

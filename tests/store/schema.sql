@@ -56,26 +56,55 @@ CREATE TABLE bot_subscriptions (
     subscribed_at TEXT NOT NULL,
     start_seq     INTEGER NOT NULL DEFAULT 0,
     echo          INTEGER NOT NULL DEFAULT 0 CHECK (echo IN (0, 1)),
+    group_name    TEXT,
     PRIMARY KEY (bot_id, channel_name)
 ) WITHOUT ROWID;
 CREATE INDEX idx_bot_subscriptions_channel ON bot_subscriptions (channel_name);
 
+CREATE TABLE channel_groups (
+    channel_name TEXT NOT NULL REFERENCES bot_channels (name) ON DELETE CASCADE,
+    name         TEXT NOT NULL,
+    created_at   TEXT NOT NULL,
+    start_seq    INTEGER NOT NULL,
+    PRIMARY KEY (channel_name, name)
+) WITHOUT ROWID;
+
 CREATE TABLE mailboxes (
-    bot_id     TEXT PRIMARY KEY REFERENCES bots (id),
+    id         TEXT PRIMARY KEY,
     position   INTEGER NOT NULL,
     unsettled  TEXT NOT NULL DEFAULT '[]',
     floors     TEXT NOT NULL DEFAULT '{}',
-    ahead      TEXT NOT NULL DEFAULT '[]'
+    ahead      TEXT NOT NULL DEFAULT '[]',
+    gap_from   INTEGER,
+    gap_to     INTEGER,
+    CHECK ((gap_from IS NULL) = (gap_to IS NULL))
 ) WITHOUT ROWID;
 
 CREATE TABLE dead_letters (
-    bot_id   TEXT NOT NULL REFERENCES bots (id),
-    seq      INTEGER NOT NULL,
-    reason   TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    at       TEXT NOT NULL,
-    PRIMARY KEY (bot_id, seq)
+    mailbox_id TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
+    reason     TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    at         TEXT NOT NULL,
+    PRIMARY KEY (mailbox_id, seq)
 ) WITHOUT ROWID;
+
+CREATE TABLE scheduled_messages (
+    id                TEXT PRIMARY KEY,
+    due_at            TEXT,
+    sender_bot_id     TEXT NOT NULL,
+    sender_bot_name   TEXT NOT NULL,
+    recipient_bot_id  TEXT,
+    recipient_channel TEXT,
+    message_type      TEXT NOT NULL,
+    body              TEXT NOT NULL,
+    reply_to          TEXT,
+    headers           TEXT NOT NULL DEFAULT '{}',
+    expires_at        TEXT,
+    checksum          INTEGER NOT NULL,
+    CHECK ((recipient_bot_id IS NULL) <> (recipient_channel IS NULL))
+);
+CREATE INDEX idx_scheduled_messages_due_at ON scheduled_messages (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE chat_sessions (
     id               TEXT PRIMARY KEY,

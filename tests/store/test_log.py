@@ -19,16 +19,20 @@ from store.repository import (
     AddSubscription,
     ChannelSummary,
     DeadLetter,
+    Group,
     LogMessage,
     MailboxState,
     MessageLog,
     RemoveDeadLetters,
+    RemoveMessages,
     RemoveSubscription,
     SaveMailbox,
     SeenBot,
     Store,
     Subscribed,
     Subscription,
+    Surveyed,
+    SurveyRequest,
     UnsettledState,
 )
 
@@ -87,7 +91,10 @@ async def test_same_sender_again_is_a_duplicate(log: MessageLog) -> None:
 
 async def test_id_of_another_sender_is_taken(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob"))
-    assert await add(log, direct("a", "eve", "bob"), direct("b", "eve", "bob")) == [Added(None), Added(2)]
+    assert await add(log, direct("a", "eve", "bob"), direct("b", "eve", "bob")) == [
+        Added(None, conflict=True),
+        Added(2),
+    ]
     assert ids((await log.read_page(page("bob", ("", 0)))).messages) == ["a", "b"]
 
 
@@ -99,7 +106,7 @@ async def test_duplicates_within_one_batch(log: MessageLog) -> None:
         direct("a", "eve", "bob"),
         direct("b", "eve", "bob"),
     )
-    assert added == [Added(1), Added(1, duplicate=True), Added(None), Added(2)]
+    assert added == [Added(1), Added(1, duplicate=True), Added(None, conflict=True), Added(2)]
     assert ids((await log.read_page(page("bob", ("", 0)))).messages) == ["a", "b"]
 
 
@@ -210,9 +217,94 @@ async def test_mailbox_is_replaced(log: MessageLog) -> None:
         assert (await log.load()).mailboxes == [state]
 
 
-async def test_mailbox_needs_its_bot(log: MessageLog) -> None:
-    with pytest.raises(Conflict, match="SaveMailbox"):
-        await log.apply([SaveMailbox(MailboxState("nobody", 0))])
+async def test_mailbox_keeps_its_gap(log: MessageLog) -> None:
+    state = MailboxState("ann", 5, gap=(2, 4))
+    await log.apply([SaveMailbox(state)])
+    assert (await log.load()).mailboxes == [state]
+    await log.apply([SaveMailbox(MailboxState("ann", 5))])
+    assert (await log.load()).mailboxes == [MailboxState("ann", 5)]
+
+
+# ── Groups ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_group_is_opened_by_its_first_member(log: MessageLog) -> None:
+    await log.apply([AddChannel(channel("news"))])
+    await add(log, to_channel("a", "eve", "news"), to_channel("b", "eve", "news"))
+    first = AddSubscription("ann", "news", at(1), start_seq=1, group="workers")
+    second = AddSubscription("bob", "news", at(2), start_seq=0, group="workers")
+    joined = Subscribed(1, created=True, group="workers")
+    assert await log.apply([first, second]) == [joined, joined]
+    assert await log.apply([first]) == [Subscribed(1, created=False, group="workers")]
+    state = await log.load()
+    assert state.groups == [Group("news", "workers", 1)]
+    assert state.mailboxes == [MailboxState("news/workers", 1)]
+    assert {(s.bot_id, s.start_seq, s.group) for s in state.subscriptions} == {
+        ("ann", 1, "workers"),
+        ("bob", 1, "workers"),
+    }
+
+
+async def test_group_outlives_its_members(log: MessageLog) -> None:
+    await log.apply([AddChannel(channel("news"))])
+    joining = AddSubscription("ann", "news", at(1), group="workers")
+    await log.apply([joining, SaveMailbox(MailboxState("news/workers", 0, (UnsettledState(3, 2, 1),)))])
+    assert await log.apply([RemoveSubscription("ann", "news")]) == [True]
+    await add(log, to_channel("a", "eve", "news"))
+    assert (await log.load()).groups == [Group("news", "workers", 0)]
+    assert await log.apply([joining]) == [Subscribed(0, created=True, group="workers")]
+    assert (await log.load()).mailboxes == [MailboxState("news/workers", 0, (UnsettledState(3, 2, 1),))]
+
+
+async def test_group_of_the_same_name_on_another_channel_is_another(log: MessageLog) -> None:
+    await log.apply([AddChannel(channel("news")), AddChannel(channel("work"))])
+    await log.apply([AddSubscription("ann", name, at(1), group="workers") for name in ("news", "work")])
+    assert [state.mailbox_id for state in (await log.load()).mailboxes] == ["news/workers", "work/workers"]
+
+
+@pytest.mark.parametrize(("stands", "wanted"), [(None, "workers"), ("workers", None), ("workers", "others")])
+async def test_subscription_of_the_other_kind_stays_as_it_is(
+    log: MessageLog, stands: str | None, wanted: str | None
+) -> None:
+    await log.apply([AddChannel(channel("news")), AddSubscription("ann", "news", at(1), group=stands)])
+    before = await log.load()
+    assert await log.apply([AddSubscription("ann", "news", at(2), group=wanted)]) == [
+        Subscribed(0, created=False, group=stands)
+    ]
+    assert await log.load() == before
+
+
+# ── Removing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_removed_messages_are_gone_and_their_seqs_not_used_again(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(f"{n}", "ann", "bob") for n in range(1, 6)))
+        assert await store.log.apply([RemoveMessages((1, 2, 2, 4, 99))]) == [3]
+        assert ids((await store.log.read_page(page("bob", ("", 0)))).messages) == ["3", "5"]
+        assert await store.log.find("1") is None
+        assert await add(store.log, direct("1", "ann", "bob")) == [Added(6)], "its id was forgotten with it"
+    async with open_store(str(path)) as store:
+        assert await add(store.log, direct("7", "ann", "bob")) == [Added(7)]
+
+
+async def test_last_message_is_never_removed(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, direct("a", "ann", "bob"), direct("b", "ann", "bob"))
+        assert await store.log.apply([RemoveMessages((1, 2))]) == [1]
+    async with open_store(str(path)) as store:
+        assert await add(store.log, direct("c", "ann", "bob")) == [Added(3)]
+
+
+async def test_survey_goes_through_the_log(log: MessageLog) -> None:
+    await add(log, direct("a", "ann", "bob"), to_channel("b", "eve", "news", body=b'"\xc3\xbc"'), second=3)
+    await add(log, to_channel("c", "ann", "work"), to_channel("d", "ann", "news"), second=4)
+    everything = await log.survey(SurveyRequest(None, 0, 4, 10))
+    assert everything[:2] == [Surveyed(1, "ann", "bob", None, at(3), 9), Surveyed(2, "eve", None, "news", at(3), 6)]
+    assert [row.seq for row in everything] == [1, 2, 3, 4]
+    assert [row.seq for row in await log.survey(SurveyRequest(None, 1, 3, 10))] == [2, 3]
+    assert [row.seq for row in await log.survey(SurveyRequest("news", 0, 4, 10))] == [2, 4]
+    assert [row.seq for row in await log.survey(SurveyRequest("news", 0, 4, 1))] == [2]
 
 
 async def test_dead_letters_come_and_go(log: MessageLog) -> None:

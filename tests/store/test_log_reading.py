@@ -70,6 +70,12 @@ async def test_own_messages_are_left_out_where_asked(filled: MessageLog) -> None
     assert await filled.backlogs([asked]) == [1]
 
 
+async def test_backlog_leaves_out_what_it_is_told(filled: MessageLog) -> None:
+    [everything] = await filled.backlogs([page("bob", ("", 0), ("news", 0))])
+    first = (await filled.read_page(page("bob", ("", 0), ("news", 0)))).messages[0].seq
+    assert await filled.backlogs([page("bob", ("", 0), ("news", 0), seqs=(first, 999))]) == [everything - 1]
+
+
 async def test_page_ends_at_through_seq(filled: MessageLog) -> None:
     found = await filled.read_page(page("bob", ("", 0), ("news", 0), through_seq=5))
     assert (ids(found.messages), found.complete) == ("abde", True)

@@ -36,10 +36,16 @@ COLUMNS = {
         | timestamp TEXT! | headers TEXT!='{}' | checksum INTEGER!""",
     "bot_channels": "name TEXT | created_at TEXT! | created_by_bot_id TEXT!",
     "bot_subscriptions": """
-        bot_id TEXT! | channel_name TEXT! | subscribed_at TEXT! | start_seq INTEGER!=0 | echo INTEGER!=0""",
+        bot_id TEXT! | channel_name TEXT! | subscribed_at TEXT! | start_seq INTEGER!=0 | echo INTEGER!=0
+        | group_name TEXT""",
+    "channel_groups": "channel_name TEXT! | name TEXT! | created_at TEXT! | start_seq INTEGER!",
     "chat_sessions": "id TEXT | session_type TEXT!='user' | peer_bot_id TEXT",
-    "mailboxes": "bot_id TEXT! | position INTEGER!",
-    "dead_letters": "bot_id TEXT! | seq INTEGER! | reason TEXT! | attempts INTEGER! | at TEXT!",
+    "mailboxes": "id TEXT! | position INTEGER!",
+    "dead_letters": "mailbox_id TEXT! | seq INTEGER! | reason TEXT! | attempts INTEGER! | at TEXT!",
+    "scheduled_messages": """
+        id TEXT | due_at TEXT | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_bot_id TEXT
+        | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT | headers TEXT!='{}'
+        | expires_at TEXT | checksum INTEGER!""",
     "schema_migrations": "name TEXT | checksum TEXT! | applied_at TEXT!",
 }
 
@@ -51,8 +57,10 @@ PRIMARY_KEYS = {
     "bot_messages": ["seq"],
     "bot_channels": ["name"],
     "bot_subscriptions": ["bot_id", "channel_name"],
-    "mailboxes": ["bot_id"],
-    "dead_letters": ["bot_id", "seq"],
+    "channel_groups": ["channel_name", "name"],
+    "mailboxes": ["id"],
+    "dead_letters": ["mailbox_id", "seq"],
+    "scheduled_messages": ["id"],
     "schema_migrations": ["name"],
 }
 
@@ -62,6 +70,7 @@ FOREIGN_KEYS = [
     ("workflow_runs", "workflow_id", "workflows", "id", "NO ACTION"),
     ("workflow_steps", "run_id", "workflow_runs", "id", "CASCADE"),
     ("bot_subscriptions", "channel_name", "bot_channels", "name", "CASCADE"),
+    ("channel_groups", "channel_name", "bot_channels", "name", "CASCADE"),
 ]
 
 INDEXES = {
@@ -89,15 +98,30 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Give what a database is made of; spaces, which ALTER TABLE sets as it likes, left out."""
+    """Give what a database is made of, without the spaces and quotes that ALTER TABLE sets as it likes."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-    return {(kind, name): re.sub(r"\s*([(),])\s*|\s+", r"\1 ", sql) for kind, name, sql in rows}
+    return {(kind, name): re.sub(r"\s*([(),])\s*|\s+", r"\1 ", sql.replace('"', "")) for kind, name, sql in rows}
 
 
 def test_migrated_schema_is_the_written_one(database: sqlite3.Connection) -> None:
     with closing(sqlite3.connect(":memory:")) as written:
         written.executescript(WRITTEN.read_text(encoding="utf-8"))
         assert schema(database) == schema(written)
+
+
+def test_mailboxes_of_the_first_schema_are_kept() -> None:
+    first, *rest = migrations()
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(first.sql)
+        insert(database, "bots", id="ann", name="ann", created_at="", last_seen_at="")
+        insert(database, "mailboxes", bot_id="ann", position=7, unsettled="[[3,1,0]]", floors='{"":9}', ahead="[8]")
+        insert(database, "dead_letters", bot_id="ann", seq=2, reason="term", attempts=1, at="then")
+        for migration in rest:
+            database.executescript(migration.sql)
+        assert database.execute("SELECT * FROM mailboxes").fetchall() == [
+            ("ann", 7, "[[3,1,0]]", '{"":9}', "[8]", None, None)
+        ]
+        assert database.execute("SELECT * FROM dead_letters").fetchall() == [("ann", 2, "term", 1, "then")]
 
 
 def test_comparison_sees_a_difference(database: sqlite3.Connection) -> None:

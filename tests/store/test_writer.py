@@ -12,9 +12,9 @@ from anyio.abc import TaskGroup
 
 from store.errors import NotFound, StorageFull, StoreClosed, StoreError
 from store.repository import NewMessage
+from store.sqlite.arrivals import Arrivals
 from store.sqlite.database import Database, open_database
 from store.sqlite.lockfile import read_mark
-from store.sqlite.messages import append
 from store.sqlite.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Writer
 
 from .samples import at, direct
@@ -62,7 +62,7 @@ def add(*messages: NewMessage) -> Callable[[Transaction], Awaitable[list[int | N
     """Make an operation that appends to the log and gives the seqs."""
 
     async def operation(transaction: Transaction) -> list[int | None]:
-        return [added.seq for added in await append(transaction, messages, at(0))]
+        return [added.seq for added in await Arrivals(waiting=False).add(transaction, messages, at(0))]
 
     return operation
 

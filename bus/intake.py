@@ -1,0 +1,157 @@
+"""What a mailbox has in memory and has not handed out yet: what arrived, and what was read.
+
+Owns the moves between *level* and *behind* (docs/design.md):
+
+- *Level*: every committed message above what was handed out is here, and new ones arrive from memory.
+- *Behind*: some are only in the store, and are read by page, after `loaded_seq`.
+- While a page is being read, what arrives is kept aside, after the page; when that overflows, the next page finds
+  it in the store. So the moves lose and repeat nothing.
+
+Which messages are wanted is the mailbox's business. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from store.repository import PageRequest
+
+from .settings import Limits
+
+__all__ = ["Envelope", "Intake"]
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
+
+    From `expires_at` on, a time of the wall clock, it is handed out no more.
+    """
+
+    seq: int
+    sender_bot_id: str
+    channel: str | None
+    wire: bytes
+    expires_at: str | None = None
+
+
+class _Queue:
+    """Envelopes in the order of seqs, and their bytes."""
+
+    def __init__(self) -> None:
+        self.envelopes: deque[Envelope] = deque()
+        self.size_bytes = 0
+
+    def add(self, envelope: Envelope) -> None:
+        self.envelopes.append(envelope)
+        self.size_bytes += len(envelope.wire)
+
+    def keep(self, envelopes: Iterable[Envelope]) -> None:
+        self.envelopes = deque(envelopes)
+        self.size_bytes = sum(len(envelope.wire) for envelope in self.envelopes)
+
+
+class Intake:
+    """See the module. It begins behind, at the mailbox's position."""
+
+    def __init__(self, position: int, limits: Limits) -> None:
+        self.level = False
+        self.loaded_seq = position
+        """All that is wanted up to here was handed out or is in memory."""
+        self.reading: PageRequest | None = None
+        """The page that is being read."""
+        self._limits = limits
+        self._ready = _Queue()
+        self._aside = _Queue()
+        self._overflowed = False
+
+    def __repr__(self) -> str:
+        return f"<Intake {'level' if self.level else 'behind'} ready={len(self)} aside={self.aside}>"
+
+    def __len__(self) -> int:
+        return len(self._ready.envelopes)
+
+    @property
+    def aside(self) -> int:
+        """How many arrived while a page is being read."""
+        return len(self._aside.envelopes)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether something arrived that the page being read must not be taken for complete without."""
+        return self._overflowed
+
+    @property
+    def listening(self) -> bool:
+        """Whether new messages are to be given to `arrive`; else the next page finds them."""
+        return self.level or (self.reading is not None and not self._overflowed)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a page is worth reading: there is more in the store, and room for it here."""
+        return not self.level and len(self) < self._limits.ready_messages_max // 2
+
+    def arrive(self, envelope: Envelope) -> bool:
+        """Take a newly committed message, in seq order; tell whether it was taken: else the next page finds it."""
+        if self._is_full():
+            if self.level:
+                self.loaded_seq = envelope.seq - 1
+            self.level, self._overflowed = False, True
+            self._aside.keep(())
+            return False
+        (self._ready if self.level else self._aside).add(envelope)
+        return True
+
+    def read(self, request: PageRequest) -> PageRequest:
+        """Note that a page is being read."""
+        self.reading, self._overflowed = request, False
+        return request
+
+    def end_reading(self) -> PageRequest:
+        """Give the page that was being read: it is there. `take` follows where it is of use."""
+        request, self.reading = self.reading, None
+        assert request is not None
+        return request
+
+    def take(self, envelopes: Sequence[Envelope], *, through_seq: int, complete: bool) -> None:
+        """Take what a page had of what is wanted; it ends at `through_seq`, and nothing follows if `complete`."""
+        for envelope in envelopes:
+            self._ready.add(envelope)
+        self.level = complete and not self._overflowed
+        self.loaded_seq = through_seq
+
+    def take_aside(self) -> None:
+        """End the keeping aside: what arrived while a page was read is next, or else another page finds it."""
+        if self.level:
+            for envelope in self._aside.envelopes:
+                self._ready.add(envelope)
+        self._aside.keep(())
+
+    def next(self) -> Envelope | None:
+        """Give what is to be handed out next."""
+        if not self._ready.envelopes:
+            return None
+        envelope = self._ready.envelopes.popleft()
+        self._ready.size_bytes -= len(envelope.wire)
+        return envelope
+
+    def drop(self, unwanted: Callable[[Envelope], bool]) -> None:
+        """Drop what is not wanted any more."""
+        for queue in (self._ready, self._aside):
+            queue.keep(envelope for envelope in queue.envelopes if not unwanted(envelope))
+
+    def unload(self, position: int) -> None:
+        """Fall behind: forget what is in memory; the next page begins after the position."""
+        self._ready.keep(())
+        self._aside.keep(())
+        self._overflowed = True
+        self.level = False
+        self.loaded_seq = position
+
+    def _is_full(self) -> bool:
+        size_bytes = self._ready.size_bytes + self._aside.size_bytes
+        return (
+            len(self) + self.aside >= self._limits.ready_messages_max or size_bytes >= self._limits.ready_bytes_max
+        )

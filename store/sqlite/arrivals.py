@@ -1,0 +1,200 @@
+"""How messages come into the log: at once, or when they are due.
+
+Owns the table of those that wait, and the rule that an id is used once, in both. A message that is due leaves the
+one and enters the other in one transaction, so that it is at every moment in exactly one, also across a crash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import aiosqlite
+
+from ..errors import RecordDamaged
+from ..repository import Added, LogMessage, NewMessage, Released, ReleaseDue
+from .reader import Reader
+from .rows import checksum, insert
+from .writer import Transaction
+
+__all__ = ["Arrivals", "find_scheduled", "next_due_at"]
+
+_IDS_A_STATEMENT = 500
+"""Well below the 32,766 variables of a statement."""
+
+_COLUMNS = (
+    "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
+    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, checksum"
+)
+
+_INSERT = (
+    "INSERT INTO scheduled_messages (id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel,"
+    " message_type, body, reply_to, headers, expires_at, due_at, checksum)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+_DUE = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE due_at <= ? ORDER BY due_at, rowid LIMIT ?"
+
+_NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
+
+
+class Arrivals:
+    """See the module. `waiting` says whether there may be messages that wait until they are due."""
+
+    def __init__(self, *, waiting: bool) -> None:
+        self.waiting = waiting
+
+    def __repr__(self) -> str:
+        return f"<Arrivals waiting={self.waiting}>"
+
+    async def add(self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str) -> list[Added]:
+        """Append messages or put them aside, each once by its id, and say what became of each.
+
+        The fast way assumes that no id is known, as is the rule; where one is, nothing of the fast way stays. (It
+        deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
+        """
+        plain = not any(message.due_at or message.known_only for message in messages)
+        if not plain or (self.waiting and await _is_any_scheduled(transaction.connection, messages)):
+            return await self._add_each(transaction, messages, timestamp)
+        first = transaction.last_seq + 1
+        try:
+            await insert(transaction.connection, list(enumerate(messages, first)), timestamp)
+        except sqlite3.IntegrityError:
+            await transaction.connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first,))
+            return await self._add_each(transaction, messages, timestamp)
+        transaction.last_seq += len(messages)
+        return [Added(seq) for seq in range(first, first + len(messages))]
+
+    async def _add_each(
+        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str
+    ) -> list[Added]:
+        known = await _find_ids(transaction.connection, [message.id for message in messages])
+        now: list[tuple[int, NewMessage]] = []
+        later: list[NewMessage] = []
+        added: list[Added] = []
+        for message in messages:
+            if message.id in known:
+                seq, sender_bot_id = known[message.id]
+                if sender_bot_id != message.sender_bot_id:
+                    added.append(Added(None, conflict=True))
+                else:
+                    added.append(Added(seq, duplicate=True, scheduled=seq is None))
+            elif message.known_only:
+                added.append(Added(None))
+            elif message.due_at is not None:
+                known[message.id] = (None, message.sender_bot_id)
+                later.append(message)
+                added.append(Added(None, scheduled=True))
+            else:
+                transaction.last_seq += 1
+                known[message.id] = (transaction.last_seq, message.sender_bot_id)
+                now.append((transaction.last_seq, message))
+                added.append(Added(transaction.last_seq))
+        await insert(transaction.connection, now, timestamp)
+        if later:
+            self.waiting = True
+            await transaction.connection.executemany(_INSERT, [_row(message) for message in later])
+        return added
+
+    def remember(self, answer: Any) -> None:
+        """Note, of an answer whose transaction is on disk, whether messages wait still."""
+        if isinstance(answer, Released):
+            self.waiting = answer.next_due_at is not None
+        elif isinstance(answer, list) and any(isinstance(item, Added) and item.scheduled for item in answer):
+            self.waiting = True
+
+    async def release(self, transaction: Transaction, change: ReleaseDue) -> Released:
+        """Append what is due, the earliest first."""
+        connection = transaction.connection
+        due = list(await connection.execute_fetchall(_DUE, (change.timestamp, change.messages_max)))
+        messages = [_message(row) for row in due if _is_intact(row)]
+        damaged = tuple(row[0] for row in due if not _is_intact(row))
+        numbered = list(enumerate(messages, transaction.last_seq + 1))
+        transaction.last_seq += len(numbered)
+        await insert(connection, numbered, change.timestamp)
+        await connection.executemany(
+            "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
+        )
+        await connection.executemany(
+            "UPDATE scheduled_messages SET due_at = NULL WHERE id = ?", [(id,) for id in damaged]
+        )
+        return Released(
+            [_released(seq, message, change.timestamp) for seq, message in numbered],
+            await next_due_at(connection),
+            damaged,
+        )
+
+
+async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:
+    """Give when the first message is due."""
+    [[due_at]] = await connection.execute_fetchall(_NEXT_DUE)
+    return None if due_at is None else str(due_at)
+
+
+async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | None:
+    """Give a message that waits, by its id; raises RecordDamaged where its record is."""
+    sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE id = ?"
+    for row in await connection.execute_fetchall(sql, (message_id,)):
+        if not _is_intact(row):
+            raise RecordDamaged("scheduled_messages", message_id)
+        return _message(row)
+    return None
+
+
+async def _is_any_scheduled(connection: aiosqlite.Connection, messages: Sequence[NewMessage]) -> bool:
+    for start in range(0, len(messages), _IDS_A_STATEMENT):
+        part = [message.id for message in messages[start : start + _IDS_A_STATEMENT]]
+        sql = f"SELECT 1 FROM scheduled_messages WHERE id IN ({', '.join('?' * len(part))}) LIMIT 1"
+        if list(await connection.execute_fetchall(sql, part)):
+            return True
+    return False
+
+
+async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
+    """Give the ids that are used already, with the message's seq (None: it waits) and its sender."""
+    known: dict[str, tuple[int | None, str]] = {}
+    for start in range(0, len(ids), _IDS_A_STATEMENT):
+        part = ids[start : start + _IDS_A_STATEMENT]
+        marks = ", ".join("?" * len(part))
+        sql = (
+            f"SELECT id, seq, sender_bot_id FROM bot_messages WHERE id IN ({marks})"
+            f" UNION ALL SELECT id, NULL, sender_bot_id FROM scheduled_messages WHERE id IN ({marks})"
+        )
+        rows = await connection.execute_fetchall(sql, (*part, *part))
+        known.update({row[0]: (row[1], row[2]) for row in rows})
+    return known
+
+
+def _row(message: NewMessage) -> tuple[Any, ...]:
+    due_at = message.due_at or ""
+    return (
+        message.id,
+        message.sender_bot_id,
+        message.sender_bot_name,
+        message.recipient_bot_id,
+        message.recipient_channel,
+        message.message_type,
+        message.body.decode(),
+        message.reply_to,
+        message.headers.decode(),
+        message.expires_at,
+        due_at,
+        checksum(0, message, due_at),
+    )
+
+
+def _message(row: Sequence[Any]) -> NewMessage:
+    return NewMessage(*row[:11])
+
+
+def _is_intact(row: Sequence[Any]) -> bool:
+    try:
+        return bool(checksum(0, _message(row), row[10]) == row[11])
+    except (TypeError, ValueError):
+        return False
+
+
+def _released(seq: int, message: NewMessage, timestamp: str) -> LogMessage:
+    fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__ if name != "due_at"}
+    return LogMessage(**fields, seq=seq, timestamp=timestamp)

@@ -1,0 +1,308 @@
+"""What a simulated world expects of the worker: who was told what, and what follows from it.
+
+Owns the promises of docs/design.md as checks, over a memory of its own: what was acknowledged, subscribed,
+delivered and confirmed. It looks into the core only where a bound on memory or a count is promised.
+
+A mailbox has a key here: the name of its bot, or `channel/group`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from bus.core import Core
+from bus.effects import Moment
+from bus.mailbox import Mailbox
+from bus.protocol import Gap, Publication, StoredMessage
+from bus.sessions import Session
+from bus.settings import Settings
+from store.repository import (
+    AddSubscription,
+    Change,
+    LogMessage,
+    ReleaseDue,
+    RemoveMessages,
+    RemoveSubscription,
+    Subscription,
+    group_mailbox_id,
+)
+
+from .fake_log import FakeLog
+
+__all__ = ["Promises", "Violation"]
+
+_LARGEST_BYTES = 700
+"""The largest message of the simulation as it is delivered: the one that passes a limit in bytes still goes out."""
+
+
+class Violation(AssertionError):
+    """A promise was broken; the text says which, and the seed plays it again."""
+
+
+class Promises:
+    """See the module. Every `check_…` and `note_…` raises Violation where a promise is broken."""
+
+    def __init__(self, log: FakeLog, settings: Settings) -> None:
+        self.log = log
+        self.settings = settings
+        self.steps = 0
+        self.deliveries = 0
+        self.sent: dict[str, Publication] = {}
+        self.acknowledged: dict[str, int | None] = {}
+        """The id of each acknowledged message with its seq; None while it waits until it is due."""
+        self.written: dict[int, LogMessage] = {}
+        """Every message that was ever in the log."""
+        self.subscribed: dict[tuple[str, str], Subscription] = {}
+        """What was acknowledged as subscribed, by bot and channel; a repeated request changes no echo."""
+        self.interests: dict[tuple[str, str], Subscription] = {}
+        """What the core was told is subscribed."""
+        self.delivered: defaultdict[str, set[int]] = defaultdict(set)
+        self.settled: defaultdict[str, set[int]] = defaultdict(set)
+        self.gaps: defaultdict[str, list[Gap]] = defaultdict(list)
+        self.last_first: dict[str, int] = {}
+        self._since: dict[tuple[str, str], int] = {}
+        """The end of the log when a bot subscribed: of what is older, retention may have taken some already."""
+        self._released: dict[str, int] = {}
+        self._delivered_at: dict[tuple[str, int], int] = {}
+        self._wanted_again: dict[tuple[str, int], int] = {}
+        self._retried: set[tuple[str, int]] = set()
+
+    # ── What happened ────────────────────────────────────────────────────────────────────────────────────
+
+    def name(self, bot_id: str) -> str:
+        """Give a bot's name."""
+        return self.log.bots[bot_id].name
+
+    def key(self, mailbox_id: str) -> str:
+        """Give a mailbox's key."""
+        return mailbox_id if "/" in mailbox_id else self.name(mailbox_id)
+
+    def note_acknowledged(self, publication: Publication, seq: int | None, *, scheduled: bool) -> None:
+        """A sender was told that its message is on disk."""
+        if seq is None:
+            if not scheduled:
+                return
+            if publication.id not in self.log.scheduled and publication.id not in self.log.by_id:
+                raise Violation(f"acknowledged {publication.id} as waiting, and it is nowhere")
+            self.acknowledged.setdefault(publication.id, None)
+            return
+        if self.written[seq].id != publication.id:
+            raise Violation(f"acknowledged {publication.id} as {seq}, which is another message")
+        before = self.acknowledged.get(publication.id)
+        if before not in (None, seq) and before not in self.log.removed:
+            raise Violation(f"{publication.id} was acknowledged with two seqs")
+        self.acknowledged[publication.id] = seq
+
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
+        """The log carried out a transaction, and the core is about to be told."""
+        self.written.update(self.log.messages)
+        for change, answer in zip(changes, answers, strict=True):
+            match change:
+                case AddSubscription() if answer.created:
+                    self._note_subscription(change, answer.start_seq)
+                case RemoveSubscription() if answer:
+                    self.interests.pop((self.name(change.bot_id), change.channel), None)
+                case ReleaseDue():
+                    self._released.update((message.id, message.seq) for message in answer.messages)
+                    for message in answer.messages:
+                        delay = self.sent[message.id].delay
+                        if delay is None or message.timestamp > moment.wall:
+                            raise Violation(f"{message.seq} entered the log before it was due")
+                case RemoveMessages():
+                    self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
+                case _:
+                    pass
+
+    def _note_subscription(self, change: AddSubscription, start_seq: int) -> None:
+        bot = self.name(change.bot_id)
+        subscription = Subscription(bot, change.channel, "", start_seq, change.echo, change.group)
+        self.interests[bot, change.channel] = subscription
+        self._since[bot, change.channel] = self.log.last_seq
+        if change.group is not None:
+            return
+        self.last_first[bot] = min(self.last_first.get(bot, 0), start_seq)
+        # What lies after the start is wanted again, whatever was settled before.
+        on_channel = (m.seq for m in self.written.values() if m.recipient_channel == change.channel)
+        self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
+
+    def want_again(self, key: str, seqs: Iterable[int]) -> None:
+        """Somebody asked for messages that may have been settled."""
+        for seq in seqs:
+            self.settled[key].discard(seq)
+            self._wanted_again[key, seq] = self.steps
+
+    def note_retry(self, key: str, seq: int) -> None:
+        """Somebody asked for a dead letter."""
+        self.want_again(key, [seq])
+        self._retried.add((key, seq))
+
+    def confirming(self, items: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Note which deliveries are being acked, to be given to `note_confirmed`."""
+        return {item: self._delivered_at[item] for item in items}
+
+    def note_confirmed(self, delivered: dict[tuple[str, int], int]) -> None:
+        """An ack was confirmed: no delivery after it, unless the messages were asked for again after they came."""
+        for (key, seq), step in delivered.items():
+            if self._wanted_again.get((key, seq), -1) < step:
+                self.settled[key].add(seq)
+
+    def note_restart(self) -> None:
+        """The worker was killed."""
+        self.last_first = {}
+        self.interests = {
+            (self.name(s.bot_id), s.channel): msgspec.structs.replace(s, bot_id=self.name(s.bot_id))
+            for s in self.log.subscriptions.values()
+        }
+
+    # ── Deliveries ───────────────────────────────────────────────────────────────────────────────────────
+
+    def check_credit(self, session: Session, seqs: Iterable[int]) -> None:
+        """A session is given no more than its credit, but for replies that it waits for."""
+        waited_for = set(seqs) <= session.express
+        if not waited_for and len(session.in_flight) - len(session.express) > session.credit:
+            raise Violation(f"{session} was given more than its credit")
+
+    def check_delivery(self, bot: str, message: StoredMessage, moment: Moment, core: Core) -> None:
+        """A message is delivered to whom it is for, as it was sent, in its order, and not after it was settled."""
+        self.deliveries += 1
+        seq = message.seq
+        if seq > self.log.last_seq:
+            raise Violation(f"{seq} was delivered to {bot} before it was on disk")
+        stored = self.written[seq]
+        if stored.expires_at is not None and stored.expires_at <= moment.wall:
+            raise Violation(f"{seq} was delivered to {bot} after it expired")
+        if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
+            raise Violation(f"{seq} was delivered to {bot} with other contents")
+        key = self._check_addressed(bot, message, stored)
+        if seq in self.settled[key]:
+            raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
+        self.delivered[key].add(seq)
+        self._delivered_at[key, seq] = self.steps
+        if message.attempt == 1:
+            self._check_order(key, stored, core)
+
+    def _check_addressed(self, bot: str, message: StoredMessage, stored: LogMessage) -> str:
+        """Check whom a delivery is for, and give the key of the mailbox that it comes from."""
+        channel = stored.recipient_channel
+        if channel is None:
+            if self.name(stored.recipient_bot_id or "") != bot or message.group is not None:
+                raise Violation(f"{stored.seq} was delivered to {bot}, and is for another bot")
+            return bot
+        interest = self.interests.get((bot, channel))
+        if interest is None or interest.start_seq >= stored.seq:
+            raise Violation(f"{stored.seq} on {channel} was delivered to {bot} outside its subscription")
+        if message.group != interest.group:
+            raise Violation(
+                f"{stored.seq} was delivered to {bot} by {message.group}, and it is in {interest.group}"
+            )
+        return bot if interest.group is None else group_mailbox_id(channel, interest.group)
+
+    def _check_order(self, key: str, stored: LogMessage, core: Core) -> None:
+        if (key, stored.seq) in self._retried:
+            return  # a dead letter that is tried again starts anew, out of order
+        if stored.reply_to is not None and self.sent[stored.reply_to].expects_reply:
+            return  # somebody may have waited for it
+        # Sessions share a mailbox: between them there is no order that anybody could see.
+        mailbox = core.directory.find_mailbox(key)
+        alone = mailbox is not None and len(mailbox.sessions) == 1
+        if alone and stored.seq <= self.last_first.get(key, 0):
+            raise Violation(f"{stored.seq} was first delivered by {key} after {self.last_first[key]}")
+        self.last_first[key] = max(stored.seq, self.last_first.get(key, 0))
+
+    # ── After each event ─────────────────────────────────────────────────────────────────────────────────
+
+    def check(self, core: Core) -> None:
+        """Memory is bounded, and what is counted is what there is."""
+        for session in core.sessions:
+            most = self.settings.limits.in_flight_bytes_max + _LARGEST_BYTES * (1 + len(session.express))
+            if session.in_flight_bytes > most:
+                raise Violation(f"{session} has more bytes in flight than its limit")
+            flying = sum(_wire_bytes(mailbox, seq) for seq, mailbox in session.in_flight.items())
+            if flying != session.in_flight_bytes:
+                raise Violation(f"{session} counts its bytes wrongly")
+        for mailbox in core.directory.mailboxes.values():
+            self._check_memory(mailbox)
+            self._check_backlog(mailbox)
+        if core.last_seq > self.log.last_seq:
+            raise Violation("the core is ahead of the disk")
+
+    def _check_memory(self, mailbox: Mailbox) -> None:
+        waiting = len(mailbox.intake) + mailbox.intake.aside
+        if waiting > 2 * self.settings.limits.ready_messages_max:
+            raise Violation(f"{mailbox} keeps {waiting} messages in memory")
+        if not mailbox.sessions and (waiting or any(item.envelope for item in mailbox._unsettled.values())):
+            raise Violation(f"{mailbox} is away and keeps messages in memory")
+
+    def _check_backlog(self, mailbox: Mailbox) -> None:
+        if mailbox.group is not None or not mailbox.backlog.known:
+            return
+        handed_out = mailbox.sources.handed_out(None)
+        early = {*mailbox._unsettled, *mailbox._ahead}
+        waiting = sum(
+            message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
+            for message in self.log.messages.values()
+        )
+        if mailbox.backlog._waiting != waiting:
+            raise Violation(
+                f"{mailbox} counts {mailbox.backlog._waiting} waiting messages, and there are {waiting}"
+            )
+
+    def _check_removed(self, seqs: Iterable[int]) -> None:
+        if self.settings.retention.remove_undelivered:
+            return  # what nobody was told of is found at the end
+        for seq in seqs:
+            for key in self._owed(self.written[seq]):
+                if seq not in self.delivered[key]:
+                    raise Violation(f"{seq} was removed before it was delivered by {key}")
+
+    # ── When everything has arrived ──────────────────────────────────────────────────────────────────────
+
+    def check_nothing_lost(self) -> None:
+        """Every acknowledged message is in the log, and was delivered by every mailbox that it is for."""
+        for message_id, seq in self.acknowledged.items():
+            stored = self.written.get(self._released.get(message_id, 0) if seq is None else seq)
+            if stored is None or (stored.seq not in self.log.messages and stored.seq not in self.log.removed):
+                raise Violation(f"{message_id} was acknowledged as {seq} and is not in the log")
+            for key in self._owed(stored):
+                if not self._is_accounted_for(key, stored.seq):
+                    raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")
+        stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
+        for (bot, channel), subscription in self.subscribed.items():
+            found = stands.get((bot, channel))
+            if found is None or (found.start_seq, found.group) != (subscription.start_seq, subscription.group):
+                raise Violation(f"the subscription of {bot} to {channel} was acknowledged and is gone")
+
+    def _is_accounted_for(self, key: str, seq: int) -> bool:
+        if seq in self.delivered[key]:
+            return True
+        if any(self.key(mailbox_id) == key and dead == seq for mailbox_id, dead in self.log.dead_letters):
+            return True
+        return seq in self.log.removed and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
+
+    def _owed(self, stored: LogMessage) -> list[str]:
+        """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
+        channel = stored.recipient_channel
+        if channel is None:
+            return [self.name(stored.recipient_bot_id or "")]
+        owed: dict[str, None] = {}
+        for (bot, name), subscription in self.subscribed.items():
+            if name != channel or subscription.start_seq >= stored.seq:
+                continue
+            if stored.seq in self.log.removed and stored.seq <= self._since[bot, name]:
+                continue
+            if subscription.group is not None:
+                owed[group_mailbox_id(channel, subscription.group)] = None
+            elif self.interests[bot, name].echo or self.name(stored.sender_bot_id) != bot:
+                owed[bot] = None
+        return list(owed)
+
+
+def _wire_bytes(mailbox: Mailbox, seq: int) -> int:
+    """Give what a message that is in flight weighs."""
+    envelope = mailbox._unsettled[seq].envelope
+    assert envelope is not None
+    return len(envelope.wire)

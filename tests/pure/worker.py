@@ -1,0 +1,118 @@
+"""A core with a log and a clock, for tests of one decision at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from bus.core import Core
+from bus.effects import Count, Effect, Moment, Read, Send, Survey
+from bus.protocol import Hello, Publication, Publish, ToBot, ToChannel
+from bus.settings import Settings
+from store.records import timestamp
+
+from .fake_log import FakeLog
+
+__all__ = ["ID", "Worker", "delivered", "frames", "published"]
+
+ID = "00000000-0000-7000-8000-%012x"
+
+_ids = itertools.count(10**6)
+
+
+class Worker:
+    """See the module. The disk answers when `commit` is called, and reads at once."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.log = FakeLog()
+        self.now = 100.0
+        self.ids = 0
+        self.settings = settings or Settings()
+        self.core = self.start()
+
+    def start(self) -> Core:
+        return Core(self.log.load(), self.settings, worker="w", new_id=self.new_id)
+
+    def restart(self) -> None:
+        """Kill the worker: what was not committed is gone."""
+        self.core = self.start()
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return ID % self.ids
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.now, timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now - 100)))
+
+    def say(self, address: bytes, request: Any) -> list[dict[str, Any]]:
+        return self.do(self.core.receive(address, request, self.moment))
+
+    def commit(self, *, flush: bool = False) -> list[dict[str, Any]]:
+        batch = self.core.take_batch(self.moment, flush=flush)
+        assert batch is not None
+        return self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
+
+    def do(self, effects: Sequence[Effect]) -> list[dict[str, Any]]:
+        """Read what is to be read, and give what was sent."""
+        said = frames(effects)
+        for effect in effects:
+            match effect:
+                case Read(request):
+                    said += self.do(self.core.page_read(request, self.log.read_page(request), self.moment))
+                case Count(request):
+                    said += self.do(self.core.counted(effect, self.log.backlog(request), self.moment))
+                case Survey(request):
+                    said += self.do(self.core.surveyed(self.log.survey(request), self.moment))
+                case _:
+                    pass
+        return said
+
+    def hello(self, bot: str, **fields: Any) -> list[dict[str, Any]]:
+        said = self.say(bot.encode(), Hello(request=1, protocol=1, bot=bot, **fields))
+        return said or self.commit()
+
+    def tick(self, seconds: float, step: float = 1.0) -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+        for _ in range(int(seconds / step)):
+            self.now += step
+            said += self.do(self.core.tick(self.moment))
+        return said
+
+    def settle(self, seconds: float) -> list[dict[str, Any]]:
+        """Let time pass, and the disk answer whatever comes of it."""
+        said = self.tick(seconds)
+        while self.core.has_batch(self.moment):
+            said += self.commit()
+        return said
+
+    def in_flight(self, address: bytes) -> list[int]:
+        """Give what a session has in flight."""
+        session = self.core.sessions.get(address)
+        assert session is not None
+        return sorted(session.in_flight)
+
+
+def frames(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+    """Give the frames that are sent."""
+    return [msgspec.json.decode(effect.frame) for effect in effects if isinstance(effect, Send)]
+
+
+def published(*recipients: ToBot | ToChannel, request: int = 9, **fields: Any) -> Publish:
+    """Give a publish frame with a message to each."""
+    return Publish(
+        request=request,
+        messages=[
+            Publication(**{"id": ID % next(_ids), "recipient": recipient, "body": msgspec.Raw(b"1")} | fields)
+            for recipient in recipients
+        ],
+    )
+
+
+def delivered(said: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the messages that were delivered."""
+    return [message for frame in said if frame["op"] == "deliver" for message in frame["messages"]]

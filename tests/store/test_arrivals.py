@@ -1,0 +1,170 @@
+"""Messages that wait until they are due: when they enter the log, and that each enters it once."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from store import open_store
+from store.errors import Conflict, RecordDamaged
+from store.records import BotMessage, DirectRecipient
+from store.repository import (
+    Added,
+    AddMessages,
+    Change,
+    LogMessage,
+    MessageLog,
+    Released,
+    ReleaseDue,
+    RemoveMessages,
+)
+
+from .samples import add, at, direct, page, to_channel
+
+pytestmark = pytest.mark.anyio
+
+SCHEDULED = Added(None, scheduled=True)
+AGAIN = Added(None, duplicate=True, scheduled=True)
+
+
+async def release(log: MessageLog, second: int, messages_max: int = 10) -> Released:
+    [released] = await log.apply([ReleaseDue(at(second), messages_max)])
+    assert isinstance(released, Released)
+    return released
+
+
+def ids(messages: list[LogMessage]) -> list[str]:
+    return [message.id for message in messages]
+
+
+async def test_message_waits_beside_the_log(log: MessageLog) -> None:
+    given = [direct("a", "ann", "bob"), direct("later", "ann", "bob", due_at=at(9)), direct("b", "ann", "bob")]
+    assert await add(log, *given) == [Added(1), SCHEDULED, Added(2)]
+    assert ids((await log.read_page(page("bob", ("", 0)))).messages) == ["a", "b"]
+    assert await log.find("later") is None
+    assert await log.find_scheduled("later") == given[1]
+    assert await log.find_scheduled("a") is None
+    assert (await log.sizes())["scheduled"] == 1
+
+
+async def test_due_messages_enter_the_log_the_earliest_first(log: MessageLog) -> None:
+    await add(log, direct("c", "ann", "bob", due_at=at(9)), to_channel("a", "ann", "news", due_at=at(5)))
+    await add(log, direct("b", "ann", "bob", due_at=at(7)), direct("now", "ann", "bob"))
+    assert (await log.load()).next_due_at == at(5)
+    first = await release(log, 7)
+    assert [(message.id, message.seq, message.timestamp) for message in first.messages] == [
+        ("a", 2, at(7)),
+        ("b", 3, at(7)),
+    ]
+    assert (first.next_due_at, first.damaged) == (at(9), ())
+    assert ids((await log.read_page(page("bob", ("", 0), ("news", 0)))).messages) == ["now", "a", "b"]
+    assert await release(log, 8) == Released([], at(9))
+    assert ids((await release(log, 60)).messages) == ["c"]
+    assert await release(log, 60) == Released([], None)
+
+
+async def test_release_takes_no_more_than_it_is_told(log: MessageLog) -> None:
+    await add(log, *(direct(f"{n}", "ann", "bob", due_at=at(n)) for n in range(5)))
+    first = await release(log, 10, messages_max=3)
+    assert (ids(first.messages), first.next_due_at) == (["0", "1", "2"], at(3))
+    assert ids((await release(log, 10, messages_max=3)).messages) == ["3", "4"]
+
+
+async def test_released_message_comes_back_as_given(log: MessageLog) -> None:
+    given = direct(
+        "a",
+        "ann",
+        "bob",
+        message_type="ü",
+        body=b'{"b": "\xc3\xbc"}',
+        reply_to="z",
+        headers=b'{"k":"v"}',
+        expires_at=at(30),
+        due_at=at(3),
+    )
+    await add(log, given)
+    await release(log, 4)
+    found = await log.find("a")
+    assert found is not None
+    names = set(given.__struct_fields__) - {"due_at"}
+    assert all(getattr(found, name) == getattr(given, name) for name in names)
+    assert (found.seq, found.timestamp) == (1, at(4))
+
+
+async def test_id_is_used_once_in_both(log: MessageLog) -> None:
+    later = direct("a", "ann", "bob", due_at=at(9))
+    assert await add(log, later, later) == [SCHEDULED, AGAIN]
+    assert await add(log, later, direct("a", "ann", "bob"), direct("b", "ann", "bob")) == [AGAIN, AGAIN, Added(1)]
+    assert await add(log, direct("a", "eve", "bob")) == [Added(None, conflict=True)]
+    assert await add(log, direct("b", "ann", "bob", due_at=at(9))) == [Added(1, duplicate=True)]
+    assert await add(log, direct("b", "eve", "bob", due_at=at(9))) == [Added(None, conflict=True)]
+    await release(log, 9)
+    assert await add(log, later, direct("a", "ann", "bob")) == [Added(2, duplicate=True)] * 2
+
+
+async def test_known_only_looks_and_does_not_store(log: MessageLog) -> None:
+    await add(log, direct("a", "ann", "bob"), direct("later", "ann", "bob", due_at=at(9)))
+    asked = [direct(id, "ann", "bob", known_only=True) for id in ("a", "later", "new")]
+    assert await add(log, *asked) == [Added(1, duplicate=True), AGAIN, Added(None)]
+    assert await add(log, direct("a", "eve", "bob", known_only=True)) == [Added(None, conflict=True)]
+    assert (await log.load()).last_seq == 1
+
+
+async def test_what_waits_survives_a_restart(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, direct("a", "ann", "bob", due_at=at(9)))
+    async with open_store(str(path)) as store:
+        state = await store.log.load()
+        assert (state.scheduled, state.next_due_at) == (1, at(9))
+        assert await add(store.log, direct("a", "ann", "bob")) == [AGAIN], "it is known after a restart too"
+        assert ids((await release(store.log, 60)).messages) == ["a"]
+    async with open_store(str(path)) as store:
+        state = await store.log.load()
+        assert (state.scheduled, state.next_due_at, state.last_seq) == (0, None, 1)
+
+
+async def test_release_and_more_in_one_transaction(log: MessageLog) -> None:
+    await add(log, direct("a", "ann", "bob", due_at=at(1)))
+    changes: list[Change] = [
+        AddMessages([direct("b", "ann", "bob")], at(2)),
+        ReleaseDue(at(2), 10),
+        AddMessages([direct("c", "ann", "bob"), direct("d", "ann", "bob", due_at=at(9))], at(2)),
+        RemoveMessages((1,)),
+    ]
+    added, released, more, removed = await log.apply(changes)
+    assert (added, more, removed) == ([Added(1)], [Added(3), SCHEDULED], 1)
+    assert [message.seq for message in released.messages] == [2]
+    assert await add(log, direct("d", "ann", "bob")) == [AGAIN]
+
+
+async def test_damaged_message_is_told_and_never_due(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(id, "ann", "bob", due_at=at(1)) for id in ("a", "b")))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE scheduled_messages SET body = '{\"n\":2}' WHERE id = 'a'")
+        connection.commit()
+    async with open_store(str(path)) as store:
+        with pytest.raises(RecordDamaged, match="scheduled_messages"):
+            await store.log.find_scheduled("a")
+        released = await release(store.log, 5)
+        assert (ids(released.messages), released.damaged, released.next_due_at) == (["b"], ("a",), None)
+        assert await release(store.log, 60) == Released([], None)
+
+
+async def test_audit_side_knows_what_waits(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, direct("a", "ann", "bob", due_at=at(9)))
+        message = BotMessage(
+            id="a",
+            sender_bot_id="ann",
+            sender_bot_name="ann",
+            recipient=DirectRecipient(bot_id="bob"),
+            message_type="note",
+            body={"n": 1},
+            timestamp=at(1),
+        )
+        with pytest.raises(Conflict, match="'a'"):
+            await store.messages.save_message(message)
