@@ -56,6 +56,7 @@ class _Subscription(NamedTuple):
 
     start: Start
     echo: bool
+    group: str | None
 
 
 class _Key(NamedTuple):
@@ -85,17 +86,23 @@ class Application:
         return self._handling(_Key(None, message_type), "on_message")
 
     def on_channel(
-        self, channel: str, message_type: str | None = None, *, start: Start = "new", echo: bool = False
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: Start = "new",
+        echo: bool = False,
+        group: str | None = None,
     ) -> Callable[[H], H]:
         """Make an async function the handler of a channel's messages: of a type, or of all that have no other.
 
-        The bot subscribes to the channel when it starts to serve; `start` and `echo` are those of `subscribe`, and
-        all handlers of one channel name the same. A subscription that stands already keeps its place. A returned
-        value is a reply to the sender, and goes to nobody else.
+        The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
+        `subscribe`, and all handlers of one channel name the same. A subscription that stands already keeps its
+        place. A returned value is a reply to the sender, and goes to nobody else.
         """
-        wanted = _Subscription(start, echo)
+        wanted = _Subscription(start, echo, group)
         if self._subscriptions.setdefault(channel, wanted) != wanted:
-            raise ValueError(f"another handler subscribes to {channel!r} with a different start or echo")
+            raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
         return self._handling(_Key(channel, message_type), "on_channel")
 
     def _handling(self, key: _Key, decorator: str) -> Callable[[H], H]:
@@ -214,7 +221,7 @@ class _Service:
                     stack.callback(self._grant, credit_before)
                     await bot.set_credit(self._concurrency)
                 for channel, wanted in bot._subscriptions.items():
-                    await bot.subscribe(channel, start=wanted.start, echo=wanted.echo)
+                    await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
                 task_status.started()
                 await self._work()
         if self._failure is not None:

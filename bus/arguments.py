@@ -20,7 +20,7 @@ from .client import DEFAULT_URL
 from .draft import Draft
 from .protocol import encode, is_id, is_name
 
-__all__ = ["Link", "drafted", "id_of", "linked", "name_of", "worded"]
+__all__ = ["Link", "drafted", "id_of", "linked", "mailbox_of", "name_of", "worded"]
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather be told."""
@@ -28,6 +28,8 @@ _TIMEOUT_SECONDS = 10.0
 _URL = re.compile(r"tcp://[^/\s]+:\d{1,5}|ipc://\S+")
 
 Command = Callable[..., None]
+
+_seconds = click.FloatRange(min=0, min_open=True, max=86_400 * 3660)
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -52,6 +54,14 @@ def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> A
             raise click.BadParameter(
                 f"{name!r} is no name: up to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
             )
+    return value
+
+
+def mailbox_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the name of a mailbox: a bot's, or that of a group with its channel."""
+    parts = () if value is None else value.split("/", 1)
+    if not all(is_name(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is no mailbox; write the name of a bot, or CHANNEL/GROUP")
     return value
 
 
@@ -152,11 +162,20 @@ def drafted(command: Command) -> Command:
     @worded
     @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
     @click.option(
+        "--ttl",
+        type=_seconds,
+        metavar="SECONDS",
+        help="How long it lives: then it is not delivered any more.",
+    )
+    @click.option(
+        "--delay", type=_seconds, metavar="SECONDS", help="How long it waits, safe on disk, before it is sent."
+    )
+    @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
     )
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:
-        names = ("body", "message_type", "reply_to", "headers", "id")
+        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
         fields = {name: rest.pop(name) for name in names}
         fields["id"] = fields["id"] or str(uuid_utils.uuid7())
         command(draft=Draft(**fields), **rest)

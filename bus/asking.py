@@ -93,14 +93,14 @@ class Asking:
         return _rows(value, "subscriptions")
 
     async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """List what a bot's mailbox (this one's, unless named) gave up on, newest first."""
+        """List what a mailbox gave up on, newest first: this bot's, another's, or a group's (`channel/group`)."""
         value = await self._request(
             "the dead letters", lambda number: DeadLetters(request=number, bot=bot, limit=limit)
         )
         return _rows(value, "dead_letters")
 
     async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:
-        """Put dead letters back into the mailbox; return how many there were."""
+        """Put dead letters back into the mailbox, named as above; return how many there were."""
         value = await self._request(
             "the retry",
             lambda number: RetryDeadLetters(request=number, bot=bot or self.name, seqs=list(seqs)),

@@ -183,13 +183,15 @@ class Bot(Asking, Application):
         reply_to: str | None = None,
         headers: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        delay: float | None = None,
         id: str | None = None,
     ) -> Receipt:
         """Send a direct message to a bot, by name or id; return when it is on the worker's disk.
 
         Raises UnknownBot, InvalidBody, TooLarge, LimitReached or StorageFull; then nothing was stored. After
         WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once. After `ttl` seconds
-        it is not delivered any more.
+        it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
+        clock, also where the worker was down at that time; when this returns, it is on disk, and has no seq yet.
         """
         draft = Draft(
             to=to,
@@ -198,6 +200,7 @@ class Bot(Asking, Application):
             reply_to=reply_to,
             headers=headers or {},
             ttl=ttl,
+            delay=delay,
             id=id,
         )
         return (await self.send_all([draft]))[0]
@@ -211,6 +214,7 @@ class Bot(Asking, Application):
         reply_to: str | None = None,
         headers: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        delay: float | None = None,
         id: str | None = None,
     ) -> Receipt:
         """Publish on a channel, which comes into being by that; otherwise like `send`."""
@@ -221,6 +225,7 @@ class Bot(Asking, Application):
             reply_to=reply_to,
             headers=headers or {},
             ttl=ttl,
+            delay=delay,
             id=id,
         )
         return (await self.send_all([draft]))[0]
@@ -306,11 +311,16 @@ class Bot(Asking, Application):
         *,
         start: Literal["new", "all"] | int | datetime = "new",
         echo: bool = False,
+        group: str | None = None,
     ) -> int:
         """Subscribe to a channel, for good: it survives this session and the worker's restarts.
 
         Returns the seq after which its messages are delivered. `start` is "new", "all", a seq to begin with, or a
         time with a zone. `echo` delivers this bot's own messages too. Subscribing again changes nothing.
+
+        With a `group`, each message goes to one of the bots that subscribed in the group of that name; what they
+        have still to do waits for them together, also while none of them is there. The first one opens the group at
+        its `start`. Raises Conflict where the bot is subscribed in another way: by itself, or in another group.
         """
         place: Literal["new", "all"] | StartAt
         if isinstance(start, datetime):
@@ -323,12 +333,16 @@ class Bot(Asking, Application):
             self._connection.want_again()
         value = await self._request(
             f"the subscription to {channel!r}",
-            lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo),
+            lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
         )
         return int(value["start_seq"])
 
     async def unsubscribe(self, channel: str) -> bool:
-        """End a subscription; False where there was none."""
+        """End a subscription; False where there was none.
+
+        What is in flight may still be settled; but what came by a group goes to its other members at once, so
+        finish that before.
+        """
         value = await self._request(
             f"the end of the subscription to {channel!r}",
             lambda number: Unsubscribe(request=number, channel=channel),

@@ -103,6 +103,7 @@ class _Listening(msgspec.Struct, frozen=True):
 
     channels: tuple[str, ...]
     start: Literal["new", "all"]
+    group: str | None
     count: int | None
     details: bool
 
@@ -118,6 +119,9 @@ class _Listening(msgspec.Struct, frozen=True):
     default="new",
     show_default=True,
     help="Where a subscription that is made now begins; one that stands keeps its place.",
+)
+@click.option(
+    "--group", metavar="NAME", callback=name_of, help="Subscribe in this group: each message goes to one member."
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
@@ -141,7 +145,7 @@ async def _listen(link: Link, listening: _Listening) -> None:
     lines = Lines(dated=False, details=listening.details)
     async with open_bot(link, max_in_flight=min(left or _CREDIT, _CREDIT)) as bot:
         for channel in listening.channels:
-            await bot.subscribe(channel, start=listening.start)
+            await bot.subscribe(channel, start=listening.start, group=listening.group)
         while left is None or left > 0:
             messages = await _receive(bot, left or _CREDIT)
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
@@ -250,12 +254,20 @@ def channels(link: Link) -> None:
             channel["name"],
             channel["messages"],
             channel["subscribers"],
+            ", ".join(
+                f"{each['group']} ({each['members']}, {each['backlog']} waiting)" for each in channel["groups"]
+            ),
             Time(channel["created_at"]),
             names.get(channel["created_by_bot_id"], channel["created_by_bot_id"]),
         )
         for channel in found
     ]
-    show_rows(("channel", "messages", "subscribers", "since", "created by"), rows, nothing="no channels")
+    columns = ("channel", "messages", "subscribers", "groups", "since", "created by")
+    show_rows(columns, rows, nothing="no channels")
+
+
+def _group(group: dict[str, Any]) -> str:
+    return f"{group['group']} ({group['members']} of it, {group['backlog']} waiting)"
 
 
 @click.command()
@@ -278,10 +290,18 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         show_json(found)
         return
     rows = [
-        (each["channel_name"], each["bot"], each["start_seq"], each["echo"], Time(each["subscribed_at"]))
+        (
+            each["channel_name"],
+            each["bot"],
+            each["group"] or "",
+            each["start_seq"],
+            each["echo"],
+            Time(each["subscribed_at"]),
+        )
         for each in found
     ]
-    show_rows(("channel", "bot", "after seq", "own too", "since"), rows, nothing="no subscriptions")
+    columns = ("channel", "bot", "group", "after seq", "own too", "since")
+    show_rows(columns, rows, nothing="no subscriptions")
 
 
 @click.command()

@@ -449,11 +449,12 @@ class Connection:
         if request is None or request.places is None:
             return
         errors = {error.index: error for error in published.errors}
-        duplicates = frozenset(published.duplicates)
+        duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
         for index, (ticket, place) in enumerate(request.places):
             seq = published.seqs[index]
-            if seq is not None:
-                ticket.settle(place, Receipt(ticket.ids[place], seq, index in duplicates))
+            if seq is not None or index in scheduled:
+                receipt = Receipt(ticket.ids[place], seq or 0, index in duplicates, index in scheduled)
+                ticket.settle(place, receipt)
             else:
                 error = errors[index]
                 ticket.settle(place, request_error(error.code, error.message))

@@ -139,6 +139,8 @@ def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
     del value["prev_seq"]
     if not delivered:
         del value["attempt"]
+    if value["group"] is None:
+        del value["group"]
     return value
 
 
@@ -148,7 +150,8 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
         show_json(receipt)
     else:
         what = "was stored before" if receipt.duplicate else "is stored"
-        click.echo(f"{what} as message {receipt.seq}, with the id {receipt.id}")
+        place = "and waits until it is due" if receipt.scheduled else f"as message {receipt.seq}"
+        click.echo(f"{what} {place}, with the id {receipt.id}")
 
 
 def show_dead_letter(dead: Mapping[str, Any]) -> None:
@@ -228,6 +231,7 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
     facts = {
         "worker": f"{url}, since {_local(console, status['started_at'], _DATE_AND_TIME)}",
         "log": f"{_amount(sizes['messages'], 'message')}, last seq {status['last_seq']:,}, epoch {status['epoch']}",
+        "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
         "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),

@@ -1,6 +1,7 @@
 """The command `posthouse dead-letters`: what mailboxes gave up on, and a second chance for it.
 
-Owns which mailboxes are asked: one bot's, or everybody's. A channel's message may be a dead letter of several.
+Owns which mailboxes are asked: one bot's or group's, or everybody's. A channel's message may be a dead letter of
+several.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from .arguments import Link, linked, name_of
+from .arguments import Link, linked, mailbox_of
 from .client import Bot
 from .console import Time, show_dead_letter, show_error, show_json, show_rows
 from .running import EXIT_REFUSED, ask
@@ -23,7 +24,10 @@ _DEAD_LETTERS_MAX = 1000
 _SEQ_MAX = 2**53 - 1
 
 _of_bot = click.option(
-    "--bot", metavar="NAME", callback=name_of, help="Those of a bot; of all bots where none is named."
+    "--bot",
+    metavar="NAME",
+    callback=mailbox_of,
+    help="Those of a bot, or of a group as CHANNEL/GROUP; of all where none is named.",
 )
 
 _seq = click.IntRange(min=1, max=_SEQ_MAX)
@@ -33,8 +37,8 @@ _seq = click.IntRange(min=1, max=_SEQ_MAX)
 def dead_letters() -> None:
     """See what mailboxes gave up on, and put it back.
 
-    A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot: it is kept and
-    not delivered.
+    A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot, or of its
+    group: it is kept and not delivered.
     """
 
 
@@ -125,7 +129,12 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
 
 
 async def _names(asker: Bot, bot: str | None) -> list[str]:
-    return [bot] if bot is not None else [each["name"] for each in await asker.bots()]
+    if bot is not None:
+        return [bot]
+    groups = [
+        f"{channel['name']}/{group['group']}" for channel in await asker.channels() for group in channel["groups"]
+    ]
+    return [*(each["name"] for each in await asker.bots()), *groups]
 
 
 async def _found(asker: Bot, bot: str | None, limit: int) -> list[dict[str, Any]]:

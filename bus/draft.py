@@ -30,6 +30,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     headers: Mapping[str, str] = {}
     ttl: float | None = None
+    delay: float | None = None
     id: str | None = None
     expects_reply: bool = False
 
@@ -56,6 +57,7 @@ def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes
             reply_to=draft.reply_to,
             headers=dict(draft.headers),
             ttl=draft.ttl,
+            delay=draft.delay,
             expects_reply=draft.expects_reply,
         )
     )

@@ -14,6 +14,7 @@ __all__ = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "Conflict",
     "Forbidden",
     "IdConflict",
     "InvalidBody",
@@ -129,6 +130,10 @@ class IdConflict(RequestError):
     hint = "leave the id to the client, or make a new UUIDv7"
 
 
+class Conflict(RequestError):
+    """The request contradicts what is stored."""
+
+
 class InvalidBody(RequestError):
     """The body is no JSON that every receiver could decode."""
 
@@ -169,6 +174,7 @@ _BY_CODE: dict[str, type[RequestError]] = {
     "not_found": NotFound,
     "bot_conflict": BotConflict,
     "id_conflict": IdConflict,
+    "conflict": Conflict,
     "invalid_body": InvalidBody,
     "too_large": TooLarge,
     "mailbox_full": LimitReached,

@@ -25,12 +25,14 @@ __all__ = ["Message", "Receipt"]
 class Receipt(msgspec.Struct, frozen=True):
     """A message is on the worker's disk.
 
-    `seq` is its place in the log. `duplicate` says that it had been there before, under the same id.
+    `seq` is its place in the log; 0 where it was `scheduled`, and gets its place when it is due. `duplicate` says
+    that it had been there before, under the same id.
     """
 
     id: str
     seq: int
     duplicate: bool = False
+    scheduled: bool = False
 
 
 class Message:
@@ -79,6 +81,11 @@ class Message:
         return self._stored.channel
 
     @property
+    def group(self) -> str | None:
+        """The group that it was delivered by, to this one of its members; None where it was for this bot alone."""
+        return self._stored.group
+
+    @property
     def message_type(self) -> str:
         """What kind of message the sender says it is."""
         return self._stored.message_type
@@ -105,7 +112,7 @@ class Message:
 
     @property
     def attempt(self) -> int:
-        """How often it was delivered to this bot, from 1."""
+        """How often it was delivered to this bot, or to its group, from 1."""
         return self._stored.attempt
 
     @property

@@ -224,7 +224,10 @@ class Retention:
             self._end()
 
         changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]
-        self._batches.add(Job(done, failed, changes=changes, mailboxes=list(removal.losing)))
+        # With them goes the state of every mailbox that settled some of these, and was not saved since: what is on
+        # disk owes nothing that is not there.
+        mailboxes = [*removal.losing, *self._dispatch.flush()]
+        self._batches.add(Job(done, failed, changes=changes, mailboxes=mailboxes))
 
 
 _Sweep = Generator[SurveyRequest | _Removal, Sequence[Surveyed], None]

@@ -18,7 +18,7 @@ from .reader import Reader
 from .rows import checksum, insert
 from .writer import Transaction
 
-__all__ = ["Arrivals", "find_scheduled", "next_due_at"]
+__all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "is_intact_scheduled", "next_due_at"]
 
 _IDS_A_STATEMENT = 500
 """Well below the 32,766 variables of a statement."""
@@ -35,6 +35,9 @@ _INSERT = (
 )
 
 _DUE = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE due_at <= ? ORDER BY due_at, rowid LIMIT ?"
+
+SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
+"""All that waits."""
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
@@ -108,8 +111,8 @@ class Arrivals:
         """Append what is due, the earliest first."""
         connection = transaction.connection
         due = list(await connection.execute_fetchall(_DUE, (change.timestamp, change.messages_max)))
-        messages = [_message(row) for row in due if _is_intact(row)]
-        damaged = tuple(row[0] for row in due if not _is_intact(row))
+        messages = [_message(row) for row in due if is_intact_scheduled(row)]
+        damaged = tuple(row[0] for row in due if not is_intact_scheduled(row))
         numbered = list(enumerate(messages, transaction.last_seq + 1))
         transaction.last_seq += len(numbered)
         await insert(connection, numbered, change.timestamp)
@@ -136,7 +139,7 @@ async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | No
     """Give a message that waits, by its id; raises RecordDamaged where its record is."""
     sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE id = ?"
     for row in await connection.execute_fetchall(sql, (message_id,)):
-        if not _is_intact(row):
+        if not is_intact_scheduled(row):
             raise RecordDamaged("scheduled_messages", message_id)
         return _message(row)
     return None
@@ -188,7 +191,8 @@ def _message(row: Sequence[Any]) -> NewMessage:
     return NewMessage(*row[:11])
 
 
-def _is_intact(row: Sequence[Any]) -> bool:
+def is_intact_scheduled(row: Sequence[Any]) -> bool:
+    """Tell whether a row of SCHEDULED matches its checksum."""
     try:
         return bool(checksum(0, _message(row), row[10]) == row[11])
     except (TypeError, ValueError):

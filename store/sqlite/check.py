@@ -20,6 +20,7 @@ import msgspec
 
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
+from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
 from .rows import COLUMNS, intact
 from .schema import migrations
@@ -41,6 +42,7 @@ _PORTION = (
 )
 
 _COUNTS = {
+    "scheduled": "scheduled_messages",
     "channels": "bot_channels",
     "bots": "bots",
     "subscriptions": "bot_subscriptions",
@@ -77,7 +79,7 @@ class Check:
         self.warnings: list[str] = []
         """What is worth knowing, a line each."""
         self.counts: dict[str, int] = {}
-        """Of messages, channels, bots, subscriptions and workflow_runs; and the last_seq."""
+        """Of messages, scheduled messages, channels, bots, subscriptions and workflow_runs; and the last_seq."""
 
     def __repr__(self) -> str:
         return f"<Check {self.path} damage={len(self.damage)} warnings={len(self.warnings)} {self.counts}>"
@@ -184,6 +186,7 @@ class _Reading:
         yield Progress("the file")
         self._part("the file", self._structure)
         yield from self._read_messages()
+        self._part("the scheduled messages", self._scheduled)
         yield Progress("bots and channels")
         self._part("the bots and channels", self._references)
         yield Progress("mailboxes")
@@ -225,6 +228,11 @@ class _Reading:
         _list(self.damage, _told(messages.astray, "with a recipient that is not of its type"))
         _list(self.warnings, _told(messages.holes, "not in the log"))
 
+    def _scheduled(self) -> None:
+        """See that what waits until it is due is as it was stored."""
+        altered = [row[0] for row in self._connection.execute(SCHEDULED) if not is_intact_scheduled(row)]
+        _list(self.damage, [f"scheduled message {id}: not as stored: the checksum differs" for id in altered])
+
     def _references(self) -> None:
         """See who is named and not known. The log outlives what it names, so that is no damage."""
         for name, table in _COUNTS.items():
@@ -251,11 +259,15 @@ class _Reading:
         if mark is not None and [mark.epoch] == epochs and mark.last_seq > last_seq:
             self.damage.append(f"the log ends at message {last_seq}, but {mark.last_seq} was acknowledged")
         found: list[str] = []
-        for bot_id, *state in self._connection.execute("SELECT bot_id, position, unsettled, floors FROM mailboxes"):
-            found += [f"the mailbox of bot {bot_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
-        for bot_id, seq in self._connection.execute("SELECT bot_id, seq FROM dead_letters"):
+        mailboxes: set[str] = set()
+        for mailbox_id, *state in self._connection.execute("SELECT id, position, unsettled, floors FROM mailboxes"):
+            mailboxes.add(mailbox_id)
+            found += [f"the mailbox of {mailbox_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
+        for mailbox_id, seq in self._connection.execute("SELECT mailbox_id, seq FROM dead_letters"):
+            if mailbox_id not in mailboxes:
+                found.append(f"message {seq} is a dead letter of {mailbox_id!r}, which has no mailbox")
             if not self._is_there(seq):
-                found.append(f"a dead letter of bot {bot_id!r} is message {seq}, which is not there")
+                found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is not there")
         _list(self.damage, found)
 
     def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:

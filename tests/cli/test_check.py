@@ -55,6 +55,7 @@ async def fill(path: Path, count: int) -> None:
                 AddChannel(Channel(name="news", created_at=NOW, created_by_bot_id="ann-id")),
                 AddSubscription("bob-id", "news", NOW),
                 AddMessages([message(number) for number in range(1, count + 1)], NOW),
+                AddMessages([msgspec.structs.replace(message(0), id="later", due_at=NOW)], NOW),
             ]
         )
 
@@ -108,10 +109,11 @@ def test_a_sound_database_is_found_sound(path: Path) -> None:
         "bots": 2,
         "subscriptions": 1,
         "workflow_runs": 0,
+        "scheduled": 1,
     }
     told = Posthouse().answer("check", path)
     assert told == (
-        f"{path} is sound: 10 messages, 1 channel, 2 bots, 1 subscription, 0 workflow runs; last seq 10\n"
+        f"{path} is sound: 10 messages, 1 scheduled, 1 channel, 2 bots, 1 subscription, 0 workflow runs; last seq 10\n"
     )
 
 
@@ -252,7 +254,7 @@ def test_messages_that_are_gone_are_a_warning(path: Path) -> None:
 # ── Damage to the rest ───────────────────────────────────────────────────────────────────────────────────
 
 
-MAILBOX = "UPDATE mailboxes SET {} WHERE bot_id = 'bob-id'"
+MAILBOX = "UPDATE mailboxes SET {} WHERE id = 'bob-id'"
 
 DEAD_LETTER = "INSERT INTO dead_letters VALUES ('{}', {}, 'reason', 5, 'at')"
 
@@ -261,20 +263,22 @@ DEAD_LETTER = "INSERT INTO dead_letters VALUES ('{}', {}, 'reason', 5, 'at')"
     ("statement", "damage"),
     [
         ("DELETE FROM bot_channels", "a row of bot_subscriptions refers to one of bot_channels that is not there"),
-        (MAILBOX.format("unsettled = '[[3,1,0'"), "the mailbox of bot 'bob-id' cannot be read"),
-        (MAILBOX.format("position = 'x'"), "the mailbox of bot 'bob-id' cannot be read"),
-        (MAILBOX.format("unsettled = '[[30,1,0]]'"), "the mailbox of bot 'bob-id' owes message 30, which is not"),
-        (MAILBOX.format("position = 11"), "the mailbox of bot 'bob-id' is at message 11, beyond the log's last"),
+        (MAILBOX.format("unsettled = '[[3,1,0'"), "the mailbox of 'bob-id' cannot be read"),
+        (MAILBOX.format("position = 'x'"), "the mailbox of 'bob-id' cannot be read"),
+        (MAILBOX.format("unsettled = '[[30,1,0]]'"), "the mailbox of 'bob-id' owes message 30, which is not"),
+        (MAILBOX.format("position = 11"), "the mailbox of 'bob-id' is at message 11, beyond the log's last"),
         (
             MAILBOX.format("floors = '{\"news\":11}'"),
-            "the mailbox of bot 'bob-id' is at message 11, beyond the log",
+            "the mailbox of 'bob-id' is at message 11, beyond the log",
         ),
-        (DEAD_LETTER.format("bob-id", 12), "a dead letter of bot 'bob-id' is message 12, which is not there"),
-        (DEAD_LETTER.format("eve-id", 1), "a row of dead_letters refers to one of bots that is not there"),
+        (DEAD_LETTER.format("bob-id", 12), "a dead letter of 'bob-id' is message 12, which is not there"),
+        (DEAD_LETTER.format("eve-id", 1), "message 1 is a dead letter of 'eve-id', which has no mailbox"),
         (
             "INSERT INTO workflows VALUES ('w', 'w', 'global', NULL, '{', '', '')",
             "the definition of 'w' in workflows",
         ),
+        ("UPDATE scheduled_messages SET body = '2'", "scheduled message later: not as stored"),
+        ("DROP TABLE scheduled_messages", "the scheduled messages cannot be read"),
         ("DROP TABLE mailboxes", "the mailboxes cannot be read"),
         ("DROP TABLE bot_messages", "the messages cannot be read"),
         ("DROP TABLE log", "the mailboxes cannot be read"),

@@ -21,6 +21,7 @@ BUS = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "Conflict",
     "Draft",
     "Forbidden",
     "IdConflict",
