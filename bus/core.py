@@ -153,6 +153,15 @@ class Core:
             self._end(session, vanished=True)
         return self._finish()
 
+    def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
+        """Take that somebody listens to a topic at the tap, or that nobody does any more."""
+        self._turn.moment = moment
+        if wanted:
+            self.dispatch.tapping.want(topic)
+        else:
+            self.dispatch.tapping.leave(topic)
+        return self._finish()
+
     def tick(self, moment: Moment) -> list[Effect]:
         """Take that time has passed."""
         self._turn.moment = moment
@@ -168,6 +177,7 @@ class Core:
             for session in self.sessions.silent(moment.now - timeout):
                 self._end(session, vanished=True)
         self.dispatch.expire()
+        self.dispatch.tapping.tell_heads()
         return self._finish()
 
     def _was_deaf(self, now: float) -> bool:

@@ -14,11 +14,12 @@ from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, P
 
 from .batch import Batches, Job
 from .directory import Directory
-from .effects import Read, Send, Tap, Turn
+from .effects import Read, Send, Turn
 from .mailbox import Abandoned, Envelope, Mailbox
-from .protocol import Gap, Nak, Term, deliver_frame, envelope, tap_topic
+from .protocol import Gap, Nak, Term, deliver_frame, envelope
 from .sessions import Session
 from .settings import Settings
+from .tapping import Tapping
 
 __all__ = ["Dispatch"]
 
@@ -33,8 +34,7 @@ class Dispatch:
         self, directory: Directory, batches: Batches, turn: Turn, settings: Settings, last_seq: int
     ) -> None:
         self.last_seq = last_seq
-        self.tapped = False
-        """Whether anybody listens at the tap; nothing is copied there for nobody."""
+        self.tapping = Tapping(directory, turn, settings)
         self.counters = {"published": 0, "duplicates": 0, "refused": 0, "delivered": 0, "settled": 0, "dead": 0}
         self._directory = directory
         self._batches = batches
@@ -70,8 +70,7 @@ class Dispatch:
         for mailbox in entry.mailboxes.values():
             if mailbox.listening and mailbox.arrive(letter):
                 self.touch(mailbox)
-        if self.tapped:
-            self._turn.add(Tap(tap_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+        self.tapping.copy(channel, wire, prev_seq)
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
         """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""

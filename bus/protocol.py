@@ -66,7 +66,6 @@ __all__ = [
     "envelope",
     "is_id",
     "is_name",
-    "tap_topic",
 ]
 
 PROTOCOL_VERSION = 1
@@ -509,8 +508,3 @@ def envelope(message: NewMessage, seq: int, timestamp: str) -> bytes:
 def deliver_frame(deliveries: list[bytes]) -> bytes:
     """Pack finished deliveries into one frame."""
     return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
-
-
-def tap_topic(channel: str) -> bytes:
-    """Give the topic of a channel. The zero byte ends it: a SUB for `news` must not match `newsletter`."""
-    return f"channel/{channel}\0".encode()

@@ -115,6 +115,9 @@ class Delivery(_Section, frozen=True):
     mailbox_flush_seconds: Seconds = 0.2
     """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
 
+    tap_head_seconds: Seconds = 2.0
+    """How often the tap tells a channel's last seq to those who ask for it: how late a lost message is noticed."""
+
 
 class Limits(_Section, frozen=True):
     """Bounds. A limit that is reached is answered with an error or with waiting, never with silence."""
@@ -169,6 +172,9 @@ class Limits(_Section, frozen=True):
 
     receive_frames_max: Count = 64
     """Frames queued from one connection: a sender that ignores its window is held back early."""
+
+    tap_heads_max: Count = 1000
+    """Channels whose head is told at the tap: so many take about 15 ms every `tap_head_seconds`."""
 
     headers_max: Count = 32
     """Headers of a message."""

@@ -27,6 +27,8 @@ PURE = {
     "bus.protocol",
     "bus.sessions",
     "bus.settings",
+    "bus.tapping",
+    "bus.topics",
     "store.errors",
     "store.records",
     "store.repository",

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -98,9 +99,9 @@ class Worker:
             session.hello(bot, **fields)
         return session
 
-    def tap_reader(self, *channels: str) -> TapReader:
+    def tap_reader(self, *channels: str, heads: Sequence[str] = ()) -> TapReader:
         """Connect to the tap."""
-        reader = TapReader(self, channels)
+        reader = TapReader(self, channels, heads=heads)
         self._clients.append(reader)
         return reader
 
