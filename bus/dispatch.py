@@ -170,7 +170,8 @@ class Dispatch:
             if mailbox is None:
                 continue
             if isinstance(request, Nak):
-                abandoned = mailbox.fail(session, seq, self._turn.moment.now, delay=request.delay)
+                now, delay = self._turn.moment.now, request.delay
+                abandoned = mailbox.fail(session, seq, now, delay=delay, release=request.release)
             else:
                 abandoned = mailbox.terminate(session, seq, request.reason or "term")
             if abandoned is not None:

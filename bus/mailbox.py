@@ -380,15 +380,18 @@ class Mailbox:
             return None
         return self._abandon(seq, reason, item)
 
-    def fail(self, session: Session, seq: int, now: float, *, delay: float | None = None) -> Abandoned | None:
-        """Count a failure that the bot reported; the message comes back after a while, or is given up."""
+    def fail(
+        self, session: Session, seq: int, now: float, *, delay: float | None = None, release: bool = False
+    ) -> Abandoned | None:
+        """Take a message back, to come again after a while; count a failure, perhaps the last, unless released."""
         if session.in_flight.get(seq) is not self:
             return None
         item = self._unsettled[seq]
-        if delay is None:
-            backoff = self._delivery.backoff_seconds
-            delay = backoff[min(item.failures, len(backoff) - 1)]
-        abandoned = self._give_back(seq, item, due=now + delay, failure="nak")
+        if release:
+            delay = delay or self._delivery.release_wait(item.attempt - item.failures - 1)
+        elif delay is None:
+            delay = self._delivery.nak_wait(item.failures)
+        abandoned = self._give_back(seq, item, due=now + delay, failure=None if release else "nak")
         if delay > 0:
             item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
         return abandoned

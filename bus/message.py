@@ -19,7 +19,7 @@ from .protocol import StoredMessage
 if TYPE_CHECKING:
     from .client import Bot
 
-__all__ = ["Message", "Receipt"]
+__all__ = ["Message", "Receipt", "was_cancelled"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -37,8 +37,7 @@ class Message:
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
-    and the exception goes on. A cancelled block leaves the message unsettled: it comes back after the worker's
-    ack_wait, or with the next session.
+    and the exception goes on. A cancelled block releases: the message comes back too, and that is no failure.
     """
 
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
@@ -47,7 +46,7 @@ class Message:
         self._settled_in = -1
         """The number of the session in which it was settled."""
         self.settled = False
-        """Whether ack, nak or term was said."""
+        """Whether ack, nak, release or term was said."""
 
     def __repr__(self) -> str:
         state = "settled" if self.settled else f"attempt {self.attempt}"
@@ -121,6 +120,14 @@ class Message:
         """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
         await self._bot._settle(self, "nak", confirm=confirm, delay=delay)
 
+    async def release(self, delay: float | None = None, *, confirm: bool = False) -> None:
+        """Settle: give it back undone. It comes again, to any session of this bot, and that is no failure.
+
+        It comes at once the first time, and after a second (the worker's first back-off) when it is given back time
+        and again; or after `delay` seconds, where that is above 0.
+        """
+        await self._bot._settle(self, "release", confirm=confirm, delay=delay)
+
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
         """Settle: never deliver this again; it becomes a dead letter with this reason."""
         await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
@@ -139,9 +146,17 @@ class Message:
     ) -> None:
         if self.settled:
             return
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            self._bot._release(self)
-        elif error is None:
+        if error is None:
             await self.ack()
+        elif was_cancelled(error):
+            await self.release()  # it waits for nothing, so that a cancelled scope lets it pass
         else:
             await self.nak()
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is a cancellation and nothing else: trio's own nurseries put several into a group."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[1] is None
+    return isinstance(error, cancelled)

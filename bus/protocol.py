@@ -226,10 +226,11 @@ class Ack(_ClientFrame, frozen=True, tag="ack"):
 
 
 class Nak(_ClientFrame, frozen=True, tag="nak"):
-    """Try these messages again, after a while."""
+    """Try these messages again, after a while; `release` counts no failure."""
 
     seqs: Seqs
     delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
+    release: bool = False
     request: RequestId | None = None
 
 

@@ -30,6 +30,9 @@ __all__ = [
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
+_AT_ONCE_SECONDS = 0.05
+"""What "at once" is for a message that was released: a goodbye in the same breath finds it in the mailbox."""
+
 
 class SettingsError(ValueError):
     """The configuration is wrong; the message names the key and what is wrong with it."""
@@ -117,6 +120,18 @@ class Delivery(_Section, frozen=True):
 
     tap_head_seconds: Seconds = 2.0
     """How often the tap tells a channel's last seq to those who ask for it: how late a lost message is noticed."""
+
+    def nak_wait(self, failures: int) -> float:
+        """Give the wait after a nak without a delay, by the failures before it."""
+        return self.backoff_seconds[min(failures, len(self.backoff_seconds) - 1)]
+
+    def release_wait(self, returns: int) -> float:
+        """Give the wait after a release without a delay, by how often the message had come back without a failure.
+
+        At once the first time, and from then on as after a first nak: no failure ends it when a message is given
+        back for ever. No longer than that, for it may have been given back by bots that were stopped and started.
+        """
+        return max(_AT_ONCE_SECONDS, self.nak_wait(0) if returns else 0.0)
 
 
 class Limits(_Section, frozen=True):

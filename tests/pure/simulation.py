@@ -288,15 +288,16 @@ class Simulation:
         session = self.core.sessions.get(connection.address)
         in_flight = [seq for seq in seqs if session is not None and seq in session.in_flight]
         number = self._number() if self.random.random() < 0.4 else None
-        how = self.random.choices(["ack", "nak", "term", "extend", "forget"], [10, 3, 1, 1, 1])[0]
+        how = self.random.choices(["ack", "nak", "release", "term", "extend", "forget"], [10, 3, 2, 1, 1, 1])[0]
         if how != "extend":
             connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
         if how == "ack":
             if number is not None:
                 connection.answers[number] = self._confirmed(connection.bot, in_flight)
             self._send(connection, Ack(seqs=seqs, request=number))
-        elif how == "nak":
-            self._send(connection, Nak(seqs=seqs, delay=self.random.choice([None, 0.0, 1.0]), request=number))
+        elif how in ("nak", "release"):
+            delay = self.random.choice([None, 0.0, 1.0])
+            self._send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
         elif how == "term":
             self._send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":

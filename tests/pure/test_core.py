@@ -239,6 +239,30 @@ def test_extending_without_end_costs_no_memory() -> None:
     assert delivered["messages"][0]["attempt"] == 2
 
 
+def test_a_release_and_a_goodbye_at_once_are_one_return() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    assert worker.say(b"a", Nak(seqs=[1], release=True)) == []
+    assert [frame["op"] for frame in worker.say(b"a", Goodbye(request=5))] == ["ok"]
+    worker.now += 1
+    welcome, delivered = worker.hello("a")
+    assert welcome["op"] == "welcome"
+    assert delivered["messages"][0]["attempt"] == 2
+
+
+def test_a_release_is_confirmed_when_it_is_on_disk() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    assert worker.say(b"a", Nak(seqs=[1], release=True, request=5)) == []
+    assert [(frame["op"], frame["request"]) for frame in worker.commit()] == [("ok", 5)]
+    [state] = worker.log.mailboxes.values()
+    assert [(item.seq, item.attempt, item.failures) for item in state.unsettled] == [(1, 1, 0)]
+
+
 def test_what_waits_after_a_nak_is_not_kept_in_memory() -> None:
     worker = Worker()
     worker.hello("a")
