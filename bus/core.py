@@ -76,6 +76,7 @@ class Core:
         self._batches = Batches(settings.limits)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._publishing = Publishing(self.directory, self._batches, self.dispatch, self._turn, settings.limits)
+        self.rates = self._publishing.rates
         self._subscribing = Subscribing(self.directory, self._batches, self.dispatch, self._turn)
         self._last_timestamp = state.last_timestamp
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}

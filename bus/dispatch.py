@@ -35,7 +35,8 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
-        self.counters = {"published": 0, "duplicates": 0, "refused": 0, "delivered": 0, "settled": 0, "dead": 0}
+        names = ("published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead")
+        self.counters = dict.fromkeys(names, 0)
         self._directory = directory
         self._batches = batches
         self._turn = turn

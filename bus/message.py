@@ -5,21 +5,27 @@ Owns settling: a message is settled once, and what is said of it after that chan
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
+import uuid_utils
 
 from store.records import parse_timestamp
 
+from .errors import NOT_NOW
 from .protocol import StoredMessage
 
 if TYPE_CHECKING:
     from .client import Bot
 
 __all__ = ["Message", "Receipt", "was_cancelled"]
+
+_AGAIN_SECONDS = (0.1, 0.5, 2.0)
+"""Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -37,7 +43,8 @@ class Message:
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
-    and the exception goes on. A cancelled block releases: the message comes back too, and that is no failure.
+    and the exception goes on. A cancelled block, and one that LimitReached or StorageFull leaves, releases: the
+    message comes back too, and that is no failure.
     """
 
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
@@ -135,8 +142,25 @@ class Message:
     async def reply(
         self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
     ) -> Receipt:
-        """Send a direct message back to the sender that answers this one. It settles nothing."""
-        return await self._bot.send(self.sender, body, message_type=message_type, reply_to=self.id, headers=headers)
+        """Send a direct message back to the sender that answers this one. It settles nothing.
+
+        While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
+        bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
+        """
+        message_id, timeout = str(uuid_utils.uuid7()), self._bot.timeout
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        tries = 0
+        while True:
+            try:
+                return await self._bot.send(
+                    self.sender, body, message_type=message_type, reply_to=self.id, headers=headers, id=message_id
+                )
+            except NOT_NOW as error:
+                wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]
+                if anyio.current_time() + wait > until:
+                    raise
+            tries += 1
+            await anyio.sleep(wait)
 
     async def __aenter__(self) -> Message:
         return self
@@ -150,6 +174,8 @@ class Message:
             await self.ack()
         elif was_cancelled(error):
             await self.release()  # it waits for nothing, so that a cancelled scope lets it pass
+        elif isinstance(error, NOT_NOW):
+            await self.release(error.retry_after)
         else:
             await self.nak()
 

@@ -21,6 +21,7 @@ from .bodies import mark_undecodable
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "RETRY",
     "Ack",
     "Bots",
     "Channels",
@@ -122,11 +123,14 @@ RETRY = frozenset(
 class Rejected(Exception):
     """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
 
-    def __init__(self, code: Code, message: str, request: int | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, request: int | None = None, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.request = request
+        self.retry_after = retry_after
 
 
 # ── From a client ────────────────────────────────────────────────────────────────────────────────────────
@@ -357,12 +361,13 @@ class Pong(_WorkerFrame, frozen=True, tag="pong"):
     last_seq: int
 
 
-class ItemError(msgspec.Struct, frozen=True):
-    """Why one message of a publish frame was refused."""
+class ItemError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why one message of a publish frame was refused, and the seconds after which it may be sent again."""
 
     index: int
     code: str
     message: str
+    retry_after: float | None = None
 
 
 class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):

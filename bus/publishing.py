@@ -20,6 +20,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 from .protocol import Code, ItemError, Publication, Publish, Published, Rejected, ToBot, encode, is_id, is_name
+from .rates import Rates
 from .sessions import Session
 from .settings import Limits
 
@@ -106,6 +107,7 @@ class Publishing:
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
+        self.rates = Rates(limits)
 
     def __repr__(self) -> str:
         return f"<Publishing {self._batches}>"
@@ -119,9 +121,11 @@ class Publishing:
         errors: list[ItemError] = []
         for index, publication in enumerate(publish.messages):
             try:
-                messages[index] = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
+                message = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
+                self._slow_down(message)
+                messages[index] = message
             except Rejected as error:
-                errors.append(ItemError(index, error.code, error.message))
+                errors.append(ItemError(index, error.code, error.message, error.retry_after))
         self._dispatch.counters["refused"] += len(errors)
         self._expect(
             session, [publish.messages[index].id for index in messages if publish.messages[index].expects_reply]
@@ -152,6 +156,21 @@ class Publishing:
             self._batches.add(Job(done, failed, messages=admitted, channels=self._new_channels(session, admitted)))
         else:
             done(())
+
+    def _slow_down(self, message: NewMessage) -> None:
+        """Refuse a message that comes too fast."""
+        too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
+        if too_fast is None:
+            return
+        self._dispatch.counters["rate_limited"] += 1
+        whom = "publish"
+        if too_fast.setting.startswith("pair"):
+            whom = f"send {self._directory.bots[message.recipient_bot_id or ''].name!r}"
+        text = (
+            f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
+            f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
+        )
+        raise Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
     def _expect(self, session: Session, ids: Sequence[str]) -> None:
         """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""

@@ -29,6 +29,7 @@ __all__ = [
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 _AT_ONCE_SECONDS = 0.05
 """What "at once" is for a message that was released: a goodbye in the same breath finds it in the mailbox."""
@@ -187,6 +188,15 @@ class Limits(_Section, frozen=True):
 
     receive_frames_max: Count = 64
     """Frames queued from one connection: a sender that ignores its window is held back early."""
+
+    sender_messages_per_second_max: Rate = 0.0
+    """What one bot may publish; 0 is no limit. Off: how fast is too fast, only the house can know."""
+
+    pair_messages_per_second_max: Rate = 0.0
+    """The same from one bot directly to one other: two that answer each other for ever are slowed by it."""
+
+    rate_burst_seconds: Seconds = 10.0
+    """What may come at once after a silence, as seconds of either rate: a frame of many messages is no fault."""
 
     tap_heads_max: Count = 1000
     """Channels whose head is told at the tap: so many take about 15 ms every `tap_head_seconds`."""

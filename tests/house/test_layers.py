@@ -25,6 +25,7 @@ PURE = {
     "bus.errors",
     "bus.mailbox",
     "bus.protocol",
+    "bus.rates",
     "bus.sessions",
     "bus.settings",
     "bus.tapping",
