@@ -28,7 +28,7 @@ from store.repository import MessageLog, PageRequest, Store
 
 from .batch import Batch
 from .core import Core
-from .effects import Ask, Effect, FindStart, Moment, Read, Send, Tap
+from .effects import Ask, Effect, FindStart, Moment, Read, Send, Tap, unsent
 from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
 from .queries import Queries
 from .settings import Settings
@@ -176,7 +176,8 @@ class Broker:
                 case Send(address, frame):
                     sent = True
                     if not self._command.send((address, frame)):
-                        queue.extend(self._core.unreachable(address, self._moment()))
+                        lost = unsent(effect, queue)
+                        queue.extend(self._core.unreachable(address, self._moment(), lost))
                 case Tap(topic, frame):
                     self._tap.send((topic, frame))
                 case Read(request):

@@ -8,7 +8,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
 
 from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
 
@@ -84,7 +85,7 @@ class Dispatch:
                 if delivery is None:
                     return False
                 self.counters["delivered"] += 1
-                self._turn.add(Send(session.address, deliver_frame([delivery])))
+                self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
                 self.touch(mailbox)
                 return True
         return False
@@ -127,16 +128,15 @@ class Dispatch:
                 self._timed.pop(mailbox, None)
 
     def _deliver(self, session: Session, deliveries: list[bytes]) -> None:
-        """Pack deliveries into as few frames as their limit allows."""
-        packed: list[bytes] = []
-        size = _FRAME_ROOM_BYTES
-        for delivery in deliveries:
-            if packed and size + len(delivery) > self._settings.limits.frame_bytes_max:
-                self._turn.add(Send(session.address, deliver_frame(packed)))
-                packed, size = [], _FRAME_ROOM_BYTES
-            packed.append(delivery)
+        """Pack deliveries, the last that the session has in flight, into as few frames as their limit allows."""
+        seqs = tuple(islice(reversed(session.in_flight), len(deliveries)))[::-1]
+        first, size = 0, _FRAME_ROOM_BYTES
+        for end, delivery in enumerate(deliveries):
+            if end > first and size + len(delivery) > self._settings.limits.frame_bytes_max:
+                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), seqs[first:end]))
+                first, size = end, _FRAME_ROOM_BYTES
             size += len(delivery) + 1
-        self._turn.add(Send(session.address, deliver_frame(packed)))
+        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), seqs[first:]))
 
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,10 +146,10 @@ class Dispatch:
         mailbox.attach(session)
         self.touch(mailbox)
 
-    def detach(self, session: Session, *, vanished: bool) -> None:
+    def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Take back what a session had in flight: its bot's other sessions get it at once."""
         mailbox = self._directory.mailboxes[session.bot_id]
-        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished))
+        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self.touch(mailbox)
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:

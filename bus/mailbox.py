@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
@@ -422,12 +422,14 @@ class Mailbox:
         """Lend a session's credit to this mailbox."""
         self.sessions.append(session)
 
-    def detach(self, session: Session, now: float, *, vanished: bool) -> list[Abandoned]:
-        """Take back a session's credit and what it had in flight; it counts as failures where it vanished."""
+    def detach(
+        self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
+    ) -> list[Abandoned]:
+        """Take back a session's credit, and what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
         abandoned: list[Abandoned] = []
-        failure = "its session vanished" if vanished else None
         for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
+            failure = "its session vanished" if vanished and seq not in unsent else None
             given_up = self._give_back(seq, self._unsettled[seq], due=now, failure=failure)
             if given_up is not None:
                 abandoned.append(given_up)

@@ -20,7 +20,7 @@ import msgspec
 
 from bus.batch import Batch
 from bus.core import Core
-from bus.effects import Effect, Moment, Read, Send, Tap
+from bus.effects import Effect, Moment, Read, Send, Tap, unsent
 from bus.mailbox import Mailbox
 from bus.protocol import (
     Ack,
@@ -149,7 +149,7 @@ class Simulation:
                 case Send(address, frame):
                     connection = self.connections.get(address)
                     if connection is None:
-                        queue += self.core.unreachable(address, self._moment())
+                        queue += self.core.unreachable(address, self._moment(), unsent(effect, queue))
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)

@@ -65,10 +65,10 @@ def loses_what_a_dead_session_had(patch: pytest.MonkeyPatch) -> None:
     """A session that ends, and takes its messages along."""
     detach = Mailbox.detach
 
-    def broken(self: Mailbox, session: Session, now: float, *, vanished: bool) -> Any:
+    def broken(self: Mailbox, session: Session, now: float, **options: Any) -> Any:
         for seq in list(session.in_flight):
             self.settle(session, seq)
-        return detach(self, session, now, vanished=vanished)
+        return detach(self, session, now, **options)
 
     patch.setattr(Mailbox, "detach", broken)
 
