@@ -4,8 +4,8 @@ Owns which handler a message goes to, how many run at once, what becomes of a me
 a bot stops. Its rules:
 
 - A handler that returns acks; what it returns, where that is not None, is stored as a reply before that. One that
-  raises naks, and the error is logged. One that is cancelled settles nothing: the goodbye returns its message, and
-  that is not held against it.
+  raises naks, and the error is logged. One that is cancelled, or that a limit of the worker stops, releases its
+  message: it comes back, and that is not held against it.
 - A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
   it come again and again. Add the handler, and retry it.
 - Stopping: no new messages, then what is at work ends or is cancelled, then goodbye. A caller's cancellation is
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 import anyio
 import anyio.abc
 
-from .message import Message
+from .errors import NOT_NOW
+from .message import Message, was_cancelled
 from .protocol import Credit
 
 if TYPE_CHECKING:
@@ -259,12 +260,14 @@ class _Service:
                 await self._refuse(message)
             else:
                 await self._answer(handler, message)
-        except anyio.get_cancelled_exc_class() as error:
-            if self._working.cancel_called or self._handlers.cancel_called:
+        except BaseException as error:
+            if was_cancelled(error):
+                if self._working.cancel_called or self._handlers.cancel_called:
+                    await message.release()
+                    raise
+                # Something that the handler waited for was cancelled, and not the handler: asyncio alone does that.
+            elif not isinstance(error, Exception):
                 raise
-            # Something that the handler waited for was cancelled, and not the handler: asyncio alone does that.
-            await self._fail(message, error)
-        except Exception as error:
             await self._fail(message, error)
         finally:
             self._free.release()
@@ -283,5 +286,9 @@ class _Service:
         await message.term(reason)
 
     async def _fail(self, message: Message, error: BaseException) -> None:
-        _logger.error("the handler of %r failed", message, exc_info=error)
-        await message.nak()
+        if isinstance(error, NOT_NOW):
+            _logger.warning("the handler of %r has to try again later: %s", message, error)
+            await message.release(error.retry_after)
+        else:
+            _logger.error("the handler of %r failed", message, exc_info=error)
+            await message.nak()

@@ -28,7 +28,7 @@ from store.repository import MessageLog, PageRequest, Store
 
 from .batch import Batch
 from .core import Core
-from .effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey, Tap
+from .effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey, Tap, unsent
 from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
 from .queries import Queries
 from .settings import Settings
@@ -41,6 +41,9 @@ _TICK_SECONDS = 0.05
 
 _FRAMES_A_TURN = 500
 """Frames taken before other tasks get a turn."""
+
+_LISTENS, _LEAVES = b"\x01", b"\x00"
+"""How ZeroMQ marks a subscription to a topic, and its end."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -77,7 +80,6 @@ class Broker:
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
-        self._topics: set[bytes] = set()
         self._draining = False
         self._more = False
         """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
@@ -174,7 +176,8 @@ class Broker:
                 case Send(address, frame):
                     sent = True
                     if not self._command.send((address, frame)):
-                        queue.extend(self._core.unreachable(address, self._moment()))
+                        lost = unsent(effect, queue)
+                        queue.extend(self._core.unreachable(address, self._moment(), lost))
                 case Tap(topic, frame):
                     self._tap.send((topic, frame))
                 case Read(request):
@@ -288,20 +291,25 @@ class Broker:
 
     async def _watch_tap(self) -> None:
         while True:
-            for _ in range(_FRAMES_A_TURN):
-                parts = self._tap.receive()
-                if parts is None:
-                    break
-                wanted, topic = parts[0][:1] == b"\x01", parts[0][1:]
-                self._topics.add(topic) if wanted else self._topics.discard(topic)
-                self._core.dispatch.tapped = bool(self._topics)
+            self._hear_tap()
             if not self._tap.has_input:
                 await self._tap.wait()
             await anyio.lowlevel.checkpoint()
 
+    def _hear_tap(self) -> None:
+        """Take who began or ceased to listen; other words of listeners mean nothing."""
+        for _ in range(_FRAMES_A_TURN):
+            parts = self._tap.receive()
+            if parts is None:
+                return
+            kind, topic = parts[0][:1], parts[0][1:]
+            if kind in (_LISTENS, _LEAVES):
+                self._carry_out(self._core.tap_topic(topic, self._moment(), wanted=kind == _LISTENS))
+
     async def _tick(self) -> None:
         while True:
             await anyio.sleep(_TICK_SECONDS)
+            self._hear_tap()  # what is sent at the tap may use up the sign that somebody began to listen
             moment = self._moment()
             self._queries.sample(moment.now)
             self._carry_out(self._core.tick(moment))

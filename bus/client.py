@@ -402,7 +402,7 @@ class Bot(Asking, Application):
     async def _settle(
         self,
         message: Message,
-        how: Literal["ack", "nak", "term"],
+        how: Literal["ack", "nak", "release", "term"],
         *,
         confirm: bool,
         delay: float | None = None,
@@ -429,8 +429,8 @@ class Bot(Asking, Application):
         def make(number: int | None) -> Ack | Nak | Term:
             if how == "ack":
                 return Ack(seqs=seqs, request=number)
-            if how == "nak":
-                return Nak(seqs=seqs, delay=delay, request=number)
+            if how in ("nak", "release"):
+                return Nak(seqs=seqs, delay=delay, release=how == "release", request=number)
             return Term(seqs=seqs, reason=reason, request=number)
 
         if confirm:
@@ -449,9 +449,6 @@ class Bot(Asking, Application):
             lambda number: Ack(seqs=[message.seq], request=number),
             once=True,
         )
-
-    def _release(self, message: Message) -> None:
-        self._connection.release(message.stored)
 
 
 class _Reply:

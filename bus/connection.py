@@ -27,6 +27,7 @@ import msgspec
 from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, request_error
 from .message import Receipt
 from .protocol import (
+    RETRY,
     Closing,
     Code,
     Deliver,
@@ -457,7 +458,9 @@ class Connection:
                 ticket.settle(place, receipt)
             else:
                 error = errors[index]
-                ticket.settle(place, request_error(error.code, error.message))
+                retry = error.code in RETRY
+                failure = request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)
+                ticket.settle(place, failure)
         self._leave_window(request)
 
     def _refused(self, error: ErrorFrame) -> None:

@@ -241,6 +241,13 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
     click.echo()
     rows = [(name, count, rates[name]) for name, count in counters.items()]
     show_rows(("messages", "since then", "a second"), rows, nothing="")
+    if status.get("rate_limited"):
+        click.echo()
+        limited = [
+            (each["sender"], each["recipient"] or "anybody", each["times"], Time(each["last_at"]))
+            for each in status["rate_limited"]
+        ]
+        show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
 
 
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────

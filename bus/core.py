@@ -13,7 +13,7 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from store.records import Bot
@@ -84,6 +84,7 @@ class Core:
         self._publishing = Publishing(
             self.directory, self._scheduling, self._batches, self.dispatch, self._turn, settings.limits
         )
+        self.rates = self._publishing.rates
         self._subscribing = Subscribing(self.directory, self.sessions, self._batches, self.dispatch, self._turn)
         self._retention = Retention(
             settings.retention,
@@ -172,12 +173,24 @@ class Core:
             self._subscribing.subscribe(session, found.subscribe, start_seq)
         return self._finish()
 
-    def unreachable(self, address: bytes, moment: Moment) -> list[Effect]:
-        """Take that nothing can be sent to a connection any more: its session is over."""
+    def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
+        """Take that nothing can be sent to a connection any more: its session is over.
+
+        What was sent there before, and is not settled, failed with it; the messages that are `unsent` did not.
+        """
         self._turn.moment = moment
         session = self.sessions.get(address)
         if session is not None:
-            self._end(session, vanished=True)
+            self._end(session, vanished=True, unsent=unsent)
+        return self._finish()
+
+    def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
+        """Take that somebody listens to a topic at the tap, or that nobody does any more."""
+        self._turn.moment = moment
+        if wanted:
+            self.dispatch.tapping.want(topic)
+        else:
+            self.dispatch.tapping.leave(topic)
         return self._finish()
 
     def tick(self, moment: Moment) -> list[Effect]:
@@ -197,6 +210,7 @@ class Core:
             for session in self.sessions.silent(moment.now - timeout):
                 self._end(session, vanished=True)
         self.dispatch.expire()
+        self.dispatch.tapping.tell_heads()
         return self._finish()
 
     def _was_deaf(self, now: float) -> bool:
@@ -399,12 +413,12 @@ class Core:
         self._seen[bot_id] = self._turn.moment.wall
         self.directory.seen(bot_id, self._turn.moment.wall)
 
-    def _end(self, session: Session, *, vanished: bool) -> None:
+    def _end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         self.sessions.remove(session)
         if session.opening:
             return
         self._see(session.bot_id)
-        self.dispatch.detach(session, vanished=vanished)
+        self.dispatch.detach(session, vanished=vanished, unsent=unsent)
 
     # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,20 +8,26 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
 
 from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
 
 from .batch import Batches, Job
 from .directory import Directory
-from .effects import Count, Read, Send, Tap, Turn
+from .effects import Count, Read, Send, Turn
 from .intake import Envelope
 from .mailbox import Abandoned, Mailbox
-from .protocol import Gap, Nak, Term, deliver_frame, envelope, tap_topic
+from .protocol import Gap, Nak, Term, deliver_frame, envelope
 from .sessions import Session
 from .settings import Settings
+from .tapping import Tapping
 
 __all__ = ["Dispatch"]
+
+_COUNTERS = (
+    "published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead", "removed", "damaged"
+)  # fmt: skip
 
 _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""
@@ -34,11 +40,8 @@ class Dispatch:
         self, directory: Directory, batches: Batches, turn: Turn, settings: Settings, last_seq: int
     ) -> None:
         self.last_seq = last_seq
-        self.tapped = False
-        """Whether anybody listens at the tap; nothing is copied there for nobody."""
-        self.counters = dict.fromkeys(
-            ("published", "duplicates", "refused", "delivered", "settled", "dead", "removed", "damaged"), 0
-        )
+        self.tapping = Tapping(directory, turn, settings)
+        self.counters = dict.fromkeys(_COUNTERS, 0)
         self._directory = directory
         self._batches = batches
         self._turn = turn
@@ -76,8 +79,7 @@ class Dispatch:
         for mailbox in entry.mailboxes.values():
             if mailbox.arrive(letter):
                 self.touch(mailbox)
-        if self.tapped:
-            self._turn.add(Tap(tap_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+        self.tapping.copy(channel, wire, prev_seq)
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
         """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
@@ -90,7 +92,7 @@ class Dispatch:
                 if delivery is None:
                     return False
                 self.counters["delivered"] += 1
-                self._turn.add(Send(session.address, deliver_frame([delivery])))
+                self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
                 self.touch(mailbox)
                 return True
         return False
@@ -154,16 +156,15 @@ class Dispatch:
                 self._timed.pop(mailbox, None)
 
     def _deliver(self, session: Session, deliveries: list[bytes]) -> None:
-        """Pack deliveries into as few frames as their limit allows."""
-        packed: list[bytes] = []
-        size = _FRAME_ROOM_BYTES
-        for delivery in deliveries:
-            if packed and size + len(delivery) > self._settings.limits.frame_bytes_max:
-                self._turn.add(Send(session.address, deliver_frame(packed)))
-                packed, size = [], _FRAME_ROOM_BYTES
-            packed.append(delivery)
+        """Pack deliveries, the last that the session has in flight, into as few frames as their limit allows."""
+        seqs = tuple(islice(reversed(session.in_flight), len(deliveries)))[::-1]
+        first, size = 0, _FRAME_ROOM_BYTES
+        for end, delivery in enumerate(deliveries):
+            if end > first and size + len(delivery) > self._settings.limits.frame_bytes_max:
+                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), seqs[first:end]))
+                first, size = end, _FRAME_ROOM_BYTES
             size += len(delivery) + 1
-        self._turn.add(Send(session.address, deliver_frame(packed)))
+        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), seqs[first:]))
 
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -179,15 +180,15 @@ class Dispatch:
         self.tell_gap(mailbox, [session])
         self.touch(mailbox)
 
-    def detach(self, session: Session, *, vanished: bool) -> None:
+    def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Take back what a session had in flight: others get it at once."""
         for mailbox in list(session.mailboxes):
-            self.leave(session, mailbox, vanished=vanished)
+            self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
-    def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool) -> None:
+    def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Take back what a session had in flight from one mailbox."""
         session.mailboxes.remove(mailbox)
-        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished))
+        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
@@ -226,7 +227,8 @@ class Dispatch:
             if mailbox is None:
                 continue
             if isinstance(request, Nak):
-                abandoned = mailbox.fail(session, seq, self._turn.moment.now, delay=request.delay)
+                now, delay = self._turn.moment.now, request.delay
+                abandoned = mailbox.fail(session, seq, now, delay=delay, release=request.release)
             else:
                 abandoned = mailbox.terminate(session, seq, request.reason or "term")
             if abandoned is not None:

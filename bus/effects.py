@@ -7,6 +7,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from store.repository import PageRequest, SurveyRequest
 
 from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, encode
 
-__all__ = ["Ask", "Count", "Effect", "FindStart", "Moment", "Read", "Send", "Survey", "Tap", "Turn"]
+__all__ = ["Ask", "Count", "Effect", "FindStart", "Moment", "Read", "Send", "Survey", "Tap", "Turn", "unsent"]
 
 
 class Moment(NamedTuple):
@@ -26,10 +27,11 @@ class Moment(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a frame to a connection."""
+    """Send a frame to a connection; `seqs` are the messages that it delivers."""
 
     address: bytes
     frame: bytes
+    seqs: tuple[int, ...] = ()
 
 
 class Tap(NamedTuple):
@@ -79,6 +81,12 @@ class FindStart(NamedTuple):
 
 
 Effect = Send | Tap | Read | Count | Survey | Ask | FindStart
+
+
+def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
+    """Give the messages that nobody was sent: those of a send that failed, and of what waits behind it."""
+    sends = [each for each in queue if isinstance(each, Send) and each.address == failed.address]
+    return {seq for send in (failed, *sends) for seq in send.seqs}
 
 
 class Turn:

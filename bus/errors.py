@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "NOT_NOW",
     "AddressError",
     "BindError",
     "BotConflict",
@@ -90,16 +91,18 @@ class WorkerUnavailable(BusError):
 class RequestError(BusError):
     """The worker refused a request.
 
-    `code` is the protocol's, `retry` tells whether the same request may succeed later, and `hint` what to do.
+    `code` is the protocol's, `retry` tells whether the same request may succeed later, `retry_after` in how many
+    seconds, where the worker says so, and `hint` what to do.
     """
 
     hint = ""
 
-    def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
+    def __init__(self, code: str, message: str, *, retry: bool = False, retry_after: float | None = None) -> None:
         super().__init__(f"{message} [{code}]{': ' if self.hint else ''}{self.hint}")
         self.code = code
         self.message = message
         self.retry = retry
+        self.retry_after = retry_after
 
 
 class UnknownBot(RequestError):
@@ -158,6 +161,10 @@ class StorageFull(RequestError):
     hint = "make room on the worker's disk; it goes on by itself"
 
 
+NOT_NOW = (LimitReached, StorageFull)
+"""What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
+
+
 class Forbidden(RequestError):
     """The bot may not do that."""
 
@@ -186,6 +193,8 @@ _BY_CODE: dict[str, type[RequestError]] = {
 }
 
 
-def request_error(code: str, message: str, *, retry: bool = False) -> RequestError:
+def request_error(
+    code: str, message: str, *, retry: bool = False, retry_after: float | None = None
+) -> RequestError:
     """Give the error of a code; a code that this version does not know is a plain RequestError."""
-    return _BY_CODE.get(code, RequestError)(code, message, retry=retry)
+    return _BY_CODE.get(code, RequestError)(code, message, retry=retry, retry_after=retry_after)

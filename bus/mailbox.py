@@ -13,7 +13,7 @@ Pure: time is an argument, and what must be read or sent is returned.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -326,15 +326,18 @@ class Mailbox:
             return None
         return self._abandon(seq, reason, item)
 
-    def fail(self, session: Session, seq: int, now: float, *, delay: float | None = None) -> Abandoned | None:
-        """Count a failure that the bot reported; the message comes back after a while, or is given up."""
+    def fail(
+        self, session: Session, seq: int, now: float, *, delay: float | None = None, release: bool = False
+    ) -> Abandoned | None:
+        """Take a message back, to come again after a while; count a failure, perhaps the last, unless released."""
         if session.in_flight.get(seq) is not self:
             return None
         item = self._unsettled[seq]
-        if delay is None:
-            backoff = self._delivery.backoff_seconds
-            delay = backoff[min(item.failures, len(backoff) - 1)]
-        abandoned = self._give_back(seq, item, due=now + delay, failure="nak")
+        if release:
+            delay = delay or self._delivery.release_wait(item.attempt - item.failures - 1)
+        elif delay is None:
+            delay = self._delivery.nak_wait(item.failures)
+        abandoned = self._give_back(seq, item, due=now + delay, failure=None if release else "nak")
         if delay > 0:
             item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
         return abandoned
@@ -365,12 +368,14 @@ class Mailbox:
         """Lend a session's credit to this mailbox."""
         self.sessions.append(session)
 
-    def detach(self, session: Session, now: float, *, vanished: bool) -> list[Abandoned]:
-        """Take back a session's credit and what it had in flight; it counts as failures where it vanished."""
+    def detach(
+        self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
+    ) -> list[Abandoned]:
+        """Take back a session's credit, and what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
         abandoned: list[Abandoned] = []
-        failure = "its session vanished" if vanished else None
         for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
+            failure = "its session vanished" if vanished and seq not in unsent else None
             given_up = self._give_back(seq, self._unsettled[seq], due=now, failure=failure)
             if given_up is not None:
                 abandoned.append(given_up)

@@ -5,21 +5,27 @@ Owns settling: a message is settled once, and what is said of it after that chan
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
+import uuid_utils
 
 from store.records import parse_timestamp
 
+from .errors import NOT_NOW
 from .protocol import StoredMessage
 
 if TYPE_CHECKING:
     from .client import Bot
 
-__all__ = ["Message", "Receipt"]
+__all__ = ["Message", "Receipt", "was_cancelled"]
+
+_AGAIN_SECONDS = (0.1, 0.5, 2.0)
+"""Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -39,8 +45,8 @@ class Message:
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
-    and the exception goes on. A cancelled block leaves the message unsettled: it comes back after the worker's
-    ack_wait, or with the next session.
+    and the exception goes on. A cancelled block, and one that LimitReached or StorageFull leaves, releases: the
+    message comes back too, and that is no failure.
     """
 
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
@@ -49,7 +55,7 @@ class Message:
         self._settled_in = -1
         """The number of the session in which it was settled."""
         self.settled = False
-        """Whether ack, nak or term was said."""
+        """Whether ack, nak, release or term was said."""
 
     def __repr__(self) -> str:
         state = "settled" if self.settled else f"attempt {self.attempt}"
@@ -128,6 +134,14 @@ class Message:
         """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
         await self._bot._settle(self, "nak", confirm=confirm, delay=delay)
 
+    async def release(self, delay: float | None = None, *, confirm: bool = False) -> None:
+        """Settle: give it back undone. It comes again, to any session of this bot, and that is no failure.
+
+        It comes at once the first time, and after a second (the worker's first back-off) when it is given back time
+        and again; or after `delay` seconds, where that is above 0.
+        """
+        await self._bot._settle(self, "release", confirm=confirm, delay=delay)
+
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
         """Settle: never deliver this again; it becomes a dead letter with this reason."""
         await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
@@ -135,8 +149,25 @@ class Message:
     async def reply(
         self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
     ) -> Receipt:
-        """Send a direct message back to the sender that answers this one. It settles nothing."""
-        return await self._bot.send(self.sender, body, message_type=message_type, reply_to=self.id, headers=headers)
+        """Send a direct message back to the sender that answers this one. It settles nothing.
+
+        While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
+        bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
+        """
+        message_id, timeout = str(uuid_utils.uuid7()), self._bot.timeout
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        tries = 0
+        while True:
+            try:
+                return await self._bot.send(
+                    self.sender, body, message_type=message_type, reply_to=self.id, headers=headers, id=message_id
+                )
+            except NOT_NOW as error:
+                wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]
+                if anyio.current_time() + wait > until:
+                    raise
+            tries += 1
+            await anyio.sleep(wait)
 
     async def __aenter__(self) -> Message:
         return self
@@ -146,9 +177,19 @@ class Message:
     ) -> None:
         if self.settled:
             return
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            self._bot._release(self)
-        elif error is None:
+        if error is None:
             await self.ack()
+        elif was_cancelled(error):
+            await self.release()  # it waits for nothing, so that a cancelled scope lets it pass
+        elif isinstance(error, NOT_NOW):
+            await self.release(error.retry_after)
         else:
             await self.nak()
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is a cancellation and nothing else: trio's own nurseries put several into a group."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[1] is None
+    return isinstance(error, cancelled)

@@ -21,6 +21,7 @@ from .bodies import mark_undecodable
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "RETRY",
     "Ack",
     "Bots",
     "Channels",
@@ -66,7 +67,6 @@ __all__ = [
     "envelope",
     "is_id",
     "is_name",
-    "tap_topic",
 ]
 
 PROTOCOL_VERSION = 1
@@ -123,11 +123,14 @@ RETRY = frozenset(
 class Rejected(Exception):
     """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
 
-    def __init__(self, code: Code, message: str, request: int | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, request: int | None = None, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.request = request
+        self.retry_after = retry_after
 
 
 # ── From a client ────────────────────────────────────────────────────────────────────────────────────────
@@ -229,10 +232,11 @@ class Ack(_ClientFrame, frozen=True, tag="ack"):
 
 
 class Nak(_ClientFrame, frozen=True, tag="nak"):
-    """Try these messages again, after a while."""
+    """Try these messages again, after a while; `release` counts no failure."""
 
     seqs: Seqs
     delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
+    release: bool = False
     request: RequestId | None = None
 
 
@@ -359,12 +363,13 @@ class Pong(_WorkerFrame, frozen=True, tag="pong"):
     last_seq: int
 
 
-class ItemError(msgspec.Struct, frozen=True):
-    """Why one message of a publish frame was refused."""
+class ItemError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why one message of a publish frame was refused, and the seconds after which it may be sent again."""
 
     index: int
     code: str
     message: str
+    retry_after: float | None = None
 
 
 class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):
@@ -516,8 +521,3 @@ def envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> byt
 def deliver_frame(deliveries: list[bytes]) -> bytes:
     """Pack finished deliveries into one frame."""
     return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
-
-
-def tap_topic(channel: str) -> bytes:
-    """Give the topic of a channel. The zero byte ends it: a SUB for `news` must not match `newsletter`."""
-    return f"channel/{channel}\0".encode()

@@ -22,6 +22,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 from .protocol import Code, ItemError, Publication, Publish, Published, Rejected, ToBot, encode, is_id, is_name
+from .rates import Rates
 from .scheduling import Scheduling
 from .sessions import Session
 from .settings import Limits
@@ -130,6 +131,7 @@ class Publishing:
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
+        self.rates = Rates(limits)
 
     def __repr__(self) -> str:
         return f"<Publishing {self._batches}>"
@@ -143,8 +145,9 @@ class Publishing:
         for index, publication in enumerate(publish.messages):
             try:
                 message = admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
+                self._slow_down(message)
             except Rejected as error:
-                frame.errors.append(ItemError(index, error.code, error.message))
+                frame.errors.append(ItemError(index, error.code, error.message, error.retry_after))
             else:
                 frame.messages[index] = self._make_room(frame, index, message)
         taken = [publish.messages[index] for index in frame.messages]
@@ -226,6 +229,21 @@ class Publishing:
     def _failed(self, frame: _Frame, code: Code, message: str) -> None:
         self._leave_room(frame)
         self._turn.refuse(frame.address, code, message, frame.request)
+
+    def _slow_down(self, message: NewMessage) -> None:
+        """Refuse a message that comes too fast."""
+        too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
+        if too_fast is None:
+            return
+        self._dispatch.counters["rate_limited"] += 1
+        whom = "publish"
+        if too_fast.setting.startswith("pair"):
+            whom = f"send {self._directory.bots[message.recipient_bot_id or ''].name!r}"
+        text = (
+            f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
+            f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
+        )
+        raise Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
     def _expect(self, session: Session, ids: Sequence[str]) -> None:
         """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""

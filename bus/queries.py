@@ -266,9 +266,22 @@ class Queries:
             "channels": len(core.directory.channels),
             "counters": dict(counters),
             "rates": {name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
+            "rate_limited": self._rate_limited(now),
             "sizes": await self._log.sizes(),
             "versions": self._versions,
         }
+
+    def _rate_limited(self, now: float) -> list[dict[str, Any]]:
+        bots = self._core.directory.bots
+        return [
+            {
+                "sender": bots[limited.sender_bot_id].name,
+                "recipient": None if limited.recipient_bot_id is None else bots[limited.recipient_bot_id].name,
+                "times": limited.times,
+                "last_at": limited.last_at,
+            }
+            for limited in self._core.rates.limited(now)
+        ]
 
     def _bot(self, name_or_id: str) -> Bot:
         bot = self._core.directory.find_bot(name_or_id)

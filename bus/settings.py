@@ -31,6 +31,10 @@ __all__ = [
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+_AT_ONCE_SECONDS = 0.05
+"""What "at once" is for a message that was released: a goodbye in the same breath finds it in the mailbox."""
 
 
 class SettingsError(ValueError):
@@ -117,6 +121,21 @@ class Delivery(_Section, frozen=True):
     mailbox_flush_seconds: Seconds = 0.2
     """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
 
+    tap_head_seconds: Seconds = 2.0
+    """How often the tap tells a channel's last seq to those who ask for it: how late a lost message is noticed."""
+
+    def nak_wait(self, failures: int) -> float:
+        """Give the wait after a nak without a delay, by the failures before it."""
+        return self.backoff_seconds[min(failures, len(self.backoff_seconds) - 1)]
+
+    def release_wait(self, returns: int) -> float:
+        """Give the wait after a release without a delay, by how often the message had come back without a failure.
+
+        At once the first time, and from then on as after a first nak: no failure ends it when a message is given
+        back for ever. No longer than that, for it may have been given back by bots that were stopped and started.
+        """
+        return max(_AT_ONCE_SECONDS, self.nak_wait(0) if returns else 0.0)
+
 
 class Limits(_Section, frozen=True):
     """Bounds. A limit that is reached is answered with an error or with waiting, never with silence."""
@@ -177,6 +196,18 @@ class Limits(_Section, frozen=True):
 
     receive_frames_max: Count = 64
     """Frames queued from one connection: a sender that ignores its window is held back early."""
+
+    sender_messages_per_second_max: Rate = 0.0
+    """What one bot may publish; 0 is no limit. Off: how fast is too fast, only the house can know."""
+
+    pair_messages_per_second_max: Rate = 0.0
+    """The same from one bot directly to one other: two that answer each other for ever are slowed by it."""
+
+    rate_burst_seconds: Seconds = 10.0
+    """What may come at once after a silence, as seconds of either rate: a frame of many messages is no fault."""
+
+    tap_heads_max: Count = 1000
+    """Channels whose head is told at the tap: so many take about 15 ms every `tap_head_seconds`."""
 
     headers_max: Count = 32
     """Headers of a message."""

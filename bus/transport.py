@@ -137,6 +137,7 @@ def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Por
     """Bind the XPUB that copies channels to whoever listens."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
+    socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # who listens to a topic beside others is told of, too
     return _bind(socket, settings.listen.tap)
 
 

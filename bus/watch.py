@@ -4,8 +4,9 @@ Owns the SUB socket, and the seq up to which everything was handed out. Its rule
 
 - Nothing that the tap says is believed to be complete: a message is taken from it only where its `prev_seq` is
   already behind us. Everything else is read from the history, which has it, for the tap tells what is committed.
-- A tap that is silent may have lost the last message, or may not listen yet. So in silence the channel's head is
-  looked up: soon at first, and then every two seconds.
+- The tap tells the channel's head every now and then, and so that the last message was lost.
+- A tap that tells no head may not listen yet, or be an older worker's. So in silence the head is looked up in the
+  history: soon at first, and then every two seconds; and where heads were told, only when they stay away.
 - What is missing is read in pages, the oldest first, and never more than one page is held.
 
 Runs on asyncio and trio. A cancelled wait loses nothing: the next one goes on where it stood.
@@ -21,7 +22,8 @@ import anyio
 import msgspec
 
 from .errors import UnknownChannel, WorkerUnavailable
-from .protocol import StoredMessage, tap_topic
+from .protocol import StoredMessage
+from .topics import Head, channel_topic, head_topic
 from .transport import Port, connect_tap
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ __all__ = ["Watch"]
 
 _QUIET_SECONDS = (0.1, 0.5, 2.0)
 """How long a silence lasts before the head is looked up; the last one repeats. A SUB needs a moment to be heard."""
+
+_TOLD_QUIET_SECONDS = 3.0
+"""The same where the tap tells heads: half as long again as they are apart, by the worker's default."""
 
 _PAGE_MESSAGES = 200
 """Missing messages that are read at once: at most 50 MiB of the largest bodies."""
@@ -57,6 +62,8 @@ class Watch:
         self._bounds: list[int] = []
         """Where the pages end that are still to be read, the oldest one last."""
         self._silences = 0
+        self._told = False
+        """Whether the tap tells heads."""
 
     def __repr__(self) -> str:
         return f"<Watch {self._channel!r} last={self._last} wanted={self._wanted} ready={len(self._ready)}>"
@@ -85,6 +92,8 @@ class Watch:
         while not self._ready:
             if self._port is None:
                 raise RuntimeError("a watch gives messages inside of its context")
+            if self._bot._connection.failure is not None:
+                raise self._bot._connection.failure
             try:
                 if self._last < self._wanted:
                     await self._fill()
@@ -99,7 +108,9 @@ class Watch:
     def _listen(self) -> None:
         self._session = self._bot._connection.sessions
         self._port = connect_tap(self._bot._context, self._bot.tap_url)
-        self._port.subscribe(tap_topic(self._channel))
+        self._port.subscribe(channel_topic(self._channel))
+        self._port.subscribe(head_topic(self._channel))
+        self._told = False
 
     def _close(self) -> None:
         if self._port is not None:
@@ -111,6 +122,12 @@ class Watch:
         heard = False
         while len(self._ready) < _PAGE_MESSAGES and (parts := port.receive()) is not None:
             heard = True
+            if parts[0] == head_topic(self._channel):
+                self._told = True
+                self._wanted = max(self._wanted, msgspec.json.decode(parts[1], type=Head).seq)
+                if self._wanted > self._last:
+                    break
+                continue
             self._silences = 0
             message = msgspec.json.decode(parts[1], type=StoredMessage)
             if message.seq <= self._last:
@@ -125,6 +142,8 @@ class Watch:
     async def _wait(self, port: Port) -> None:
         """Wait for the tap; where it stays silent, see whether it had reason to speak."""
         silence = _QUIET_SECONDS[min(self._silences, len(_QUIET_SECONDS) - 1)]
+        if self._told:
+            silence = _TOLD_QUIET_SECONDS
         with anyio.move_on_after(silence) as quiet:
             if not port.has_input:
                 await port.wait()

@@ -113,7 +113,8 @@ def test_a_sound_database_is_found_sound(path: Path) -> None:
     }
     told = Posthouse().answer("check", path)
     assert told == (
-        f"{path} is sound: 10 messages, 1 scheduled, 1 channel, 2 bots, 1 subscription, 0 workflow runs; last seq 10\n"
+        f"{path} is sound: 10 messages, 1 scheduled, 1 channel, 2 bots, 1 subscription, 0 workflow runs;"
+        " last seq 10\n"
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.wire import to_bot
+from tests.integration.wire_worker import Worker
 from worker import main
 
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
@@ -210,6 +214,23 @@ def test_status_has_the_log_and_the_versions(posthouse: Posthouse) -> None:
     assert posthouse.url in text
     assert f"epoch {status['epoch']}" in text
     assert f"sqlite {status['versions']['sqlite']}" in text
+
+
+def test_status_lists_who_was_too_fast(tmp_path: Path) -> None:
+    configuration = "[limits]\nsender_messages_per_second_max = 0.001\npair_messages_per_second_max = 0.0001"
+    with Worker(tmp_path, configuration) as worker:
+        posthouse = Posthouse(worker.command)
+        assert "too fast" not in posthouse.answer("status")
+        hasty = worker.session("hasty")
+        hasty.publish(to_bot("hasty", 1))
+        code, line = posthouse.refusal("publish", "news", "2", "--as", "hasty")
+        assert (code, "rate_limited" in line) == (1, True)
+        assert "'hasty' may publish no more than 0.001 a second, and 1 at once" in line
+        text = posthouse.answer("status")
+        assert re.search(r"^rate_limited +1 ", text, re.MULTILINE)
+        assert re.search(r"^too fast +to +refused +last\nhasty +anybody +1 +20", text, re.MULTILINE)
+        [listed] = posthouse.json("status")["rate_limited"]
+        assert (listed["sender"], listed["recipient"], listed["times"]) == ("hasty", None, 1)
 
 
 def test_nothing_to_show_is_said_beside_the_output(posthouse: Posthouse) -> None:

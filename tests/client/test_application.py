@@ -276,8 +276,11 @@ async def test_cancelling_is_a_stop_too(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("how", ["timeout", "again"])
-async def test_a_handler_that_does_not_end_is_cancelled_without_a_failure(worker: Worker, how: str) -> None:
-    """Six times, and five failures would have made it a dead letter: none of these was one."""
+async def test_a_handler_that_does_not_end_is_cancelled_without_a_failure(
+    impatient_worker: Worker, how: str
+) -> None:
+    """Six times, and three failures would have made it a dead letter: none of these was one."""
+    worker = impatient_worker
     async with worker.connect(bot="a") as a, worker.connect(bot="slow", max_in_flight=0):
         await a.send("slow", "work")
         for attempt in range(1, 7):

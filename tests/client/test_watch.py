@@ -12,8 +12,9 @@ import pytest
 import zmq
 
 import bus
-from bus.protocol import tap_topic
+from bus.settings import Delivery, Settings
 from bus.testing import Worker
+from bus.topics import channel_topic
 from bus.watch import Watch
 
 from .fake_worker import FakeWorker
@@ -95,7 +96,7 @@ class LossyTap:
         """Copy a message of the log, with what came before it there."""
         page = await bot.history(channel="news", before_seq=receipt.seq + 1, limit=2)
         value = msgspec.to_builtins(page[0]) | {"prev_seq": page[1].seq if len(page) > 1 else 0}
-        self._socket.send_multipart([tap_topic("news"), msgspec.json.encode(value)])
+        self._socket.send_multipart([channel_topic("news"), msgspec.json.encode(value)])
 
 
 @pytest.mark.parametrize("lost", [0, 1, 199, 200, 201, 650])
@@ -113,6 +114,85 @@ async def test_what_the_tap_lost_comes_from_the_log(worker: Worker, lost: int) -
             assert await take(watch, lost + 2) == [*range(lost), "told", "after"]
     finally:
         tap.close()
+
+
+class LeakyTap:
+    """Stands between a worker's tap and who listens, and drops messages when told so; heads pass."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.url = f"{worker.tap_url}-leaky"
+        self.leaks = False
+        self.dropped = 0
+        self._listeners = worker.context.socket(zmq.XPUB)
+        self._listeners.bind(self.url)
+        self._worker = worker.context.socket(zmq.XSUB)
+        self._worker.connect(worker.tap_url)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                while self._listeners.poll(0):
+                    self._worker.send_multipart(self._listeners.recv_multipart())
+                while self._worker.poll(0):
+                    parts = self._worker.recv_multipart()
+                    if self.leaks and parts[0].startswith(b"channel/"):
+                        self.dropped += 1
+                    else:
+                        self._listeners.send_multipart(parts)
+                await anyio.sleep(0.005)
+        finally:
+            self._listeners.close(0)
+            self._worker.close(0)
+
+
+async def test_a_lost_tail_is_noticed_by_the_head(tmp_path: Path) -> None:
+    settings = Settings(delivery=Delivery(tap_head_seconds=0.1))
+    with Worker(tmp_path / "heads.db", settings) as worker:
+        tap = LeakyTap(worker)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tap.run)
+            async with worker.connect(bot="a", tap_url=tap.url) as a, a.watch("news") as watch:
+                await publish(a, range(2))
+                assert await take(watch, 2) == [0, 1]
+                tap.leaks = True
+                for start in range(2, 10, 2):
+                    await publish(a, range(start, start + 2))
+                    assert await take(watch, 2) == [start, start + 1]
+                tap.leaks = False
+                await publish(a, range(10, 12))
+                assert await take(watch, 2) == [10, 11]
+            tasks.cancel_scope.cancel()
+        assert tap.dropped > 0
+
+
+async def test_a_head_is_believed_and_what_lies_below_it_is_read() -> None:
+    """The history is asked for what the head shows, and as long as heads show nothing new for nothing."""
+    with tempfile.TemporaryDirectory(prefix="posthouse-") as folder, FakeWorker(f"ipc://{folder}/w") as fake:
+        tap = fake.context.socket(zmq.XPUB)
+        tap.bind("inproc://heads")
+        bot = bus.connect(fake.url, bot="b", context=fake.context, tap_url="inproc://heads")
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def watch() -> None:
+                    async with bot, bot.watch("news") as watching:
+                        assert await take(watching, 1) == ["at last"]
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(watch)
+                await fake.welcome()
+                wanted = await fake.receive("history")
+                assert {tap.recv() for _ in range(2)} == {b"\x01channel/news\0", b"\x01head/news\0"}
+                for seq in (0, 0, 5):
+                    tap.send_multipart([b"head/news\0", b'{"channel":"news","seq":%d}' % seq])
+                while wanted.get("before_seq") is None:  # the first look, and those of a silence
+                    fake.send(op="ok", request=wanted["request"], value={"messages": [], "more": False})
+                    wanted = await fake.receive("history")
+                assert wanted["before_seq"] == 6
+                fake.send(op="ok", request=wanted["request"], value={"messages": [MESSAGE], "more": False})
+                await fake.farewell()
+        finally:
+            tap.close(0)
 
 
 async def test_a_lost_tail_is_noticed_in_silence(worker: Worker) -> None:

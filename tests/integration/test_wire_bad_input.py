@@ -127,6 +127,8 @@ WRONG = [
     BadFrame("ack without seqs", frame_of("ack"), mentions="seqs"),
     BadFrame("nak with a negative delay", frame_of("nak", seqs=[1], delay=-1)),
     BadFrame("nak with a delay as text", frame_of("nak", seqs=[1], delay="1")),
+    BadFrame("nak with a release as text", frame_of("nak", seqs=[1], release="yes"), mentions="release"),
+    BadFrame("ack with a release", frame_of("ack", seqs=[1], release=True), mentions="release"),
     BadFrame("subscribe to a bad name", frame_of("subscribe", channel="bad name")),
     BadFrame("subscribe to an empty name", frame_of("subscribe", channel="")),
     BadFrame("subscribe to nothing", frame_of("subscribe"), mentions="channel"),

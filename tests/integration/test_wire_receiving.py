@@ -165,6 +165,40 @@ def test_a_nak_brings_the_message_again(shared: Worker, name: str) -> None:
     session.settle("ack", third["seq"])
 
 
+def test_a_release_brings_the_message_again_without_a_failure(shared: Worker, name: str) -> None:
+    session = shared.session()
+    most = session.hello(name)["max_deliver"]
+    [seq] = session.publish(to_bot(name, "not now"))
+    first = session.take_one()
+    session.settle("nak", seq, release=True)
+    assert session.take_one() == {**first, "attempt": 2}
+    attempt = 2
+    for _ in range(most):
+        session.settle("nak", seq, release=True, delay=0.01)
+        attempt += 1
+        assert session.take_one()["attempt"] == attempt
+    for _ in range(most - 1):
+        session.send(op="nak", seqs=[seq], delay=0, release=False)
+        attempt += 1
+        assert session.take_one()["attempt"] == attempt, "the releases count nothing"
+    session.settle("nak", seq, delay=0)
+    [dead] = session.value("dead_letters", bot=name)["dead_letters"]
+    assert (dead["seq"], dead["attempts"]) == (seq, attempt)
+
+
+def test_what_is_released_may_go_to_another_session(shared: Worker, name: str) -> None:
+    giver = shared.session(name, max_in_flight=1)
+    [seq, _] = giver.publish(to_bot(name, "for you"), to_bot(name, "mine"))
+    assert giver.take_one()["seq"] == seq
+    taker = shared.session(name, max_in_flight=2)
+    mine = taker.take_one()
+    giver.value("credit", max_in_flight=0)
+    giver.settle("nak", seq, release=True)
+    assert (mine["body"], mine["attempt"]) == ("mine", 1)
+    assert [(each["seq"], each["attempt"]) for each in taker.take(1)] == [(seq, 2)]
+    assert giver.waiting_deliveries() == []
+
+
 def test_what_fails_too_often_is_a_dead_letter(shared: Worker, name: str) -> None:
     session = shared.session()
     most = session.hello(name)["max_deliver"]

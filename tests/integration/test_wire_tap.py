@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from .wire import TIME, seqs_of, to_bot, to_channel
+from pathlib import Path
+
+import zmq
+
+import bus.testing
+from bus.settings import Delivery, Settings
+
+from .wire import TIME, TIMEOUT_SECONDS, TapReader, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
 
@@ -53,3 +60,54 @@ def test_the_tap_goes_on_after_a_restart(worker: Worker) -> None:
     [second] = sender.publish(to_channel("news", 2))
     _, shown = tap.receive()
     assert (shown["seq"], shown["prev_seq"]) == (second, first)
+
+
+def test_heads_are_told_to_those_who_ask(worker: Worker) -> None:
+    sender = worker.session("sender")
+    plain = worker.tap_reader("news", "connected")
+    plain.wait_until_connected(sender, "connected")
+    asker = worker.tap_reader(heads=["news", "nothing"])
+    told = dict([asker.receive(), asker.receive()])
+    assert told == {
+        b"head/news\0": {"channel": "news", "seq": 0},
+        b"head/nothing\0": {"channel": "nothing", "seq": 0},
+    }
+    [_, last] = sender.publish(to_channel("news", 1), to_channel("news", 2))
+    sender.publish(to_channel("newsletter", 3))
+    assert wait_for_head(asker, "news", last) <= {0, last}
+    assert [plain.receive()[0] for _ in range(2)] == [b"channel/news\0"] * 2
+    worker.kill()
+    worker.start()
+    assert wait_for_head(asker, "news", last) <= {last}, "it is told from the log, which a restart does not change"
+    sender.hello("sender")
+    plain.wait_until_connected(sender, "connected")
+    [third] = sender.publish(to_channel("news", 3))
+    wait_for_head(asker, "news", third)
+    assert plain.receive()[0] == b"channel/news\0", "who asks for no heads is shown none"
+
+
+def wait_for_head(reader: TapReader, channel: str, seq: int) -> set[int]:
+    """Read heads until a channel's has this seq; give all that it had."""
+    seen: set[int] = set()
+    while seq not in seen:
+        topic, head = reader.receive()
+        assert topic == f"head/{head['channel']}\0".encode()
+        if head["channel"] == channel:
+            seen.add(head["seq"])
+    return seen
+
+
+def test_whoever_comes_is_told_the_head_at_once(tmp_path: Path) -> None:
+    """Also where others listen to it already, and it is told again only tomorrow."""
+    settings = Settings(delivery=Delivery(tap_head_seconds=86_400))
+    readers: list[zmq.Socket[bytes]] = []
+    with bus.testing.Worker(tmp_path / "heads.db", settings) as worker:
+        for _ in range(3):
+            reader = worker.context.socket(zmq.SUB)
+            readers.append(reader)
+            reader.connect(worker.tap_url)
+            reader.subscribe(b"head/news\0")
+            assert reader.poll(int(1000 * TIMEOUT_SECONDS))
+            assert reader.recv_multipart() == [b"head/news\0", b'{"channel":"news","seq":0}']
+        for reader in readers:
+            reader.close(0)

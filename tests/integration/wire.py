@@ -334,11 +334,13 @@ class Session(_Client):
 class TapReader(_Client):
     """A plain SUB on the tap."""
 
-    def __init__(self, worker: Served, channels: Sequence[str]) -> None:
+    def __init__(self, worker: Served, channels: Sequence[str], *, heads: Sequence[str] = ()) -> None:
         super().__init__(worker, zmq.SUB)
         self._socket.connect(worker.tap)
         for channel in channels:
             self._socket.subscribe(f"channel/{channel}\0".encode())
+        for channel in heads:
+            self._socket.subscribe(f"head/{channel}\0".encode())
 
     def poll(self, timeout_seconds: float) -> tuple[bytes, Message] | None:
         """Give the next topic and message, or None when the time is over."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,10 +50,11 @@ def free_endpoints(count: int) -> list[str]:
 class Worker:
     """A worker process on a database of its own. Its endpoints stay the same over a restart."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: str = "") -> None:
         self.directory = directory
         self.database = directory / "posthouse.db"
         self.command, self.tap = free_endpoints(2)
+        self._configuration = configuration
         self._log = directory / "worker.log"
         self._context = zmq.Context()
         self._clients: list[Session | TapReader] = []
@@ -77,6 +79,10 @@ class Worker:
     def start(self) -> None:
         """Start the process and wait until it answers a hello."""
         arguments = ["--bind", self.command, "--tap", self.tap, "--database", str(self.database)]
+        if self._configuration:
+            path = self.directory / "worker.toml"
+            path.write_text(self._configuration, encoding="utf-8")
+            arguments += ["--config", str(path)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*SERVE, *arguments],
@@ -98,9 +104,9 @@ class Worker:
             session.hello(bot, **fields)
         return session
 
-    def tap_reader(self, *channels: str) -> TapReader:
+    def tap_reader(self, *channels: str, heads: Sequence[str] = ()) -> TapReader:
         """Connect to the tap."""
-        reader = TapReader(self, channels)
+        reader = TapReader(self, channels, heads=heads)
         self._clients.append(reader)
         return reader
 

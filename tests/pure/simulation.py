@@ -20,7 +20,7 @@ import msgspec
 
 from bus.batch import Batch
 from bus.core import Core
-from bus.effects import Count, Effect, Moment, Read, Send, Survey, Tap
+from bus.effects import Count, Effect, Moment, Read, Send, Survey, Tap, unsent
 from bus.protocol import (
     Ack,
     Code,
@@ -160,7 +160,7 @@ class Simulation:
                 case Send(address, frame):
                     connection = self.connections.get(address)
                     if connection is None:
-                        queue += self.core.unreachable(address, self._moment())
+                        queue += self.core.unreachable(address, self._moment(), unsent(effect, queue))
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
@@ -297,7 +297,7 @@ class Simulation:
         session = self.core.sessions.get(connection.address)
         in_flight = [seq for seq in seqs if session is not None and seq in session.in_flight]
         number = self._number() if self.random.random() < 0.4 else None
-        how = self.random.choices(["ack", "nak", "term", "extend", "forget"], [10, 3, 1, 1, 1])[0]
+        how = self.random.choices(["ack", "nak", "release", "term", "extend", "forget"], [10, 3, 2, 1, 1, 1])[0]
         if how != "extend":
             connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
         if how == "ack":
@@ -307,8 +307,9 @@ class Simulation:
                     None if value is None else self.promises.note_confirmed(delivered)
                 )
             self._send(connection, Ack(seqs=seqs, request=number))
-        elif how == "nak":
-            self._send(connection, Nak(seqs=seqs, delay=self.random.choice([None, 0.0, 1.0]), request=number))
+        elif how in ("nak", "release"):
+            delay = self.random.choice([None, 0.0, 1.0])
+            self._send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
         elif how == "term":
             self._send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":

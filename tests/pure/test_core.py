@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.effects import FindStart
+from bus.effects import FindStart, Send, unsent
 from bus.protocol import (
     Ack,
     Code,
@@ -156,6 +156,72 @@ def test_an_unreachable_connection_loses_its_session_and_not_its_messages() -> N
     assert worker.say(b"a", Ack(seqs=[1]))[0]["code"] == "unknown_session"
 
 
+def test_what_could_not_be_sent_has_not_failed() -> None:
+    """Ten connections that are gone, one after the other: none was sent the message, so none failed at it."""
+    worker = Worker()
+    worker.hello("a", max_in_flight=1)
+    worker.say(b"a", publish(ToBot(bot="a"), 1))
+    [_, held] = worker.commit()
+    for number in range(10):
+        worker.say(b"gone %d" % number, Hello(request=1, protocol=1, bot="a", max_in_flight=10))
+    worker.say(b"a", publish(ToBot(bot="a"), 2))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    queue = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
+    lost: list[bytes] = []
+    while queue:
+        effect = queue.pop(0)
+        if isinstance(effect, Send) and effect.address != b"a":
+            lost.append(effect.address)
+            queue += worker.core.unreachable(effect.address, worker.moment, unsent(effect, queue))
+        else:
+            worker.do([effect])
+    assert len(lost) == 10
+    [mailbox] = worker.core.directory.mailboxes.values()
+    assert [(item.seq, item.failures) for item in mailbox.state().unsettled] == [(1, 0), (2, 0)]
+    assert held["messages"][0]["seq"] == 1
+    [delivery] = worker.say(b"a", Ack(seqs=[1]))
+    assert delivery["messages"][0]["seq"] == 2
+
+
+def test_what_was_sent_before_failed_with_its_connection() -> None:
+    """Of two messages one was sent, and then the connection was gone: that one may be what killed the bot."""
+    worker = Worker()
+    worker.hello("a", max_in_flight=10)
+    for number in (1, 2):
+        worker.say(b"a", publish(ToBot(bot="a"), number))
+        batch = worker.core.take_batch(worker.moment)
+        assert batch is not None
+        queue = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
+    answer, delivery = queue
+    assert isinstance(answer, Send)
+    assert isinstance(delivery, Send)
+    assert (answer.seqs, delivery.seqs) == ((), (2,))
+    lost = unsent(answer, [Send(b"other", b"", (1,)), delivery])
+    assert lost == {2}, "the answer could not be sent, and neither could the delivery behind it"
+    worker.core.unreachable(b"a", worker.moment, lost)
+    [mailbox] = worker.core.directory.mailboxes.values()
+    assert [(item.seq, item.attempt, item.failures) for item in mailbox.state().unsettled] == [(1, 1, 1), (2, 1, 0)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_send_says_what_it_delivers(count: int) -> None:
+    worker = Worker(Settings(limits=Limits(frame_bytes_max=4096, body_bytes_max=4096)))
+    worker.hello("a")
+    for number in range(6):
+        worker.say(b"a", publish(ToBot(bot="a"), number, b'"%s"' % (b"x" * (3000 // count))))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    sends = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
+    told: list[int] = []
+    for send in sends:
+        assert isinstance(send, Send)
+        frame = msgspec.json.decode(send.frame)
+        assert list(send.seqs) == [message["seq"] for message in frame.get("messages", [])]
+        told += send.seqs
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_start_by_time_belongs_to_the_session_that_asked() -> None:
     worker = Worker()
     for bot in ("asker", "victim"):
@@ -185,6 +251,30 @@ def test_extending_without_end_costs_no_memory() -> None:
     assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
     [delivered] = live(worker, 2)
     assert delivered["messages"][0]["attempt"] == 2
+
+
+def test_a_release_and_a_goodbye_at_once_are_one_return() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    assert worker.say(b"a", Nak(seqs=[1], release=True)) == []
+    assert [frame["op"] for frame in worker.say(b"a", Goodbye(request=5))] == ["ok"]
+    worker.now += 1
+    welcome, delivered = worker.hello("a")
+    assert welcome["op"] == "welcome"
+    assert delivered["messages"][0]["attempt"] == 2
+
+
+def test_a_release_is_confirmed_when_it_is_on_disk() -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    assert worker.say(b"a", Nak(seqs=[1], release=True, request=5)) == []
+    assert [(frame["op"], frame["request"]) for frame in worker.commit()] == [("ok", 5)]
+    [state] = worker.log.mailboxes.values()
+    assert [(item.seq, item.attempt, item.failures) for item in state.unsettled] == [(1, 1, 0)]
 
 
 def test_what_waits_after_a_nak_is_not_kept_in_memory() -> None:

@@ -121,6 +121,46 @@ def test_failures_are_counted_and_a_goodbye_is_none() -> None:
     assert mailbox.fate(1, None) == "dead"
 
 
+def test_a_release_is_no_failure_and_does_not_spin() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.arrive(letter(1))
+    now = 0.0
+    for attempt, wait in enumerate([0.05, 1, 1, 1, 1], 1):
+        assert handed(mailbox, now) == [(1, attempt)]
+        assert mailbox.fail(one, 1, now, release=True) is None
+        assert mailbox.fate(1, None) == "returned"
+        assert handed(mailbox, now + wait * 0.9) == []
+        now += wait
+    assert mailbox.state().unsettled == (UnsettledState(1, 5, 0),)
+    assert handed(mailbox, now) == [(1, 6)]
+    assert mailbox.fail(one, 1, now) is None, "the first failure waits as the first"
+    now += 1
+    assert handed(mailbox, now) == [(1, 7)]
+    assert mailbox.fail(one, 1, now, delay=0, release=True) is None
+    assert handed(mailbox, now) == [], "no delay is none that was named"
+    now += 1
+    assert handed(mailbox, now) == [(1, 8)]
+    assert mailbox.fail(one, 1, now, delay=0.5, release=True) is None
+    now += 0.5
+    assert handed(mailbox, now) == [(1, 9)]
+    given_up = mailbox.fail(one, 1, now)
+    assert given_up is not None
+    assert given_up.attempts == 9
+    assert "failed 2 times" in given_up.reason
+
+
+def test_a_release_of_what_is_not_in_flight_here_changes_nothing() -> None:
+    mailbox = box()
+    one, two = level(mailbox, credit=1), session()
+    mailbox.arrive(letter(1))
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.fail(two, 1, 0, release=True) is None
+    assert mailbox.settle(one, 1)
+    assert mailbox.fail(one, 1, 0, release=True) is None
+    assert handed(mailbox, 10) == []
+
+
 def test_extending_restarts_the_wait() -> None:
     mailbox = box()
     one = level(mailbox)

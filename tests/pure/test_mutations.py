@@ -72,10 +72,10 @@ def loses_what_a_dead_session_had(patch: pytest.MonkeyPatch) -> None:
     """A session that ends, and takes its messages along."""
     detach = Mailbox.detach
 
-    def broken(self: Mailbox, session: Session, now: float, *, vanished: bool) -> Any:
+    def broken(self: Mailbox, session: Session, now: float, **options: Any) -> Any:
         for seq in list(session.in_flight):
             self.settle(session, seq)
-        return detach(self, session, now, vanished=vanished)
+        return detach(self, session, now, **options)
 
     patch.setattr(Mailbox, "detach", broken)
 
@@ -135,11 +135,11 @@ def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
     """A bot that leaves its group with messages, which the others never get."""
     leave = Dispatch.leave
 
-    def broken(self: Dispatch, session: Session, mailbox: Mailbox, *, vanished: bool) -> None:
+    def broken(self: Dispatch, session: Session, mailbox: Mailbox, **how: Any) -> None:
         if mailbox.group is not None:
             for seq in [seq for seq, holder in session.in_flight.items() if holder is mailbox]:
                 mailbox.settle(session, seq)
-        leave(self, session, mailbox, vanished=vanished)
+        leave(self, session, mailbox, **how)
 
     patch.setattr(Dispatch, "leave", broken)
 
