@@ -10,7 +10,8 @@ from bus.protocol import ToChannel
 from bus.settings import Delivery, Limits, Settings
 from bus.topics import channel_topic, head_channel, head_topic
 
-from .worker import Worker, publish
+from .test_core import publish
+from .worker import Worker
 
 TICK = 0.0625
 """A sixteenth of a second: many of them add up exactly."""
