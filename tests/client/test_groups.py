@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -22,7 +24,7 @@ async def test_members_share_what_is_published(worker: Worker) -> None:
         for member in (ann, bob):
             await member.subscribe("jobs", group="workers")
         await sender.send_all([bus.Draft(channel="jobs", body=number) for number in range(10)])
-        found = await bodies(ann, 5) + await bodies(bob, 5)
+        found: list[Any] = await bodies(ann, 5) + await bodies(bob, 5)
         assert sorted(found) == list(range(10))
 
 
