@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiosqlite
 
-from ..repository import MessageLog, MessageRepository, WorkflowRepository
+from ..repository import MessageLog, MessageRepository, WorkflowRules, WorkflowStore
 from .conversations import Conversations, table_columns
 from .database import WAL_RESET_FIXED, Database, open_database
 from .log import SqliteLog
@@ -22,11 +23,17 @@ __all__ = ["SqliteStore", "open_sqlite_store"]
 class SqliteStore:
     """An open store: the log, the messages and the workflows of one file."""
 
-    def __init__(self, database: Database, conversations: Conversations) -> None:
+    def __init__(
+        self,
+        database: Database,
+        conversations: Conversations,
+        rules: WorkflowRules,
+        clock: Callable[[], datetime],
+    ) -> None:
         self.path = database.path
         self.log: MessageLog = SqliteLog(database, conversations)
         self.messages: MessageRepository = SqliteMessages(database, conversations)
-        self.workflows: WorkflowRepository = SqliteWorkflows(database)
+        self.workflows: WorkflowStore = SqliteWorkflows(database, rules, clock)
         self.warnings = _warnings(conversations)
 
     def __repr__(self) -> str:
@@ -39,10 +46,17 @@ class SqliteStore:
 
 
 @asynccontextmanager
-async def open_sqlite_store(path: str) -> AsyncIterator[SqliteStore]:
+async def open_sqlite_store(
+    path: str, rules: WorkflowRules, clock: Callable[[], datetime] | None
+) -> AsyncIterator[SqliteStore]:
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path)) as database:
-        yield SqliteStore(database, Conversations(await table_columns(database.read)))
+        conversations = Conversations(await table_columns(database.read))
+        yield SqliteStore(database, conversations, rules, clock or _system_clock)
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 def _warnings(conversations: Conversations) -> list[str]:
