@@ -13,7 +13,7 @@ import msgspec
 
 from store.repository import PageRequest
 
-from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, encode
+from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, Workflow, encode
 
 __all__ = ["Ask", "Effect", "FindStart", "Moment", "Read", "Send", "Tap", "Turn"]
 
@@ -46,11 +46,11 @@ class Read(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Answer a question from the store."""
+    """Answer a question, or carry out a workflow call, from the store."""
 
     address: bytes
     bot_id: str
-    query: Query
+    query: Query | Workflow
 
 
 class FindStart(NamedTuple):

@@ -27,6 +27,7 @@ PURE = {
     "bus.protocol",
     "bus.sessions",
     "bus.settings",
+    "bus.workflow_calls",
     "store.definitions",
     "store.errors",
     "store.leases",

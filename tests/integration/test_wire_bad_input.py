@@ -150,7 +150,8 @@ NOT_IN_THIS_VERSION = [
     BadFrame("ttl in words", published(ttl="soon"), mentions="ttl"),
     BadFrame("delay", published(delay=60), mentions="delay"),
     BadFrame("expects_reply", published(expects_reply="yes"), mentions="expects_reply"),
-    BadFrame("workflow", frame_of("workflow", call="list_runs", arguments={}), mentions="workflow"),
+    BadFrame("workflow without a call", frame_of("workflow", arguments={}), mentions="call"),
+    BadFrame("workflow with a call too many", frame_of("workflow", call="x", calls=["y"]), mentions="calls"),
     BadFrame("commit", frame_of("commit", id=new_id()), mentions="commit"),
 ]
 
