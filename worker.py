@@ -150,7 +150,7 @@ async def _serve(settings: Settings) -> None:
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     try:
-        return open_store(settings.store.database)
+        return open_store(settings.store.database, rules=settings.workflow_rules)
     except ValueError as error:
         raise SettingsError(f"store.database: {error}") from error
 

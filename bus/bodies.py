@@ -25,23 +25,23 @@ _LONG_NUMBER = re.compile(rb"[0-9]{309}")
 _decode_any = msgspec.json.Decoder().decode
 
 
-def body_fault(body: bytes) -> str | None:
+def body_fault(body: bytes, what: str = "the body") -> str | None:
     """Say why a body could not be read back by a standard JSON decoder; None where it can."""
     try:
         value = _decode_any(body)
     except UnicodeDecodeError:
-        return "the body has bytes that are not UTF-8, or half a surrogate pair"
+        return f"{what} has bytes that are not UTF-8, or half a surrogate pair"
     except RecursionError:
-        return f"the body is nested deeper than {BODY_DEPTH_MAX}"
+        return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
     except msgspec.DecodeError as error:
-        return f"the body is not JSON: {error}"
+        return f"{what} is not JSON: {error}"
     # Counting is exact enough to let every ordinary body pass; only a suspicious one is walked.
     if body.count(b"[") + body.count(b"{") > BODY_DEPTH_MAX or _LONG_NUMBER.search(body):
-        return _value_fault(value)
+        return _value_fault(value, what)
     return None
 
 
-def _value_fault(value: Any) -> str | None:
+def _value_fault(value: Any, what: str) -> str | None:
     level = [value]
     for _ in range(BODY_DEPTH_MAX + 1):
         below: list[Any] = []
@@ -54,11 +54,11 @@ def _value_fault(value: Any) -> str | None:
                 nested = True
                 below += item
             elif isinstance(item, int) and not -_DOUBLE_MAX <= item <= _DOUBLE_MAX:
-                return "the body has a number that is out of range"
+                return f"{what} has a number that is out of range"
         if not nested:
             return None
         level = below
-    return f"the body is nested deeper than {BODY_DEPTH_MAX}"
+    return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
 
 
 def write_body(value: Any) -> bytes:

@@ -4,7 +4,7 @@ Owns the two sockets and the tasks that move things between them, the core and t
 
 - frames are drained from the command socket and given to the core, unless the next batch is full;
 - one batch at a time is written, and the next one fills meanwhile;
-- pages are read one after another, questions are answered beside them;
+- pages are read one after another, questions are answered beside them, and so are workflow calls;
 - time is told to the core.
 """
 
@@ -24,15 +24,16 @@ import zmq
 
 from store.errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
 from store.records import timestamp
-from store.repository import MessageLog, PageRequest, Store
+from store.repository import PageRequest, Store
 
 from .batch import Batch
 from .core import Core
 from .effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey, Tap, unsent
-from .protocol import RETRY, Code, ErrorFrame, Rejected, decode_request, encode
+from .protocol import RETRY, Code, ErrorFrame, Query, Rejected, Workflow, decode_request, encode
 from .queries import Queries
 from .settings import Settings
 from .transport import Port, bind_command, bind_tap
+from .workflow_answers import Turn, WorkflowAnswers
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -59,7 +60,7 @@ class Broker:
     def __init__(
         self,
         core: Core,
-        log: MessageLog,
+        store: Store,
         settings: Settings,
         *,
         command: Port,
@@ -68,15 +69,17 @@ class Broker:
         moment: Callable[[], Moment] = system_moment,
     ) -> None:
         self._core = core
-        self._store = log
+        self._store = store.log
         self._settings = settings
         self._command = command
         self._tap = tap
         self._moment = moment
-        self._queries = Queries(
-            core, log, versions=versions, frame_bytes_max=settings.limits.frame_bytes_max, moment=moment
-        )
+        frame_bytes_max = settings.limits.frame_bytes_max
+        self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
         self._asking = 0
+        self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
+        self._calling = 0
+        self._calling_bytes = 0
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -183,6 +186,8 @@ class Broker:
                 case Read(request):
                     self._reads.append(request)
                     self._read_wake.set()
+                case Ask(query=Workflow() as call):
+                    self._call(effect, call)
                 case Ask():
                     self._ask(effect)
                 case FindStart():
@@ -258,12 +263,13 @@ class Broker:
             text = f"{self._asking} questions are being answered; wait for one"
             self._refuse(ask, Code.BUSY, text)
             return
+        assert not isinstance(ask.query, Workflow)
         self._asking += 1
-        self._tasks.start_soon(self._answer, ask)
+        self._tasks.start_soon(self._answer, ask, ask.query)
 
-    async def _answer(self, ask: Ask) -> None:
+    async def _answer(self, ask: Ask, query: Query) -> None:
         try:
-            value = await self._queries.answer(ask.bot_id, ask.query, self._moment().now)
+            value = await self._queries.answer(ask.bot_id, query, self._moment().now)
         except Rejected as error:
             self._refuse(ask, error.code, error.message)
         except StoreFailure:
@@ -278,6 +284,25 @@ class Broker:
             self._reply(ask, value)
         finally:
             self._asking -= 1
+
+    def _call(self, ask: Ask, call: Workflow) -> None:
+        limits, size_bytes = self._settings.limits, len(bytes(call.arguments))
+        full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
+        if full or self._calling >= limits.workflow_calls_max:
+            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are being carried out; wait for one")
+            return
+        self._calling += 1
+        self._calling_bytes += size_bytes
+        self._tasks.start_soon(self._carry_out_call, ask, call, self._workflows.begin(ask, call))
+
+    async def _carry_out_call(self, ask: Ask, call: Workflow, turn: Turn) -> None:
+        bot_name = self._core.directory.bots[ask.bot_id].name
+        try:
+            frame = await self._workflows.answer(ask, call, turn, bot_name=bot_name)
+        finally:
+            self._calling -= 1
+            self._calling_bytes -= len(bytes(call.arguments))
+        self._carry_out([Send(ask.address, frame)])
 
     def _reply(self, ask: Ask, value: Any) -> None:
         frame = encode({"op": "ok", "request": ask.query.request, "value": value})
@@ -344,4 +369,4 @@ async def open_broker(
     except BaseException:
         command.close()
         raise
-    return Broker(core, store.log, settings, command=command, tap=tap, versions=versions)
+    return Broker(core, store, settings, command=command, tap=tap, versions=versions)

@@ -14,7 +14,7 @@ import msgspec
 
 from store.repository import PageRequest, SurveyRequest
 
-from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, encode
+from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, Workflow, encode
 
 __all__ = ["Ask", "Count", "Effect", "FindStart", "Moment", "Read", "Send", "Survey", "Tap", "Turn", "unsent"]
 
@@ -64,11 +64,11 @@ class Survey(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Answer a question from the store."""
+    """Answer a question, or carry out a workflow call, from the store."""
 
     address: bytes
     bot_id: str
-    query: Query
+    query: Query | Workflow
 
 
 class FindStart(NamedTuple):

@@ -60,6 +60,7 @@ __all__ = [
     "Unsubscribe",
     "Welcome",
     "WorkerFrame",
+    "Workflow",
     "decode_request",
     "decode_worker_frame",
     "deliver_frame",
@@ -322,10 +323,19 @@ class Status(_ClientFrame, frozen=True, tag="status"):
     request: RequestId
 
 
+class Workflow(_ClientFrame, frozen=True, tag="workflow"):
+    """Calls a method of the workflow repository; `arguments` are the method's parameters by name."""
+
+    request: RequestId
+    call: Annotated[str, Meta(max_length=128)]
+    arguments: Raw = Raw(b"{}")
+
+
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
 Settle = Ack | Nak | Term | Extend
 Request = (
     Hello | Ping | Goodbye | Publish | Subscribe | Unsubscribe | Settle | Credit | RetryDeadLetters | Query
+    | Workflow
 )  # fmt: skip
 
 
@@ -419,12 +429,13 @@ class Ok(_WorkerFrame, frozen=True, tag="ok", omit_defaults=True):
 
 
 class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):
-    """A frame was refused."""
+    """A frame was refused; `details` are for programs, where the code alone does not say enough."""
 
     code: str
     message: str
     request: int | None = None
     retry: bool | None = None
+    details: dict[str, Any] | None = None
 
 
 class Closing(_WorkerFrame, frozen=True, tag="closing"):

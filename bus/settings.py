@@ -16,6 +16,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from store.repository import WorkflowRules
+
 __all__ = [
     "Delivery",
     "Keep",
@@ -26,6 +28,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StoreSettings",
+    "Workflows",
     "parse_settings",
 ]
 
@@ -35,6 +38,9 @@ Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 _AT_ONCE_SECONDS = 0.05
 """What "at once" is for a message that was released: a goodbye in the same breath finds it in the mailbox."""
+
+_ANSWER_ROOM_BYTES = 1024
+"""Room for what surrounds a workflow's record in its answer."""
 
 
 class SettingsError(ValueError):
@@ -191,6 +197,12 @@ class Limits(_Section, frozen=True):
     queries_max: Count = 64
     """Questions (`history`, `status`, …) that are being answered at once; more are `busy`."""
 
+    workflow_calls_max: Count = 4096
+    """Workflow calls that are being carried out at once, of all sessions; more are `busy`. Many share a commit."""
+
+    workflow_bytes_max: Count = 128 * 1024 * 1024
+    """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
+
     socket_frames_max: Count = 4000
     """Frames queued to one connection: the largest credit, one frame a message, and as many answers."""
 
@@ -250,6 +262,22 @@ class RetentionSettings(Keep, frozen=True):
         return [(name, keep) for name, keep in rules if keep.age_seconds or keep.messages_max or keep.bytes_max]
 
 
+class Workflows(_Section, frozen=True):
+    """How runs are held, and when they are given up."""
+
+    lease_seconds: Seconds = 15.0
+    """As long as a session may be silent: a holder that renews every third of it outlives a lost connection."""
+
+    lease_seconds_max: Seconds = 3600.0
+    """The longest lease that a bot may ask for: what one that died keeps its run, and its slot, for."""
+
+    recoveries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
+    """How often a run may lose its holder before only a person resumes it: it may be what kills its holders."""
+
+    sweep_seconds: Seconds = 5.0
+    """How often runs whose lease ran out are looked for and marked as crashed: a third of a lease."""
+
+
 class Log(_Section, frozen=True):
     """What the worker tells the people who run it."""
 
@@ -266,7 +294,18 @@ class Settings(_Section, frozen=True):
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
     retention: RetentionSettings = RetentionSettings()
+    workflows: Workflows = Workflows()
     log: Log = Log()
+
+    @property
+    def workflow_rules(self) -> WorkflowRules:
+        """What the store keeps workflows by: a record that is written must fit into the frame that answers."""
+        return WorkflowRules(
+            lease_seconds=self.workflows.lease_seconds,
+            lease_seconds_max=self.workflows.lease_seconds_max,
+            recoveries_max=self.workflows.recoveries_max,
+            record_bytes_max=self.limits.frame_bytes_max - _ANSWER_ROOM_BYTES,
+        )
 
     def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
         """Give these settings with some replaced; raises SettingsError where that may not be."""
@@ -289,6 +328,8 @@ class Settings(_Section, frozen=True):
             raise ValueError("limits.body_bytes_max must not be above limits.frame_bytes_max")
         if self.limits.in_flight_default > self.limits.in_flight_max:
             raise ValueError("limits.in_flight_default must not be above limits.in_flight_max")
+        if self.workflows.lease_seconds > self.workflows.lease_seconds_max:
+            raise ValueError("workflows.lease_seconds must not be above workflows.lease_seconds_max")
 
 
 def parse_settings(text: str) -> Settings:

@@ -12,19 +12,22 @@ Owns a thread with an event loop of its own: the worker needs asyncio, the test 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
+import msgspec
 import pytest
 import uuid_utils
 import zmq
 
 from store import open_store
+from store.repository import Store
 
 from .broker import Broker, open_broker
 from .client import Bot
@@ -34,23 +37,36 @@ __all__ = ["Worker", "worker"]
 
 _STOP_SECONDS = 30.0
 
+T = TypeVar("T")
+
 
 class Worker:
     """A worker on inproc sockets: `with Worker(path) as worker:`.
 
-    `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` gives a bot that knows both.
+    `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` gives a bot that knows both. `clock`
+    gives the times with a zone by which leases of runs begin and run out, so that a test need not wait for them.
     """
 
-    def __init__(self, database: Path | str, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        database: Path | str,
+        settings: Settings | None = None,
+        *,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         name = uuid_utils.uuid7()
         self.database = Path(database)
         self.url = f"inproc://posthouse-{name}"
         self.tap_url = f"inproc://posthouse-tap-{name}"
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.settings = _listening(settings or Settings(), self.url, self.tap_url)
+        self.settings = msgspec.structs.replace(
+            settings or Settings(), listen=Listen(command=self.url, tap=self.tap_url)
+        )
+        self.clock = clock
         self._portal: anyio.from_thread.BlockingPortal
-        self._running: AbstractContextManager[Broker] | None = None
+        self._running: AbstractContextManager[tuple[Store, Broker]] | None = None
         self._broker: Broker | None = None
+        self._store: Store | None = None
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
@@ -74,7 +90,7 @@ class Worker:
     def start(self) -> None:
         """Start serving the database; raises what `open_store` and binding raise."""
         running = self._portal.wrap_async_context_manager(_serving(self))
-        self._broker = running.__enter__()
+        self._store, self._broker = running.__enter__()
         self._running = running
 
     def stop(self) -> None:
@@ -88,9 +104,18 @@ class Worker:
         self._leave()
 
     def _leave(self) -> None:
-        running, self._running, self._broker = self._running, None, None
+        running, self._running = self._running, None
+        self._store = self._broker = None
         assert running is not None, "the worker is not running"
         running.__exit__(None, None, None)
+
+    def call(self, use: Callable[[Store], Awaitable[T]]) -> T:
+        """Carry out something on the open store, in the worker's event loop, and give what it gives.
+
+        It blocks until then. It is for what no bot can ask of a worker. What the worker has in memory stays.
+        """
+        assert self._store is not None, "the worker is not running"
+        return self._portal.call(use, self._store)
 
     def connect(self, *, bot: str, **options: Any) -> Bot:
         """Give a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
@@ -99,8 +124,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def _serving(worker: Worker) -> AsyncIterator[Broker]:
-    async with open_store(str(worker.database)) as store, anyio.create_task_group() as tasks:
+async def _serving(worker: Worker) -> AsyncIterator[tuple[Store, Broker]]:
+    opened = open_store(str(worker.database), rules=worker.settings.workflow_rules, clock=worker.clock)
+    async with opened as store, anyio.create_task_group() as tasks:
         broker = await open_broker(store, worker.settings, worker.context, worker="posthouse/testing", versions={})
         ended = anyio.Event()
 
@@ -111,21 +137,11 @@ async def _serving(worker: Worker) -> AsyncIterator[Broker]:
                 ended.set()
 
         tasks.start_soon(run)
-        yield broker
+        yield store, broker
         if broker.stopping:
             with anyio.move_on_after(_STOP_SECONDS):
                 await ended.wait()
         tasks.cancel_scope.cancel()
-
-
-def _listening(settings: Settings, url: str, tap_url: str) -> Settings:
-    return Settings(
-        listen=Listen(command=url, tap=tap_url),
-        store=settings.store,
-        delivery=settings.delivery,
-        limits=settings.limits,
-        log=settings.log,
-    )
 
 
 @pytest.fixture

@@ -12,11 +12,14 @@ __all__ = [
     "DatabaseInUse",
     "DatabaseNewer",
     "DefinitionInUse",
+    "Fenced",
     "InvalidTransition",
     "InvalidValue",
     "NotFound",
     "RecordDamaged",
     "Refused",
+    "RunHeld",
+    "SlotsTaken",
     "StorageBusy",
     "StorageFull",
     "StoreClosed",
@@ -66,6 +69,46 @@ class DefinitionInUse(Conflict):
         super().__init__(f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to lose them too")
         self.definition_id = definition_id
         self.runs = runs
+
+
+class RunHeld(Conflict):
+    """A run is held under a live lease, so it cannot be claimed: wait until the lease ran out, or is given back."""
+
+    def __init__(self, run_id: str, holder: str, expires_at: str) -> None:
+        super().__init__(f"run {run_id!r} is held by {holder!r} until {expires_at}")
+        self.run_id = run_id
+        self.holder = holder
+        self.expires_at = expires_at
+
+
+class Fenced(Refused):
+    """A write came with a fence that is not the run's any more: the writer does not hold the run.
+
+    `status` is the run's at present, so that a holder learns what became of it: somebody else runs it, a person
+    cancelled it, or it was given up for crashed.
+    """
+
+    def __init__(self, run_id: str, fence: int, status: str) -> None:
+        super().__init__(f"run {run_id!r} is {status}, and not held with fence {fence} any more")
+        self.run_id = run_id
+        self.fence = fence
+        self.status = status
+
+
+class SlotsTaken(Refused):
+    """As many runs of a workflow and a concurrency key are running as its definition allows: try again later.
+
+    The run keeps its place in the queue for as long as the lease that was asked for; trying again renews it.
+    `ahead` is how many runs wait before it.
+    """
+
+    def __init__(self, run_id: str, concurrency: int, ahead: int) -> None:
+        super().__init__(
+            f"run {run_id!r} waits for a slot, with {ahead} ahead of it; {concurrency} may run at once"
+        )
+        self.run_id = run_id
+        self.concurrency = concurrency
+        self.ahead = ahead
 
 
 class TooLarge(Refused):

@@ -22,18 +22,22 @@ __all__ = [
     "BotSubscription",
     "Channel",
     "ChannelRecipient",
+    "Claim",
     "CronTrigger",
     "DirectRecipient",
     "EventTrigger",
     "FileWatchTrigger",
     "GlobalOwner",
+    "Lease",
     "ManualTrigger",
     "Owner",
     "Recipient",
     "Record",
+    "RecoveredRun",
     "RetryPolicy",
     "RetryStrategy",
     "RunStatus",
+    "RunSummary",
     "StepStatus",
     "StepType",
     "Trigger",
@@ -174,7 +178,7 @@ class GlobalOwner(Record, frozen=True, tag_field="type", tag="global"):
     """A definition that belongs to no bot."""
 
 
-class BotOwner(Record, frozen=True, tag_field="type", tag="bot", omit_defaults=True):
+class BotOwner(Record, frozen=True, tag_field="type", tag="bot"):
     """A definition that belongs to one bot; `slug` is the bot's readable name, kept as given."""
 
     bot_id: str
@@ -191,7 +195,7 @@ class RetryPolicy(Record, frozen=True):
     strategy: RetryStrategy = RetryStrategy.SIMPLE
 
 
-class WorkflowStep(Record, frozen=True, omit_defaults=True):
+class WorkflowStep(Record, frozen=True):
     """One step of a definition. `config` is an object tagged by the step's type; `ui` is kept as given."""
 
     id: str
@@ -209,14 +213,14 @@ class ManualTrigger(Record, frozen=True, tag_field="type", tag="manual"):
     """Started by hand."""
 
 
-class CronTrigger(Record, frozen=True, tag_field="type", tag="cron", omit_defaults=True):
+class CronTrigger(Record, frozen=True, tag_field="type", tag="cron"):
     """Started by the clock."""
 
     schedule: str
     timezone: str | None = None
 
 
-class WebhookTrigger(Record, frozen=True, tag_field="type", tag="webhook", omit_defaults=True):
+class WebhookTrigger(Record, frozen=True, tag_field="type", tag="webhook"):
     """Started by an HTTP call."""
 
     path: str
@@ -224,7 +228,7 @@ class WebhookTrigger(Record, frozen=True, tag_field="type", tag="webhook", omit_
     when: str | None = None
 
 
-class EventTrigger(Record, frozen=True, tag_field="type", tag="event", omit_defaults=True):
+class EventTrigger(Record, frozen=True, tag_field="type", tag="event"):
     """Started by an event."""
 
     source: str
@@ -232,7 +236,7 @@ class EventTrigger(Record, frozen=True, tag_field="type", tag="event", omit_defa
     when: str | None = None
 
 
-class FileWatchTrigger(Record, frozen=True, tag_field="type", tag="file_watch", omit_defaults=True):
+class FileWatchTrigger(Record, frozen=True, tag_field="type", tag="file_watch"):
     """Started by a change to a file."""
 
     paths: tuple[str, ...]
@@ -243,7 +247,7 @@ class FileWatchTrigger(Record, frozen=True, tag_field="type", tag="file_watch", 
 Trigger = ManualTrigger | CronTrigger | WebhookTrigger | EventTrigger | FileWatchTrigger
 
 
-class WorkflowDefinition(Record, frozen=True, omit_defaults=True):
+class WorkflowDefinition(Record, frozen=True):
     """A workflow as its author wrote it. `concurrency` is the most runs at once."""
 
     id: str
@@ -258,7 +262,7 @@ class WorkflowDefinition(Record, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
 
 
-class WorkflowRun(Record, frozen=True, omit_defaults=True):
+class WorkflowRun(Record, frozen=True):
     """One execution of a workflow. `context` and `trigger_payload` are JSON values."""
 
     id: str
@@ -274,7 +278,7 @@ class WorkflowRun(Record, frozen=True, omit_defaults=True):
     concurrency_key: str | None = None
 
 
-class WorkflowStepLog(Record, frozen=True, omit_defaults=True):
+class WorkflowStepLog(Record, frozen=True):
     """The durable record of one attempt at one step. `input` and `output` are JSON values."""
 
     id: str
@@ -289,3 +293,50 @@ class WorkflowStepLog(Record, frozen=True, omit_defaults=True):
     error: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
+
+
+class RunSummary(Record, frozen=True):
+    """A run as it is listed for people: who holds it and what it waits for, without its context and payload.
+
+    `queued_at` is since when it waits for a slot. `recoveries` counts how often it was found without a live holder
+    since a person last resumed it.
+    """
+
+    id: str
+    workflow_id: str
+    workflow_name: str
+    status: RunStatus
+    trigger_type: str
+    started_at: str
+    completed_at: str | None
+    error: str | None
+    concurrency_key: str | None
+    holder: str | None
+    fence: int
+    lease_expires_at: str | None
+    recoveries: int
+    queued_at: str | None
+
+
+class Lease(Record, frozen=True):
+    """Who holds a run, and until when unless it is renewed. One that ran out holds nothing."""
+
+    run_id: str
+    holder: str
+    fence: int
+    expires_at: str
+
+
+class Claim(Record, frozen=True):
+    """A run that was claimed. Writes are made with `fence`, and fail with Fenced once somebody else has the run."""
+
+    run: WorkflowRun
+    fence: int
+    expires_at: str
+
+
+class RecoveredRun(Record, frozen=True):
+    """A run that was found without a live holder and is crashed now; `holder` was the last, where there was one."""
+
+    run: RunSummary
+    holder: str | None

@@ -1,7 +1,8 @@
 """What a store can do, whatever it is made of.
 
-Owns the three protocols that a backend implements, and the values that the broker and the log exchange. All
-methods may wait; all raise `store.errors` and nothing else. Nothing here knows SQL.
+Owns the protocols that a backend implements (those of workflows are in `store.workflows`, and can be had from
+here), and the values that the broker and the log exchange. All methods may wait; all raise `store.errors` and
+nothing else. Nothing here knows SQL.
 
 Pure: no clock, no randomness, no I/O. Times come in as text in the one stored form (`records.timestamp`).
 """
@@ -13,18 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .records import (
-    Bot,
-    BotMessage,
-    BotSubscription,
-    Channel,
-    Owner,
-    RunStatus,
-    StepStatus,
-    WorkflowDefinition,
-    WorkflowRun,
-    WorkflowStepLog,
-)
+from .records import Bot, BotMessage, BotSubscription, Channel
+from .workflows import WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
     "AddBot",
@@ -60,65 +51,13 @@ __all__ = [
     "Surveyed",
     "UnsettledState",
     "WorkflowRepository",
+    "WorkflowRules",
+    "WorkflowStore",
     "group_mailbox_id",
 ]
 
 
-# ── The repositories ─────────────────────────────────────────────────────────────────────────
-
-
-class WorkflowRepository(Protocol):
-    """Definitions, runs and steps: what an executor needs to survive a crash (docs/design.md).
-
-    Every write is on disk when its call returns. Updating what does not exist raises NotFound, a status that
-    cannot follow raises InvalidTransition, an input or output over 1 MiB or a context over 10 MiB TooLarge.
-    """
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id. Conflict where its name and owner belong to another id."""
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Give a definition by id."""
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Give a definition by name and owner."""
-
-    async def list_definitions(self, owner: Owner | None = None) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists everybody's."""
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete; False where there was none. DefinitionInUse where it has runs, unless `cascade`."""
-
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
-        """Create, or give what is there when all fields are the same; Conflict when they are not."""
-
-    async def update_run_status(
-        self, run_id: str, status: RunStatus, error: str | None = None, context: Any = None
-    ) -> WorkflowRun:
-        """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-
-    async def get_run(self, run_id: str) -> WorkflowRun | None:
-        """Give a run by id."""
-
-    async def list_runs(self, workflow_id: str, limit: int = 50) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
-
-    async def list_crashed_runs(self) -> list[WorkflowRun]:
-        """List the runs that are `running` with nobody alive to run them, oldest first."""
-
-    async def create_step_log(self, step: WorkflowStepLog) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same; Conflict when they are not."""
-
-    async def update_step_status(
-        self, step_id: str, status: StepStatus, output: Any = None, error: str | None = None
-    ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error."""
-
-    async def list_step_logs(self, run_id: str) -> list[WorkflowStepLog]:
-        """List a run's step logs in the order in which they began."""
-
-    async def get_completed_step_ids(self, run_id: str) -> list[str]:
-        """List the step ids that completed, in the order they began, each once, without skipped ones."""
+# ── The repository of messages ───────────────────────────────────────────────────────────────────────────
 
 
 class MessageRepository(Protocol):
@@ -516,7 +455,7 @@ class Store(Protocol):
 
     log: MessageLog
     messages: MessageRepository
-    workflows: WorkflowRepository
+    workflows: WorkflowStore
     warnings: list[str]
     """What the people who run it should know, a sentence each."""
 

@@ -9,6 +9,7 @@ Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +23,9 @@ __all__ = [
     "json_value",
     "normal_record",
     "row_limit",
+    "row_range",
     "same_values",
+    "status_value",
 ]
 
 STEP_VALUE_BYTES_MAX = 1024 * 1024
@@ -32,6 +35,7 @@ CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
+_Status = TypeVar("_Status", bound=StrEnum)
 
 
 def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
@@ -58,11 +62,27 @@ def same_values(one: msgspec.Struct, other: msgspec.Struct) -> bool:
     return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
 
 
+def status_value(status: _Status, kind: type[_Status]) -> _Status:
+    """Give a status as its enum; InvalidValue where it is none."""
+    try:
+        return kind(status)
+    except ValueError:
+        raise InvalidValue("status", f"{status!r} is none of {', '.join(kind)}") from None
+
+
 def row_limit(limit: int) -> int:
     """Give a limit back; InvalidValue below 0, which SQLite would take for no limit at all."""
     if limit < 0:
         raise InvalidValue("limit", f"must be 0 or more, not {limit}")
     return limit
+
+
+def row_range(limit: int | None, offset: int) -> tuple[int, int]:
+    """Give what SQL takes for a part of a list; None is no limit. InvalidValue below 0, and beyond any table."""
+    for what, number in (("limit", limit or 0), ("offset", offset)):
+        if not 0 <= number < 2**63:
+            raise InvalidValue(what, f"must be 0 or more, not {number}")
+    return -1 if limit is None else limit, offset
 
 
 def _encode(value: Any, what: str) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiosqlite
 
-from ..repository import MessageLog, MessageRepository, WorkflowRepository
+from ..repository import MessageLog, MessageRepository, WorkflowRules, WorkflowStore
 from .arrivals import Arrivals, next_due_at
 from .conversations import Conversations, table_columns
 from .database import WAL_RESET_FIXED, Database, open_database
@@ -23,11 +24,13 @@ __all__ = ["SqliteStore", "open_sqlite_store"]
 class SqliteStore:
     """An open store: the log, the messages and the workflows of one file."""
 
-    def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
+    def __init__(
+        self, database: Database, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows
+    ) -> None:
         self.path = database.path
         self.log: MessageLog = SqliteLog(database, arrivals, conversations)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
-        self.workflows: WorkflowRepository = SqliteWorkflows(database)
+        self.workflows: WorkflowStore = workflows
         self.warnings = _warnings(conversations)
 
     def __repr__(self) -> str:
@@ -40,11 +43,19 @@ class SqliteStore:
 
 
 @asynccontextmanager
-async def open_sqlite_store(path: str) -> AsyncIterator[SqliteStore]:
+async def open_sqlite_store(
+    path: str, rules: WorkflowRules, clock: Callable[[], datetime] | None
+) -> AsyncIterator[SqliteStore]:
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path)) as database:
         arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
-        yield SqliteStore(database, arrivals, Conversations(await table_columns(database.read)))
+        conversations = Conversations(await table_columns(database.read))
+        workflows = SqliteWorkflows(database, rules, clock or _system_clock)
+        yield SqliteStore(database, arrivals, conversations, workflows)
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 def _warnings(conversations: Conversations) -> list[str]:

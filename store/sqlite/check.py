@@ -53,6 +53,7 @@ _JSON_COLUMNS = (
     ("workflows", "definition"),
     ("workflow_runs", "context"),
     ("workflow_runs", "trigger_payload"),
+    ("workflow_runs", "definition"),
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
 )

@@ -1,45 +1,46 @@
-"""Workflow definitions, runs and steps in SQLite.
+"""The WorkflowRepository over SQLite: each write is one operation of the writer, each reading one statement.
 
-Owns their SQL and how each becomes a row and a record again. What a status may become is decided in
-`store.transitions`; here the record is read, the decision asked for and its result written, in one operation.
+Owns the SQL of definitions and of lists, and the clock by which leases run out. What is done to a run or a step log
+in a transaction is in `runs` and `steps`, so that it can be part of another one.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import aiosqlite
 import msgspec
 
-from ..errors import Conflict, DefinitionInUse, NotFound, RecordDamaged, Refused
+from ..definitions import check_definition
+from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from ..leases import Claimant
 from ..records import (
     BotOwner,
+    Claim,
+    Lease,
     Owner,
+    RecoveredRun,
     RunStatus,
+    RunSummary,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
     timestamp,
 )
-from ..transitions import advance_run, advance_step
-from ..values import (
-    CONTEXT_BYTES_MAX,
-    STEP_VALUE_BYTES_MAX,
-    json_text,
-    json_value,
-    normal_record,
-    row_limit,
-    same_values,
-)
+from ..values import json_text, normal_record, row_range, status_value
+from ..workflows import WorkflowRules
 from .database import Database
-from .reader import Reader
-from .writer import Transaction
+from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
+from .steps import STEP_COLUMNS, STEP_ORDER, Steps, new_step, step_change, step_record
+from .writer import Transaction, refusal
 
 __all__ = ["SqliteWorkflows"]
+
+_T = TypeVar("_T")
 
 _SAVE_DEFINITION = """
     INSERT INTO workflows (id, name, owner_type, owner_bot_id, definition, created_at, updated_at)
@@ -50,37 +51,31 @@ _SAVE_DEFINITION = """
 
 # The expression is the one of idx_workflows_owner.
 _OWNED = "owner_type = ? AND COALESCE(owner_bot_id, '') = ?"
-_DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id"
+_DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id LIMIT ? OFFSET ?"
 
-_RUN_COLUMNS = (
-    "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
-    " completed_at, error, concurrency_key"
-)
-_INSERT_RUN = f"INSERT INTO workflow_runs ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE_RUN = """
-    UPDATE workflow_runs
-    SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context) WHERE id = ?"""
+_CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= ?)"
 
-_STEP_COLUMNS = (
-    "id, run_id, step_id, step_name, status, attempt, idempotency_key, input, output, error, started_at,"
-    " completed_at"
-)
-_INSERT_STEP = f"INSERT INTO workflow_steps ({_STEP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE_STEP = """
-    UPDATE workflow_steps
-    SET status = ?, error = ?, started_at = ?, completed_at = ?, output = COALESCE(?, output) WHERE id = ?"""
-
-# A step that was never running began when it ended; one that did neither comes last. rowid is the order of
-# creation.
-_STEP_ORDER = """
-    ORDER BY COALESCE(started_at, completed_at) IS NULL, COALESCE(started_at, completed_at), rowid"""
+# The condition is the one of idx_workflow_steps_waiting. Whether a step of a run that has ended would be approved
+# does not matter any more.
+_WAITING = f"""
+    SELECT {STEP_COLUMNS} FROM workflow_steps
+    WHERE status = 'waiting_approval' AND (?1 IS NULL OR run_id = ?1)
+        AND EXISTS (
+            SELECT 1 FROM workflow_runs AS run
+            WHERE run.id = workflow_steps.run_id AND run.status NOT IN ('completed', 'failed', 'cancelled'))
+    {STEP_ORDER} LIMIT ?2 OFFSET ?3"""
 
 
 class SqliteWorkflows:
-    """The WorkflowRepository over SQLite; see `store.repository` for what each method promises."""
+    """The WorkflowStore over SQLite; see `store.workflows` for what each method promises."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rules: WorkflowRules, clock: Callable[[], datetime]) -> None:
         self._database = database
+        self._clock = clock
+        self._rules = rules
+        self.runs = Runs(rules)
+        """What is done to a run in a transaction, for one that does more."""
+        self.steps = Steps(self.runs.check_size)
 
     def __repr__(self) -> str:
         return f"<SqliteWorkflows {self._database.path}>"
@@ -89,21 +84,25 @@ class SqliteWorkflows:
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
         """Insert or replace by id."""
+        what = f"workflow {definition.id!r}"
+        definition = normal_record(definition, what)
+        check_definition(definition)
+        self.runs.check_size(definition, what)
         owner_type, owner_bot_id = _owner_columns(definition.owner)
-        text = json_text(normal_record(definition, f"workflow {definition.id!r}"), f"workflow {definition.id!r}")
+        text = json_text(definition, what)
 
-        async def operation(transaction: Transaction) -> None:
-            row = (definition.id, definition.name, owner_type, owner_bot_id, text, _now())
+        async def operation(connection: aiosqlite.Connection, now: str) -> None:
+            row = (definition.id, definition.name, owner_type, owner_bot_id, text, now)
             try:
-                await transaction.connection.execute(_SAVE_DEFINITION, row)
+                await connection.execute(_SAVE_DEFINITION, row)
             except sqlite3.IntegrityError as error:
-                raise _refusal(
+                raise refusal(
                     error,
                     missing=NotFound("bot", str(owner_bot_id)),
                     conflict=f"the name {definition.name!r} of this owner belongs to another workflow",
                 ) from error
 
-        await self._database.writer.run(operation)
+        await self._write(operation)
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
         """Give a definition by id."""
@@ -116,18 +115,22 @@ class SqliteWorkflows:
         found = await self._definitions(f"WHERE name = ? AND {_OWNED}", (name, owner_type, owner_bot_id or ""))
         return found[0] if found else None
 
-    async def list_definitions(self, owner: Owner | None = None) -> list[WorkflowDefinition]:
+    async def list_definitions(
+        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowDefinition]:
         """List by name, owner, id; `None` lists everybody's."""
+        part = row_range(limit, offset)
         if owner is None:
-            return await self._definitions(_DEFINITION_ORDER, ())
+            return await self._definitions(_DEFINITION_ORDER, part)
         owner_type, owner_bot_id = _owner_columns(owner)
-        return await self._definitions(f"WHERE {_OWNED} {_DEFINITION_ORDER}", (owner_type, owner_bot_id or ""))
+        return await self._definitions(
+            f"WHERE {_OWNED} {_DEFINITION_ORDER}", (owner_type, owner_bot_id or "", *part)
+        )
 
     async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
         """Delete, with its runs and their steps where `cascade` says so."""
 
-        async def operation(transaction: Transaction) -> bool:
-            connection = transaction.connection
+        async def operation(connection: aiosqlite.Connection, _: str) -> bool:
             if cascade:
                 await connection.execute("DELETE FROM workflow_runs WHERE workflow_id = ?", (definition_id,))
             else:
@@ -139,7 +142,7 @@ class SqliteWorkflows:
             cursor = await connection.execute("DELETE FROM workflows WHERE id = ?", (definition_id,))
             return cursor.rowcount > 0
 
-        return await self._database.writer.run(operation)
+        return await self._write(operation)
 
     async def _definitions(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowDefinition]:
         rows = await self._database.read.execute_fetchall(f"SELECT id, definition FROM workflows {sql}", parameters)
@@ -149,149 +152,180 @@ class SqliteWorkflows:
 
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
         """Create, or give what is there when all fields are the same."""
-        wanted = normal_record(run, f"run {run.id!r}")
-        row = _run_row(wanted)
-
-        async def operation(transaction: Transaction) -> WorkflowRun:
-            stored = await _find_run(transaction.connection, wanted.id)
-            if stored is not None:
-                if same_values(stored, wanted):
-                    return stored
-                raise Conflict(f"run {wanted.id!r} is stored with other fields")
-            try:
-                await transaction.connection.execute(_INSERT_RUN, row)
-            except sqlite3.IntegrityError as error:
-                raise _refusal(error, missing=NotFound("workflow", wanted.workflow_id)) from error
-            return wanted
-
-        return await self._database.writer.run(operation)
+        new = new_run(run)
+        self.runs.check_size(new.run, f"run {run.id!r}")
+        return await self._write(lambda connection, _: self.runs.create(connection, new))
 
     async def update_run_status(
-        self, run_id: str, status: RunStatus, error: str | None = None, context: Any = None
+        self,
+        run_id: str,
+        status: RunStatus,
+        error: str | None = None,
+        context: Any = None,
+        *,
+        fence: int | None = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        what = f"context of run {run_id!r}"
-        text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
-        given = json_value(context, what)
-        reason = json_value(error, f"error of run {run_id!r}")
-
-        async def operation(transaction: Transaction) -> WorkflowRun:
-            run = await _find_run(transaction.connection, run_id)
-            if run is None:
-                raise NotFound("run", run_id)
-            after = advance_run(run, status, error=reason, context=given, now=_now())
-            if after is not run:
-                await transaction.connection.execute(
-                    _UPDATE_RUN, (after.status, after.error, after.completed_at, text, run_id)
-                )
-            return after
-
-        return await self._database.writer.run(operation)
+        change = run_change(run_id, status, error=error, context=context, fence=fence)
+        return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Give a run by id."""
-        return await _find_run(self._database.read, run_id)
+        return await find_run(self._database.read, run_id)
 
-    async def list_runs(self, workflow_id: str, limit: int = 50) -> list[WorkflowRun]:
+    async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
+        """Give the definition that a run was created with."""
+        rows = await self._database.read.execute_fetchall(
+            "SELECT workflow_id, definition FROM workflow_runs WHERE id = ? AND definition IS NOT NULL", (run_id,)
+        )
+        return _definition(rows[0]) if rows else None
+
+    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
         """List a workflow's runs, newest first."""
         return await self._runs(
-            "WHERE workflow_id = ? ORDER BY started_at DESC, rowid DESC LIMIT ?",
-            (workflow_id, row_limit(limit)),
+            "WHERE workflow_id = ? ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
+            (workflow_id, *row_range(limit, offset)),
         )
 
-    async def list_crashed_runs(self) -> list[WorkflowRun]:
-        """List the runs that are `running`, oldest first."""
-        return await self._runs("WHERE status = ? ORDER BY started_at, rowid", (RunStatus.RUNNING,))
+    async def list_all_runs(
+        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[RunSummary]:
+        """List runs of all workflows, newest first."""
+        wanted = () if status is None else (status_value(status, RunStatus),)
+        condition = "WHERE status = ?" if wanted else ""
+        rows = await self._database.read.execute_fetchall(
+            f"{SUMMARY} {condition} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
+            (*wanted, *row_range(limit, offset)),
+        )
+        return [summary_record(row) for row in rows]
+
+    async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
+        """List the runs that are `running` under no live lease, oldest first."""
+        return await self._runs(
+            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self._now(), *row_range(limit, offset))
+        )
+
+    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+        """Give up runs whose lease ran out; `at_start`, those that were never leased too."""
+        most, _ = row_range(limit, 0)
+        return await self._write(
+            lambda connection, now: self.runs.recover(connection, now, limit=most, at_start=at_start)
+        )
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
         rows = await self._database.read.execute_fetchall(
-            f"SELECT {_RUN_COLUMNS} FROM workflow_runs {sql}", parameters
+            f"SELECT {RUN_COLUMNS} FROM workflow_runs {sql}", parameters
         )
-        return [_run(row) for row in rows]
+        return [run_record(row) for row in rows]
+
+    # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
+
+    async def claim_run(
+        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+    ) -> Claim:
+        """Take a run that nobody holds, under a lease and with a new fence."""
+        seconds = self._lease_seconds(lease_seconds)
+
+        async def operation(connection: aiosqlite.Connection, _: str) -> Claim | SlotsTaken:
+            now = self._clock()
+            claimant = Claimant(holder, timestamp(now), timestamp(now + seconds), claim_id)
+            return await self.runs.claim(connection, run_id, claimant)
+
+        claimed = await self._write(operation)
+        if isinstance(claimed, SlotsTaken):
+            raise claimed
+        return claimed
+
+    async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
+        """Let the lease begin anew."""
+        seconds = self._lease_seconds(lease_seconds)
+        return await self._write(
+            lambda connection, _: self.runs.renew(connection, run_id, fence, timestamp(self._clock() + seconds))
+        )
+
+    async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
+        """Give a run back as pending or paused."""
+        wanted = status_value(status, RunStatus)
+        return await self._write(lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now))
+
+    async def get_lease(self, run_id: str) -> Lease | None:
+        """Give the lease of a run, live or run out."""
+        rows = await self._database.read.execute_fetchall(
+            "SELECT holder_bot_id, fence, lease_expires_at FROM workflow_runs"
+            " WHERE id = ? AND holder_bot_id IS NOT NULL",
+            (run_id,),
+        )
+        return Lease(run_id=run_id, holder=rows[0][0], fence=rows[0][1], expires_at=rows[0][2]) if rows else None
+
+    def _lease_seconds(self, lease_seconds: float | None) -> timedelta:
+        seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
+        most = self._rules.lease_seconds_max
+        if not 0 < seconds <= most:
+            raise InvalidValue("lease_seconds", f"must be above 0 and at most {most:g}, not {seconds:g}")
+        return timedelta(seconds=seconds)
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_step_log(self, step: WorkflowStepLog) -> WorkflowStepLog:
+    async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
         """Create, or give what is there when all fields are the same."""
-        wanted = normal_record(step, f"step {step.step_id!r}")
-        row = _step_row(wanted)
-
-        async def operation(transaction: Transaction) -> WorkflowStepLog:
-            stored = await _find_step(transaction.connection, wanted.id)
-            if stored is not None:
-                if same_values(stored, wanted):
-                    return stored
-                raise Conflict(f"step {wanted.id!r} is stored with other fields")
-            try:
-                await transaction.connection.execute(_INSERT_STEP, row)
-            except sqlite3.IntegrityError as error:
-                raise _refusal(error, missing=NotFound("run", wanted.run_id)) from error
-            return wanted
-
-        return await self._database.writer.run(operation)
+        new = new_step(step, fence=fence)
+        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        return await self._write(lambda connection, _: self.steps.create(connection, new))
 
     async def update_step_status(
-        self, step_id: str, status: StepStatus, output: Any = None, error: str | None = None
+        self,
+        step_id: str,
+        status: StepStatus,
+        output: Any = None,
+        error: str | None = None,
+        *,
+        fence: int | None = None,
     ) -> WorkflowStepLog:
         """Move a step log, named by its own id, to a status. None keeps output and error."""
-        given = json_value(output, f"output of step {step_id!r}")
-        reason = json_value(error, f"error of step {step_id!r}")
+        change = step_change(step_id, status, output=output, error=error, fence=fence)
+        return await self._write(lambda connection, now: self.steps.move(connection, change, now))
 
-        async def operation(transaction: Transaction) -> WorkflowStepLog:
-            step = await _find_step(transaction.connection, step_id)
-            if step is None:
-                raise NotFound("step", step_id)
-            text = _step_text(given, f"output of step {step.step_id!r}")
-            after = advance_step(step, status, output=given, error=reason, now=_now())
-            if after is not step:
-                await transaction.connection.execute(
-                    _UPDATE_STEP,
-                    (after.status, after.error, after.started_at, after.completed_at, text, step_id),
-                )
-            return after
-
-        return await self._database.writer.run(operation)
-
-    async def list_step_logs(self, run_id: str) -> list[WorkflowStepLog]:
+    async def list_step_logs(
+        self, run_id: str, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowStepLog]:
         """List a run's step logs in the order in which they began."""
         rows = await self._database.read.execute_fetchall(
-            f"SELECT {_STEP_COLUMNS} FROM workflow_steps WHERE run_id = ? {_STEP_ORDER}", (run_id,)
+            f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = ? {STEP_ORDER} LIMIT ? OFFSET ?",
+            (run_id, *row_range(limit, offset)),
         )
-        return [_step(row) for row in rows]
+        return [step_record(row) for row in rows]
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
         """List the step ids that completed, in the order they began, each once, without skipped ones."""
         rows = await self._database.read.execute_fetchall(
-            f"SELECT step_id FROM workflow_steps WHERE run_id = ? AND status = ? {_STEP_ORDER}",
+            f"SELECT step_id FROM workflow_steps WHERE run_id = ? AND status = ? {STEP_ORDER}",
             (run_id, StepStatus.COMPLETED),
         )
         return list(dict.fromkeys(row[0] for row in rows))
 
+    async def list_waiting_approvals(
+        self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[WorkflowStepLog]:
+        """List the step logs that wait for an approval, oldest first."""
+        rows = await self._database.read.execute_fetchall(_WAITING, (run_id, *row_range(limit, offset)))
+        return [step_record(row) for row in rows]
 
-# ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────
+    # ── The writer and the clock ─────────────────────────────────────────────────────────────────────────
 
+    async def _write(self, operation: Callable[[aiosqlite.Connection, str], Awaitable[_T]]) -> _T:
+        """Carry out an operation in the next transaction, at the time when its turn has come."""
 
-def _now() -> str:
-    return timestamp(datetime.now(UTC))
+        async def timed(transaction: Transaction) -> _T:
+            return await operation(transaction.connection, self._now())
+
+        return await self._database.writer.run(timed)
+
+    def _now(self) -> str:
+        return timestamp(self._clock())
 
 
 def _owner_columns(owner: Owner) -> tuple[str, str | None]:
     return ("bot", owner.bot_id) if isinstance(owner, BotOwner) else ("global", None)
-
-
-def _refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str | None = None) -> Refused:
-    """Give our error for a broken constraint: what a foreign key missed, or a Conflict for any other."""
-    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return missing
-    return Conflict(conflict or str(error))
-
-
-def _step_text(value: Any, what: str) -> str | None:
-    return None if value is None else json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX)
-
-
-def _value(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)
 
 
 def _definition(row: sqlite3.Row) -> WorkflowDefinition:
@@ -299,90 +333,3 @@ def _definition(row: sqlite3.Row) -> WorkflowDefinition:
         return msgspec.json.decode(row[1], type=WorkflowDefinition)
     except msgspec.MsgspecError as error:
         raise RecordDamaged("workflows", f"id {row[0]}") from error
-
-
-def _run_row(run: WorkflowRun) -> tuple[Any, ...]:
-    payload = run.trigger_payload
-    return (
-        run.id,
-        run.workflow_id,
-        run.workflow_name,
-        run.status,
-        run.trigger_type,
-        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
-        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
-        run.started_at,
-        run.completed_at,
-        run.error,
-        run.concurrency_key,
-    )
-
-
-def _run(row: sqlite3.Row) -> WorkflowRun:
-    try:
-        return WorkflowRun(
-            id=row[0],
-            workflow_id=row[1],
-            workflow_name=row[2],
-            status=RunStatus(row[3]),
-            trigger_type=row[4],
-            trigger_payload=_value(row[5]),
-            context=_value(row[6]),
-            started_at=row[7],
-            completed_at=row[8],
-            error=row[9],
-            concurrency_key=row[10],
-        )
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
-
-
-async def _find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
-    rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
-        f"SELECT {_RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
-    )
-    return next((_run(row) for row in rows), None)
-
-
-def _step_row(step: WorkflowStepLog) -> tuple[Any, ...]:
-    return (
-        step.id,
-        step.run_id,
-        step.step_id,
-        step.step_name,
-        step.status,
-        step.attempt,
-        step.idempotency_key,
-        _step_text(step.input, f"input of step {step.step_id!r}"),
-        _step_text(step.output, f"output of step {step.step_id!r}"),
-        step.error,
-        step.started_at,
-        step.completed_at,
-    )
-
-
-def _step(row: sqlite3.Row) -> WorkflowStepLog:
-    try:
-        return WorkflowStepLog(
-            id=row[0],
-            run_id=row[1],
-            step_id=row[2],
-            step_name=row[3],
-            status=StepStatus(row[4]),
-            attempt=row[5],
-            idempotency_key=row[6],
-            input=_value(row[7]),
-            output=_value(row[8]),
-            error=row[9],
-            started_at=row[10],
-            completed_at=row[11],
-        )
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise RecordDamaged("workflow_steps", f"id {row[0]}") from error
-
-
-async def _find_step(connection: aiosqlite.Connection, step_id: str) -> WorkflowStepLog | None:
-    rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
-        f"SELECT {_STEP_COLUMNS} FROM workflow_steps WHERE id = ?", (step_id,)
-    )
-    return next((_step(row) for row in rows), None)

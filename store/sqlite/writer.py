@@ -21,9 +21,17 @@ from typing import Any, Generic, TypeVar, cast
 import aiosqlite
 import anyio
 
-from ..errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed
+from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed
 
-__all__ = ["OPERATIONS_GROUP_MAX", "OPERATIONS_QUEUED_MAX", "Operation", "Transaction", "Writer", "translate"]
+__all__ = [
+    "OPERATIONS_GROUP_MAX",
+    "OPERATIONS_QUEUED_MAX",
+    "Operation",
+    "Transaction",
+    "Writer",
+    "refusal",
+    "translate",
+]
 
 OPERATIONS_QUEUED_MAX = 10_000
 """Callers beyond this wait: the queue must not outgrow memory when the disk stalls."""
@@ -58,6 +66,13 @@ def translate(error: sqlite3.Error) -> StoreError | None:
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
         return StoreFailed(f"the database reported {name}: {error}")
     return None
+
+
+def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str | None = None) -> Refused:
+    """Give our error for a broken constraint: what a foreign key missed, or a Conflict for any other."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return missing
+    return Conflict(conflict or str(error))
 
 
 class _Pending(Generic[T]):

@@ -280,6 +280,11 @@ DEAD_LETTER = "INSERT INTO dead_letters VALUES ('{}', {}, 'reason', 5, 'at')"
         ),
         ("UPDATE scheduled_messages SET body = '2'", "scheduled message later: not as stored"),
         ("DROP TABLE scheduled_messages", "the scheduled messages cannot be read"),
+        (
+            "INSERT INTO workflow_runs (id, workflow_id, workflow_name, status, trigger_type, started_at,"
+            " definition) VALUES ('r', 'w', 'w', 'paused', '', '', '{')",
+            "the definition of 'r' in workflow_runs",
+        ),
         ("DROP TABLE mailboxes", "the mailboxes cannot be read"),
         ("DROP TABLE bot_messages", "the messages cannot be read"),
         ("DROP TABLE log", "the mailboxes cannot be read"),

@@ -1,19 +1,165 @@
-"""Which event loops and which backends the contract suites run on."""
+"""Where the contract suites run: which backends of the store, on which event loops.
+
+Workflows are kept in places that must not differ.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from store import open_store
-from store.records import RunStatus, WorkflowDefinition, WorkflowRun
+from store.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from store.repository import MessageRepository, Store, WorkflowRepository
 
-from .samples import definition, run
+from .samples import add_bots, definition, run
+
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+}
+
+LOCAL = [("local", "uvloop"), ("local", "asyncio")]
+"""A store is opened where aiosqlite runs."""
+
+EVERYWHERE = [*LOCAL]
+
+
+class Clock:
+    """What tells a store the time: it stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def reset(self) -> None:
+        self.now = datetime(2026, 6, 1, tzinfo=UTC)
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def after(self, seconds: float) -> str:
+        return timestamp(self.now + timedelta(seconds=seconds))
+
+
+class Place(Protocol):
+    """Workflows that are kept somewhere, as two bots reach them."""
+
+    workflows: WorkflowRepository
+    """As ANN reaches them."""
+    others: WorkflowRepository
+    """As BOB does."""
+    clock: Clock
+
+    async def add_bots(self, *ids: str) -> None:
+        """Register bots."""
+
+    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+        """Do what a worker does from time to time."""
+
+
+class WorkflowBackend(Protocol):
+    """A place that is opened and closed: opened again, it has what was stored before."""
+
+    def open(self) -> AbstractAsyncContextManager[Place]: ...
+
+
+# ── An open store ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LocalPlace:
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.workflows: WorkflowRepository = store.workflows
+        self.others: WorkflowRepository = store.workflows
+        self.clock = clock
+        self._store = store
+
+    async def add_bots(self, *ids: str) -> None:
+        await add_bots(self._store, *ids)
+
+    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+        return await self._store.workflows.recover_runs(limit, at_start=at_start)
+
+
+class LocalBackend:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._clock = Clock()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Place]:
+        async with open_store(str(self._path), clock=self._clock) as store:
+            yield LocalPlace(store, self._clock)
+
+
+# ── Fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=EVERYWHERE, ids="-".join)
+def place_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
+    chosen: tuple[str, str] = request.param
+    return chosen
+
+
+@pytest.fixture
+def anyio_backend(place_and_loop: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+    return LOOPS[place_and_loop[1]]
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> WorkflowBackend:
+    return LocalBackend(tmp_path / "posthouse.db")
+
+
+@pytest.fixture
+async def place(backend: WorkflowBackend) -> AsyncIterator[Place]:
+    async with backend.open() as place:
+        yield place
+
+
+@pytest.fixture
+def workflows(place: Place) -> WorkflowRepository:
+    return place.workflows
+
+
+@pytest.fixture
+def others(place: Place) -> WorkflowRepository:
+    return place.others
+
+
+@pytest.fixture
+def clock(place: Place) -> Clock:
+    return place.clock
+
+
+@pytest.fixture
+async def workflow(workflows: WorkflowRepository) -> WorkflowDefinition:
+    """The definition w."""
+    saved = definition("w")
+    await workflows.save_definition(saved)
+    return saved
+
+
+@pytest.fixture
+async def running(workflows: WorkflowRepository, workflow: WorkflowDefinition) -> WorkflowRun:
+    """The run r of w, which is running."""
+    return await workflows.create_run(run("r", workflow.id, status=RunStatus.RUNNING))
+
+
+@pytest.fixture
+async def pending(workflows: WorkflowRepository, workflow: WorkflowDefinition) -> WorkflowRun:
+    """The run r of w, which nobody has begun."""
+    return await workflows.create_run(run("r", workflow.id))
+
+
+# ── Messages, which only an open store has a repository of ───────────────────────────────────────────────
 
 
 class Backend(Protocol):
@@ -30,47 +176,18 @@ class SqliteBackend:
         return open_store(str(self.path))
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": request.param}
-
-
 @pytest.fixture
 def sqlite_backend(tmp_path: Path) -> SqliteBackend:
     return SqliteBackend(tmp_path / "posthouse.db")
 
 
 @pytest.fixture(params=["sqlite"])
-def backend(request: pytest.FixtureRequest) -> Backend:
+def message_backend(request: pytest.FixtureRequest) -> Backend:
     chosen: Backend = request.getfixturevalue(f"{request.param}_backend")
     return chosen
 
 
 @pytest.fixture
-async def store(backend: Backend) -> AsyncIterator[Store]:
-    async with backend.open() as store:
-        yield store
-
-
-@pytest.fixture
-def workflows(store: Store) -> WorkflowRepository:
-    return store.workflows
-
-
-@pytest.fixture
-def messages(store: Store) -> MessageRepository:
-    return store.messages
-
-
-@pytest.fixture
-async def workflow(workflows: WorkflowRepository) -> WorkflowDefinition:
-    """The definition w."""
-    saved = definition("w")
-    await workflows.save_definition(saved)
-    return saved
-
-
-@pytest.fixture
-async def running(workflows: WorkflowRepository, workflow: WorkflowDefinition) -> WorkflowRun:
-    """The run r of w, which is running."""
-    return await workflows.create_run(run("r", workflow.id, status=RunStatus.RUNNING))
+async def messages(message_backend: Backend) -> AsyncIterator[MessageRepository]:
+    async with message_backend.open() as store:
+        yield store.messages

@@ -20,6 +20,10 @@ from store.repository import AddBot, Store
 
 GLOBAL = GlobalOwner()
 
+ANN = "01990000-0000-7000-8000-00000000000a"
+BOB = "01990000-0000-7000-8000-00000000000b"
+"""The bots who hold runs."""
+
 
 def at(second: int) -> str:
     """A time in the stored form, ordered by its argument."""

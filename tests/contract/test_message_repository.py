@@ -17,10 +17,17 @@ from store.errors import Conflict, InvalidValue, NotFound
 from store.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
 from store.repository import AddMessages, MessageRepository, NewMessage
 
-from .conftest import Backend, SqliteBackend
+from .conftest import LOCAL, Backend, SqliteBackend
 from .samples import at, channel, direct, to_channel
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=LOCAL, ids="-".join)
+def place_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """No bot has a repository of messages."""
+    chosen: tuple[str, str] = request.param
+    return chosen
 
 
 def ids(found: Sequence[BotMessage]) -> list[str]:
@@ -224,15 +231,15 @@ async def test_unsubscribe_tells_whether_there_was_one(messages: MessageReposito
     assert await messages.get_subscriptions("ann") == [subscription("ann", "news", 2)]
 
 
-async def test_everything_is_there_after_reopening(backend: Backend) -> None:
-    async with backend.open() as store:
+async def test_everything_is_there_after_reopening(message_backend: Backend) -> None:
+    async with message_backend.open() as store:
         await store.messages.save_message(direct("1", "ann", "bob"))
         await store.messages.save_message(to_channel("2", "ann", "news"))
         for name in ("news", "left"):
             await store.messages.create_channel(channel(name))
             await store.messages.subscribe(subscription("bob", name))
         await store.messages.unsubscribe("bob", "left")
-    async with backend.open() as store:
+    async with message_backend.open() as store:
         messages = store.messages
         await messages.save_message(direct("1", "ann", "bob"))
         await messages.save_message(direct("3", "bob", "ann"))

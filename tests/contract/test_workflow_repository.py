@@ -34,10 +34,10 @@ from store.records import (
     WorkflowRun,
     WorkflowStep,
 )
-from store.repository import Store, WorkflowRepository
+from store.repository import WorkflowRepository
 
-from .conftest import Backend
-from .samples import GLOBAL, add_bots, at, definition, owned, run, step
+from .conftest import Place, WorkflowBackend
+from .samples import GLOBAL, at, definition, owned, run, step
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +45,7 @@ MIB = 1024 * 1024
 
 
 def rich_definition(id: str) -> WorkflowDefinition:
-    """A definition that says everything, unknown step ids and all: it is kept as given."""
+    """A definition that says everything: it is kept as given."""
     return definition(
         id,
         name="Täglicher Überblick",
@@ -67,7 +67,7 @@ def rich_definition(id: str) -> WorkflowDefinition:
                 name="B",
                 type=StepType.SUB_WORKFLOW,
                 config={},
-                depends_on=("a", "nowhere"),
+                depends_on=("a",),
                 retry=RetryPolicy(max_attempts=5),
                 ui={"x": 1.5, "y": None},
             ),
@@ -79,8 +79,8 @@ def rich_definition(id: str) -> WorkflowDefinition:
 # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_definition_comes_back_as_given(store: Store, workflows: WorkflowRepository) -> None:
-    await add_bots(store, "ann")
+async def test_definition_comes_back_as_given(place: Place, workflows: WorkflowRepository) -> None:
+    await place.add_bots("ann")
     given = rich_definition("w")
     await workflows.save_definition(given)
     assert await workflows.get_definition("w") == given
@@ -96,8 +96,8 @@ async def test_definition_that_is_not_there(workflows: WorkflowRepository) -> No
     assert await workflows.delete_definition("w", cascade=True) is False
 
 
-async def test_saving_again_replaces(store: Store, workflows: WorkflowRepository) -> None:
-    await add_bots(store, "ann")
+async def test_saving_again_replaces(place: Place, workflows: WorkflowRepository) -> None:
+    await place.add_bots("ann")
     await workflows.save_definition(definition("w", name="old"))
     replaced = owned("w", "ann", name="new", version="2.0.0")
     await workflows.save_definition(replaced)
@@ -113,8 +113,8 @@ async def test_saving_again_keeps_the_runs(workflows: WorkflowRepository, runnin
     assert await workflows.list_runs("w") == [running]
 
 
-async def test_name_belongs_to_one_id_an_owner(store: Store, workflows: WorkflowRepository) -> None:
-    await add_bots(store, "ann", "bob")
+async def test_name_belongs_to_one_id_an_owner(place: Place, workflows: WorkflowRepository) -> None:
+    await place.add_bots("ann", "bob")
     first = definition("1", name="n")
     await workflows.save_definition(first)
     await workflows.save_definition(owned("2", "ann", name="n"))
@@ -137,8 +137,8 @@ async def test_owner_must_exist(workflows: WorkflowRepository) -> None:
     assert await workflows.list_definitions() == []
 
 
-async def test_definitions_by_name_owner_id(store: Store, workflows: WorkflowRepository) -> None:
-    await add_bots(store, "ann", "bob")
+async def test_definitions_by_name_owner_id(place: Place, workflows: WorkflowRepository) -> None:
+    await place.add_bots("ann", "bob")
     wanted = [
         owned("9", "ann", name="a"),
         owned("1", "bob", name="a"),
@@ -377,22 +377,22 @@ async def test_concurrent_callers_each_get_their_own_answer(
     assert sorted(outcomes) == sorted(["refused", "refused", stored.status])
 
 
-async def test_everything_is_there_after_reopening(backend: Backend) -> None:
-    async with backend.open() as store:
-        await add_bots(store, "ann")
-        workflows = store.workflows
+async def test_everything_is_there_after_reopening(backend: WorkflowBackend) -> None:
+    async with backend.open() as place:
+        await place.add_bots("ann")
+        workflows = place.workflows
         await workflows.save_definition(rich_definition("w"))
         await workflows.create_run(run("r", context={"n": 1}, trigger_payload="p"))
         stored_run = await workflows.update_run_status("r", RunStatus.RUNNING, context={"n": 2})
         await workflows.create_step_log(step("s", input={"i": 1}))
         stored_step = await workflows.update_step_status("s", StepStatus.COMPLETED, output={"o": 1})
-    async with backend.open() as store:
-        workflows = store.workflows
+    async with backend.open() as place:
+        workflows = place.workflows
         assert await workflows.get_definition("w") == rich_definition("w")
         assert await workflows.list_crashed_runs() == [stored_run]
         assert await workflows.list_step_logs("r") == [stored_step]
         assert await workflows.get_completed_step_ids("r") == ["s"]
         renamed = msgspec.structs.replace(rich_definition("w"), name="other")
         await workflows.save_definition(renamed)
-    async with backend.open() as store:
-        assert await store.workflows.list_definitions() == [renamed]
+    async with backend.open() as place:
+        assert await place.workflows.list_definitions() == [renamed]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from bus.settings import Settings, SettingsError, parse_settings
+from store.repository import WorkflowRules
 
 SHIPPED = Path(__file__).parents[2] / "config" / "posthouse.toml"
 
@@ -88,6 +89,8 @@ def test_a_wrong_type_is_refused(text: str, place: str) -> None:
         ("[delivery]\nmax_deliver = 0", "delivery.max_deliver"),
         ("[delivery]\nbackoff_seconds = []", "delivery.backoff_seconds"),
         ("[delivery]\nbackoff_seconds = [1.0, -1.0]", "delivery.backoff_seconds"),
+        ("[workflows]\nlease_seconds = 0", "workflows.lease_seconds"),
+        ("[workflows]\nrecoveries_max = -1", "workflows.recoveries_max"),
         ("[log]\nlevel = 'loud'", "log.level"),
         ("[log]\nformat = 'xml'", "log.format"),
     ],
@@ -106,12 +109,22 @@ def test_a_value_out_of_bounds_is_refused(text: str, place: str) -> None:
         ),
         ("[limits]\nframe_bytes_max = 8192", ("limits.body_bytes_max", "limits.frame_bytes_max")),
         ("[limits]\nin_flight_max = 50", ("limits.in_flight_default", "limits.in_flight_max")),
+        ("[workflows]\nlease_seconds = 4000", ("workflows.lease_seconds", "workflows.lease_seconds_max")),
     ],
 )
 def test_a_contradiction_is_refused(text: str, places: tuple[str, str]) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_settings(text)
     assert all(place in str(refused.value) for place in places)
+
+
+def test_the_store_keeps_workflows_by_what_is_set() -> None:
+    text = "[workflows]\nlease_seconds = 1.5\nlease_seconds_max = 20\nrecoveries_max = 0"
+    rules = parse_settings(f"{text}\n[limits]\nframe_bytes_max = 300_000").workflow_rules
+    assert (rules.lease_seconds, rules.lease_seconds_max, rules.recoveries_max) == (1.5, 20, 0)
+    assert rules.record_bytes_max is not None
+    assert rules.record_bytes_max < 300_000, "there must be room for the rest of a frame"
+    assert Settings().workflow_rules.lease_seconds == WorkflowRules().lease_seconds
 
 
 REACHABLE = [

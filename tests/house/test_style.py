@@ -17,7 +17,6 @@ LONGER = {
     "bus/client.py": 560,
     "bus/mailbox.py": 600,
     "bus/protocol.py": 550,
-    "store/repository.py": 550,
     "tests/pure/simulation.py": 650,
 }
 """Those that are too long already, and how long they may be. Nothing is added here; what was split is taken out."""
@@ -29,6 +28,7 @@ BARE_IGNORE = re.compile(r"#\s*(type:\s*ignore(?!\[)|noqa(?!:)|pyright:\s*ignore
 MIGRATIONS = {
     "20261122_0001_initial": "6bdd448792fe091f7af4d6d26a1bc42957ee71957a5653d921aea1096a9c024d",
     "20261122_0002_groups_and_schedules": "5c5ec6c10f0d5958036997599561c0ddce99d4d348dac044930dfb94b862c663",
+    "20261122_0003_leases": "247cc3a13903516308d27f44b833504ecf6398392dafcc2195f4275782c1a6d5",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 
@@ -95,7 +95,8 @@ def test_landed_migrations_never_change() -> None:
 def test_migrations_are_named_in_their_order() -> None:
     names = sorted(MIGRATIONS)
     assert all(re.fullmatch(r"\d{8}_\d{4}_[a-z_]+", name) for name in names)
-    assert [int(name.split("_")[1]) for name in names] == list(range(1, len(names) + 1))
+    numbers = [int(name.split("_")[1]) for name in names]
+    assert numbers == sorted(set(numbers)), "a number is used once, and a later one has a later date"
 
 
 # ── The checks themselves can fail ───────────────────────────────────────────────────────────────────────

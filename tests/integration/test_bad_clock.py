@@ -70,7 +70,7 @@ class World:
             )
             broker = Broker(
                 core,
-                store.log,
+                store,
                 settings,
                 command=bind_command(self._context, settings),
                 tap=bind_tap(self._context, settings),

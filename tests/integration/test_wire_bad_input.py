@@ -151,9 +151,10 @@ WRONG = [
     BadFrame("delay below zero", published(delay=-1), mentions="delay"),
     BadFrame("delay as text", published(delay="60"), mentions="delay"),
     BadFrame("expects_reply", published(expects_reply="yes"), mentions="expects_reply"),
+    BadFrame("workflow without a call", frame_of("workflow", arguments={}), mentions="call"),
+    BadFrame("workflow with a call too many", frame_of("workflow", call="x", calls=["y"]), mentions="calls"),
 ]
 NOT_IN_THIS_VERSION = [
-    BadFrame("workflow", frame_of("workflow", call="list_runs", arguments={}), mentions="workflow"),
     BadFrame("commit", frame_of("commit", id=new_id()), mentions="commit"),
 ]
 

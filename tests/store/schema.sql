@@ -143,8 +143,13 @@ CREATE TABLE workflow_runs (
     started_at      TEXT NOT NULL,
     completed_at    TEXT,
     error           TEXT,
-    concurrency_key TEXT
+    concurrency_key TEXT,
+    holder_bot_id TEXT, fence INTEGER NOT NULL DEFAULT 0, lease_expires_at TEXT, claim_id TEXT,
+    recoveries INTEGER NOT NULL DEFAULT 0, queue_place INTEGER, queued_at TEXT, queued_until TEXT, definition TEXT
 );
+CREATE INDEX idx_workflow_runs_queued ON workflow_runs (workflow_id, concurrency_key) WHERE queue_place IS NOT NULL;
+CREATE INDEX idx_workflow_runs_running ON workflow_runs (workflow_id, concurrency_key) WHERE status = 'running';
+CREATE INDEX idx_workflow_runs_started_at ON workflow_runs (started_at);
 CREATE INDEX idx_workflow_runs_status ON workflow_runs (status);
 CREATE INDEX idx_workflow_runs_workflow_id ON workflow_runs (workflow_id);
 
@@ -164,3 +169,4 @@ CREATE TABLE workflow_steps (
     completed_at    TEXT
 );
 CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id);
+CREATE INDEX idx_workflow_steps_waiting ON workflow_steps (run_id) WHERE status = 'waiting_approval';

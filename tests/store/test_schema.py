@@ -26,7 +26,8 @@ COLUMNS = {
     "workflow_runs": """
         id TEXT | workflow_id TEXT! | workflow_name TEXT! | status TEXT! | trigger_type TEXT!
         | trigger_payload TEXT | context TEXT!='{}' | started_at TEXT! | completed_at TEXT | error TEXT
-        | concurrency_key TEXT""",
+        | concurrency_key TEXT | holder_bot_id TEXT | fence INTEGER!=0 | lease_expires_at TEXT | claim_id TEXT
+        | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT""",
     "workflow_steps": """
         id TEXT | run_id TEXT! | step_id TEXT! | step_name TEXT! | status TEXT! | attempt INTEGER!=1
         | idempotency_key TEXT | input TEXT | output TEXT | error TEXT | started_at TEXT | completed_at TEXT""",
@@ -76,7 +77,11 @@ FOREIGN_KEYS = [
 INDEXES = {
     "idx_workflow_runs_workflow_id": ("workflow_runs", ["workflow_id"]),
     "idx_workflow_runs_status": ("workflow_runs", ["status"]),
+    "idx_workflow_runs_started_at": ("workflow_runs", ["started_at"]),
+    "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
+    "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_steps_run_id": ("workflow_steps", ["run_id"]),
+    "idx_workflow_steps_waiting": ("workflow_steps", ["run_id"]),
     "idx_bot_messages_pair": ("bot_messages", ["sender_bot_id", "recipient_bot_id"]),
     "idx_bot_messages_channel": ("bot_messages", ["recipient_channel"]),
     "idx_bot_messages_recipient": ("bot_messages", ["recipient_bot_id"]),
@@ -132,10 +137,36 @@ def test_comparison_sees_a_difference(database: sqlite3.Connection) -> None:
 
 def test_migrations_are_numbered_dated_and_recorded(database: sqlite3.Connection) -> None:
     names = [migration.name for migration in migrations()]
-    assert [name.split("_")[1] for name in names] == [f"{number + 1:04}" for number in range(len(names))]
+    numbers = [name.split("_")[1] for name in names]
+    assert numbers == sorted(set(numbers))
     assert all(re.fullmatch(r"\d{8}_\d{4}_[a-z_]+", name) for name in names)
     recorded = database.execute("SELECT name, checksum FROM schema_migrations ORDER BY name").fetchall()
     assert recorded == [(migration.name, migration.checksum) for migration in migrations()]
+
+
+def test_runs_of_a_database_without_leases_can_be_held(path: Path) -> None:
+    """Those that can still go on get the definition that they would have gone on with."""
+    first = migrations()[0]
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("CREATE TABLE schema_migrations (name TEXT PRIMARY KEY, checksum TEXT, applied_at TEXT)")
+        old.executescript(first.sql)
+        old.execute("INSERT INTO schema_migrations VALUES (?, ?, '')", (first.name, first.checksum))
+        definition = '{"id":"w","name":"w","owner":{"type":"global"}}'
+        insert(old, "workflows", id="w", name="w", owner_type="global", definition=definition, **STAMPS)
+        for status in RunStatus:
+            a_run(old, status, status)
+        old.commit()
+
+    async def look() -> None:
+        async with open_store(str(path)) as store:
+            for status in RunStatus:
+                ended = status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+                kept = await store.workflows.get_run_definition(status)
+                assert kept == (None if ended else await store.workflows.get_definition("w"))
+                assert await store.workflows.get_lease(status) is None
+            assert (await store.workflows.claim_run("running", "ann")).fence == 1
+
+    anyio.run(look)
 
 
 def test_statements_are_split_where_they_end() -> None:
@@ -220,9 +251,11 @@ def refuses(database: sqlite3.Connection, table: str, **values: object) -> None:
         insert(database, table, **values)
 
 
+STAMPS = {"created_at": "", "updated_at": ""}
+
+
 def a_workflow(database: sqlite3.Connection) -> None:
-    fields = {"definition": "{}", "created_at": "", "updated_at": ""}
-    insert(database, "workflows", id="w", name="w", owner_type="global", **fields)
+    insert(database, "workflows", id="w", name="w", owner_type="global", definition="{}", **STAMPS)
 
 
 def a_run(database: sqlite3.Connection, id: str, status: str) -> None:

@@ -1,0 +1,157 @@
+"""Workflow calls, carried out: the store asked, and the answer put into a frame.
+
+Owns the order of one session's calls, and that no answer is larger than a frame. Calls that came one after another
+are carried out in that order. Writes follow each other into the store's one queue without waiting, so that they
+share a commit, and so do reads; but a read waits for the writes before it, and a write for the reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import msgspec
+import structlog
+
+from store.errors import StoreError, StoreFailure, TooLarge
+from store.repository import WorkflowRepository
+
+from .effects import Ask
+from .protocol import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
+from .workflow_calls import CALLS, Call, ClaimRun, ListCall, decode_call, error_details
+
+__all__ = ["Turn", "WorkflowAnswers"]
+
+_PORTION_RECORDS = 16
+"""Records of a list that are read at once: with the largest steps some 32 MiB."""
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the records of an answer."""
+
+_log = structlog.get_logger("posthouse")
+
+
+class Turn:
+    """Calls of one session that go together, all of them writes or none, after those that came before."""
+
+    __slots__ = ("after", "done", "open", "writes")
+
+    def __init__(self, writes: bool, after: Turn | None) -> None:
+        self.writes = writes
+        self.after = after
+        self.open = 0
+        self.done = anyio.Event()
+
+
+class WorkflowAnswers:
+    """Answers calls. `begin` is called when a call comes, `answer` then carries it out, in a task of its own."""
+
+    def __init__(self, workflows: WorkflowRepository, *, frame_bytes_max: int) -> None:
+        self._workflows = workflows
+        self._frame_bytes_max = frame_bytes_max
+        self._turns: dict[bytes, Turn] = {}
+
+    def __repr__(self) -> str:
+        return f"<WorkflowAnswers sessions={len(self._turns)}>"
+
+    def begin(self, ask: Ask, call: Workflow) -> Turn:
+        """Give a call its place among those of its session."""
+        kind = CALLS.get(call.call)
+        writes = kind is not None and kind.writes
+        turn = self._turns.get(ask.address)
+        if turn is None or turn.writes != writes:
+            turn = self._turns[ask.address] = Turn(writes, after=turn)
+        turn.open += 1
+        return turn
+
+    async def answer(self, ask: Ask, call: Workflow, turn: Turn, *, bot_name: str) -> bytes:
+        """Carry out a call when its turn has come, and give the frame to send; StoreFailure ends the worker."""
+        try:
+            if turn.after is not None and not turn.after.done.is_set():
+                await turn.after.done.wait()
+            return await self._answer(ask, call, bot_name)
+        except StoreFailure:
+            raise
+        except Rejected as error:
+            return _refusal(call, error.code, error.message)
+        except StoreError as error:
+            known = error_details(error)
+            if known is None:
+                _log.error("record_damaged", error=str(error))
+                return _refusal(call, Code.INTERNAL, str(error))
+            return _refusal(call, known[0], str(error), known[1])
+        except Exception:
+            _log.exception("workflow_call_failed", call=call.call)
+            return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
+        finally:
+            self._end(ask.address, turn)
+
+    def _end(self, address: bytes, turn: Turn) -> None:
+        turn.open -= 1
+        if not turn.open:
+            turn.done.set()
+            turn.after = None
+            if self._turns.get(address) is turn:
+                del self._turns[address]
+
+    async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
+        call = decode_call(request)
+        if isinstance(call, ListCall):
+            value: Any = await self._list(call)
+        else:
+            value = await self._method(call)(**_arguments(call, ask.bot_id, bot_name))
+        frame = encode({"op": "ok", "request": request.request, "value": value})
+        if len(frame) > self._frame_bytes_max:
+            raise self._too_large(call, len(frame))
+        return frame
+
+    def _method(self, call: Call) -> Any:
+        return getattr(self._workflows, call.method)
+
+    async def _list(self, call: ListCall) -> list[msgspec.Raw]:
+        """Read a list in portions, as far as it fits into a frame. What is created meanwhile may shift them."""
+        arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
+        found: dict[str, msgspec.Raw] = {}
+        read, size_bytes = 0, _FRAME_ROOM_BYTES
+        while True:
+            portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
+            page = await self._method(call)(**arguments, limit=portion, offset=call.offset + read)
+            for record in page:
+                written = found[record.id] = msgspec.Raw(encode(record))
+                size_bytes += len(bytes(written)) + 1
+                if size_bytes > self._frame_bytes_max:
+                    raise self._too_large(call, size_bytes)
+            read += len(page)
+            if len(page) < portion or read == call.limit:
+                return list(found.values())
+
+    def _too_large(self, call: Call, size_bytes: int) -> TooLarge:
+        if isinstance(call, ListCall):
+            hint = "ask for less with a smaller limit"
+        elif call.writes:
+            hint = "it was carried out, and only the record cannot be sent"
+        else:
+            hint = "the worker's limits.frame_bytes_max would have to be larger"
+        error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
+        error.args = (f"{error}; {hint}",)
+        return error
+
+
+def _fields(call: Call) -> list[tuple[str, Any]]:
+    return [(name, getattr(call, name)) for name in call.__struct_fields__]
+
+
+def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
+    """Give a method's arguments. A bot claims runs for itself alone."""
+    arguments = dict(_fields(call))
+    if isinstance(call, ClaimRun):
+        if call.holder not in (None, bot_id, bot_name):
+            raise Rejected(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
+        arguments["holder"] = bot_id
+    return arguments
+
+
+def _refusal(call: Workflow, code: Code, message: str, details: dict[str, Any] | None = None) -> bytes:
+    return encode(
+        ErrorFrame(code=code, message=message, request=call.request, retry=code in RETRY, details=details)
+    )

@@ -1,0 +1,47 @@
+"""What a workflow's definition must be before it is saved: one that could be executed.
+
+Owns these checks. A definition that was saved by an earlier version is given as it is.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+from .errors import InvalidValue
+from .records import WorkflowDefinition
+
+__all__ = ["check_definition"]
+
+
+def check_definition(definition: WorkflowDefinition) -> None:
+    """Raise InvalidValue, which says what is wrong, where a definition contradicts itself."""
+    fault = next(_faults(definition), None)
+    if fault is not None:
+        raise InvalidValue(f"workflow {definition.id!r}", fault)
+
+
+def _faults(definition: WorkflowDefinition) -> Iterator[str]:
+    if definition.concurrency is not None and not 1 <= definition.concurrency < 2**31:
+        yield f"concurrency must be 1 or more, not {definition.concurrency}"
+    known: set[str] = set()
+    for step in definition.steps:
+        if step.id in known:
+            yield f"there are two steps {step.id!r}"
+        known.add(step.id)
+        tag = step.config.get("type", step.type)
+        if tag != step.type:
+            yield f"step {step.id!r} is of type {step.type}, but its config of type {tag!r}"
+        if step.retry is not None and step.retry.max_attempts < 1:
+            yield f"step {step.id!r}: retry.max_attempts must be 1 or more, not {step.retry.max_attempts}"
+    for step in definition.steps:
+        for name in step.depends_on:
+            if name not in known:
+                yield f"step {step.id!r} depends on {name!r}, which is no step"
+    try:
+        TopologicalSorter({step.id: step.depends_on for step in definition.steps}).prepare()
+    except CycleError as error:
+        # Each step of the circle is waited for by the one after it.
+        yield f"the steps wait for each other: {' -> '.join(reversed(error.args[1]))}"

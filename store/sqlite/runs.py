@@ -1,0 +1,303 @@
+"""Runs of workflows in SQLite: what is done to one in a transaction.
+
+Owns the SQL of runs, and how a row becomes a record again. What a status may become is decided in
+`store.transitions`, and who may hold a run in `store.leases`: here the run is read, the decision asked for and its
+result written. Every method is part of its caller's transaction and may be carried out twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from ..errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from ..leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
+from ..records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
+from ..transitions import advance_run
+from ..values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
+from ..workflows import WorkflowRules
+from .reader import Reader
+from .writer import refusal
+
+__all__ = [
+    "RUN_COLUMNS",
+    "SUMMARY",
+    "NewRun",
+    "RunChange",
+    "Runs",
+    "find_run",
+    "new_run",
+    "run_change",
+    "run_record",
+    "summary_record",
+]
+
+RUN_COLUMNS = (
+    "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
+    " completed_at, error, concurrency_key"
+)
+_HOLD_COLUMNS = "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until"
+
+SUMMARY = """
+    SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
+        holder_bot_id, fence, lease_expires_at, recoveries, queued_at
+    FROM workflow_runs"""
+
+_INSERT = f"""
+    INSERT INTO workflow_runs ({RUN_COLUMNS}, definition)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT definition FROM workflows WHERE id = ?2))"""
+
+_FIND = f"SELECT {RUN_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
+
+_FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
+
+_UPDATE = """
+    UPDATE workflow_runs
+    SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), fence = ?, holder_bot_id = ?,
+        lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?
+    WHERE id = ?"""
+
+# What a claim needs to know of the others. The run itself is not running where this is asked.
+_SLOTS = """
+    SELECT
+        CASE WHEN json_valid(workflow.definition) THEN json_extract(workflow.definition, '$.concurrency') END,
+        (SELECT COUNT(*) FROM workflow_runs AS other
+         WHERE other.workflow_id = run.workflow_id AND other.concurrency_key IS run.concurrency_key
+            AND other.status = 'running'),
+        (SELECT COUNT(*) FROM workflow_runs AS other
+         WHERE other.workflow_id = run.workflow_id AND other.concurrency_key IS run.concurrency_key
+            AND other.queue_place IS NOT NULL AND other.queued_until > ?2 AND other.id <> run.id
+            AND (run.queue_place IS NULL OR other.queue_place < run.queue_place)),
+        (SELECT COALESCE(MAX(other.queue_place), 0) + 1 FROM workflow_runs AS other
+         WHERE other.workflow_id = run.workflow_id AND other.concurrency_key IS run.concurrency_key
+            AND other.queue_place IS NOT NULL)
+    FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
+    WHERE run.id = ?1"""
+
+_INTERRUPT = """
+    UPDATE workflow_steps SET status = 'failed', error = 'interrupted', completed_at = COALESCE(completed_at, ?1)
+    WHERE status = 'running' AND run_id IN (SELECT value FROM json_each(?2))"""
+
+_LOST = f"""{SUMMARY}
+    WHERE status = 'running' AND (lease_expires_at <= ? OR (? AND lease_expires_at IS NULL))
+    ORDER BY started_at, rowid LIMIT ?"""
+
+_CRASH = """
+    UPDATE workflow_runs
+    SET status = 'crashed', completed_at = COALESCE(completed_at, ?1), error = 'interrupted: nobody holds this run',
+        fence = fence + 1, recoveries = recoveries + 1, holder_bot_id = NULL, lease_expires_at = NULL,
+        claim_id = NULL, queue_place = NULL, queued_at = NULL, queued_until = NULL
+    WHERE id IN (SELECT value FROM json_each(?2))"""
+
+
+class NewRun(msgspec.Struct, frozen=True):
+    """A run to be created, checked: its record as it will be read back, and its row."""
+
+    run: WorkflowRun
+    row: tuple[Any, ...]
+
+
+class RunChange(msgspec.Struct, frozen=True):
+    """A move of a run to a status, checked: `context` as it will be read back, and its text; None keeps it."""
+
+    run_id: str
+    status: RunStatus
+    error: str | None
+    context: Any
+    context_text: str | None
+    fence: int | None
+
+
+def run_change(run_id: str, status: RunStatus, *, error: str | None, context: Any, fence: int | None) -> RunChange:
+    """Check a change before it is queued; raises InvalidValue or TooLarge."""
+    what = f"context of run {run_id!r}"
+    text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
+    reason = json_value(error, f"error of run {run_id!r}")
+    return RunChange(run_id, status_value(status, RunStatus), reason, json_value(context, what), text, fence)
+
+
+class Runs:
+    """What is done to runs, by the rules that a store keeps."""
+
+    def __init__(self, rules: WorkflowRules) -> None:
+        self.rules = rules
+
+    def __repr__(self) -> str:
+        return f"<Runs {self.rules}>"
+
+    async def create(self, connection: aiosqlite.Connection, new: NewRun) -> WorkflowRun:
+        """Create a run with its workflow's definition, or give the same one that is there."""
+        run = new.run
+        stored = await find_run(connection, run.id)
+        if stored is not None:
+            if same_values(stored, run):
+                return stored
+            raise Conflict(f"run {run.id!r} is stored with other fields")
+        try:
+            await connection.execute(_INSERT, new.row)
+        except sqlite3.IntegrityError as error:
+            raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
+        return run
+
+    async def move(self, connection: aiosqlite.Connection, change: RunChange, now: str) -> WorkflowRun:
+        """Move a run to a status."""
+        held = await self._find(connection, change.run_id)
+        check_fence(change.run_id, held.run.status, held.hold.fence, change.fence)
+        after = advance_run(held.run, change.status, error=change.error, context=change.context, now=now)
+        if change.context is not None:
+            self.check_size(after, f"run {change.run_id!r}")
+        moved = move(held, after, fenced=change.fence is not None)
+        if moved is not held:
+            await _write(connection, moved, change.context_text)
+        return after
+
+    async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
+        """Let a run be held. The refusal for want of a slot is given back: the run's place in the queue stays."""
+        held = await self._find(connection, run_id)
+        self.check_size(held.run, f"run {run_id!r}")
+        slots = Slots(None, 0, 0, 0)
+        if held.run.status != RunStatus.RUNNING:
+            [row] = await connection.execute_fetchall(_SLOTS, (run_id, claimant.now))
+            slots = Slots(*row)
+        after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max)
+        await _write(connection, after)
+        if after.hold.holder is None or after.hold.expires_at is None:
+            return slots.refusal(run_id)
+        if after.hold.fence != held.hold.fence:
+            await connection.execute(_INTERRUPT, (claimant.now, json_text([run_id], "run ids")))
+        return Claim(run=after.run, fence=after.hold.fence, expires_at=after.hold.expires_at)
+
+    async def renew(self, connection: aiosqlite.Connection, run_id: str, fence: int, expires_at: str) -> Lease:
+        """Let the lease of a run begin anew. Its context, which may be large, is not read."""
+        rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
+        row = next(iter(rows), None)
+        if row is None:
+            raise NotFound("run", run_id)
+        hold = renew(run_id, row[0], Hold(*row[1:]), fence, expires_at)
+        await connection.execute("UPDATE workflow_runs SET lease_expires_at = ? WHERE id = ?", (expires_at, run_id))
+        return Lease(run_id=run_id, holder=hold.holder or "", fence=hold.fence, expires_at=expires_at)
+
+    async def release(
+        self, connection: aiosqlite.Connection, run_id: str, fence: int, status: RunStatus, now: str
+    ) -> WorkflowRun:
+        """Let a run be held by nobody, as its holder asks."""
+        held = await self._find(connection, run_id)
+        after = release(held, fence, status, now=now)
+        if after is not held:
+            await _write(connection, after)
+        return after.run
+
+    async def recover(
+        self, connection: aiosqlite.Connection, now: str, *, limit: int, at_start: bool
+    ) -> list[RecoveredRun]:
+        """Give up runs whose lease ran out; `at_start`, those that were never leased too."""
+        found = await connection.execute_fetchall(_LOST, (now, at_start, limit))
+        lost = [summary_record(row) for row in found]
+        if not lost:
+            return []
+        ids = json_text([run.id for run in lost], "run ids")
+        await connection.execute(_INTERRUPT, (now, ids))
+        await connection.execute(_CRASH, (now, ids))
+        holders = {run.id: run.holder for run in lost}
+        rows = await connection.execute_fetchall(
+            f"{SUMMARY} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY started_at, rowid", (ids,)
+        )
+        crashed = [summary_record(row) for row in rows]
+        return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+
+    def check_size(self, record: msgspec.Struct, what: str) -> None:
+        """Raise TooLarge for a record that whoever reads it could not be sent."""
+        bytes_max = self.rules.record_bytes_max
+        if bytes_max is not None and (size_bytes := len(msgspec.json.encode(record))) > bytes_max:
+            raise TooLarge(what, size_bytes, bytes_max)
+
+    async def _find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:
+        rows = await connection.execute_fetchall(_FIND, (run_id,))
+        row = next(iter(rows), None)
+        if row is None:
+            raise NotFound("run", run_id)
+        return HeldRun(run_record(row), Hold(*row[11:]))
+
+
+# ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _write(connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
+    run, hold = held.run, held.hold
+    values = (run.status, run.error, run.completed_at, context_text, *msgspec.structs.astuple(hold), run.id)
+    await connection.execute(_UPDATE, values)
+
+
+def new_run(run: WorkflowRun) -> NewRun:
+    """Check a run before it is queued; raises InvalidValue or TooLarge."""
+    run = normal_record(run, f"run {run.id!r}")
+    payload = run.trigger_payload
+    row = (
+        run.id,
+        run.workflow_id,
+        run.workflow_name,
+        run.status,
+        run.trigger_type,
+        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
+        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
+        run.started_at,
+        run.completed_at,
+        run.error,
+        run.concurrency_key,
+    )
+    return NewRun(run, row)
+
+
+def run_record(row: sqlite3.Row) -> WorkflowRun:
+    """Give a run of its columns; RecordDamaged where they hold none."""
+    try:
+        return WorkflowRun(
+            id=row[0],
+            workflow_id=row[1],
+            workflow_name=row[2],
+            status=RunStatus(row[3]),
+            trigger_type=row[4],
+            trigger_payload=None if row[5] is None else msgspec.json.decode(row[5]),
+            context=msgspec.json.decode(row[6]),
+            started_at=row[7],
+            completed_at=row[8],
+            error=row[9],
+            concurrency_key=row[10],
+        )
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
+
+
+async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
+    """Give a run by id."""
+    rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
+        f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
+    )
+    return next((run_record(row) for row in rows), None)
+
+
+def summary_record(row: sqlite3.Row) -> RunSummary:
+    """Give a run of the columns of a summary; RecordDamaged where they hold none."""
+    try:
+        return RunSummary(
+            id=row[0],
+            workflow_id=row[1],
+            workflow_name=row[2],
+            status=RunStatus(row[3]),
+            trigger_type=row[4],
+            started_at=row[5],
+            completed_at=row[6],
+            error=row[7],
+            concurrency_key=row[8],
+            holder=row[9],
+            fence=row[10],
+            lease_expires_at=row[11],
+            recoveries=row[12],
+            queued_at=row[13],
+        )
+    except ValueError as error:
+        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

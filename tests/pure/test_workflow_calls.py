@@ -1,0 +1,125 @@
+"""Workflow calls on the wire: the same methods as the repository's, the same errors, and room to grow."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus.protocol import RETRY, Workflow
+from bus.workflow_calls import CALLS, ListCall, decode_call, error_details, read_result, store_error
+from store import errors
+from store.records import (
+    BotOwner,
+    CronTrigger,
+    RetryPolicy,
+    StepType,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStep,
+)
+from store.repository import WorkflowRepository
+
+METHODS = {name: method for name, method in vars(WorkflowRepository).items() if inspect.iscoroutinefunction(method)}
+
+
+def parameters(method: Any) -> dict[str, Any]:
+    """The parameters of a method by name, each with its default."""
+    given = inspect.signature(method).parameters.values()
+    return {each.name: (each.kind, each.default) for each in given if each.name != "self"}
+
+
+def test_there_is_a_call_for_each_method() -> None:
+    assert set(CALLS) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_call_has_the_parameters_of_its_method(name: str) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(CALLS[name])}
+    wanted = {each: default for each, (_, default) in parameters(METHODS[name]).items()}
+    assert set(fields) == set(wanted)
+    for each, default in wanted.items():
+        if (name, each) == ("claim_run", "holder"):
+            assert fields[each].default is None, "the session says who claims"
+        else:
+            assert fields[each].default is (msgspec.NODEFAULT if default is inspect.Parameter.empty else default)
+
+
+def test_what_changes_something_is_a_write() -> None:
+    reads = {name for name, kind in CALLS.items() if not kind.writes}
+    assert reads == {name for name in CALLS if name.startswith(("get_", "list_"))}
+    assert {name for name, kind in CALLS.items() if issubclass(kind, ListCall)} == {
+        name for name in CALLS if name.startswith("list_")
+    }
+
+
+ERRORS: list[tuple[errors.StoreError, str]] = [
+    (errors.NotFound("run", "r"), "not_found"),
+    (errors.Conflict("the same again"), "conflict"),
+    (errors.InvalidTransition("run", "r", "failed", "running"), "invalid_transition"),
+    (errors.DefinitionInUse("w", 3), "conflict"),
+    (errors.RunHeld("r", "ann", "2026-01-01T00:00:00.000000Z"), "conflict"),
+    (errors.Fenced("r", 3, "cancelled"), "fenced"),
+    (errors.SlotsTaken("r", 2, 5), "busy"),
+    (errors.TooLarge("context", 11, 10), "too_large"),
+    (errors.InvalidValue("limit", "must be 0 or more"), "bad_request"),
+    (errors.StorageFull("the disk is full"), "storage_full"),
+    (errors.StorageBusy("somebody writes"), "busy"),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
+def test_an_error_is_the_same_on_the_other_side(error: errors.StoreError, code: str) -> None:
+    told = error_details(error)
+    assert told is not None
+    assert told[0] == code
+    assert (told[0] in RETRY) == isinstance(error, errors.SlotsTaken | errors.StorageFull | errors.StorageBusy)
+    again = store_error(str(error), msgspec.json.decode(msgspec.json.encode(told[1])))
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+def test_an_error_that_is_no_bots_business_is_not_told() -> None:
+    assert error_details(errors.RecordDamaged("workflow_runs", "id r")) is None
+    assert error_details(errors.StoreFailed("the disk")) is None
+
+
+@pytest.mark.parametrize(
+    "details", [None, {}, {"error": "of a later version"}, {"error": "fenced"}, {"error": "fenced", "fence": 1}]
+)
+def test_an_error_that_is_not_known_here_stays_the_workers(details: dict[str, Any] | None) -> None:
+    assert store_error("no", details) is None
+
+
+def test_fields_of_a_later_version_are_passed_over() -> None:
+    run = WorkflowRun(
+        id="r", workflow_id="w", workflow_name="w", trigger_type="manual", started_at="", context={"a": 1}
+    )
+    claim = {"run": {**msgspec.to_builtins(run), "colour": "red"}, "fence": 1, "expires_at": "", "by": "whom"}
+    assert read_result("claim_run", msgspec.json.encode(claim)).run == run
+    step = WorkflowStep(id="a", name="a", type=StepType.CODE, config={"colour": "red"}, retry=RetryPolicy())
+    definition = WorkflowDefinition(
+        id="w", name="w", owner=BotOwner(bot_id="b"), triggers=(CronTrigger(schedule="x"),), steps=(step,)
+    )
+    newer = msgspec.to_builtins(definition)
+    for part in (newer, newer["owner"], newer["triggers"][0], newer["steps"][0], newer["steps"][0]["retry"]):
+        part["colour"] = "red"
+    assert read_result("get_definition", msgspec.json.encode(newer)) == definition
+    assert read_result("list_definitions", msgspec.json.encode([newer, newer])) == [definition] * 2
+    with pytest.raises(msgspec.ValidationError):
+        read_result("get_run", b'{"id":"r"}')
+
+
+def test_none_and_plain_values_are_read() -> None:
+    assert read_result("get_run", b"null") is None
+    assert read_result("save_definition", b"null") is None
+    assert read_result("delete_definition", b"true") is True
+    assert read_result("get_completed_step_ids", b'["a"]') == ["a"]
+
+
+def test_arguments_may_be_left_out_where_there_are_none() -> None:
+    call = decode_call(Workflow(request=1, call="list_all_runs"))
+    assert isinstance(call, ListCall)
+    assert (call.limit, call.offset) == (50, 0)
