@@ -1,0 +1,69 @@
+"""Runs whose holder is gone: the log is told to give them up, at start and then now and again.
+
+Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
+enters the log in the same transaction.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from store.repository import Recovered, RecoverRuns
+
+from .batch import Batches, Job
+from .dispatch import Dispatch
+from .effects import Turn
+from .protocol import Code
+from .settings import Workflows
+
+__all__ = ["WORKER_ID", "WORKER_NAME", "Recovering"]
+
+WORKER_ID = "00000000-0000-0000-0000-000000000000"
+"""The nil UUID (RFC 9562): the sender of what the worker itself has to say."""
+
+WORKER_NAME = "posthouse"
+
+_RUNS_AT_ONCE = 100
+"""Runs given up in one transaction: some milliseconds of the writer's time."""
+
+
+class Recovering:
+    """See the module. At start, runs that never had a lease are given up as well: nobody is at work on them."""
+
+    def __init__(self, settings: Workflows, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+        self._settings = settings
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._at_start = True
+        self._asked = False
+        self._due = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Recovering {'asked' if self._asked else 'idle'}>"
+
+    def tick(self) -> None:
+        """Give up what is to be given up, when it is time."""
+        if self._asked or self._turn.moment.now < self._due:
+            return
+        self._asked = True
+        change = RecoverRuns(_RUNS_AT_ONCE, self._at_start, WORKER_ID, WORKER_NAME, timestamp="")
+        self._batches.add(Job(self._recovered, self._failed, changes=[change]))
+
+    def _recovered(self, answers: Sequence[Any]) -> None:
+        recovered: Recovered = answers[0]
+        for message in recovered.messages:
+            self._dispatch.enter(message, message.seq, message.timestamp)
+        more = len(recovered.runs) == _RUNS_AT_ONCE
+        self._at_start = self._at_start and more
+        self._rest(0.0 if more else self._settings.sweep_seconds)
+
+    def _failed(self, code: Code, message: str) -> None:
+        self._rest(self._settings.sweep_seconds)
+
+    def _rest(self, seconds: float) -> None:
+        self._asked = False
+        self._due = self._turn.moment.now + seconds
