@@ -1,7 +1,8 @@
 """Runs whose holder is gone: the log is told to give them up, at start and then now and again.
 
 Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
-enters the log in the same transaction.
+enters the log in the same transaction. A run that never had a lease is left alone: whoever runs it does so by other
+means, and a restart of the worker is no word on whether he lives.
 
 Pure.
 """
@@ -31,14 +32,13 @@ _RUNS_AT_ONCE = 100
 
 
 class Recovering:
-    """See the module. At start, runs that never had a lease are given up as well: nobody is at work on them."""
+    """See the module."""
 
     def __init__(self, settings: Workflows, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
         self._settings = settings
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
-        self._at_start = True
         self._asked = False
         self._due = 0.0
 
@@ -50,7 +50,7 @@ class Recovering:
         if self._asked or self._turn.moment.now < self._due:
             return
         self._asked = True
-        change = RecoverRuns(_RUNS_AT_ONCE, self._at_start, WORKER_ID, WORKER_NAME, timestamp="")
+        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
         self._batches.add(Job(self._recovered, self._failed, changes=[change]))
 
     def _recovered(self, answers: Sequence[Any]) -> None:
@@ -58,7 +58,6 @@ class Recovering:
         for message in recovered.messages:
             self._dispatch.enter(message, message.seq, message.timestamp)
         more = len(recovered.runs) == _RUNS_AT_ONCE
-        self._at_start = self._at_start and more
         self._rest(0.0 if more else self._settings.sweep_seconds)
 
     def _failed(self, code: Code, message: str) -> None:

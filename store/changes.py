@@ -171,11 +171,10 @@ class CommitWork(msgspec.Struct, frozen=True):
 class RecoverRuns(msgspec.Struct, frozen=True):
     """Give up runs whose lease ran out, and tell their last holders by a message each, from `sender_name`.
 
-    `at_start` takes the running runs that were never leased too. Answered `Recovered`.
+    Answered `Recovered`.
     """
 
     runs_max: int
-    at_start: bool
     sender_id: str
     sender_name: str
     timestamp: str

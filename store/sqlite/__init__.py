@@ -29,7 +29,7 @@ class SqliteStore:
         self, database: Database, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows
     ) -> None:
         self.path = database.path
-        commits = Commits(arrivals, conversations, workflows.runs, workflows.steps)
+        commits = Commits(arrivals, conversations, workflows)
         self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows

@@ -15,8 +15,8 @@ from ..records import RecoveredRun, WorkflowStepLog
 from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns
 from .arrivals import Arrivals, in_log
 from .conversations import Conversations
-from .runs import Runs
-from .steps import Steps, new_step, step_change
+from .steps import new_step, step_change
+from .workflows import SqliteWorkflows
 from .writer import Transaction
 
 __all__ = ["Commits"]
@@ -32,11 +32,13 @@ _INSERT = "INSERT INTO workflow_commits (id, bot_id, run_id, digest, seqs, commi
 class Commits:
     """See the module. Each method is part of its caller's transaction."""
 
-    def __init__(self, arrivals: Arrivals, conversations: Conversations, runs: Runs, steps: Steps) -> None:
+    def __init__(self, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows) -> None:
         self._arrivals = arrivals
         self._conversations = conversations
-        self._runs = runs
-        self._steps = steps
+        self._runs = workflows.runs
+        self._steps = workflows.steps
+        # The clock that leases run out by, whatever time the log's messages are given.
+        self._now = workflows.now
 
     def __repr__(self) -> str:
         return f"<Commits {self._runs}>"
@@ -65,7 +67,7 @@ class Commits:
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> list[Added]:
         connection = transaction.connection
         if work.run_id is not None and work.fence is not None:
-            await self._runs.checkpoint(connection, work)
+            await self._runs.checkpoint(connection, work, self._now())
         for step in work.steps:
             await self._record(transaction, step, work)
         for channel in work.channels:
@@ -91,15 +93,13 @@ class Commits:
             if run_id != step.run_id:
                 raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
             change = step_change(step.id, step.status, output=step.output, error=step.error, fence=work.fence)
-            await self._steps.move(connection, change, work.timestamp)
+            await self._steps.move(connection, change, self._now())
             return
         await self._steps.create(connection, new_step(step, fence=work.fence))
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
-        found = await self._runs.recover(
-            transaction.connection, change.timestamp, limit=change.runs_max, at_start=change.at_start
-        )
+        found = await self._runs.recover(transaction.connection, self._now(), limit=change.runs_max, at_start=False)
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]

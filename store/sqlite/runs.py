@@ -156,7 +156,7 @@ class Runs:
             await _write(connection, moved, change.context_text)
         return after
 
-    async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork) -> None:
+    async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
         """Check a commit's fence, and write the context and the status that it has; without a status that stays."""
         run_id = work.run_id or ""
         held = await self._find(connection, run_id)
@@ -165,7 +165,7 @@ class Runs:
             return
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
         change = run_change(run_id, status, error=error, context=work.context, fence=work.fence)
-        await self.move(connection, change, work.timestamp)
+        await self.move(connection, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
         """Let a run be held. The refusal for want of a slot is given back: the run's place in the queue stays."""
