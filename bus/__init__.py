@@ -38,6 +38,7 @@ from .errors import (
 )
 from .message import Message, Receipt
 from .protocol import StoredMessage
+from .workflows import CommitReceipt
 
 __all__ = [
     "DEFAULT_TAP_URL",
@@ -47,6 +48,7 @@ __all__ = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "CommitReceipt",
     "Conflict",
     "Draft",
     "Forbidden",

@@ -30,7 +30,7 @@ from store.repository import (
 
 from .admission import Admission
 from .batch import Batch, Batches, Job
-from .committing import Committing
+from .commits import Committing
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Ask, Count, Effect, FindStart, Moment, Turn

@@ -1,8 +1,9 @@
-"""Runs whose holder is gone: the log is told to give them up, at start and then now and again.
+"""Runs whose holder is gone: the log is told to give them up, soon after the start and then now and again.
 
 Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
 enters the log in the same transaction. A run that never had a lease is left alone: whoever runs it does so by other
-means, and a restart of the worker is no word on whether he lives.
+means, and a restart of the worker is no word on whether he lives. The first time is a little after the start, so
+that holders who outlived a worker that was down for longer than their lease come back first and renew it.
 
 Pure.
 """
@@ -40,14 +41,16 @@ class Recovering:
         self._dispatch = dispatch
         self._turn = turn
         self._asked = False
-        self._due = 0.0
+        self._due: float | None = None
 
     def __repr__(self) -> str:
         return f"<Recovering {'asked' if self._asked else 'idle'}>"
 
     def tick(self) -> None:
         """Give up what is to be given up, when it is time."""
-        if self._asked or self._turn.moment.now < self._due:
+        if self._due is None:
+            self._rest(self._settings.sweep_seconds)
+        if self._asked or (self._due is not None and self._turn.moment.now < self._due):
             return
         self._asked = True
         change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")

@@ -21,6 +21,7 @@ BUS = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "CommitReceipt",
     "Conflict",
     "Draft",
     "Forbidden",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PURE = {
     "bus.admission",
     "bus.backlog",
-    "bus.committing",
+    "bus.commits",
     "bus.recovering",
     "store.changes",
     "bus.intake",
