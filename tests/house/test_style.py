@@ -37,14 +37,14 @@ SOURCES = [
     ROOT / "worker.py",
     *sorted(
         path
-        for folder in ("bus", "store", "tests", "examples")
+        for folder in ("bus", "store", "tests", "bench", "examples")
         for suffix in ("*.py", "*.sql", "*.mjs")
         for path in (ROOT / folder).rglob(suffix)
         if "node_modules" not in path.parts
     ),
 ]
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
 
 
 def _name(path: Path) -> str:
