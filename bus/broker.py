@@ -33,7 +33,7 @@ from .protocol import RETRY, Code, ErrorFrame, Query, Rejected, Workflow, decode
 from .queries import Queries
 from .settings import Settings
 from .transport import Port, bind_command, bind_tap
-from .workflow_answers import Turn, WorkflowAnswers
+from .workflow_answers import Round, WorkflowAnswers
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -286,7 +286,7 @@ class Broker:
             self._asking -= 1
 
     def _call(self, ask: Ask, call: Workflow) -> None:
-        limits, size_bytes = self._settings.limits, len(bytes(call.arguments))
+        limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
         full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
         if full or self._calling >= limits.workflow_calls_max:
             self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are being carried out; wait for one")
@@ -295,13 +295,13 @@ class Broker:
         self._calling_bytes += size_bytes
         self._tasks.start_soon(self._carry_out_call, ask, call, self._workflows.begin(ask, call))
 
-    async def _carry_out_call(self, ask: Ask, call: Workflow, turn: Turn) -> None:
+    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round) -> None:
         bot_name = self._core.directory.bots[ask.bot_id].name
         try:
-            frame = await self._workflows.answer(ask, call, turn, bot_name=bot_name)
+            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name)
         finally:
             self._calling -= 1
-            self._calling_bytes -= len(bytes(call.arguments))
+            self._calling_bytes -= memoryview(call.arguments).nbytes
         self._carry_out([Send(ask.address, frame)])
 
     def _reply(self, ask: Ask, value: Any) -> None:

@@ -20,7 +20,7 @@ from .effects import Ask
 from .protocol import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
 from .workflow_calls import CALLS, Call, ClaimRun, ListCall, decode_call, error_details
 
-__all__ = ["Turn", "WorkflowAnswers"]
+__all__ = ["Round", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
@@ -31,12 +31,12 @@ _FRAME_ROOM_BYTES = 256
 _log = structlog.get_logger("posthouse")
 
 
-class Turn:
+class Round:
     """Calls of one session that go together, all of them writes or none, after those that came before."""
 
     __slots__ = ("after", "done", "open", "writes")
 
-    def __init__(self, writes: bool, after: Turn | None) -> None:
+    def __init__(self, writes: bool, after: Round | None) -> None:
         self.writes = writes
         self.after = after
         self.open = 0
@@ -49,26 +49,26 @@ class WorkflowAnswers:
     def __init__(self, workflows: WorkflowRepository, *, frame_bytes_max: int) -> None:
         self._workflows = workflows
         self._frame_bytes_max = frame_bytes_max
-        self._turns: dict[bytes, Turn] = {}
+        self._rounds: dict[bytes, Round] = {}
 
     def __repr__(self) -> str:
-        return f"<WorkflowAnswers sessions={len(self._turns)}>"
+        return f"<WorkflowAnswers sessions={len(self._rounds)}>"
 
-    def begin(self, ask: Ask, call: Workflow) -> Turn:
+    def begin(self, ask: Ask, call: Workflow) -> Round:
         """Give a call its place among those of its session."""
         kind = CALLS.get(call.call)
         writes = kind is not None and kind.writes
-        turn = self._turns.get(ask.address)
-        if turn is None or turn.writes != writes:
-            turn = self._turns[ask.address] = Turn(writes, after=turn)
-        turn.open += 1
-        return turn
+        together = self._rounds.get(ask.address)
+        if together is None or together.writes != writes:
+            together = self._rounds[ask.address] = Round(writes, after=together)
+        together.open += 1
+        return together
 
-    async def answer(self, ask: Ask, call: Workflow, turn: Turn, *, bot_name: str) -> bytes:
+    async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
         """Carry out a call when its turn has come, and give the frame to send; StoreFailure ends the worker."""
         try:
-            if turn.after is not None and not turn.after.done.is_set():
-                await turn.after.done.wait()
+            if together.after is not None and not together.after.done.is_set():
+                await together.after.done.wait()
             return await self._answer(ask, call, bot_name)
         except StoreFailure:
             raise
@@ -84,15 +84,15 @@ class WorkflowAnswers:
             _log.exception("workflow_call_failed", call=call.call)
             return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
         finally:
-            self._end(ask.address, turn)
+            self._end(ask.address, together)
 
-    def _end(self, address: bytes, turn: Turn) -> None:
-        turn.open -= 1
-        if not turn.open:
-            turn.done.set()
-            turn.after = None
-            if self._turns.get(address) is turn:
-                del self._turns[address]
+    def _end(self, address: bytes, together: Round) -> None:
+        together.open -= 1
+        if not together.open:
+            together.done.set()
+            together.after = None
+            if self._rounds.get(address) is together:
+                del self._rounds[address]
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)

@@ -340,6 +340,10 @@ async def test_field_of_another_type_is_refused(workflows: WorkflowRepository, r
             await workflows.create_run(broken)
     with pytest.raises(InvalidValue):
         await workflows.create_step_log(step("s", attempt="first"))
+    nonsense: Any = "asleep"
+    for moved in (workflows.update_run_status("r", nonsense), workflows.list_all_runs(nonsense)):
+        with pytest.raises(InvalidValue, match="asleep"):
+            await moved
     with pytest.raises(InvalidValue, match="error of run"):
         await workflows.update_run_status("r", RunStatus.FAILED, error="\ud800")
     assert await workflows.list_runs("w") == [running]

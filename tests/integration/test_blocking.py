@@ -24,8 +24,15 @@ from bus.broker import open_broker
 from bus.settings import Listen, Settings
 from bus.testing import Worker
 from store import open_store
-from store.records import GlobalOwner, WorkflowDefinition
-from store.repository import Store
+from store.records import (
+    GlobalOwner,
+    RunStatus,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+)
+from store.repository import Store, WorkflowRepository
 
 from .conftest import BACKENDS
 from .watch import ROOT, Call, Watch
@@ -121,6 +128,7 @@ async def use_everything(connect: Callable[[str], bus.Bot], restart: Callable[[]
         for _ in range(2):
             await talk(writer, reader)
             await look_back(writer)
+            await checkpoint(writer.workflows)
             await restart()
         assert await reader.unsubscribe("news")
 
@@ -155,6 +163,21 @@ async def talk(writer: bus.Bot, reader: bus.Bot) -> None:
     while message.sender != "reader":
         async with await writer.receive() as message:
             assert message.body in ("well", *range(300))
+
+
+async def checkpoint(workflows: WorkflowRepository) -> None:
+    """Run a workflow with a large context, once more after every start."""
+    await workflows.delete_definition("w", cascade=True)
+    await workflows.save_definition(WorkflowDefinition(id="w", name="digest", owner=GlobalOwner()))
+    run = WorkflowRun(id="r", workflow_id="w", workflow_name="digest", trigger_type="manual", started_at="")
+    await workflows.create_run(run)
+    fence = (await workflows.claim_run("r", "writer")).fence
+    await workflows.update_run_status("r", RunStatus.RUNNING, context="x" * 500_000, fence=fence)
+    await workflows.create_step_log(WorkflowStepLog(id="s", run_id="r", step_id="s", step_name="s"), fence=fence)
+    await workflows.update_step_status("s", StepStatus.COMPLETED, output=[1], fence=fence)
+    await workflows.renew_run("r", fence)
+    assert [log.output for log in await workflows.list_step_logs("r")] == [[1]]
+    await workflows.release_run("r", fence)
 
 
 async def look_back(bot: bus.Bot) -> None:
@@ -240,18 +263,10 @@ async def test_a_worker_that_serves_never_blocks_its_loop(tmp_path: Path) -> Non
         with Watch() as watch:
             await worker.start()
             await use_everything(worker.connect, worker.restart)
-            await use_workflows(worker.store)
             await worker.stop()
     assert set(watch.calls) == {MARK}
     assert watch.strangers == {}
     assert watch.sqlite_calls > 0
-
-
-async def use_workflows(store: Store) -> None:
-    definition = WorkflowDefinition(id="w", name="digest", owner=GlobalOwner())
-    await store.workflows.save_definition(definition)
-    assert await store.workflows.get_definition("w") is not None
-    assert await store.workflows.list_crashed_runs() == []
 
 
 @worker_loops
