@@ -19,7 +19,6 @@ import uuid_utils
 import zmq
 
 from store.records import timestamp
-from store.repository import WorkflowRepository
 
 from .application import Application
 from .asking import Asking
@@ -112,7 +111,7 @@ class Bot(Asking, Application):
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
-        self.workflows: WorkflowRepository = RemoteWorkflows(self)
+        self.workflows = RemoteWorkflows(self)
         """The worker's workflows; raises `store.errors`, as an open store's does."""
 
     def __repr__(self) -> str:
