@@ -22,7 +22,7 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from store.errors import StoreError
+from store.errors import InvalidValue, StoreError
 from store.records import Claim, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 
@@ -124,8 +124,8 @@ class Run:
         then. Raises InvalidValue or TooLarge for an input or output that cannot be recorded.
         """
         with self._names.using(name) as step_id:
-            asked = (list(args) or None) if input is msgspec.UNSET else input
-            wanted = Wanted(self._value(asked, "input", step_id), retry or self._retry(name), on_changed)
+            asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
+            wanted = Wanted(asked, retry or self._retry(name), on_changed)
             cause: Exception | None = None
             chance = random.random()
             while True:
@@ -175,6 +175,12 @@ class Run:
                 raise
             await self._move(row, StepStatus.COMPLETED, output=output)
             return output
+
+    def _asked(self, args: Sequence[Any], step_id: str) -> Any:
+        try:
+            return self._value(list(args) or None, "input", step_id)
+        except InvalidValue as error:
+            raise InvalidValue(error.what, f"{error.reason}; say with input= what it depends on") from None
 
     def _retry(self, name: str) -> Retry:
         for step in () if self._definition is None else self._definition.steps:
