@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate clean
+.PHONY: help demo test lint types unit wheel simulate bench-stalled clean
 
 help:
-	@echo "make demo      a worker, three bots, and a kill -9 in the middle"
-	@echo "make test      ruff, mypy, pytest, and the wheel in a clean environment"
-	@echo "make simulate  the simulation of the core, for STEPS steps from SEED"
-	@echo "make clean     remove what these made"
+	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
+	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
+	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
+	@echo "make bench-stalled  what one stalled subscriber does to the others; OPTIONS=--quick is short"
+	@echo "make clean          remove what these made"
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("posthouse needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -39,6 +40,9 @@ wheel: $(BIN)/.installed
 STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+
+bench-stalled: $(BIN)/.installed
+	$(BIN)/python -m bench.stalled $(OPTIONS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ from .message import Message, Receipt
 from .protocol import StoredMessage
 from .replay import Retry
 from .run import Run
+from .workflows import CommitReceipt
 
 __all__ = [
     "DEFAULT_TAP_URL",
@@ -58,6 +59,7 @@ __all__ = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "CommitReceipt",
     "Conflict",
     "Draft",
     "Forbidden",

@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 
 from store.records import Channel
-from store.repository import AddChannel, AddDeadLetters, AddMessages, Change, NewMessage, ReleaseDue, SaveMailbox
+from store.repository import (
+    AddChannel,
+    AddDeadLetters,
+    AddMessages,
+    Change,
+    CommitWork,
+    NewMessage,
+    RecoverRuns,
+    ReleaseDue,
+    SaveMailbox,
+)
 
 from .mailbox import Mailbox
 from .protocol import Code
@@ -30,8 +40,9 @@ Failed = Callable[[Code, str], None]
 class Job:
     """What one request (or the worker itself) wants on disk, and what follows.
 
-    `done` gets the answers: one a message where there are messages, else one a change. `failed` is called
-    instead when nothing was stored. The state of `mailboxes` is saved in the same transaction.
+    `done` gets the answers: one a message where there are messages, else one a change. `failed` is called instead
+    when nothing was stored. The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the
+    changes weigh; messages are weighed here.
     """
 
     __slots__ = ("changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
@@ -45,6 +56,7 @@ class Job:
         changes: Sequence[Change] = (),
         channels: Sequence[Channel] = (),
         mailboxes: Sequence[Mailbox] = (),
+        size_bytes: int = 0,
     ) -> None:
         assert not (messages and changes), "messages are merged with their neighbours', changes are not"
         self.done = done
@@ -53,7 +65,7 @@ class Job:
         self.changes = changes
         self.channels = channels
         self.mailboxes = mailboxes
-        self.size_bytes = sum(len(message.body) for message in messages)
+        self.size_bytes = size_bytes + sum(len(message.body) for message in messages)
 
 
 class Batch:
@@ -82,7 +94,7 @@ class Batch:
                 run = []
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(_at(change, timestamp) for change in job.changes)
-        self.changes.extend(SaveMailbox(mailbox.state()) for mailbox in self.mailboxes)
+        self.changes.extend(SaveMailbox(mailbox.state(), mailbox.settling) for mailbox in self.mailboxes)
 
     def refused(self) -> None:
         """Give the mailboxes back what they wanted on disk with their state."""
@@ -147,4 +159,6 @@ class Batches:
 
 def _at(change: Change, timestamp: str) -> Change:
     """Give a change the time of its batch, where it puts messages into the log: their times never go back."""
-    return msgspec.structs.replace(change, timestamp=timestamp) if isinstance(change, ReleaseDue) else change
+    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
+        return msgspec.structs.replace(change, timestamp=timestamp)
+    return change

@@ -28,7 +28,9 @@ from store.repository import (
     Surveyed,
 )
 
+from .admission import Admission
 from .batch import Batch, Batches, Job
+from .commits import Committing
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Ask, Count, Effect, FindStart, Moment, Turn
@@ -38,6 +40,7 @@ from .protocol import (
     Ack,
     Closing,
     Code,
+    Commit,
     Credit,
     Extend,
     Goodbye,
@@ -56,6 +59,7 @@ from .protocol import (
     Welcome,
 )
 from .publishing import Publishing
+from .recovering import Recovering
 from .retention import Retention
 from .scheduling import Scheduling
 from .sessions import Session, Sessions
@@ -81,10 +85,11 @@ class Core:
         self._scheduling = Scheduling(
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
-        self._publishing = Publishing(
-            self.directory, self._scheduling, self._batches, self.dispatch, self._turn, settings.limits
-        )
-        self.rates = self._publishing.rates
+        admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
+        self.rates = admission.rates
+        self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
+        self._committing = Committing(admission, self._batches, self.dispatch, self._turn)
+        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
         self._subscribing = Subscribing(self.directory, self.sessions, self._batches, self.dispatch, self._turn)
         self._retention = Retention(
             settings.retention,
@@ -133,7 +138,7 @@ class Core:
         """Take the log's answer to a batch: everything in it is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
-        self._last_timestamp = self._publishing.timestamp = batch.timestamp
+        self._last_timestamp = self._publishing.timestamp = self._committing.timestamp = batch.timestamp
         for job, answers in batch.answers(outcome):
             job.done(answers)
         return self._finish()
@@ -199,6 +204,7 @@ class Core:
         deaf = self._was_deaf(moment.now)
         self._ticked_at = moment.now
         self._scheduling.release()
+        self._recovering.tick()
         self._retention.tick()
         if deaf:
             for session in self.sessions:
@@ -282,6 +288,8 @@ class Core:
         match request:
             case Publish():
                 self._publishing.request(session, request)
+            case Commit():
+                self._committing.request(session, request)
             case Ack():
                 self._confirm(session, request.request, self.dispatch.settle(session, request.seqs))
             case Nak() | Term():

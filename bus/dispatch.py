@@ -193,9 +193,9 @@ class Dispatch:
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
         """Tell sessions what their mailbox lost to retention, until one of them is heard after it."""
-        if mailbox.gap is None:
+        if mailbox.losses.gap is None:
             return
-        first, last = mailbox.gap
+        first, last = mailbox.losses.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
             self._told[mailbox] = self._turn.moment.now
@@ -218,6 +218,11 @@ class Dispatch:
         if mailboxes:
             self.touch_session(session)
         return list(mailboxes)
+
+    def settle_committed(self, mailbox: Mailbox, commit_id: str) -> None:
+        """Take out for good what a commit settled."""
+        self.counters["settled"] += mailbox.settle_committed(commit_id)
+        self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
         """Take messages back, to try again or never; give the mailboxes that this changed."""

@@ -14,7 +14,7 @@ from .bodies import write_body
 from .errors import InvalidBody, TooLarge
 from .protocol import Publication, ToBot, ToChannel, encode, is_id
 
-__all__ = ["Draft", "payload"]
+__all__ = ["Draft", "payload", "publication"]
 
 _FRAME_OVERHEAD_BYTES = 128
 """Room for what surrounds a message in its frame."""
@@ -35,8 +35,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     expects_reply: bool = False
 
 
-def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
-    """Give a draft as it stands in a publish frame; raises InvalidBody, TooLarge or ValueError."""
+def publication(draft: Draft, message_id: str) -> Publication:
+    """Give a draft as the wire has it; raises InvalidBody or ValueError."""
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message goes either to a bot or on a channel")
     recipient: ToBot | ToChannel
@@ -48,19 +48,22 @@ def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes
         body = write_body(draft.body)
     except ValueError as error:
         raise InvalidBody("invalid_body", str(error)) from None
-    written = encode(
-        Publication(
-            id=message_id,
-            recipient=recipient,
-            body=msgspec.Raw(body),
-            message_type=draft.message_type,
-            reply_to=draft.reply_to,
-            headers=dict(draft.headers),
-            ttl=draft.ttl,
-            delay=draft.delay,
-            expects_reply=draft.expects_reply,
-        )
+    return Publication(
+        id=message_id,
+        recipient=recipient,
+        body=msgspec.Raw(body),
+        message_type=draft.message_type,
+        reply_to=draft.reply_to,
+        headers=dict(draft.headers),
+        ttl=draft.ttl,
+        delay=draft.delay,
+        expects_reply=draft.expects_reply,
     )
+
+
+def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
+    """Give a draft as it stands in a publish frame; raises InvalidBody, TooLarge or ValueError."""
+    written = encode(publication(draft, message_id))
     if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
         most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
         raise TooLarge("too_large", most)

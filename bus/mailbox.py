@@ -21,6 +21,7 @@ from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledSta
 
 from .backlog import Backlog
 from .intake import Envelope, Intake
+from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
 from .sources import DIRECT, Interest, Sources
@@ -76,11 +77,8 @@ class Mailbox:
         self._delayed: list[tuple[float, int]] = []
         self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
-        self.gap = state.gap
-        """The range in which messages were lost, until somebody was told."""
-        self._losing: dict[int, str | None] = {}
-        self._gone: set[int] = set()
-        """What was removed while a page is being read that may have it still."""
+        self.losses = Losses(state.gap)
+        self._settling: dict[str, frozenset[int]] = {}
         self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
@@ -117,13 +115,13 @@ class Mailbox:
         unsettled = [
             UnsettledState(seq, item.attempt, item.failures)
             for seq, item in self._unsettled.items()
-            if seq not in self._losing
+            if seq not in self.losses.losing
         ]
         unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
         unsettled.sort(key=lambda item: item.seq)
         self._ahead = {seq for seq in self._ahead if seq > self.sources.handed_out(None)}
         return MailboxState(
-            self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self._gap_with(self._losing)
+            self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self.losses.saved()
         )
 
     def fate(self, seq: int, channel: str | None) -> str:
@@ -262,7 +260,7 @@ class Mailbox:
             wanted = [envelope for envelope in messages if self._is_new(envelope)]
             self.intake.take(wanted, through_seq=through_seq, complete=complete)
         self.intake.take_aside()
-        self._gone.clear()
+        self.losses.gone.clear()
         return tuple(sorted(lost))
 
     def _is_new(self, envelope: Envelope) -> bool:
@@ -271,7 +269,7 @@ class Mailbox:
             self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
             and envelope.seq not in self._unsettled
             and envelope.seq not in self._ahead
-            and envelope.seq not in self._gone
+            and envelope.seq not in self.losses.gone
         )
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
@@ -318,6 +316,31 @@ class Mailbox:
         self._take_back(seq, self._unsettled[seq])
         self._drop(seq)
         return True
+
+    def prepare_to_settle(self, commit_id: str, seqs: Iterable[int], now: float) -> None:
+        """Note that a commit on its way to the disk settles messages; their ack_wait begins anew."""
+        self._settling[commit_id] = frozenset(seqs)
+        for seq in self._settling[commit_id]:
+            self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
+        self.dirty = True
+
+    def keep_unsettled(self, commit_id: str) -> None:
+        """Note that a commit was refused."""
+        self._settling.pop(commit_id, None)
+
+    def settle_committed(self, commit_id: str) -> int:
+        """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
+        seqs = [seq for seq in self._settling.pop(commit_id) if seq in self._unsettled]
+        for seq in seqs:
+            if self._unsettled[seq].session is not None:
+                self._take_back(seq, self._unsettled[seq])
+            self._drop(seq)
+        return len(seqs)
+
+    @property
+    def settling(self) -> dict[str, frozenset[int]]:
+        """What commits on their way to the disk settle, by their ids."""
+        return dict(self._settling)
 
     def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
         """Give up on a message because its bot says so."""
@@ -442,26 +465,16 @@ class Mailbox:
         return (item is None or item.session is None) and seq not in self.dead and seq not in self._reviving
 
     def prepare_to_lose(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages are about to be removed: the state that is saved with that owes them no more.
-
-        `channels` has each message's channel by its seq, None for a direct one.
-        """
-        self._losing = dict(channels)
+        """Note that messages, by seq, are about to be removed: the state saved with that owes them no more."""
+        self.losses.prepare(channels)
         self.dirty = True
-
-    def keep(self) -> None:
-        """Note that nothing was removed."""
-        self._losing = {}
 
     def lose(self) -> None:
         """Owe no more what was removed, but for what has been handed out in the meantime."""
-        lost, self._losing = self._losing, {}
-        self.gap = self._gap_with(lost)
+        lost = self.losses.take(reading=self.intake.reading is not None)
         handed_out = self.sources.handed_out(None)
         waiting = (seq for seq, channel in lost.items() if channel is None and seq not in self._unsettled)
         self.backlog.went(sum(seq > handed_out for seq in waiting))
-        if self.intake.reading is not None:
-            self._gone.update(lost)
         self.intake.drop(lambda envelope: envelope.seq in lost)
         for seq in lost:
             if seq in self._unsettled and self._unsettled[seq].session is None:
@@ -470,12 +483,8 @@ class Mailbox:
 
     def forget_gap(self) -> None:
         """Note that what was lost was told."""
-        self.gap = None
+        self.losses.gap = None
         self.dirty = True
-
-    def _gap_with(self, lost: Iterable[int]) -> tuple[int, int] | None:
-        seqs = [*(self.gap or ()), *lost]
-        return (min(seqs), max(seqs)) if seqs else None
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -146,6 +146,12 @@ class Message:
         """Settle: never deliver this again; it becomes a dead letter with this reason."""
         await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
 
+    def _settle_committed(self) -> None:
+        """Note that a commit settled it."""
+        if not self.settled:
+            self.settled = True
+            self._bot._connection.settle(self._stored)
+
     async def reply(
         self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
     ) -> Receipt:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from store.records import RunStatus, WorkflowStepLog
 from store.repository import NewMessage
 
 from .bodies import mark_undecodable
@@ -27,6 +28,7 @@ __all__ = [
     "Channels",
     "Closing",
     "Code",
+    "Commit",
     "Credit",
     "DeadLetters",
     "Deliver",
@@ -331,12 +333,25 @@ class Workflow(_ClientFrame, frozen=True, tag="workflow"):
     arguments: Raw = Raw(b"{}")
 
 
+class Commit(_ClientFrame, frozen=True, tag="commit"):
+    """Carries out what a bot did for a run, or for a message, in one transaction."""
+
+    request: RequestId
+    id: Id
+    run_id: Annotated[str, Meta(max_length=128)] | None = None
+    fence: Seq | None = None
+    steps: Annotated[list[WorkflowStepLog], Meta(max_length=1000)] = []
+    context: Any = None
+    status: RunStatus | None = None
+    error: Annotated[str, Meta(max_length=65_536)] | None = None
+    messages: Annotated[list[Publication], Meta(max_length=1000)] = []
+    acks: Seqs = []
+
+
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
-Settle = Ack | Nak | Term | Extend
-Request = (
-    Hello | Ping | Goodbye | Publish | Subscribe | Unsubscribe | Settle | Credit | RetryDeadLetters | Query
-    | Workflow
-)  # fmt: skip
+Settle = Ack | Nak | Term | Extend | Credit
+Opening = Hello | Ping | Goodbye
+Request = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
 
 
 # ── From the worker ──────────────────────────────────────────────────────────────────────────────────────

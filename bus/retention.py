@@ -220,7 +220,7 @@ class Retention:
 
         def failed(code: Code, message: str) -> None:
             for mailbox in removal.losing:
-                mailbox.keep()
+                mailbox.losses.keep()
             self._end()
 
         changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]

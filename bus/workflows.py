@@ -7,6 +7,7 @@ like any other request; each may be, and a claim carries an id so that it may, t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -26,22 +27,39 @@ from store.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from store.values import json_text, json_value
+from store.values import json_text, json_value, normal_record
 
 from . import workflow_calls as calls
 from .asking import Asking
+from .draft import Draft, publication
 from .errors import RequestError
+from .message import Message
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
-from .protocol import Workflow
+from .protocol import Commit, Workflow
 from .run import Run
 
-__all__ = ["RemoteWorkflows"]
+__all__ = ["CommitReceipt", "RemoteWorkflows"]
 
 _FRAME_ROOM_BYTES = 256
 """Room for what surrounds the arguments of a call."""
 
 _PORTION_RECORDS = 64
 """Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
+
+
+class CommitReceipt(msgspec.Struct, frozen=True):
+    """A commit is on the worker's disk: its id, the ids of its messages, and their places in the log.
+
+    The place of a message that waits until it is due is None.
+    """
+
+    id: str
+    message_ids: tuple[str, ...]
+    seqs: tuple[int | None, ...]
+
+
+class _CommitValue(msgspec.Struct):
+    seqs: list[int | None]
 
 
 class RemoteWorkflows:
@@ -262,19 +280,73 @@ class RemoteWorkflows:
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
 
+    # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def commit(
+        self,
+        *,
+        id: str | None = None,
+        run_id: str | None = None,
+        fence: int | None = None,
+        steps: Sequence[WorkflowStepLog] = (),
+        context: Any = None,
+        status: RunStatus | None = None,
+        error: str | None = None,
+        messages: Sequence[Draft] = (),
+        acks: Sequence[Message] = (),
+    ) -> CommitReceipt:
+        """Do all this in one transaction, or nothing of it: return when it is on the worker's disk.
+
+        Checks the `fence` of a run (which `run_id` needs), leaves each step log as it is given (a new id is
+        created, a known one moves to its status), writes the context and the status, stores the messages, and acks
+        messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
+        same.
+
+        Raises store.errors.Fenced, InvalidTransition, Conflict (also for an ack that is not in flight any more, and
+        for an id with other contents), NotFound and TooLarge; UnknownBot, LimitReached and the like as `send` does.
+        Nothing was stored then. After WorkerUnavailable that is unknown: commit again with the same `id`.
+        """
+        publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
+        commit_id = id or str(uuid_utils.uuid7())
+        steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
+        context = json_value(context, "the context of a commit")
+
+        def frame(number: int) -> Commit:
+            return Commit(
+                request=number,
+                id=commit_id,
+                run_id=run_id,
+                fence=fence,
+                steps=list(steps),
+                context=context,
+                status=status,
+                error=error,
+                messages=publications,
+                acks=[message.seq for message in acks],
+            )
+
+        value = await self._ask("the commit", frame)
+        for message in acks:
+            message._settle_committed()
+        seqs = msgspec.json.decode(value, type=_CommitValue).seqs
+        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
+
+    async def _ask(self, what: str, make: Callable[[int], msgspec.Struct]) -> msgspec.Raw:
+        try:
+            return await self._bot._ask(what, make)
+        except RequestError as error:
+            told = calls.store_error(error.message, error.details)
+            if told is None:
+                raise
+            raise told from None
+
     async def _call(self, call: calls.Call) -> Any:
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
         welcome = self._bot._connection.welcome
         if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
             raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
-        try:
-            value = await self._bot._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
-        except RequestError as error:
-            told = calls.store_error(error.message, error.details)
-            if told is None:
-                raise
-            raise told from None
+        value = await self._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
         return calls.read_result(call.method, value)
 
     async def _list(self, call: calls.ListCall) -> list[Any]:

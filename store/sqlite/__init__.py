@@ -12,6 +12,7 @@ import aiosqlite
 
 from ..repository import MessageLog, MessageRepository, WorkflowRules, WorkflowStore
 from .arrivals import Arrivals, next_due_at
+from .commits import Commits
 from .conversations import Conversations, table_columns
 from .database import WAL_RESET_FIXED, Database, open_database
 from .log import SqliteLog
@@ -28,7 +29,8 @@ class SqliteStore:
         self, database: Database, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows
     ) -> None:
         self.path = database.path
-        self.log: MessageLog = SqliteLog(database, arrivals, conversations)
+        commits = Commits(arrivals, conversations, workflows)
+        self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows
         self.warnings = _warnings(conversations)

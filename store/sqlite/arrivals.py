@@ -13,12 +13,12 @@ from typing import Any
 import aiosqlite
 
 from ..errors import RecordDamaged
-from ..repository import Added, LogMessage, NewMessage, Released, ReleaseDue
+from ..repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
 from .reader import Reader
 from .rows import checksum, insert
 from .writer import Transaction
 
-__all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "is_intact_scheduled", "next_due_at"]
+__all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "in_log", "is_intact_scheduled", "next_due_at"]
 
 _IDS_A_STATEMENT = 500
 """Well below the 32,766 variables of a statement."""
@@ -102,6 +102,8 @@ class Arrivals:
 
     def remember(self, answer: Any) -> None:
         """Note, of an answer whose transaction is on disk, whether messages wait still."""
+        if isinstance(answer, Committed):
+            answer = answer.added
         if isinstance(answer, Released):
             self.waiting = answer.next_due_at is not None
         elif isinstance(answer, list) and any(isinstance(item, Added) and item.scheduled for item in answer):
@@ -123,7 +125,7 @@ class Arrivals:
             "UPDATE scheduled_messages SET due_at = NULL WHERE id = ?", [(id,) for id in damaged]
         )
         return Released(
-            [_released(seq, message, change.timestamp) for seq, message in numbered],
+            [in_log(message, seq, change.timestamp) for seq, message in numbered],
             await next_due_at(connection),
             damaged,
         )
@@ -199,6 +201,7 @@ def is_intact_scheduled(row: Sequence[Any]) -> bool:
         return False
 
 
-def _released(seq: int, message: NewMessage, timestamp: str) -> LogMessage:
+def in_log(message: NewMessage, seq: int, timestamp: str) -> LogMessage:
+    """Give a message as it is in the log."""
     fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__ if name != "due_at"}
     return LogMessage(**fields, seq=seq, timestamp=timestamp)

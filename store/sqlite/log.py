@@ -7,7 +7,7 @@ messages come in stands in `arrivals`, how they are read for mailboxes in `pages
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, assert_never
 
 import aiosqlite
@@ -24,6 +24,8 @@ from ..repository import (
     AddSubscription,
     Change,
     ChannelSummary,
+    Committed,
+    CommitWork,
     DeadLetter,
     Group,
     HistoryRequest,
@@ -33,6 +35,7 @@ from ..repository import (
     NewMessage,
     Page,
     PageRequest,
+    RecoverRuns,
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
@@ -47,6 +50,7 @@ from ..repository import (
     group_mailbox_id,
 )
 from .arrivals import Arrivals, find_scheduled, next_due_at
+from .commits import Commits
 from .conversations import Conversations
 from .database import Database
 from .pages import Pages, count_waiting
@@ -115,8 +119,11 @@ _SEQ_MAX = (1 << 63) - 1
 class SqliteLog:
     """The MessageLog over SQLite; see `store.repository` for what each method promises."""
 
-    def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
+    def __init__(
+        self, database: Database, arrivals: Arrivals, conversations: Conversations, commits: Commits
+    ) -> None:
         self._database = database
+        self._commits = commits
         self._arrivals = arrivals
         self._conversations = conversations
         self._pages = Pages(database.pages)
@@ -165,7 +172,16 @@ class SqliteLog:
         """Carry out changes in order, in one transaction."""
 
         async def operation(transaction: Transaction) -> list[Any]:
-            return [await self._checked(transaction, change) for change in changes]
+            answers: list[Any] = []
+            committed: set[str] = set()
+            for change in changes:
+                if isinstance(change, SaveMailbox):
+                    change = _settled(change, committed)
+                answer = await self._checked(transaction, change)
+                if isinstance(change, CommitWork) and isinstance(answer, Committed):
+                    committed.add(change.id)
+                answers.append(answer)
+            return answers
 
         answers = await self._database.writer.run(operation)
         for change, answer in zip(changes, answers, strict=True):
@@ -192,6 +208,10 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
+            case CommitWork():
+                return await self._commits.carry_out(transaction, change)
+            case RecoverRuns():
+                return await self._commits.recover(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(_SAVE_MAILBOX, _mailbox_row(state))
             case AddBot(bot):
@@ -381,6 +401,12 @@ def _mailbox_state(row: Sequence[Any]) -> MailboxState:
     )
 
 
+def _settled(change: SaveMailbox, committed: Collection[str]) -> SaveMailbox:
+    """Give a mailbox's state with what was settled by the commits of this transaction that were carried out."""
+    seqs = {seq for commit_id in committed for seq in change.settled_by.get(commit_id, ())}
+    return SaveMailbox(change.state.without(seqs)) if seqs else change
+
+
 def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
     """Give the messages that this change put into the log: neither repeats nor those whose id was taken."""
     match change:
@@ -390,8 +416,10 @@ def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
                 for message, added in zip(messages, answer, strict=True)
                 if added.seq is not None and not added.duplicate
             ]
-        case ReleaseDue():
+        case ReleaseDue() | RecoverRuns():
             released: list[LogMessage] = answer.messages
             return released
+        case CommitWork() if isinstance(answer, Committed) and answer.added is not None:
+            return _stored(AddMessages(change.messages, change.timestamp), answer.added)
         case _:
             return ()

@@ -17,6 +17,7 @@ import msgspec
 from ..errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
 from ..leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
 from ..records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
+from ..repository import CommitWork
 from ..transitions import advance_run
 from ..values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
 from ..workflows import WorkflowRules
@@ -154,6 +155,17 @@ class Runs:
         if moved is not held:
             await _write(connection, moved, change.context_text)
         return after
+
+    async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
+        """Check a commit's fence, and write the context and the status that it has; without a status that stays."""
+        run_id = work.run_id or ""
+        held = await self._find(connection, run_id)
+        check_fence(run_id, held.run.status, held.hold.fence, work.fence)
+        if work.status is None and work.context is None:
+            return
+        status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
+        change = run_change(run_id, status, error=error, context=work.context, fence=work.fence)
+        await self.move(connection, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
         """Let a run be held. The refusal for want of a slot is given back: the run's place in the queue stays."""

@@ -202,7 +202,7 @@ class SqliteWorkflows:
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` under no live lease, oldest first."""
         return await self._runs(
-            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self._now(), *row_range(limit, offset))
+            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self.now(), *row_range(limit, offset))
         )
 
     async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
@@ -316,11 +316,12 @@ class SqliteWorkflows:
         """Carry out an operation in the next transaction, at the time when its turn has come."""
 
         async def timed(transaction: Transaction) -> _T:
-            return await operation(transaction.connection, self._now())
+            return await operation(transaction.connection, self.now())
 
         return await self._database.writer.run(timed)
 
-    def _now(self) -> str:
+    def now(self) -> str:
+        """Give the time by the clock that leases run out by."""
         return timestamp(self._clock())
 
 

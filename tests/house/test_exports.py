@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-PATHS = sorted([*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), ROOT / "worker.py"])
+PATHS = sorted(
+    [*(path for folder in ("bus", "store", "bench") for path in (ROOT / folder).rglob("*.py")), ROOT / "worker.py"]
+)
 
 BUS = [
     "DEFAULT_TAP_URL",
@@ -21,6 +23,7 @@ BUS = [
     "BotConflict",
     "BusError",
     "ClosedError",
+    "CommitReceipt",
     "Conflict",
     "Draft",
     "Forbidden",

@@ -14,8 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PURE = {
+    "bus.admission",
     "bus.backlog",
+    "bus.commits",
+    "bus.recovering",
+    "store.changes",
     "bus.intake",
+    "bus.losses",
     "bus.publishing",
     "bus.retention",
     "bus.scheduling",

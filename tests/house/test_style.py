@@ -29,6 +29,7 @@ MIGRATIONS = {
     "20261122_0001_initial": "6bdd448792fe091f7af4d6d26a1bc42957ee71957a5653d921aea1096a9c024d",
     "20261122_0002_groups_and_schedules": "5c5ec6c10f0d5958036997599561c0ddce99d4d348dac044930dfb94b862c663",
     "20261122_0003_leases": "247cc3a13903516308d27f44b833504ecf6398392dafcc2195f4275782c1a6d5",
+    "20261122_0004_commits": "9a6036fa5217923bbfe1fa4d83fdedd647c4a192ae5546ef8973ab4ec23759e7",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 
@@ -36,14 +37,14 @@ SOURCES = [
     ROOT / "worker.py",
     *sorted(
         path
-        for folder in ("bus", "store", "tests", "examples")
+        for folder in ("bus", "store", "tests", "bench", "examples")
         for suffix in ("*.py", "*.sql", "*.mjs")
         for path in (ROOT / folder).rglob(suffix)
         if "node_modules" not in path.parts
     ),
 ]
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
 
 
 def _name(path: Path) -> str:

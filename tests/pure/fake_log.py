@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+from store.errors import Conflict
 from store.records import Bot, Channel
 from store.repository import (
     AddBot,
@@ -15,14 +16,19 @@ from store.repository import (
     AddMessages,
     AddSubscription,
     Change,
+    Committed,
+    CommitWork,
     DeadLetter,
     Group,
     LogMessage,
     LogState,
     MailboxState,
     NewMessage,
+    NotCommitted,
     Page,
     PageRequest,
+    Recovered,
+    RecoverRuns,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
@@ -53,6 +59,9 @@ class FakeLog:
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.mailboxes: dict[str, MailboxState] = {}
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
+        self.commits: dict[str, tuple[str, list[int | None]]] = {}
+        self.committed: set[str] = set()
+        """The commits of this transaction."""
 
     def load(self) -> LogState:
         heads = {message.recipient_channel: message.seq for message in self.messages.values()}
@@ -71,6 +80,7 @@ class FakeLog:
         )
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
+        self.committed.clear()
         return [self._apply(change) for change in changes]
 
     def _apply(self, change: Change) -> Any:
@@ -85,8 +95,13 @@ class FakeLog:
                     del self.by_id[self.messages.pop(seq).id]
                 self.removed.update(gone)
                 return len(gone)
-            case SaveMailbox(state):
-                self.mailboxes[state.mailbox_id] = state
+            case CommitWork():
+                return self._commit(change)
+            case RecoverRuns():
+                return Recovered([], [])
+            case SaveMailbox(state, settled_by):
+                seqs = {seq for commit_id in self.committed for seq in settled_by.get(commit_id, ())}
+                self.mailboxes[state.mailbox_id] = state.without(seqs)
             case AddBot(bot):
                 assert bot.id not in self.bots
                 assert bot.name not in {other.name for other in self.bots.values()}
@@ -131,6 +146,26 @@ class FakeLog:
         self.messages[stored.seq] = stored
         self.by_id[stored.id] = stored
         return stored
+
+    def _commit(self, work: CommitWork) -> Committed | NotCommitted | None:
+        """Carry out a commit that has messages alone; what is done to runs is `tests/store`'s."""
+        if work.id in self.commits:
+            digest, seqs = self.commits[work.id]
+            return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
+        if work.known_only:
+            return None
+        if any(self._is_taken(message) for message in work.messages):
+            return NotCommitted(Conflict("an id belongs to another bot"))
+        for channel in work.channels:
+            self.channels.setdefault(channel.name, channel)
+        added = [self._add(message, work.timestamp) for message in work.messages]
+        self.commits[work.id] = (work.digest, [outcome.seq for outcome in added])
+        self.committed.add(work.id)
+        return Committed(self.commits[work.id][1], added)
+
+    def _is_taken(self, message: NewMessage) -> bool:
+        first = self.by_id.get(message.id) or self.scheduled.get(message.id)
+        return first is not None and first.sender_bot_id != message.sender_bot_id
 
     def _release(self, change: ReleaseDue) -> Released:
         due = [message for message in self.scheduled.values() if (message.due_at or "") <= change.timestamp]

@@ -24,6 +24,7 @@ from bus.effects import Count, Effect, Moment, Read, Send, Survey, Tap, unsent
 from bus.protocol import (
     Ack,
     Code,
+    Commit,
     Credit,
     Deliver,
     ErrorFrame,
@@ -132,6 +133,7 @@ class Simulation:
         self.questions: list[tuple[Read | Count | Survey, Any]] = []
         """What the core asked of the disk, each with the answer where it was read already."""
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
+        self.commits: dict[str, tuple[Commit, str]] = {}
         self.wishes: dict[tuple[str, str], int] = {}
         self.core = self._start()
 
@@ -188,6 +190,7 @@ class Simulation:
             (self._publish, 14),
             (self._read_frame, 22),
             (self._settle_some, 12),
+            (self._commit_work, 3),
             (self._subscribe, 4),
             (self._unsubscribe, 1),
             (self._take_batch, 10),
@@ -314,6 +317,40 @@ class Simulation:
             self._send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":
             self._send(connection, Extend(seqs=seqs, request=number))
+
+    def _commit_work(self) -> None:
+        """Let a bot send on and settle what drove it in one transaction; now and then the same again."""
+        connection = self._pick()
+        if connection is None or self.core.full:
+            return
+        if self.commits and self.random.random() < 0.3:
+            commit, owner = self.random.choice(list(self.commits.values()))
+            if owner != connection.bot:
+                return
+            commit = msgspec.structs.replace(commit, request=self._number())
+        else:
+            session = self.core.sessions.get(connection.address)
+            held = [seq for seq in connection.unsettled if session is not None and seq in session.in_flight]
+            acks = self.random.sample(held, min(len(held), self.random.choice([0, 1, 2])))
+            acks += [999_999] if self.random.random() < 0.05 else []
+            messages = [self._publication() for _ in range(self.random.choice([0, 1, 2]))]
+            self.promises.sent.update({publication.id: publication for publication in messages})
+            commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks)
+            self.commits[commit.id] = (commit, connection.bot)
+            connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
+        delivered = self.promises.confirming(
+            (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
+        )
+
+        def answered(value: Any) -> None:
+            if value is None:
+                return
+            self.promises.note_confirmed(delivered)
+            for publication, seq in zip(commit.messages, value["seqs"], strict=True):
+                self.promises.note_acknowledged(publication, seq, scheduled=seq is None)
+
+        connection.answers[commit.request] = answered
+        self._send(connection, commit)
 
     def _key(self, connection: Connection, seq: int) -> str:
         """Give the key of the mailbox that a delivery came from."""

@@ -106,6 +106,16 @@ CREATE TABLE scheduled_messages (
 );
 CREATE INDEX idx_scheduled_messages_due_at ON scheduled_messages (due_at) WHERE due_at IS NOT NULL;
 
+CREATE TABLE workflow_commits (
+    id           TEXT PRIMARY KEY,
+    bot_id       TEXT NOT NULL,
+    run_id       TEXT REFERENCES workflow_runs (id) ON DELETE CASCADE,
+    digest       TEXT NOT NULL,
+    seqs         TEXT NOT NULL,
+    committed_at TEXT NOT NULL
+);
+CREATE INDEX idx_workflow_commits_run_id ON workflow_commits (run_id) WHERE run_id IS NOT NULL;
+
 CREATE TABLE chat_sessions (
     id               TEXT PRIMARY KEY,
     created_at       TEXT NOT NULL,

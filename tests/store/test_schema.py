@@ -41,6 +41,8 @@ COLUMNS = {
         | group_name TEXT""",
     "channel_groups": "channel_name TEXT! | name TEXT! | created_at TEXT! | start_seq INTEGER!",
     "chat_sessions": "id TEXT | session_type TEXT!='user' | peer_bot_id TEXT",
+    "workflow_commits": """
+        id TEXT | bot_id TEXT! | run_id TEXT | digest TEXT! | seqs TEXT! | committed_at TEXT!""",
     "mailboxes": "id TEXT! | position INTEGER!",
     "dead_letters": "mailbox_id TEXT! | seq INTEGER! | reason TEXT! | attempts INTEGER! | at TEXT!",
     "scheduled_messages": """
@@ -59,6 +61,7 @@ PRIMARY_KEYS = {
     "bot_channels": ["name"],
     "bot_subscriptions": ["bot_id", "channel_name"],
     "channel_groups": ["channel_name", "name"],
+    "workflow_commits": ["id"],
     "mailboxes": ["id"],
     "dead_letters": ["mailbox_id", "seq"],
     "scheduled_messages": ["id"],
@@ -70,6 +73,7 @@ FOREIGN_KEYS = [
     ("workflows", "owner_bot_id", "bots", "id", "NO ACTION"),
     ("workflow_runs", "workflow_id", "workflows", "id", "NO ACTION"),
     ("workflow_steps", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("workflow_commits", "run_id", "workflow_runs", "id", "CASCADE"),
     ("bot_subscriptions", "channel_name", "bot_channels", "name", "CASCADE"),
     ("channel_groups", "channel_name", "bot_channels", "name", "CASCADE"),
 ]

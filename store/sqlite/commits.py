@@ -1,0 +1,136 @@
+"""Commits: a run's progress and its outgoing messages in one transaction, once; and the news of a crash.
+
+Owns the memory of commits that were carried out, and that one is carried out whole or not at all, whatever else the
+transaction holds. What is done to runs and steps stands in `runs` and `steps`, how messages come in in `arrivals`.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from ..errors import Conflict, Refused
+from ..records import RecoveredRun, WorkflowStepLog
+from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns
+from .arrivals import Arrivals, in_log
+from .conversations import Conversations
+from .steps import new_step, step_change
+from .workflows import SqliteWorkflows
+from .writer import Transaction
+
+__all__ = ["Commits"]
+
+_FIND = "SELECT bot_id, digest, seqs FROM workflow_commits WHERE id = ?"
+
+_NOTICES = uuid.UUID("0d2c6c0e-6c8b-5a37-9a5e-5d2f5f8f3a10")
+"""The namespace (RFC 9562) of the ids of messages that tell of a crash."""
+
+_INSERT = "INSERT INTO workflow_commits (id, bot_id, run_id, digest, seqs, committed_at) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class Commits:
+    """See the module. Each method is part of its caller's transaction."""
+
+    def __init__(self, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows) -> None:
+        self._arrivals = arrivals
+        self._conversations = conversations
+        self._runs = workflows.runs
+        self._steps = workflows.steps
+        # The clock that leases run out by, whatever time the log's messages are given.
+        self._now = workflows.now
+
+    def __repr__(self) -> str:
+        return f"<Commits {self._runs}>"
+
+    async def carry_out(self, transaction: Transaction, work: CommitWork) -> Committed | NotCommitted | None:
+        """Carry out a commit, or give the answer of the same one before; None where it was only to be looked up."""
+        connection = transaction.connection
+        for bot_id, digest, seqs in await connection.execute_fetchall(_FIND, (work.id,)):
+            if (bot_id, digest) != (work.bot_id, work.digest):
+                return NotCommitted(Conflict(f"commit {work.id!r} was carried out before, with other contents"))
+            return Committed(msgspec.json.decode(seqs, type=list[int | None]))
+        if work.known_only:
+            return None
+        last_seq = transaction.last_seq
+        await connection.execute("SAVEPOINT commit_work")
+        try:
+            added = await self._carry_out(transaction, work)
+        except Refused as error:
+            await connection.execute("ROLLBACK TO commit_work")
+            transaction.last_seq = last_seq
+            return NotCommitted(error)
+        finally:
+            await connection.execute("RELEASE commit_work")
+        return Committed([outcome.seq for outcome in added], added)
+
+    async def _carry_out(self, transaction: Transaction, work: CommitWork) -> list[Added]:
+        connection = transaction.connection
+        if work.run_id is not None and work.fence is not None:
+            await self._runs.checkpoint(connection, work, self._now())
+        for step in work.steps:
+            await self._record(transaction, step, work)
+        for channel in work.channels:
+            await connection.execute(
+                "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
+                (channel.name, channel.created_at, channel.created_by_bot_id),
+            )
+        added = await self._arrivals.add(transaction, work.messages, work.timestamp)
+        for message, outcome in zip(work.messages, added, strict=True):
+            if outcome.conflict:
+                raise Conflict(f"message id {message.id} belongs to another bot's message")
+        await self._conversations.open(connection, work.messages, work.timestamp)
+        seqs = msgspec.json.encode([outcome.seq for outcome in added]).decode()
+        row = (work.id, work.bot_id, work.run_id, work.digest, seqs, work.timestamp)
+        await connection.execute(_INSERT, row)
+        return added
+
+    async def _record(self, transaction: Transaction, step: WorkflowStepLog, work: CommitWork) -> None:
+        """Leave a step log as it is to be: created where it is not there, else moved to its status."""
+        connection = transaction.connection
+        rows = await connection.execute_fetchall("SELECT run_id FROM workflow_steps WHERE id = ?", (step.id,))
+        for (run_id,) in rows:
+            if run_id != step.run_id:
+                raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
+            change = step_change(step.id, step.status, output=step.output, error=step.error, fence=work.fence)
+            await self._steps.move(connection, change, self._now())
+            return
+        await self._steps.create(connection, new_step(step, fence=work.fence))
+
+    async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
+        """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
+        found = await self._runs.recover(transaction.connection, self._now(), limit=change.runs_max, at_start=False)
+        rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
+        bots = {row[0] for row in rows}
+        messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
+        first = transaction.last_seq + 1
+        added = await self._arrivals.add(transaction, messages, change.timestamp)
+        await self._conversations.open(transaction.connection, messages, change.timestamp)
+        assert [outcome.seq for outcome in added] == list(range(first, first + len(messages))), "their ids are new"
+        return Recovered(
+            found, [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)]
+        )
+
+
+def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
+    run = recovered.run
+    body = {
+        "run_id": run.id,
+        "workflow_id": run.workflow_id,
+        "workflow_name": run.workflow_name,
+        "fence": run.fence,
+        "recoveries": run.recoveries,
+        "error": run.error,
+    }
+    return NewMessage(
+        # One for each time that a run is given up, whoever looks first.
+        id=str(uuid.uuid5(_NOTICES, f"{run.id} {run.fence}")),
+        sender_bot_id=change.sender_id,
+        sender_bot_name=change.sender_name,
+        recipient_bot_id=recovered.holder,
+        recipient_channel=None,
+        message_type="workflow.crashed",
+        body=msgspec.json.encode(body),
+        reply_to=None,
+        headers=b"{}",
+    )
