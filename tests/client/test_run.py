@@ -133,9 +133,12 @@ async def test_a_block_that_raises_sends_nothing(worker: Worker) -> None:
                     async with run.commit("announce", output=object()) as tx:
                         tx.publish("news", "never")
                 with pytest.raises(bus.UnknownBot):
-                    async with run.commit("tell") as tx:
-                        tx.publish("news", "never")
-                        tx.send("nobody", 1)
+                    await tell_nobody(run)
+
+        async def tell_nobody(run: bus.Run) -> None:
+            async with run.commit("tell") as tx:
+                tx.publish("news", "never")
+                tx.send("nobody", 1)
 
         await execute()
         assert [stored.body for stored in await bot.history(channel="news")] == ["before"]
