@@ -27,17 +27,28 @@ from .errors import (
     InvalidBody,
     LimitReached,
     NotFound,
+    Rejected,
     ReplyTimeout,
     RequestError,
+    RunBusy,
+    RunCancelled,
+    RunError,
+    RunFailed,
+    RunLost,
+    StepChanged,
+    StepFailed,
     StorageFull,
     TooLarge,
     UnknownBot,
     UnknownChannel,
+    UnknownWorkflow,
     UnsupportedProtocol,
     WorkerUnavailable,
 )
 from .message import Message, Receipt
 from .protocol import StoredMessage
+from .replay import Retry
+from .run import Run
 from .workflows import CommitReceipt
 
 __all__ = [
@@ -58,13 +69,24 @@ __all__ = [
     "Message",
     "NotFound",
     "Receipt",
+    "Rejected",
     "ReplyTimeout",
     "RequestError",
+    "Retry",
+    "Run",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunLost",
+    "StepChanged",
+    "StepFailed",
     "StorageFull",
     "StoredMessage",
     "TooLarge",
     "UnknownBot",
     "UnknownChannel",
+    "UnknownWorkflow",
     "UnsupportedProtocol",
     "WorkerUnavailable",
     "connect",

@@ -21,12 +21,21 @@ __all__ = [
     "InvalidBody",
     "LimitReached",
     "NotFound",
+    "Rejected",
     "ReplyTimeout",
     "RequestError",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunLost",
+    "StepChanged",
+    "StepFailed",
     "StorageFull",
     "TooLarge",
     "UnknownBot",
     "UnknownChannel",
+    "UnknownWorkflow",
     "UnsupportedProtocol",
     "WorkerUnavailable",
     "request_error",
@@ -171,10 +180,6 @@ class StorageFull(RequestError):
     hint = "make room on the worker's disk; it goes on by itself"
 
 
-NOT_NOW = (LimitReached, StorageFull)
-"""What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
-
-
 class Forbidden(RequestError):
     """The bot may not do that."""
 
@@ -183,6 +188,99 @@ class UnsupportedProtocol(RequestError):
     """The worker speaks another version of the protocol."""
 
     hint = "install versions of client and worker that belong together"
+
+
+# ── Runs of workflows ────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunError(BusError):
+    """Something about one run of a workflow; the root of what running it raises."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class UnknownWorkflow(BusError):
+    """No definition has that name or id."""
+
+    def __init__(self, workflow: str, bot: str) -> None:
+        super().__init__(
+            f"no workflow {workflow!r} of {bot!r}, and no global one: save one first with"
+            " bot.workflows.save_definition(WorkflowDefinition(...)), or give it as definition="
+        )
+        self.workflow = workflow
+
+
+class RunBusy(RunError):
+    """A run could not be had in time: somebody else holds it, or it has no slot; `reason` says which."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, timeout: float, reason: str) -> None:
+        super().__init__(run_id, f"not within {timeout:g} s: {reason}")
+        self.reason = reason
+
+
+class RunLost(RunError):
+    """Somebody else has the run now, or ended it; `status` is what it is. Nothing more of it was written here."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} is {status}, and not held here any more")
+        self.status = status
+
+
+class RunCancelled(RunError):
+    """A person cancelled the run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} was cancelled")
+
+
+class RunFailed(RunError):
+    """The run failed before, with `error`, and cannot go on: start another one."""
+
+    def __init__(self, run_id: str, error: str | None) -> None:
+        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'nobody said why'}")
+        self.error = error
+
+
+class StepFailed(RunError):
+    """A step failed as often as it may; `error` is the text of the last error, which this one is raised from.
+
+    After a restart the error itself is gone, and only its text is left.
+    """
+
+    def __init__(self, run_id: str, step_id: str, attempts: int, error: str) -> None:
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(run_id, f"step {step_id!r} failed {times}: {error}")
+        self.step_id = step_id
+        self.attempts = attempts
+        self.error = error
+
+
+class StepChanged(RunError):
+    """What is recorded of a step does not belong to this call: the program changed while the run was under way."""
+
+    def __init__(self, run_id: str, step_id: str, reason: str) -> None:
+        super().__init__(run_id, f"step {step_id!r}: {reason}")
+        self.step_id = step_id
+
+
+class Rejected(RunError):
+    """A person rejected what they were asked; `answer` is what they said, where that was more than no."""
+
+    def __init__(self, run_id: str, step_id: str, answer: Any, reason: str | None) -> None:
+        super().__init__(run_id, f"approval {step_id!r} was rejected{f': {reason}' if reason else ''}")
+        self.step_id = step_id
+        self.answer = answer
+        self.reason = reason
+
+
+NOT_NOW = (LimitReached, StorageFull, RunBusy, RunLost)
+"""What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
 
 
 _BY_CODE: dict[str, type[RequestError]] = {

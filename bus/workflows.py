@@ -8,6 +8,7 @@ like any other request; each may be, and a claim carries an id so that it may, t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,9 @@ from .asking import Asking
 from .draft import Draft, publication
 from .errors import RequestError
 from .message import Message
+from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .protocol import Commit, Workflow
+from .run import Run
 
 __all__ = ["CommitReceipt", "RemoteWorkflows"]
 
@@ -72,6 +75,49 @@ class RemoteWorkflows:
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._bot!r}>"
+
+    def run(
+        self,
+        workflow: str,
+        *,
+        id: str | None = None,
+        input: Any = None,
+        context: dict[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        trigger_type: str = "manual",
+        trigger_payload: Any = None,
+        definition: WorkflowDefinition | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        timeout: float | None = TIMEOUT_SECONDS,
+    ) -> AbstractAsyncContextManager[Run]:
+        """Hold a run of a workflow and execute it: `async with bot.workflows.run("digest", id=…) as run:`.
+
+        `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
+        first where the run is new. With an `id` the run goes on where it stopped, or is created; what it is created
+        with is not looked at when it is there (`input` is kept in its context, under that name). While somebody
+        else holds it, or it has no slot, it is waited for, for at most `timeout` seconds (None: for ever).
+
+        Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
+        error that says that the worker cannot be reached or a limit was met. A run that was completed before opens
+        too: everything in the block then gives what is recorded, and nothing is carried out again.
+
+        Raises UnknownWorkflow, RunBusy, RunFailed or RunCancelled when it is opened, and RunLost or RunCancelled
+        out of the block, which is cancelled for it, when the run is somebody else's or was cancelled meanwhile.
+        """
+        start = Start(
+            id=id,
+            input=input,
+            context=context or {},
+            concurrency_key=concurrency_key,
+            trigger_type=trigger_type,
+            trigger_payload=trigger_payload,
+            definition=definition,
+        )
+        welcome = self._bot._connection.welcome
+        if welcome is None:
+            raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
+        executor = Executor(self, welcome.bot_id, lease_seconds)
+        return open_run(executor, workflow, start, timeout=timeout)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -36,6 +36,7 @@ PURE = {
     "bus.mailbox",
     "bus.protocol",
     "bus.rates",
+    "bus.replay",
     "bus.sessions",
     "bus.settings",
     "bus.tapping",

@@ -1,0 +1,252 @@
+"""The hold of a run: it is claimed, renewed while the work goes on, given back while all of it waits, and lost.
+
+Owns when the run is held and what becomes of its holder when it is not any more. It keeps to these rules:
+
+- What is written of a run is written with the fence of its hold. Who has lost it writes nothing more.
+- A run that only waits (for a person, or for a time far away) is given back as paused, so that it keeps no slot and
+  is nobody's lost run. Whoever has work to do then takes it again first.
+- A worker that is away ends no hold: only its word that somebody else has the run does.
+
+It knows nothing of steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import anyio
+import msgspec
+import uuid_utils
+
+from store.errors import Fenced, InvalidTransition, RunHeld, SlotsTaken, StorageBusy, StoreError
+from store.errors import StorageFull as StoreFull
+from store.records import Claim, RunStatus
+from store.repository import WorkflowRepository
+
+from .errors import BusError, LimitReached, RunBusy, RunCancelled, RunError, RunFailed, RunLost, WorkerUnavailable
+from .errors import StorageFull as WorkerFull
+
+__all__ = ["AWAY", "Hold", "Timing", "ended"]
+
+AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
+"""What says that the worker cannot write this now, and nothing about the run."""
+
+_LEAVE_SECONDS = 5.0
+"""What a cancelled program still gets for a record or for giving its run back; a lease runs out by itself."""
+
+_RENEWALS_A_LEASE = 3
+
+T = TypeVar("T")
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells the time, and how often is looked whether a wait is over: soon at first, then less often."""
+
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    poll_seconds: float = 0.05
+    poll_seconds_max: float = 2.0
+
+    def polls(self, seconds_max: float) -> _Polls:
+        """Begin a wait that is looked after at least every `seconds_max`."""
+        return _Polls(self.poll_seconds, min(self.poll_seconds_max, seconds_max))
+
+    def left(self, until: datetime) -> float:
+        """Give the seconds until a time; 0 or less when it is past."""
+        return (until - self.clock()).total_seconds()
+
+
+class _Polls:
+    """The pauses of one wait, which grow; chance keeps those who wait side by side apart."""
+
+    def __init__(self, seconds: float, seconds_max: float) -> None:
+        self._seconds = min(seconds, seconds_max)
+        self._seconds_max = seconds_max
+
+    async def pause(self) -> None:
+        await anyio.sleep(self._seconds * random.uniform(0.75, 1.0))
+        self._seconds = min(self._seconds * 2, self._seconds_max)
+
+
+class Hold:
+    """One program's hold of one run."""
+
+    def __init__(
+        self, workflows: WorkflowRepository, run_id: str, bot_id: str, *, lease_seconds: float, timing: Timing
+    ) -> None:
+        self.workflows = workflows
+        self.run_id = run_id
+        self.timing = timing
+        self.lease_seconds = lease_seconds
+        self.fence = 0
+        self.held = False
+        """Whether the run is held, as far as is known."""
+        self.failure: Exception | None = None
+        """Why nothing more can be written; a RunError where the run was lost."""
+        self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
+        """Tells of a claim whether somebody else worked on the run since it was given back."""
+        self._bot_id = bot_id
+        # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
+        self._claim_id = str(uuid_utils.uuid7())
+        self._lock = anyio.Lock()
+        self._unsure = False
+        """Whether the run was to be given back, and nobody knows if it was."""
+        self._working = 0
+        self._renewing = anyio.CancelScope()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.failure else "held" if self.held else "not held"
+        return f"<Hold of {self.run_id!r} {state} fence={self.fence}>"
+
+    # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
+
+    async def claim(self, timeout: float | None) -> Claim:
+        """Take the run, when nobody else has it and there is a slot; RunBusy after `timeout` seconds.
+
+        Raises InvalidTransition for a run that has ended.
+        """
+        reason = "the worker did not answer"
+        polls = self.timing.polls(self.lease_seconds / _RENEWALS_A_LEASE)
+        with anyio.move_on_after(timeout):
+            while True:
+                try:
+                    return self._have(await self._claim())
+                except (RunHeld, SlotsTaken) as error:
+                    reason = str(error)
+                await polls.pause()
+        raise RunBusy(self.run_id, timeout or 0, reason)
+
+    async def _claim(self) -> Claim:
+        return await self.workflows.claim_run(
+            self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
+        )
+
+    def _have(self, claim: Claim) -> Claim:
+        self.fence, self.held, self._unsure = claim.fence, True, False
+        return claim
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """Hold the run throughout a block; take it again before, where it was given back."""
+        self._working += 1
+        try:
+            async with self._lock:
+                self.check()
+                if not self.held:
+                    await self._take_again()
+            yield
+        finally:
+            self._working -= 1
+
+    async def rest(self) -> None:
+        """Give the run back as paused, where it is held and nobody works on it.
+
+        Where the worker is away this is to be called again.
+        """
+        async with self._lock:
+            self.check()
+            if (self.held or self._unsure) and not self._working:
+                self.held = False  # a renewal that is refused from here on says nothing
+                self._unsure = True
+                with contextlib.suppress(*AWAY):
+                    await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
+                    self._unsure = False
+
+    async def _take_again(self) -> None:
+        before = self.fence
+        polls = self.timing.polls(self.lease_seconds / _RENEWALS_A_LEASE)
+        while True:
+            try:
+                claim = await self._claim()
+                break
+            except (SlotsTaken, *AWAY):
+                await polls.pause()
+            except RunHeld:
+                raise self.lose(RunStatus.RUNNING) from None
+            except InvalidTransition as error:
+                raise self.lose(error.current) from None
+        self._have(claim)
+        if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
+            await self.give_back()
+            raise self.lose(RunStatus.PENDING)
+
+    async def give_back(self) -> None:
+        """Give the run back as pending, also when this is cancelled, and whatever becomes of it then."""
+        if not self.held or self.failure is not None:
+            return
+        self.held = False
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+            await self.workflows.release_run(self.run_id, self.fence)
+
+    # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def keep(self, work: anyio.CancelScope) -> None:
+        """Renew the lease until `stop_renewing`; cancel the work when the run is lost."""
+        with self._renewing:
+            while self.failure is None:
+                await anyio.sleep(self.lease_seconds / _RENEWALS_A_LEASE)
+                await self._renew()
+            work.cancel()
+
+    async def _renew(self) -> None:
+        if not self.held:
+            return
+        fence = self.fence
+        try:
+            await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+        except Fenced as error:
+            if self.held and self.fence == fence:
+                self.lose(error.status)
+        except AWAY:
+            pass  # whoever takes the run over now makes its fence grow, and that is heard of
+        except (BusError, StoreError) as error:
+            self.failure = error
+
+    def stop_renewing(self) -> None:
+        """End `keep`."""
+        self._renewing.cancel()
+
+    # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> None:
+        """Raise why nothing more can be written."""
+        if self.failure is not None:
+            raise self.failure
+
+    def lose(self, status: str) -> Exception:
+        """Note that the run is not this program's any more, and give the error that says so."""
+        if self.failure is None:
+            self.failure = (
+                RunCancelled(self.run_id) if status == RunStatus.CANCELLED else RunLost(self.run_id, status)
+            )
+        self.held = False
+        return self.failure
+
+    async def guard(self, call: Awaitable[T]) -> T:
+        """Wait for a write with the fence; raise RunLost or RunCancelled where it is refused for the fence."""
+        try:
+            return await call
+        except Fenced as error:
+            raise self.lose(error.status) from None
+
+    async def record(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a write that must not be lost by a cancellation; it is one that may be repeated."""
+        try:
+            return await self.guard(call())
+        except anyio.get_cancelled_exc_class():
+            await self.record_at_last(call)
+            raise
+
+    async def record_at_last(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Make a write while this is cancelled, if that is possible soon."""
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+            await call()
+
+
+def ended(run_id: str, status: str, error: str | None) -> RunError:
+    """Give the error of a run that cannot go on."""
+    return RunCancelled(run_id) if status == RunStatus.CANCELLED else RunFailed(run_id, error)

@@ -1,0 +1,225 @@
+"""What the recorded steps of a run say to a program that goes through it again.
+
+Owns which record answers a call, whether a step may be tried again and when, and the ids of steps whose name is
+used more than once. Its rules:
+
+- A step that completed is not carried out again: its record answers, if it was asked the same.
+- What a step's function raised counts as a failure. An attempt that was interrupted does not; but those are bounded
+  too, because the step may be what ends the process.
+- Ids depend on nothing but the order of calls, so that a program that is the same finds its records again.
+
+Pure: times and chance are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from store.records import StepStatus, WorkflowStepLog, parse_timestamp
+
+__all__ = [
+    "GIVEN_BACK",
+    "INTERRUPTED",
+    "INTERRUPTIONS_MAX",
+    "Answer",
+    "Attempt",
+    "Changed",
+    "GiveUp",
+    "Names",
+    "OnChanged",
+    "Records",
+    "Retry",
+    "Wanted",
+    "decide",
+    "error_text",
+    "same_json",
+]
+
+INTERRUPTED = "interrupted"
+"""The error of a step whose holder was lost, as the store writes it."""
+
+GIVEN_BACK = "given back"
+"""The error of a step whose run was given back in order, so that it is nobody's fault."""
+
+INTERRUPTIONS_MAX = 10
+"""After so many lost holders in one step it is the step that ends them."""
+
+_ERROR_CHARACTERS_MAX = 10_000
+"""Of a longer error the end is left out: it has to fit into a frame, and be read by people."""
+
+_DOUBLINGS_MAX = 64
+"""Beyond that every delay is over its limit, and powers leave the numbers."""
+
+OnChanged = Literal["raise", "reuse", "again"]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a step is tried, and how long to wait between: `delay` seconds, and `factor` times more each time.
+
+    No wait is longer than `delay_max` seconds; `jitter` is the part of it that chance may add.
+    """
+
+    max_attempts: int = 3
+    delay: float = 1.0
+    factor: float = 2.0
+    delay_max: float = 300.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts is 1 or more, not {self.max_attempts}")
+        if min(self.delay, self.factor, self.delay_max, self.jitter) < 0:
+            raise ValueError("delay, factor, delay_max and jitter are 0 or more")
+
+    def wait_seconds(self, failures: int, chance: float) -> float:
+        """Give the wait after so many failures; `chance` is from 0 to 1."""
+        wait: float = self.delay * self.factor ** min(failures - 1, _DOUBLINGS_MAX)
+        return min(wait, self.delay_max) * (1 + self.jitter * chance)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a call asks of a step."""
+
+    input: Any
+    retry: Retry
+    on_changed: OnChanged = "raise"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The step completed before; this is its output."""
+
+    output: Any
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """The step is to be carried out, as this attempt, after so many seconds."""
+
+    number: int
+    wait_seconds: float
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """The step failed, or was interrupted, as often as it may."""
+
+    attempts: int
+    error: str
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The step completed before with another input."""
+
+    recorded: Any
+
+
+Decision = Answer | Attempt | GiveUp | Changed
+
+
+def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
+    """Say what becomes of a call, from what is recorded of its step."""
+    rows = sorted(rows, key=lambda row: row.attempt)
+    last_done = next((n for n in range(len(rows) - 1, -1, -1) if rows[n].status in _DONE), None)
+    if last_done is not None:
+        done = rows[last_done]
+        same = done.status == StepStatus.SKIPPED or same_json(done.input, wanted.input)
+        if same or wanted.on_changed == "reuse":
+            return Answer(done.output)
+        if wanted.on_changed == "raise":
+            return Changed(done.input)
+        rows = rows[last_done + 1 :]
+        number = done.attempt + 1
+    else:
+        number = 1
+    failed = [row for row in rows if row.status == StepStatus.FAILED]
+    failures = [row for row in failed if row.error not in (INTERRUPTED, GIVEN_BACK)]
+    interruptions = sum(row.error == INTERRUPTED for row in failed)
+    number = max([number, *(row.attempt + 1 for row in rows)])
+    if len(failures) >= wanted.retry.max_attempts:
+        return GiveUp(len(failures), failures[-1].error or "nobody said why")
+    if interruptions >= INTERRUPTIONS_MAX:
+        return GiveUp(interruptions, "the process was lost in this step each time")
+    return Attempt(number, _wait_left(failures, wanted.retry, now, chance))
+
+
+_DONE = {StepStatus.COMPLETED, StepStatus.SKIPPED}
+
+
+def _wait_left(failures: Sequence[WorkflowStepLog], retry: Retry, now: datetime, chance: float) -> float:
+    if not failures or failures[-1].completed_at is None:
+        return 0.0
+    wait = retry.wait_seconds(len(failures), chance)
+    due = parse_timestamp(failures[-1].completed_at) + timedelta(seconds=wait)
+    # The failure was stamped by the worker's clock, which need not be this one: never more than the whole wait.
+    return max(0.0, min(wait, (due - now).total_seconds()))
+
+
+class Records:
+    """The step logs of a run that this program knows of, by their step ids."""
+
+    def __init__(self, rows: Iterable[WorkflowStepLog] = ()) -> None:
+        self._rows: dict[str, dict[str, WorkflowStepLog]] = {}
+        for row in rows:
+            self.note(row)
+
+    def __repr__(self) -> str:
+        return f"<Records of {len(self._rows)} steps>"
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def note(self, row: WorkflowStepLog) -> None:
+        """Take in a step log, in the place of what was known of it."""
+        self._rows.setdefault(row.step_id, {})[row.id] = row
+
+    def of(self, step_id: str) -> list[WorkflowStepLog]:
+        """Give the attempts of a step."""
+        return list(self._rows.get(step_id, {}).values())
+
+    def latest(self, step_id: str) -> WorkflowStepLog | None:
+        """Give the last attempt of a step."""
+        return max(self.of(step_id), key=lambda row: row.attempt, default=None)
+
+    def has_all(self, rows: Iterable[WorkflowStepLog]) -> bool:
+        """Tell whether all of these are known, in whatever status: if not, somebody else was at work."""
+        return all(row.id in self._rows.get(row.step_id, {}) for row in rows)
+
+
+class Names:
+    """The names that a program used for its steps so far: `fetch`, and the second time `fetch#2`."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+        self._open: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Names {self._used} open={sorted(self._open)}>"
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[str]:
+        """Give a call's step id; RuntimeError while another call has the name: their order would be chance."""
+        if not name or "#" in name:
+            raise ValueError(f"a step's name is a text without '#', not {name!r}")
+        if name in self._open:
+            raise RuntimeError(f"step {name!r} is still at work: steps side by side need names of their own")
+        count = self._used[name] = self._used.get(name, 0) + 1
+        self._open.add(name)
+        try:
+            yield name if count == 1 else f"{name}#{count}"
+        finally:
+            self._open.discard(name)
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same JSON, in any order of keys."""
+    return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
+
+
+def error_text(error: BaseException) -> str:
+    """Give an error as it is recorded."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"

@@ -1,0 +1,373 @@
+"""A run of a workflow, as the program that executes it sees it: steps, approvals, sleeps, and the context.
+
+    async with bot.workflows.run("digest", id=message.id) as run:
+        page = await run.step("fetch", fetch, url)
+        await run.approval("publish?", {"title": page["title"]})
+
+Owns what is recorded of a step and when. What a record says to the program the next time is in `replay`, when the
+run is held in `holding`, and how it is opened and ended in `opening`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import uuid_utils
+
+from store.errors import InvalidValue, StoreError
+from store.records import Claim, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
+from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
+
+from .committing import Commit
+from .errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
+from .holding import AWAY, Hold
+from .replay import (
+    GIVEN_BACK,
+    Answer,
+    Changed,
+    GiveUp,
+    Names,
+    OnChanged,
+    Records,
+    Retry,
+    Wanted,
+    decide,
+    error_text,
+    same_json,
+)
+
+__all__ = ["Run"]
+
+_ONCE = Retry(max_attempts=1)
+
+
+class Run:
+    """One execution of a workflow, held by this program: `async with bot.workflows.run("digest") as run:`.
+
+    What is recorded is on the worker's disk when a call returns. Every call that writes raises RunLost when
+    somebody else has the run now, and RunCancelled when a person cancelled it.
+    """
+
+    def __init__(self, hold: Hold, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
+        self._hold = hold
+        self._workflows = hold.workflows
+        self._run = run
+        self._definition = definition
+        self._records = Records()
+        self._names = Names()
+        self.context: dict[str, Any] = run.context
+        """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
+        self._saved = json_text(run.context, "context")
+        self.completed = run.status == RunStatus.COMPLETED
+        """Whether the run was completed before it was opened: then everything answers as it is recorded."""
+        self.resumed = False
+        """Whether steps were recorded before it was opened."""
+        hold.moved_on = self._moved_on
+
+    def __repr__(self) -> str:
+        state = "completed" if self.completed else "held" if self._hold.held else "not held"
+        return f"<Run {self.id!r} of {self.workflow!r} {state} fence={self.fence}>"
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._run.id
+
+    @property
+    def workflow(self) -> str:
+        """The name of its workflow."""
+        return self._run.workflow_name
+
+    @property
+    def fence(self) -> int:
+        """The number of its holds: 1 where nobody had the run before, and it was never given back."""
+        return self._hold.fence
+
+    @property
+    def input(self) -> Any:
+        """What the run was started with."""
+        return self.context.get("input")
+
+    @property
+    def trigger_payload(self) -> Any:
+        """What its trigger gave it."""
+        return self._run.trigger_payload
+
+    # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        input: Any = msgspec.UNSET,
+        retry: Retry | None = None,
+        on_changed: OnChanged = "raise",
+    ) -> Any:
+        """Call a function, asynchronous or not, and record its output; once it completed, give what is recorded.
+
+        The output is given as it is read back from JSON, the first time too. `input` (else: the args) is recorded,
+        and a recorded output that came from another one raises StepChanged, unless `on_changed` is "reuse" (take it
+        all the same) or "again" (carry the step out again). When the function raises, it is tried again by `retry`
+        (else: by the definition's, for the step with this id; else not), and at last raises StepFailed.
+
+        The same name used again is another step (`fetch`, `fetch#2`); side by side each needs its own name. An
+        attempt during which the process ends is tried again, so the function may be carried out more than once
+        then. Raises InvalidValue or TooLarge for an input or output that cannot be recorded.
+        """
+        with self._names.using(name) as step_id:
+            asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
+            wanted = Wanted(asked, retry or self._retry(name), on_changed)
+            cause: Exception | None = None
+            chance = random.random()
+            while True:
+                rows = self._records.of(step_id)
+                decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
+                if isinstance(decision, Answer):
+                    await anyio.lowlevel.checkpoint()
+                    return decision.output
+                if isinstance(decision, Changed):
+                    raise StepChanged(self.id, step_id, _changed(decision.recorded, wanted.input))
+                if isinstance(decision, GiveUp):
+                    raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
+                self._refuse_news(step_id)
+                if decision.wait_seconds > 0:
+                    await self._wait_until(self._later(decision.wait_seconds))
+                row = self._row(
+                    step_id, name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
+                )
+                try:
+                    return await self._attempt(row, function, args)
+                except _Failure as failure:
+                    cause = failure.error
+
+    async def _attempt(self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        async with self._hold.work():
+            await self._create(row)
+            try:
+                result = function(*args)
+                if inspect.isawaitable(result):
+                    result = await result
+            except (RunLost, RunCancelled):
+                raise
+            except Exception as error:
+                await self._move(row, StepStatus.FAILED, error=error_text(error))
+                raise _Failure(error) from error
+            except BaseException:
+                await self._hold.record_at_last(
+                    lambda: self._workflows.update_step_status(
+                        row.id, StepStatus.FAILED, error=GIVEN_BACK, fence=self.fence
+                    )
+                )
+                raise
+            try:
+                output = self._value(result, "output", row.step_id)
+            except StoreError as error:
+                await self._move(row, StepStatus.FAILED, error=error_text(error))
+                raise
+            await self._move(row, StepStatus.COMPLETED, output=output)
+            return output
+
+    def _asked(self, args: Sequence[Any], step_id: str) -> Any:
+        try:
+            return self._value(list(args) or None, "input", step_id)
+        except InvalidValue as error:
+            raise InvalidValue(error.what, f"{error.reason}; say with input= what it depends on") from None
+
+    def _retry(self, name: str) -> Retry:
+        for step in () if self._definition is None else self._definition.steps:
+            if step.id == name and step.retry is not None:
+                return Retry(max_attempts=step.retry.max_attempts)
+        return _ONCE
+
+    # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
+
+    async def approval(self, name: str, prompt: Any = None) -> Any:
+        """Ask a person, and wait until they answer: give their answer, or raise Rejected.
+
+        Meanwhile the run is paused, unless steps are at work beside this one: it keeps no slot, and whoever opens
+        it again comes back to the same question. An answer is given with `update_step_status`, of the step log that
+        `list_waiting_approvals` shows: completed with an output like `{"approved": true, "by": "ann"}`, or failed.
+        """
+        with self._names.using(name) as step_id:
+            asked = self._value(prompt, "prompt", step_id)
+            row = self._records.latest(step_id)
+            if row is None:
+                self._refuse_news(step_id)
+                row = self._row(step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked)
+                async with self._hold.work():
+                    await self._create(row)
+            elif not same_json(row.input, asked):
+                raise StepChanged(self.id, step_id, _changed(row.input, asked))
+            if row.status == StepStatus.WAITING_APPROVAL:
+                row = await self._answered(row)
+            refused = isinstance(row.output, dict) and row.output.get("approved") is False
+            if row.status == StepStatus.FAILED or refused:
+                comment = row.output.get("comment") if isinstance(row.output, dict) else None
+                raise Rejected(self.id, step_id, row.output, row.error or comment)
+            return row.output
+
+    async def _answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        polls = self._hold.timing.polls(self._hold.timing.poll_seconds_max)
+        while row.status == StepStatus.WAITING_APPROVAL:
+            await self._hold.rest()
+            with contextlib.suppress(*AWAY):  # a person may take days, and the worker be started again meanwhile
+                row = await self._look_at(row)
+            if row.status == StepStatus.WAITING_APPROVAL:
+                await polls.pause()
+        self._records.note(row)
+        async with self._hold.work():
+            return row
+
+    async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
+            return row
+        for found in await self._workflows.list_step_logs(self.id):
+            if found.id == row.id and found.status != StepStatus.WAITING_APPROVAL:
+                return found
+        run = await self._workflows.get_run(self.id)
+        raise self._hold.lose("gone" if run is None else run.status)
+
+    async def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> None:
+        """Sleep for so many seconds, by this machine's clock; after a restart only for what is left.
+
+        `run.sleep(60)`, or with a name of its own `run.sleep("cool down", 60)`. Sleeping for longer than a lease
+        gives the run back as paused meanwhile, unless steps are at work beside this: then it keeps no slot.
+        """
+        name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
+        if not isinstance(name, str) or not isinstance(duration, int | float) or not 0 <= duration < float("inf"):
+            raise TypeError("write run.sleep(seconds) or run.sleep(name, seconds), with seconds of 0 or more")
+        with self._names.using(name) as step_id:
+            row = self._records.latest(step_id)
+            if row is None:
+                self._refuse_news(step_id)
+                until = {"seconds": duration, "until": timestamp(self._later(duration))}
+                # Pending, not running: a claim would take it for interrupted.
+                row = self._row(step_id, name, status=StepStatus.PENDING, input=until)
+                async with self._hold.work():
+                    await self._create(row)
+            if row.status == StepStatus.PENDING:
+                await self._wait_until(_wake_up(row, self.id))
+                async with self._hold.work():
+                    await self._move(row, StepStatus.COMPLETED)
+            await anyio.lowlevel.checkpoint()
+
+    async def _wait_until(self, until: datetime) -> None:
+        timing = self._hold.timing
+        while (left := timing.left(until)) > 0:
+            if left > self._hold.lease_seconds:
+                await self._hold.rest()
+            else:
+                self._hold.check()
+            await anyio.sleep(min(left, timing.poll_seconds_max))
+
+    # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
+
+    async def save_context(self) -> None:
+        """Record the context as it is now."""
+        context = self._context()
+        if self.completed:
+            await anyio.lowlevel.checkpoint()
+            return
+        async with self._hold.work():
+            await self._hold.record(
+                lambda: self._workflows.update_run_status(
+                    self.id, RunStatus.RUNNING, context=context, fence=self.fence
+                )
+            )
+        self._note_saved(context)
+
+    def commit(self, name: str, *, output: Any = None, input: Any = None) -> Commit:
+        """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
+
+        Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
+        raises. Where the step completed before, `tx.done` is true and nothing is sent again.
+        """
+        return Commit(self, name, input=input, output=output)
+
+    def _note_saved(self, context: Any) -> None:
+        self._saved = json_text(context, "context")
+
+    def _context(self) -> Any:
+        return json_value(self.context, f"context of run {self.id!r}")
+
+    # ── Records ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _load(self) -> None:
+        self._records = Records(await self._workflows.list_step_logs(self.id))
+        self.resumed = bool(self._records)
+
+    async def _moved_on(self, claim: Claim) -> bool:
+        """Tell whether somebody else recorded something while this program did not hold the run."""
+        rows = await self._workflows.list_step_logs(self.id)
+        return json_text(claim.run.context, "context") != self._saved or not self._records.has_all(rows)
+
+    def _refuse_news(self, step_id: str) -> None:
+        if self.completed:
+            raise StepChanged(
+                self.id, step_id, "the run is completed, and this step is not among those that are recorded"
+            )
+
+    def _row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
+        return WorkflowStepLog(
+            id=str(uuid_utils.uuid7()),
+            run_id=self.id,
+            step_id=step_id,
+            step_name=name,
+            started_at=timestamp(self._hold.timing.clock()),
+            **fields,
+        )
+
+    async def _create(self, row: WorkflowStepLog) -> None:
+        await self._hold.guard(self._workflows.create_step_log(row, fence=self.fence))
+        self._records.note(row)
+
+    async def _move(
+        self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
+    ) -> None:
+        moved = await self._hold.record(
+            lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.fence)
+        )
+        self._records.note(moved)
+
+    def _value(self, value: Any, kind: str, step_id: str) -> Any:
+        what = f"{kind} of step {step_id!r}"
+        return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
+
+    def _later(self, seconds: float) -> datetime:
+        return self._hold.timing.clock() + timedelta(seconds=seconds)
+
+
+class _Failure(Exception):
+    """A step's function raised, and that is recorded."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:
+    try:
+        return msgspec.convert(row.input["until"], datetime)
+    except (LookupError, TypeError, msgspec.ValidationError):
+        raise StepChanged(run_id, row.step_id, "what is recorded under this name is no sleep") from None
+
+
+def _changed(recorded: Any, wanted: Any) -> str:
+    shown = [text if len(text) <= 200 else text[:200] + "…" for text in map(_json, (recorded, wanted))]
+    return (
+        f"it was recorded for the input {shown[0]}, and is asked now for {shown[1]}; give it another name, or say"
+        ' on_changed="reuse" or "again" where the step allows it'
+    )
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
