@@ -112,9 +112,12 @@ class Asking:
         return await self._request("the status", lambda number: Status(request=number))
 
     async def _request(self, what: str, make: Any, *, once: bool = False) -> dict[str, Any]:
+        value: dict[str, Any] = msgspec.json.decode(await self._ask(what, make, once=once))
+        return value
+
+    async def _ask(self, what: str, make: Any, *, once: bool = False) -> msgspec.Raw:
         with anyio.move_on_after(self.timeout):
-            value: dict[str, Any] = msgspec.json.decode(await self._connection.request(make, once=once))
-            return value
+            return await self._connection.request(make, once=once)
         raise self._unavailable(what)
 
     def _unavailable(self, what: str) -> WorkerUnavailable:

@@ -19,6 +19,7 @@ import uuid_utils
 import zmq
 
 from store.records import timestamp
+from store.repository import WorkflowRepository
 
 from .application import Application
 from .asking import Asking
@@ -41,6 +42,7 @@ from .protocol import (
 )
 from .transport import connect_command
 from .watch import Watch
+from .workflows import RemoteWorkflows
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
@@ -110,6 +112,8 @@ class Bot(Asking, Application):
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
+        self.workflows: WorkflowRepository = RemoteWorkflows(self)
+        """The worker's workflows; raises `store.errors`, as an open store's does."""
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"

@@ -467,7 +467,7 @@ class Connection:
         if error.code == Code.UNKNOWN_SESSION:
             self._lost.set()
             return
-        failure = request_error(error.code, error.message, retry=bool(error.retry))
+        failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)
         if not self._open:
             self.refusal = failure
             if not error.retry:

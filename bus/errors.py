@@ -6,7 +6,7 @@ others say that no answer came.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "NOT_NOW",
@@ -92,17 +92,27 @@ class RequestError(BusError):
     """The worker refused a request.
 
     `code` is the protocol's, `retry` tells whether the same request may succeed later, `retry_after` in how many
-    seconds, where the worker says so, and `hint` what to do.
+    seconds, where the worker says so, and `hint` what to do. `details` are for programs, where the code alone does
+    not say enough.
     """
 
     hint = ""
 
-    def __init__(self, code: str, message: str, *, retry: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry: bool = False,
+        retry_after: float | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{message} [{code}]{': ' if self.hint else ''}{self.hint}")
         self.code = code
         self.message = message
         self.retry = retry
         self.retry_after = retry_after
+        self.details = details
 
 
 class UnknownBot(RequestError):
@@ -194,7 +204,13 @@ _BY_CODE: dict[str, type[RequestError]] = {
 
 
 def request_error(
-    code: str, message: str, *, retry: bool = False, retry_after: float | None = None
+    code: str,
+    message: str,
+    *,
+    retry: bool = False,
+    retry_after: float | None = None,
+    details: dict[str, Any] | None = None,
 ) -> RequestError:
     """Give the error of a code; a code that this version does not know is a plain RequestError."""
-    return _BY_CODE.get(code, RequestError)(code, message, retry=retry, retry_after=retry_after)
+    error = _BY_CODE.get(code, RequestError)
+    return error(code, message, retry=retry, retry_after=retry_after, details=details)

@@ -1,33 +1,41 @@
 """Where the contract suites run: which backends of the store, on which event loops.
 
-Workflows are kept in places that must not differ.
+Workflows are kept in two places that must not differ: an open store, and a worker that a bot is connected to.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio
 import pytest
 
+from bus.settings import Limits, Settings
+from bus.testing import Worker
 from store import open_store
 from store.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from store.repository import MessageRepository, Store, WorkflowRepository
 
-from .samples import add_bots, definition, run
+from .samples import ANN, BOB, add_bots, definition, run
 
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
 }
 
 LOCAL = [("local", "uvloop"), ("local", "asyncio")]
 """A store is opened where aiosqlite runs."""
 
-EVERYWHERE = [*LOCAL]
+EVERYWHERE = [*LOCAL, *(("remote", loop) for loop in LOOPS)]
+
+FRAME_BYTES_MAX = 32 * 1024 * 1024
+"""A worker whose frames take the largest context, so that its limits can be seen through a connection."""
 
 
 class Clock:
@@ -99,6 +107,60 @@ class LocalBackend:
             yield LocalPlace(store, self._clock)
 
 
+# ── A worker, and bots that are connected to it ──────────────────────────────────────────────────────────
+
+
+class RemotePlace:
+    def __init__(self, worker: Worker, clock: Clock, *bots: WorkflowRepository) -> None:
+        self.workflows, self.others = bots
+        self.clock = clock
+        self._worker = worker
+
+    async def add_bots(self, *ids: str) -> None:
+        async def add(store: Store) -> None:
+            known = {bot.id for bot in (await store.log.load()).bots}
+            await add_bots(store, *(id for id in ids if id not in known))
+
+        await anyio.to_thread.run_sync(self._worker.call, add)
+
+    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+        async def recover(store: Store) -> list[RecoveredRun]:
+            return await store.workflows.recover_runs(limit, at_start=at_start)
+
+        return await anyio.to_thread.run_sync(self._worker.call, recover)
+
+
+class RemoteBackend:
+    """A worker that many tests use, one after another; every time it is opened it was started anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._clock = Clock()
+        settings = Settings(limits=Limits(frame_bytes_max=FRAME_BYTES_MAX))
+        self.worker = Worker(path, settings, clock=self._clock)
+        self._opened = 0
+
+    def begin(self) -> None:
+        """Forget the workflows of the test before."""
+        self._opened = 0
+        self._clock.reset()
+        self.worker.call(_forget_workflows)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Place]:
+        if self._opened:
+            await anyio.to_thread.run_sync(self.worker.stop)
+            await anyio.to_thread.run_sync(self.worker.start)
+        self._opened += 1
+        connect = partial(self.worker.connect, max_in_flight=0)
+        async with connect(bot="holder-a", bot_id=ANN) as ann, connect(bot="holder-b", bot_id=BOB) as bob:
+            yield RemotePlace(self.worker, self._clock, ann.workflows, bob.workflows)
+
+
+async def _forget_workflows(store: Store) -> None:
+    for known in await store.workflows.list_definitions():
+        await store.workflows.delete_definition(known.id, cascade=True)
+
+
 # ── Fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -113,9 +175,20 @@ def anyio_backend(place_and_loop: tuple[str, str]) -> tuple[str, dict[str, Any]]
     return LOOPS[place_and_loop[1]]
 
 
+@pytest.fixture(scope="module")
+def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteBackend]:
+    backend = RemoteBackend(tmp_path_factory.mktemp("worker") / "posthouse.db")
+    with backend.worker:
+        yield backend
+
+
 @pytest.fixture
-def backend(tmp_path: Path) -> WorkflowBackend:
-    return LocalBackend(tmp_path / "posthouse.db")
+def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> WorkflowBackend:
+    if place_and_loop[0] == "local":
+        return LocalBackend(tmp_path / "posthouse.db")
+    remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")
+    remote.begin()
+    return remote
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from store.errors import InvalidValue
@@ -36,11 +37,20 @@ MANY = 40
 
 
 async def fill(workflows: WorkflowRepository) -> None:
-    for number in range(MANY):
-        await workflows.save_definition(definition(f"{number}"))
+    async def add(number: int) -> None:
+        if number:
+            await workflows.save_definition(definition(f"{number}"))
         await workflows.create_run(run(f"{number}", "0", status=RunStatus.RUNNING, started_at=at(number)))
+
+    async def wait(number: int) -> None:
         waiting = StepStatus.WAITING_APPROVAL
         await workflows.create_step_log(step(f"{number}", "0", status=waiting, started_at=at(number)))
+
+    await workflows.save_definition(definition("0"))
+    for each in (add, wait):
+        async with anyio.create_task_group() as tasks:
+            for number in range(MANY):
+                tasks.start_soon(each, number)
 
 
 @pytest.mark.parametrize("name", LISTS)

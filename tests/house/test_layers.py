@@ -68,7 +68,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 
-BUS_TAKES_OF_STORE = {"store.errors", "store.records", "store.repository"}
+BUS_TAKES_OF_STORE = {"store.errors", "store.records", "store.repository", "store.values"}
 
 WITH_PROTOCOLS = {"store.repository", "store.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""

@@ -10,6 +10,7 @@ import pytest
 
 from bus.protocol import RETRY, Workflow
 from bus.workflow_calls import CALLS, ListCall, decode_call, error_details, read_result, store_error
+from bus.workflows import RemoteWorkflows
 from store import errors
 from store.records import (
     BotOwner,
@@ -45,6 +46,11 @@ def test_a_call_has_the_parameters_of_its_method(name: str) -> None:
             assert fields[each].default is None, "the session says who claims"
         else:
             assert fields[each].default is (msgspec.NODEFAULT if default is inspect.Parameter.empty else default)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_connection_offers_the_methods_of_a_store(name: str) -> None:
+    assert parameters(getattr(RemoteWorkflows, name)) == parameters(METHODS[name])
 
 
 def test_what_changes_something_is_a_write() -> None:
