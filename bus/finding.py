@@ -103,7 +103,7 @@ async def find_workflow(
 
 
 def _no_workflow(given: str, names: Sequence[str]) -> str:
-    known = f"there are {_some(sorted(set(names)))}" if names else "there are none"
+    known = f"known are {_some(sorted(set(names)))}" if names else "there is none at all"
     return f"no workflow has the name or id {given!r}; {known}"
 
 

@@ -6,7 +6,7 @@ end; then one line says so.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import anyio
 import msgspec
@@ -19,7 +19,7 @@ from .arguments import Link
 from .client import Bot
 from .console import show_json, terminal
 from .finding import bot_names, find_run, find_summary
-from .run_views import RunView, change_line, look, show_run
+from .run_views import RunView, change_line, look
 from .running import Impossible, open_bot
 
 __all__ = ["follow", "read_view"]
@@ -31,16 +31,15 @@ _ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 """The statuses that nothing follows. A crashed run is claimed by another bot, or resumed by a person."""
 
 
-async def read_view(bot: Bot, run: WorkflowRun) -> RunView:
-    """Read what there is of a run that was just read."""
+async def read_view(bot: Bot, run: WorkflowRun, names: dict[str, str] | None = None) -> RunView:
+    """Read what there is of a run that was just read; the names of bots only where one is missing."""
     workflows = bot.workflows
-    return RunView(
-        run,
-        await workflows.get_lease(run.id),
-        await workflows.list_step_logs(run.id),
-        await bot_names(bot),
-        await find_summary(workflows, run) if run.status in (RunStatus.PENDING, RunStatus.CRASHED) else None,
-    )
+    lease = await workflows.get_lease(run.id)
+    if names is None or (lease is not None and lease.holder not in names):
+        names = await bot_names(bot)
+    queued_or_lost = run.status in (RunStatus.PENDING, RunStatus.CRASHED)
+    summary = await find_summary(workflows, run) if queued_or_lost else None
+    return RunView(run, lease, await workflows.list_step_logs(run.id), names, summary)
 
 
 async def follow(link: Link, given: str) -> RunStatus:
@@ -48,25 +47,22 @@ async def follow(link: Link, given: str) -> RunStatus:
     async with open_bot(link, max_in_flight=0) as bot:
         run = await find_run(bot.workflows, given)
         console = None if link.as_json else terminal()
-        changes = _Changes(as_json=link.as_json)
-        with ExitStack() as stack:
-            live = None
-            if console is not None:
-                live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True))
-            while True:
-                view = await read_view(bot, run)
-                if live is None:
-                    changes.show(view)
-                else:
-                    assert console is not None
-                    live.update(look(console, view), refresh=True)
-                if run.status in _ENDS:
-                    break
-                await anyio.sleep(_LOOK_SECONDS)
-                run = await _again(bot, run)
-        if console is not None:
-            show_run(view)
-    return run.status
+        if console is None:
+            return await _follow(bot, run, _Changes(as_json=link.as_json).show)
+        with Live(console=console, auto_refresh=False) as live:
+            return await _follow(bot, run, lambda view: live.update(look(console, view), refresh=True))
+
+
+async def _follow(bot: Bot, run: WorkflowRun, show: Callable[[RunView], None]) -> RunStatus:
+    names: dict[str, str] | None = None
+    while True:
+        view = await read_view(bot, run, names)
+        show(view)
+        if run.status in _ENDS:
+            return run.status
+        names = view.names
+        await anyio.sleep(_LOOK_SECONDS)
+        run = await _again(bot, run)
 
 
 async def _again(bot: Bot, run: WorkflowRun) -> WorkflowRun:

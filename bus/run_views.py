@@ -124,16 +124,14 @@ def _facts(view: RunView) -> Facts:
     run, lease, summary = view.run, view.lease, view.summary
     queued_at = None if summary is None else summary.queued_at
     recoveries = 0 if summary is None else summary.recoveries
-    held = ""
-    if lease is not None:
-        over = lease.expires_at <= timestamp(datetime.now(UTC))
-        held = f"{view.holder}, {'whose lease ran out at' if over else 'under a lease until'} {lease.expires_at}"
+    over = lease is not None and lease.expires_at <= timestamp(datetime.now(UTC))
     return {
         "run": run.id,
         "workflow": run.workflow_name,
-        "status": Status(run.status),
-        "held by": held,
-        "queued": "" if queued_at is None else f"waits for a slot since {queued_at}",
+        "status": Status(run.status if queued_at is None else f"{run.status}, waits for a slot"),
+        "queued": _time(queued_at),
+        "held by": view.holder,
+        "ran out" if over else "until": _time(lease.expires_at if lease is not None else None),
         "lost": f"{recoveries} times found without a live holder" if recoveries else "",
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",

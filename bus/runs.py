@@ -167,7 +167,8 @@ def _move(link: Link, given: str, status: RunStatus, error: str | None, meaning:
     if link.as_json:
         show_json(after)
     else:
-        click.echo(f"run {after.id} was {before.status} and is {after.status}: {meaning}")
+        was = f"was {before.status} and " if before.status != after.status else ""
+        click.echo(f"run {after.id} {was}is {after.status}: {meaning}")
 
 
 def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:
