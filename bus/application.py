@@ -8,6 +8,8 @@ a bot stops. Its rules:
   message: it comes back, and that is not held against it.
 - A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
   it come again and again. Add the handler, and retry it.
+- A handler that waits for a reply lends its place to another one: bots that ask each other in their handlers go
+  on, however few may run at once.
 - Stopping: no new messages, then what is at work ends or is cancelled, then goodbye. A caller's cancellation is
   such a stop, so what is at work is shielded from it, for as long as `stop_timeout` allows.
 """
@@ -18,7 +20,8 @@ import inspect
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
@@ -32,7 +35,7 @@ from .protocol import Credit
 if TYPE_CHECKING:
     from .client import Bot
 
-__all__ = ["Application", "Handler"]
+__all__ = ["Application", "Handler", "waiting_for_reply"]
 
 Handler = Callable[[Message], Awaitable[Any]]
 
@@ -191,6 +194,34 @@ class Application:
                     self._service.stop()
 
 
+class _Slot:
+    """One handler's place among those that run; it is lent while the handler waits for replies."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        self._waiting += 1
+        if self._waiting == 1:
+            self._service.lend()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting -= 1
+        if self._waiting == 0:
+            # Shielded, or a handler that is cancelled here would end with a place that it has not.
+            with anyio.CancelScope(shield=True):
+                await self._service.take_back()
+
+
+_slot: ContextVar[_Slot | None] = ContextVar("posthouse_slot", default=None)
+
+
+def waiting_for_reply() -> AbstractAsyncContextManager[None]:
+    """Give what a handler waits in: its place is another's for so long. Outside a handler it does nothing."""
+    return _slot.get() or nullcontext()
+
+
 class _Service:
     """One time of serving, from connecting to the goodbye."""
 
@@ -199,6 +230,7 @@ class _Service:
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
         self._free = anyio.Semaphore(concurrency)
+        self._lent = 0
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
         self._handlers: anyio.CancelScope
@@ -242,8 +274,13 @@ class _Service:
     async def _take(self, handlers: anyio.abc.TaskGroup) -> None:
         try:
             while True:
-                await self._free.acquire()
-                handlers.start_soon(self._handle, await self._bot.receive())
+                message = await self._bot.receive()
+                try:
+                    await self._free.acquire()
+                except BaseException:
+                    self._bot._inbox.appendleft(message)
+                    raise
+                handlers.start_soon(self._handle, message)
         except Exception as error:  # raised by `run`, when the handlers have ended
             self._failure = error
         finally:
@@ -253,8 +290,25 @@ class _Service:
         self._bot._max_in_flight = max_in_flight
         self._bot._connection.send(Credit(max_in_flight=max_in_flight))
 
+    def lend(self) -> None:
+        """Let another handler run in the place of one that waits for a reply: the one that answers may need it."""
+        self._lent += 1
+        self._grant_for_lent()
+        self._free.release()
+
+    async def take_back(self) -> None:
+        """Give a handler its place again."""
+        await self._free.acquire()
+        self._lent -= 1
+        self._grant_for_lent()
+
+    def _grant_for_lent(self) -> None:
+        if not self._stopped.is_set():
+            self._grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
+
     async def _handle(self, message: Message) -> None:
         handler = self._bot._handler(message)
+        _slot.set(_Slot(self))
         try:
             if handler is None:
                 await self._refuse(message)

@@ -94,7 +94,7 @@ class Batch:
                 run = []
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(_at(change, timestamp) for change in job.changes)
-        self.changes.extend(SaveMailbox(mailbox.state(), mailbox.settling) for mailbox in self.mailboxes)
+        self.changes.extend(SaveMailbox(mailbox.state(), dict(mailbox.settling)) for mailbox in self.mailboxes)
 
     def refused(self) -> None:
         """Give the mailboxes back what they wanted on disk with their state."""

@@ -20,7 +20,7 @@ import zmq
 
 from store.records import timestamp
 
-from .application import Application
+from .application import Application, waiting_for_reply
 from .asking import Asking
 from .connection import Connection, Ticket
 from .draft import Draft, payload
@@ -256,7 +256,8 @@ class Bot(Asking, Application):
         try:
             with anyio.move_on_after(timeout):
                 await self.send_all([draft])
-                await waiting.arrived.wait()
+                async with waiting_for_reply():
+                    await waiting.arrived.wait()
         finally:
             del self._replies[message_id]
         if waiting.message is None:

@@ -257,9 +257,7 @@ def channels(link: Link) -> None:
             channel["name"],
             channel["messages"],
             channel["subscribers"],
-            ", ".join(
-                f"{each['group']} ({each['members']}, {each['backlog']} waiting)" for each in channel["groups"]
-            ),
+            ", ".join(map(_group, channel["groups"])),
             Time(channel["created_at"]),
             names.get(channel["created_by_bot_id"], channel["created_by_bot_id"]),
         )

@@ -78,8 +78,10 @@ class Mailbox:
         self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
         self.losses = Losses(state.gap)
-        self._settling: dict[str, frozenset[int]] = {}
+        self.settling: dict[str, frozenset[int]] = {}
+        """What commits on their way to the disk settle, by their ids."""
         self._expired: list[Abandoned] = []
+        self._served = 0
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
@@ -281,10 +283,10 @@ class Mailbox:
         """
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
-        if not self._returned and not self.intake:
+        if not (self._returned or self.intake):
             return []
         deadline = now + self._delivery.ack_wait_seconds
-        free = [(-session.free, number) for number, session in enumerate(self.sessions) if session.free > 0]
+        free = [(-s.free, s.served, number) for number, s in enumerate(self.sessions) if s.free > 0]
         heapq.heapify(free)
         deliveries: dict[int, list[bytes]] = {}
         seqs: list[int] = []
@@ -293,7 +295,7 @@ class Mailbox:
             if taken is None:
                 break
             envelope, item = taken
-            number = heapq.heappop(free)[1] if self.group is None else self._pop_other_than_sender(free, envelope)
+            number = heapq.heappop(free)[2] if self.group is None else self._pop_other_than_sender(free, envelope)
             session = self.sessions[number]
             item.attempt += 1
             item.session = session
@@ -302,8 +304,10 @@ class Mailbox:
             session.in_flight_bytes += len(envelope.wire)
             seqs.append(envelope.seq)
             deliveries.setdefault(number, []).append(self._delivery_of(envelope, item.attempt))
+            self._served += 1
+            session.served = self._served
             if session.free > 0:
-                heapq.heappush(free, (-session.free, number))
+                heapq.heappush(free, (-session.free, session.served, number))
         if seqs:
             heapq.heappush(self._deadlines, (deadline, seqs))
             self.dirty = True
@@ -319,28 +323,23 @@ class Mailbox:
 
     def prepare_to_settle(self, commit_id: str, seqs: Iterable[int], now: float) -> None:
         """Note that a commit on its way to the disk settles messages; their ack_wait begins anew."""
-        self._settling[commit_id] = frozenset(seqs)
-        for seq in self._settling[commit_id]:
+        self.settling[commit_id] = frozenset(seqs)
+        for seq in self.settling[commit_id]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
         self.dirty = True
 
     def keep_unsettled(self, commit_id: str) -> None:
         """Note that a commit was refused."""
-        self._settling.pop(commit_id, None)
+        self.settling.pop(commit_id, None)
 
     def settle_committed(self, commit_id: str) -> int:
         """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
-        seqs = [seq for seq in self._settling.pop(commit_id) if seq in self._unsettled]
+        seqs = [seq for seq in self.settling.pop(commit_id) if seq in self._unsettled]
         for seq in seqs:
             if self._unsettled[seq].session is not None:
                 self._take_back(seq, self._unsettled[seq])
             self._drop(seq)
         return len(seqs)
-
-    @property
-    def settling(self) -> dict[str, frozenset[int]]:
-        """What commits on their way to the disk settle, by their ids."""
-        return dict(self._settling)
 
     def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
         """Give up on a message because its bot says so."""
@@ -488,12 +487,12 @@ class Mailbox:
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _pop_other_than_sender(self, free: list[tuple[int, int]], envelope: Envelope) -> int:
+    def _pop_other_than_sender(self, free: list[tuple[int, int, int]], envelope: Envelope) -> int:
         """Give the session to take next: of a group, the sender's own only where there is no other."""
         passed = []
-        while free and self.sessions[free[0][1]].bot_id == envelope.sender_bot_id:
+        while free and self.sessions[free[0][2]].bot_id == envelope.sender_bot_id:
             passed.append(heapq.heappop(free))
-        number = heapq.heappop(free)[1] if free else passed.pop(0)[1]
+        number = heapq.heappop(free)[2] if free else passed.pop(0)[2]
         for entry in passed:
             heapq.heappush(free, entry)
         return number

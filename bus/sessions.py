@@ -36,6 +36,7 @@ class Session:
         "last_heard",
         "mailboxes",
         "opening",
+        "served",
     )
 
     def __init__(
@@ -56,6 +57,8 @@ class Session:
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
         self.last_heard = now
+        self.served = 0
+        """When it was last handed a message: of sessions with as much credit, who waits longest is next."""
         self.opening = False
         """True while the registration of a new bot is on its way to the disk."""
         self.held: list[Request] = []

@@ -231,7 +231,7 @@ class Limits(_Section, frozen=True):
 class Keep(_Section, frozen=True):
     """How much is kept; 0 is no limit. What lies beyond any of the three goes, the oldest first."""
 
-    age_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Messages older than this go."""
 
     messages_max: Annotated[int, Meta(ge=0)] = 0

@@ -42,7 +42,7 @@ _PORTION = (
 )
 
 _COUNTS = {
-    "scheduled": "scheduled_messages",
+    "scheduled_messages": "scheduled_messages",
     "channels": "bot_channels",
     "bots": "bots",
     "subscriptions": "bot_subscriptions",

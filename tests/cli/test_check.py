@@ -109,11 +109,11 @@ def test_a_sound_database_is_found_sound(path: Path) -> None:
         "bots": 2,
         "subscriptions": 1,
         "workflow_runs": 0,
-        "scheduled": 1,
+        "scheduled_messages": 1,
     }
     told = Posthouse().answer("check", path)
     assert told == (
-        f"{path} is sound: 10 messages, 1 scheduled, 1 channel, 2 bots, 1 subscription, 0 workflow runs;"
+        f"{path} is sound: 10 messages, 1 scheduled message, 1 channel, 2 bots, 1 subscription, 0 workflow runs;"
         " last seq 10\n"
     )
 

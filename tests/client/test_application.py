@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -375,3 +376,39 @@ async def test_what_is_no_handler(worker: Worker) -> None:
     for concurrency in (0, 1001):
         with pytest.raises(ValueError, match="1 to 1000"):
             await bot.serve(concurrency=concurrency)
+
+
+async def test_bots_that_ask_each_other_in_their_only_handlers_go_on(worker: Worker) -> None:
+    """Each question needs a handler at the other end, while that one's handler asks."""
+
+    def asking(name: str, other: str) -> bus.Bot:
+        bot = worker.connect(bot=name)
+
+        @bot.on_message("start")
+        async def start(message: bus.Message) -> object:
+            reply = await bot.request(other, 3, message_type="count", timeout=30)
+            return reply.body
+
+        @bot.on_message("count")
+        async def count(message: bus.Message) -> object:
+            if message.body == 0:
+                return [name]
+            reply = await bot.request(other, message.body - 1, message_type="count", timeout=30)
+            return [name, *reply.body]
+
+        return bot
+
+    async with worker.connect(bot="caller") as caller, anyio.create_task_group() as tasks:
+        for name, other in (("ann", "bob"), ("bob", "ann")):
+            await tasks.start(partial(asking(name, other).serve, concurrency=1))
+        found: dict[str, object] = {}
+
+        async def ask(name: str) -> None:
+            found[name] = (await caller.request(name, None, message_type="start", timeout=30)).body
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as asks:
+                asks.start_soon(ask, "ann")
+                asks.start_soon(ask, "bob")
+        assert found == {"ann": ["bob", "ann", "bob", "ann"], "bob": ["ann", "bob", "ann", "bob"]}
+        tasks.cancel_scope.cancel()

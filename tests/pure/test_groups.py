@@ -165,3 +165,18 @@ def test_a_session_that_ends_gives_its_share_to_the_others() -> None:
     worker.commit()
     worker.say(b"ann", Goodbye(request=9))
     assert len(worker.in_flight(b"bob")) == 6
+
+
+def test_idle_members_take_turns() -> None:
+    worker = Worker()
+    joined(worker, "ann", "bob", "cat")
+    worker.hello("eve")
+    taken: list[bytes] = []
+    for _ in range(6):
+        worker.say(b"eve", published(ToChannel("work")))
+        worker.commit()
+        [bot] = [bot for bot in (b"ann", b"bob", b"cat") if worker.in_flight(bot)]
+        worker.say(bot, Ack(seqs=worker.in_flight(bot)))
+        taken.append(bot)
+    assert taken[:3] == taken[3:]
+    assert len(set(taken)) == 3
