@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 import rich_click as click
 
+from .approvals import APPROVAL_COMMANDS
 from .arguments import Link, drafted, id_of, linked, name_of, worded
 from .client import Bot
 from .console import (
@@ -27,11 +28,13 @@ from .console import (
     show_status,
 )
 from .dead_letters import dead_letters
+from .definitions import workflows
 from .draft import Draft
 from .errors import WorkerUnavailable
 from .message import Message
 from .protocol import StoredMessage, encode
 from .running import EXIT_SIGNAL, ask, open_bot, run, until_signal
+from .runs import RUN_COMMANDS
 
 __all__ = ["COMMANDS"]
 
@@ -326,5 +329,8 @@ COMMANDS: list[click.Command] = [
     subscriptions,
     dead_letters,
     status,
+    workflows,
+    *RUN_COMMANDS,
+    *APPROVAL_COMMANDS,
 ]
 """What `posthouse` offers beside the worker itself."""

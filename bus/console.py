@@ -30,17 +30,23 @@ from .protocol import StoredMessage
 
 __all__ = [
     "Checked",
+    "Facts",
     "Lines",
+    "Status",
     "Time",
+    "fact_lines",
     "message_value",
     "plain",
     "show_check",
     "show_dead_letter",
     "show_error",
+    "show_facts",
     "show_json",
     "show_receipt",
     "show_rows",
     "show_status",
+    "table",
+    "terminal",
 ]
 
 _SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
@@ -53,8 +59,29 @@ _MEBIBYTE = 1024 * 1024
 _highlight_json = JSONHighlighter().highlight
 
 
+_STATUS_STYLES = {
+    "running": "cyan",
+    "paused": "yellow",
+    "waiting_approval": "bold yellow",
+    "completed": "green",
+    "failed": "red",
+    "crashed": "bold red",
+    "cancelled": "dim",
+    "skipped": "dim",
+}
+
+Facts = Mapping[str, Any]
+"""What is known of one thing, by the name of each fact; an empty one is not shown."""
+
+
 class Time(str):
     """A time as it is stored."""
+
+    __slots__ = ()
+
+
+class Status(str):
+    """The status of a run or of a step."""
 
     __slots__ = ()
 
@@ -78,6 +105,12 @@ def show_error(text: str) -> None:
 
 def _console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def terminal() -> Console | None:
+    """Give the terminal that standard output is, or None."""
+    console = _console()
+    return console if console.is_terminal else None
 
 
 def _local(console: Console, stored: str, form: str) -> str:
@@ -176,14 +209,26 @@ def show_dead_letter(dead: Mapping[str, Any]) -> None:
             "reply to": message["reply_to"] or "",
             "headers": "  ".join(f"{name}={value}" for name, value in message["headers"].items()),
         }
-    for name, fact in facts.items():
-        if fact:
-            console.print(Text.assemble((f"{name:<10}", "dim"), plain(fact)), soft_wrap=True)
+    show_facts(facts)
     body = Text("the message is not in the log any more", "yellow") if message is None else _body(message["body"])
     console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
 
 
-# ── Tables ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Facts and tables ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def show_facts(facts: Facts) -> None:
+    """Write what is known of one thing, a fact a line."""
+    console = _console()
+    for line in fact_lines(console, facts):
+        console.print(line, soft_wrap=True)
+
+
+def fact_lines(console: Console, facts: Facts) -> list[Text]:
+    """Give a line for each fact, as a console shows it."""
+    return [
+        Text.assemble((f"{name:<10}", "dim"), _cell(console, fact)) for name, fact in facts.items() if fact != ""
+    ]
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
@@ -192,24 +237,32 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing:
     if not rows:
         click.echo(nothing, err=True)
         return
-    cells = [[_cell(console, value) for value in row] for row in rows]
-    numeric = [
-        all(isinstance(row[index], int | float) and row[index] is not True for row in rows)
-        for index in range(len(columns))
-    ]
     if console.is_terminal:
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for column, right in zip(columns, numeric, strict=True):
-            table.add_column(column, justify="right" if right else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*row)
-        console.print(table)
+        console.print(table(console, columns, rows))
         return
-    lines = [list(columns), *([cell.plain for cell in row] for row in cells)]
+    numeric = _numeric(columns, rows)
+    lines = [list(columns), *([_cell(console, value).plain for value in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         aligned = zip(line, widths, numeric, strict=True)
         click.echo("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
+
+
+def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Make a table for a terminal, numbers to the right."""
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column, right in zip(columns, _numeric(columns, rows), strict=True):
+        made.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(console, value) for value in row))
+    return made
+
+
+def _numeric(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bool]:
+    return [
+        all(isinstance(row[index], int | float) and row[index] is not True for row in rows)
+        for index in range(len(columns))
+    ]
 
 
 def _cell(console: Console, value: Any) -> Text:
@@ -218,7 +271,9 @@ def _cell(console: Console, value: Any) -> Text:
     if isinstance(value, int | float):
         return Text(f"{value:,}" if console.is_terminal else str(value))
     if isinstance(value, Time):
-        return Text(_local(console, value, _DATE_AND_TIME), "dim")
+        return Text(_local(console, value, _DATE_AND_TIME) if value else "", "dim")
+    if isinstance(value, Status):
+        return Text(plain(value), _STATUS_STYLES.get(value.partition(",")[0], ""))
     return Text(plain(str(value)))
 
 
@@ -236,8 +291,7 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
     }
-    for name, fact in facts.items():
-        console.print(Text.assemble((f"{name:<10}", "dim"), plain(fact)), soft_wrap=True)
+    show_facts(facts)
     click.echo()
     rows = [(name, count, rates[name]) for name, count in counters.items()]
     show_rows(("messages", "since then", "a second"), rows, nothing="")

@@ -15,23 +15,38 @@ from typing import TypeVar
 import anyio
 import anyio.abc
 
+from store.errors import StoreError
+
 from .arguments import Link
 from .client import Bot, connect
 from .console import show_error
 from .errors import BusError, WorkerUnavailable
 
-__all__ = ["EXIT_REFUSED", "EXIT_SIGNAL", "EXIT_UNAVAILABLE", "ask", "open_bot", "run", "until_signal"]
+__all__ = [
+    "EXIT_REFUSED",
+    "EXIT_SIGNAL",
+    "EXIT_UNAVAILABLE",
+    "Impossible",
+    "ask",
+    "open_bot",
+    "run",
+    "until_signal",
+]
 
 EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_SIGNAL = 1, 69, 128
 
 T = TypeVar("T")
 
 
+class Impossible(Exception):
+    """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
+
+
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's work; an error that ends it becomes one line and an exit code."""
     try:
         return anyio.run(work)
-    except* BusError as errors:
+    except* (BusError, StoreError, Impossible) as errors:
         error = _first(errors)
         show_error(str(error))
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED)
