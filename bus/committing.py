@@ -5,11 +5,12 @@ Owns what a block collects, and that it is given to the worker in one call with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import anyio
 import msgspec
 import uuid_utils
 
@@ -17,13 +18,17 @@ from store.records import RunStatus, StepStatus, WorkflowStepLog, timestamp
 from store.values import json_value
 
 from .draft import Draft
-from .errors import StepChanged
+from .errors import Conflict, RunBusy, StepChanged
 from .message import Message
 
 if TYPE_CHECKING:
     from .run import Run
 
 __all__ = ["Commit", "Commits", "Committed"]
+
+
+_ACK_SECONDS = 3.0
+"""A message comes again at once when this session is a new one; what has not come by then is with somebody else."""
 
 
 class Committed(Protocol):
@@ -157,19 +162,36 @@ class Commit:
         )
         context = json_value({**run.context, **self._context}, f"context of run {run.id!r}")
         commit_id = str(uuid_utils.uuid7())
-        async with hold.work():
-            committed = await hold.record(
-                lambda: cast("Commits", run._workflows).commit(
-                    id=commit_id,
-                    run_id=run.id,
-                    fence=hold.fence,
-                    steps=[row],
-                    context=context,
-                    messages=self._messages,
-                    acks=self._acks,
-                )
+
+        async def commit() -> Committed:
+            return await cast("Commits", run._workflows).commit(
+                id=commit_id,
+                run_id=run.id,
+                fence=hold.fence,
+                steps=[row],
+                context=context,
+                messages=self._messages,
+                acks=self._acks,
             )
+
+        async with hold.work():
+            committed = await self._patiently(commit)
         run._records.note(row)
         run.context.update(self._context)
         run._note_saved(context)
         self.output, self.seqs = row.output, committed.seqs
+
+    async def _patiently(self, commit: Callable[[], Awaitable[Committed]]) -> Committed:
+        """Commit; where a message is not with this session, wait for it: after a restart it comes again."""
+        hold = self._run._hold
+        until, polls = anyio.current_time() + _ACK_SECONDS, hold.timing.polls(_ACK_SECONDS)
+        while True:
+            try:
+                return await hold.record(commit)
+            except Conflict as error:
+                if not self._acks:
+                    raise
+                if anyio.current_time() >= until:
+                    # Another session has it, and goes on with the run, or settled it.
+                    raise RunBusy(self._run.id, _ACK_SECONDS, str(error)) from error
+            await polls.pause()

@@ -13,6 +13,7 @@ It knows nothing of steps.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -28,13 +29,26 @@ from store.errors import StorageFull as StoreFull
 from store.records import Claim, RunStatus
 from store.repository import WorkflowRepository
 
-from .errors import BusError, LimitReached, RunBusy, RunCancelled, RunError, RunFailed, RunLost, WorkerUnavailable
+from .errors import (
+    NOT_NOW,
+    BusError,
+    ClosedError,
+    LimitReached,
+    RunBusy,
+    RunCancelled,
+    RunError,
+    RunFailed,
+    RunLost,
+    WorkerUnavailable,
+)
 from .errors import StorageFull as WorkerFull
 
-__all__ = ["AWAY", "Hold", "Timing", "ended"]
+__all__ = ["AWAY", "Hold", "Timing", "ended", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
 """What says that the worker cannot write this now, and nothing about the run."""
+
+_NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
 
 _LEAVE_SECONDS = 5.0
 """What a cancelled program still gets for a record or for giving its run back; a lease runs out by itself."""
@@ -109,25 +123,31 @@ class Hold:
 
         Raises InvalidTransition for a run that has ended.
         """
-        reason = "the worker did not answer"
+        until = math.inf if timeout is None else anyio.current_time() + timeout
         polls = self.timing.polls(self.lease_seconds / _RENEWALS_A_LEASE)
-        with anyio.move_on_after(timeout):
-            while True:
-                try:
-                    return self._have(await self._claim())
-                except (RunHeld, SlotsTaken) as error:
-                    reason = str(error)
-                await polls.pause()
-        raise RunBusy(self.run_id, timeout or 0, reason)
+        while True:
+            try:
+                return await self._claim()
+            except (RunHeld, SlotsTaken) as error:
+                if anyio.current_time() >= until:
+                    raise RunBusy(self.run_id, timeout or 0, str(error)) from None
+            await polls.pause()
 
     async def _claim(self) -> Claim:
-        return await self.workflows.claim_run(
-            self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
-        )
+        async def claim() -> Claim:
+            claimed = await self.workflows.claim_run(
+                self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
+            )
+            self.fence, self.held, self._unsure = claimed.fence, True, False
+            return claimed
 
-    def _have(self, claim: Claim) -> Claim:
-        self.fence, self.held, self._unsure = claim.fence, True, False
-        return claim
+        try:
+            return await claim()
+        except anyio.get_cancelled_exc_class():
+            # It may be held now without anybody here who knows: the same claim again tells, and is given back.
+            await self.record_at_last(claim)
+            await self.give_back()
+            raise
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
@@ -169,16 +189,15 @@ class Hold:
                 raise self.lose(RunStatus.RUNNING) from None
             except InvalidTransition as error:
                 raise self.lose(error.current) from None
-        self._have(claim)
         if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
             await self.give_back()
             raise self.lose(RunStatus.PENDING)
 
     async def give_back(self) -> None:
         """Give the run back as pending, also when this is cancelled, and whatever becomes of it then."""
-        if not self.held or self.failure is not None:
+        if not (self.held or self._unsure) or self.failure is not None:
             return
-        self.held = False
+        self.held = self._unsure = False
         with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
             await self.workflows.release_run(self.run_id, self.fence)
 
@@ -245,6 +264,13 @@ class Hold:
         """Make a write while this is cancelled, if that is possible soon."""
         with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
             await call()
+
+
+def no_fault(error: BaseException) -> bool:
+    """Tell whether an error is nobody's fault and passes: the worker is away, or a limit was met."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_NO_FAULT)[1] is None
+    return isinstance(error, _NO_FAULT)
 
 
 def ended(run_id: str, status: str, error: str | None) -> RunError:

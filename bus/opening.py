@@ -19,8 +19,8 @@ from store.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, 
 from store.repository import WorkflowRepository
 from store.values import same_values
 
-from .errors import NOT_NOW, BusError, ClosedError, UnknownWorkflow
-from .holding import AWAY, Hold, Timing, ended
+from .errors import BusError, UnknownWorkflow
+from .holding import Hold, Timing, ended, no_fault
 from .replay import error_text
 from .run import Run
 
@@ -33,9 +33,6 @@ TIMEOUT_SECONDS = 60.0
 """How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
 
 _FAIL_SECONDS = 5.0
-
-_NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
-"""What ends a body without being its fault: its run can go on later."""
 
 
 class Executor(msgspec.Struct, frozen=True):
@@ -78,10 +75,10 @@ async def open_run(
         return
     failure: Exception | None = None
     try:
+        await run._load()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
             try:
-                await run._load()
                 yield run
                 await _complete(run, hold)
             except Exception as error:
@@ -182,7 +179,7 @@ async def _fail(hold: Hold, error: Exception) -> None:
     """Record the error that a body was left by; where that cannot be, say so in a note to it."""
     if hold.failure is not None:
         return
-    if isinstance(error, _NO_FAULT):
+    if no_fault(error):
         await hold.give_back()
         return
     try:

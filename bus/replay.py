@@ -44,7 +44,7 @@ INTERRUPTED = "interrupted"
 """The error of a step whose holder was lost, as the store writes it."""
 
 GIVEN_BACK = "given back"
-"""The error of a step whose run was given back in order, so that it is nobody's fault."""
+"""The error of a step that was cancelled, or could not be done now: it is nobody's fault, and is tried again."""
 
 INTERRUPTIONS_MAX = 10
 """After so many lost holders in one step it is the step that ends them."""
@@ -97,10 +97,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """The step is to be carried out, as this attempt, after so many seconds."""
+    """The step is to be carried out, as this attempt, after so many seconds; `last` when no other may follow."""
 
     number: int
     wait_seconds: float
+    last: bool
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -142,7 +143,8 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
         return GiveUp(len(failures), failures[-1].error or "nobody said why")
     if interruptions >= INTERRUPTIONS_MAX:
         return GiveUp(interruptions, "the process was lost in this step each time")
-    return Attempt(number, _wait_left(failures, wanted.retry, now, chance))
+    last = len(failures) + 1 >= wanted.retry.max_attempts
+    return Attempt(number, _wait_left(failures, wanted.retry, now, chance), last)
 
 
 _DONE = {StepStatus.COMPLETED, StepStatus.SKIPPED}

@@ -28,7 +28,7 @@ from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 
 from .committing import Commit
 from .errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
-from .holding import AWAY, Hold
+from .holding import AWAY, Hold, no_fault
 from .replay import (
     GIVEN_BACK,
     Answer,
@@ -117,7 +117,9 @@ class Run:
         The output is given as it is read back from JSON, the first time too. `input` (else: the args) is recorded,
         and a recorded output that came from another one raises StepChanged, unless `on_changed` is "reuse" (take it
         all the same) or "again" (carry the step out again). When the function raises, it is tried again by `retry`
-        (else: by the definition's, for the step with this id; else not), and at last raises StepFailed.
+        (else: by the definition's, for the step with this id; else not), and at last raises StepFailed. An error
+        that is nobody's fault (WorkerUnavailable, LimitReached and the like) comes out as itself at last, and the
+        step is tried again when the run is opened again.
 
         The same name used again is another step (`fetch`, `fetch#2`); side by side each needs its own name. An
         attempt during which the process ends is tried again, so the function may be carried out more than once
@@ -148,6 +150,11 @@ class Run:
                     return await self._attempt(row, function, args)
                 except _Failure as failure:
                     cause = failure.error
+                passes = decision.last and no_fault(cause)
+                async with self._hold.work():
+                    await self._move(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+                if passes:
+                    raise cause
 
     async def _attempt(self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any]) -> Any:
         async with self._hold.work():
@@ -159,7 +166,6 @@ class Run:
             except (RunLost, RunCancelled):
                 raise
             except Exception as error:
-                await self._move(row, StepStatus.FAILED, error=error_text(error))
                 raise _Failure(error) from error
             except BaseException:
                 await self._hold.record_at_last(
@@ -347,7 +353,7 @@ class Run:
 
 
 class _Failure(Exception):
-    """A step's function raised, and that is recorded."""
+    """A step's function raised, and that is to be recorded."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))

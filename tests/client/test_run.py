@@ -9,6 +9,7 @@ import pytest
 
 import bus
 from bus.opening import Executor, Start, open_run
+from bus.protocol import Nak
 from bus.testing import Worker
 from store.errors import InvalidValue
 from store.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
@@ -176,6 +177,30 @@ async def test_a_run_outlives_a_restart_of_the_worker(worker: Worker) -> None:
                     tx.ack(message)
             assert run.fence == 1
         assert [stored.body for stored in await bot.history(channel="news")] == ["once"]
+
+
+async def test_a_message_that_another_session_has_is_not_acked_here(worker: Worker) -> None:
+    """The session was lost, another process of the bot was handed the message: it goes on with the run."""
+    seen = Seen()
+    async with (
+        worker.connect(bot="asker") as asker,
+        worker.connect(bot="reader"),
+        worker.connect(bot="digester") as here,
+    ):
+        with anyio.fail_after(BOUND_SECONDS):
+            await asker.send("digester", 1)
+            message = await here.receive()
+            await here.set_credit(0)
+            here._connection.send(Nak(seqs=[message.seq], release=True))
+            async with worker.connect(bot="digester") as there:
+                again = await there.receive()
+                assert (again.id, again.attempt) == (message.id, 2)
+                with pytest.raises(bus.RunBusy, match="not in flight"):
+                    await digest(here, message, seen)
+                assert await asker.history(between=("digester", "reader")) == []
+                await digest(there, again, seen)
+        assert [stored.body for stored in await asker.history(channel="news")] == [{"page": 2}]
+    assert seen.calls == {1: 1}
 
 
 async def test_handlers_that_meet_one_run_settle_their_messages(worker: Worker) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -86,6 +88,54 @@ async def test_a_lease_is_renewed_while_the_body_works(programs: Programs, workf
                 await programs.until(renewed)
         with pytest.raises(RunHeld):
             await programs.place.others.claim_run("r", BOB)
+
+
+class Slow:
+    """Workflows whose answers to one method do not come in time, though it was carried out."""
+
+    def __init__(self, workflows: Any, method: str) -> None:
+        self._workflows = workflows
+        self._method = method
+        self.waiting = anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._workflows, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            result = await method(*args, **options)
+            if name == self._method and not self.waiting.is_set():
+                self.waiting.set()
+                await anyio.sleep_forever()
+            return result
+
+        return call if name == self._method else method
+
+
+@pytest.mark.parametrize("method", ["claim_run", "update_run_status", "release_run"])
+async def test_a_cancellation_that_comes_before_an_answer_leaves_no_hold(
+    programs: Programs, workflow: WorkflowDefinition, method: str
+) -> None:
+    slow = Slow(programs.workflows, method)
+
+    async def execute() -> None:
+        async with programs.open(through=slow) as run:
+            if method == "release_run":
+                await run.approval("ask")
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(execute)
+            await slow.waiting.wait()
+            tasks.cancel_scope.cancel()
+    assert await programs.workflows.get_lease("r") is None
+    assert await programs.status() == (RunStatus.COMPLETED if method == "update_run_status" else RunStatus.PENDING)
+
+
+async def test_a_run_is_tried_once_without_a_timeout(programs: Programs, workflow: WorkflowDefinition) -> None:
+    async with programs.open(timeout=0):
+        with pytest.raises(bus.RunBusy):
+            async with programs.open_as_other(timeout=0):
+                raise AssertionError("it must not open")
 
 
 # ── Losing a run ─────────────────────────────────────────────────────────────────────────────────────────

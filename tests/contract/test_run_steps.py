@@ -242,6 +242,42 @@ async def test_attempts_and_the_wait_between_survive_a_restart(
     ]
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_step_that_meets_a_limit_fails_no_run(
+    programs: Programs, workflow: WorkflowDefinition, attempts: int
+) -> None:
+    seen = Seen()
+
+    async def send() -> str:
+        seen.note("send")
+        if seen.calls["send"] <= attempts:
+            raise bus.StorageFull("storage_full", "the disk is full")
+        return "sent"
+
+    async def execute() -> None:
+        async with programs.open() as run:
+            assert await run.step("s", send, retry=Retry(max_attempts=attempts, delay=0)) == "sent"
+
+    with pytest.raises(bus.StorageFull):
+        await execute()
+    assert await programs.status() == RunStatus.PENDING
+    await execute()
+    assert [row.error for row in await programs.rows()][-2:] == ["given back", None]
+
+
+async def test_a_group_of_errors_that_pass_fails_no_run(programs: Programs, workflow: WorkflowDefinition) -> None:
+    async def execute(*errors: Exception) -> None:
+        async with programs.open():
+            raise ExceptionGroup("several", errors)
+
+    with pytest.raises(ExceptionGroup):
+        await execute(bus.WorkerUnavailable("no answer"), bus.WorkerUnavailable("no answer"))
+    assert await programs.status() == RunStatus.PENDING
+    with pytest.raises(ExceptionGroup):
+        await execute(bus.WorkerUnavailable("no answer"), ValueError("broken"))
+    assert await programs.status() == RunStatus.FAILED
+
+
 async def test_a_failure_that_was_caught_is_there_again(programs: Programs, workflow: WorkflowDefinition) -> None:
     seen = Seen()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
 import bus
 from bus.run import Run
+from store.errors import Fenced
 from store.records import RunStatus, StepStatus, WorkflowDefinition
 
 from .conftest import Place
@@ -128,6 +131,52 @@ async def test_a_run_that_is_cancelled_while_it_waits_ends(
             await programs.until_waiting("pay")
             await programs.workflows.update_run_status("r", RunStatus.CANCELLED)
     assert await programs.status() == RunStatus.CANCELLED
+
+
+class Late:
+    """Workflows where a renewal is on its way until the run was given back."""
+
+    def __init__(self, workflows: Any) -> None:
+        self._workflows = workflows
+        self.sent = anyio.Event()
+        self.released = anyio.Event()
+        self.refused = anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workflows, name)
+
+    async def renew_run(self, *args: Any) -> Any:
+        self.sent.set()
+        await self.released.wait()
+        try:
+            return await self._workflows.renew_run(*args)
+        except Fenced:
+            self.refused.set()
+            raise
+
+    async def release_run(self, *args: Any) -> Any:
+        released = await self._workflows.release_run(*args)
+        self.released.set()
+        return released
+
+
+async def test_a_renewal_that_comes_after_the_run_was_given_back_loses_nothing(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    late = Late(programs.workflows)
+
+    async def execute() -> None:
+        async with programs.open(through=late, lease_seconds=0.05) as run:
+            await late.sent.wait()
+            assert await run.approval("publish") == YES
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(execute)
+            row = await programs.until_waiting("publish")
+            await late.refused.wait()
+            await programs.workflows.update_step_status(row.id, StepStatus.COMPLETED, YES)
+    assert await programs.status() == RunStatus.COMPLETED
 
 
 async def test_steps_beside_an_approval_keep_the_run(programs: Programs, workflow: WorkflowDefinition) -> None:

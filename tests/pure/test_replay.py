@@ -1,0 +1,136 @@
+"""What recorded steps say to a program that goes through its run again, case by case."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bus.replay import (
+    GIVEN_BACK,
+    INTERRUPTED,
+    INTERRUPTIONS_MAX,
+    Answer,
+    Attempt,
+    Changed,
+    Decision,
+    GiveUp,
+    Names,
+    Records,
+    Retry,
+    Wanted,
+    decide,
+    error_text,
+)
+from store.records import StepStatus, WorkflowStepLog, timestamp
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+THRICE = Retry(max_attempts=3, delay=10, factor=2, jitter=0.5)
+
+
+def row(attempt: int, status: StepStatus, **fields: Any) -> WorkflowStepLog:
+    names = {"id": f"s-{attempt}", "run_id": "r", "step_id": "s", "step_name": "s"}
+    return WorkflowStepLog(**{**names, "attempt": attempt, "status": status, **fields})
+
+
+def failed(attempt: int, *, ago: float = 0, error: str = "ValueError: broken") -> WorkflowStepLog:
+    return row(attempt, StepStatus.FAILED, error=error, completed_at=timestamp(NOW - timedelta(seconds=ago)))
+
+
+def done(attempt: int, input: Any = None, output: Any = "out") -> WorkflowStepLog:
+    return row(attempt, StepStatus.COMPLETED, input=input, output=output)
+
+
+def decided(*rows: WorkflowStepLog, chance: float = 0.0, **wanted: Any) -> Decision:
+    return decide(rows, Wanted(**{"input": None, "retry": THRICE, **wanted}), now=NOW, chance=chance)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "decision"),
+    [
+        ([], {}, Attempt(1, 0, last=False)),
+        ([], {"retry": Retry(max_attempts=1)}, Attempt(1, 0, last=True)),
+        ([done(1)], {}, Answer("out")),
+        ([failed(1), done(2)], {}, Answer("out")),
+        ([done(1, {"a": 1, "b": 2})], {"input": {"b": 2, "a": 1}}, Answer("out")),
+        ([row(1, StepStatus.SKIPPED, output="by hand")], {"input": 1}, Answer("by hand")),
+        ([done(1, 1)], {"input": 2}, Changed(1)),
+        ([done(1, 1)], {"input": True}, Changed(1)),
+        ([done(1, 1)], {"input": 2, "on_changed": "reuse"}, Answer("out")),
+        ([done(1, 1)], {"input": 2, "on_changed": "again"}, Attempt(2, 0, last=False)),
+        ([done(1, 1), done(2, 2, "new")], {"input": 2, "on_changed": "again"}, Answer("new")),
+        ([failed(1), done(2, 1), failed(3)], {"input": 2, "on_changed": "again"}, Attempt(4, 10, last=False)),
+        ([failed(1)], {}, Attempt(2, 10, last=False)),
+        ([failed(1, ago=4)], {}, Attempt(2, 6, last=False)),
+        ([failed(1, ago=11)], {}, Attempt(2, 0, last=False)),
+        ([failed(1, ago=-1000)], {}, Attempt(2, 10, last=False)),
+        ([failed(2), failed(1, ago=50)], {}, Attempt(3, 20, last=True)),
+        ([failed(1), failed(2), failed(3)], {}, GiveUp(3, "ValueError: broken")),
+        ([failed(1)], {"retry": Retry(max_attempts=1)}, GiveUp(1, "ValueError: broken")),
+        ([failed(1, error=INTERRUPTED)], {}, Attempt(2, 0, last=False)),
+        ([failed(1, error=INTERRUPTED), failed(2)], {}, Attempt(3, 10, last=False)),
+        ([row(1, StepStatus.RUNNING)], {}, Attempt(2, 0, last=False)),
+        ([failed(n, error=GIVEN_BACK) for n in range(1, 100)], {}, Attempt(100, 0, last=False)),
+    ],
+)
+def test_what_a_record_says(rows: list[WorkflowStepLog], wanted: dict[str, Any], decision: Decision) -> None:
+    assert decided(*rows, **wanted) == decision
+
+
+def test_interruptions_are_bounded() -> None:
+    rows = [failed(number, error=INTERRUPTED) for number in range(1, INTERRUPTIONS_MAX + 1)]
+    assert decided(*rows[:-1]) == Attempt(INTERRUPTIONS_MAX, 0, last=False)
+    assert isinstance(decided(*rows), GiveUp)
+
+
+def test_waits_grow_to_their_limit_and_chance_adds_its_part() -> None:
+    retry = Retry(max_attempts=10_000, delay=1, factor=2, delay_max=60, jitter=0.5)
+    assert [retry.wait_seconds(failures, 0) for failures in (1, 2, 3, 7, 5000)] == [1, 2, 4, 60, 60]
+    assert retry.wait_seconds(1, 1) == 1.5
+    assert retry.wait_seconds(5000, 0.5) == 75
+
+
+@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"delay": -1}, {"jitter": -0.1}])
+def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="or more"):
+        Retry(**wrong)
+
+
+def test_names_count_how_often_they_are_used() -> None:
+    names = Names()
+    ids = []
+    for name in ("a", "b", "a", "a"):
+        with names.using(name) as step_id:
+            ids.append(step_id)
+    assert ids == ["a", "b", "a#2", "a#3"]
+
+
+def test_a_name_is_used_by_one_call_at_a_time() -> None:
+    names = Names()
+    with names.using("a"):
+        with pytest.raises(RuntimeError, match="'a' is still at work"), names.using("a"):
+            raise AssertionError("it must not begin")
+        with names.using("b") as other:
+            assert other == "b"
+    with names.using("a") as again:
+        assert again == "a#2", "a refused call is none"
+
+
+def test_records_are_known_by_their_own_ids() -> None:
+    records = Records([failed(1)])
+    records.note(row(2, StepStatus.RUNNING))
+    records.note(done(2))
+    latest = records.latest("s")
+    assert latest is not None
+    assert (latest.attempt, latest.status) == (2, StepStatus.COMPLETED)
+    assert records.has_all([failed(1, error="by hand")])
+    assert not records.has_all([failed(3)])
+    assert records.latest("other") is None
+
+
+def test_an_error_is_recorded_as_text_that_can_be_stored() -> None:
+    assert error_text(KeyError()) == "KeyError"
+    assert error_text(ValueError("\ud800")) == "ValueError: ?"
+    assert len(error_text(ValueError("x" * 100_000))) < 11_000
