@@ -87,7 +87,7 @@ def save(link: Link, file: BinaryIO) -> None:
     try:
         definition = msgspec.json.decode(file.read(), type=WorkflowDefinition)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise click.BadParameter(f"{file.name} has no workflow: {error}", param_hint="'FILE'") from error
+        raise click.BadParameter(f"this is no workflow: {error}", param_hint="'FILE'") from error
 
     async def saved(bot: Bot) -> WorkflowDefinition | None:
         before = await bot.workflows.get_definition(definition.id)

@@ -1,0 +1,86 @@
+"""`posthouse approvals`, `approve` and `reject`."""
+
+from __future__ import annotations
+
+from store.records import RunStatus
+
+from .executing import STARTED, asking, crashed, created, ended, running
+from .terminal import Posthouse
+
+
+def waiting(posthouse: Posthouse, run_id: str) -> list[str]:
+    return [each["step_id"] for each in posthouse.json("approvals") if each["run_id"] == run_id]
+
+
+def test_the_list_says_what_is_asked(posthouse: Posthouse) -> None:
+    created(posthouse, "asked", "asked-1", "asked-2")
+    asking(posthouse, "asked-1", "deploy", {"prompt": "Deploy\nto \x1b[31mproduction?"})
+    asking(posthouse, "asked-2", "mail", {"to": "all"})
+    asking(posthouse, "asked-2", "call", None)
+    header, *rows = posthouse.answer("approvals").splitlines()
+    assert header.split() == ["run", "workflow", "step", "prompt", "since"]
+    assert [row.split() for row in rows if row.startswith("asked")] == [
+        ["asked-1", "asked", "deploy", "Deploy", "to", "\\u001b[31mproduction?", STARTED],
+        ["asked-2", "asked", "mail", '{"to":"all"}', STARTED],
+        ["asked-2", "asked", "call", STARTED],
+    ]
+    [deploy] = [each for each in posthouse.json("approvals") if each["step_id"] == "deploy"]
+    assert (deploy["workflow_name"], deploy["run_status"]) == ("asked", "pending")
+    assert (deploy["status"], deploy["input"]) == (
+        "waiting_approval",
+        {"prompt": "Deploy\nto \x1b[31mproduction?"},
+    )
+    assert len(posthouse.json("approvals", "--limit", "1")) == 1
+    for run in ("asked-1", "asked-2"):
+        ended(posthouse, run, RunStatus.CANCELLED)
+        assert waiting(posthouse, run) == [], "a run that has ended waits for nobody"
+
+
+def test_the_one_that_waits_needs_no_name(posthouse: Posthouse) -> None:
+    created(posthouse, "single", "single-1")
+    running(posthouse, "single-1")
+    asking(posthouse, "single-1", "deploy", {"prompt": "Deploy?"})
+    shown = posthouse.run("run", "single-1")
+    assert shown.stderr == "to approve deploy: posthouse approve single-1 deploy\n"
+    text = posthouse.answer("approve", "single-", "--as", "ada", "--comment", "go on")
+    assert text == "step deploy of run single-1 is approved by ada: go on; the run is running\n"
+    [step] = posthouse.json("run", "single-1")["steps"]
+    assert (step["status"], step["error"]) == ("completed", None)
+    assert step["output"] == {"approved": True, "by": "ada", "comment": "go on"}
+    code, line = posthouse.refusal("approve", "single-1")
+    assert (code, "no step of run single-1 waits for an approval" in line) == (1, True)
+
+
+def test_of_two_that_wait_one_is_named(posthouse: Posthouse) -> None:
+    created(posthouse, "pair", "pair-1")
+    asking(posthouse, "pair-1", "deploy", {"prompt": "Deploy?"})
+    asking(posthouse, "pair-1", "mail", "Mail everybody?")
+    code, line = posthouse.refusal("approve", "pair-1")
+    assert code == 1
+    assert line == (
+        "posthouse: 2 steps of run pair-1 wait; give the name of one: deploy (Deploy?), mail (Mail everybody?)"
+    )
+    code, line = posthouse.refusal("reject", "pair-1", "paint")
+    assert (code, "paint of run pair-1 does not wait" in line, "mail (Mail everybody?)" in line) == (1, True, True)
+    assert waiting(posthouse, "pair-1") == ["deploy", "mail"], "a refusal changes nothing"
+    rejected = posthouse.json("reject", "pair-1", "mail")
+    assert (rejected["status"], rejected["error"]) == ("failed", "rejected by console")
+    assert rejected["output"] == {"approved": False, "by": "console", "comment": None}
+    assert waiting(posthouse, "pair-1") == ["deploy"]
+    assert posthouse.json("approve", "pair-1", "deploy")["status"] == "completed"
+
+
+def test_two_attempts_at_a_step_are_told_apart_by_id(posthouse: Posthouse) -> None:
+    created(posthouse, "repeated", "repeated-1")
+    ids = [asking(posthouse, "repeated-1", "deploy", "Deploy?", attempt=attempt) for attempt in (1, 2)]
+    code, line = posthouse.refusal("approve", "repeated-1", "deploy")
+    assert (code, "give the id of one" in line, ids[0] in line, ids[1] in line) == (1, True, True, True)
+    assert posthouse.json("approve", "repeated-1", ids[1])["id"] == ids[1]
+
+
+def test_approving_for_a_crashed_run_says_how_it_goes_on(posthouse: Posthouse) -> None:
+    created(posthouse, "stuck", "stuck-1")
+    crashed(posthouse, "stuck-1")
+    asking(posthouse, "stuck-1", "deploy", "Deploy?")
+    text = posthouse.answer("approve", "stuck-1", "deploy")
+    assert text.endswith("the run is crashed: 'posthouse resume stuck-1' lets it go on\n")
