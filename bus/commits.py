@@ -20,6 +20,7 @@ from store.repository import Added, Committed, CommitWork, NewMessage, NotCommit
 
 from .admission import Admission
 from .batch import Batches, Job
+from .bodies import BODY_DEPTH_MAX, value_fault
 from .dispatch import Dispatch
 from .effects import Turn
 from .mailbox import Mailbox
@@ -46,6 +47,7 @@ class Committing:
     def request(self, session: Session, commit: Commit) -> None:
         """Put a commit into the next batch; raises Rejected where a part of it is wrong by itself."""
         _check(commit)
+        encoded = _encode(commit)
         messages = [self._admission.admit(session, publication) for publication in commit.messages]
         refusal = self._refusal(session, commit, messages)
         mailboxes: dict[Mailbox, list[int]] = {}
@@ -59,7 +61,7 @@ class Committing:
         work = CommitWork(
             commit.id,
             session.bot_id,
-            _digest(commit),
+            hashlib.sha256(encoded).hexdigest(),
             commit.run_id,
             commit.fence,
             commit.steps,
@@ -78,7 +80,7 @@ class Committing:
                 lambda code, message: self._failed(pending, code, message),
                 changes=[work],
                 mailboxes=list(mailboxes),
-                size_bytes=sum(len(message.body) for message in messages),
+                size_bytes=len(encoded),
             )
         )
 
@@ -171,7 +173,22 @@ def _check(commit: Commit) -> None:
         raise Rejected(Code.BAD_REQUEST, "a message is acked twice - at `$.acks`")
 
 
-def _digest(commit: Commit) -> str:
-    """Give what two frames of one commit have in common, and those of different ones have not."""
+def _encode(commit: Commit) -> bytes:
+    """Give what two frames of one commit have in common, and those of different ones have not.
+
+    Raises Rejected where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
+    cut below that depth, so that a value which is not whole is never stored.
+    """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
-    return hashlib.sha256(encode(content)).hexdigest()
+    try:
+        encoded = encode(content)
+    except RecursionError:
+        raise Rejected(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
+    values = [(commit.context, "the context")]
+    values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
+    values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
+    for value, what in values:
+        fault = value_fault(value, encoded, what)
+        if fault is not None:
+            raise Rejected(Code.BAD_REQUEST, fault)
+    return encoded
