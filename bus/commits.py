@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from store.records import Channel
 from store.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
 
 from .admission import Admission
@@ -40,6 +39,8 @@ class Committing:
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
+        self._number = 0
+        """Of the last commit that was taken: what tells it from another one of the same id."""
 
     def __repr__(self) -> str:
         return f"<Committing {self._batches}>"
@@ -51,12 +52,13 @@ class Committing:
         messages = [self._admission.admit(session, publication) for publication in commit.messages]
         refusal = self._refusal(session, commit, messages)
         mailboxes: dict[Mailbox, list[int]] = {}
+        self._number += 1
         if refusal is None:
             self._admission.expect(session, commit.messages)
             for seq in commit.acks:
                 mailboxes.setdefault(session.in_flight[seq], []).append(seq)
             for mailbox, seqs in mailboxes.items():
-                mailbox.prepare_to_settle(commit.id, seqs, self._turn.moment.now)
+                mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
         channels = self._admission.new_channels(session, messages)
         work = CommitWork(
             commit.id,
@@ -72,8 +74,9 @@ class Committing:
             channels,
             known_only=refusal is not None,
             timestamp="",
+            number=self._number,
         )
-        pending = _Pending(session, commit, messages, channels, mailboxes, refusal)
+        pending = _Pending(session, commit, work, mailboxes, refusal)
         self._batches.add(
             Job(
                 lambda answers: self._done(pending, answers[0]),
@@ -102,7 +105,7 @@ class Committing:
     def _done(self, pending: _Pending, answer: Committed | NotCommitted | None) -> None:
         commit, session = pending.commit, pending.session
         self._leave_room(pending)
-        if isinstance(answer, Committed) and answer.added is not None:
+        if isinstance(answer, Committed):
             self._enter(pending, answer.added)
         else:
             self._keep_unsettled(pending)
@@ -120,12 +123,14 @@ class Committing:
                 refusal = pending.refusal
                 self._turn.refuse(session.address, refusal.code, refusal.message, commit.request)
 
-    def _enter(self, pending: _Pending, added: Sequence[Added]) -> None:
-        self._admission.add_channels(pending.channels)
-        for message, outcome in zip(pending.messages, added, strict=True):
-            self._admission.enter(message, outcome, self.timestamp)
+    def _enter(self, pending: _Pending, added: Sequence[Added] | None) -> None:
+        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
+        if added is not None:
+            self._admission.add_channels(pending.work.channels)
+            for message, outcome in zip(pending.work.messages, added, strict=True):
+                self._admission.enter(message, outcome, self.timestamp)
         for mailbox in pending.mailboxes:
-            self._dispatch.settle_committed(mailbox, pending.commit.id)
+            self._dispatch.settle_committed(mailbox, pending.work.number)
 
     def _failed(self, pending: _Pending, code: Code, message: str) -> None:
         self._leave_room(pending)
@@ -134,12 +139,12 @@ class Committing:
 
     def _leave_room(self, pending: _Pending) -> None:
         if pending.refusal is None:
-            for message in pending.messages:
+            for message in pending.work.messages:
                 self._admission.leave(message)
 
     def _keep_unsettled(self, pending: _Pending) -> None:
         for mailbox in pending.mailboxes:
-            mailbox.keep_unsettled(pending.commit.id)
+            mailbox.keep_unsettled(pending.work.number)
 
 
 class _Pending:
@@ -149,15 +154,13 @@ class _Pending:
         self,
         session: Session,
         commit: Commit,
-        messages: Sequence[NewMessage],
-        channels: Sequence[Channel],
+        work: CommitWork,
         mailboxes: Mapping[Mailbox, Sequence[int]],
         refusal: Rejected | None,
     ) -> None:
         self.session = session
         self.commit = commit
-        self.messages = messages
-        self.channels = channels
+        self.work = work
         self.mailboxes = mailboxes
         self.refusal = refusal
 

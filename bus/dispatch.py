@@ -219,9 +219,9 @@ class Dispatch:
             self.touch_session(session)
         return list(mailboxes)
 
-    def settle_committed(self, mailbox: Mailbox, commit_id: str) -> None:
+    def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Take out for good what a commit settled."""
-        self.counters["settled"] += mailbox.settle_committed(commit_id)
+        self.counters["settled"] += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:

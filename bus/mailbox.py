@@ -78,7 +78,7 @@ class Mailbox:
         self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
         self.losses = Losses(state.gap)
-        self._settling: dict[str, frozenset[int]] = {}
+        self._settling: dict[int, frozenset[int]] = {}
         self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
@@ -317,20 +317,23 @@ class Mailbox:
         self._drop(seq)
         return True
 
-    def prepare_to_settle(self, commit_id: str, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk settles messages; their ack_wait begins anew."""
-        self._settling[commit_id] = frozenset(seqs)
-        for seq in self._settling[commit_id]:
+    def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
+        """Note that a commit on its way to the disk settles messages; their ack_wait begins anew.
+
+        It is known by a number of its own: another one of the same id may be on its way at the same time.
+        """
+        self._settling[number] = frozenset(seqs)
+        for seq in self._settling[number]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
         self.dirty = True
 
-    def keep_unsettled(self, commit_id: str) -> None:
+    def keep_unsettled(self, number: int) -> None:
         """Note that a commit was refused."""
-        self._settling.pop(commit_id, None)
+        del self._settling[number]
 
-    def settle_committed(self, commit_id: str) -> int:
+    def settle_committed(self, number: int) -> int:
         """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
-        seqs = [seq for seq in self._settling.pop(commit_id) if seq in self._unsettled]
+        seqs = [seq for seq in self._settling.pop(number) if seq in self._unsettled]
         for seq in seqs:
             if self._unsettled[seq].session is not None:
                 self._take_back(seq, self._unsettled[seq])
@@ -338,8 +341,8 @@ class Mailbox:
         return len(seqs)
 
     @property
-    def settling(self) -> dict[str, frozenset[int]]:
-        """What commits on their way to the disk settle, by their ids."""
+    def settling(self) -> dict[int, frozenset[int]]:
+        """What commits on their way to the disk settle, by their numbers."""
         return dict(self._settling)
 
     def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
