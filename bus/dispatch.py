@@ -247,15 +247,21 @@ class Dispatch:
 
     def extend(self, session: Session, seqs: Sequence[int]) -> None:
         """Restart the ack_wait of messages that are still being worked on."""
-        for mailbox in dict.fromkeys(session.in_flight.values()):
-            mailbox.extend(session, seqs, self._turn.moment.now)
+        for seq in seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is not None:
+                mailbox.extend(session, [seq], self._turn.moment.now)
 
     def expire(self) -> None:
         """Take back what was not settled in time, and hand out what is due again."""
         self._forget_told_gaps()
+        sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
-            self._touch_sharers(mailbox)
+            self.touch(mailbox)
+            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailboxes) > 1))
+        for session in sharing:  # once each, however many of its mailboxes have deadlines
+            self.touch_session(session)
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall

@@ -432,7 +432,7 @@ class Mailbox:
     def revive(self, seqs: Iterable[int]) -> None:
         """Owe dead letters again, as if they had never been delivered."""
         for seq in seqs:
-            self._reviving.remove(seq)
+            self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
             if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
                 self._unsettled[seq] = _Unsettled(0, 0, None)
                 heapq.heappush(self._returned, seq)
@@ -476,13 +476,16 @@ class Mailbox:
         """Owe no more what was removed, but for what has been handed out in the meantime."""
         lost = self.losses.take(reading=self.intake.reading is not None)
         handed_out = self.sources.handed_out(None)
-        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in self._unsettled)
+        waiting = (seq for seq, channel in lost.items() if channel is None and not self._came_early(seq))
         self.backlog.went(sum(seq > handed_out for seq in waiting))
         self.intake.drop(lambda envelope: envelope.seq in lost)
         for seq in lost:
             if seq in self._unsettled and self._unsettled[seq].session is None:
                 del self._unsettled[seq]
         self.dirty = True
+
+    def _came_early(self, seq: int) -> bool:
+        return seq in self._unsettled or seq in self._ahead
 
     def forget_gap(self) -> None:
         """Note that what was lost was told."""
