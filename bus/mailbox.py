@@ -318,10 +318,7 @@ class Mailbox:
         return True
 
     def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk settles messages; their ack_wait begins anew.
-
-        It is known by a number of its own: another one of the same id may be on its way at the same time.
-        """
+        """Note that a commit on its way to the disk, by its number, settles messages; their ack_wait begins anew."""
         self._settling[number] = frozenset(seqs)
         for seq in self._settling[number]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
@@ -476,16 +473,14 @@ class Mailbox:
         """Owe no more what was removed, but for what has been handed out in the meantime."""
         lost = self.losses.take(reading=self.intake.reading is not None)
         handed_out = self.sources.handed_out(None)
-        waiting = (seq for seq, channel in lost.items() if channel is None and not self._came_early(seq))
+        early = self._unsettled.keys() | self._ahead
+        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
         self.backlog.went(sum(seq > handed_out for seq in waiting))
         self.intake.drop(lambda envelope: envelope.seq in lost)
         for seq in lost:
             if seq in self._unsettled and self._unsettled[seq].session is None:
                 del self._unsettled[seq]
         self.dirty = True
-
-    def _came_early(self, seq: int) -> bool:
-        return seq in self._unsettled or seq in self._ahead
 
     def forget_gap(self) -> None:
         """Note that what was lost was told."""
