@@ -318,7 +318,7 @@ class Mailbox:
         return True
 
     def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk, by its number, settles messages; their ack_wait begins anew."""
+        """Note that a commit on its way to the disk, by its number, settles messages: their ack_wait restarts."""
         self._settling[number] = frozenset(seqs)
         for seq in self._settling[number]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
