@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["BODY_DEPTH_MAX", "body_fault", "mark_undecodable", "write_body"]
+__all__ = ["BODY_DEPTH_MAX", "body_fault", "mark_undecodable", "value_fault", "write_body"]
 
 BODY_DEPTH_MAX = 100
 """Deeper than people nest by hand, and far below what any decoder's stack takes."""
@@ -35,8 +35,13 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
         return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
     except msgspec.DecodeError as error:
         return f"{what} is not JSON: {error}"
+    return value_fault(value, body, what)
+
+
+def value_fault(value: Any, encoded: bytes, what: str) -> str | None:
+    """Say why a value could not be read back everywhere; `encoded` is JSON that holds it, perhaps with more."""
     # Counting is exact enough to let every ordinary body pass; only a suspicious one is walked.
-    if body.count(b"[") + body.count(b"{") > BODY_DEPTH_MAX or _LONG_NUMBER.search(body):
+    if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX or _LONG_NUMBER.search(encoded):
         return _value_fault(value, what)
     return None
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from store.records import Channel
 from store.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
 
 from .admission import Admission
 from .batch import Batches, Job
+from .bodies import BODY_DEPTH_MAX, value_fault
 from .dispatch import Dispatch
 from .effects import Turn
 from .mailbox import Mailbox
@@ -39,6 +39,8 @@ class Committing:
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
+        self._number = 0
+        """Of the last commit that was taken: what tells it from another one of the same id."""
 
     def __repr__(self) -> str:
         return f"<Committing {self._batches}>"
@@ -46,20 +48,22 @@ class Committing:
     def request(self, session: Session, commit: Commit) -> None:
         """Put a commit into the next batch; raises Rejected where a part of it is wrong by itself."""
         _check(commit)
+        encoded = _encode(commit)
         messages = [self._admission.admit(session, publication) for publication in commit.messages]
         refusal = self._refusal(session, commit, messages)
         mailboxes: dict[Mailbox, list[int]] = {}
+        self._number += 1
         if refusal is None:
             self._admission.expect(session, commit.messages)
             for seq in commit.acks:
                 mailboxes.setdefault(session.in_flight[seq], []).append(seq)
             for mailbox, seqs in mailboxes.items():
-                mailbox.prepare_to_settle(commit.id, seqs, self._turn.moment.now)
+                mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
         channels = self._admission.new_channels(session, messages)
         work = CommitWork(
             commit.id,
             session.bot_id,
-            _digest(commit),
+            hashlib.sha256(encoded).hexdigest(),
             commit.run_id,
             commit.fence,
             commit.steps,
@@ -70,15 +74,16 @@ class Committing:
             channels,
             known_only=refusal is not None,
             timestamp="",
+            number=self._number,
         )
-        pending = _Pending(session, commit, messages, channels, mailboxes, refusal)
+        pending = _Pending(session, commit, work, mailboxes, refusal)
         self._batches.add(
             Job(
                 lambda answers: self._done(pending, answers[0]),
                 lambda code, message: self._failed(pending, code, message),
                 changes=[work],
                 mailboxes=list(mailboxes),
-                size_bytes=sum(len(message.body) for message in messages),
+                size_bytes=len(encoded),
             )
         )
 
@@ -100,7 +105,7 @@ class Committing:
     def _done(self, pending: _Pending, answer: Committed | NotCommitted | None) -> None:
         commit, session = pending.commit, pending.session
         self._leave_room(pending)
-        if isinstance(answer, Committed) and answer.added is not None:
+        if isinstance(answer, Committed):
             self._enter(pending, answer.added)
         else:
             self._keep_unsettled(pending)
@@ -118,12 +123,14 @@ class Committing:
                 refusal = pending.refusal
                 self._turn.refuse(session.address, refusal.code, refusal.message, commit.request)
 
-    def _enter(self, pending: _Pending, added: Sequence[Added]) -> None:
-        self._admission.add_channels(pending.channels)
-        for message, outcome in zip(pending.messages, added, strict=True):
-            self._admission.enter(message, outcome, self.timestamp)
+    def _enter(self, pending: _Pending, added: Sequence[Added] | None) -> None:
+        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
+        if added is not None:
+            self._admission.add_channels(pending.work.channels)
+            for message, outcome in zip(pending.work.messages, added, strict=True):
+                self._admission.enter(message, outcome, self.timestamp)
         for mailbox in pending.mailboxes:
-            self._dispatch.settle_committed(mailbox, pending.commit.id)
+            self._dispatch.settle_committed(mailbox, pending.work.number)
 
     def _failed(self, pending: _Pending, code: Code, message: str) -> None:
         self._leave_room(pending)
@@ -132,12 +139,12 @@ class Committing:
 
     def _leave_room(self, pending: _Pending) -> None:
         if pending.refusal is None:
-            for message in pending.messages:
+            for message in pending.work.messages:
                 self._admission.leave(message)
 
     def _keep_unsettled(self, pending: _Pending) -> None:
         for mailbox in pending.mailboxes:
-            mailbox.keep_unsettled(pending.commit.id)
+            mailbox.keep_unsettled(pending.work.number)
 
 
 class _Pending:
@@ -147,15 +154,13 @@ class _Pending:
         self,
         session: Session,
         commit: Commit,
-        messages: Sequence[NewMessage],
-        channels: Sequence[Channel],
+        work: CommitWork,
         mailboxes: Mapping[Mailbox, Sequence[int]],
         refusal: Rejected | None,
     ) -> None:
         self.session = session
         self.commit = commit
-        self.messages = messages
-        self.channels = channels
+        self.work = work
         self.mailboxes = mailboxes
         self.refusal = refusal
 
@@ -171,7 +176,22 @@ def _check(commit: Commit) -> None:
         raise Rejected(Code.BAD_REQUEST, "a message is acked twice - at `$.acks`")
 
 
-def _digest(commit: Commit) -> str:
-    """Give what two frames of one commit have in common, and those of different ones have not."""
+def _encode(commit: Commit) -> bytes:
+    """Give what two frames of one commit have in common, and those of different ones have not.
+
+    Raises Rejected where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
+    cut below that depth, so that a value which is not whole is never stored.
+    """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
-    return hashlib.sha256(encode(content)).hexdigest()
+    try:
+        encoded = encode(content)
+    except RecursionError:
+        raise Rejected(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
+    values = [(commit.context, "the context")]
+    values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
+    values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
+    for value, what in values:
+        fault = value_fault(value, encoded, what)
+        if fault is not None:
+            raise Rejected(Code.BAD_REQUEST, fault)
+    return encoded

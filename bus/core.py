@@ -90,7 +90,14 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(admission, self._batches, self.dispatch, self._turn)
         self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
-        self._subscribing = Subscribing(self.directory, self.sessions, self._batches, self.dispatch, self._turn)
+        self._subscribing = Subscribing(
+            self.directory,
+            self.sessions,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            held_max=settings.limits.held_requests_max,
+        )
         self._retention = Retention(
             settings.retention,
             directory=self.directory,

@@ -219,9 +219,9 @@ class Dispatch:
             self.touch_session(session)
         return list(mailboxes)
 
-    def settle_committed(self, mailbox: Mailbox, commit_id: str) -> None:
+    def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Take out for good what a commit settled."""
-        self.counters["settled"] += mailbox.settle_committed(commit_id)
+        self.counters["settled"] += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
@@ -247,15 +247,21 @@ class Dispatch:
 
     def extend(self, session: Session, seqs: Sequence[int]) -> None:
         """Restart the ack_wait of messages that are still being worked on."""
-        for mailbox in dict.fromkeys(session.in_flight.values()):
-            mailbox.extend(session, seqs, self._turn.moment.now)
+        for seq in seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is not None:
+                mailbox.extend(session, [seq], self._turn.moment.now)
 
     def expire(self) -> None:
         """Take back what was not settled in time, and hand out what is due again."""
         self._forget_told_gaps()
+        sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
-            self._touch_sharers(mailbox)
+            self.touch(mailbox)
+            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailboxes) > 1))
+        for session in sharing:  # once each, however many of its mailboxes have deadlines
+            self.touch_session(session)
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall

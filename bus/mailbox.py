@@ -78,8 +78,8 @@ class Mailbox:
         self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
         self.losses = Losses(state.gap)
-        self.settling: dict[str, frozenset[int]] = {}
-        """What commits on their way to the disk settle, by their ids."""
+        self.settling: dict[int, frozenset[int]] = {}
+        """What commits on their way to the disk settle, by their numbers."""
         self._expired: list[Abandoned] = []
         self._served = 0
 
@@ -321,20 +321,20 @@ class Mailbox:
         self._drop(seq)
         return True
 
-    def prepare_to_settle(self, commit_id: str, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk settles messages; their ack_wait begins anew."""
-        self.settling[commit_id] = frozenset(seqs)
-        for seq in self.settling[commit_id]:
+    def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
+        """Note that a commit on its way to the disk, by its number, settles messages: their ack_wait restarts."""
+        self.settling[number] = frozenset(seqs)
+        for seq in self.settling[number]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
         self.dirty = True
 
-    def keep_unsettled(self, commit_id: str) -> None:
+    def keep_unsettled(self, number: int) -> None:
         """Note that a commit was refused."""
-        self.settling.pop(commit_id, None)
+        del self.settling[number]
 
-    def settle_committed(self, commit_id: str) -> int:
+    def settle_committed(self, number: int) -> int:
         """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
-        seqs = [seq for seq in self.settling.pop(commit_id) if seq in self._unsettled]
+        seqs = [seq for seq in self.settling.pop(number) if seq in self._unsettled]
         for seq in seqs:
             if self._unsettled[seq].session is not None:
                 self._take_back(seq, self._unsettled[seq])
@@ -428,7 +428,7 @@ class Mailbox:
     def revive(self, seqs: Iterable[int]) -> None:
         """Owe dead letters again, as if they had never been delivered."""
         for seq in seqs:
-            self._reviving.remove(seq)
+            self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
             if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
                 self._unsettled[seq] = _Unsettled(0, 0, None)
                 heapq.heappush(self._returned, seq)
@@ -472,7 +472,8 @@ class Mailbox:
         """Owe no more what was removed, but for what has been handed out in the meantime."""
         lost = self.losses.take(reading=self.intake.reading is not None)
         handed_out = self.sources.handed_out(None)
-        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in self._unsettled)
+        early = self._unsettled.keys() | self._ahead
+        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
         self.backlog.went(sum(seq > handed_out for seq in waiting))
         self.intake.drop(lambda envelope: envelope.seq in lost)
         for seq in lost:

@@ -29,13 +29,21 @@ class Subscribing:
     """See the module."""
 
     def __init__(
-        self, directory: Directory, sessions: Sessions, batches: Batches, dispatch: Dispatch, turn: Turn
+        self,
+        directory: Directory,
+        sessions: Sessions,
+        *,
+        batches: Batches,
+        dispatch: Dispatch,
+        turn: Turn,
+        held_max: int,
     ) -> None:
         self._directory = directory
         self._sessions = sessions
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
+        self._held_max = held_max
         self._changing: dict[tuple[str, str], deque[Callable[[], None]]] = {}
 
     def __repr__(self) -> str:
@@ -62,7 +70,7 @@ class Subscribing:
         """Write a subscription that starts after a seq; None is the log's end."""
         key = (session.bot_id, subscribe.channel)
         if key in self._changing:
-            self._changing[key].append(lambda: self.subscribe(session, subscribe, start_seq))
+            self._wait(key, session, subscribe.request, lambda: self.subscribe(session, subscribe, start_seq))
             return
         mailbox = self._directory.mailboxes[session.bot_id]
         # A group's mailbox is opened at its start by the log itself; a bot's own goes back to it.
@@ -122,7 +130,7 @@ class Subscribing:
         """Write the end of a subscription."""
         key = (session.bot_id, unsubscribe.channel)
         if key in self._changing:
-            self._changing[key].append(lambda: self.unsubscribe(session, unsubscribe))
+            self._wait(key, session, unsubscribe.request, lambda: self.unsubscribe(session, unsubscribe))
             return
 
         def done(answers: Sequence[Any]) -> None:
@@ -140,6 +148,14 @@ class Subscribing:
                 if mailbox in session.mailboxes:
                     self._dispatch.leave(session, mailbox, vanished=False)
                     self._dispatch.touch_session(session)
+
+    def _wait(self, key: tuple[str, str], session: Session, number: int, change: Callable[[], None]) -> None:
+        """Let a change wait for the one before it; no more of them than may be held for a bot anyway."""
+        if len(self._changing[key]) < self._held_max:
+            self._changing[key].append(change)
+        else:
+            text = f"{self._held_max} changes of the subscription to {key[1]!r} wait already; wait for one"
+            self._turn.refuse(session.address, Code.BUSY, text, number)
 
     def _one_at_a_time(self, key: tuple[str, str], address: bytes, number: int, done: Done) -> tuple[Done, Failed]:
         """Let further changes of the same subscription wait until this one is known."""

@@ -150,7 +150,7 @@ class CommitWork(msgspec.Struct, frozen=True):
 
     Each step is a record as it is to be afterwards. Answered `Committed` or `NotCommitted`. The same id again, with
     the same `digest` of its contents, is answered as the first time; one that is `known_only` is looked up for
-    that, and answered None where it is not known.
+    that, and answered None where it is not known. `number` is the broker's own, by which `SaveMailbox` names it.
     """
 
     id: str
@@ -166,6 +166,7 @@ class CommitWork(msgspec.Struct, frozen=True):
     channels: Sequence[Channel]
     known_only: bool
     timestamp: str
+    number: int
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):
@@ -219,11 +220,12 @@ class MailboxState(msgspec.Struct, frozen=True):
 class SaveMailbox(msgspec.Struct, frozen=True):
     """Replace a mailbox's state.
 
-    `settled_by` has, by the id of a commit, what that one settles: where it is carried out in the same transaction.
+    `settled_by` has, by the number of a commit, what that one settles: where it is answered `Committed` in the same
+    transaction.
     """
 
     state: MailboxState
-    settled_by: Mapping[str, Collection[int]] = {}
+    settled_by: Mapping[int, Collection[int]] = {}
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

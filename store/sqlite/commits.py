@@ -23,9 +23,6 @@ __all__ = ["Commits"]
 
 _FIND = "SELECT bot_id, digest, seqs FROM workflow_commits WHERE id = ?"
 
-_NOTICES = uuid.UUID("0d2c6c0e-6c8b-5a37-9a5e-5d2f5f8f3a10")
-"""The namespace (RFC 9562) of the ids of messages that tell of a crash."""
-
 _INSERT = "INSERT INTO workflow_commits (id, bot_id, run_id, digest, seqs, committed_at) VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -123,8 +120,8 @@ def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
         "error": run.error,
     }
     return NewMessage(
-        # One for each time that a run is given up, whoever looks first.
-        id=str(uuid.uuid5(_NOTICES, f"{run.id} {run.fence}")),
+        # Nobody can foresee it: a bot that used it first would keep the run from being given up.
+        id=str(uuid.uuid4()),
         sender_bot_id=change.sender_id,
         sender_bot_name=change.sender_name,
         recipient_bot_id=recovered.holder,

@@ -173,13 +173,13 @@ class SqliteLog:
 
         async def operation(transaction: Transaction) -> list[Any]:
             answers: list[Any] = []
-            committed: set[str] = set()
+            committed: set[int] = set()
             for change in changes:
                 if isinstance(change, SaveMailbox):
                     change = _settled(change, committed)
                 answer = await self._checked(transaction, change)
                 if isinstance(change, CommitWork) and isinstance(answer, Committed):
-                    committed.add(change.id)
+                    committed.add(change.number)
                 answers.append(answer)
             return answers
 
@@ -401,9 +401,9 @@ def _mailbox_state(row: Sequence[Any]) -> MailboxState:
     )
 
 
-def _settled(change: SaveMailbox, committed: Collection[str]) -> SaveMailbox:
+def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:
     """Give a mailbox's state with what was settled by the commits of this transaction that were carried out."""
-    seqs = {seq for commit_id in committed for seq in change.settled_by.get(commit_id, ())}
+    seqs = {seq for number in committed for seq in change.settled_by.get(number, ())}
     return SaveMailbox(change.state.without(seqs)) if seqs else change
 
 

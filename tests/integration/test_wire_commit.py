@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -181,3 +182,17 @@ def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any) -> None:
         assert (found["status"], found["error"]) == ("failed", "interrupted")
         late = bot.code("commit", id=new_id(), run_id="r", fence=fence, context={"late": True})
         assert late == "fenced"
+
+
+def test_nobody_can_keep_a_run_from_being_given_up_by_using_an_id_that_it_foresees(tmp_path: Any) -> None:
+    with Worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
+        bot, other = worker.session("bot"), worker.session("other")
+        definition = {"id": "w", "name": "w", "owner": {"type": "global"}}
+        call(bot, "save_definition", definition=definition)
+        run = {"id": "r", "workflow_id": "w", "workflow_name": "w", "trigger_type": "manual", "started_at": TIME}
+        call(bot, "create_run", run=run)
+        foreseen = uuid.UUID("0d2c6c0e-6c8b-5a37-9a5e-5d2f5f8f3a10")
+        ids = [str(uuid.uuid5(foreseen, f"r {fence}")) for fence in range(5)]
+        other.publish(*(to_bot("other", None) | {"id": message_id} for message_id in ids))
+        call(bot, "claim_run", run_id="r", lease_seconds=0.3)
+        assert bot.take_one()["message_type"] == "workflow.crashed"

@@ -60,8 +60,8 @@ class FakeLog:
         self.mailboxes: dict[str, MailboxState] = {}
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self.commits: dict[str, tuple[str, list[int | None]]] = {}
-        self.committed: set[str] = set()
-        """The commits of this transaction."""
+        self.committed: set[int] = set()
+        """The numbers of the commits of this transaction."""
 
     def load(self) -> LogState:
         heads = {message.recipient_channel: message.seq for message in self.messages.values()}
@@ -96,11 +96,14 @@ class FakeLog:
                 self.removed.update(gone)
                 return len(gone)
             case CommitWork():
-                return self._commit(change)
+                answer = self._commit(change)
+                if isinstance(answer, Committed):
+                    self.committed.add(change.number)
+                return answer
             case RecoverRuns():
                 return Recovered([], [])
             case SaveMailbox(state, settled_by):
-                seqs = {seq for commit_id in self.committed for seq in settled_by.get(commit_id, ())}
+                seqs = {seq for number in self.committed for seq in settled_by.get(number, ())}
                 self.mailboxes[state.mailbox_id] = state.without(seqs)
             case AddBot(bot):
                 assert bot.id not in self.bots
@@ -160,7 +163,6 @@ class FakeLog:
             self.channels.setdefault(channel.name, channel)
         added = [self._add(message, work.timestamp) for message in work.messages]
         self.commits[work.id] = (work.digest, [outcome.seq for outcome in added])
-        self.committed.add(work.id)
         return Committed(self.commits[work.id][1], added)
 
     def _is_taken(self, message: NewMessage) -> bool:

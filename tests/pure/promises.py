@@ -86,7 +86,9 @@ class Promises:
         if seq is None:
             if not scheduled:
                 return
-            if publication.id not in self.log.scheduled and publication.id not in self.log.by_id:
+            # It may have entered the log and left it again: a repeat has the first answer.
+            known = publication.id in self.log.scheduled or publication.id in self._released
+            if not known and publication.id not in self.log.by_id:
                 raise Violation(f"acknowledged {publication.id} as waiting, and it is nowhere")
             self.acknowledged.setdefault(publication.id, None)
             return
