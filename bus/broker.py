@@ -191,7 +191,7 @@ class Broker:
                 case Ask():
                     self._ask(effect)
                 case FindStart():
-                    self._tasks.start_soon(self._find_start, effect)
+                    queue.extend(self._begin_finding(effect))
                 case Count():
                     self._tasks.start_soon(self._count, effect)
                 case Survey():
@@ -246,8 +246,20 @@ class Broker:
             self._read_wake = anyio.Event()
             await self._read_wake.wait()
 
+    def _begin_finding(self, found: FindStart) -> list[Effect]:
+        if self._asking < self._settings.limits.queries_max:
+            self._asking += 1
+            self._tasks.start_soon(self._find_start, found)
+            return []
+        text = f"{self._asking} questions are being answered; wait for one"
+        error = ErrorFrame(code=Code.BUSY, message=text, request=found.subscribe.request, retry=True)
+        return [Send(found.address, encode(error))]
+
     async def _find_start(self, found: FindStart) -> None:
-        start_seq = await self._store.seq_before(found.time)
+        try:
+            start_seq = await self._store.seq_before(found.time)
+        finally:
+            self._asking -= 1
         self._carry_out(self._core.start_found(found, start_seq, self._moment()))
 
     async def _count(self, count: Count) -> None:

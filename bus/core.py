@@ -59,7 +59,7 @@ from .protocol import (
     Welcome,
 )
 from .publishing import Publishing
-from .recovering import Recovering
+from .recovering import WORKER_ID, Recovering
 from .retention import Retention
 from .scheduling import Scheduling
 from .sessions import Session, Sessions
@@ -328,6 +328,8 @@ class Core:
                 Code.UNSUPPORTED_PROTOCOL,
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
+        if hello.bot_id == WORKER_ID:
+            raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
         if self.sessions.get(address) is None and len(self.sessions) >= self._settings.limits.sessions_max:
             raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
         before = self.sessions.get(address)

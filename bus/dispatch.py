@@ -17,11 +17,12 @@ from .batch import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
 from .intake import Envelope
-from .mailbox import Abandoned, Mailbox
+from .mailbox import Mailbox
 from .protocol import Gap, Nak, Term, deliver_frame, envelope
 from .sessions import Session
 from .settings import Settings
 from .tapping import Tapping
+from .unsettled import Abandoned
 
 __all__ = ["Dispatch"]
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-import msgspec
-
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .backlog import Backlog
@@ -25,32 +23,15 @@ from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
 from .sources import DIRECT, Interest, Sources
+from .unsettled import Abandoned, Unsettled
 
-__all__ = ["Abandoned", "Mailbox"]
+__all__ = ["Mailbox"]
+
+_AHEAD_MAX = 256
+"""Messages handed out before their turn that are kept in mind before a page is read to let their turn come."""
 
 _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
-
-
-class Abandoned(msgspec.Struct, frozen=True):
-    """A message that the mailbox gave up on."""
-
-    seq: int
-    reason: str
-    attempts: int
-
-
-class _Unsettled:
-    """A message that was handed out, or came back, and is not settled."""
-
-    __slots__ = ("attempt", "deadline", "envelope", "failures", "session")
-
-    def __init__(self, attempt: int, failures: int, envelope: Envelope | None) -> None:
-        self.attempt = attempt
-        self.failures = failures
-        self.envelope = envelope
-        self.session: Session | None = None
-        self.deadline = 0.0
 
 
 class Mailbox:
@@ -72,7 +53,7 @@ class Mailbox:
         self._reviving: set[int] = set()
         self._delivery = delivery
         self._limits = limits
-        self._unsettled = {item.seq: _Unsettled(item.attempt, item.failures, None) for item in state.unsettled}
+        self._unsettled = {item.seq: Unsettled(item.attempt, item.failures, None) for item in state.unsettled}
         self._returned = sorted(self._unsettled)
         self._delayed: list[tuple[float, int]] = []
         self._deadlines: list[tuple[float, list[int]]] = []
@@ -190,7 +171,7 @@ class Mailbox:
         """
         if self.level and not self.intake and not self._returned and session.free > 0:
             return None
-        item = _Unsettled(1, 0, envelope)
+        item = Unsettled(1, 0, envelope)
         item.session, item.deadline = session, now + self._delivery.ack_wait_seconds
         self._unsettled[envelope.seq] = item
         session.in_flight[envelope.seq] = self
@@ -205,7 +186,9 @@ class Mailbox:
         if self.intake.reading is not None or not self.sessions:
             return None
         lost = [seq for seq in self._returned if self._is_lost(seq)]
-        if not lost and not (self.intake.hungry and any(session.free > 0 for session in self.sessions)):
+        # A bot that never takes anything, but has its replies early, would keep them all in mind.
+        eager = len(self._ahead) > _AHEAD_MAX or any(session.free > 0 for session in self.sessions)
+        if not lost and not (self.intake.hungry and eager):
             return None
         return self.intake.read(
             PageRequest(
@@ -263,6 +246,9 @@ class Mailbox:
             self.intake.take(wanted, through_seq=through_seq, complete=complete)
         self.intake.take_aside()
         self.losses.gone.clear()
+        if self.level and not self.intake:
+            self.sources.position = max(self.position, self.intake.loaded_seq)
+            self.dirty = True
         return tuple(sorted(lost))
 
     def _is_new(self, envelope: Envelope) -> bool:
@@ -430,7 +416,7 @@ class Mailbox:
         for seq in seqs:
             self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
             if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
-                self._unsettled[seq] = _Unsettled(0, 0, None)
+                self._unsettled[seq] = Unsettled(0, 0, None)
                 heapq.heappush(self._returned, seq)
                 self.dirty = True
 
@@ -498,7 +484,7 @@ class Mailbox:
             heapq.heappush(free, entry)
         return number
 
-    def _next(self, wall: str) -> tuple[Envelope, _Unsettled] | None:
+    def _next(self, wall: str) -> tuple[Envelope, Unsettled] | None:
         """Give what is to be handed out next, in order, and drop what must not be handed out any more."""
         while (found := self._next_owed()) is not None:
             envelope, item = found
@@ -513,7 +499,7 @@ class Mailbox:
         expired, self._expired = self._expired, []
         return expired
 
-    def _next_owed(self) -> tuple[Envelope, _Unsettled] | None:
+    def _next_owed(self) -> tuple[Envelope, Unsettled] | None:
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)
@@ -531,14 +517,14 @@ class Mailbox:
             self.sources.position = max(self.sources.position, envelope.seq)
             # It may have been handed out since it was read: as a reply that was waited for, or as a dead letter.
             if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
-                item = _Unsettled(0, 0, envelope)
+                item = Unsettled(0, 0, envelope)
                 self._unsettled[envelope.seq] = item
                 if envelope.channel is None:
                     self.backlog.went()
                 return envelope, item
         return None
 
-    def _give_back(self, seq: int, item: _Unsettled, *, due: float, failure: str | None) -> Abandoned | None:
+    def _give_back(self, seq: int, item: Unsettled, *, due: float, failure: str | None) -> Abandoned | None:
         self._take_back(seq, item)
         self.dirty = True
         if failure is not None:
@@ -551,14 +537,17 @@ class Mailbox:
             item.envelope = None
         return None
 
-    def _abandon(self, seq: int, reason: str, item: _Unsettled) -> Abandoned:
+    def _abandon(self, seq: int, reason: str, item: Unsettled) -> Abandoned:
         self.dead.add(seq)
         return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
         """Owe a message no more; one that came before its turn is not to come again with it."""
         if seq > self.sources.handed_out(None):
-            self._ahead.add(seq)
+            if self.level and not self.intake:  # nothing waits below it: it is its turn after all
+                self.sources.position = seq
+            else:
+                self._ahead.add(seq)
         del self._unsettled[seq]
         self.dirty = True
 
@@ -568,7 +557,7 @@ class Mailbox:
             return b'%b,"attempt":%d}' % (envelope.wire, attempt)
         return b'%b,"attempt":%d,"group":"%b"}' % (envelope.wire, attempt, self.group.encode())
 
-    def _take_back(self, seq: int, item: _Unsettled) -> None:
+    def _take_back(self, seq: int, item: Unsettled) -> None:
         session, envelope = item.session, item.envelope
         assert session is not None, "only what is in flight is taken back"
         assert envelope is not None, "what is in flight is in memory"

@@ -58,7 +58,7 @@ class Scheduling:
             return
         self._releasing = True
         # The time is the batch's: the log's times never go back, and the wall clock may.
-        change = ReleaseDue(timestamp=wall, messages_max=self._limits.messages_per_publish_max)
+        change = ReleaseDue(wall, self._limits.messages_per_publish_max, self._limits.batch_bytes_max)
         self._batches.add(Job(self._released, self._failed, changes=[change]))
 
     def _released(self, answers: Sequence[Any]) -> None:

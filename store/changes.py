@@ -130,10 +130,14 @@ class AddMessages(msgspec.Struct, frozen=True):
 
 
 class ReleaseDue(msgspec.Struct, frozen=True):
-    """Append those of the scheduled messages that are due, the earliest first. Answered `Released`."""
+    """Append those of the scheduled messages that are due, the earliest first. Answered `Released`.
+
+    At most `messages_max` at once, and no more than some `bytes_max` of bodies.
+    """
 
     timestamp: str
     messages_max: int
+    bytes_max: int = 8 * 1024 * 1024
 
 
 class RemoveMessages(msgspec.Struct, frozen=True):

@@ -6,8 +6,9 @@ one and enters the other in one transaction, so that it is at every moment in ex
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiosqlite
@@ -34,7 +35,12 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-_DUE = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE due_at <= ? ORDER BY due_at, rowid LIMIT ?"
+_DUE = """
+    SELECT rowid, LENGTH(body) FROM scheduled_messages WHERE due_at <= ? ORDER BY due_at, rowid LIMIT ?"""
+
+_READ_DUE = f"""
+    SELECT {_COLUMNS} FROM scheduled_messages WHERE rowid IN (SELECT value FROM json_each(?))
+    ORDER BY due_at, rowid"""
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All that waits."""
@@ -112,7 +118,9 @@ class Arrivals:
     async def release(self, transaction: Transaction, change: ReleaseDue) -> Released:
         """Append what is due, the earliest first."""
         connection = transaction.connection
-        due = list(await connection.execute_fetchall(_DUE, (change.timestamp, change.messages_max)))
+        found = await connection.execute_fetchall(_DUE, (change.timestamp, change.messages_max))
+        rowids = _fitting(found, change.bytes_max)
+        due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
         messages = [_message(row) for row in due if is_intact_scheduled(row)]
         damaged = tuple(row[0] for row in due if not is_intact_scheduled(row))
         numbered = list(enumerate(messages, transaction.last_seq + 1))
@@ -129,6 +137,18 @@ class Arrivals:
             await next_due_at(connection),
             damaged,
         )
+
+
+def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
+    """Give the rows, each with its size, that together stay below a number of bytes; at least the first."""
+    rowids: list[int] = []
+    size_bytes = 0
+    for rowid, row_bytes in rows:
+        size_bytes += row_bytes
+        if rowids and size_bytes > bytes_max:
+            break
+        rowids.append(rowid)
+    return rowids
 
 
 async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:

@@ -25,6 +25,7 @@ PURE = {
     "bus.retention",
     "bus.scheduling",
     "bus.sources",
+    "bus.unsettled",
     "bus.subscribing",
     "bus.dispatch",
     "bus.effects",

@@ -278,6 +278,19 @@ class Promises:
             if found is None or (found.start_seq, found.group) != (subscription.start_seq, subscription.group):
                 raise Violation(f"the subscription of {bot} to {channel} was acknowledged and is gone")
 
+    def check_groups_hold(self, core: Core) -> None:
+        """What a group did not deliver waits in its mailbox, whether it has members or not."""
+        for group in self.log.groups.values():
+            key = group_mailbox_id(group.channel, group.name)
+            mailbox = core.directory.mailboxes[key]
+            for stored in self.log.messages.values():
+                if stored.recipient_channel != group.channel or stored.seq <= group.start_seq:
+                    continue
+                if mailbox.fate(stored.seq, group.channel) == "settled" and not self._is_accounted_for(
+                    key, stored.seq
+                ):
+                    raise Violation(f"{stored.seq} was never delivered by {key}, and does not wait there")
+
     def _is_accounted_for(self, key: str, seq: int) -> bool:
         if seq in self.delivered[key]:
             return True

@@ -531,6 +531,7 @@ class Simulation:
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
         self.promises.check_nothing_lost()
+        self.promises.check_groups_hold(self.core)
 
     def _is_all_done(self) -> bool:
         """Tell whether nothing waits, but in groups without a member."""

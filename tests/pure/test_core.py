@@ -25,7 +25,7 @@ from bus.protocol import (
 )
 from bus.settings import Limits, Settings
 
-from .worker import ID, Worker, frames
+from .worker import ID, Worker, delivered, frames, published
 
 
 def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
@@ -288,3 +288,28 @@ def test_what_waits_after_a_nak_is_not_kept_in_memory() -> None:
     assert live(worker, 59) == []
     [delivered] = live(worker, 2)
     assert delivered["messages"][0]["attempt"] == 2
+
+
+def test_a_bot_that_only_asks_keeps_no_memory_of_its_replies() -> None:
+    worker = Worker()
+    worker.hello("asker", max_in_flight=0)
+    worker.hello("other")
+    asker = worker.core.directory.mailboxes[worker.core.directory.names["asker"].id]
+    for number in range(600):
+        ask = published(ToBot(bot="other"), expects_reply=True)
+        worker.say(b"asker", ask)
+        worker.commit()
+        reply = published(ToBot(bot="asker"))
+        answer = msgspec.structs.replace(reply.messages[0], reply_to=ask.messages[0].id)
+        worker.say(b"other", msgspec.structs.replace(reply, messages=[answer]))
+        [message] = [m for m in delivered(worker.commit()) if m["reply_to"] is not None]
+        worker.say(b"asker", Ack(seqs=[message["seq"]]))
+        assert len(asker._ahead) <= 300, number
+
+
+def test_the_nil_id_is_the_workers_own() -> None:
+    worker = Worker()
+    [refused] = worker.say(
+        b"a", Hello(request=1, protocol=1, bot="a", bot_id="00000000-0000-0000-0000-000000000000")
+    )
+    assert refused["code"] == "bad_request"

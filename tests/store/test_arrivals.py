@@ -168,3 +168,12 @@ async def test_audit_side_knows_what_waits(path: Path) -> None:
         )
         with pytest.raises(Conflict, match="'a'"):
             await store.messages.save_message(message)
+
+
+async def test_release_takes_no_more_bytes_than_it_is_told(log: MessageLog) -> None:
+    body = b'"' + b"x" * 98 + b'"'
+    await add(log, *(direct(f"{n}", "ann", "bob", body=body, due_at=at(n)) for n in range(5)))
+    [first] = await log.apply([ReleaseDue(at(10), 10, bytes_max=250)])
+    [second] = await log.apply([ReleaseDue(at(10), 10, bytes_max=1)])
+    assert (ids(first.messages), ids(second.messages)) == (["0", "1"], ["2"]), "at least one, or none would ever go"
+    assert second.next_due_at == at(3)
