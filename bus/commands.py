@@ -268,7 +268,7 @@ def channels(link: Link) -> None:
 
 
 def _group(group: dict[str, Any]) -> str:
-    return f"{group['group']} ({group['members']} of it, {group['backlog']} waiting)"
+    return f"{group['group']} ({group['members']} members, {group['backlog']} waiting)"
 
 
 @click.command()

@@ -26,7 +26,7 @@ from store.errors import InvalidValue, StoreError
 from store.records import Claim, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 
-from .committing import Commit
+from .commit import Commit
 from .errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
 from .holding import AWAY, Hold, no_fault
 from .replay import (
