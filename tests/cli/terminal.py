@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ TIMEOUT_SECONDS = 30.0
 """The longest that anything may take: far more than a loaded machine needs, and an end all the same."""
 
 COMMAND = [sys.executable, "-m", "worker"]
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class Posthouse:
@@ -62,19 +65,23 @@ class Posthouse:
 
     def start(self, *arguments: str | Path) -> Running:
         """Start a command that goes on."""
-        return Running(self, *arguments)
+        return Running([*COMMAND, *map(str, arguments)], self.environment)
+
+    def example(self, name: str, **environment: str) -> Running:
+        """Start a program of examples/."""
+        return Running([sys.executable, str(EXAMPLES / name)], self.environment | environment)
 
 
 class Running:
     """A command that goes on; its lines are read as they come."""
 
-    def __init__(self, posthouse: Posthouse, *arguments: str | Path) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=posthouse.environment,
+            env=environment,
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -90,14 +97,14 @@ class Running:
             self._process.kill()
         self._process.communicate(timeout=TIMEOUT_SECONDS)
 
-    def line(self) -> str:
+    def line(self, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
         """Wait for the next line."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + timeout_seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             while b"\n" not in self._pending:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise AssertionError(f"no line for {TIMEOUT_SECONDS} s, but {self._pending!r}")
+                    raise AssertionError(f"no line for {timeout_seconds} s, but {self._pending!r}")
                 part = os.read(self._output.fileno(), 65_536)
                 if not part:
                     raise AssertionError(f"it ended after {self._pending!r}: {self.errors()}")
@@ -112,6 +119,11 @@ class Running:
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(TIMEOUT_SECONDS)
 
     def exit_code(self) -> int:
         """Wait until it ends."""

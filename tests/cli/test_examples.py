@@ -1,0 +1,87 @@
+"""The digest of examples/: it is published once, however its bot ends in the middle of it."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from .terminal import Posthouse, Running
+
+RETURN_SECONDS = 90.0
+"""The longest until a killed bot's message and run are to be had again: session_timeout and lease are 15 s each."""
+
+
+def ask(posthouse: Posthouse, channel: str) -> str:
+    """Do what the README says: write notes, and ask the editor for their digest."""
+    posthouse.answer("bots", "--as", "editor")
+    posthouse.answer("bots", "--as", "writer")
+    for note in ("Ada found a moth. It was in the relay.", "Ben went home"):
+        posthouse.answer("publish", channel, note, "--as", "ada")
+    body = f'{{"channel": "{channel}"}}'
+    message_id: str = posthouse.json("send", "editor", body, "--type", "digest", "--as", "ada")["id"]
+    return message_id
+
+
+def digests(posthouse: Posthouse, channel: str) -> list[Any]:
+    history = posthouse.json("history", "--channel", "digests")
+    return [message["body"]["summary"] for message in history if message["body"]["of"] == channel]
+
+
+def lines_until(program: Running, last: str) -> list[str]:
+    lines = [program.line(RETURN_SECONDS)]
+    while lines[-1] != last:
+        lines.append(program.line(RETURN_SECONDS))
+    return lines
+
+
+def stop(program: Running) -> None:
+    program.interrupt()
+    assert program.exit_code() == 0
+
+
+def test_a_digest_is_published(posthouse: Posthouse) -> None:
+    run_id = ask(posthouse, "quiet")
+    with posthouse.example("writer.py") as writer, posthouse.example("digest.py", PAUSE_SECONDS="0") as editor:
+        assert lines_until(editor, "publish: recorded") == [
+            f"run {run_id} begins",
+            "fetch: reading quiet",
+            "fetch: recorded: 2 notes",
+            "write: asking the writer",
+            "write: recorded: Ada found a moth. Ben went home.",
+            "publish: recorded",
+        ]
+        assert writer.line() == "asked to sum up 2 notes"
+        stop(editor)
+        stop(writer)
+    assert digests(posthouse, "quiet") == ["Ada found a moth. Ben went home."]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_digest_goes_on_where_its_bot_ended(posthouse: Posthouse, number: signal.Signals) -> None:
+    channel = f"notes-{number.name}"
+    run_id = ask(posthouse, channel)
+    # The writer is not there, so the first editor ends with its question open, after the first step.
+    with posthouse.example("digest.py", PAUSE_SECONDS="0") as editor:
+        assert "fetch: recorded: 2 notes" in lines_until(editor, "write: asking the writer")
+        if number is signal.SIGINT:
+            stop(editor)
+        else:
+            editor.kill()
+    # A note that comes in between is none of this digest's.
+    posthouse.answer("publish", channel, "Too late.", "--as", "ada")
+    with posthouse.example("digest.py", PAUSE_SECONDS="0") as editor:
+        assert lines_until(editor, "write: asking the writer")[-3:] == [
+            f"run {run_id} goes on",
+            "fetch: from the record: 2 notes",
+            "write: asking the writer",
+        ]
+        with posthouse.example("writer.py") as writer:
+            lines = lines_until(editor, "publish: recorded")
+            assert "write: recorded: Ada found a moth. Ben went home." in lines
+            assert not [line for line in lines if line.startswith("fetch: reading")]
+            stop(writer)
+        stop(editor)
+    assert digests(posthouse, channel) == ["Ada found a moth. Ben went home."]
+    assert posthouse.json("dead-letters", "list", "--bot", "editor") == []
