@@ -5,12 +5,11 @@ Owns what a block collects, and that it is given to the worker in one call with 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import anyio
 import msgspec
 import uuid_utils
 
@@ -18,17 +17,13 @@ from store.records import RunStatus, StepStatus, WorkflowStepLog, timestamp
 from store.values import json_value
 
 from .draft import Draft
-from .errors import Conflict, RunBusy, StepChanged
+from .errors import StepChanged
 from .message import Message
 
 if TYPE_CHECKING:
     from .run import Run
 
 __all__ = ["Commit", "Commits", "Committed"]
-
-
-_ACK_SECONDS = 3.0
-"""A message comes again at once when this session is a new one; what has not come by then is with somebody else."""
 
 
 class Committed(Protocol):
@@ -175,23 +170,8 @@ class Commit:
             )
 
         async with hold.work():
-            committed = await self._patiently(commit)
+            committed = await hold.record(commit)
         run._records.note(row)
         run.context.update(self._context)
         run._note_saved(context)
         self.output, self.seqs = row.output, committed.seqs
-
-    async def _patiently(self, commit: Callable[[], Awaitable[Committed]]) -> Committed:
-        """Commit; where a message is not with this session, wait for it: after a restart it comes again."""
-        hold = self._run._hold
-        until, polls = anyio.current_time() + _ACK_SECONDS, hold.timing.polls(_ACK_SECONDS)
-        while True:
-            try:
-                return await hold.record(commit)
-            except Conflict as error:
-                if not self._acks:
-                    raise
-                if anyio.current_time() >= until:
-                    # Another session has it, and goes on with the run, or settled it.
-                    raise RunBusy(self._run.id, _ACK_SECONDS, str(error)) from error
-            await polls.pause()

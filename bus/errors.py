@@ -21,6 +21,7 @@ __all__ = [
     "InvalidBody",
     "LimitReached",
     "NotFound",
+    "NotInFlight",
     "Rejected",
     "ReplyTimeout",
     "RequestError",
@@ -156,6 +157,13 @@ class Conflict(RequestError):
     """The request contradicts what is stored."""
 
 
+class NotInFlight(Conflict):
+    """A commit acks a message that is not with this session any more. Nothing was done; the message comes again.
+
+    Another session of the bot has it, or one that the worker has not given up yet.
+    """
+
+
 class InvalidBody(RequestError):
     """The body is no JSON that every receiver could decode."""
 
@@ -279,7 +287,7 @@ class Rejected(RunError):
         self.reason = reason
 
 
-NOT_NOW = (LimitReached, StorageFull, RunBusy, RunLost)
+NOT_NOW = (LimitReached, NotInFlight, StorageFull, RunBusy, RunLost)
 """What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
+import anyio
 import msgspec
 import uuid_utils
 
@@ -32,7 +33,7 @@ from store.values import json_text, json_value, normal_record
 from . import workflow_calls as calls
 from .asking import Asking
 from .draft import Draft, publication
-from .errors import RequestError
+from .errors import Conflict, NotInFlight, RequestError
 from .message import Message
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .protocol import Commit, Workflow
@@ -42,6 +43,9 @@ __all__ = ["CommitReceipt", "RemoteWorkflows"]
 
 _FRAME_ROOM_BYTES = 256
 """Room for what surrounds the arguments of a call."""
+
+_COMMIT_AGAIN_SECONDS = 0.05
+"""How soon a commit is tried again whose message has not come again: that takes some milliseconds, as a rule."""
 
 _PORTION_RECORDS = 64
 """Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
@@ -302,9 +306,11 @@ class RemoteWorkflows:
         messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
         same.
 
-        Raises store.errors.Fenced, InvalidTransition, Conflict (also for an ack that is not in flight any more, and
-        for an id with other contents), NotFound and TooLarge; UnknownBot, LimitReached and the like as `send` does.
-        Nothing was stored then. After WorkerUnavailable that is unknown: commit again with the same `id`.
+        Raises store.errors.Fenced, InvalidTransition, Conflict (also for an id with other contents), NotFound and
+        TooLarge; bus.Conflict for an ack of what was settled before; UnknownBot, LimitReached and the like as
+        `send` does. After a lost session it waits until what it acks has come to the new one, and raises
+        NotInFlight after a session's timeout. Nothing was stored then. After WorkerUnavailable that is unknown:
+        commit again with the same `id`.
         """
         publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
         commit_id = id or str(uuid_utils.uuid7())
@@ -325,11 +331,29 @@ class RemoteWorkflows:
                 acks=[message.seq for message in acks],
             )
 
-        value = await self._ask("the commit", frame)
+        value = await self._commit(frame, acks)
         for message in acks:
             message._settle_committed()
         seqs = msgspec.json.decode(value, type=_CommitValue).seqs
         return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
+
+    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> msgspec.Raw:
+        """Ask for a commit, and again while what it acks is on its way to this session, as after a restart.
+
+        It is asked for at once all the same: where it was carried out, these messages do not come any more.
+        """
+        connection, until = self._bot._connection, None
+        while True:
+            try:
+                return await self._ask("the commit", frame)
+            except Conflict as error:
+                if not acks or any(each.settled or not connection.holds(each.stored) for each in acks):
+                    raise
+                now, terms = anyio.current_time(), connection.welcome
+                until = until or now + (terms.session_timeout if terms is not None else 0.0)
+                if now >= until:
+                    raise NotInFlight(error.code, error.message) from None
+            await anyio.sleep(_COMMIT_AGAIN_SECONDS)
 
     async def _ask(self, what: str, make: Callable[[int], msgspec.Struct]) -> msgspec.Raw:
         try:

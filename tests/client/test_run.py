@@ -9,7 +9,7 @@ import pytest
 
 import bus
 from bus.opening import Executor, Start, open_run
-from bus.protocol import Nak
+from bus.protocol import ErrorFrame
 from bus.testing import Worker
 from store.errors import InvalidValue
 from store.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
@@ -179,28 +179,66 @@ async def test_a_run_outlives_a_restart_of_the_worker(worker: Worker) -> None:
         assert [stored.body for stored in await bot.history(channel="news")] == ["once"]
 
 
-async def test_a_message_that_another_session_has_is_not_acked_here(worker: Worker) -> None:
-    """The session was lost, another process of the bot was handed the message: it goes on with the run."""
-    seen = Seen()
+async def test_a_commit_waits_until_its_message_came_to_a_new_session(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker.connect(bot="digester") as bot, worker.connect(bot="asker") as asker:
+        refused, refuse = anyio.Event(), bot._connection._refused
+
+        def note(frame: ErrorFrame) -> None:
+            refuse(frame)
+            if bot._connection._open:
+                refused.set()
+
+        monkeypatch.setattr(bot._connection, "_refused", note)
+        with anyio.fail_after(BOUND_SECONDS):
+            await asker.send("digester", 1)
+            message = await bot.receive()
+            bot._max_in_flight = 0  # so that it does not come to the new session before the commit
+            await anyio.to_thread.run_sync(worker.kill)
+            await anyio.to_thread.run_sync(worker.start)
+            async with anyio.create_task_group() as tasks:
+
+                async def give_credit() -> None:
+                    await refused.wait()
+                    await bot.set_credit(1)
+
+                tasks.start_soon(give_credit)
+                await bot.workflows.commit(messages=[bus.Draft(channel="news", body="once")], acks=[message])
+        assert message.settled
+        assert [stored.body for stored in await bot.history(channel="news")] == ["once"]
+
+
+async def test_a_run_whose_message_another_session_has_is_given_back(impatient_worker: Worker) -> None:
+    """It may be the same run that the other session executes, so it must not fail for that."""
     async with (
-        worker.connect(bot="asker") as asker,
-        worker.connect(bot="reader"),
-        worker.connect(bot="digester") as here,
+        impatient_worker.connect(bot="digester", max_in_flight=1) as slow,
+        impatient_worker.connect(bot="digester", max_in_flight=0) as other,
+        impatient_worker.connect(bot="asker") as asker,
     ):
         with anyio.fail_after(BOUND_SECONDS):
             await asker.send("digester", 1)
-            message = await here.receive()
-            await here.set_credit(0)
-            here._connection.send(Nak(seqs=[message.seq], release=True))
-            async with worker.connect(bot="digester") as there:
-                again = await there.receive()
-                assert (again.id, again.attempt) == (message.id, 2)
-                with pytest.raises(bus.RunBusy, match="not in flight"):
-                    await digest(here, message, seen)
-                assert await asker.history(between=("digester", "reader")) == []
-                await digest(there, again, seen)
-        assert [stored.body for stored in await asker.history(channel="news")] == [{"page": 2}]
-    assert seen.calls == {1: 1}
+            message = await slow.receive()
+            slow._max_in_flight = 0
+            slow._connection._lost.set()  # its connection breaks, and what it had goes to the other
+            await other.set_credit(1)
+            again = await other.receive()
+            assert again.id == message.id
+
+            async def execute(bot: bus.Bot, message: bus.Message) -> None:
+                async with (
+                    message,
+                    bot.workflows.run("digest", id=message.id, definition=DIGEST) as run,
+                    run.commit("announce") as tx,
+                ):
+                    tx.publish("news", "once")
+                    tx.ack(message)
+
+            with pytest.raises(bus.NotInFlight):
+                await execute(slow, message)
+            await execute(other, again)
+        assert [stored.body for stored in await asker.history(channel="news")] == ["once"]
+        assert await asker.dead_letters(bot="digester") == []
 
 
 async def test_handlers_that_meet_one_run_settle_their_messages(worker: Worker) -> None:

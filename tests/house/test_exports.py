@@ -32,6 +32,7 @@ BUS = [
     "LimitReached",
     "Message",
     "NotFound",
+    "NotInFlight",
     "Receipt",
     "Rejected",
     "ReplyTimeout",

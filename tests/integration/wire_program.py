@@ -31,11 +31,13 @@ class Program:
             self._process = subprocess.Popen(
                 list(arguments),
                 cwd=directory,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if errors_too else errors,
             )
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._input = self._process.stdin
         self._output = self._process.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ)
@@ -48,6 +50,7 @@ class Program:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._selector.close()
+        self._input.close()
         self._output.close()
         if self._process.poll() is None:
             self._process.kill()
@@ -65,6 +68,11 @@ class Program:
             self._pending += part
         line, self._pending = self._pending.split(b"\n", 1)
         return line.decode()
+
+    def tell(self, line: str) -> None:
+        """Give it a line to read."""
+        self._input.write(f"{line}\n".encode())
+        self._input.flush()
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal, and return at once."""
