@@ -22,7 +22,7 @@ import zmq
 from . import machine
 from .clients import Received, publish, subscribe
 from .figures import Account, Latency, account, latency, total
-from .processes import Client, Worker
+from .processes import BenchFailed, Client, Worker
 from .wire import Session
 
 __all__ = ["Phase", "Plan", "Stage", "Stall"]
@@ -97,6 +97,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that the worker owed the stalled bot at the end."""
     unsent_bytes: int | None
     """What the worker's kernel held then for the connection that took least."""
+    caught_up_seconds: float
+    """How long the stalled bot then took until it had everything."""
     odd_account: Account
     """Of the bot that may be stalled, after it has caught up."""
 
@@ -141,7 +143,7 @@ class Stage:
         return versions
 
     def run(self, round_number: int, stall: Stall | None) -> Phase:
-        """Run one phase."""
+        """Run one phase; raises BenchFailed where nothing at all arrives."""
         load_before = machine.load()
         first, warm = self._published + 1, self._plan.warm_messages
         with self._stalled(stall):
@@ -149,14 +151,18 @@ class Stage:
             taken = self._take(self._healthy)
             unsent_bytes = machine.unsent_bytes(self._worker.port)
             backlog = next(bot["backlog"] for bot in self._ask("bots")["bots"] if bot["name"] == _ODD)
+        going_on = time.monotonic()
         [(_, odd_numbers, _)] = self._take([self._odd])
+        caught_up_seconds = round(time.monotonic() - going_on, 3)
         counted = [
             (number - first, elapsed)
             for _, numbers, latencies in taken
             for number, elapsed in zip(numbers, latencies, strict=True)
             if number >= first + warm
         ]
-        ended = max((due[index] + elapsed for index, elapsed in counted), default=due[-1])
+        if not counted:
+            raise BenchFailed(f"no message of a phase arrived at any healthy bot within {_CATCH_UP_SECONDS:g} s")
+        ended = max(due[index] + elapsed for index, elapsed in counted)
         return Phase(
             round=round_number,
             stall=stall,
@@ -168,6 +174,7 @@ class Stage:
             account=total(account(numbers, first, self._published) for _, numbers, _ in taken),
             backlog=backlog,
             unsent_bytes=unsent_bytes,
+            caught_up_seconds=caught_up_seconds,
             odd_account=account(odd_numbers, first, self._published),
         )
 

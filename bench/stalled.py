@@ -10,6 +10,7 @@ Run as `python -m bench.stalled`.
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ _SHIPPED_PHASE_SECONDS = 40.0
 
 _TIMEOUT_SECONDS_MIN = 3.0
 """Below this a machine that has much else to do would end the healthy bots' sessions."""
+
+_DELIVER_MAX = 1000
+"""So often a short ack_wait may run out before a message is a dead letter: the account is not to depend on time."""
 
 _WIDTH = 110
 """Of lines that go elsewhere than to a terminal."""
@@ -83,9 +87,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(phases: Sequence[Phase]) -> list[Comparison]:
-    """Set each phase with a stall against the mean of its neighbours, which have none.
+    """Set each phase with a stall against the geometric mean of its neighbours, which have none.
 
-    The neighbours are set against each other too: what differs there is the machine, and no stall.
+    An arithmetic mean would make every ratio too small: it lies near the neighbour that was disturbed more. The
+    neighbours are set against each other too: what differs there is the machine, and no stall.
     """
     pairs: dict[Stall | None, list[tuple[Phase, Sequence[Phase]]]] = {None: [], **{stall: [] for stall in Stall}}
     for before, phase, after in zip(phases[:-2:2], phases[1:-1:2], phases[2::2], strict=True):
@@ -109,8 +114,7 @@ def _comparison(stall: Stall | None, pairs: Sequence[tuple[Phase, Sequence[Phase
 
 
 def _mean(phases: Sequence[Phase], name: str) -> float:
-    values: list[float] = [getattr(phase.latency, name) for phase in phases]
-    return sum(values) / len(values)
+    return statistics.geometric_mean([getattr(phase.latency, name) for phase in phases])
 
 
 def measure(plan: Plan, settings: str, *, profile: Path | None, console: Console) -> Report:
@@ -227,6 +231,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
             f"ack_wait_seconds = {seconds:.3f}\n"
             f"session_timeout_seconds = {seconds:.3f}\n"
             f"heartbeat_seconds = {seconds / 3:.3f}\n"
+            f"max_deliver = {_DELIVER_MAX}\n"
         )
 
 

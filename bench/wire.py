@@ -19,8 +19,10 @@ __all__ = ["ANSWER_SECONDS", "Delivery", "Frame", "Session", "WireError", "decod
 ANSWER_SECONDS = 30.0
 """The longest that an answer may take: far more than a loaded machine needs, and an end all the same."""
 
-_NARROW_BYTES = 4096
-"""What a narrow session asks the kernel to keep for it; the kernel makes a little more of it."""
+_NARROW_BYTES = 128 * 1024
+"""What the kernel is to keep for a narrow session: a fixed size, which does not grow while it reads. With less than a
+packet of the loopback interface (64 KiB) what was held back may come by the kernel's timers only, for minutes.
+"""
 
 encode = msgspec.json.Encoder().encode
 """Write a frame."""

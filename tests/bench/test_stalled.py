@@ -108,18 +108,19 @@ def phase(p99_ms: float, stall: Stall | None = None) -> Phase:
         account=clean,
         backlog=0,
         unsent_bytes=None,
+        caught_up_seconds=0.0,
         odd_account=clean,
     )
 
 
 def test_a_stall_is_set_against_both_of_its_neighbours() -> None:
-    acks, reads = Stall.ACKS, Stall.READS
-    phases = [phase(10), phase(30, acks), phase(20), phase(20, reads), phase(60), phase(20, acks), phase(20)]
-    found = {comparison.stall: comparison for comparison in compare([*phases, phase(30, Stall.STOPPED), phase(10)])}
-    assert found[acks].p99_ratio == Spread(median=1.25, lowest=0.5, highest=2.0)
-    assert found[reads].p99_ratio == Spread(median=0.5, lowest=0.5, highest=0.5)
-    assert found[Stall.STOPPED].p99_ratio == Spread(median=2.0, lowest=2.0, highest=2.0)
-    assert found[None].p99_ratio == Spread(median=1.25, lowest=0.333, highest=3.0)
+    acks, reads, stopped = Stall.ACKS, Stall.READS, Stall.STOPPED
+    phases = [phase(10), phase(30, acks), phase(40), phase(20, reads), phase(10), phase(20, acks), phase(40)]
+    found = {comparison.stall: comparison for comparison in compare([*phases, phase(60, stopped), phase(10)])}
+    assert found[acks].p99_ratio == Spread(median=1.25, lowest=1.0, highest=1.5)
+    assert found[reads].p99_ratio == Spread(median=1.0, lowest=1.0, highest=1.0)
+    assert found[stopped].p99_ratio == Spread(median=3.0, lowest=3.0, highest=3.0)
+    assert found[None].p99_ratio == Spread(median=2.125, lowest=0.25, highest=4.0)
     assert found[acks].p99_ms == Spread(median=25.0, lowest=20.0, highest=30.0)
 
 
