@@ -20,8 +20,8 @@ ANSWER_SECONDS = 30.0
 """The longest that an answer may take: far more than a loaded machine needs, and an end all the same."""
 
 _NARROW_BYTES = 128 * 1024
-"""What the kernel is to keep for a narrow session: a fixed size, which does not grow while it reads. With less than a
-packet of the loopback interface (64 KiB) what was held back may come by the kernel's timers only, for minutes.
+"""What the kernel is to keep for a narrow session: a fixed size, which does not grow while it reads. With less than
+a packet of the loopback interface (64 KiB) what was held back may come by the kernel's timers only, for minutes.
 """
 
 encode = msgspec.json.Encoder().encode
