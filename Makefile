@@ -30,8 +30,10 @@ lint: $(BIN)/.installed
 types: $(BIN)/.installed
 	$(BIN)/mypy
 
+# Most tests wait for a process or a lease, so that more of them run at once than there are cores.
+JOBS ?= 4
 unit: $(BIN)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # What users get: the built wheel alone, in an environment of its own, seen from another folder.
 wheel: $(BIN)/.installed

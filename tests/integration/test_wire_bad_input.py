@@ -202,7 +202,7 @@ BAD_MESSAGES: list[tuple[Message, tuple[str, ...]]] = [
     *(({"id": each}, ("bad_request",)) for each in NO_IDS),
     ({"recipient": {"type": "direct", "bot": "nobody"}}, ("unknown_bot",)),
     ({"recipient": {"type": "direct", "bot": "no name!"}}, ("unknown_bot", "bad_request")),
-    ({"recipient": {"type": "direct", "bot_id": new_id()}}, ("unknown_bot",)),
+    ({"recipient": {"type": "direct", "bot_id": "01a205e9-e70a-7e02-9857-a886f869a778"}}, ("unknown_bot",)),
     ({"recipient": {"type": "direct", "bot_id": "x"}}, ("unknown_bot", "bad_request")),
 ]
 
