@@ -49,16 +49,11 @@ class Commits:
             return Committed(msgspec.json.decode(seqs, type=list[int | None]))
         if work.known_only:
             return None
-        last_seq = transaction.last_seq
-        await connection.execute("SAVEPOINT commit_work")
         try:
-            added = await self._carry_out(transaction, work)
+            async with transaction.savepoint():
+                added = await self._carry_out(transaction, work)
         except Refused as error:
-            await connection.execute("ROLLBACK TO commit_work")
-            transaction.last_seq = last_seq
             return NotCommitted(error)
-        finally:
-            await connection.execute("RELEASE commit_work")
         return Committed([outcome.seq for outcome in added], added)
 
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> list[Added]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
 import aiosqlite
@@ -43,13 +44,35 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """What an operation works with: the writing connection, and the log's end as this transaction has it."""
+    """What an operation works with: the writing connection, and the log's end as this transaction has it.
+
+    It begins with its first write, which spares every group a turn of the database's thread.
+    """
 
     __slots__ = ("connection", "last_seq")
 
     def __init__(self, connection: aiosqlite.Connection, last_seq: int) -> None:
         self.connection = connection
         self.last_seq = last_seq
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Keep all of what is done within, or, where it raises, nothing of it; the rest of the group stands."""
+        if not self.connection.in_transaction:
+            # As the first statement it would be the transaction itself, and its release the commit.
+            await self.connection.execute("BEGIN IMMEDIATE")
+        await self.connection.execute("SAVEPOINT part")
+        last_seq = self.last_seq
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and translate(error) is not None:
+                raise
+            self.last_seq = last_seq
+            await self.connection.execute("ROLLBACK TO part")
+            await self.connection.execute("RELEASE part")
+            raise
+        await self.connection.execute("RELEASE part")
 
 
 Operation = Callable[[Transaction], Awaitable[T]]
@@ -179,19 +202,14 @@ class Writer:
             pending.done.set()
 
     async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
-        await self._connection.execute("BEGIN IMMEDIATE")
         for pending in group:
-            await self._connection.execute("SAVEPOINT operation")
-            last_seq = transaction.last_seq
             try:
-                pending.result = await pending.operation(transaction)
+                async with transaction.savepoint():
+                    pending.result = await pending.operation(transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 pending.error = error
-                transaction.last_seq = last_seq
-                await self._connection.execute("ROLLBACK TO operation")
-            await self._connection.execute("RELEASE operation")
         await self._connection.commit()
 
     async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error | OSError) -> None:

@@ -6,7 +6,6 @@ worker forgets silent sessions and gives up lost runs soon, so that nothing is w
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -159,10 +158,6 @@ def test_the_worker_is_killed(process: Worker, name: str, tmp_path: Path, point:
     kill_worker(process, Case(process, name, tmp_path), lease_seconds=LONG, point=point)
 
 
-@pytest.mark.skipif(
-    "POSTHOUSE_LAPSED" not in os.environ,
-    reason="failed once in a busy run, with a message that was not found: set POSTHOUSE_LAPSED=1 to look for it",
-)
 @pytest.mark.parametrize("point", LAPSED)
 def test_the_worker_is_killed_and_the_lease_runs_out(
     process: Worker, name: str, tmp_path: Path, point: str
