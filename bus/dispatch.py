@@ -211,12 +211,14 @@ class Dispatch:
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Take messages out for good; give the mailboxes that this changed."""
         mailboxes: dict[Mailbox, None] = {}
+        before = len(session.in_flight)
         for seq in seqs:
             mailbox = session.in_flight.get(seq)
-            if mailbox is not None and mailbox.settle(session, seq):
+            if mailbox is not None:
+                mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
-                self.counters["settled"] += 1
         if mailboxes:
+            self.counters["settled"] += before - len(session.in_flight)
             self.touch_session(session)
         return list(mailboxes)
 
