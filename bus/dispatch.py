@@ -133,9 +133,10 @@ class Dispatch:
     def has_room(self, mailbox: Mailbox) -> bool:
         """Tell whether one more direct message may come. Where that is not known yet, the store is asked once."""
         backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
-        handed_out = mailbox.sources.handed_out(None)
-        if not backlog.known and not backlog.counting and self.last_seq - handed_out >= most:
-            self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
+        if not backlog.known and not backlog.counting:
+            handed_out = mailbox.sources.handed_out(None)
+            if self.last_seq - handed_out >= most:
+                self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
         return backlog.has_room(most)
 
     def run(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -176,13 +177,15 @@ class ToBot(
     bot_id: str | None = None
 
 
-class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel"):
+class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel", gc=False):
     """Whoever is subscribed to a channel."""
 
     name: str
 
 
-class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Publication(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     """One message of a publish frame. The body stays the bytes that were sent."""
 
     id: str
@@ -473,6 +476,9 @@ WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing |
 encode = msgspec.json.Encoder().encode
 """Write a frame, or any value, as JSON."""
 
+_quoted = lru_cache(4096)(encode)
+"""Write a text that comes again and again: a bot's id or name, a channel's, a type, the time of a batch."""
+
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
 
@@ -526,22 +532,23 @@ def envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> byt
     One that waits until it is due has neither seq nor timestamp.
     """
     direct = message.recipient_bot_id
-    return encode(
-        {
-            "seq": seq,
-            "id": message.id,
-            "sender_bot_id": message.sender_bot_id,
-            "sender_bot_name": message.sender_bot_name,
-            "recipient": {"type": "channel", "name": message.recipient_channel}
-            if direct is None
-            else {"type": "direct", "bot_id": direct},
-            "message_type": message.message_type,
-            "body": Raw(message.body),
-            "reply_to": message.reply_to,
-            "headers": Raw(message.headers),
-            "timestamp": timestamp,
-        }
-    )[:-1]
+    return (
+        b'{"seq":%b,"id":%b,"sender_bot_id":%b,"sender_bot_name":%b,"recipient":{"type":%b},"message_type":%b,'
+        b'"body":%b,"reply_to":%b,"headers":%b,"timestamp":%b'
+    ) % (
+        b"null" if seq is None else b"%d" % seq,
+        encode(message.id),
+        _quoted(message.sender_bot_id),
+        _quoted(message.sender_bot_name),
+        b'"channel","name":%b' % _quoted(message.recipient_channel)
+        if direct is None
+        else b'"direct","bot_id":%b' % _quoted(direct),
+        _quoted(message.message_type),
+        message.body,
+        b"null" if message.reply_to is None else encode(message.reply_to),
+        message.headers,
+        _quoted(timestamp),
+    )
 
 
 def deliver_frame(deliveries: list[bytes]) -> bytes:
