@@ -109,7 +109,8 @@ class Hold:
         self._lock = anyio.Lock()
         self._unsure = False
         """Whether the run was to be given back, and nobody knows if it was."""
-        self._working = 0
+        self.working = 0
+        """How many steps and commits are at work side by side."""
         self._renewing = anyio.CancelScope()
 
     def __repr__(self) -> str:
@@ -152,7 +153,7 @@ class Hold:
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
         """Hold the run throughout a block; take it again before, where it was given back."""
-        self._working += 1
+        self.working += 1
         try:
             async with self._lock:
                 self.check()
@@ -160,7 +161,17 @@ class Hold:
                     await self._take_again()
             yield
         finally:
-            self._working -= 1
+            self.working -= 1
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """Write what ends the run. It refuses the renewal beside it, whose answer may come first."""
+        async with self._lock:
+            try:
+                yield
+            except (ClosedError, WorkerUnavailable):
+                self.held, self._unsure = False, True  # it may have ended all the same
+                raise
 
     async def rest(self) -> None:
         """Give the run back as paused, where it is held and nobody works on it.
@@ -169,7 +180,7 @@ class Hold:
         """
         async with self._lock:
             self.check()
-            if (self.held or self._unsure) and not self._working:
+            if (self.held or self._unsure) and not self.working:
                 self.held = False  # a renewal that is refused from here on says nothing
                 self._unsure = True
                 with contextlib.suppress(*AWAY):
@@ -218,12 +229,14 @@ class Hold:
         try:
             await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
         except Fenced as error:
-            if self.held and self.fence == fence:
-                self.lose(error.status)
+            async with self._lock:  # it may be this program that ends the run, or gives it back
+                if self.held and self.fence == fence:
+                    self.lose(error.status)
         except AWAY:
             pass  # whoever takes the run over now makes its fence grow, and that is heard of
         except (BusError, StoreError) as error:
-            self.failure = error
+            if self.held:
+                self.failure = error
 
     def stop_renewing(self) -> None:
         """End `keep`."""
