@@ -67,7 +67,7 @@ class Run:
         """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
         self._saved = json_text(run.context, "context")
         self.completed = run.status == RunStatus.COMPLETED
-        """Whether the run was completed before it was opened: then everything answers as it is recorded."""
+        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
         self.resumed = False
         """Whether steps were recorded before it was opened."""
         hold.moved_on = self._moved_on
@@ -278,7 +278,7 @@ class Run:
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
     async def save_context(self) -> None:
-        """Record the context as it is now."""
+        """Record the context as it is now; does nothing when the run is completed."""
         context = self._context()
         if self.completed:
             await anyio.lowlevel.checkpoint()
