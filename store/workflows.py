@@ -147,7 +147,10 @@ class WorkflowRepository(Protocol):
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same; Conflict when they are not."""
+        """Create, or give what is there when all fields are the same; Conflict when they are not.
+
+        One that is running or waits for an approval began now, where it does not say when.
+        """
 
     async def update_step_status(
         self,

@@ -270,7 +270,7 @@ class SqliteWorkflows:
         """Create, or give what is there when all fields are the same."""
         new = new_step(step, fence=fence)
         self.runs.check_size(new.step, f"step {step.step_id!r}")
-        return await self._write(lambda connection, _: self.steps.create(connection, new))
+        return await self._write(lambda connection, now: self.steps.create(connection, new, now))
 
     async def update_step_status(
         self,
