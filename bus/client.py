@@ -9,6 +9,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import zmq
 
 from store.records import timestamp
 
+from .answering import APPROVE, REJECT, take_answer
 from .application import Application, waiting_for_reply
 from .asking import Asking
 from .connection import Connection, Ticket
@@ -88,7 +90,10 @@ class Bot(Asking, Application):
         sends. `tap_url` is what `watch` listens to. `context` is the ZeroMQ context to use, which inproc addresses
         need.
         """
-        super().__init__()
+        self.workflows = RemoteWorkflows(self)
+        """The worker's workflows; raises `store.errors`, as an open store's does."""
+        answer = partial(take_answer, self.workflows)
+        super().__init__({APPROVE: answer, REJECT: answer})
         self.name = name
         self.tap_url = tap_url
         self.url = url
@@ -111,8 +116,6 @@ class Bot(Asking, Application):
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
-        self.workflows = RemoteWorkflows(self)
-        """The worker's workflows; raises `store.errors`, as an open store's does."""
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"

@@ -64,6 +64,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
     poll_seconds_max: float = 2.0
+    answered: Callable[[], anyio.Event] = anyio.Event
+    """Gives what is set when this program next answers an approval: one that waits for it looks at once."""
 
     def polls(self, seconds_max: float) -> _Polls:
         """Begin a wait that is looked after at least every `seconds_max`."""
@@ -81,8 +83,9 @@ class _Polls:
         self._seconds = min(seconds, seconds_max)
         self._seconds_max = seconds_max
 
-    async def pause(self) -> None:
-        await anyio.sleep(self._seconds * random.uniform(0.75, 1.0))
+    async def pause(self, woken: anyio.Event | None = None) -> None:
+        with anyio.move_on_after(self._seconds * random.uniform(0.75, 1.0)):
+            await (woken or anyio.Event()).wait()
         self._seconds = min(self._seconds * 2, self._seconds_max)
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
+import anyio
 import msgspec
 import uuid_utils
 
@@ -29,6 +30,8 @@ from store.records import (
 from store.values import json_text, json_value
 
 from . import workflow_calls as calls
+from .asking import Asking
+from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .protocol import Workflow
 from .remote_commits import RemoteCommits
@@ -50,6 +53,11 @@ class RemoteWorkflows(RemoteCommits):
     `bus.RequestError` for what the store does not know: `Forbidden` where a run is claimed for another bot, and
     `LimitReached` where the worker has too many calls at hand.
     """
+
+    def __init__(self, bot: Asking) -> None:
+        super().__init__(bot)
+        self._answered = anyio.Event()
+        self._timing = Timing(answered=lambda: self._answered)
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._bot!r}>"
@@ -94,7 +102,7 @@ class RemoteWorkflows(RemoteCommits):
         welcome = self._bot._connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
-        executor = Executor(self, welcome.bot_id, lease_seconds)
+        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing)
         return open_run(executor, workflow, start, timeout=timeout)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +236,10 @@ class RemoteWorkflows(RemoteCommits):
         *,
         fence: int | None = None,
     ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error."""
+        """Move a step log, named by its own id, to a status. None keeps output and error.
+
+        Without a fence it may be an answer: runs of this bot that wait for one look at once.
+        """
         call = calls.UpdateStepStatus(
             step_id=step_id,
             status=status,
@@ -237,6 +248,9 @@ class RemoteWorkflows(RemoteCommits):
             fence=fence,
         )
         moved: WorkflowStepLog = await self._call(call)
+        if fence is None:
+            self._answered.set()
+            self._answered = anyio.Event()
         return moved
 
     async def list_step_logs(
