@@ -96,7 +96,7 @@ class Commits:
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
-        found = await self._runs.recover(transaction.connection, self._now(), limit=change.runs_max, at_start=False)
+        found = await self._runs.recover(transaction.connection, self._now(), change.runs_max)
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
