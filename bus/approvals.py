@@ -99,7 +99,7 @@ def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> N
     """Approve the STEP of a run that waits for it: the step is completed.
 
     STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
-    gives and the comment. The run goes on when the bot that executes it looks.
+    gives and the comment. The bot that executes the run sees it within two seconds, or when it is back.
     """
     _answer(link, run_id, step, approved=True, comment=comment)
 

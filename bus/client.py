@@ -283,14 +283,14 @@ class Bot(Asking, Application):
 
     async def _find_reply(self, message_id: str, waiting: _Reply) -> None:
         """Take the reply to a question that was asked before from the log, if it is there."""
-        thread = await self.history(thread=message_id, limit=_THREAD_MAX)
-        replies = [each for each in thread if each.reply_to == message_id and each.channel is None]
-        if replies and waiting.message is None:
-            waiting.message = Message(self, replies[-1])
-            # It may be on its way as ordinary mail, too.
-            waiting.message._settle_committed()
-            self._connection.ack(replies[-1].seq)
-            waiting.arrived.set()
+        me = None if self._connection.welcome is None else self._connection.welcome.bot_id
+        for stored in reversed(await self.history(thread=message_id, limit=_THREAD_MAX)):
+            if (stored.reply_to, stored.recipient.get("bot_id")) == (message_id, me) and waiting.message is None:
+                waiting.message = Message(self, stored)
+                # It may be on its way as ordinary mail, too.
+                waiting.message._settle_committed()
+                self._connection.ack(stored.seq)
+                waiting.arrived.set()
 
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):

@@ -230,9 +230,8 @@ class Run:
             while row.status == StepStatus.WAITING_APPROVAL:
                 answered = timing.answered()
                 await self._hold.rest()
-                with contextlib.suppress(
-                    *AWAY
-                ):  # a person may take days, and the worker be started again meanwhile
+                # A person may take days, and the worker be started again meanwhile.
+                with contextlib.suppress(*AWAY):
                     row = await self._look_at(row)
                 if row.status == StepStatus.WAITING_APPROVAL:
                     await polls.pause(answered)

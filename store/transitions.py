@@ -40,10 +40,10 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     StepStatus.SKIPPED: frozenset(),
 }
 
-_RUN_ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CRASHED, RunStatus.CANCELLED}
 STEP_BEGINS = {StepStatus.RUNNING, StepStatus.WAITING_APPROVAL}
 """A step log that enters one of these has begun."""
 
+_RUN_ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CRASHED, RunStatus.CANCELLED}
 _STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
 
 

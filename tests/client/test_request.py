@@ -139,6 +139,7 @@ async def test_the_same_question_is_asked_once(worker: Worker, answered: bool) -
             question = await helper.receive()
             tasks.cancel_scope.cancel()
         if answered:
+            await helper.send("other", "not for who asked", reply_to=question.id)
             await question.reply("first")
             await other.send("asker", "other mail", reply_to=str(uuid_utils.uuid7()))
             await question.reply("second")
