@@ -133,7 +133,7 @@ async def test_a_renewal_that_a_commit_refuses_is_no_loss(worker: Worker, lost: 
         assert welcome is not None
 
         async def execute(workflows: Any) -> bool:
-            executor = Executor(workflows, welcome.bot_id, 0.05)
+            executor = Executor(workflows, welcome.bot_id, 0.6)
             async with open_run(executor, "digest", Start(id="r", definition=DIGEST)) as run:
                 try:
                     async with run.commit("announce") as tx:
