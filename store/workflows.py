@@ -147,7 +147,10 @@ class WorkflowRepository(Protocol):
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same; Conflict when they are not."""
+        """Create, or give what is there when all fields are the same; Conflict when they are not.
+
+        One that is running or waits for an approval began now, where it does not say when.
+        """
 
     async def update_step_status(
         self,
@@ -177,9 +180,9 @@ class WorkflowRepository(Protocol):
 class WorkflowStore(WorkflowRepository, Protocol):
     """The repository where it is kept, with what only the worker does."""
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """Give up runs whose lease ran out, oldest first, at most `limit`, in one transaction.
 
-        They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on.
-        `at_start` takes the running runs that were never leased too: then nobody can be at work on them.
+        They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on. A
+        run that was never leased is left alone: whoever runs it does so by other means.
         """

@@ -87,11 +87,11 @@ class Commits:
             change = step_change(step.id, step.status, output=step.output, error=step.error, fence=work.fence)
             await self._steps.move(connection, change, self._now())
             return
-        await self._steps.create(connection, new_step(step, fence=work.fence))
+        await self._steps.create(connection, new_step(step, fence=work.fence), self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
-        found = await self._runs.recover(transaction.connection, self._now(), limit=change.runs_max, at_start=False)
+        found = await self._runs.recover(transaction.connection, self._now(), change.runs_max)
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]

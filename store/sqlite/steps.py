@@ -17,7 +17,7 @@ import msgspec
 from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged
 from ..leases import check_fence
 from ..records import StepStatus, WorkflowStepLog
-from ..transitions import advance_step
+from ..transitions import STEP_BEGINS, advance_step
 from ..values import STEP_VALUE_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
 from .writer import refusal
 
@@ -58,7 +58,7 @@ CheckSize = Callable[[msgspec.Struct, str], None]
 
 
 class NewStep(msgspec.Struct, frozen=True):
-    """A step log to be created, checked: its record as it will be read back, and its row."""
+    """A step log to be created, checked: its record as it will be read back, and its row but for its times."""
 
     step: WorkflowStepLog
     row: tuple[Any, ...]
@@ -91,8 +91,6 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
         _text(step.input, f"input of step {step.step_id!r}"),
         _text(step.output, f"output of step {step.step_id!r}"),
         step.error,
-        step.started_at,
-        step.completed_at,
     )
     return NewStep(step, row, fence)
 
@@ -116,19 +114,20 @@ class Steps:
     def __repr__(self) -> str:
         return "<Steps>"
 
-    async def create(self, connection: aiosqlite.Connection, new: NewStep) -> WorkflowStepLog:
-        """Create a step log, or give the same one that is there."""
+    async def create(self, connection: aiosqlite.Connection, new: NewStep, now: str) -> WorkflowStepLog:
+        """Create a step log, or give the same one that is there; one that has begun is given a time of that."""
         step = new.step
         [row] = await connection.execute_fetchall(_FIND_FOR_RUN, (step.run_id, step.id))
         if new.fence is not None and row[12] is not None:
             check_fence(step.run_id, row[13], row[12], new.fence)
         if row[0] is not None:
             stored = step_record(row)
-            if same_values(stored, step):
+            if same_values(stored, _begun(step, stored.started_at)):
                 return stored
             raise Conflict(f"step {step.id!r} is stored with other fields")
+        step = _begun(step, now)
         try:
-            await connection.execute(_INSERT, new.row)
+            await connection.execute(_INSERT, (*new.row, step.started_at, step.completed_at))
         except sqlite3.IntegrityError as error:
             raise refusal(error, missing=NotFound("run", step.run_id)) from error
         return step
@@ -150,6 +149,13 @@ class Steps:
                 _UPDATE, (after.status, after.error, after.started_at, after.completed_at, text, change.id)
             )
         return after
+
+
+def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
+    """Give a step log with the time when it began, where it has begun and does not say when."""
+    if step.started_at is not None or step.status not in STEP_BEGINS:
+        return step
+    return msgspec.structs.replace(step, started_at=when)
 
 
 def _text(value: Any, what: str) -> str | None:

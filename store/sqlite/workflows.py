@@ -205,12 +205,10 @@ class SqliteWorkflows:
             f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self.now(), *row_range(limit, offset))
         )
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out; `at_start`, those that were never leased too."""
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
+        """Give up runs whose lease ran out."""
         most, _ = row_range(limit, 0)
-        return await self._write(
-            lambda connection, now: self.runs.recover(connection, now, limit=most, at_start=at_start)
-        )
+        return await self._write(lambda connection, now: self.runs.recover(connection, now, most))
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
         rows = await self._database.read.execute_fetchall(
@@ -270,7 +268,7 @@ class SqliteWorkflows:
         """Create, or give what is there when all fields are the same."""
         new = new_step(step, fence=fence)
         self.runs.check_size(new.step, f"step {step.step_id!r}")
-        return await self._write(lambda connection, _: self.steps.create(connection, new))
+        return await self._write(lambda connection, now: self.steps.create(connection, new, now))
 
     async def update_step_status(
         self,
