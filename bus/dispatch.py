@@ -16,9 +16,9 @@ from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, P
 from .batch import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
-from .intake import Envelope
+from .envelope import Envelope, deliver_frame, write_envelope
 from .mailbox import Mailbox
-from .protocol import Gap, Nak, Term, deliver_frame, envelope
+from .protocol import Gap, Nak, Term
 from .sessions import Session
 from .settings import Settings
 from .tapping import Tapping
@@ -65,7 +65,7 @@ class Dispatch:
         self.last_seq = seq
         self.counters["published"] += 1
         channel = message.recipient_channel
-        wire = envelope(message, seq, timestamp)
+        wire = write_envelope(message, seq, timestamp)
         letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
         if channel is None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
@@ -305,5 +305,5 @@ class Dispatch:
 
 
 def _envelope(message: LogMessage) -> Envelope:
-    wire = envelope(message, message.seq, message.timestamp)
+    wire = write_envelope(message, message.seq, message.timestamp)
     return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire, message.expires_at)

@@ -15,26 +15,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
-
 from store.repository import PageRequest
 
+from .envelope import Envelope
 from .settings import Limits
 
-__all__ = ["Envelope", "Intake"]
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
-
-    From `expires_at` on, a time of the wall clock, it is handed out no more.
-    """
-
-    seq: int
-    sender_bot_id: str
-    channel: str | None
-    wire: bytes
-    expires_at: str | None = None
+__all__ = ["Intake"]
 
 
 class Intake:

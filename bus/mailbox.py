@@ -19,10 +19,12 @@ from itertools import islice
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .backlog import Backlog
-from .intake import Envelope, Intake
+from .envelope import Envelope
+from .intake import Intake
 from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
+from .sharing import Turns
 from .sources import DIRECT, Interest, Sources
 from .unsettled import Abandoned, Unsettled
 
@@ -66,7 +68,6 @@ class Mailbox:
         self.settling: dict[int, frozenset[int]] = {}
         """What commits on their way to the disk settle, by their numbers."""
         self._expired: list[Abandoned] = []
-        self._served = 0
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
@@ -299,19 +300,14 @@ class Mailbox:
     def _share_out(
         self, sessions: Sequence[Session], owed: Iterator[_Owed], deadline: float
     ) -> list[tuple[Session, list[bytes]]]:
-        """Give each message to the session with the most free credit; of those, to who has waited longest."""
-        free = [(-session.free, session.served, number) for number, session in enumerate(sessions)]
-        heapq.heapify(free)
-        packed: list[list[bytes]] = [[] for _ in sessions]
-        while free and (taken := next(owed, None)) is not None:
-            number = self._pop_other_than_sender(free, sessions, taken[0])
-            session = sessions[number]
-            packed[number].append(self._put_in_flight(*taken, session, deadline))
-            self._served += 1
-            session.served = self._served
-            if session.free > 0:
-                heapq.heappush(free, (-session.free, session.served, number))
-        return list(zip(sessions, packed, strict=True))
+        """Give each message to the session whose turn it is."""
+        turns = Turns(sessions, apart=self.group is not None)
+        packed: dict[Session, list[bytes]] = {session: [] for session in sessions}
+        while turns and (taken := next(owed, None)) is not None:
+            session = turns.take(taken[0].sender_bot_id)
+            packed[session].append(self._put_in_flight(*taken, session, deadline))
+            turns.give_back(session)
+        return list(packed.items())
 
     def _ending(self, attempt: int) -> bytes:
         """Give what a delivery has beyond what is the same for every mailbox."""
@@ -502,18 +498,6 @@ class Mailbox:
         self.dirty = True
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def _pop_other_than_sender(
-        self, free: list[tuple[int, int, int]], sessions: Sequence[Session], envelope: Envelope
-    ) -> int:
-        """Give the session to take next: of a group, the sender's own only where there is no other."""
-        passed = []
-        while free and self.group is not None and sessions[free[0][2]].bot_id == envelope.sender_bot_id:
-            passed.append(heapq.heappop(free))
-        number = heapq.heappop(free)[2] if free else passed.pop(0)[2]
-        for entry in passed:
-            heapq.heappush(free, entry)
-        return number
 
     def take_expired(self) -> list[Abandoned]:
         """Give what expired since the last time."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
 from store.records import RunStatus, WorkflowStepLog
-from store.repository import NewMessage
 
 from .bodies import mark_undecodable
 
@@ -66,9 +64,7 @@ __all__ = [
     "Workflow",
     "decode_request",
     "decode_worker_frame",
-    "deliver_frame",
     "encode",
-    "envelope",
     "is_id",
     "is_name",
 ]
@@ -476,9 +472,6 @@ WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing |
 encode = msgspec.json.Encoder().encode
 """Write a frame, or any value, as JSON."""
 
-_quoted = lru_cache(4096)(encode)
-"""Write a text that comes again and again: a bot's id or name, a channel's, a type, the time of a batch."""
-
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
 
@@ -524,33 +517,3 @@ def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
         return _worker_decoder.decode(frame)
     except msgspec.ValidationError:
         return None
-
-
-def envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
-    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot.
-
-    One that waits until it is due has neither seq nor timestamp.
-    """
-    direct = message.recipient_bot_id
-    return (
-        b'{"seq":%b,"id":%b,"sender_bot_id":%b,"sender_bot_name":%b,"recipient":{"type":%b},"message_type":%b,'
-        b'"body":%b,"reply_to":%b,"headers":%b,"timestamp":%b'
-    ) % (
-        b"null" if seq is None else b"%d" % seq,
-        encode(message.id),
-        _quoted(message.sender_bot_id),
-        _quoted(message.sender_bot_name),
-        b'"channel","name":%b' % _quoted(message.recipient_channel)
-        if direct is None
-        else b'"direct","bot_id":%b' % _quoted(direct),
-        _quoted(message.message_type),
-        message.body,
-        b"null" if message.reply_to is None else encode(message.reply_to),
-        message.headers,
-        _quoted(timestamp),
-    )
-
-
-def deliver_frame(deliveries: list[bytes]) -> bytes:
-    """Pack finished deliveries into one frame."""
-    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .intake import Envelope
+from .envelope import Envelope
 from .sessions import Session
 
 __all__ = ["Abandoned", "Unsettled"]

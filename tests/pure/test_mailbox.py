@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.intake import Envelope
+from bus.envelope import Envelope
 from bus.mailbox import Mailbox
 from bus.sessions import Session
 from bus.settings import Delivery, Limits
