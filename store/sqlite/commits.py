@@ -50,6 +50,9 @@ class Commits:
         if work.known_only:
             return None
         last_seq = transaction.last_seq
+        if not connection.in_transaction:
+            # To release a savepoint that is the outermost is to commit: without what follows in this transaction.
+            await connection.execute("BEGIN IMMEDIATE")
         await connection.execute("SAVEPOINT commit_work")
         try:
             added = await self._carry_out(transaction, work)
