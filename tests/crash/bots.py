@@ -38,7 +38,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     publishers: int = 2
     subscribers: int = 3
-    workers: int = 1
+    workers: int = 2
     channels: tuple[str, ...] = ("news", "fleeting")
     batch_max: int = 8
     frames_in_flight: int = 4
@@ -292,10 +292,10 @@ class Worker(Bot):
         self._unanswered: tuple[Commit, dict[str, Any]] | None = None
 
     def begin(self) -> None:
+        if self._claimed:
+            self._read()  # a trace of a commit that is not answered is seen before it is repeated
         if self._unanswered is not None:
             self._send_commit(*self._unanswered)
-        if self._claimed:
-            self._read()
 
     def turn(self) -> None:
         if self._claimed and self._version >= _VERSIONS_A_RUN:
@@ -344,7 +344,7 @@ class Worker(Bot):
         run_id, name = self.runs[-1], f"step-{self._version}"
         step = {"id": new_id(), "run_id": run_id, "step_id": name, "step_name": name, "status": "completed"}
         messages = [self.letters.one() for _ in range(self.chance.randint(0, 2))]
-        count = min(len(self.link.mail), self.chance.randint(0, 3))
+        count = min(len(self.link.mail), self.chance.choice([0, 1, 2, 5]))
         acks = [self.link.mail.popleft()[1].seq for _ in range(count)]
         fields: dict[str, Any] = {
             "id": new_id(),

@@ -96,6 +96,10 @@ class Ledger:
         self.calls: list[Call] = []
         self.letters: dict[str, Letter] = {}
         self.handed: list[Handed] = []
+        self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
+        """The same by bot and seq."""
+        self.first_seen: dict[int, int] = {}
+        """Where each seq was first delivered to anybody."""
         self.settled: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
         """By bot and seq, acks, terms and commits that were not refused."""
         self.naks: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -139,9 +143,16 @@ class Ledger:
                     if isinstance(event, Ok):
                         floor = max([floor, *(seq for seq in event.seqs if seq is not None)])
                 case Deliver():
-                    self.handed.extend(Handed(index, event, message) for message in event.messages)
+                    self._hand_out(index, event)
                 case Mark():
                     self.marks.append((index, event))
+
+    def _hand_out(self, index: int, event: Deliver) -> None:
+        for message in event.messages:
+            handed = Handed(index, event, message)
+            self.handed.append(handed)
+            self.deliveries[event.bot, message.seq].append(handed)
+            self.first_seen.setdefault(message.seq, index)
 
     def _join_messages(self) -> None:
         for call in self.of(Publish, Commit):

@@ -33,13 +33,11 @@ def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
     for call in ledger.of(Hello):
         ok = call.ok
         if ok is not None and ok.last_seq is not None and ok.last_seq < call.floor:
-            yield (
-                "lost",
-                (
-                    f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
-                    f" gave {ok.last_seq} as the end of its log"
-                ),
+            text = (
+                f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
+                f" gave {ok.last_seq} as the end of its log"
             )
+            yield "lost", text
 
 
 class _Seen(msgspec.Struct, frozen=True):
