@@ -49,6 +49,7 @@ class Letter:
         """The first call that sent it."""
         self.first = call.index
         self.seq: int | None = None
+        """As it was acknowledged; None also where it was to wait until it is due."""
         self.acked_at: int | None = None
         """Where it was first acknowledged."""
         self.known = False
@@ -170,13 +171,13 @@ class Ledger:
             letter.outcomes.add("fail")
         elif ok is None:
             letter.outcomes.add("unknown")
-        elif position >= len(ok.seqs) or ok.seqs[position] is None:
+        elif position >= len(ok.seqs) or (ok.seqs[position] is None and position not in ok.scheduled):
             letter.outcomes.add("fail")
         else:
             letter.outcomes.add("ok")
+            letter.seq = letter.seq or ok.seqs[position]
             if letter.acked_at is None or call.ends < letter.acked_at:
-                letter.seq, letter.acked_at = ok.seqs[position], call.ends
-                letter.known = position in ok.duplicates
+                letter.acked_at, letter.known = call.ends, position in ok.duplicates
 
     def _join_settled(self) -> None:
         for call in self.of(Hello):

@@ -40,6 +40,17 @@ def test_a_message_that_is_refused_in_an_answered_frame_may_be_gone(story: Story
     assert story.verdict().ok
 
 
+def test_a_message_that_waits_until_it_is_due_is_owed_to_the_log(story: Story) -> None:
+    story.answer(story.send("ann", "a"), seqs=(None,), scheduled=(0,))
+    [violation] = story.verdict().violations
+    assert violation.text == (
+        "message a of ann on 'news' was acknowledged as waiting until it is due, and is not in the log"
+    )
+    story.answer(story.send("ann", "a"), seqs=(4,), duplicates=(0,))
+    story.keep((4, "a"))
+    assert story.verdict().ok
+
+
 def test_a_log_that_ends_before_what_was_acknowledged_is_seen_at_the_hello(story: Story) -> None:
     story.publish("ann", "a", seqs=(7,))
     story.keep((7, "a"))
