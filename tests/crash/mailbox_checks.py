@@ -12,7 +12,15 @@ from .history import Final, Stored
 from .ledger import Handed, Ledger, Settled
 from .verdict import Fault, Rules
 
-__all__ = ["delivery_order", "not_drained", "outside", "redelivered", "subscriptions", "undelivered"]
+__all__ = [
+    "delivered_twice",
+    "delivery_order",
+    "not_drained",
+    "outside",
+    "redelivered",
+    "subscriptions",
+    "undelivered",
+]
 
 
 def _owed(ledger: Ledger, final: Final) -> Iterator[tuple[str, Stored]]:
@@ -101,6 +109,21 @@ def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed], rule
         ):
             return item
     return None
+
+
+def delivered_twice(ledger: Ledger) -> Iterator[Fault]:
+    """What comes again in one session comes with a higher attempt, but for a subscription that starts earlier."""
+    last: dict[tuple[str, int], Handed] = {}
+    for handed in ledger.handed:
+        message = handed.message
+        before = last.get((handed.session, message.seq))
+        last[handed.session, message.seq] = handed
+        if before is None or message.attempt > before.message.attempt:
+            continue
+        channel = message.channel
+        if channel is None or not ledger.timeline(handed.bot, channel).wanted_again(before.index, message.seq):
+            text = f"{handed.bot} was handed seq {message.seq} at {before.at} s and at {handed.at} s in one session"
+            yield "redelivered", f"{text}, each time as attempt {message.attempt}"
 
 
 def outside(ledger: Ledger) -> Iterator[Fault]:

@@ -194,6 +194,18 @@ def test_what_a_session_acked_does_not_come_again_in_it(story: Story) -> None:
     assert story.verdict().kinds == {"redelivered"}
 
 
+@pytest.mark.parametrize(
+    ("session", "attempt", "fault"), [("bob/1", 1, True), ("bob/1", 2, False), ("bob/2", 1, False)]
+)
+def test_the_same_attempt_twice_in_one_session_is_seen(
+    story: Story, session: str, attempt: int, fault: bool
+) -> None:
+    story.deliver("bob/1", 1, "a")
+    story.deliver(session, 1, "a", attempt)
+    story.ack(session, 1)
+    assert story.verdict().kinds == ({"redelivered"} if fault else set())
+
+
 def test_an_ack_in_another_session_is_ignored(story: Story) -> None:
     story.deliver("bob/1", 1, "a")
     story.kill()
