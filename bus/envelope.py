@@ -16,7 +16,7 @@ from store.repository import NewMessage
 
 from .protocol import encode
 
-__all__ = ["Envelope", "deliver_frame", "write_envelope"]
+__all__ = ["Envelope", "deliver_frame", "write_ending", "write_envelope"]
 
 _quoted = lru_cache(4096)(encode)
 """Write a text that comes again and again: a bot's id or name, a channel's, a type, the time of a batch."""
@@ -58,6 +58,11 @@ def write_envelope(message: NewMessage, seq: int | None, timestamp: str | None) 
         message.headers,
         _quoted(timestamp),
     )
+
+
+def write_ending(attempt: int, group: str | None) -> bytes:
+    """Write what a delivery has beyond what is the same for every mailbox."""
+    return b',"attempt":%d%b}' % (attempt, b"" if group is None else b',"group":%b' % encode(group))
 
 
 def deliver_frame(deliveries: list[bytes]) -> bytes:

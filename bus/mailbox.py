@@ -19,7 +19,7 @@ from itertools import islice
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .backlog import Backlog
-from .envelope import Envelope
+from .envelope import Envelope, write_ending
 from .intake import Intake
 from .losses import Losses
 from .sessions import Session
@@ -48,7 +48,7 @@ class Mailbox:
         self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares it; None for a bot's own."""
-        self._first = self._ending(1)
+        self._first = write_ending(1, group)
         self.dirty = False
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
@@ -107,7 +107,7 @@ class Mailbox:
         ]
         unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
         unsettled.sort(key=lambda item: item.seq)
-        self._ahead = {seq for seq in self._ahead if seq > self.sources.handed_out(None)}
+        self._ahead = {seq for seq in self._ahead if seq > self.position}
         return MailboxState(
             self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self.losses.saved()
         )
@@ -213,8 +213,8 @@ class Mailbox:
 
     def unread(self, last_seq: int) -> PageRequest:
         """Give what is owed and not in memory, to be counted."""
-        loaded_seq = max(self.intake.loaded_seq, self.sources.handed_out(None))
-        return PageRequest(self.id, self._early(loaded_seq), self.remaining(), last_seq, 1, 1)
+        early = self._early(self.intake.loaded_seq)
+        return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def waiting(self, last_seq: int) -> PageRequest:
         """Give the direct messages that were not handed out, to be counted."""
@@ -309,11 +309,6 @@ class Mailbox:
             turns.give_back(session)
         return list(packed.items())
 
-    def _ending(self, attempt: int) -> bytes:
-        """Give what a delivery has beyond what is the same for every mailbox."""
-        group = b"" if self.group is None else b',"group":"%b"' % self.group.encode()
-        return b',"attempt":%d%b}' % (attempt, group)
-
     def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
         """Note that a session has a message; give it as this mailbox delivers it."""
         item.attempt += 1
@@ -321,7 +316,7 @@ class Mailbox:
         item.deadline = deadline
         session.in_flight[envelope.seq] = self
         session.in_flight_bytes += len(envelope.wire)
-        return envelope.wire + (self._first if item.attempt == 1 else self._ending(item.attempt))
+        return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
 
     def settle(self, session: Session, seq: int) -> bool:
         """Take a message out for good; False where it is not in flight for this session."""
@@ -559,8 +554,11 @@ class Mailbox:
         return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
-        """Owe a message no more; one that came before its turn is not to come again with it."""
-        if seq > self.sources.position and seq > self.sources.handed_out(None):
+        """Owe a message no more; one whose turn comes, or comes again, is not to come with it.
+
+        It comes again where its channel was left and asked for from the past while it was in flight.
+        """
+        if seq > self.position:
             if self.level and not self.intake:  # nothing waits below it: it is its turn after all
                 self.sources.position = seq
             else:

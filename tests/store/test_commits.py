@@ -7,16 +7,26 @@ from typing import Any
 import anyio
 import pytest
 
-from store.errors import NotFound
+from store.errors import Conflict, NotFound
 from store.records import RunStatus
-from store.repository import AddMessages, Committed, CommitWork, MessageLog, Store
+from store.repository import (
+    AddBot,
+    AddMessages,
+    Committed,
+    CommitWork,
+    MailboxState,
+    MessageLog,
+    SaveMailbox,
+    Store,
+    UnsettledState,
+)
 
-from .samples import at, direct
+from .samples import at, bot, direct
 
 pytestmark = pytest.mark.anyio
 
 
-def work(id: str, *recipients: str, run_id: str | None = None) -> CommitWork:
+def work(id: str, *recipients: str, run_id: str | None = None, known_only: bool = False) -> CommitWork:
     """A commit that sends one message to each recipient, for a run or for none."""
     return CommitWork(
         id=id,
@@ -30,7 +40,7 @@ def work(id: str, *recipients: str, run_id: str | None = None) -> CommitWork:
         context=None,
         messages=[direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients],
         channels=[],
-        known_only=False,
+        known_only=known_only,
         timestamp=at(0),
         number=1,
     )
@@ -66,3 +76,20 @@ async def test_one_that_is_refused_leaves_its_neighbours(log: MessageLog) -> Non
     assert not isinstance(refused, Committed)
     assert done.seqs == [1]
     assert await log.find("c to bob") is None
+
+
+async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann"))])
+    with pytest.raises(Conflict):
+        await log.apply([work("c", "ann"), AddBot(bot("ann"))])
+    assert (await log.load()).last_seq == 0
+    assert await log.apply([work("c", "ann", known_only=True)]) == [None], "nothing without the rest"
+
+
+async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann"))])
+    state = MailboxState("ann", 0, (UnsettledState(7, 1, 0),))
+    answers = await log.apply([work("c", "ann"), SaveMailbox(state, {1: [7]})])
+    assert isinstance(answers[0], Committed)
+    [mailbox] = (await log.load()).mailboxes
+    assert mailbox.unsettled == ()
