@@ -1,8 +1,8 @@
 """Faults at one exact system call of a worker: strace counts its calls, and kills it at one or lets one fail.
 
-Owns how strace is called and how its record is read. A worker that is to be killed at a call never makes it; one that
-meets an error gets it in place of the call. Calls are counted a thread, as strace itself does: SQLite's all come from
-the writer's, and those on the lock file from the one that runs the event loop.
+Owns how strace is called and how its record is read. A worker that is to be killed at a call never makes it; one
+that meets an error gets it in place of the call. Calls are counted a thread, as strace itself does: SQLite's all come
+from the writer's, and those on the lock file from the one that runs the event loop.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def why_not() -> str | None:
     """Say why nothing can be traced here; None where it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
-    command = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "true"]
+    command = ["strace", "-D", "-f", "-q", "-o", "/dev/null", "-e", "trace=fdatasync", "true"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=_DONE_SECONDS, check=False)
     return None if ended.returncode == 0 else f"strace may not trace here: {ended.stderr.strip()[-200:]}"
 
@@ -78,7 +78,7 @@ def trace(
     started is the command itself, so that it can be killed and its exit code be read as without strace.
     """
     # Without --seccomp-bpf: with it strace sees a call too late to kill before it.
-    traced = ["strace", "-D", "-f", "-qq", "-o", str(record), "-e", f"trace={','.join(CALLS)}"]
+    traced = ["strace", "-D", "-f", "-q", "-o", str(record), "-e", f"trace={','.join(CALLS)}"]
     for path in place.paths(database):
         traced += ["-P", str(path)]
     if fault is not None:
