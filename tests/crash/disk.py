@@ -4,8 +4,8 @@ Owns the images, where they are mounted, and that nothing of them stays. What a 
 the memory of the mounted file system; the file behind the loop device has only what was handed to the disk. A copy
 of that file is what a power cut leaves, and mounting the copy is what a machine does when it comes back.
 
-Everything lies in folders whose names begin with `PREFIX` and this process's id. Those of processes that are no more
-are unmounted and removed when the next one begins.
+Everything lies in folders whose names begin with `PREFIX` and this process's id. Those of processes that are no
+more are unmounted and removed when the next one begins.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..integration.wire import Message, Session
 from ..integration.wire_worker import Worker
@@ -17,6 +18,9 @@ __all__ = ["finish", "send_again"]
 
 _ALL = 1000
 """The most that one question for history gives."""
+
+_PATIENCE_SECONDS = 10.0
+"""How long a mailbox that is not empty may give nothing, until the checker is left to say what is missing."""
 
 
 def send_again(worker: Worker, recorder: Recorder, sent: Iterable[tuple[str, tuple[Message, ...]]]) -> None:
@@ -31,13 +35,13 @@ def send_again(worker: Worker, recorder: Recorder, sent: Iterable[tuple[str, tup
 
 def finish(worker: Worker, recorder: Recorder, bots: Sequence[str], runs: Sequence[str] = ()) -> Final:
     """Have every bot take and ack what waits for it, and give what the worker shows then."""
+    auditor = worker.session("auditor")
     for name in bots:
         player = Player(worker, recorder, name)
         player.hello()
-        while messages := player.take_waiting():
+        while _known(auditor, [name])[name]["backlog"] and (messages := player.take_waiting(_PATIENCE_SECONDS)):
             player.settle("ack", *(message["seq"] for message in messages))
-    auditor = worker.session("auditor")
-    known = {bot["name"]: bot for bot in auditor.value("bots")["bots"] if bot["name"] in bots}
+    known = _known(auditor, bots)
     return Final(
         messages=tuple(sorted(_log(auditor, sorted(known)), key=lambda stored: stored.seq)),
         subscriptions={name: _channels(auditor, name) for name in known},
@@ -45,6 +49,10 @@ def finish(worker: Worker, recorder: Recorder, bots: Sequence[str], runs: Sequen
         backlogs={name: bot["backlog"] for name, bot in known.items()},
         runs={run_id: state for run_id in runs if (state := _run(auditor, run_id)) is not None},
     )
+
+
+def _known(auditor: Session, bots: Sequence[str]) -> dict[str, Any]:
+    return {bot["name"]: bot for bot in auditor.value("bots")["bots"] if bot["name"] in bots}
 
 
 def _log(auditor: Session, bots: Sequence[str]) -> Iterable[Stored]:

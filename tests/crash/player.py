@@ -12,7 +12,6 @@ from typing import Any
 from ..integration.wire import Frame, Message, Session
 from ..integration.wire_worker import Worker
 from .history import (
-    Action,
     Checkpoint,
     Commit,
     Delivery,
@@ -97,7 +96,7 @@ class Player:
         step = {"id": f"{run.run_id}-{run.step}", "run_id": run.run_id, "step_id": run.step, "step_name": run.step}
         action = Commit(self.bot, self._session_id, commit_id, _sent(messages), tuple(acks), run)
         call = self._recorder.invoke(self.bot, action)
-        content = {"run_id": run.run_id, "fence": fence, "context": {"version": run.version}}
+        content: dict[str, Any] = {"run_id": run.run_id, "fence": fence, "context": {"version": run.version}}
         steps = [{**step, "status": "completed"}]
         value = self._ask(call, "commit", id=commit_id, **content, steps=steps, **fields)["value"]
         self._recorder.ok(call, seqs=tuple(value["seqs"]))
@@ -117,10 +116,14 @@ class Player:
         self._note(messages)
         return messages
 
-    def take_waiting(self) -> list[Message]:
-        """Take what was delivered until now."""
+    def take_waiting(self, patience_seconds: float = 0.0) -> list[Message]:
+        """Take what was delivered until now; where there is nothing, what comes first within that time."""
+        session = self._open()
         try:
-            messages = self._open().waiting_deliveries()
+            messages = session.waiting_deliveries()
+            if not messages and patience_seconds:
+                frame = session.poll(patience_seconds)
+                messages = frame["messages"] if frame is not None and frame["op"] == "deliver" else []
         except AssertionError as error:
             raise self._gone(None, error) from error
         self._note(messages)

@@ -1,8 +1,8 @@
 """A run in which everything has its place: every kind of write, in an order that is the same each time.
 
-Owns what is done. A worker that is killed or fails at one of its system calls does so at the same point of this each
-time. It is played in acts; between two of them the worker is stopped in order and started again, so that what a stop
-and a start write is part of it.
+Owns what is done. A worker that is killed or fails at one of its system calls does so at the same point of this
+each time. It is played in acts; between two of them the worker is stopped in order and started again, so that what
+a stop and a start write is part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ..integration.wire import Message, new_id, to_bot, to_channel
 from ..integration.wire_worker import Worker
 from .history import Checkpoint, Recorder
-from .player import Gone, Player
+from .player import Player
 
 __all__ = ["ACTS", "BOTS", "CHANNEL", "RUN", "Scenario"]
 
@@ -39,6 +39,7 @@ class Scenario:
         self.sent: list[tuple[str, tuple[Message, ...]]] = []
         """The frames that were sent to be stored, each with its sender: any of them may be sent again."""
         self._bots: dict[str, Player] = {}
+        self._fence = 0
 
     def play(self, act: int) -> None:
         """Play an act on a worker that runs, until its end, or until the worker has ended: then raises Gone."""
@@ -91,13 +92,13 @@ class Scenario:
         editor.workflow("save_definition", definition=_DEFINITION)
         run = {"id": RUN, "workflow_id": "digest", "workflow_name": "digest", "trigger_type": "manual"}
         editor.workflow("create_run", run={**run, "started_at": _TIME})
+        self._fence = editor.workflow("claim_run", run_id=RUN, lease_seconds=3600)["fence"]
         self._commit(editor, 1, acks=[task])
 
     def _commit(self, editor: Player, version: int, *, acks: Sequence[int]) -> None:
-        fence = editor.workflow("claim_run", run_id=RUN)["fence"]
         run = Checkpoint(RUN, version, f"step-{version}")
         fields: dict[str, Any] = {"messages": [to_channel(CHANNEL, f"step {version}")], "acks": list(acks)}
-        editor.commit(new_id(), run=run, fence=fence, **fields)
+        editor.commit(new_id(), run=run, fence=self._fence, **fields)
 
 
 def _seqs(messages: Sequence[Message]) -> list[int]:

@@ -1,8 +1,8 @@
 """Faults at one exact system call of a worker: strace counts its calls, and kills it at one or lets one fail.
 
 Owns how strace is called and how its record is read. A worker that is to be killed at a call never makes it; one
-that meets an error gets it in place of the call. Calls are counted a thread, as strace itself does: SQLite's all come
-from the writer's, and those on the lock file from the one that runs the event loop.
+that meets an error gets it in place of the call. Calls are counted a thread, as strace itself does: all of SQLite's
+come from the writer's, and those on the lock file from the one that runs the event loop.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CALLS = ("fdatasync", "fsync", "pwrite64", "write", "ftruncate", "unlink")
 
 _DONE_SECONDS = 30.0
 
-_ENDED = re.compile(rb"^(\d+) \+\+\+ (?:exited|killed)", re.MULTILINE)
-_CALL = re.compile(r"^(\d+) (\w+)\(", re.MULTILINE)
+_ENDED = re.compile(rb"^(\d+) +\+\+\+ (?:exited|killed)", re.MULTILINE)
+_CALL = re.compile(r"^(\d+) +(\w+)\(", re.MULTILINE)
 
 
 class Place(NamedTuple):

@@ -1,0 +1,137 @@
+"""The worker is killed at one system call of a scenario, any one: what it acknowledged is there afterwards.
+
+    python -m tests.crash.exact_kills --rounds 1100    # each of some 550 calls, without and with a power cut
+
+Owns which calls there are. A run without a fault counts them; then one is tried by killing the worker in place of
+it. In every other round the power is cut as well, so that what was not synced is gone too.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ..integration.wire_worker import SERVE
+from . import disk, tracing
+from .disk import Disks
+from .player import Gone
+from .rounds import command
+from .scenario import ACTS, BOTS, RUN, Scenario
+from .stage import Broken, Stage
+from .tracing import DATABASE, LOCK, Place, Point
+
+__all__ = ["SURE", "Kill", "every_kill", "kill_at", "main", "play_round", "why_not"]
+
+SURE = {
+    (0, DATABASE): {"fdatasync": 30, "pwrite64": 300},
+    (0, LOCK): {"pwrite64": 6},
+    (1, DATABASE): {"fdatasync": 9, "pwrite64": 60},
+    (1, LOCK): {"pwrite64": 4},
+}
+"""What every playing makes of some calls, at least: enough to draw from without counting first."""
+
+
+Counts = Mapping[tuple[int, Place], Mapping[str, int]]
+
+
+class Kill(NamedTuple):
+    """Where the worker is killed: in this act, at this call."""
+
+    act: int
+    point: Point
+
+    def __str__(self) -> str:
+        return f"act {self.act}, {self.point}"
+
+
+def why_not() -> str | None:
+    """Say why this cannot run here."""
+    return tracing.why_not() or disk.why_not()
+
+
+@cache
+def count() -> Counts:
+    """Play without a fault, and count the calls of each act."""
+    counts: dict[tuple[int, Place], Counter[str]] = {}
+    for place in (DATABASE, LOCK):
+        with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage:
+            scenario = Scenario(stage.worker, stage.recorder)
+            for act in range(ACTS):
+                record = stage.folder / f"calls-{act}"
+                stage.start(tracing.trace(SERVE, stage.worker.database, record, place=place))
+                scenario.play(act)
+                pid = stage.worker.pid
+                assert stage.stop() == 0
+                counts[act, place] = tracing.count_calls(record, pid)
+    return counts
+
+
+def every_kill(counts: Counts) -> Iterator[Kill]:
+    """Give every call at which the worker can be killed."""
+    for (act, place), calls in counts.items():
+        for call, made in calls.items():
+            yield from (Kill(act, Point(call, place, number)) for number in range(1, made + 1))
+
+
+def kill_at(kill: Kill, disks: Disks | None, chance: random.Random | None = None) -> Counter[str]:
+    """Play, kill there, and judge; with `disks` the power is cut after the kill. Gives what was counted."""
+    with tempfile.TemporaryDirectory() as folder, Stage(Path(folder), disks) as stage:
+        scenario = Scenario(stage.worker, stage.recorder)
+        reached = _play(stage, scenario, kill)
+        if disks is not None:
+            stage.cut_power(chance)
+        try:
+            counted = stage.judge(BOTS, [RUN], scenario.sent)
+        except AssertionError as error:
+            error.add_note(f"killed at {kill}" + (", and the power cut" if disks is not None else ""))
+            raise
+        return Counter(
+            rounds=1,
+            reached=int(reached),
+            cuts=int(disks is not None),
+            acknowledged=counted["acknowledged"],
+        )
+
+
+def _play(stage: Stage, scenario: Scenario, kill: Kill) -> bool:
+    """Play until the kill; tell whether it came to that."""
+    for act in range(ACTS):
+        serve = list(SERVE)
+        if act == kill.act:
+            point = kill.point
+            fault = f"{point.call}:signal=KILL:when={point.number}"
+            record = stage.folder / "calls"
+            serve = tracing.trace(SERVE, stage.worker.database, record, place=point.place, fault=fault)
+        try:
+            stage.start(serve)
+            scenario.play(act)
+            code = stage.stop()
+        except Gone:
+            code = stage.ended()
+        if act == kill.act and code == -9:
+            return True
+        if code != 0:
+            raise Broken(f"the worker ended with exit code {code}:\n{stage.worker.log_tail()}")
+    return False
+
+
+def play_round(seed: int) -> Counter[str]:
+    """Play the seed's own kill: neighbouring seeds have different ones, until each was played in both ways."""
+    kills = list(every_kill(count()))
+    random.Random(0).shuffle(kills)
+    turn, number = divmod(seed, len(kills))
+    if (turn + number) % 2:
+        return kill_at(kills[number], None)
+    with Disks() as disks:
+        return kill_at(kills[number], disks, random.Random(seed))
+
+
+main = command("exact_kills", play_round, why_not, rounds=100)
+
+if __name__ == "__main__":
+    main()
