@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 __all__ = [
+    "ENDINGS",
     "Action",
     "Checkpoint",
     "Commit",
@@ -215,6 +216,9 @@ class Mark(_Event, frozen=True, tag="mark"):
 
 Event = Invoke | Ok | Fail | Unknown | Deliver | Mark
 
+ENDINGS = ("killed", "stopped", "started")
+"""Marks after which nothing that was sent before can take effect any more: that worker is gone."""
+
 
 # ── The end ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,12 +257,14 @@ _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 class Recorder:
     """Appends events to a file; may be used by many threads.
 
-    `incarnation` grows with every mark `started`, which is to be made before the new worker can answer.
+    `incarnation` grows with every mark `started`, which is to be made before the new worker can answer. `endings`
+    grows with every mark after which a session of before cannot live: clients look at it while they wait.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.incarnation = 0
+        self.endings = 0
         self.events = 0
         self._file = path.open("ab")
         self._lock = threading.Lock()
@@ -285,7 +291,8 @@ class Recorder:
         """Write down what is about to be sent; give the number to name its outcome by."""
         with self._lock:
             self._calls += 1
-            self._owners[self._calls] = process
+            if not isinstance(action, Settle) or action.confirmed:
+                self._owners[self._calls] = process
             self._write(Invoke(call=self._calls, action=action, **self._now(process)))
             return self._calls
 
@@ -314,6 +321,7 @@ class Recorder:
         """Write down what happened to the worker."""
         with self._lock:
             self.incarnation += what == "started"
+            self.endings += what in ENDINGS
             self._write(Mark(what=what, note=note, **self._now(process)))
 
     def _now(self, process: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from .history import (
+    ENDINGS,
     Action,
     Checkpoint,
     Commit,
@@ -34,9 +35,6 @@ from .history import (
 from .subscriptions import Call, Timeline
 
 __all__ = ["Handed", "Ledger", "Letter", "Settled"]
-
-_ENDS = ("killed", "started", "stopped")
-"""Marks after which nothing that was sent before can take effect: that worker is gone."""
 
 
 class Letter:
@@ -118,7 +116,9 @@ class Ledger:
         return self.timelines.get((bot, channel)) or Timeline(bot, channel)
 
     def _read(self, history: Sequence[Event]) -> None:
-        ends = iter([i for i, e in enumerate(history) if isinstance(e, Mark) and e.what in _ENDS] + [len(history)])
+        ends = iter(
+            [i for i, e in enumerate(history) if isinstance(e, Mark) and e.what in ENDINGS] + [len(history)]
+        )
         end = next(ends)
         floor = 0
         open_calls: dict[int, Call] = {}
