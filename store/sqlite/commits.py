@@ -50,6 +50,10 @@ class Commits:
         if work.known_only:
             return None
         last_seq = transaction.last_seq
+        if not connection.in_transaction:
+            # Where none is open a savepoint opens one, and its release ends it: the commit would be on disk before
+            # what follows in its batch, which is where its acks stand.
+            await connection.execute("BEGIN IMMEDIATE")
         await connection.execute("SAVEPOINT commit_work")
         try:
             added = await self._carry_out(transaction, work)
