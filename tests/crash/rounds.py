@@ -56,7 +56,8 @@ def _one(round_of: Round, seed: int) -> Counter[str]:
     try:
         return round_of(seed)
     except AssertionError as error:
-        click.echo(f"broken in the round of seed {seed}: {error}", err=True)
+        notes = getattr(error, "__notes__", [])
+        click.echo("\n".join([f"broken in the round of seed {seed}: {error}", *notes]), err=True)
         sys.exit(1)
 
 

@@ -7,7 +7,9 @@ on it.
 from __future__ import annotations
 
 import random
+import shutil
 import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -39,10 +41,10 @@ class Broken(AssertionError):
 class Stage:
     """See the module. With `disks` the worker's database lies on a disk of its own, whose power can be cut."""
 
-    def __init__(self, folder: Path, disks: Disks | None = None) -> None:
+    def __init__(self, folder: Path, disks: Disks | None = None, *, configuration: str = "") -> None:
         self.folder = folder
         self.recorder = Recorder(folder / "history.jsonl")
-        self.worker = Worker(folder)
+        self.worker = Worker(folder, configuration)
         self._disks = disks
         self._disk: Disk | None = None
         if disks is not None:
@@ -57,6 +59,8 @@ class Stage:
     ) -> None:
         self.worker.close()
         self.recorder.close()
+        if isinstance(error, AssertionError):
+            error.add_note(f"what there is to look at was copied to {self._keep()}")
         if self._disk is not None:
             self._disk.remove()
 
@@ -149,3 +153,12 @@ class Stage:
         if found:
             raise Broken("\n".join(map(str, found)))
         return verdict.counts
+
+    def _keep(self) -> Path:
+        """Copy the history, the worker's log and its database to where nobody removes them."""
+        kept = Path(tempfile.mkdtemp(prefix="posthouse-broken-"))
+        database = self.worker.database
+        for path in (*self.folder.iterdir(), *database.parent.glob(f"{database.name}*")):
+            if path.is_file():
+                shutil.copy2(path, kept)
+        return kept
