@@ -51,8 +51,7 @@ class Commits:
             return None
         last_seq = transaction.last_seq
         if not connection.in_transaction:
-            # Where none is open a savepoint opens one, and its release ends it: the commit would be on disk before
-            # what follows in its batch, which is where its acks stand.
+            # To release a savepoint that is the outermost is to commit: without what follows in this transaction.
             await connection.execute("BEGIN IMMEDIATE")
         await connection.execute("SAVEPOINT commit_work")
         try:

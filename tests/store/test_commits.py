@@ -1,27 +1,49 @@
-"""Commits are part of the transaction of their batch: all of it is on disk together, or none of it."""
+"""Commits in the log: what goes to the disk with them does so in the same transaction."""
 
 from __future__ import annotations
 
 import pytest
 
 from store.errors import Conflict
-from store.repository import AddBot, CommitWork, MessageLog
+from store.repository import AddBot, Committed, CommitWork, MailboxState, MessageLog, SaveMailbox, UnsettledState
 
-from .samples import at, bot, to_channel
+from .samples import at, bot, direct
 
 pytestmark = pytest.mark.anyio
 
 
-def work(id: str, message_id: str) -> CommitWork:
-    messages = [to_channel(message_id, "ann", "news")]
-    run = (None, None, (), None, None, None)
-    return CommitWork(id, "ann", "digest", *run, messages, (), known_only=False, timestamp=at(1), number=1)
+def work(id: str, *, known_only: bool = False) -> CommitWork:
+    """A commit of a message, for no run."""
+    return CommitWork(
+        id,
+        "ann",
+        digest="what it holds",
+        run_id=None,
+        fence=None,
+        steps=[],
+        status=None,
+        error=None,
+        context=None,
+        messages=[direct("m", "ann", "ann")],
+        channels=[],
+        known_only=known_only,
+        timestamp=at(1),
+        number=1,
+    )
 
 
-async def test_a_commit_is_not_on_disk_before_what_follows_it_in_its_batch(log: MessageLog) -> None:
+async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log: MessageLog) -> None:
     await log.apply([AddBot(bot("ann"))])
     with pytest.raises(Conflict):
-        await log.apply([work("c", "m"), AddBot(bot("ann"))])
-    assert await log.find("m") is None
-    await log.apply([work("c", "m")])
-    assert await log.find("m") is not None
+        await log.apply([work("c"), AddBot(bot("ann"))])
+    assert (await log.load()).last_seq == 0
+    assert await log.apply([work("c", known_only=True)]) == [None], "the commit did not happen without the rest"
+
+
+async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann"))])
+    state = MailboxState("ann", 0, (UnsettledState(7, 1, 0),))
+    answers = await log.apply([work("c"), SaveMailbox(state, {1: [7]})])
+    assert isinstance(answers[0], Committed)
+    [mailbox] = (await log.load()).mailboxes
+    assert mailbox.unsettled == ()
