@@ -2,8 +2,8 @@
 
     python -m tests.crash.power_cuts --rounds 40    # each of some cuts, one after the other, in one history
 
-Owns the moment. The worker is stopped in its tracks, and what its disk has by then is all that the next one starts on.
-Some of what was not synced may be on it too, in any order: the kernel may write at any time.
+Owns the moment. The worker is stopped in its tracks, and what its disk has by then is all that the next one starts
+on. Some of what was not synced may be on it too, in any order: the kernel may write at any time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..integration.wire_worker import SERVE
+from .bots import Shape
 from .disk import Disks, why_not
 from .load import CONFIGURATION, Load
 from .player import Gone
@@ -28,28 +29,33 @@ CUTS = 5
 """Cuts in one history: each finds what the ones before it left."""
 
 _EVENTS_MAX = 250
-"""So much is written down at most between two cuts; what it means in bytes stays below a checkpoint or exceeds it."""
+"""So much is written down at most between two cuts."""
 
 _MOMENT_SECONDS = 0.01
 
 
-def cut_under_load(seed: int, cuts: int = CUTS, serve: Sequence[str] = SERVE) -> Counter[str]:
+def cut_under_load(
+    seed: int, cuts: int = CUTS, *, serve: Sequence[str] = SERVE, shape: Shape | None = None
+) -> Counter[str]:
     """Play a history with so many cuts, and judge it."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder, Disks() as disks:
-        with Stage(Path(folder), disks, configuration=CONFIGURATION) as stage:
-            stage.start(serve)
-            with Load(stage.worker.command, stage.recorder, seed=seed) as load:
-                load.start()
-                for _ in range(cuts):
-                    load.wait(chance.randint(1, _EVENTS_MAX))
-                    time.sleep(chance.random() * _MOMENT_SECONDS)
-                    stage.cut_power(chance)
-                    _start_again(stage, serve)
-                final = load.drain()
-            if stage.stop() != 0:
-                raise Broken(f"the worker does not stop in order:\n{stage.worker.log_tail()}")
-            counted = stage.verdict(final)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Disks() as disks,
+        Stage(Path(folder), disks, configuration=CONFIGURATION) as stage,
+    ):
+        stage.start(serve)
+        with Load(stage.worker.command, stage.recorder, seed=seed, shape=shape) as load:
+            load.start()
+            for _ in range(cuts):
+                load.wait(chance.randint(1, _EVENTS_MAX))
+                time.sleep(chance.random() * _MOMENT_SECONDS)
+                stage.cut_power(chance)
+                _start_again(stage, serve)
+            final = load.drain()
+        if stage.stop() != 0:
+            raise Broken(f"the worker does not stop in order:\n{stage.worker.log_tail()}")
+        counted = stage.verdict(final)
     names = ("acknowledged", "delivered", "repeated", "confirmed", "checkpointed")
     return Counter(rounds=1, cuts=cuts) + Counter({name: counted[name] for name in names})
 

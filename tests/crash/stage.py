@@ -6,11 +6,13 @@ on it.
 
 from __future__ import annotations
 
+import atexit
 import random
 import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,15 +20,16 @@ from typing import Self
 from store.sqlite.check import Check
 
 from ..integration.wire import Message
-from ..integration.wire_worker import SERVE, Worker
+from ..integration.wire_worker import SERVE, Process, Worker
 from .checker import check
 from .disk import Disk, Disks, write_back
 from .finish import finish, send_again
 from .history import Final, Recorder, read_history
+from .nursery import ForkedWorker, Nursery
 from .player import Gone
 from .verdict import Violation
 
-__all__ = ["Broken", "Stage"]
+__all__ = ["Broken", "Stage", "lying"]
 
 _PAGE_BYTES = 4096
 
@@ -34,8 +37,33 @@ _PARTS_MAX = 8
 """Parts of a file that are handed to the disk before a cut: enough to leave holes between them."""
 
 
+_LYING_WORKER = "tests.crash.lying_worker"
+
+
 class Broken(AssertionError):
     """A promise was broken; the text says which and names the evidence."""
+
+
+def lying(lie: str) -> list[str]:
+    """Give what serves with a lie, in any folder."""
+    return [SERVE[0], "-m", _LYING_WORKER, lie, *SERVE[3:]]
+
+
+@cache
+def _nursery() -> Nursery:
+    """Give the one nursery of this process."""
+    nursery = Nursery()
+    atexit.register(nursery.__exit__, None, None, None)
+    return nursery
+
+
+class _Worker(ForkedWorker):
+    """A worker that comes soon where it is started as it is shipped, and is a process like any other otherwise."""
+
+    def _spawn(self, arguments: Sequence[str]) -> Process:
+        if self.serve == SERVE:
+            return super()._spawn(arguments)
+        return Worker._spawn(self, arguments)
 
 
 class Stage:
@@ -44,9 +72,10 @@ class Stage:
     def __init__(self, folder: Path, disks: Disks | None = None, *, configuration: str = "") -> None:
         self.folder = folder
         self.recorder = Recorder(folder / "history.jsonl")
-        self.worker = Worker(folder, configuration)
+        self.worker = _Worker(folder, configuration, _nursery())
         self._disks = disks
         self._disk: Disk | None = None
+        self._lied = False
         if disks is not None:
             self._disk = disks.new()
             self.worker.database = self._disk.folder / "posthouse.db"
@@ -59,7 +88,7 @@ class Stage:
     ) -> None:
         self.worker.close()
         self.recorder.close()
-        if isinstance(error, AssertionError):
+        if isinstance(error, AssertionError) and not self._lied:
             error.add_note(f"what there is to look at was copied to {self._keep()}")
         if self._disk is not None:
             self._disk.remove()
@@ -67,6 +96,7 @@ class Stage:
     def start(self, command: Sequence[str] = SERVE) -> None:
         """Start the worker with this command; raises Gone where it ends before it serves."""
         self.worker.serve = list(command)
+        self._lied = self._lied or _LYING_WORKER in command
         self.recorder.mark("started")
         try:
             self.worker.start()

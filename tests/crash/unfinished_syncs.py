@@ -2,8 +2,8 @@
 
     python -m tests.crash.unfinished_syncs --rounds 20
 
-Owns the order of things. A worker is killed in place of a commit's sync: the kernel has what was committed, the disk
-has not. The next worker finds it, and acknowledges it as a duplicate when its sender tries again. From then on it
+Owns the order of things. A worker is killed in place of a commit's sync: the kernel has what was committed, and the
+disk has not. The next worker finds it, and acknowledges it as a duplicate when its sender tries again. From then on it
 has to survive whatever comes, so the power is cut right then.
 """
 
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..integration.wire import to_bot, to_channel
+from ..integration.wire import Message, to_bot, to_channel
 from ..integration.wire_worker import SERVE
 from . import disk, tracing
 from .disk import Disks
@@ -47,28 +47,37 @@ def why_not() -> str | None:
 
 def sync_that_never_finished(sync: int, serve: Sequence[str] = SERVE) -> Counter[str]:
     """Kill a worker at this sync of its publishing, go on with `serve`, and cut the power; judge what is left."""
-    with tempfile.TemporaryDirectory() as folder, Disks() as disks:
-        with Stage(Path(folder), disks, configuration=_CONFIGURATION) as stage:
-            _prepare(stage)
-            fault = f"fdatasync:signal=KILL:when={sync}"
-            stage.start(tracing.trace(SERVE, stage.worker.database, stage.folder / "calls", fault=fault))
-            writer = Player(stage.worker, stage.recorder, _BOT)
-            unanswered = to_bot(_BOT, 0)
-            try:
-                writer.hello(max_in_flight=0)
-                for number in range(SYNCS_MAX):
-                    unanswered = to_bot(_BOT, number) if number % 2 else to_channel("news", number)
-                    writer.publish(unanswered)
-                raise AssertionError(f"the worker did not come to sync {sync}")
-            except Gone:
-                stage.ended()
-            stage.start(serve)
-            writer = Player(stage.worker, stage.recorder, _BOT)
-            writer.hello(max_in_flight=0)
-            writer.publish(unanswered)
-            stage.cut_power()
-            counted = stage.judge([_BOT])
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Disks() as disks,
+        Stage(Path(folder), disks, configuration=_CONFIGURATION) as stage,
+    ):
+        _prepare(stage)
+        unanswered = _publish_until_killed(stage, sync)
+        stage.start(serve)
+        writer = Player(stage.worker, stage.recorder, _BOT)
+        writer.hello(max_in_flight=0)
+        writer.publish(unanswered)
+        stage.cut_power()
+        counted = stage.judge([_BOT])
     return Counter(rounds=1, cuts=1, acknowledged=counted["acknowledged"])
+
+
+def _publish_until_killed(stage: Stage, sync: int) -> Message:
+    """Publish until the worker is killed at this sync, and give the message that was not answered."""
+    fault = f"fdatasync:signal=KILL:when={sync}"
+    stage.start(tracing.trace(SERVE, stage.worker.database, stage.folder / "calls", fault=fault))
+    writer = Player(stage.worker, stage.recorder, _BOT)
+    unanswered: Message = {}
+    try:
+        writer.hello(max_in_flight=0)
+        for number in range(SYNCS_MAX):
+            unanswered = to_bot(_BOT, number) if number % 2 else to_channel("news", number)
+            writer.publish(unanswered)
+    except Gone:
+        stage.ended()
+        return unanswered
+    raise AssertionError(f"the worker did not come to sync {sync}")
 
 
 def _prepare(stage: Stage) -> None:
