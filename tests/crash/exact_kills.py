@@ -54,10 +54,10 @@ def why_not() -> str | None:
     return tracing.why_not() or disk.why_not()
 
 
-def count() -> Counts:
+def count(*places: Place) -> Counts:
     """Play without a fault, and count the calls of each act."""
     counts: dict[tuple[int, Place], Counter[str]] = {}
-    for place in (DATABASE, LOCK):
+    for place in places:
         with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage:
             scenario = Scenario(stage.worker, stage.recorder)
             for act in range(ACTS):

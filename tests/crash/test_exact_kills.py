@@ -36,9 +36,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill_at_any_call() -> None:
 
 
 def test_the_calls_that_are_drawn_from_are_those_that_are_made() -> None:
-    counts = count()
-    assert counts.keys() == CALLS.keys()
-    for key, calls in CALLS.items():
-        assert counts[key].keys() == calls.keys()
-        for call, number in calls.items():
-            assert number * 0.8 <= counts[key][call] <= number * 1.2 + 1
+    for key, counted in count(DATABASE).items():
+        assert counted.keys() == CALLS[key].keys()
+        for call, number in CALLS[key].items():
+            assert number * 0.8 <= counted[call] <= number * 1.2 + 1

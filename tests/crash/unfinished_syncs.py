@@ -3,8 +3,8 @@
     python -m tests.crash.unfinished_syncs --rounds 20
 
 Owns the order of things. A worker is killed in place of a commit's sync: the kernel has what was committed, and the
-disk has not. The next worker finds it, and acknowledges it as a duplicate when its sender tries again. From then on it
-has to survive whatever comes, so the power is cut right then.
+disk has not. The next worker finds it, and acknowledges it as a duplicate when its sender tries again. From then
+on it has to survive whatever comes, so the power is cut right then.
 """
 
 from __future__ import annotations
