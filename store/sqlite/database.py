@@ -9,9 +9,10 @@ Only the writing connection writes and checkpoints. The reading ones are `query_
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ..records import timestamp
 from .lockfile import LockFile
 from .reader import Reader
 from .schema import Identity, inspect, migrate
-from .writer import Writer, translate
+from .writer import Writer, copy_back, translate
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database"]
 
@@ -33,6 +34,8 @@ WAL_RESET_FIXED = (3, 51, 3)
 
 _CACHE_KIBIBYTES = 64 * 1024
 """Page cache of the writer: the upper levels of every index of some ten million messages."""
+
+_PAGE_BYTES = 4096
 
 _CHECKPOINT_PAGES = 4_000
 """The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
@@ -76,7 +79,10 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
             identity = await _identify(write)
             lock.write(identity.epoch, identity.last_seq)
             writer = Writer(
-                write, identity.last_seq, committed=lambda last_seq: lock.write(identity.epoch, last_seq)
+                write,
+                identity.last_seq,
+                committed=lambda last_seq: lock.write(identity.epoch, last_seq),
+                outgrown=_Growth(path.with_name(f"{path.name}-wal")),
             )
             async with (
                 _connect_reader(path) as read,
@@ -94,8 +100,25 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                     writer.close()
             if failure is not None:
                 raise failure
+            await _copy_back(path, write)
     finally:
         lock.release()
+
+
+class _Growth:
+    """Tells when a WAL is longer than it ever was. It is copied back from a length on, and overwritten then."""
+
+    def __init__(self, wal: Path) -> None:
+        self._wal = wal
+        self._bytes_max = _CHECKPOINT_PAGES * _PAGE_BYTES
+
+    def __call__(self) -> bool:
+        with suppress(OSError):
+            size_bytes = os.stat(self._wal).st_size
+            if size_bytes > self._bytes_max:
+                self._bytes_max = size_bytes
+                return True
+        return False
 
 
 def _inspect(path: Path, lock: LockFile) -> None:
@@ -158,6 +181,18 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
         raise failure from error
     if busy:
         raise DatabaseInUse(str(path), None)
+
+
+async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
+    """Copy the WAL back at an orderly end: SQLite does it too when it closes, and keeps what fails to itself.
+
+    Raises StoreFailed where the disk reports an error.
+    """
+    try:
+        with anyio.CancelScope(shield=True):
+            await copy_back(connection)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{path} could not be written ({error}); look at the disk, then start again") from error
 
 
 async def _identify(connection: aiosqlite.Connection) -> Identity:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["CALLS", "DATABASE", "LOCK", "Place", "Point", "count_calls", "trace", "why_not"]
+__all__ = ["CALLS", "COPY", "DATABASE", "FILES", "LOCK", "Place", "Point", "count_calls", "trace", "why_not"]
 
 CALLS = ("fdatasync", "fsync", "pwrite64", "write", "ftruncate", "unlink")
 """The calls by which something comes to a disk, or goes."""
@@ -44,6 +44,12 @@ class Place(NamedTuple):
 
 DATABASE = Place("database", ("", "-wal", "-journal", None))
 """What SQLite keeps on the disk; the -shm is memory that looks like a file."""
+
+FILES = Place("database's files", ("", "-wal", "-journal"))
+"""The same without the folder: SQLite goes on where a folder cannot be synced, for some file systems never can."""
+
+COPY = Place("database's own file", ("",))
+"""What the WAL is copied back to."""
 
 LOCK = Place("lock", ("-lock",))
 
@@ -78,7 +84,8 @@ def trace(
     started is the command itself, so that it can be killed and its exit code be read as without strace.
     """
     # Without --seccomp-bpf: with it strace sees a call too late to kill before it.
-    traced = ["strace", "-D", "-f", "-q", "-o", str(record), "-e", f"trace={','.join(CALLS)}"]
+    calls = CALLS if fault is None else {*CALLS, fault.partition(":")[0]}
+    traced = ["strace", "-D", "-f", "-q", "-o", str(record), "-e", f"trace={','.join(calls)}"]
     for path in place.paths(database):
         traced += ["-P", str(path)]
     if fault is not None:
