@@ -20,7 +20,7 @@ import aiosqlite
 import anyio
 import uuid_utils
 
-from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed
+from ..errors import DatabaseDamaged, DatabaseInUse, StorageBusy, StorageFull, StoreError, StoreFailed
 from ..records import timestamp
 from .lockfile import LockFile
 from .reader import Reader
@@ -75,9 +75,12 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
     try:
         await anyio.to_thread.run_sync(_inspect, path, lock)
         async with _connect(path) as write:
-            await _prepare(path, write)
-            identity = await _identify(write)
-            lock.write(identity.epoch, identity.last_seq)
+            try:
+                await _prepare(path, write)
+                identity = await _identify(write)
+                lock.write(identity.epoch, identity.last_seq)
+            except (sqlite3.Error, OSError) as error:
+                raise _refusal(path, error) from error
             writer = Writer(
                 write,
                 identity.last_seq,
@@ -158,29 +161,31 @@ def _lenient_text(text: bytes) -> str:
 
 
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
-    try:
-        await connection.execute("PRAGMA synchronous = FULL")
-        await connection.execute("PRAGMA foreign_keys = ON")
-        await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
-        if mode != "wal":
-            raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
-        await migrate(connection)
-        busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DatabaseInUse(str(path), None) from error
-        if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
-            raise DatabaseDamaged(
-                f"{path} has tables that are not posthouse's ({error}); serve another file"
-            ) from error
-        failure = translate(error)
-        if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-            raise DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy") from error
-        raise failure from error
+    await connection.execute("PRAGMA synchronous = FULL")
+    await connection.execute("PRAGMA foreign_keys = ON")
+    await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
+    await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
+    if mode != "wal":
+        raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
+    await migrate(connection)
+    busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     if busy:
         raise DatabaseInUse(str(path), None)
+
+
+def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+    """Give why a database cannot be served, for an error at the start."""
+    failure = translate(error) if isinstance(error, sqlite3.Error) else StoreFailed(f"{path}: {error.strerror}")
+    if isinstance(failure, StorageBusy):
+        return DatabaseInUse(str(path), None)
+    if isinstance(failure, StorageFull):
+        return StoreFailed(f"{path} cannot be brought up to date: the disk is full; make room, then start again")
+    if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
+        return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
+    if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+        return DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy")
+    return failure
 
 
 async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:

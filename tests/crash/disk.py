@@ -25,7 +25,7 @@ from typing import Self
 
 __all__ = ["PREFIX", "Disk", "Disks", "why_not", "write_back"]
 
-PREFIX = "posthouse-crash-"
+PREFIX = "posthouse-disk-"
 
 _SECONDS = 30.0
 
@@ -35,10 +35,11 @@ _WRITE_AND_WAIT = 0b111
 """SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER: see sync_file_range(2)."""
 
 _FORMAT = [
-    "mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^resize_inode,^metadata_csum",
+    "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-O", "^resize_inode,^metadata_csum",
     "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
 ]  # fmt: skip
-"""What makes a file system soon: nothing is prepared that nobody reads."""
+"""What makes a file system soon: nothing is prepared that nobody reads. Its blocks are those of any larger one: on
+the smaller blocks that such a small one would get, SQLite's memory in a file dies of SIGBUS when the disk is full."""
 
 _OPTIONS = "loop,noatime,commit=300"
 """The journal is committed by a sync alone: the five seconds of the default would help one that forgot to."""
@@ -172,6 +173,7 @@ def _remove_leftovers() -> None:
     for folder, pid in _MOUNTED.findall(Path("/proc/mounts").read_text(encoding="utf-8")):
         if not Path("/proc", pid).exists():
             _detach(Path(folder))
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = left.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(left, ignore_errors=True)

@@ -28,6 +28,9 @@ from .history import (
 __all__ = ["Gone", "Player", "Refused"]
 
 
+_SETTLES = ("ack", "nak", "term")
+
+
 class Gone(Exception):
     """The worker has ended, and what was asked of it has no answer."""
 
@@ -105,6 +108,10 @@ class Player:
         """Call a method of the workflows that the history has no record for."""
         return self._ask(None, "workflow", call=call, arguments=arguments)["value"]
 
+    def history(self, channel: str) -> list[Message]:
+        """Read a channel back."""
+        return list(self._ask(None, "history", channel=channel)["value"]["messages"])
+
     # ── deliveries ───────────────────────────────────────────────────────────────────────────────────────
 
     def take(self, count: int) -> list[Message]:
@@ -147,7 +154,10 @@ class Player:
         except AssertionError as error:
             raise self._gone(number, error) from error
         if frame["op"] == "error":
-            if number is not None:
+            if number is not None and op in _SETTLES:
+                # It is not on disk; in memory it stands, and is saved as soon as that can be.
+                self._recorder.unknown(number, frame["code"])
+            elif number is not None:
                 self._recorder.fail(number, frame["code"])
             raise Refused(frame["code"], frame["message"])
         return frame

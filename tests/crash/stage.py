@@ -69,7 +69,9 @@ class _Worker(ForkedWorker):
 class Stage:
     """See the module. With `disks` the worker's database lies on a disk of its own, whose power can be cut."""
 
-    def __init__(self, folder: Path, disks: Disks | None = None, *, configuration: str = "") -> None:
+    def __init__(
+        self, folder: Path, disks: Disks | None = None, *, configuration: str = "", size_mebibytes: int = 64
+    ) -> None:
         self.folder = folder
         self.recorder = Recorder(folder / "history.jsonl")
         self.worker = _Worker(folder, configuration, _nursery())
@@ -77,7 +79,7 @@ class Stage:
         self._disk: Disk | None = None
         self._lied = False
         if disks is not None:
-            self._disk = disks.new()
+            self._disk = disks.new(size_mebibytes)
             self.worker.database = self._disk.folder / "posthouse.db"
 
     def __enter__(self) -> Self:
@@ -90,8 +92,6 @@ class Stage:
         self.recorder.close()
         if isinstance(error, AssertionError) and not self._lied:
             error.add_note(f"what there is to look at was copied to {self._keep()}")
-        if self._disk is not None:
-            self._disk.remove()
 
     def start(self, command: Sequence[str] = SERVE) -> None:
         """Start the worker with this command; raises Gone where it ends before it serves."""
