@@ -38,8 +38,8 @@ _FORMAT = [
     "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-O", "^resize_inode,^metadata_csum",
     "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
 ]  # fmt: skip
-"""What makes a file system soon: nothing is prepared that nobody reads. Its blocks are those of any larger one: on
-the smaller blocks that such a small one would get, SQLite's memory in a file dies of SIGBUS when the disk is full."""
+"""What makes a file system soon: nothing is prepared that nobody reads. Its blocks are those of any larger one: with
+the smaller ones that such a small one would get, SQLite's -shm file is a SIGBUS when the disk is full."""
 
 _OPTIONS = "loop,noatime,commit=300"
 """The journal is committed by a sync alone: the five seconds of the default would help one that forgot to."""
