@@ -84,7 +84,7 @@ def inspect(path: Path) -> Identity | None:
             identity = _identity(connection) if applied else None
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of damage may hold the damaged text
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{path} cannot be read ({error}); look at the disk, then start again") from error
         raise DatabaseDamaged(

@@ -2,8 +2,9 @@
 
     python -m tests.crash.bit_flips --rounds 500
 
-Owns the original, made by a worker that was killed, and what counts as found: the start is refused, `posthouse check`
-names damage, a read is answered with an error, a bot is told of a gap, or the worker says so in its log or stops.
+Owns the original, made by a worker that was killed, and what counts as found: the start is refused, `posthouse
+check` names damage, a read is answered with an error, a bot is told of a gap, or the worker says so in its log or
+stops.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .player import Gone
 from .rounds import command
 from .stage import Broken, Stage
 
-__all__ = ["Flip", "flip_at", "main", "play_round", "why_not"]
+__all__ = ["Flip", "flip_at", "in_mailbox", "main", "play_round", "why_not"]
 
 _CHANNEL = "news"
 _READER, _WRITER = "reader", "writer"
@@ -149,6 +150,13 @@ def _draw(folder: Path, chance: random.Random) -> Flip:
         start, size_bytes = 0, header_bytes
     used = [offset for offset in range(start, start + size_bytes) if content[offset]]
     return Flip(suffix, chance.choice(used or [start]), chance.randrange(8))
+
+
+def in_mailbox(chance: random.Random) -> Flip:
+    """Draw a bit of what the reader's mailbox says of the messages that are not settled."""
+    content = (_original().folder / "posthouse.db").read_bytes()
+    unsettled = msgspec.json.encode([[seq, 1, 0] for seq in range(_SETTLED + 1, _FRAMES * _MESSAGES_A_FRAME + 1)])
+    return Flip("", content.index(unsettled) + chance.randrange(len(unsettled)), chance.randrange(8))
 
 
 def _flip(folder: Path, flip: Flip) -> None:

@@ -38,7 +38,7 @@ _FORMAT = [
     "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-O", "^resize_inode,^metadata_csum",
     "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
 ]  # fmt: skip
-"""What makes a file system soon: nothing is prepared that nobody reads. Its blocks are those of any larger one: with
+"""What makes a file system soon: nothing is prepared that nobody reads. Its blocks are those of a larger one: with
 the smaller ones that such a small one would get, SQLite's -shm file is a SIGBUS when the disk is full."""
 
 _OPTIONS = "loop,noatime,commit=300"

@@ -3,7 +3,7 @@
     python -m tests.crash.full_disks --rounds 20
 
 Owns how a disk is filled: with a file beside the database, and by the worker itself. Nothing that was refused may
-be there later, and nothing that was acknowledged may be gone, also where the worker is killed while there is no room.
+be there later, and nothing that was acknowledged may be gone, also where the worker is killed while it is full.
 """
 
 from __future__ import annotations
