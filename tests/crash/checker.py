@@ -73,6 +73,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
     return {
         "events": ledger.length,
         "kills": marks["killed"],
+        "stops": marks["stopped"],
         "sent": len(ledger.letters),
         "acknowledged": sum(letter.acked_at is not None for letter in letters),
         "refused": sum(letter.certainly_refused for letter in letters),

@@ -40,6 +40,9 @@ ROUNDS_A_FILE = 40
 _EVENTS_MAX = 300
 _ROUND_SECONDS = 10.0
 
+_STOPPING_SECONDS = 0.02
+"""How long a worker may have been stopping when it is killed."""
+
 
 class Outcome(msgspec.Struct):
     """What came of a campaign: the sum of the counts, and the folders of what was found wrong."""
@@ -59,7 +62,8 @@ class Outcome(msgspec.Struct):
 def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Random) -> None:
     """Kill a worker so many times, each at a random moment; it does not run afterwards.
 
-    Now and then it is killed before it serves. Raises AssertionError where it ends by itself.
+    Now and then it is killed before it serves, or is stopped instead. Raises AssertionError where it ends by
+    itself.
     """
     for _ in range(rounds):
         load.recorder.mark("started")
@@ -70,8 +74,25 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
         if worker.has_ended():
             raise AssertionError(f"the worker ended by itself:\n{worker.log_tail()}")
-        worker.kill()
-        load.recorder.mark("killed")
+        _end(worker, load.recorder, chance)
+
+
+def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:
+    """Kill a worker, mostly; now and then stop it in order, or kill it while it stops."""
+    way = chance.random()
+    if way < 0.2:
+        worker.signal(signal.SIGTERM)
+    if way < 0.1:
+        # An end by the signal itself is that of a worker that did not listen to it yet.
+        if worker.exit_code() not in (0, -signal.SIGTERM):
+            raise AssertionError(f"the worker did not stop in order:\n{worker.log_tail()}")
+        recorder.mark("stopped")
+        return
+    if way < 0.2:
+        recorder.mark("stopping")
+        time.sleep(chance.uniform(0, _STOPPING_SECONDS))
+    worker.kill()
+    recorder.mark("killed")
 
 
 def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int) -> Verdict:

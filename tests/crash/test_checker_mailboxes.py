@@ -27,7 +27,7 @@ def test_all_is_well(story: Story) -> None:
     story.take("bob/1", (1, "a"))
     verdict = story.verdict()
     assert verdict.ok
-    assert str(verdict).startswith("events 7, kills 0, sent 1, acknowledged 1")
+    assert str(verdict).startswith("events 7, kills 0, stops 0, sent 1, acknowledged 1")
 
 
 def test_what_was_never_delivered_is_lost(story: Story) -> None:
