@@ -36,7 +36,10 @@ _SETTLED = 40
 
 _PAGE_BYTES = 4096
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
+"""How long nothing may come until it is missing, where nobody found anything yet."""
+
+_PATIENCE_AFTER_SECONDS = 0.5
 _FOUND_CODES = (65, 74)
 _SIGNS = (b"message_damaged", b"StoreFailed", b"RecordDamaged")
 
@@ -132,7 +135,7 @@ def flip_at(flip: Flip | random.Random) -> Counter[str]:
         _flip(Path(folder), flip)
         try:
             checked = _check(stage.worker.database)
-            seen = _serve(stage)
+            seen = _serve(stage, _PATIENCE_AFTER_SECONDS if checked else _PATIENCE_SECONDS)
             return _judge(original, seen, checked)
         except AssertionError as error:
             error.add_note(str(flip))
@@ -180,12 +183,12 @@ def _check(database: Path) -> list[str]:
     return check.damage
 
 
-def _serve(stage: Stage) -> _Seen:
+def _serve(stage: Stage, patience_seconds: float) -> _Seen:
     """Serve the copy and read everything from it."""
     seen = _Seen()
     try:
         stage.start()
-        _read(stage.worker.session(), seen)
+        _read(stage.worker.session(), seen, patience_seconds)
         code = stage.stop()
     except Gone:
         code = stage.ended()
@@ -202,17 +205,18 @@ def _serve(stage: Stage) -> _Seen:
     return seen
 
 
-def _read(session: Session, seen: _Seen) -> None:
+def _read(session: Session, seen: _Seen, patience_seconds: float) -> None:
     expected = len(_original().owed)
     welcome = session.ask("hello", answer="welcome", protocol=1, bot=_READER, max_in_flight=1000)
     if welcome["op"] == "error":
         seen.signs.append(f"hello: {welcome['code']}")
         return
-    while len(seen.delivered) < expected and (frame := session.poll(_PATIENCE_SECONDS)) is not None:
+    while len(seen.delivered) < expected and (frame := session.poll(patience_seconds)) is not None:
         if frame["op"] == "deliver":
             seen.delivered += frame["messages"]
         else:
             seen.signs.append(f"told of {frame['op']}")
+            patience_seconds = _PATIENCE_AFTER_SECONDS
     seen.delivered += session.waiting_deliveries()
     for fields in ({"channel": _CHANNEL}, {"between": [_READER, _WRITER]}):
         answer = session.ask("history", limit=1000, **fields)

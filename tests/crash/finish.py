@@ -19,7 +19,7 @@ __all__ = ["finish", "send_again"]
 _ALL = 1000
 """The most that one question for history gives."""
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0
 """How long a mailbox that is not empty may give nothing, until the checker is left to say what is missing."""
 
 

@@ -20,6 +20,7 @@ Round = Callable[[int], Counter[str]]
 """Plays the round of a seed, and gives what it counted; raises AssertionError where a promise was broken."""
 
 _SEED_BITS = 32
+_PROGRESS_SECONDS = 10.0
 
 
 def new_seed() -> int:
@@ -41,10 +42,11 @@ def command(name: str, round_of: Round, why_not: Callable[[], str | None], *, ro
         first = new_seed() if seed is None else seed
         click.echo(f"{name}: {wanted} rounds from seed {first} on")
         total: Counter[str] = Counter()
-        began = time.monotonic()
+        began = told_at = time.monotonic()
         for number in range(wanted):
             total += _one(round_of, first + number)
-            if sys.stderr.isatty() or (number + 1) % 50 == 0:
+            if time.monotonic() - told_at >= _PROGRESS_SECONDS:
+                told_at = time.monotonic()
                 click.echo(f"{number + 1} of {wanted}: {_told(total)}", err=True)
         seconds = time.monotonic() - began
         click.echo(f"{wanted} rounds in {seconds:.0f} s, every promise kept: {_told(total)}")

@@ -7,7 +7,7 @@ import random
 from .bit_flips import flip_at, in_mailbox, play_round
 from .rounds import new_seed
 
-FLIPS = 12
+FLIPS = 10
 
 
 def test_a_flipped_bit_in_a_mailbox_is_found() -> None:
