@@ -1,6 +1,6 @@
 """The worker is killed at one system call of a scenario, any one: what it acknowledged is there afterwards.
 
-    python -m tests.crash.exact_kills --rounds 1024    # each call, without and with a power cut
+    python -m tests.crash.exact_kills --rounds 1050    # each call, without and with a power cut
 
 Owns which calls there are. A run without a fault counts them; then one is tried by killing the worker in place of
 it. In every other round the power is cut as well, so that what was not synced is gone too.
@@ -22,7 +22,7 @@ from .player import Gone
 from .rounds import command
 from .scenario import ACTS, BOTS, RUN, Scenario
 from .stage import Broken, Stage
-from .tracing import DATABASE, LOCK, Place, Point
+from .tracing import COPY, DATABASE, LOCK, Place, Point
 
 __all__ = ["CALLS", "Kill", "count", "every_kill", "kill_at", "main", "play_round", "why_not"]
 
@@ -34,6 +34,10 @@ CALLS = {
 }
 """How many calls an act makes, so that a seed draws the same one each time. `count` tells whether that is so still;
 some calls depend on when the mailboxes are saved, so that it is a few more or fewer."""
+
+
+COPYING = {"pwrite64": (1, 2, 10, 100, 1000, 2000, 3000, 3900, 3930, 4000, 4700), "fdatasync": (1, 2)}
+"""Some of the calls by which a large second act is copied back from the WAL: under load first, then at its end."""
 
 
 Counts = Mapping[tuple[int, Place], Mapping[str, int]]
@@ -75,12 +79,14 @@ def every_kill() -> Iterator[Kill]:
     for (act, place), calls in CALLS.items():
         for call, made in calls.items():
             yield from (Kill(act, Point(call, place, number)) for number in range(1, made + 1))
+    for call, numbers in COPYING.items():
+        yield from (Kill(1, Point(call, COPY, number)) for number in numbers)
 
 
 def kill_at(kill: Kill, disks: Disks | None, chance: random.Random | None = None) -> Counter[str]:
     """Play, kill there, and judge; with `disks` the power is cut after the kill. Gives what was counted."""
     with tempfile.TemporaryDirectory() as folder, Stage(Path(folder), disks) as stage:
-        scenario = Scenario(stage.worker, stage.recorder)
+        scenario = Scenario(stage.worker, stage.recorder, large=kill.point.place == COPY)
         reached = _play(stage, scenario, kill)
         if disks is not None:
             stage.cut_power(chance)
