@@ -33,34 +33,40 @@ def test_a_cut_leaves_what_was_synced_and_nothing_else() -> None:
         assert (disk.folder / "unsynced").read_bytes() == b"lost", "the disk that was copied goes on"
 
 
-def test_a_part_that_the_kernel_wrote_by_itself_is_left_too() -> None:
+def test_what_the_kernel_wrote_by_itself_is_left_too() -> None:
     with Disks() as disks:
         disk = disks.new(8)
-        path = disk.folder / "file"
-        write(path, b"a" * 8192, sync=True)
-        with path.open("r+b") as file:
-            file.write(b"b" * 8192)
-        write_back(path, 4096, 4096)
-        assert (disks.cut(disk).folder / "file").read_bytes() == b"a" * 4096 + b"b" * 4096
+        for name in ("one", "other"):
+            write(disk.folder / name, b"a" * 4096, sync=True)
+            with (disk.folder / name).open("r+b") as file:
+                file.write(b"b" * 4096)
+        write_back(disk.folder / "other", 0, 4096)
+        left = disks.cut(disk).folder
+        assert (left / "one").read_bytes() == b"a" * 4096
+        assert (left / "other").read_bytes() == b"b" * 4096
+
+
+def fail(disks: Disks) -> None:
+    with disks:
+        disks.new(8)
+        raise ZeroDivisionError
 
 
 def test_nothing_stays_of_a_test_that_fails() -> None:
     disks = Disks()
-    with pytest.raises(ZeroDivisionError), disks:
-        file = (disks.new(8).folder / "file").open("wb")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail(disks)
     assert str(disks.folder) not in Path("/proc/mounts").read_text(encoding="utf-8")
     assert not disks.folder.exists()
-    file.close()
 
 
 def test_what_a_process_left_that_is_no_more_is_removed() -> None:
     with subprocess.Popen(["true"]) as process:
         pass
-    left = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{process.pid}-"))
     other = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    image = left / "disk-0.img"
     with Disks() as disks:
+        left = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{process.pid}-"))
+        image = left / "disk-0.img"
         disks.new(8).copy_to(image)
         Disk(image).mount()
     with Disks():
