@@ -9,6 +9,8 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
 - An operation that raises takes only itself down: the group is rolled back and run again, each operation
   under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
 - A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
+- SQLite copies the WAL back after a commit, and keeps it to itself where that fails. The WAL grows then, which is
+  what shows it: where it did, the copying is tried once more, and a second failure is one of the disk.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ __all__ = [
     "Operation",
     "Transaction",
     "Writer",
+    "copy_back",
     "refusal",
     "translate",
 ]
@@ -98,6 +101,18 @@ def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str |
     return Conflict(conflict or str(error))
 
 
+async def copy_back(connection: aiosqlite.Connection) -> None:
+    """Copy the WAL back as far as no reader is in the way; raises sqlite3.Error where the disk reports an error.
+
+    What does not fit on the disk stays in the WAL, and nothing is lost by it.
+    """
+    try:
+        await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        if not isinstance(translate(error), StorageBusy | StorageFull):
+            raise
+
+
 class _Pending(Generic[T]):
     """One operation that waits for its commit."""
 
@@ -114,14 +129,21 @@ class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
     `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
-    and before anybody is answered.
+    and before anybody is answered. `outgrown` tells, after every commit, whether the WAL is longer than it ever was
+    and than it has to be.
     """
 
     def __init__(
-        self, connection: aiosqlite.Connection, last_seq: int, *, committed: Callable[[int], None]
+        self,
+        connection: aiosqlite.Connection,
+        last_seq: int,
+        *,
+        committed: Callable[[int], None],
+        outgrown: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._committed = committed
+        self._outgrown = outgrown
         self.last_seq = last_seq
         self._queue: deque[_Pending[Any]] = deque()
         self._wake = anyio.Event()
@@ -194,6 +216,8 @@ class Writer:
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
                 self._committed(self.last_seq)
+            if self._outgrown():
+                await copy_back(self._connection)
         except (sqlite3.Error, OSError) as error:
             await self._fail(group, error)
         self.transactions += 1

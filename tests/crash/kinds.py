@@ -42,4 +42,10 @@ class Kind(NamedTuple):
 
 KINDS_OF_FAULTS = [
     Kind("tests.crash.kills", "SIGKILL at random moments under load", "kills"),
+    Kind("tests.crash.exact_kills", "SIGKILL at one system call, and a power cut after half of them", "reached"),
+    Kind("tests.crash.power_cuts", "power cuts at random moments under load", "cuts"),
+    Kind("tests.crash.unfinished_syncs", "SIGKILL in a sync, then a power cut after the repeat's answer", "cuts"),
+    Kind("tests.crash.bad_disks", "an I/O error at one system call", "reached"),
+    Kind("tests.crash.full_disks", "a full disk, with a kill on half of them", "rounds"),
+    Kind("tests.crash.bit_flips", "one flipped bit in the database or its WAL", "rounds"),
 ]

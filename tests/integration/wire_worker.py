@@ -75,6 +75,8 @@ class Worker:
         self.directory = directory
         self.database = directory / "posthouse.db"
         self.command, self.tap = free_endpoints(2)
+        self.serve = list(SERVE)
+        """What the next start runs; the addresses and the database are added to it."""
         self._configuration = configuration
         self._log = directory / "worker.log"
         self._context = zmq.Context()
@@ -117,7 +119,7 @@ class Worker:
     def _spawn(self, arguments: Sequence[str]) -> Process:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [*SERVE, *arguments],
+                [*self.serve, *arguments],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
