@@ -15,7 +15,7 @@ import aiosqlite
 import msgspec
 
 from ..definitions import check_definition
-from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, SlotsTaken, StoreError
 from ..leases import Claimant
 from ..records import (
     BotOwner,
@@ -35,7 +35,7 @@ from ..values import json_text, normal_record, row_range, status_value
 from ..workflows import WorkflowRules
 from .database import Database
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
-from .steps import STEP_COLUMNS, STEP_ORDER, Steps, new_step, step_change, step_record
+from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_change, step_record
 from .writer import Transaction, refusal
 
 __all__ = ["SqliteWorkflows"]
@@ -270,7 +270,7 @@ class SqliteWorkflows:
         """Create, or give what is there when all fields are the same."""
         new = new_step(step, fence=fence)
         self.runs.check_size(new.step, f"step {step.step_id!r}")
-        return await self._write(lambda connection, _: self.steps.create(connection, new))
+        return await self._database.writer.join(self._write_steps, new)
 
     async def update_step_status(
         self,
@@ -283,7 +283,12 @@ class SqliteWorkflows:
     ) -> WorkflowStepLog:
         """Move a step log, named by its own id, to a status. None keeps output and error."""
         change = step_change(step_id, status, output=output, error=error, fence=fence)
-        return await self._write(lambda connection, now: self.steps.move(connection, change, now))
+        return await self._database.writer.join(self._write_steps, change)
+
+    async def _write_steps(
+        self, transaction: Transaction, writes: Sequence[StepWrite]
+    ) -> list[WorkflowStepLog | StoreError]:
+        return await self.steps.write_all(transaction.connection, writes, self.now())
 
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0

@@ -8,6 +8,7 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
   never the transaction.
 - An operation that raises takes only itself down: the group is rolled back and run again, each operation
   under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
+- Writes of one kind that are neighbours in the queue are carried out together, by what knows how to do that.
 - A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import aiosqlite
@@ -26,6 +27,8 @@ from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, Stor
 __all__ = [
     "OPERATIONS_GROUP_MAX",
     "OPERATIONS_QUEUED_MAX",
+    "WRITES_JOINED_MAX",
+    "Joint",
     "Operation",
     "Transaction",
     "Writer",
@@ -39,7 +42,11 @@ OPERATIONS_QUEUED_MAX = 10_000
 OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
 
+WRITES_JOINED_MAX = 64
+"""Writes that are carried out together: what they read is in memory at once, at most 2 MiB for a step log."""
+
 T = TypeVar("T")
+W = TypeVar("W")
 
 
 class Transaction:
@@ -53,6 +60,9 @@ class Transaction:
 
 
 Operation = Callable[[Transaction], Awaitable[T]]
+
+Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
+"""Carries out several writes of one kind in their order; one that is refused has its error, and changes nothing."""
 
 
 def translate(error: sqlite3.Error) -> StoreError | None:
@@ -76,12 +86,16 @@ def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str |
 
 
 class _Pending(Generic[T]):
-    """One operation that waits for its commit."""
+    """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
 
-    __slots__ = ("done", "error", "operation", "result")
+    __slots__ = ("done", "error", "joint", "operation", "result", "write")
 
-    def __init__(self, operation: Operation[T]) -> None:
+    def __init__(
+        self, operation: Operation[T] | None, *, joint: Joint[Any, T] | None = None, write: Any = None
+    ) -> None:
         self.operation = operation
+        self.joint = joint
+        self.write = write
         self.done = anyio.Event()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -117,6 +131,16 @@ class Writer:
 
         Raises what the operation raised (nothing of it was stored), StorageFull, or StoreFailure.
         """
+        return await self._wait(_Pending(operation))
+
+    async def join(self, joint: Joint[W, T], write: W) -> T:
+        """Carry out a write in the next transaction, together with its neighbours that `joint` carries out too.
+
+        Returns and raises as `run` does.
+        """
+        return await self._wait(_Pending(None, joint=joint, write=write))
+
+    async def _wait(self, pending: _Pending[T]) -> T:
         while len(self._queue) >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
@@ -124,7 +148,6 @@ class Writer:
             raise self._failure
         if self._closing:
             raise StoreClosed("the store is closing")
-        pending = _Pending(operation)
         self._queue.append(pending)
         self._wake.set()
         await pending.done.wait()
@@ -159,8 +182,8 @@ class Writer:
         transaction = Transaction(self._connection, self.last_seq)
         try:
             try:
-                for pending in group:
-                    pending.result = await pending.operation(transaction)
+                for pendings in _portions(group):
+                    await _carry_out(pendings, transaction)
                 await self._connection.commit()
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
@@ -183,8 +206,9 @@ class Writer:
         for pending in group:
             await self._connection.execute("SAVEPOINT operation")
             last_seq = transaction.last_seq
+            pending.error = None
             try:
-                pending.result = await pending.operation(transaction)
+                await _carry_out([pending], transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
@@ -214,3 +238,27 @@ class Writer:
             pending.error = error
             pending.done.set()
         self._room.set()
+
+
+def _portions(group: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
+    """Give those of a group that are carried out together, in their order."""
+    portion: list[_Pending[Any]] = []
+    for pending in group:
+        if portion and (
+            pending.joint is None or pending.joint != portion[0].joint or len(portion) >= WRITES_JOINED_MAX
+        ):
+            yield portion
+            portion = []
+        portion.append(pending)
+    yield portion
+
+
+async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    """Carry out one operation, or writes that go together, and note what became of each."""
+    first = pendings[0]
+    if first.operation is not None:
+        first.result = await first.operation(transaction)
+    elif first.joint is not None:
+        outcomes = await first.joint(transaction, [pending.write for pending in pendings])
+        for pending, outcome in zip(pendings, outcomes, strict=True):
+            pending.result, pending.error = (None, outcome) if isinstance(outcome, StoreError) else (outcome, None)
