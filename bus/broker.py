@@ -80,6 +80,8 @@ class Broker:
         self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
         self._calling = 0
         self._calling_bytes = 0
+        self._answered: list[Effect] = []
+        """Answers to workflow calls that are to be sent together: those of one commit come in one turn of the loop."""
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -314,7 +316,13 @@ class Broker:
         finally:
             self._calling -= 1
             self._calling_bytes -= memoryview(call.arguments).nbytes
-        self._carry_out([Send(ask.address, frame)])
+        if not self._answered:
+            self._tasks.start_soon(self._send_answered)
+        self._answered.append(Send(ask.address, frame))
+
+    async def _send_answered(self) -> None:
+        answered, self._answered = self._answered, []
+        self._carry_out(answered)
 
     def _reply(self, ask: Ask, value: Any) -> None:
         frame = encode({"op": "ok", "request": ask.query.request, "value": value})
