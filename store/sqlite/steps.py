@@ -56,6 +56,9 @@ _FIND = f"""
         LEFT JOIN workflow_runs AS run ON run.id = COALESCE(json_extract(asked.value, '$[1]'), step.run_id)
     ORDER BY asked.key"""
 
+_PORTION_STEPS = 64
+"""Step logs that are read at once: with the largest inputs and outputs 128 MiB."""
+
 # A step that was never running began when it ended; one that did neither comes last. rowid is the order of
 # creation.
 STEP_ORDER = """
@@ -137,6 +140,14 @@ class Steps:
         self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
     ) -> list[WorkflowStepLog | StoreError]:
         """Carry out writes in their order; one that is refused has its error, and changes nothing."""
+        outcomes: list[WorkflowStepLog | StoreError] = []
+        for begin in range(0, len(writes), _PORTION_STEPS):
+            outcomes += await self._write_portion(connection, writes[begin : begin + _PORTION_STEPS], now)
+        return outcomes
+
+    async def _write_portion(
+        self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
+    ) -> list[WorkflowStepLog | StoreError]:
         asked = [
             (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.id,) for write in writes
         ]

@@ -27,7 +27,6 @@ from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, Stor
 __all__ = [
     "OPERATIONS_GROUP_MAX",
     "OPERATIONS_QUEUED_MAX",
-    "WRITES_JOINED_MAX",
     "Joint",
     "Operation",
     "Transaction",
@@ -41,9 +40,6 @@ OPERATIONS_QUEUED_MAX = 10_000
 
 OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
-
-WRITES_JOINED_MAX = 64
-"""Writes that are carried out together: what they read is in memory at once, at most 2 MiB for a step log."""
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -244,9 +240,7 @@ def _portions(group: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
     """Give those of a group that are carried out together, in their order."""
     portion: list[_Pending[Any]] = []
     for pending in group:
-        if portion and (
-            pending.joint is None or pending.joint != portion[0].joint or len(portion) >= WRITES_JOINED_MAX
-        ):
+        if portion and (pending.joint is None or pending.joint != portion[0].joint):
             yield portion
             portion = []
         portion.append(pending)
