@@ -57,6 +57,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     load_before: float
     alone: Alone
     per_second: dict[int, float]
+    cpu_us: dict[int, float]
+    """Microseconds of the processors for a checkpoint, of all processes of the system."""
     steps: int
     kept: int
 
@@ -72,6 +74,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     system: System
     per_second: dict[int, Spread]
     ratio: dict[int, Spread]
+    cpu_us: dict[int, Spread]
     step_ms: Spread
     run_ms: Spread
     lost: int
@@ -114,6 +117,7 @@ def _summary(system: System, turns: Sequence[Turn], first: dict[int, Turn]) -> S
             runs: spread([first[turn.round].per_second[runs] / turn.per_second[runs] for turn in turns])
             for runs in counts
         },
+        cpu_us={runs: spread([turn.cpu_us[runs] for turn in turns]) for runs in counts},
         step_ms=spread([turn.alone.step.p50_ms for turn in turns]),
         run_ms=spread([turn.alone.run.p50_ms for turn in turns]),
         lost=sum(turn.lost for turn in turns),

@@ -91,8 +91,8 @@ def table_lines(report: Report) -> list[str]:
     names = [f"{runs} run{'s' if runs > 1 else ''}" for runs in counts]
     loads = sorted(turn.load_before for turn in report.turns)
     lines = [
-        f"{report.plan.rounds} rounds; the load was {loads[0]:.1f} to {loads[-1]:.1f} before a turn (median"
-        f" {loads[len(loads) // 2]:.1f}). {_account(report)}",
+        f"{report.plan.rounds} rounds, {report.plan.seconds:g} s a load; the load average was {loads[0]:.1f} to"
+        f" {loads[-1]:.1f} before a turn (median {loads[len(loads) // 2]:.1f}). {_account(report)}",
         "",
         "Checkpoints a second: median (lowest to highest).",
         "",
@@ -111,6 +111,13 @@ def table_lines(report: Report) -> list[str]:
             _row(str(each.system), *(_times(each.ratio.get(runs)) for runs in counts))
             for each in report.summary[1:]
         ),
+        "",
+        "Microseconds of the processors for a checkpoint, of all processes of a system together: median (lowest to"
+        " highest). Of all figures this one depends least on what else the machine does.",
+        "",
+        _row("", *names),
+        _row(*["---"] * (len(names) + 1)),
+        *(_row(str(each.system), *(_many(each.cpu_us.get(runs)) for runs in counts)) for each in report.summary),
         "",
         "One run alone: median (lowest to highest) of the rounds' medians.",
         "",

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from . import checkpoint_page, limits, machine, posthouse, rivals
 from .checkpoint_figures import Plan, Report, System, Turn, compare
+from .loads import Loaded
 from .processes import ROOT, BenchFailed, Client, Worker
 
 __all__ = ["SYSTEMS", "measure"]
@@ -121,13 +122,16 @@ def measure(plan: Plan, names: Sequence[str], *, profile: Path | None, console: 
 
 def _turn(plan: Plan, contestant: _Contestant, number: int, versions: dict[str, str], profile: Path | None) -> Turn:
     load = machine.load()
-    with _started(contestant, versions, profile) as (client, database):
+    with _started(contestant, versions, profile) as (client, database, worker):
         alone = client.ask("alone", plan.alone_runs, plan.alone_steps, seconds=_ANSWER_SECONDS)
         counts = plan.runs[:1] if contestant.system.limit else plan.runs
-        loaded = {
-            runs: client.ask("load", runs, plan.warm_seconds, plan.seconds, seconds=_ANSWER_SECONDS)
-            for runs in counts
-        }
+        loaded: dict[int, Loaded] = {}
+        cpu_us: dict[int, float] = {}
+        for runs in counts:
+            before = 0.0 if worker is None else worker.cpu_seconds
+            done = client.ask("load", runs, plan.warm_seconds, plan.seconds, seconds=_ANSWER_SECONDS)
+            spent = done.cpu_seconds + (0.0 if worker is None else worker.cpu_seconds - before)
+            loaded[runs], cpu_us[runs] = done, round(spent / done.steps * 1e6, 1)
         steps = alone.steps + sum(each.steps for each in loaded.values())
         kept = steps if contestant.count is None else _count(database, contestant.count)
     return Turn(
@@ -136,6 +140,7 @@ def _turn(plan: Plan, contestant: _Contestant, number: int, versions: dict[str, 
         load_before=load,
         alone=alone,
         per_second={runs: each.per_second for runs, each in loaded.items()},
+        cpu_us=cpu_us,
         steps=steps,
         kept=kept,
     )
@@ -144,8 +149,9 @@ def _turn(plan: Plan, contestant: _Contestant, number: int, versions: dict[str, 
 @contextmanager
 def _started(
     contestant: _Contestant, versions: dict[str, str], profile: Path | None
-) -> Iterator[tuple[Client, Path]]:
+) -> Iterator[tuple[Client, Path, Worker | None]]:
     """Start a system with an empty file, and end it after the block."""
+    worker: Worker | None = None
     with ExitStack() as stack:
         if contestant.work is posthouse.execute:
             worker = stack.enter_context(Worker(profile=profile))
@@ -161,7 +167,7 @@ def _started(
         for durability in facts.get("durability", ()):
             if durability != _DURABILITY:
                 raise BenchFailed(f"{contestant.system} has a connection with {durability}, not {_DURABILITY}")
-        yield client, database
+        yield client, database, worker
 
 
 def _count(database: Path, sql: str) -> int:

@@ -25,11 +25,15 @@ _OVERHEAD_BYTES = len('{"number":1000000,"text":""}')
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What was done under load: the checkpoints that were over within `seconds`, and all `steps` that ended."""
+    """What was done under load: the checkpoints that were over within `seconds`, and all `steps` that ended.
+
+    `cpu_seconds` is what this process took of the processors for all of them.
+    """
 
     checkpoints: int
     seconds: float
     steps: int
+    cpu_seconds: float
 
     @property
     def per_second(self) -> float:
@@ -99,10 +103,12 @@ def _load(
     first = time.monotonic_ns() + int(warm_seconds * 1e9)
     last = first + int(seconds * 1e9)
     runs = [Run(f"{name}-{index}", until_ns=last) for index in range(count)]
+    before = time.process_time()
     carry_out(runs)
+    cpu_seconds = time.process_time() - before
     # The first step of a run says nothing of a checkpoint: nothing came before it.
     over = sum(first <= moment < last for run in runs for moment in run.begun[1:])
-    return Loaded(over, seconds, sum(run.steps for run in runs))
+    return Loaded(over, seconds, sum(run.steps for run in runs), cpu_seconds)
 
 
 def _alone(name: str, carry_out: Callable[[Sequence[Run]], None], count: int, steps: int) -> Alone:

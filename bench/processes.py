@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import msgspec
 
+from . import machine
+
 __all__ = ["ROOT", "BenchFailed", "Client", "Worker"]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +85,11 @@ class Worker:
     def port(self) -> int:
         """The port that bots connect to."""
         return int(self.url.rpartition(":")[2])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it took of the processors until now."""
+        return machine.cpu_seconds(self._process.pid) if self._process is not None else 0.0
 
     def _start(self) -> None:
         folder = Path(self._folder.name)

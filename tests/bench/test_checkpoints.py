@@ -79,6 +79,7 @@ def turn(system: System, round: int, rate: float, *, kept: int = 20) -> Turn:
         load_before=1.0,
         alone=Alone(took, took, 10),
         per_second=per_second,
+        cpu_us=dict.fromkeys(per_second, 100.0),
         steps=20,
         kept=kept,
     )
