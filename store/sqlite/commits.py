@@ -50,6 +50,9 @@ class Commits:
         if work.known_only:
             return None
         last_seq = transaction.last_seq
+        if not connection.in_transaction:
+            # Releasing a savepoint that has no transaction around it would commit, and part this from its batch.
+            await connection.execute("BEGIN IMMEDIATE")
         await connection.execute("SAVEPOINT commit_work")
         try:
             added = await self._carry_out(transaction, work)
