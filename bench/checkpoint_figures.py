@@ -114,7 +114,7 @@ def _summary(system: System, turns: Sequence[Turn], first: dict[int, Turn]) -> S
         system=system,
         per_second={runs: spread([turn.per_second[runs] for turn in turns]) for runs in counts},
         ratio={
-            runs: spread([first[turn.round].per_second[runs] / turn.per_second[runs] for turn in turns])
+            runs: spread([_times(first[turn.round].per_second[runs], turn.per_second[runs]) for turn in turns])
             for runs in counts
         },
         cpu_us={runs: spread([turn.cpu_us[runs] for turn in turns]) for runs in counts},
@@ -122,3 +122,8 @@ def _summary(system: System, turns: Sequence[Turn], first: dict[int, Turn]) -> S
         run_ms=spread([turn.alone.run.p50_ms for turn in turns]),
         lost=sum(turn.lost for turn in turns),
     )
+
+
+def _times(one: float, other: float) -> float:
+    """Give a ratio; where the other kept nothing in its time, as if it had kept one checkpoint."""
+    return one / (other or 1.0)

@@ -6,6 +6,7 @@ run begins, since that is what a system promises. Knows nothing of the systems.
 
 from __future__ import annotations
 
+import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -16,10 +17,13 @@ import msgspec
 
 from .figures import Latency, latency
 
-__all__ = ["PAYLOAD_BYTES", "Alone", "Loaded", "Run", "payload", "serve"]
+__all__ = ["PAYLOAD_BYTES", "Alone", "Loaded", "Run", "Window", "payload", "serve"]
 
 PAYLOAD_BYTES = 300
 """Of JSON, that each step gives."""
+
+_OPENING_SECONDS_MAX = 5.0
+"""How long runs are waited for that do not come to their first step: a system may let some of them starve."""
 
 _OVERHEAD_BYTES = len('{"number":1000000,"text":""}')
 
@@ -49,16 +53,44 @@ class Alone(msgspec.Struct, frozen=True):
     steps: int
 
 
+class Window:
+    """The time that counts, in monotonic nanoseconds: it comes so long after the last run began its first step.
+
+    After five seconds it comes although a run has not begun.
+    """
+
+    def __init__(self, runs: int, warm_seconds: float, seconds: float) -> None:
+        self.first = 0
+        self.last = 0
+        self._waits_for = runs
+        self._lengths = int(warm_seconds * 1e9), int(seconds * 1e9)
+        self._begins_at = time.monotonic_ns() + int(_OPENING_SECONDS_MAX * 1e9)
+        self._lock = threading.Lock()
+
+    def begin(self, now: int, *, first: bool) -> None:
+        """Note that a step begins. To open 64 runs may take longer than to warm up."""
+        with self._lock:
+            self._waits_for -= first
+            if not self.last and (self._waits_for == 0 or now >= self._begins_at):
+                self.first = now + self._lengths[0]
+                self.last = self.first + self._lengths[1]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been."""
+        return self.last > 0 and time.monotonic_ns() >= self.last
+
+
 class Run:
     """One run. A system calls it for each step's output, and carries out steps as long as there are `more`."""
 
-    def __init__(self, id: str, *, steps_max: int | None = None, until_ns: int | None = None) -> None:
+    def __init__(self, id: str, *, steps_max: int | None = None, window: Window | None = None) -> None:
         self.id = id
         self.steps = 0
         self.begun = array("q")
         """When each step began, in monotonic nanoseconds."""
         self._steps_max = steps_max
-        self._until_ns = until_ns
+        self._window = window
 
     def __repr__(self) -> str:
         return f"<Run {self.id!r} steps={self.steps}>"
@@ -68,12 +100,15 @@ class Run:
         """Whether another step is to be carried out."""
         if self._steps_max is not None and self.steps >= self._steps_max:
             return False
-        return self._until_ns is None or time.monotonic_ns() < self._until_ns
+        return self._window is None or not self._window.is_over
 
     def __call__(self) -> dict[str, Any]:
         """Note that a step begins, and give its output."""
-        self.begun.append(time.monotonic_ns())
+        now = time.monotonic_ns()
+        self.begun.append(now)
         self.steps += 1
+        if self._window is not None:
+            self._window.begin(now, first=self.steps == 1)
         return payload(self.steps)
 
     def durations(self) -> list[int]:
@@ -99,15 +134,14 @@ def serve(pipe: Connection, facts: dict[str, Any], carry_out: Callable[[Sequence
 def _load(
     name: str, carry_out: Callable[[Sequence[Run]], None], count: int, warm_seconds: float, seconds: float
 ) -> Loaded:
-    """Carry out so many runs side by side, and count what was over after the time for warming up."""
-    first = time.monotonic_ns() + int(warm_seconds * 1e9)
-    last = first + int(seconds * 1e9)
-    runs = [Run(f"{name}-{index}", until_ns=last) for index in range(count)]
+    """Carry out so many runs side by side, and count what was over within the window."""
+    window = Window(count, warm_seconds, seconds)
+    runs = [Run(f"{name}-{index}", window=window) for index in range(count)]
     before = time.process_time()
     carry_out(runs)
     cpu_seconds = time.process_time() - before
     # The first step of a run says nothing of a checkpoint: nothing came before it.
-    over = sum(first <= moment < last for run in runs for moment in run.begun[1:])
+    over = sum(window.first <= moment < window.last for run in runs for moment in run.begun[1:])
     return Loaded(over, seconds, sum(run.steps for run in runs), cpu_seconds)
 
 

@@ -16,7 +16,7 @@ import pytest
 from bench.checkpoint_figures import Plan, Report, System, Turn, compare
 from bench.checkpoint_page import table_lines, verdict, write
 from bench.figures import Latency, Spread
-from bench.loads import PAYLOAD_BYTES, Alone, Run, payload
+from bench.loads import PAYLOAD_BYTES, Alone, Run, Window, payload
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,3 +140,14 @@ def test_a_step_s_output_has_the_size_that_is_said() -> None:
     assert [run() for _ in range(2) if run.more] == [payload(1), payload(2)]
     assert not run.more
     assert len(run.durations()) == 1
+
+
+def test_the_time_that_counts_comes_when_every_run_is_at_work() -> None:
+    window = Window(2, warm_seconds=1, seconds=2)
+    runs = [Run("a", window=window), Run("b", window=window)]
+    runs[0]()
+    runs[0]()
+    assert (window.first, runs[0].more) == (0, True)
+    runs[1]()
+    [begun] = runs[1].begun
+    assert (window.first, window.last) == (begun + 1_000_000_000, begun + 3_000_000_000)
