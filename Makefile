@@ -3,14 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate crash bench-stalled clean
+.PHONY: help demo test lint types unit wheel simulate crash bench-stalled bench-checkpoints clean
 
 help:
 	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
 	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
 	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash          break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
-	@echo "make bench-stalled  what one stalled subscriber does to the others; OPTIONS=--quick is short"
+	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
+	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
 	@echo "make clean          remove what these made"
 
 $(BIN)/.installed: pyproject.toml
@@ -51,5 +52,15 @@ crash: $(BIN)/.installed
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
 
+# What it is compared with is installed into an environment of its own.
+BENCH := .venv-bench/bin
+$(BENCH)/.installed: pyproject.toml bench/requirements.txt
+	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
+	$(BENCH)/python -m pip install --quiet --disable-pip-version-check --editable . -r bench/requirements.txt
+	@touch $@
+
+bench-checkpoints: $(BENCH)/.installed
+	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

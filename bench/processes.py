@@ -22,9 +22,12 @@ from typing import Any, Self
 
 import msgspec
 
-__all__ = ["BenchFailed", "Client", "Worker"]
+from . import machine
 
-_ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["ROOT", "BenchFailed", "Client", "Worker"]
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The project's folder, in which databases lie while they are measured."""
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
@@ -32,6 +35,8 @@ _POLL_SECONDS = 0.02
 
 _ADDRESS = "tcp://127.0.0.1:*"
 """A port that the system chooses; the worker's log tells which."""
+
+_PARTS = ("posthouse", "python", "sqlite", "zeromq", "pyzmq", "msgspec", "anyio", "aiosqlite")
 
 _spawn = multiprocessing.get_context("spawn")
 """A client begins as a Python of its own: nothing of the benchmark's own process is in it."""
@@ -49,9 +54,12 @@ class Worker:
 
     def __init__(self, settings: str = "", *, profile: Path | None = None) -> None:
         self.url = ""
+        self.versions: dict[str, str] = {}
+        """Of the worker and what it is made of."""
         self._settings = settings
         self._profile = profile
-        self._folder = tempfile.TemporaryDirectory(prefix=".bench-", dir=_ROOT)
+        self._folder = tempfile.TemporaryDirectory(prefix=".bench-", dir=ROOT)
+        self.database = Path(self._folder.name, "bench.db")
         self._log = Path(self._folder.name, "worker.log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,11 +86,25 @@ class Worker:
         """The port that bots connect to."""
         return int(self.url.rpartition(":")[2])
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What it took of the processors until now."""
+        return machine.cpu_seconds(self._process.pid) if self._process is not None else 0.0
+
     def _start(self) -> None:
         folder = Path(self._folder.name)
         folder.joinpath("posthouse.toml").write_text(self._settings, encoding="utf-8")
         profile = ["-m", "cProfile", "-o", str(self._profile.resolve())] if self._profile is not None else []
-        options = ["--config", "posthouse.toml", "--database", "bench.db", "--bind", _ADDRESS, "--tap", _ADDRESS]
+        options = [
+            "--config",
+            "posthouse.toml",
+            "--database",
+            self.database.name,
+            "--bind",
+            _ADDRESS,
+            "--tap",
+            _ADDRESS,
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *profile, "-m", "worker", "serve", *options],
@@ -102,7 +124,9 @@ class Worker:
         """Give the address that the worker logs when it serves."""
         for line in self._log_text().splitlines():
             if '"event": "serving"' in line and line.endswith("}"):
-                return str(msgspec.json.decode(line)["command"])
+                told = msgspec.json.decode(line)
+                self.versions = {name: told[name] for name in _PARTS}
+                return str(told["command"])
         return None
 
     def _log_text(self) -> str:

@@ -109,7 +109,8 @@ class Hold:
         self._bot_id = bot_id
         # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
         self._claim_id = str(uuid_utils.uuid7())
-        self._lock = anyio.Lock()
+        # Each step takes it, and nearly always nobody else has it: a turn of the loop for that is not needed.
+        self._lock = anyio.Lock(fast_acquire=True)
         self._unsure = False
         """Whether the run was to be given back, and nobody knows if it was."""
         self.working = 0

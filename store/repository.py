@@ -50,7 +50,7 @@ from .changes import (
     group_mailbox_id,
 )
 from .records import BotMessage, BotSubscription, Channel
-from .workflows import WorkflowRepository, WorkflowRules, WorkflowStore
+from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
     "AddBot",
@@ -84,6 +84,8 @@ __all__ = [
     "RemoveSubscription",
     "SaveMailbox",
     "SeenBot",
+    "StepCreation",
+    "StepMove",
     "Store",
     "Subscribed",
     "Subscription",

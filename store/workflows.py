@@ -9,10 +9,12 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from .errors import StoreError
 from .records import (
     Claim,
     Lease,
@@ -26,7 +28,7 @@ from .records import (
     WorkflowStepLog,
 )
 
-__all__ = ["WorkflowRepository", "WorkflowRules", "WorkflowStore"]
+__all__ = ["StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "WorkflowStore"]
 
 
 class WorkflowRules(msgspec.Struct, frozen=True):
@@ -43,6 +45,23 @@ class WorkflowRules(msgspec.Struct, frozen=True):
 
     record_bytes_max: int | None = None
     """The most bytes of a definition, run or step log as JSON, where it is read in one frame. None: no limit."""
+
+
+class StepCreation(msgspec.Struct, frozen=True):
+    """What `create_step_log` is called with."""
+
+    step: WorkflowStepLog
+    fence: int | None = None
+
+
+class StepMove(msgspec.Struct, frozen=True):
+    """What `update_step_status` is called with."""
+
+    step_id: str
+    status: StepStatus
+    output: Any = None
+    error: str | None = None
+    fence: int | None = None
 
 
 class WorkflowRepository(Protocol):
@@ -185,4 +204,11 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
         They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on. A
         run that was never leased is left alone: whoever runs it does so by other means.
+        """
+
+    async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:
+        """Carry out calls of `create_step_log` and `update_step_status` together, in their order.
+
+        Each has its own outcome, and an error of one is none of its neighbours'; only a StoreFailure is raised, and
+        StorageBusy or StorageFull, which concern them all.
         """

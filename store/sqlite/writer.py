@@ -8,6 +8,7 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
   never the transaction.
 - An operation that raises takes only itself down: the group is rolled back and run again, each operation
   under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
+- Writes of one kind that are neighbours in the queue are carried out together, by what knows how to do that.
 - A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
 - SQLite copies the WAL back after a commit, and keeps it to itself where that fails. The WAL grows then, which is
   what shows it: where it did, the copying is tried once more, and a second failure is one of the disk.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
@@ -29,6 +30,7 @@ from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, Stor
 __all__ = [
     "OPERATIONS_GROUP_MAX",
     "OPERATIONS_QUEUED_MAX",
+    "Joint",
     "Operation",
     "Transaction",
     "Writer",
@@ -44,6 +46,7 @@ OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 
 class Transaction:
@@ -80,6 +83,9 @@ class Transaction:
 
 Operation = Callable[[Transaction], Awaitable[T]]
 
+Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
+"""Carries out several writes of one kind in their order; one that is refused has its error, and changes nothing."""
+
 
 def translate(error: sqlite3.Error) -> StoreError | None:
     """Give our error for one of SQLite's that concerns the disk; None for any other."""
@@ -114,12 +120,16 @@ async def copy_back(connection: aiosqlite.Connection) -> None:
 
 
 class _Pending(Generic[T]):
-    """One operation that waits for its commit."""
+    """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
 
-    __slots__ = ("done", "error", "operation", "result")
+    __slots__ = ("done", "error", "joint", "operation", "result", "write")
 
-    def __init__(self, operation: Operation[T]) -> None:
+    def __init__(
+        self, operation: Operation[T] | None, *, joint: Joint[Any, T] | None = None, write: Any = None
+    ) -> None:
         self.operation = operation
+        self.joint = joint
+        self.write = write
         self.done = anyio.Event()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -162,6 +172,16 @@ class Writer:
 
         Raises what the operation raised (nothing of it was stored), StorageFull, or StoreFailure.
         """
+        return await self._wait(_Pending(operation))
+
+    async def join(self, joint: Joint[W, T], write: W) -> T:
+        """Carry out a write in the next transaction, together with its neighbours that `joint` carries out too.
+
+        Returns and raises as `run` does.
+        """
+        return await self._wait(_Pending(None, joint=joint, write=write))
+
+    async def _wait(self, pending: _Pending[T]) -> T:
         while len(self._queue) >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
@@ -169,7 +189,6 @@ class Writer:
             raise self._failure
         if self._closing:
             raise StoreClosed("the store is closing")
-        pending = _Pending(operation)
         self._queue.append(pending)
         self._wake.set()
         await pending.done.wait()
@@ -204,8 +223,8 @@ class Writer:
         transaction = Transaction(self._connection, self.last_seq)
         try:
             try:
-                for pending in group:
-                    pending.result = await pending.operation(transaction)
+                for pendings in _portions(group):
+                    await _carry_out(pendings, transaction)
                 await self._connection.commit()
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
@@ -227,9 +246,10 @@ class Writer:
 
     async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
         for pending in group:
+            pending.error = None
             try:
                 async with transaction.savepoint():
-                    pending.result = await pending.operation(transaction)
+                    await _carry_out([pending], transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
@@ -256,3 +276,25 @@ class Writer:
             pending.error = error
             pending.done.set()
         self._room.set()
+
+
+def _portions(group: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
+    """Give those of a group that are carried out together, in their order."""
+    portion: list[_Pending[Any]] = []
+    for pending in group:
+        if portion and (pending.joint is None or pending.joint != portion[0].joint):
+            yield portion
+            portion = []
+        portion.append(pending)
+    yield portion
+
+
+async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    """Carry out one operation, or writes that go together, and note what became of each."""
+    first = pendings[0]
+    if first.operation is not None:
+        first.result = await first.operation(transaction)
+    elif first.joint is not None:
+        outcomes = await first.joint(transaction, [pending.write for pending in pendings])
+        for pending, outcome in zip(pendings, outcomes, strict=True):
+            pending.result, pending.error = (None, outcome) if isinstance(outcome, StoreError) else (outcome, None)
