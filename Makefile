@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate bench-stalled clean
+.PHONY: help demo test lint types unit wheel simulate fuzz bench-stalled clean
 
 help:
 	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
 	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
 	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
+	@echo "make fuzz           frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench-stalled  what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make clean          remove what these made"
 
@@ -42,6 +43,11 @@ wheel: $(BIN)/.installed
 STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+
+SECONDS ?= 600
+fuzz: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
 
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
