@@ -104,7 +104,7 @@ def _nothing(_: Any) -> dict[str, Any]:
 
 
 def _seqs(answer: Frame) -> dict[str, Any]:
-    return {"seqs": tuple(answer["seqs"])}
+    return {"seqs": tuple(answer["seqs"]), "duplicates": tuple(answer.get("duplicates", ()))}
 
 
 class Bot:
@@ -298,9 +298,10 @@ class Worker(Bot):
             self._read()
 
     def turn(self) -> None:
-        if self._version >= _VERSIONS_A_RUN:
-            self._claimed = False  # also where this is refused: it was completed before, and nobody had said so
-            self._checkpoint("completed")
+        if self._claimed and self._version >= _VERSIONS_A_RUN:
+            with suppress(Refused):  # where it was completed before, and nobody had said so
+                self._checkpoint("completed")
+            self._claimed = False
         if not self._claimed:
             self._begin_run()
         chance = self.chance.random()

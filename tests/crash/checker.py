@@ -54,7 +54,10 @@ def _faults(ledger: Ledger, final: Final, rules: Rules) -> Iterator[Fault]:
 def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
     letters = ledger.letters.values()
     stored = {message.id for message in final.messages}
-    unknown = [letter for letter in letters if letter.acked_at is None and "unknown" in letter.outcomes]
+    unknown = [letter for letter in letters if "unknown" in letter.outcomes]
+    recovered = [
+        letter for letter in unknown if letter.known or (letter.acked_at is None and letter.sent.id in stored)
+    ]
     firsts = {(handed.bot, handed.message.seq) for handed in ledger.handed}
     confirmed = sum(one.confirmed for settled in ledger.settled.values() for one in settled)
     marks = Counter(mark.what for _, mark in ledger.marks)
@@ -65,7 +68,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
         "acknowledged": sum(letter.acked_at is not None for letter in letters),
         "refused": sum(letter.certainly_refused for letter in letters),
         "unknown": len(unknown),
-        "recovered": sum(letter.sent.id in stored for letter in unknown),
+        "recovered": len(recovered),
         "delivered": len(ledger.handed),
         "repeated": len(ledger.handed) - len(firsts),
         "confirmed": confirmed,

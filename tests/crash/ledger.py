@@ -40,7 +40,7 @@ __all__ = ["Handed", "Ledger", "Letter", "Settled"]
 class Letter:
     """One message as its sender knows it."""
 
-    __slots__ = ("acked_at", "call", "first", "outcomes", "sender", "sent", "seq")
+    __slots__ = ("acked_at", "call", "first", "known", "outcomes", "sender", "sent", "seq")
 
     def __init__(self, sent: Sent, sender: str, call: Call) -> None:
         self.sent = sent
@@ -51,6 +51,8 @@ class Letter:
         self.seq: int | None = None
         self.acked_at: int | None = None
         """Where it was first acknowledged."""
+        self.known = False
+        """Whether the first acknowledgement said that it had been stored before."""
         self.outcomes: set[str] = set()
         """What came of the calls that sent it: ok, fail, unknown."""
 
@@ -163,6 +165,7 @@ class Ledger:
             letter.outcomes.add("ok")
             if letter.acked_at is None or call.ends < letter.acked_at:
                 letter.seq, letter.acked_at = ok.seqs[position], call.ends
+                letter.known = position in ok.duplicates
 
     def _join_settled(self) -> None:
         for call in self.of(Hello):
