@@ -13,6 +13,7 @@ kept; the normal suite replays that.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -23,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -40,6 +42,9 @@ PLAY_BYTES_MAX = 4096
 _SECONDS_A_PLAY = 10
 _LINE_BYTES_MAX = 600
 """Lines longer than this are not kept: a corpus is for reading, too."""
+
+_NEW_MOVES_MIN = 3
+"""A play is kept for so many moves from line to line that none before it makes."""
 
 _EVENTS = [b".", b".", b"-", b"+", b"*", b"!a", b"^"]
 
@@ -102,22 +107,48 @@ def _run(*arguments: str) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
+def _moves(data: bytes) -> set[tuple[str, int, int]]:
+    """Play a play, and give the moves from line to line of the packages that it makes."""
+    found: set[tuple[str, int, int]] = set()
+    packages = tuple(str(HERE.parents[1] / name) for name in ("bus", "store"))
+
+    def enter(frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(packages):
+            return None
+        last = 0
+
+        def step(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal last
+            found.add((frame.f_code.co_filename, last, frame.f_lineno))
+            last = frame.f_lineno
+            return step
+
+        return step
+
+    sys.settrace(enter)
+    try:
+        play(data)
+    finally:
+        sys.settrace(None)
+    return found
+
+
 def _keep(reached: Path) -> int:
-    """Replace the corpus that is kept by the fewest plays that reach as much."""
-    short = reached.with_name("short")
-    short.mkdir()
-    for path in [*CORPUS.iterdir(), *reached.iterdir()]:
-        play_bytes = path.read_bytes()
-        if max(map(len, play_bytes.split(b"\n"))) <= _LINE_BYTES_MAX:
-            (short / path.name).write_bytes(play_bytes)
-    least = reached.with_name("least")
-    least.mkdir()
-    _run("-set_cover_merge=1", f"-max_len={PLAY_BYTES_MAX}", str(least), str(short))
-    shutil.rmtree(CORPUS)
+    """Replace the corpus that is kept: the shortest plays first, each of which makes a move that is new."""
+    plays = {path.read_bytes() for folder in (CORPUS, reached) for path in folder.glob("*")}
+    plays = {data for data in plays if max(map(len, data.split(b"\n"))) <= _LINE_BYTES_MAX}
+    kept: list[bytes] = []
+    seen: set[tuple[str, int, int]] = set()
+    for data in sorted(plays, key=lambda data: (len(data), data)):
+        moves = _moves(data)
+        if len(moves - seen) >= _NEW_MOVES_MIN:
+            kept.append(data)
+            seen |= moves
+    shutil.rmtree(CORPUS, ignore_errors=True)
     CORPUS.mkdir()
-    for path in sorted(least.iterdir()):
-        (CORPUS / path.name[:12]).write_bytes(path.read_bytes())
-    return len(list(CORPUS.iterdir()))
+    for data in kept:
+        (CORPUS / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
+    return len(kept)
 
 
 @click.command()

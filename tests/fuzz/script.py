@@ -47,6 +47,9 @@ from .mutations import ID
 
 __all__ = ["EVENTS_MAX", "Play", "play"]
 
+STRANGE_ID = "ffffffff-0000-7000-8000-%012x"
+"""Ids that no play is likely to hit upon."""
+
 EVENTS_MAX = 200
 """Lines that are played; a longer play says nothing that a shorter one could not."""
 
@@ -76,6 +79,7 @@ class Play:
         self.taken = 0
         self._now = 100.0
         self._ids = 0
+        self._strangers = 0
         self._promises = Promises(self.log, SETTINGS)
         self._core = self._start()
         news = {"type": "channel", "name": "news"}
@@ -205,7 +209,12 @@ class Play:
         hello = {"op": "hello", "request": 1, "protocol": 1, "bot": "stranger"}
         said = self.frame(b"z", encode(hello)) + self.commit()
         assert any(frame.__class__.__name__ == "Welcome" for frame in said), said
-        message = {"id": self._new_id(), "recipient": {"type": "direct", "bot": "stranger"}, "body": "served"}
+        self._strangers += 1
+        message = {
+            "id": STRANGE_ID % self._strangers,
+            "recipient": {"type": "direct", "bot": "stranger"},
+            "body": "served",
+        }
         said = self.frame(b"z", encode({"op": "publish", "request": 2, "messages": [message]})) + self.commit()
         delivered = [each for frame in said if isinstance(frame, Deliver) for each in frame.messages]
         assert message["id"] in [each.id for each in delivered], said
