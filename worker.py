@@ -30,7 +30,7 @@ from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
 from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
-from store.repository import Store
+from store.repository import Store, StoreWatch
 
 __all__ = ["main"]
 
@@ -140,7 +140,7 @@ async def _serve(settings: Settings) -> None:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(_stop_on_signal, broker.stop)
                 for warning in store.warnings:
-                    _log.warning("store", message=warning)
+                    _warn(warning)
                 command, tap = broker.addresses
                 _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
                 await broker.run()
@@ -150,9 +150,14 @@ async def _serve(settings: Settings) -> None:
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     try:
-        return open_store(settings.store.database, rules=settings.workflow_rules)
+        watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
+        return open_store(settings.store.database, rules=settings.workflow_rules, watch=watch)
     except ValueError as error:
         raise SettingsError(f"store.database: {error}") from error
+
+
+def _warn(sentence: str) -> None:
+    _log.warning("store", message=sentence)
 
 
 async def _stop_on_signal(

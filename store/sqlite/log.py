@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, assert_never
 
 import aiosqlite
-import anyio
 import msgspec
 
 from ..errors import Conflict
@@ -55,6 +55,7 @@ from .conversations import Conversations
 from .database import Database
 from .pages import Pages, count_waiting
 from .rows import fetch
+from .wal import file_bytes
 from .writer import Transaction
 
 __all__ = ["SqliteLog"]
@@ -374,8 +375,7 @@ class SqliteLog:
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
-            path = anyio.Path(f"{self._database.path}{suffix}")
-            sizes[name] = (await path.stat()).st_size if await path.exists() else 0
+            sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes
 
 
