@@ -30,7 +30,11 @@ from .history import (
 )
 from .link import Ended, Frame, Link, Lost, Refused
 
-__all__ = ["Bot", "Letters", "Publisher", "Shape", "Subscriber", "Worker", "settle"]
+__all__ = ["DELAY_SECONDS_MAX", "Bot", "Letters", "Publisher", "Shape", "Subscriber", "Worker", "settle"]
+
+
+DELAY_SECONDS_MAX = 0.3
+"""The longest that a message of the load waits until it is due."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -38,7 +42,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     publishers: int = 2
     subscribers: int = 3
-    workers: int = 1
+    workers: int = 2
     channels: tuple[str, ...] = ("news", "fleeting")
     batch_max: int = 8
     frames_in_flight: int = 4
@@ -61,7 +65,7 @@ class Letters:
         return [self.one() for _ in range(self._chance.randint(1, self._shape.batch_max))]
 
     def one(self) -> Frame:
-        """Make one: most are short, some are long."""
+        """Make one: most are short, some are long, and some wait until they are due."""
         chance = self._chance
         self._number += 1
         size = chance.randrange(self._shape.body_bytes_max if chance.random() < 0.05 else 200)
@@ -69,7 +73,10 @@ class Letters:
         recipient = {"type": "direct", "bot": chance.choice(self._targets)}
         if chance.random() < 0.6:
             recipient = {"type": "channel", "name": chance.choice(self._shape.channels)}
-        return {"id": new_id(), "recipient": recipient, "body": body}
+        message: Frame = {"id": new_id(), "recipient": recipient, "body": body}
+        if chance.random() < 0.05:
+            message["delay"] = round(chance.uniform(0.01, DELAY_SECONDS_MAX), 3)
+        return message
 
 
 def _sent(messages: list[Frame]) -> tuple[Sent, ...]:
@@ -104,7 +111,13 @@ def _nothing(_: Any) -> dict[str, Any]:
 
 
 def _seqs(answer: Frame) -> dict[str, Any]:
-    return {"seqs": tuple(answer["seqs"]), "duplicates": tuple(answer.get("duplicates", ()))}
+    lists = {name: tuple(answer.get(name, ())) for name in ("duplicates", "scheduled")}
+    return {"seqs": tuple(answer["seqs"]), **lists}
+
+
+def _committed(answer: Frame) -> dict[str, Any]:
+    seqs = tuple(answer["seqs"])
+    return {"seqs": seqs, "scheduled": tuple(index for index, seq in enumerate(seqs) if seq is None)}
 
 
 class Bot:
@@ -292,10 +305,10 @@ class Worker(Bot):
         self._unanswered: tuple[Commit, dict[str, Any]] | None = None
 
     def begin(self) -> None:
+        if self._claimed:
+            self._read()  # a trace of a commit that is not answered is seen before it is repeated
         if self._unanswered is not None:
             self._send_commit(*self._unanswered)
-        if self._claimed:
-            self._read()
 
     def turn(self) -> None:
         if self._claimed and self._version >= _VERSIONS_A_RUN:
@@ -344,7 +357,7 @@ class Worker(Bot):
         run_id, name = self.runs[-1], f"step-{self._version}"
         step = {"id": new_id(), "run_id": run_id, "step_id": name, "step_name": name, "status": "completed"}
         messages = [self.letters.one() for _ in range(self.chance.randint(0, 2))]
-        count = min(len(self.link.mail), self.chance.randint(0, 3))
+        count = min(len(self.link.mail), self.chance.choice([0, 1, 2, 5]))
         acks = [self.link.mail.popleft()[1].seq for _ in range(count)]
         fields: dict[str, Any] = {
             "id": new_id(),
@@ -369,7 +382,7 @@ class Worker(Bot):
     def _send_commit(self, commit: Commit, fields: dict[str, Any]) -> None:
         """Send a commit; one whose acks are not in flight any more is refused, and forgotten."""
         with suppress(Refused):
-            self.link.call(commit, _seqs, **fields)
+            self.link.call(commit, _committed, **fields)
         self._unanswered = None
 
     def _read(self) -> None:

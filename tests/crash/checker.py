@@ -15,7 +15,15 @@ from collections.abc import Iterator, Sequence
 from .history import Event, Final, Unsubscribe
 from .ledger import Ledger
 from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
-from .mailbox_checks import delivery_order, not_drained, outside, redelivered, subscriptions, undelivered
+from .mailbox_checks import (
+    delivered_twice,
+    delivery_order,
+    not_drained,
+    outside,
+    redelivered,
+    subscriptions,
+    undelivered,
+)
 from .run_checks import run_faults
 from .verdict import KINDS, Fault, Rules, Verdict, Violation
 
@@ -45,6 +53,7 @@ def _faults(ledger: Ledger, final: Final, rules: Rules) -> Iterator[Fault]:
     yield from undelivered(ledger, final)
     yield from delivery_order(ledger)
     yield from redelivered(ledger, rules)
+    yield from delivered_twice(ledger)
     yield from outside(ledger)
     yield from subscriptions(ledger, final)
     yield from not_drained(final)
@@ -64,6 +73,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
     return {
         "events": ledger.length,
         "kills": marks["killed"],
+        "stops": marks["stopped"],
         "sent": len(ledger.letters),
         "acknowledged": sum(letter.acked_at is not None for letter in letters),
         "refused": sum(letter.certainly_refused for letter in letters),

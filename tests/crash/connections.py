@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import zmq
 
 from ..integration.wire import TIMEOUT_SECONDS, Session, to_bot
 from ..integration.wire_worker import Worker
-from .command import Progress, campaign
+from .command import Outcome, Progress, campaign, play
 
-__all__ = ["CONFIGURATION", "connections", "descriptors", "memory_bytes"]
+__all__ = ["CONFIGURATION", "connections", "descriptors", "memory_bytes", "play_round"]
+
+_ROUNDS = 20
 
 CONFIGURATION = """
 [delivery]
@@ -76,9 +79,12 @@ def _one_round(worker: Worker, auditor: Session, chance: random.Random) -> None:
         listener.connect(worker.tap)
         listener.subscribe(topic.encode())
     auditor.ping()
-    closings = [each.close for each in (*strangers, *half_open)]
-    for close in [*closings, *(listener.close for listener in listeners)]:
-        close()
+    for stranger in strangers:
+        stranger.close()
+    for connection in half_open:
+        connection.close()
+    for listener in listeners:
+        listener.close()
 
 
 def _wait_until_gone(worker: Worker, auditor: Session, before: int) -> int:
@@ -91,7 +97,7 @@ def _wait_until_gone(worker: Worker, auditor: Session, before: int) -> int:
     return descriptors(worker.pid)
 
 
-def connections(directory: Path, rounds: int, seed: int, progress: Progress) -> list[str]:
+def connections(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcome:
     """Let connections come and go for so many rounds; say what of them stays."""
     chance = random.Random(seed)
     with Worker(directory, CONFIGURATION) as worker:
@@ -109,13 +115,18 @@ def connections(directory: Path, rounds: int, seed: int, progress: Progress) -> 
             progress(f"{100 * (number + 1)} connections, {now[0]} descriptors, {now[1]:.1f} MiB")
         after = _wait_until_gone(worker, auditor, before)
         grown = memory_bytes(worker.pid) - memory
-    faults = []
+    faults: list[str] = []
     if after > before:
         faults.append(f"{after} descriptors are open, and {before} were")
     allowed = _SLACK_BYTES + _LEAK_BYTES * 100 * (rounds - warm)
     if grown > allowed:
         faults.append(f"{100 * (rounds - warm)} connections left {grown} bytes behind")
-    return faults
+    return Outcome(Counter(connections=100 * rounds), faults)
+
+
+def play_round(seed: int) -> Counter[str]:
+    """Let connections come and go; AssertionError where something of them stays."""
+    return play(connections, rounds=_ROUNDS, seed=seed)
 
 
 main = campaign(connections, rounds=100, explain=__doc__)

@@ -78,7 +78,8 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
     """Send messages in one frame.
 
-    `Ok` has a seq each, None for one that was refused, and the `duplicates` as the worker named them.
+    `Ok` has a seq each, None for one that was refused or waits until it is due, and the `duplicates` and those
+    that are `scheduled` as the worker named them.
     """
 
     bot: str
@@ -170,6 +171,7 @@ class Ok(_Event, frozen=True, tag="ok"):
     call: int
     seqs: tuple[int | None, ...] = ()
     duplicates: tuple[int, ...] = ()
+    scheduled: tuple[int, ...] = ()
     session: str = ""
     last_seq: int | None = None
     start_seq: int | None = None

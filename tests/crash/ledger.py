@@ -49,6 +49,7 @@ class Letter:
         """The first call that sent it."""
         self.first = call.index
         self.seq: int | None = None
+        """As it was acknowledged; None also where it was to wait until it is due."""
         self.acked_at: int | None = None
         """Where it was first acknowledged."""
         self.known = False
@@ -96,6 +97,10 @@ class Ledger:
         self.calls: list[Call] = []
         self.letters: dict[str, Letter] = {}
         self.handed: list[Handed] = []
+        self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
+        """The same by bot and seq."""
+        self.first_seen: dict[int, int] = {}
+        """Where each seq was first delivered to anybody."""
         self.settled: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
         """By bot and seq, acks, terms and commits that were not refused."""
         self.naks: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -139,9 +144,16 @@ class Ledger:
                     if isinstance(event, Ok):
                         floor = max([floor, *(seq for seq in event.seqs if seq is not None)])
                 case Deliver():
-                    self.handed.extend(Handed(index, event, message) for message in event.messages)
+                    self._hand_out(index, event)
                 case Mark():
                     self.marks.append((index, event))
+
+    def _hand_out(self, index: int, event: Deliver) -> None:
+        for message in event.messages:
+            handed = Handed(index, event, message)
+            self.handed.append(handed)
+            self.deliveries[event.bot, message.seq].append(handed)
+            self.first_seen.setdefault(message.seq, index)
 
     def _join_messages(self) -> None:
         for call in self.of(Publish, Commit):
@@ -159,13 +171,13 @@ class Ledger:
             letter.outcomes.add("fail")
         elif ok is None:
             letter.outcomes.add("unknown")
-        elif position >= len(ok.seqs) or ok.seqs[position] is None:
+        elif position >= len(ok.seqs) or (ok.seqs[position] is None and position not in ok.scheduled):
             letter.outcomes.add("fail")
         else:
             letter.outcomes.add("ok")
+            letter.seq = letter.seq or ok.seqs[position]
             if letter.acked_at is None or call.ends < letter.acked_at:
-                letter.seq, letter.acked_at = ok.seqs[position], call.ends
-                letter.known = position in ok.duplicates
+                letter.acked_at, letter.known = call.ends, position in ok.duplicates
 
     def _join_settled(self) -> None:
         for call in self.of(Hello):

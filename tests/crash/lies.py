@@ -17,10 +17,11 @@ import msgspec
 from bus.dispatch import Dispatch
 from bus.mailbox import Mailbox
 from bus.sessions import Session
-from store.repository import MailboxState, RemoveSubscription, Subscribed
+from store.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
 from store.sqlite import database
 from store.sqlite.commits import Commits
 from store.sqlite.log import SqliteLog
+from store.sqlite.runs import Runs
 from store.sqlite.writer import Transaction, Writer
 
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
@@ -28,6 +29,7 @@ __all__ = ["LIES", "LIES_OF_POWER", "tell"]
 LIES: dict[str, set[str]] = {
     "ack_before_commit": {"lost"},
     "torn_commit": {"torn", "redelivered"},
+    "forgotten_checkpoint": {"checkpoints"},
     "dropped_subscription": {"subscriptions", "lost"},
     "kept_subscription": {"subscriptions", "not_subscribed"},
     "swapped_order": {"out_of_order"},
@@ -84,12 +86,27 @@ def _torn_commit() -> None:
         async def carry_out(commits: Commits, transaction: Transaction, work: Any) -> Any:
             answer = await honest(commits, transaction, work)
             await transaction.connection.commit()
-            await anyio.sleep(_WINDOW_SECONDS)
+            if work.messages:  # whose trace is seen before the commit is repeated
+                await anyio.sleep(4 * _WINDOW_SECONDS)
             return answer
 
         return carry_out
 
     _replace(Commits, "carry_out", make)
+
+
+def _forgotten_checkpoint() -> None:
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        async def checkpoint(runs: Runs, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
+            if next(turn) % 3 == 0:
+                work = msgspec.structs.replace(work, context=None, status=None)
+            await honest(runs, connection, work, now)
+
+        return checkpoint
+
+    _replace(Runs, "checkpoint", make)
 
 
 def _no_sync() -> None:
@@ -234,6 +251,7 @@ def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None
 _TELLERS: dict[str, Callable[[], None]] = {
     "ack_before_commit": _ack_before_commit,
     "torn_commit": _torn_commit,
+    "forgotten_checkpoint": _forgotten_checkpoint,
     "no_sync": _no_sync,
     "no_checkpoint": _no_checkpoint,
     "dropped_subscription": _dropped_subscription,

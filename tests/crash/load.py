@@ -16,7 +16,7 @@ from typing import Any, Self
 import zmq
 
 from ..integration.wire import new_id
-from .bots import Bot, Publisher, Shape, Subscriber, Worker, publish, read_run, settle
+from .bots import DELAY_SECONDS_MAX, Bot, Publisher, Shape, Subscriber, Worker, publish, read_run, settle
 from .history import Final, Recorder, RunState, Stored, digest
 from .link import Frame, Link, Lost
 
@@ -140,8 +140,10 @@ class Load:
         return link
 
     def _end_of(self, closer: Link, bot: str) -> str:
-        """Send a bot a message that comes after all others; give its id."""
-        message = {"id": new_id(), "recipient": {"type": "direct", "bot": bot}, "body": "the end"}
+        """Send a bot a message that comes after all others, and after all that wait still; give its id."""
+        recipient = {"type": "direct", "bot": bot}
+        delay = 2 * DELAY_SECONDS_MAX
+        message = {"id": new_id(), "recipient": recipient, "body": "the end", "delay": delay}
         closer.finish(publish(closer, [message]))
         return str(message["id"])
 

@@ -29,17 +29,16 @@ def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
     stored = {message.id for message in final.messages}
     for letter in ledger.letters.values():
         if letter.acked_at is not None and letter.sent.id not in stored:
-            yield "lost", f"{_who(letter)} was acknowledged as seq {letter.seq}, and is not in the log"
+            place = f"seq {letter.seq}" if letter.seq is not None else "waiting until it is due"
+            yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
     for call in ledger.of(Hello):
         ok = call.ok
         if ok is not None and ok.last_seq is not None and ok.last_seq < call.floor:
-            yield (
-                "lost",
-                (
-                    f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
-                    f" gave {ok.last_seq} as the end of its log"
-                ),
+            text = (
+                f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
+                f" gave {ok.last_seq} as the end of its log"
             )
+            yield "lost", text
 
 
 class _Seen(msgspec.Struct, frozen=True):

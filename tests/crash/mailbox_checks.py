@@ -12,7 +12,15 @@ from .history import Final, Stored
 from .ledger import Handed, Ledger, Settled
 from .verdict import Fault, Rules
 
-__all__ = ["delivery_order", "not_drained", "outside", "redelivered", "subscriptions", "undelivered"]
+__all__ = [
+    "delivered_twice",
+    "delivery_order",
+    "not_drained",
+    "outside",
+    "redelivered",
+    "subscriptions",
+    "undelivered",
+]
 
 
 def _owed(ledger: Ledger, final: Final) -> Iterator[tuple[str, Stored]]:
@@ -33,19 +41,16 @@ def _owed(ledger: Ledger, final: Final) -> Iterator[tuple[str, Stored]]:
 
 def undelivered(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """What a bot is owed was delivered to it, and again until it settled it."""
-    handed: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
-    for item in ledger.handed:
-        handed[item.bot, item.message.seq].append(item)
     for bot, message in _owed(ledger, final):
         key = (bot, message.seq)
         if message.seq in final.dead_letters.get(bot, ()):
             continue
         target = "a direct one" if message.channel is None else f"on {message.channel!r}"
         what = f"message {message.id} (seq {message.seq}, {target})"
-        if not handed[key]:
+        if not ledger.deliveries[key]:
             yield "lost", f"{what} is in the log, and was never delivered to {bot}, who is owed it"
-        elif not any(settled.call.index > handed[key][0].index for settled in ledger.settled[key]):
-            last = handed[key][-1]
+        elif not any(settled.call.index > ledger.deliveries[key][0].index for settled in ledger.settled[key]):
+            last = ledger.deliveries[key][-1]
             yield "lost", f"{what} was last delivered to {bot} at {last.at} s, never settled, and came no more"
 
 
@@ -62,34 +67,27 @@ def delivery_order(ledger: Ledger) -> Iterator[Fault]:
                 handed.bot, message.channel
             ).started_early(handed.index)
             if not from_the_past:
-                yield (
-                    "out_of_order",
-                    (
-                        f"{handed.bot} was first handed seq {message.seq} at {handed.at} s, after seq"
-                        f" {before.message.seq} in the same session"
-                    ),
+                text = (
+                    f"{handed.bot} was first handed seq {message.seq} at {handed.at} s, after seq"
+                    f" {before.message.seq} in the same session"
                 )
+                yield "out_of_order", text
             continue
         last[handed.session] = handed
 
 
 def redelivered(ledger: Ledger, rules: Rules) -> Iterator[Fault]:
     """Nothing comes again after a confirmed ack, nor in the session that acked it without waiting for that."""
-    handed: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
-    for item in ledger.handed:
-        handed[item.bot, item.message.seq].append(item)
     for key, settled in ledger.settled.items():
         for one in settled:
-            again = _came_again(ledger, one, handed[key], rules)
+            again = _came_again(ledger, one, ledger.deliveries[key], rules)
             if again is not None:
                 how = f"confirmed at {one.ends_at} s" if one.confirmed else f"sent at {one.ends_at} s"
-                yield (
-                    "redelivered",
-                    (
-                        f"{key[0]} was handed seq {key[1]} again (attempt {again.message.attempt}) at {again.at} s,"
-                        f" after its {one.how} was {how}"
-                    ),
+                text = (
+                    f"{key[0]} was handed seq {key[1]} again (attempt {again.message.attempt}) at {again.at} s,"
+                    f" after its {one.how} was {how}"
                 )
+                yield "redelivered", text
                 break
 
 
@@ -111,6 +109,21 @@ def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed], rule
         ):
             return item
     return None
+
+
+def delivered_twice(ledger: Ledger) -> Iterator[Fault]:
+    """What comes again in one session comes with a higher attempt, but for a subscription that starts earlier."""
+    last: dict[tuple[str, int], Handed] = {}
+    for handed in ledger.handed:
+        message = handed.message
+        before = last.get((handed.session, message.seq))
+        last[handed.session, message.seq] = handed
+        if before is None or message.attempt > before.message.attempt:
+            continue
+        channel = message.channel
+        if channel is None or not ledger.timeline(handed.bot, channel).wanted_again(before.index, message.seq):
+            text = f"{handed.bot} was handed seq {message.seq} at {before.at} s and at {handed.at} s in one session"
+            yield "redelivered", f"{text}, each time as attempt {message.attempt}"
 
 
 def outside(ledger: Ledger) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 Owns the namespace and the pair of interfaces, and takes both away again, whatever happens. The worker binds an
 address that exists only at the far end of the cable, so nothing of the machine's own network can reach it. Needs
-`ip` (iproute2) and the rights of root; `lack` says what is missing.
+`ip` (iproute2) and the rights of root; `why_not` says what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 
 from ..integration.wire_worker import SERVE, Process, Worker
 
-__all__ = ["INSECURE", "Namespace", "NamespacedWorker", "lack"]
+__all__ = ["INSECURE", "Namespace", "NamespacedWorker", "why_not"]
 
 INSECURE = "[listen]\ninsecure = true\n"
 """For the worker's configuration: nobody but the tests can reach the address that it binds."""
@@ -34,7 +34,7 @@ def _ip(*arguments: str) -> None:
 
 
 @cache
-def lack() -> str | None:
+def why_not() -> str | None:
     """Say why there can be no namespaces here; None where there can."""
     if shutil.which("ip") is None:
         return "there is no `ip`: install iproute2"

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from ..integration.wire import TIMEOUT_SECONDS
 from .checker import check
-from .command import Progress, campaign
+from .command import Outcome, Progress, campaign, play
 from .history import Recorder, read_history
 from .load import CONFIGURATION, Load
-from .namespace import INSECURE, Namespace, NamespacedWorker, lack
-from .verdict import Verdict
+from .namespace import INSECURE, Namespace, NamespacedWorker, why_not
 
-__all__ = ["pulls"]
+__all__ = ["play_round", "pulls", "why_not"]
+
+_PULLS_A_ROUND = 25
 
 _EVENTS_MAX = 200
 _ROUND_SECONDS = 30.0
@@ -54,7 +56,7 @@ def _wait_until_alone(worker: NamespacedWorker) -> None:
     worker.close_clients()
 
 
-def pulls(directory: Path, rounds: int, seed: int, progress: Progress) -> Verdict:
+def pulls(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcome:
     """Pull the cable of a new worker so many times under load, and judge what is left."""
     chance = random.Random(seed)
     with (
@@ -74,16 +76,16 @@ def pulls(directory: Path, rounds: int, seed: int, progress: Progress) -> Verdic
         _wait_until_alone(worker)
         final = load.drain()
         (directory / "final.json").write_bytes(msgspec.json.encode(final))
-    return check(read_history(recorder.path), final)
+    verdict = check(read_history(recorder.path), final)
+    return Outcome(Counter(verdict.counts) + Counter(pulls=rounds), [str(each) for each in verdict.violations])
 
 
-def _faults(directory: Path, rounds: int, seed: int, progress: Progress) -> list[str]:
-    verdict = pulls(directory, rounds, seed, progress)
-    progress(", ".join(f"{name} {number}" for name, number in verdict.counts.items()))
-    return [str(violation) for violation in verdict.violations]
+def play_round(seed: int) -> Counter[str]:
+    """Pull the cable many times; AssertionError where a promise was broken."""
+    return play(pulls, rounds=_PULLS_A_ROUND, seed=seed)
 
 
-main = campaign(_faults, rounds=100, explain=__doc__, lack=lack)
+main = campaign(pulls, rounds=100, explain=__doc__, why_not=why_not)
 
 if __name__ == "__main__":
     main()

@@ -69,7 +69,7 @@ def _state_faults(
 
 def _torn_commits(ledger: Ledger, final: Final) -> Iterator[str]:
     """Say which commits happened in part: some of the messages, the step and the acks, and not the others."""
-    stored = {message.id for message in final.messages}
+    stored = {message.id: message.seq for message in final.messages}
     calls: defaultdict[str, list[Call]] = defaultdict(list)
     for call in ledger.of(Commit):
         assert isinstance(call.invoke.action, Commit)
@@ -89,20 +89,42 @@ def _torn_commits(ledger: Ledger, final: Final) -> Iterator[str]:
         elif there and all(call.failed for call in made):
             yield f"commit {commit_id} of {commit.bot} was refused each time, and left {', '.join(there)}"
         elif there:
-            yield from _unsettled(ledger, commit, [call for call in made if not call.failed])
+            seqs = [stored[sent.id] for sent in commit.messages]
+            yield from _unsettled(ledger, commit, [call for call in made if not call.failed], seqs)
 
 
-def _unsettled(ledger: Ledger, commit: Commit, made: list[Call]) -> Iterator[str]:
+def _unsettled(ledger: Ledger, commit: Commit, made: list[Call], seqs: list[int]) -> Iterator[str]:
     """Say what came again although a commit that happened had settled it; where it was answered, others do."""
-    over = max(call.ends if call.ok is not None else call.over for call in made)
-    acks = set(commit.acks)
-    for handed in ledger.handed:
-        opened = ledger.sessions.get(handed.session)
-        if handed.bot != commit.bot or handed.message.seq not in acks:
+    over = _over(ledger, commit, made, seqs)
+    for handed in (handed for seq in commit.acks for handed in ledger.deliveries[commit.bot, seq]):
+        opened, channel = ledger.sessions.get(handed.session), handed.message.channel
+        if opened is None or opened.index < over:
             continue
-        if opened is not None and opened.index > over:
+        if channel is None or not ledger.timeline(handed.bot, channel).wanted_again(
+            made[0].index, handed.message.seq
+        ):
             yield (
                 f"commit {commit.id} of {commit.bot} happened, and seq {handed.message.seq}, which it settled,"
                 f" came again at {handed.at} s"
             )
             return
+
+
+def _over(ledger: Ledger, commit: Commit, made: list[Call], seqs: list[int]) -> int:
+    """Give the event by which a commit that happened had happened, for sure: a kill, or its answer.
+
+    Of several tries it was the first, where its traces were seen before the next.
+    """
+    traces = [call.ends for call in made if call.ok is not None]
+    traces += [ledger.first_seen[seq] for seq in seqs if seq in ledger.first_seen]
+    for opened in ledger.sessions.values():
+        last_seq = opened.ok.last_seq if opened.ok is not None else None
+        if seqs and last_seq is not None and last_seq >= seqs[0]:
+            traces.append(opened.ends)
+    for call, read in ledger.reads():
+        checkpoint, run = commit.checkpoint, call.ok.run if call.ok is not None else None
+        if run is not None and checkpoint is not None and read.run_id == checkpoint.run_id:
+            traces += [call.ends] if checkpoint.step in run.steps else []
+    seen = min(traces, default=ledger.length)
+    tries = [call for call in made if call.index < seen]
+    return max(call.ends if call.ok is not None else call.over for call in tries or made)

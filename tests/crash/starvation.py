@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import random
 import resource
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ..integration.wire import Session, to_bot
 from ..integration.wire_worker import Worker
-from .command import Progress, campaign
+from .command import Outcome, Progress, campaign, play
 from .connections import CONFIGURATION, descriptors
 
-__all__ = ["starvations"]
+__all__ = ["play_round", "starvations"]
 
 _SPARE_MAX = 12
 _CONNECTIONS = 40
@@ -65,19 +66,25 @@ def _starve(worker: Worker, one: Session, other: Session, *, spare: int, turn: i
     return [f"{op} was answered {frame}" for op, frame in answers.items() if frame["op"] == "error"]
 
 
-def starvations(directory: Path, rounds: int, seed: int, progress: Progress) -> list[str]:
+def starvations(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcome:
     """Let a worker run out of descriptors so many times; say whom that harmed."""
-    chance, faults = random.Random(seed), []
+    chance, outcome = random.Random(seed), Outcome()
     for number in range(rounds):
         folder = directory / f"round-{number}"
         folder.mkdir()
         with Worker(folder, CONFIGURATION) as worker:
             one, other = worker.session("one"), worker.session("other")
-            faults += _starve(worker, one, other, spare=chance.randrange(_SPARE_MAX), turn=number)
+            outcome.faults += _starve(worker, one, other, spare=chance.randrange(_SPARE_MAX), turn=number)
             if "exception" in worker.log_tail():
-                faults.append(worker.log_tail())
+                outcome.faults.append(worker.log_tail())
+        outcome.counts["starvations"] += 1
         progress(f"{number + 1} starvations")
-    return faults
+    return outcome
+
+
+def play_round(seed: int) -> Counter[str]:
+    """Let a worker run out of descriptors; AssertionError where that harmed anybody."""
+    return play(starvations, rounds=1, seed=seed)
 
 
 main = campaign(starvations, rounds=10, explain=__doc__)

@@ -15,15 +15,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..integration.wire import TIMEOUT_SECONDS, Session, to_bot
 from ..integration.wire_worker import REPOSITORY, Worker
-from .command import Progress, campaign
+from .command import Outcome, Progress, campaign, play
 
-__all__ = ["Reader", "stops"]
+__all__ = ["Reader", "play_round", "stops"]
 
 _CONFIGURATION = """
 [delivery]
@@ -129,16 +130,22 @@ def _one_round(worker: Worker, sender: Session, chance: random.Random) -> list[s
     return faults + [f"{letter['seq']} is a dead letter: {letter['reason']}" for letter in dead]
 
 
-def stops(directory: Path, rounds: int, seed: int, progress: Progress) -> list[str]:
-    """Stop clients so many times, and give what was lost."""
-    chance, faults = random.Random(seed), []
+def stops(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcome:
+    """Stop clients so many times, and say what was lost."""
+    chance, outcome = random.Random(seed), Outcome()
     with Worker(directory, _CONFIGURATION) as worker:
         sender = worker.session("sender", max_in_flight=0)
         for number in range(rounds):
-            faults += _one_round(worker, sender, chance)
+            outcome.faults += _one_round(worker, sender, chance)
             _wait(sender, "sessions", 1)
-            progress(f"{number + 1} stops, {_status(sender)['last_seq']} messages")
-    return faults
+            outcome.counts = Counter(stops=number + 1, acknowledged=_status(sender)["last_seq"])
+            progress(f"{number + 1} stops, {outcome.counts['acknowledged']} messages")
+    return outcome
+
+
+def play_round(seed: int) -> Counter[str]:
+    """Stop a client; AssertionError where something was lost."""
+    return play(stops, rounds=1, seed=seed)
 
 
 main = campaign(stops, rounds=10, explain=__doc__)

@@ -45,15 +45,17 @@ class Call:
 class Episode:
     """A time in which a subscription stood, or may have. `early` says that it was asked to begin in the past."""
 
-    __slots__ = ("begins", "certain", "early", "echo", "ended", "leaving", "low")
+    __slots__ = ("begins", "begun", "certain", "early", "echo", "ended", "leaving", "low")
 
-    def __init__(self, begins: int, low: int, subscribe: Subscribe, *, certain: int | None) -> None:
-        self.begins = begins
+    def __init__(self, call: Call, low: int, subscribe: Subscribe) -> None:
+        self.begins = call.index
+        self.begun = call.ends if call.ok is not None else call.over
+        """By which event it had begun, if it ever did."""
         self.early = subscribe.start != "new"
         self.low = low
         """Only messages above this seq can belong to it; where it is certain, all do."""
         self.echo = subscribe.echo
-        self.certain = certain
+        self.certain = call.ends if call.ok is not None else None
         """From which event on it was acknowledged; None where it never was."""
         self.leaving: int | None = None
         """Where somebody began to end it: from there on nothing new is owed."""
@@ -115,14 +117,14 @@ class Timeline:
 
     def wanted_again(self, after: int, seq: int) -> bool:
         """Tell whether somebody subscribed from the past on, after an event, so that a message may come again."""
-        return any(episode.begins > after and seq > episode.low for episode in self.episodes)
+        return any(episode.begun > after and seq > episode.low for episode in self.episodes)
 
     def _subscribe(self, call: Call, subscribe: Subscribe) -> None:
         ok = call.ok
         if ok is None:
             low = {"new": call.floor, "all": 0}.get(str(subscribe.start))
             low = int(subscribe.start) - 1 if low is None else low
-            self.episodes.append(Episode(call.index, low, subscribe, certain=None))
+            self.episodes.append(Episode(call, low, subscribe))
             self.possible.add(True)
             self._pending.append((True, call.over))
             return
@@ -137,7 +139,7 @@ class Timeline:
             if low != standing[-1].low:
                 self.faults.append(f"{where} started after seq {standing[-1].low}, and later after {low}")
         else:
-            self.episodes.append(Episode(call.index, low, subscribe, certain=call.ends))
+            self.episodes.append(Episode(call, low, subscribe))
             if any(not stands for stands, _ in self._pending):
                 self.episodes[-1].leaving = call.index
         self.possible = {True, *(stands for stands, _ in self._pending)}

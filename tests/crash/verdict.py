@@ -25,6 +25,7 @@ KINDS = (
     "checkpoints",
     "torn",
     "not_drained",
+    "damage",
 )
 """What can go wrong; each is explained beside its check."""
 
