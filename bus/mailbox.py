@@ -102,7 +102,7 @@ class Mailbox:
         ]
         unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
         unsettled.sort(key=lambda item: item.seq)
-        self._ahead = {seq for seq in self._ahead if seq > self.sources.handed_out(None)}
+        self._ahead = {seq for seq in self._ahead if seq > self.position}
         return MailboxState(
             self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self.losses.saved()
         )
@@ -211,8 +211,8 @@ class Mailbox:
 
     def unread(self, last_seq: int) -> PageRequest:
         """Give what is owed and not in memory, to be counted."""
-        loaded_seq = max(self.intake.loaded_seq, self.sources.handed_out(None))
-        return PageRequest(self.id, self._early(loaded_seq), self.remaining(), last_seq, 1, 1)
+        early = self._early(self.intake.loaded_seq)
+        return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def waiting(self, last_seq: int) -> PageRequest:
         """Give the direct messages that were not handed out, to be counted."""
@@ -542,8 +542,11 @@ class Mailbox:
         return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
-        """Owe a message no more; one that came before its turn is not to come again with it."""
-        if seq > self.sources.handed_out(None):
+        """Owe a message no more; one whose turn comes, or comes again, is not to come with it.
+
+        It comes again where its channel was left and asked for from the past while it was in flight.
+        """
+        if seq > self.position:
             if self.level and not self.intake:  # nothing waits below it: it is its turn after all
                 self.sources.position = seq
             else:

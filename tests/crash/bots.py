@@ -43,7 +43,9 @@ class Shape(msgspec.Struct, frozen=True):
     publishers: int = 2
     subscribers: int = 3
     workers: int = 2
-    channels: tuple[str, ...] = ("news", "fleeting")
+    channels: tuple[str, ...] = ("news", "fleeting", "jobs")
+    groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
+    """Channels that are subscribed to in a group, with its name."""
     batch_max: int = 8
     frames_in_flight: int = 4
     body_bytes_max: int = 20_000
@@ -216,6 +218,8 @@ class Subscriber(Bot):
         self._confirming.clear()
         # Also where it stands: then that is what the worker has to say.
         self._subscribe(self.shape.channels[0])
+        if not self._standing.intersection(dict(self.shape.groups)):
+            self._subscribe(self.shape.channels[-1])
 
     def turn(self) -> None:
         chance = self.chance.random()
@@ -277,13 +281,16 @@ class Subscriber(Bot):
         start: Any = self.chance.choices(["new", "all", "seq"], [17, 1, 2])[0]
         if start == "seq":
             start = self.chance.randint(1, 200)
-        subscribe = Subscribe(self.link.bot, channel, start)
-        wire = {"seq": start} if isinstance(start, int) else start
-        self.link.call(subscribe, _subscribed, channel=channel, start=wire)
+        group = dict(self.shape.groups).get(channel)
+        subscribe = Subscribe(self.link.bot, channel, start, group=group)
+        wire: dict[str, Any] = {"channel": channel, "start": {"seq": start} if isinstance(start, int) else start}
+        if group is not None:
+            wire["group"] = group
+        self.link.call(subscribe, subscribed, **wire)
         self._standing.add(channel)
 
 
-def _subscribed(value: Frame) -> dict[str, Any]:
+def subscribed(value: Frame) -> dict[str, Any]:
     return {"start_seq": value["start_seq"], "created": value["created"]}
 
 

@@ -87,12 +87,16 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe", omit_defaults=True):
-    """Subscribe a bot; `start` as on the wire, a number being the seq from which on. `Ok`: start_seq, created."""
+    """Subscribe a bot, by itself or in a group. `Ok` has start_seq and created.
+
+    `start` is as on the wire, a number being the seq from which on.
+    """
 
     bot: str
     channel: str
     start: Literal["new", "all"] | int = "new"
     echo: bool = False
+    group: str | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag="unsubscribe", omit_defaults=True):
@@ -195,7 +199,10 @@ class Unknown(_Event, frozen=True, tag="unknown"):
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message as it was delivered. `channel` is None for a direct one; `body` is its digest."""
+    """One message as it was delivered. `channel` is None for a direct one; `body` is its digest.
+
+    `group` is the one by whose mailbox it came, None for the bot's own.
+    """
 
     seq: int
     id: str
@@ -203,6 +210,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int
     sender: str
     channel: str | None = None
+    group: str | None = None
 
 
 class Deliver(_Event, frozen=True, tag="deliver"):
@@ -244,7 +252,8 @@ class Final(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the worker shows when every mailbox was read until it was empty.
 
     `messages` is the whole log in seq order; `subscriptions` has each bot's channels, `dead_letters` the seqs that
-    each bot's mailbox gave up on, `backlogs` how much each one still waits for.
+    each mailbox gave up on, `backlogs` how much each one still waits for. A mailbox is named like its bot, or
+    `channel/group`.
     """
 
     messages: tuple[Stored, ...] = ()

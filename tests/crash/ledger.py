@@ -64,9 +64,9 @@ class Letter:
 
 
 class Handed:
-    """One delivery of one message."""
+    """One delivery of one message. `mailbox` is the bot's own, or `channel/group`."""
 
-    __slots__ = ("at", "bot", "index", "message", "session")
+    __slots__ = ("at", "bot", "index", "mailbox", "message", "session")
 
     def __init__(self, index: int, event: Deliver, message: Delivery) -> None:
         self.index = index
@@ -74,6 +74,7 @@ class Handed:
         self.bot = event.bot
         self.session = event.session
         self.message = message
+        self.mailbox = event.bot if message.group is None else f"{message.channel}/{message.group}"
 
 
 class Settled:
@@ -98,17 +99,19 @@ class Ledger:
         self.letters: dict[str, Letter] = {}
         self.handed: list[Handed] = []
         self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
-        """The same by bot and seq."""
+        """The same by mailbox and seq."""
         self.first_seen: dict[int, int] = {}
         """Where each seq was first delivered to anybody."""
         self.settled: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
-        """By bot and seq, acks, terms and commits that were not refused."""
-        self.naks: defaultdict[tuple[str, int], int] = defaultdict(int)
+        """By mailbox and seq, acks, terms and commits that were not refused."""
+        self.groups: dict[str, Timeline] = {}
+        """The mailboxes of groups: each is a timeline without an end."""
         self.timelines: dict[tuple[str, str], Timeline] = {}
         self.sessions: dict[str, Call] = {}
         """The hello that opened each session."""
         self.marks: list[tuple[int, Mark]] = []
         self.length = len(history)
+        self._came_by: dict[tuple[str, int], str] = {}
         self._read(history)
         self._join_messages()
         self._join_settled()
@@ -152,7 +155,8 @@ class Ledger:
         for message in event.messages:
             handed = Handed(index, event, message)
             self.handed.append(handed)
-            self.deliveries[event.bot, message.seq].append(handed)
+            self.deliveries[handed.mailbox, message.seq].append(handed)
+            self._came_by[event.session, message.seq] = handed.mailbox
             self.first_seen.setdefault(message.seq, index)
 
     def _join_messages(self) -> None:
@@ -188,16 +192,17 @@ class Ledger:
             if call.failed:
                 continue
             if isinstance(action, Commit):
-                for seq in action.acks:
-                    settled = Settled(call, action.bot, action.session, how="commit", confirmed=True)
-                    self.settled[action.bot, seq].append(settled)
-            elif isinstance(action, Settle) and action.how == "nak":
-                for seq in action.seqs:
-                    self.naks[action.bot, seq] += 1
-            elif isinstance(action, Settle):
-                for seq in action.seqs:
-                    settled = Settled(call, action.bot, action.session, how=action.how, confirmed=action.confirmed)
-                    self.settled[action.bot, seq].append(settled)
+                self._settle(call, action, action.acks, how="commit", confirmed=True)
+            elif isinstance(action, Settle) and action.how != "nak":
+                self._settle(call, action, action.seqs, how=action.how, confirmed=action.confirmed)
+
+    def _settle(
+        self, call: Call, action: Settle | Commit, seqs: Sequence[int], *, how: str, confirmed: bool
+    ) -> None:
+        for seq in seqs:
+            mailbox = self._came_by.get((action.session, seq), action.bot)
+            settled = Settled(call, action.bot, action.session, how=how, confirmed=confirmed)
+            self.settled[mailbox, seq].append(settled)
 
     def _join_subscriptions(self) -> None:
         calls: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
@@ -208,6 +213,11 @@ class Ledger:
         for key, made in calls.items():
             self.timelines[key] = Timeline(*key)
             self.timelines[key].read(made)
+        for call in self.of(Subscribe):
+            action = call.invoke.action
+            if isinstance(action, Subscribe) and action.group is not None and not call.failed:
+                mailbox = f"{action.channel}/{action.group}"
+                self.groups.setdefault(mailbox, Timeline(mailbox, action.channel)).join(call, action)
 
     def checkpoints(self) -> Iterator[tuple[Call, Checkpoint]]:
         """Give every call that wrote a run's state, with what it wrote."""

@@ -258,4 +258,5 @@ def _delivery(message: Frame) -> Delivery:
         message["attempt"],
         message["sender_bot_name"],
         recipient["name"] if recipient["type"] == "channel" else None,
+        message.get("group"),
     )

@@ -16,8 +16,19 @@ from typing import Any, Self
 import zmq
 
 from ..integration.wire import new_id
-from .bots import DELAY_SECONDS_MAX, Bot, Publisher, Shape, Subscriber, Worker, publish, read_run, settle
-from .history import Final, Recorder, RunState, Stored, digest
+from .bots import (
+    DELAY_SECONDS_MAX,
+    Bot,
+    Publisher,
+    Shape,
+    Subscriber,
+    Worker,
+    publish,
+    read_run,
+    settle,
+    subscribed,
+)
+from .history import Final, Recorder, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 
 __all__ = ["CONFIGURATION", "DRAIN_SECONDS", "Load"]
@@ -127,6 +138,7 @@ class Load:
                     link = self._open(name)
                     self._read_out(link, closer, end)
                     link.goodbye()
+            self._join_groups(closer)
             self._read_out(closer, closer, ends[_CLOSER])
             final = self._final(closer)
             closer.goodbye()
@@ -157,13 +169,32 @@ class Load:
             ended = ended or any(message.id == end for message in taken)
             if taken:
                 link.finish(settle(link, "ack", [message.seq for message in taken]))
-            elif ended and self._backlogs(closer).get(link.bot) == 0:
+            elif ended and self._is_empty(link.bot, self._backlogs(closer)):
                 return
             if closer is not link:
                 closer.listen(0)
 
+    def _join_groups(self, closer: Link) -> None:
+        """Let the closer take what is left in the mailboxes of groups: it may be their only member."""
+        for channel, group in self.shape.groups:
+            action = Subscribe(_CLOSER, channel, group=group)
+            closer.call(action, subscribed, channel=channel, group=group)
+
     def _backlogs(self, closer: Link) -> dict[str, int]:
-        return {bot["name"]: bot["backlog"] for bot in closer.ask("bots")["bots"]}
+        """Give how much each mailbox still waits for. Those of groups are the closer's as well."""
+        backlogs = {bot["name"]: bot["backlog"] for bot in closer.ask("bots")["bots"]}
+        for channel in closer.ask("channels")["channels"]:
+            for row in channel["groups"]:
+                backlogs[f"{channel['name']}/{row['group']}"] = row["backlog"]
+        return backlogs
+
+    def _is_empty(self, bot: str, backlogs: dict[str, int]) -> bool:
+        groups = self._groups if bot == _CLOSER else ()
+        return all(backlogs.get(mailbox) == 0 for mailbox in (bot, *groups))
+
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        return tuple(f"{channel}/{group}" for channel, group in self.shape.groups)
 
     def _final(self, closer: Link) -> Final:
         names = {bot["id"]: bot["name"] for bot in closer.ask("bots")["bots"]}
@@ -178,8 +209,8 @@ class Load:
         return Final(
             tuple(found[seq] for seq in sorted(found)),
             {bot: self._channels_of(closer, bot) for bot in bots},
-            {bot: self._dead_letters_of(closer, bot) for bot in self.targets},
-            {bot: backlogs[bot] for bot in self.targets if bot in backlogs},
+            {mailbox: self._dead_letters_of(closer, mailbox) for mailbox in (*self.targets, *self._groups)},
+            {box: backlogs[box] for box in (*self.targets, *self._groups, _CLOSER) if box in backlogs},
             self._runs(closer),
         )
 
@@ -197,10 +228,10 @@ class Load:
         rows = closer.ask("subscriptions", bot=bot)["subscriptions"]
         return tuple(row["channel_name"] for row in rows)
 
-    def _dead_letters_of(self, closer: Link, bot: str) -> tuple[int, ...]:
-        if bot not in self._backlogs(closer):
+    def _dead_letters_of(self, closer: Link, mailbox: str) -> tuple[int, ...]:
+        if mailbox not in self._backlogs(closer):
             return ()
-        return tuple(row["seq"] for row in closer.ask("dead_letters", bot=bot, limit=_PAGE)["dead_letters"])
+        return tuple(row["seq"] for row in closer.ask("dead_letters", bot=mailbox, limit=_PAGE)["dead_letters"])
 
     def _runs(self, closer: Link) -> dict[str, RunState]:
         runs = [run for bot in self._bots if isinstance(bot, Worker) for run in bot.runs]

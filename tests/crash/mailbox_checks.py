@@ -25,8 +25,9 @@ __all__ = [
 
 def _owed(ledger: Ledger, final: Final) -> Iterator[tuple[str, Stored]]:
     bots: defaultdict[str, list[str]] = defaultdict(list)
-    for bot, channel in ledger.timelines:
-        bots[channel].append(bot)
+    for (bot, channel), timeline in ledger.timelines.items():
+        if not timeline.in_group:
+            bots[channel].append(bot)
     for message in final.messages:
         if message.channel is None:
             if message.to is not None:
@@ -37,6 +38,9 @@ def _owed(ledger: Ledger, final: Final) -> Iterator[tuple[str, Stored]]:
             owed = timeline.is_owed(message.seq)
             if owed and (message.sender != bot or timeline.echoes(message.seq)):
                 yield bot, message
+        for mailbox, group in ledger.groups.items():
+            if group.channel == message.channel and group.is_owed(message.seq):
+                yield mailbox, message
 
 
 def undelivered(ledger: Ledger, final: Final) -> Iterator[Fault]:
@@ -56,24 +60,22 @@ def undelivered(ledger: Ledger, final: Final) -> Iterator[Fault]:
 
 def delivery_order(ledger: Ledger) -> Iterator[Fault]:
     """First deliveries in one session come in the order of the log, but for a subscription that starts earlier."""
-    last: dict[str, Handed] = {}
+    last: dict[tuple[str, str], Handed] = {}
     for handed in ledger.handed:
         message = handed.message
         if message.attempt != 1:
             continue
-        before = last.get(handed.session)
+        before = last.get((handed.session, handed.mailbox))
         if before is not None and message.seq < before.message.seq:
-            from_the_past = message.channel is not None and ledger.timeline(
-                handed.bot, message.channel
-            ).started_early(handed.index)
-            if not from_the_past:
+            own = message.channel is not None and message.group is None
+            if not own or not ledger.timeline(handed.bot, message.channel or "").started_early(handed.index):
                 text = (
                     f"{handed.bot} was first handed seq {message.seq} at {handed.at} s, after seq"
                     f" {before.message.seq} in the same session"
                 )
                 yield "out_of_order", text
             continue
-        last[handed.session] = handed
+        last[handed.session, handed.mailbox] = handed
 
 
 def redelivered(ledger: Ledger, rules: Rules) -> Iterator[Fault]:
@@ -99,16 +101,33 @@ def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed], rule
     before = [item for item in handed if item.session == settled.session and item.index < settled.call.index]
     if not before or settled.ends_at - before[-1].at > rules.sure_seconds:
         return None
+    came = before[-1]
+    member = ledger.timeline(came.bot, came.message.channel or "")
+    if came.mailbox != came.bot and member.left_between(came.index, settled.call.ends):
+        return None  # whoever leaves a group gives back what it has
     for item in handed:
+        if _is_older(ledger, item.session, settled.session):
+            continue  # written down late: it came from a worker that was dead by then
         later = item.index > settled.call.ends if settled.confirmed else item.index > settled.call.index
         if not later or (item.session != settled.session and not settled.confirmed):
             continue
-        channel = item.message.channel
-        if channel is None or not ledger.timeline(item.bot, channel).wanted_again(
-            settled.call.index, item.message.seq
-        ):
+        if not _wanted_again(ledger, item, settled.call.index):
             return item
     return None
+
+
+def _wanted_again(ledger: Ledger, handed: Handed, after: int) -> bool:
+    """Tell whether a bot subscribed from the past on after an event: a group never begins anew."""
+    channel = handed.message.channel
+    if channel is None or handed.message.group is not None:
+        return False
+    return ledger.timeline(handed.bot, channel).wanted_again(after, handed.message.seq)
+
+
+def _is_older(ledger: Ledger, session: str, than: str) -> bool:
+    """Tell whether a session was with a worker that was dead before another session began."""
+    one, other = ledger.sessions.get(session), ledger.sessions.get(than)
+    return one is not None and other is not None and one.over <= other.index
 
 
 def delivered_twice(ledger: Ledger) -> Iterator[Fault]:
@@ -120,8 +139,7 @@ def delivered_twice(ledger: Ledger) -> Iterator[Fault]:
         last[handed.session, message.seq] = handed
         if before is None or message.attempt > before.message.attempt:
             continue
-        channel = message.channel
-        if channel is None or not ledger.timeline(handed.bot, channel).wanted_again(before.index, message.seq):
+        if not _wanted_again(ledger, handed, before.index):
             text = f"{handed.bot} was handed seq {message.seq} at {before.at} s and at {handed.at} s in one session"
             yield "redelivered", f"{text}, each time as attempt {message.attempt}"
 
@@ -136,6 +154,10 @@ def outside(ledger: Ledger) -> Iterator[Fault]:
         what = f"{handed.bot} was handed seq {message.seq} of {message.channel!r} at {handed.at} s"
         if not timeline.may_come(handed.index, message.seq):
             yield "not_subscribed", f"{what}, outside of any subscription that it may have had"
+        elif handed.mailbox != handed.bot:
+            group = ledger.groups.get(handed.mailbox)
+            if group is None or not group.may_come(handed.index, message.seq):
+                yield "not_subscribed", f"{what}, by the group {handed.mailbox}, which has not begun by then"
         elif message.sender == handed.bot and not timeline.may_echo(handed.index, message.seq):
             yield "not_subscribed", f"{what}, which is its own, and never asked for an echo"
 
@@ -152,6 +174,8 @@ def subscriptions(ledger: Ledger, final: Final) -> Iterator[Fault]:
                 "subscriptions",
                 (f"{bot}'s subscription to {channel!r} was acknowledged as {acknowledged}, and {shown} at the end"),
             )
+    for group in ledger.groups.values():
+        yield from (("subscriptions", fault) for fault in group.faults)
     for bot, channels in final.subscriptions.items():
         for channel in channels:
             if (bot, channel) not in ledger.timelines:

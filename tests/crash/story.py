@@ -95,7 +95,8 @@ class Story:
         self.answer(self.invoke(bot, Hello(bot)), session=session, last_seq=last_seq)
 
     def subscribe(self, bot: str, outcome: str = "ok", *, start: Any = "new", **values: Any) -> None:
-        call = self.invoke(bot, Subscribe(bot, values.pop("channel", "news"), start, values.pop("echo", False)))
+        echo, group = values.pop("echo", False), values.pop("group", None)
+        call = self.invoke(bot, Subscribe(bot, "news", start, echo, group))
         self.answer(call, outcome, **({"start_seq": 0, "created": True, **values} if outcome == "ok" else {}))
 
     def unsubscribe(self, bot: str, outcome: str = "ok", *, removed: bool = True) -> None:

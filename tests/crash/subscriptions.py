@@ -45,7 +45,7 @@ class Call:
 class Episode:
     """A time in which a subscription stood, or may have. `early` says that it was asked to begin in the past."""
 
-    __slots__ = ("begins", "begun", "certain", "early", "echo", "ended", "leaving", "low")
+    __slots__ = ("begins", "begun", "certain", "early", "echo", "ended", "group", "leaving", "low")
 
     def __init__(self, call: Call, low: int, subscribe: Subscribe) -> None:
         self.begins = call.index
@@ -55,6 +55,7 @@ class Episode:
         self.low = low
         """Only messages above this seq can belong to it; where it is certain, all do."""
         self.echo = subscribe.echo
+        self.group = subscribe.group
         self.certain = call.ends if call.ok is not None else None
         """From which event on it was acknowledged; None where it never was."""
         self.leaving: int | None = None
@@ -81,6 +82,7 @@ class Timeline:
         self.possible: set[bool] = {False}
         """Whether it may stand, and whether it may not, at the end."""
         self.faults: list[str] = []
+        self._leavings: list[tuple[int, int]] = []
         self._pending: list[tuple[bool, int]] = []
 
     def read(self, calls: Sequence[Call]) -> None:
@@ -103,6 +105,11 @@ class Timeline:
         """Tell whether a message of this channel must have been delivered by the end."""
         return any(episode.must_cover(seq) for episode in self.episodes)
 
+    @property
+    def in_group(self) -> bool:
+        """Whether it is a group's member: then what is owed is owed to the group."""
+        return any(episode.group is not None for episode in self.episodes)
+
     def echoes(self, seq: int) -> bool:
         """Tell whether the bot's own message is owed to it as well."""
         return any(episode.echo for episode in self.episodes if episode.must_cover(seq))
@@ -119,11 +126,23 @@ class Timeline:
         """Tell whether somebody subscribed from the past on, after an event, so that a message may come again."""
         return any(episode.begun > after and seq > episode.low for episode in self.episodes)
 
+    def left_between(self, after: int, before: int) -> bool:
+        """Tell whether the subscription may have been ended at some moment between two events."""
+        return any(begins < before and ends > after for begins, ends in self._leavings)
+
+    def join(self, call: Call, subscribe: Subscribe) -> None:
+        """Take one more member of a group, of which this is the mailbox: the first one opens it, for ever."""
+        low = _low(call, subscribe) if call.ok is None else call.ok.start_seq or 0
+        known = [episode for episode in self.episodes if episode.certain is not None]
+        if call.ok is not None and known and low != known[0].low:
+            self.faults.append(f"group {self.bot} started after seq {known[0].low}, and later after {low}")
+        self.episodes.append(Episode(call, low, subscribe))
+
     def _subscribe(self, call: Call, subscribe: Subscribe) -> None:
         ok = call.ok
         if ok is None:
-            low = {"new": call.floor, "all": 0}.get(str(subscribe.start))
-            low = int(subscribe.start) - 1 if low is None else low
+            # A group may be there already, and have begun at any time.
+            low = _low(call, subscribe) if subscribe.group is None else 0
             self.episodes.append(Episode(call, low, subscribe))
             self.possible.add(True)
             self._pending.append((True, call.over))
@@ -146,6 +165,7 @@ class Timeline:
 
     def _unsubscribe(self, call: Call) -> None:
         ok = call.ok
+        self._leavings.append((call.index, call.ends if ok is not None else call.over))
         for episode in self.episodes:
             if episode.leaving is None:
                 episode.leaving = call.index
@@ -163,3 +183,10 @@ class Timeline:
                 if episode.ended is None:
                     episode.ended = call.ends
         self.possible = {False, *(stands for stands, _ in self._pending)}
+
+
+def _low(call: Call, subscribe: Subscribe) -> int:
+    """Give the lowest seq after which a subscription may have begun that nobody knows of."""
+    if subscribe.start == "new":
+        return call.floor
+    return 0 if subscribe.start == "all" else int(subscribe.start) - 1
