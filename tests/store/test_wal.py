@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 from store import open_store
-from store.repository import AddMessages, StoreWatch
+from store.repository import AddMessages, HistoryRequest, StoreWatch
 from store.sqlite.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
 
-from .samples import at, direct
+from .samples import at, direct, page
 
 MEBIBYTE = 2**20
 
@@ -59,3 +59,32 @@ async def test_a_snapshot_that_another_program_holds_is_told_of_and_leaves_nothi
                 number += 1
                 await store.log.apply([AddMessages([direct(f"m{number}", "ann", "bob")], at(0))])
     assert str(wal) in said[0]
+
+
+@pytest.mark.anyio
+async def test_those_who_ask_all_the_time_do_not_keep_it_growing(tmp_path: Path) -> None:
+    """The worker's own readers are done in a moment, and between two moments the WAL begins anew."""
+    wal, written, largest = tmp_path / "log.db-wal", 0, 0
+    with anyio.fail_after(60):
+        async with open_store(str(tmp_path / "log.db")) as store, anyio.create_task_group() as tasks:
+            asked = anyio.Event()
+
+            async def ask() -> None:
+                while True:
+                    await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))
+                    asked.set()
+
+            async def read_pages() -> None:
+                while True:
+                    await store.log.read_page(page("bob", ("", 0), messages_max=8))
+
+            tasks.start_soon(ask)
+            tasks.start_soon(read_pages)
+            while written < 1.5 * WAL_KEPT_BYTES:
+                written += 200_000
+                message = direct(f"m{written}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
+                await store.log.apply([AddMessages([message], at(0))])
+                largest = max(largest, await file_bytes(wal))
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+    assert largest <= WAL_KEPT_BYTES, f"{largest} bytes"
