@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate crash bench-stalled bench-checkpoints clean
+.PHONY: help demo test lint types unit wheel simulate crash fuzz bench-stalled bench-checkpoints clean
 
 help:
 	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
 	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
 	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash          break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
+	@echo "make fuzz           frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
 	@echo "make clean          remove what these made"
@@ -45,9 +46,14 @@ STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
-SECONDS ?= 3600
+crash: SECONDS ?= 3600
 crash: $(BIN)/.installed
 	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) $(if $(SEED),--seed $(SEED))
+
+fuzz: SECONDS ?= 600
+fuzz: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
 
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)

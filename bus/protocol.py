@@ -512,8 +512,8 @@ def _request_number(frame: bytes) -> int | None:
 
 
 def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
-    """Read a worker's frame; None for an op of a later version, which a client ignores."""
+    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
     try:
         return _worker_decoder.decode(frame)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -9,8 +9,10 @@ Pure: no clock, no randomness, no I/O. Times come in as text in the one stored f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from .changes import (
     AddBot,
@@ -87,6 +89,7 @@ __all__ = [
     "StepCreation",
     "StepMove",
     "Store",
+    "StoreWatch",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
@@ -181,6 +184,14 @@ class MessageLog(Protocol):
 
     async def sizes(self) -> dict[str, int]:
         """Give the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
+
+
+class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to tell, in a sentence, what the people who run a store should know while it is open."""
+
+    warn: Callable[[str], None]
+    wal_warning_bytes: int
+    """How large the write-ahead log may be before that is said."""
 
 
 class Store(Protocol):

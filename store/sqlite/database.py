@@ -9,10 +9,9 @@ Only the writing connection writes and checkpoints. The reading ones are `query_
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +21,11 @@ import uuid_utils
 
 from ..errors import DatabaseDamaged, DatabaseInUse, StorageBusy, StorageFull, StoreError, StoreFailed
 from ..records import timestamp
+from ..repository import StoreWatch
 from .lockfile import LockFile
 from .reader import Reader
 from .schema import Identity, inspect, migrate
+from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import Writer, copy_back, translate
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database"]
@@ -34,11 +35,6 @@ WAL_RESET_FIXED = (3, 51, 3)
 
 _CACHE_KIBIBYTES = 64 * 1024
 """Page cache of the writer: the upper levels of every index of some ten million messages."""
-
-_PAGE_BYTES = 4096
-
-_CHECKPOINT_PAGES = 4_000
-"""The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
 
 
 class Database:
@@ -66,8 +62,8 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path) -> AsyncIterator[Database]:
-    """Open, recover and lock a database; see `store.open_store` for what is raised.
+async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
+    """Open, recover and lock a database, and watch its WAL; see `store.open_store` for what is raised.
 
     A write error ends the context with StoreFailed, through the calls that were waiting for it.
     """
@@ -85,7 +81,7 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                 write,
                 identity.last_seq,
                 committed=lambda last_seq: lock.write(identity.epoch, last_seq),
-                outgrown=_Growth(path.with_name(f"{path.name}-wal")),
+                outgrown=Growth(path.with_name(f"{path.name}-wal")),
             )
             async with (
                 _connect_reader(path) as read,
@@ -93,6 +89,9 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(writer.serve)
+                wal = None if watch is None else WalWatch(path, watch)
+                if wal is not None:
+                    tasks.start_soon(wal.run)
                 failure: Exception | None = None
                 try:
                     yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
@@ -101,27 +100,13 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                     failure = error
                 finally:
                     writer.close()
+                    if wal is not None:
+                        wal.close()
             if failure is not None:
                 raise failure
             await _copy_back(path, write)
     finally:
         lock.release()
-
-
-class _Growth:
-    """Tells when a WAL is longer than it ever was. It is copied back from a length on, and overwritten then."""
-
-    def __init__(self, wal: Path) -> None:
-        self._wal = wal
-        self._bytes_max = _CHECKPOINT_PAGES * _PAGE_BYTES
-
-    def __call__(self) -> bool:
-        with suppress(OSError):
-            size_bytes = os.stat(self._wal).st_size
-            if size_bytes > self._bytes_max:
-                self._bytes_max = size_bytes
-                return True
-        return False
 
 
 def _inspect(path: Path, lock: LockFile) -> None:
@@ -164,7 +149,8 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-    await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
     mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
     if mode != "wal":
         raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")

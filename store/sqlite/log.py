@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import aiosqlite
-import anyio
 
 from ..errors import Conflict, DatabaseDamaged
 from ..records import Bot, Channel
@@ -63,6 +63,7 @@ from .owing import (
 )
 from .pages import Pages, count_waiting
 from .rows import fetch
+from .wal import file_bytes
 from .writer import Transaction
 
 __all__ = ["SqliteLog"]
@@ -394,8 +395,7 @@ class SqliteLog:
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
-            path = anyio.Path(f"{self._database.path}{suffix}")
-            sizes[name] = (await path.stat()).st_size if await path.exists() else 0
+            sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes
 
 

@@ -48,4 +48,10 @@ KINDS_OF_FAULTS = [
     Kind("tests.crash.bad_disks", "an I/O error at one system call", "reached"),
     Kind("tests.crash.full_disks", "a full disk, with a kill on half of them", "rounds"),
     Kind("tests.crash.bit_flips", "one flipped bit in the database or its WAL", "rounds"),
+    Kind("tests.crash.network", "the cable to the worker pulled under load", "pulls"),
+    Kind("tests.crash.stops", "a client stopped for longer than its session may be silent", "stops"),
+    Kind("tests.crash.connections", "connections of all manners that come and go", "connections"),
+    Kind("tests.crash.starvation", "no descriptor left in the worker", "starvations"),
+    Kind("tests.crash.herd", "a thousand bots that come back at once", "returns"),
+    Kind("tests.crash.frames", "frames that are nearly right, at a whole worker", "frames"),
 ]
