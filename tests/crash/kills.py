@@ -40,6 +40,9 @@ ROUNDS_A_FILE = 40
 _EVENTS_MAX = 300
 _ROUND_SECONDS = 10.0
 
+_MOMENT_SECONDS = 0.03
+"""A kill comes at most so much later than what it waited for, so that it meets moments at which nothing is said."""
+
 _STOPPING_SECONDS = 0.02
 """How long a worker may have been stopping when it is killed."""
 
@@ -72,6 +75,7 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
             load.wait(_EVENTS_MAX, seconds=chance.uniform(0, 0.2))
         else:
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
+            time.sleep(chance.uniform(0, _MOMENT_SECONDS))
         if worker.has_ended():
             raise AssertionError(f"the worker ended by itself:\n{worker.log_tail()}")
         _end(worker, load.recorder, chance)

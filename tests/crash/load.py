@@ -16,20 +16,10 @@ from typing import Any, Self
 import zmq
 
 from ..integration.wire import new_id
-from .bots import (
-    DELAY_SECONDS_MAX,
-    Bot,
-    Publisher,
-    Shape,
-    Subscriber,
-    Worker,
-    publish,
-    read_run,
-    settle,
-    subscribed,
-)
+from .bots import DELAY_SECONDS_MAX, Bot, Publisher, Shape, Subscriber, publish, settle, subscribed
 from .history import Final, Recorder, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
+from .run_bot import Worker, read_run
 
 __all__ = ["CONFIGURATION", "DRAIN_SECONDS", "Load"]
 
@@ -61,7 +51,6 @@ class Load:
         self.recorder = recorder
         self._command = command
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._ended = False
         self._bots: list[Bot] = []
         self._threads: list[threading.Thread] = []
         self._seed = seed

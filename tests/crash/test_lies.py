@@ -12,6 +12,8 @@ from .lies import LIES, LIES_OF_POWER
 from .load import CONFIGURATION
 from .nursery import ForkedWorker, Nursery
 
+pytestmark = pytest.mark.timeout(300)
+
 ROUNDS_MAX = 100
 ROUNDS_A_FILE = 5
 
