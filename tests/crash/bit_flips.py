@@ -9,6 +9,7 @@ stops.
 
 from __future__ import annotations
 
+import atexit
 import random
 import shutil
 import tempfile
@@ -83,6 +84,7 @@ def why_not() -> str | None:
 def _original() -> _Original:
     """Make the database of this process: a part of it copied back, a part in the WAL."""
     folder = Path(tempfile.mkdtemp(prefix="posthouse-flips-"))
+    atexit.register(shutil.rmtree, folder)
     with Stage(folder) as stage:
         sent: dict[str, tuple[Any, ...]] = {}
         stage.start()
