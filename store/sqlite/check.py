@@ -277,7 +277,6 @@ class _Reading:
             mailboxes.add(mailbox_id)
             if not is_sealed(row):
                 found.append(f"the mailbox of {mailbox_id!r} is not as stored: the checksum differs")
-                continue
             found += [f"the mailbox of {mailbox_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
         for mailbox_id, seq in self._connection.execute("SELECT mailbox_id, seq FROM dead_letters"):
             if mailbox_id not in mailboxes:

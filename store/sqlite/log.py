@@ -142,6 +142,12 @@ class SqliteLog:
         subscriptions = await self._owing(SUBSCRIPTIONS, "a subscription of", subscription_of)
         groups = await self._owing(GROUPS, "a group of", group_of)
         mailboxes = await self._owing(MAILBOXES, "the mailbox of", mailbox_of)
+        named = {each.channel for each in subscriptions} | {each.channel for each in groups}
+        for wanted in named - {row[0] for row in channels}:
+            raise DatabaseDamaged(
+                f"{self._database.path} is damaged: the channel {wanted!r} is subscribed to, and is not there;"
+                " run 'posthouse check', or restore a copy"
+            )
         dead_letters = await read.execute_fetchall("SELECT mailbox_id, seq FROM dead_letters")
         [[scheduled]] = await read.execute_fetchall(
             "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"

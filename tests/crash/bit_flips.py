@@ -9,6 +9,7 @@ stops.
 
 from __future__ import annotations
 
+import atexit
 import random
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ from .player import Gone
 from .rounds import command
 from .stage import Broken, Stage
 
-__all__ = ["Flip", "flip_at", "in_mailbox", "main", "play_round", "why_not"]
+__all__ = ["Flip", "flip_at", "in_mailbox", "in_schema", "main", "play_round", "why_not"]
 
 _CHANNEL = "news"
 _READER, _WRITER = "reader", "writer"
@@ -83,6 +84,7 @@ def why_not() -> str | None:
 def _original() -> _Original:
     """Make the database of this process: a part of it copied back, a part in the WAL."""
     folder = Path(tempfile.mkdtemp(prefix="posthouse-flips-"))
+    atexit.register(shutil.rmtree, folder)
     with Stage(folder) as stage:
         sent: dict[str, tuple[Any, ...]] = {}
         stage.start()
@@ -160,6 +162,12 @@ def in_mailbox(chance: random.Random) -> Flip:
     content = (_original().folder / "posthouse.db").read_bytes()
     unsettled = msgspec.json.encode([[seq, 1, 0] for seq in range(_SETTLED + 1, _FRAMES * _MESSAGES_A_FRAME + 1)])
     return Flip("", content.index(unsettled) + chance.randrange(len(unsettled)), chance.randrange(8))
+
+
+def in_schema(chance: random.Random) -> Flip:
+    """Draw a letter of a table's text, and make of it what is no UTF-8."""
+    content = (_original().folder / "posthouse.db").read_bytes()
+    return Flip("", content.index(b"CREATE TABLE") + chance.randrange(len(b"CREATE TABLE")), 7)
 
 
 def _flip(folder: Path, flip: Flip) -> None:

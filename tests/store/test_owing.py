@@ -42,6 +42,18 @@ async def test_damage_to_what_a_bot_is_owed_is_refused(path: Path, change: str, 
     assert any(what in line for line in reading.damage)
 
 
+async def test_a_subscription_to_a_channel_that_is_not_there_is_refused(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await store.log.apply(
+            [AddBot(bot("ann")), AddChannel(channel("news")), AddSubscription("ann", "news", at(0))]
+        )
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE bot_channels SET name = 'newt'")
+    async with open_store(str(path)) as store:
+        with pytest.raises(DatabaseDamaged, match="channel 'news'"):
+            await store.log.load()
+
+
 async def test_what_a_bot_was_owed_before_there_were_checksums_is_taken_as_it_is(path: Path) -> None:
     async with open_store(str(path)) as store:
         await store.log.apply([AddBot(bot("ann"))])
