@@ -10,9 +10,11 @@ Owns the two sockets and the tasks that move things between them, the core and t
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -50,8 +52,15 @@ _log = structlog.get_logger("posthouse")
 
 
 def system_moment() -> Moment:
-    """Give the time: the event loop's clock, which never goes back, and the wall clock."""
-    return Moment(anyio.current_time(), timestamp(datetime.now(UTC)))
+    """Give the time: a clock that never goes back, and the wall clock. It is asked for with every frame."""
+    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return Moment(time.monotonic(), f"{_second(second)}.{nanoseconds // 1000:06}Z")
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    """Write a whole second as the beginning of what `store.records.timestamp` gives."""
+    return timestamp(datetime.fromtimestamp(seconds, UTC)).partition(".")[0]
 
 
 class Broker:

@@ -182,7 +182,7 @@ class Limits(_Section, frozen=True):
     scheduled_messages_max: Count = 1_000_000
     """Messages that may wait until they are due; beyond it, `busy`."""
 
-    ready_messages_max: Count = 2000
+    ready_messages_max: Count = 10_000
     """Messages a mailbox keeps in memory ahead of its bot's credit; beyond it, it reads from the store again."""
 
     ready_bytes_max: Count = 8 * 1024 * 1024
