@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate bench-stalled clean
+.PHONY: help demo test lint types unit wheel simulate bench bench-stalled clean
 
 help:
 	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
 	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
 	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
+	@echo "make bench          posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled  what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make clean          remove what these made"
 
@@ -43,8 +44,18 @@ STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
+# What is compared with has an environment of its own: nothing of it is for users, or for the tests.
+BENCH := .venv-bench/bin
+$(BENCH)/.installed: pyproject.toml
+	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
+	$(BENCH)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/python -m bench $(OPTIONS)
+
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["facts", "load", "unsent_bytes"]
+__all__ = ["CORES", "facts", "load", "memory_bytes", "pin", "unsent_bytes"]
+
+CORES = 2
+"""What a whole comparison runs on: the servers and all of their clients together."""
 
 _CONNECTIONS = Path("/proc/net/tcp")
 
@@ -39,3 +42,24 @@ def unsent_bytes(port: int) -> int | None:
         return None
     rows = [line.split() for line in lines]
     return max((int(row[4].partition(":")[0], 16) for row in rows if int(row[1][-4:], 16) == port), default=0)
+
+
+def pin() -> None:
+    """Keep this process, and all that it starts, on the first two cores that it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+
+
+def memory_bytes(pid: int) -> int:
+    """Give the memory that a process and its children hold (their resident sets), without what they share."""
+    total = 0
+    pending = [pid]
+    while pending:
+        current = Path("/proc", str(pending.pop()))
+        try:
+            words = current.joinpath("statm").read_text(encoding="ascii").split()
+            for task in current.joinpath("task").iterdir():
+                pending += map(int, task.joinpath("children").read_text(encoding="ascii").split())
+        except OSError:
+            continue  # it has ended in the meantime
+        total += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
+    return total

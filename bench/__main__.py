@@ -1,0 +1,110 @@
+"""The comparison as one command: `make bench`, or `python -m bench`.
+
+Owns the options, and where the results go. Exits with 0 when every workload completed and nothing was lost, and
+with 1 otherwise; how long anything took never decides.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+
+from . import machine
+from .comparison import Comparison, Plan
+from .goals import judge
+from .results import Report
+from .systems import ThroughBus, WithFrames
+from .table import show
+from .workloads import WORKLOADS, Scale
+
+__all__: list[str] = []
+
+_QUICK = Plan(
+    rounds=1,
+    scale=Scale(seconds=1.0, latency_seconds=0.5, deliveries=20_000, asks=64),
+    systems=[WithFrames, ThroughBus],
+    workloads=list(WORKLOADS),
+)
+_FULL = Plan(
+    rounds=5,
+    scale=Scale(seconds=3.0, latency_seconds=2.0, deliveries=300_000),
+    systems=[WithFrames, ThroughBus],
+    workloads=list(WORKLOADS),
+    big=True,
+)
+
+_WIDTH = 180
+"""Of lines that go elsewhere than to a terminal."""
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="posthouse and the limits only, one short round, in under two minutes.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often everything is measured.  [default: 5]")
+@click.option("--seconds", type=click.FloatRange(min=0.05), help="How long a workload sends.  [default: 3]")
+@click.option(
+    "--messages", type=click.IntRange(min=1), help="The most that each sender sends.  [default: no limit]"
+)
+@click.option("--system", multiple=True, metavar="TEXT", help="Only systems whose names have this in them.")
+@click.option("--only", multiple=True, metavar="TEXT", help="Only workloads whose names have this in them.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Where to write all that was found.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where cProfile is to leave what it saw of the worker in each workload.",
+)
+def _main(**options: Any) -> None:
+    """Measure posthouse, what it is made of, and its peers, on the same two cores and the same disk."""
+    signal.signal(signal.SIGTERM, _terminate)
+    machine.pin()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    report = Report(machine=machine.facts(), versions={}, promises={})
+    if options["profile"] is not None:
+        options["profile"].mkdir(parents=True, exist_ok=True)
+    Comparison(_plan(options), report, console, profile=options["profile"]).run()
+    judged = judge(report)
+    show(report, judged, console)
+    if options["json_file"] is not None:
+        options["json_file"].write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    sys.exit(1 if report.failures else 0)
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    plan = _QUICK if options["quick"] else _FULL
+    scale = plan.scale
+    if options["seconds"] is not None:
+        scale = msgspec.structs.replace(
+            scale, seconds=options["seconds"], latency_seconds=min(options["seconds"], scale.latency_seconds)
+        )
+    if options["messages"] is not None:
+        most = min(scale.deliveries, 10 * options["messages"])
+        scale = msgspec.structs.replace(scale, messages=options["messages"], deliveries=most)
+    return msgspec.structs.replace(
+        plan,
+        scale=scale,
+        workloads=[name for name in plan.workloads if _is_wanted(name, options["only"])],
+        systems=[system for system in plan.systems if _is_wanted(system.name, options["system"])],
+        rounds=options["rounds"] or plan.rounds,
+    )
+
+
+def _is_wanted(name: str, parts: Sequence[str]) -> bool:
+    return not parts or any(part in name for part in parts)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    _main(prog_name="python -m bench")

@@ -1,0 +1,63 @@
+"""The comparison: a very short run of it on posthouse alone completes, and loses nothing.
+
+Nothing here looks at how long anything took.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.workloads import WORKLOADS
+
+ROOT = Path(__file__).parents[2]
+
+TIMEOUT_SECONDS = 110.0
+"""The longest that the run may take: it is about twenty seconds, and an end is needed all the same."""
+
+FRAMES, BUS = "posthouse, frames", "posthouse, bus"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run every workload once, for a moment; give what it wrote."""
+    file = tmp_path_factory.mktemp("bench") / "quick.json"
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--seconds", "0.2", "--messages", "300", "--json", str(file)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
+    return json.loads(file.read_bytes())
+
+
+def test_every_workload_completes_and_loses_nothing(report: Any) -> None:
+    assert report["failures"] == []
+    found = {(each["workload"], each["system"]) for each in report["measured"]}
+    assert {(name, system) for name in WORKLOADS for system in (FRAMES, BUS)} <= found
+
+
+def test_the_limits_are_measured_beside_them(report: Any) -> None:
+    limits = {each["workload"] for each in report["measured"] if each["system"] == "limits"}
+    assert {"fdatasync", "SQLite, 1 row", "SQLite, 4096 rows", "SQLite, posthouse's batches"} <= limits
+
+
+def test_figures_are_there(report: Any) -> None:
+    for each in report["measured"]:
+        assert all(value >= 0 for value in each["figures"].values())
+        assert each["figures"]["rate"] > 0
+
+
+def test_it_says_on_what_it_ran(report: Any) -> None:
+    assert report["machine"]["cpu_count"] >= 1
+    assert {"posthouse", "libzmq", "SQLite"} <= report["versions"].keys()
+    assert str(ROOT) not in json.dumps(report)
