@@ -20,12 +20,16 @@ from rich.console import Console
 from . import machine
 from .comparison import Comparison, Plan
 from .goals import judge
+from .peers.jetstream import JetStream, JetStreamSyncing
+from .peers.programs import install
+from .peers.rabbitmq import RabbitMQ
+from .peers.redis import RedisAlways, RedisEverySecond
 from .results import Report
 from .systems import ThroughBus, WithFrames
 from .table import show
 from .workloads import WORKLOADS, Scale
 
-__all__: list[str] = []
+__all__ = []
 
 _QUICK = Plan(
     rounds=1,
@@ -34,9 +38,17 @@ _QUICK = Plan(
     workloads=list(WORKLOADS),
 )
 _FULL = Plan(
-    rounds=5,
+    rounds=3,
     scale=Scale(seconds=3.0, latency_seconds=2.0, deliveries=300_000),
-    systems=[WithFrames, ThroughBus],
+    systems=[
+        WithFrames,
+        ThroughBus,
+        JetStreamSyncing,
+        JetStream,
+        RedisAlways,
+        RedisEverySecond,
+        RabbitMQ,
+    ],
     workloads=list(WORKLOADS),
     big=True,
 )
@@ -49,7 +61,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.option("--quick", is_flag=True, help="posthouse and the limits only, one short round, in under two minutes.")
-@click.option("--rounds", type=click.IntRange(min=1), help="How often everything is measured.  [default: 5]")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often everything is measured.  [default: 3]")
 @click.option("--seconds", type=click.FloatRange(min=0.05), help="How long a workload sends.  [default: 3]")
 @click.option(
     "--messages", type=click.IntRange(min=1), help="The most that each sender sends.  [default: no limit]"
@@ -69,6 +81,9 @@ def _main(**options: Any) -> None:
     machine.pin()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     report = Report(machine=machine.facts(), versions={}, promises={})
+    if not options["quick"]:
+        for said in install():
+            console.print(said, markup=False)
     if options["profile"] is not None:
         options["profile"].mkdir(parents=True, exist_ok=True)
     Comparison(_plan(options), report, console, profile=options["profile"]).run()

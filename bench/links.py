@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 import uvloop
 
-from .messages import Content, Tally
+from .messages import Content, Tally, read, write
 from .roles import Answered, Order, Receiver, Sender, Taken, Wanted
 
-__all__ = ["Connect", "Inbox", "Link", "answer", "ask", "consume", "produce"]
+__all__ = ["ASKER", "Connect", "Inbox", "Link", "PlainLink", "answer", "ask", "consume", "produce"]
+
+ASKER = "asker"
+"""The bot that asks."""
 
 _SETTLE_SECONDS = 30.0
 
@@ -55,6 +58,57 @@ class Link(Protocol):
 
     async def answer(self, receiver: Receiver) -> None:
         """Answer every question with its own body, for ever."""
+
+
+class PlainLink:
+    """What a link has of itself where bodies are bytes, and replies are messages like any other."""
+
+    def __init__(self) -> None:
+        self._replies: dict[int, asyncio.Future[bytes]] = {}
+        self._opening = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+
+    def write(self, sender: int, number: int, due: int) -> bytes:
+        """Make the body of a message."""
+        return write(sender, number, due)
+
+    def read(self, body: bytes) -> Content:
+        """Give what a body says."""
+        return read(body)
+
+    async def publish(self, sender: Sender, bodies: Sequence[bytes]) -> None:
+        """Publish messages, all at once; return when each is acknowledged."""
+        raise NotImplementedError
+
+    async def inbox(self, receiver: Receiver) -> Inbox:
+        """Begin to receive."""
+        raise NotImplementedError
+
+    async def ask(self, sender: Sender, body: bytes) -> bytes:
+        """Send a question, and wait for the message to the asker that has the same body."""
+        async with self._opening:
+            if self._reading is None:
+                inbox = await self.inbox(Receiver(bot=sender.bot))
+                self._reading = asyncio.create_task(self._read_replies(inbox))
+        number = read(body).number
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._replies[number] = reply
+        await self.publish(sender, [body])
+        return await reply
+
+    async def _read_replies(self, inbox: Inbox) -> None:
+        while True:
+            for body in await inbox.take():
+                reply = self._replies.pop(read(body).number, None)
+                if reply is not None:
+                    reply.set_result(body)
+
+    async def answer(self, receiver: Receiver) -> None:
+        """Send every question's body to the one asker that there is."""
+        inbox = await self.inbox(receiver)
+        back = Sender(bot=receiver.bot, number=0, to=ASKER)
+        while True:
+            await self.publish(back, await inbox.take())
 
 
 class Connect(Protocol):

@@ -53,8 +53,11 @@ def data_folder() -> tempfile.TemporaryDirectory[str]:
 class Server:
     """A server process, from its start to its end, in a folder that is removed with it unless one is given.
 
-    Subclasses say in `_command` what is run, and in `_is_ready` when it serves.
+    Subclasses say in `_command` what is run, and in `_is_ready` when it serves. A `_process_group` of 0 puts it and
+    what it starts into a group of their own.
     """
+
+    _process_group: int | None = None
 
     def __init__(self, folder: Path | None = None) -> None:
         self._temporary = data_folder() if folder is None else None
@@ -108,6 +111,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                process_group=self._process_group,
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():

@@ -52,7 +52,12 @@ class System:
         return f"<{type(self).__name__} {self._server!r}>"
 
     def __enter__(self) -> Self:
-        self._server = self._stack.enter_context(self._start())
+        try:
+            self._server = self._stack.enter_context(self._start())
+            self._prepare()
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(
@@ -115,6 +120,9 @@ class System:
 
     def _start(self) -> Server:
         raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Do what the server needs before the first client."""
 
     def _roles(self) -> dict[str, tuple[Any, ...]]:
         """Give what a process of each role runs, with what comes before the bots."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from .figures import latency
+from .links import ASKER
 from .processes import BenchFailed, Client
 from .roles import Answered, Order, Paced, Receiver, Sender, Taken, Wanted
 from .systems import System
@@ -209,7 +210,7 @@ def _warm_up(flow: _Flow) -> None:
 
 def _ask(system: System, order: Order) -> Figures:
     system.answer([Receiver(bot="answerer")])
-    asker = system.ask([Sender(bot="asker", number=1, to="answerer")])
+    asker = system.ask([Sender(bot=ASKER, number=1, to="answerer")])
     _answered(asker, _WARM)
     found = _answered(asker, order)
     if len(found.latencies) != sum(found.counts):
