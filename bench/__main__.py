@@ -18,6 +18,7 @@ import rich_click as click
 from rich.console import Console
 
 from . import machine
+from .big import Big, measure_big
 from .comparison import Comparison, Plan
 from .goals import judge
 from .peers.jetstream import JetStream, JetStreamSyncing
@@ -68,6 +69,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--system", multiple=True, metavar="TEXT", help="Only systems whose names have this in them.")
 @click.option("--only", multiple=True, metavar="TEXT", help="Only workloads whose names have this in them.")
+@click.option(
+    "--stored", type=click.IntRange(min=1), default=10_000_000, help="Messages in the long log.", show_default=True
+)
+@click.option(
+    "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Where to write all that was found.")
 @click.option(
     "--profile",
@@ -79,6 +86,7 @@ def _main(**options: Any) -> None:
     """Measure posthouse, what it is made of, and its peers, on the same two cores and the same disk."""
     signal.signal(signal.SIGTERM, _terminate)
     machine.pin()
+    machine.allow_files()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     report = Report(machine=machine.facts(), versions={}, promises={})
     if not options["quick"]:
@@ -86,7 +94,11 @@ def _main(**options: Any) -> None:
             console.print(said, markup=False)
     if options["profile"] is not None:
         options["profile"].mkdir(parents=True, exist_ok=True)
-    Comparison(_plan(options), report, console, profile=options["profile"]).run()
+    plan = _plan(options)
+    comparison = Comparison(plan, report, console, profile=options["profile"])
+    comparison.run()
+    if plan.big:
+        measure_big(comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale)
     judged = judge(report)
     show(report, judged, console)
     if options["json_file"] is not None:
@@ -110,6 +122,7 @@ def _plan(options: dict[str, Any]) -> Plan:
         workloads=[name for name in plan.workloads if _is_wanted(name, options["only"])],
         systems=[system for system in plan.systems if _is_wanted(system.name, options["system"])],
         rounds=options["rounds"] or plan.rounds,
+        big=plan.big if options["big"] is None else options["big"],
     )
 
 

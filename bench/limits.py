@@ -23,20 +23,13 @@ import zmq
 from store import open_store
 
 from .figures import latency
+from .filling import insert
 from .messages import Tally, write
 from .processes import QuickClient, data_folder
 from .raw import decode
 from .workloads import Figures, LostMessages, Scale
 
 __all__ = ["commits", "forwarding", "inserts", "syncs"]
-
-_COLUMNS = (
-    "seq, id, sender_bot_id, sender_bot_name, recipient_type, recipient_bot_id, recipient_channel, message_type,"
-    " body, reply_to, headers, timestamp, expires_at, checksum"
-)
-_ROW = f"({', '.join('?' * len(_COLUMNS.split(',')))})"
-
-_ROWS_A_STATEMENT = 64
 
 _PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -65536", "wal_autocheckpoint = 4000")
 """As the store sets them."""
@@ -92,21 +85,11 @@ async def _make_database(path: Path) -> None:
         pass
 
 
-def _insert(connection: sqlite3.Connection, values: list[Any]) -> None:
-    width = _ROW.count("?")
-    step = width * _ROWS_A_STATEMENT
-    for start in range(0, len(values), step):
-        part = values[start : start + step]
-        connection.execute(
-            f"INSERT INTO bot_messages ({_COLUMNS}) VALUES {', '.join([_ROW] * (len(part) // width))}", part
-        )
-
-
 def _commit(connection: sqlite3.Connection, values: list[Any]) -> int:
     """Insert rows in one transaction; give the nanoseconds that this took."""
     began = time.monotonic_ns()
     connection.execute("BEGIN IMMEDIATE")
-    _insert(connection, values)
+    insert(connection, values)
     connection.execute("COMMIT")
     return time.monotonic_ns() - began
 

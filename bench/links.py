@@ -242,16 +242,7 @@ async def _take(inboxes: Sequence[_Counted], wanted: Wanted) -> Taken:
     async with asyncio.timeout(_SETTLE_SECONDS):
         for inbox in inboxes:
             await inbox.inbox.confirm()
-    taken = Taken(
-        counts=[len(inbox.tally) for inbox in inboxes],
-        repeated=sum(inbox.tally.repeated for inbox in inboxes),
-        out_of_order=sum(inbox.tally.out_of_order for inbox in inboxes),
-        ended=time.monotonic_ns(),
-        latencies=array("q", [elapsed for inbox in inboxes for elapsed in inbox.tally.latencies]),
-    )
-    for inbox in inboxes:
-        inbox.tally.forget()
-    return taken
+    return Taken.of([inbox.tally for inbox in inboxes], time.monotonic_ns())
 
 
 class _Asking:

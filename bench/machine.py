@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-__all__ = ["CORES", "facts", "load", "memory_bytes", "pin", "unsent_bytes"]
+__all__ = ["CORES", "Watched", "allow_files", "facts", "load", "memory_bytes", "pin", "unsent_bytes"]
 
 CORES = 2
 """What a whole comparison runs on: the servers and all of their clients together."""
+
+_LOOK_SECONDS = 0.1
 
 _CONNECTIONS = Path("/proc/net/tcp")
 
@@ -63,3 +69,37 @@ def memory_bytes(pid: int) -> int:
             continue  # it has ended in the meantime
         total += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
     return total
+
+
+class Watched:
+    """Looks at a figure again and again while a block runs, and keeps the most that it was."""
+
+    def __init__(self, look: Callable[[], int]) -> None:
+        self.most = 0
+        self._look = look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __repr__(self) -> str:
+        return f"<Watched most={self.most}>"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            self.most = max(self.most, self._look())
+
+
+def allow_files() -> int:
+    """Allow this process, and what it starts, as many open files as it may have; give their number."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most

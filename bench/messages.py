@@ -52,6 +52,8 @@ class Tally:
     def __init__(self) -> None:
         self.latencies = array("q")
         """Nanoseconds from when each was to be sent until it was received; repeats are not among them."""
+        self.first = 0
+        """When the first one came, in monotonic nanoseconds."""
         self.repeated = 0
         self.out_of_order = 0
         self._newest: dict[int, int] = {}
@@ -62,6 +64,7 @@ class Tally:
 
     def got(self, contents: Iterable[Content], arrived: int) -> None:
         """Count messages that were received at a time. One numbered 0 is not part of any measurement."""
+        self.first = self.first or arrived
         for content in contents:
             sender, number = divmod(content.number, _SENDER_FACTOR)
             if not number:
@@ -83,7 +86,7 @@ class Tally:
     def forget(self) -> None:
         """Begin another measurement; where each sender's numbers stand is kept."""
         self.latencies = array("q")
-        self.repeated = self.out_of_order = 0
+        self.first = self.repeated = self.out_of_order = 0
 
     def __len__(self) -> int:
         return len(self.latencies)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -299,17 +299,7 @@ class _Consuming:
         self._until(wanted.deadline, lambda: all(inbox.confirmed for inbox in self._group))
         if not all(inbox.confirmed for inbox in self._group):
             raise WireError("what was acked was not confirmed")
-        ended = time.monotonic_ns()
-        taken = Taken(
-            counts=[len(inbox.tally) for inbox in self._group],
-            repeated=sum(inbox.tally.repeated for inbox in self._group),
-            out_of_order=sum(inbox.tally.out_of_order for inbox in self._group),
-            ended=ended,
-            latencies=array("q", _chain(self._group)),
-        )
-        for inbox in self._group:
-            inbox.tally.forget()
-        return taken
+        return Taken.of([inbox.tally for inbox in self._group], time.monotonic_ns())
 
     def _missing(self, wanted: Wanted) -> Callable[[], bool]:
         waiting = list(zip(self._group, wanted.counts, strict=True))
@@ -324,8 +314,3 @@ class _Consuming:
     def _until(self, deadline: int, complete: Callable[[], bool]) -> None:
         while not complete() and time.monotonic_ns() < deadline:
             self._turn()
-
-
-def _chain(group: Sequence[_Inbox]) -> Iterator[int]:
-    for inbox in group:
-        yield from inbox.tally.latencies

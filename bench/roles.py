@@ -7,8 +7,12 @@ same orders over their pipe, so that one driver serves all.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
+
+from .messages import Tally
 
 __all__ = ["Answered", "Order", "Paced", "Receiver", "Sender", "Taken", "Wanted"]
 
@@ -74,5 +78,22 @@ class Taken(msgspec.Struct, kw_only=True):
     counts: list[int]
     repeated: int
     out_of_order: int
+    began: int
+    """When the first message came."""
     ended: int
     latencies: array[int]
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally], ended: int) -> Taken:
+        """Sum up what some receivers got, and let them begin anew."""
+        taken = cls(
+            counts=[len(tally) for tally in tallies],
+            repeated=sum(tally.repeated for tally in tallies),
+            out_of_order=sum(tally.out_of_order for tally in tallies),
+            began=min((tally.first for tally in tallies if tally.first), default=ended),
+            ended=ended,
+            latencies=array("q", chain.from_iterable(tally.latencies for tally in tallies)),
+        )
+        for tally in tallies:
+            tally.forget()
+        return taken

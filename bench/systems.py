@@ -24,6 +24,9 @@ __all__ = ["Posthouse", "System", "ThroughBus", "WithFrames", "link_roles"]
 
 _READY_SECONDS = 60.0
 
+_NEWEST_MESSAGES = 100_000
+"""So many are looked at for the size of transactions."""
+
 Role = Callable[..., None]
 
 
@@ -182,6 +185,8 @@ class Posthouse(System):
         try:
             [messages, batches] = connection.execute(
                 "SELECT COUNT(*), COUNT(DISTINCT timestamp) FROM bot_messages"
+                " WHERE seq > (SELECT MAX(seq) FROM bot_messages) - ?",
+                (_NEWEST_MESSAGES,),
             ).fetchone()
         finally:
             connection.close()

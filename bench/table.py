@@ -35,6 +35,8 @@ _OTHERS = {
     "memory_mib": "{:,.0f} MiB",
     "memory_before_mib": "{:,.0f} MiB before",
     "memory_most_mib": "{:,.0f} MiB at most",
+    "deliver_seconds": "{:.1f} s until each has a message",
+    "file_mib": "a file of {:,.0f} MiB",
     "stored": "{:,.0f} stored",
     "repeated": "{:,.0f} repeated",
     "out_of_order": "{:,.0f} out of order",

@@ -14,6 +14,7 @@ import msgspec
 
 from .figures import latency
 from .links import ASKER
+from .machine import Watched
 from .processes import BenchFailed, Client
 from .roles import Answered, Order, Paced, Receiver, Sender, Taken, Wanted
 from .systems import System
@@ -26,6 +27,7 @@ __all__ = [
     "Workload",
     "ask_many",
     "ask_one",
+    "drain",
     "fan_out",
     "half_rate",
     "one_to_one",
@@ -42,6 +44,8 @@ _ANSWER_SECONDS = 300.0
 _WARM = Order(count=50, window=50, portion=10)
 
 _CHANNEL = "news"
+
+_MIB = 2**20
 
 _SEED = 1
 """The pairs are random, and the same in every run."""
@@ -127,6 +131,24 @@ def pairs(system: System, scale: Scale) -> Figures:
     return _run(system, scale, _Flow(producer, [consumer], lambda sent: [sent]), senders=len(bots))
 
 
+def drain(system: System, scale: Scale) -> Figures:
+    """What one sender stored while the receiver was away, received and settled: the time begins with the first."""
+    system.register(["reader"])
+    producer = system.produce([Sender(bot="writer", number=1, to="reader")])
+    stored = _answered(producer, _fast(system, scale))
+    system.release(producer)
+    memory = system.memory_bytes
+    consumer = system.consume([Receiver(bot="reader")])
+    with Watched(lambda: system.memory_bytes) as watched:
+        [taken] = _take([consumer], [stored.counts])
+    return {
+        "rate": sum(taken.counts) / (taken.ended - taken.began) * 1e9,
+        "stored": sum(stored.counts),
+        "memory_before_mib": memory / _MIB,
+        "memory_most_mib": max(memory, watched.most) / _MIB,
+    }
+
+
 def ask_one(system: System, scale: Scale) -> Figures:
     """One question at a time: the time from the question to its reply, both of them stored."""
     return _ask(system, Order(seconds=scale.latency_seconds, count=scale.messages))
@@ -159,6 +181,7 @@ WORKLOADS: dict[str, Workload] = {
     "one to ten": fan_out(10),
     "one to a hundred": fan_out(100),
     "a hundred bots in pairs": pairs,
+    "draining a backlog": drain,
     "request and reply, 1 at a time": ask_one,
     "request and reply, many": ask_many,
 }

@@ -1,8 +1,8 @@
 """NATS JetStream: one stream on disk, and a durable push consumer for each bot.
 
-Owns its server and its client. A bot's subject is `direct.<name>`, a channel's `channel.<name>`. The Python
-client's `fetch` of a pull consumer waits until a batch is full or its time is over, which delays what comes in small
-numbers; so messages are pushed.
+Owns its server and its client. A bot's subject is `direct.<name>`, a channel's `channel.<name>`. Messages are
+pushed: the Python client's `fetch` of a pull consumer waits until a batch is full or its time is over, which delays
+what comes in small numbers.
 """
 
 from __future__ import annotations
