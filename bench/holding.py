@@ -1,6 +1,7 @@
 """Thousands of bots in one process: each is connected, pings, and gets what is sent to it.
 
-Owns the opening of many sessions at once: every hello is sent before the first welcome is waited for.
+Owns the opening of many sessions at once: every hello is sent before the first welcome is waited for. A bot pings
+when its last ping was answered, and says hello again where its session was over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _CONNECT_SECONDS = 300.0
 _PING_FRACTION = 0.8
 _HEARTBEAT_SECONDS = 5.0
 _WAKE_MILLISECONDS = 50
+_CREDIT = 10
 
 
 def hold(pipe: Connection, url: str, bots: Sequence[str]) -> None:
@@ -53,7 +55,8 @@ class _Holding:
         self._sockets = [context.socket(zmq.DEALER) for _ in bots]
         self._place: dict[Any, int] = {socket: place for place, socket in enumerate(self._sockets)}
         self._poller = zmq.Poller()
-        self._welcome = 0
+        self._welcome: set[int] = set()
+        self._pinged: set[int] = set()
         self._ping_at = 0.0
         self.received = [0] * len(bots)
 
@@ -62,12 +65,12 @@ class _Holding:
         for bot, socket in zip(self._bots, self._sockets, strict=True):
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(self._url)
-            socket.send(encode({"op": "hello", "request": 1, "protocol": 1, "bot": bot, "max_in_flight": 10}))
+            self._hello(socket, bot)
             self._poller.register(socket, zmq.POLLIN)
         deadline = time.monotonic() + _CONNECT_SECONDS
-        while self._welcome < len(self._bots):
+        while len(self._welcome) < len(self._bots):
             if time.monotonic() > deadline:
-                raise WireError(f"{len(self._bots) - self._welcome} bots have no session")
+                raise WireError(f"{len(self._bots) - len(self._welcome)} bots have no session")
             self.turn()
         return began, time.monotonic_ns()
 
@@ -75,9 +78,9 @@ class _Holding:
         """Receive what is there, and ping when it is time."""
         if time.monotonic() > self._ping_at:
             self._ping_at = time.monotonic() + _HEARTBEAT_SECONDS * _PING_FRACTION
-            if self._welcome:
-                for socket in self._sockets:
-                    socket.send(b'{"op":"ping"}', zmq.NOBLOCK)
+            for place in self._welcome - self._pinged:
+                self._sockets[place].send(b'{"op":"ping"}', zmq.NOBLOCK)
+                self._pinged.add(place)
         for socket, _ in self._poller.poll(_WAKE_MILLISECONDS):
             self._read(socket, self._place[socket])
 
@@ -88,12 +91,21 @@ class _Holding:
             except zmq.Again:
                 return
             if frame.op == "welcome":
-                self._welcome += 1
+                self._welcome.add(place)
+            elif frame.op == "pong":
+                self._pinged.discard(place)
             elif frame.op == "deliver":
                 self.received[place] += len(frame.messages)
                 socket.send(encode({"op": "ack", "seqs": [delivery.seq for delivery in frame.messages]}))
-            elif frame.op == "error" and frame.code != "unknown_session":
+            elif frame.op == "error" and frame.code == "unknown_session":  # it was silent for too long
+                self._welcome.discard(place)
+                self._pinged.discard(place)
+                self._hello(socket, self._bots[place])
+            elif frame.op == "error":
                 raise WireError(f"{self._bots[place]}: {frame.code}: {frame.message}")
+
+    def _hello(self, socket: Any, bot: str) -> None:
+        socket.send(encode({"op": "hello", "request": 1, "protocol": 1, "bot": bot, "max_in_flight": _CREDIT}))
 
     def close(self) -> None:
         for socket in self._sockets:
