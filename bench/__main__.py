@@ -25,9 +25,10 @@ from .peers.jetstream import JetStream, JetStreamSyncing
 from .peers.programs import install
 from .peers.rabbitmq import RabbitMQ
 from .peers.redis import RedisAlways, RedisEverySecond
+from .plots import draw
 from .results import Report
 from .systems import ThroughBus, WithFrames
-from .table import show
+from .table import page, show
 from .workloads import WORKLOADS, Scale
 
 __all__ = []
@@ -54,6 +55,8 @@ _FULL = Plan(
     big=True,
 )
 
+_FOLDER = Path(__file__).resolve().parents[1] / "docs" / "performance"
+
 _WIDTH = 180
 """Of lines that go elsewhere than to a terminal."""
 
@@ -74,6 +77,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the page, the plots and their JSON go.  [default: docs/performance, and nowhere with --quick]",
 )
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Where to write all that was found.")
 @click.option(
@@ -99,11 +109,24 @@ def _main(**options: Any) -> None:
     comparison.run()
     if plan.big:
         measure_big(comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale)
-    judged = judge(report)
-    show(report, judged, console)
+    show(report, judge(report), console)
     if options["json_file"] is not None:
-        options["json_file"].write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        _write_json(report, options["json_file"])
+    folder = options["folder"] or (None if options["quick"] else _FOLDER)
+    if folder is not None:
+        _write_page(report, folder)
     sys.exit(1 if report.failures else 0)
+
+
+def _write_json(report: Report, file: Path) -> None:
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def _write_page(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(report, folder / "comparison.json")
+    pictures = [file.name for file in draw(report, folder)]
+    folder.joinpath("comparison.md").write_text(page(report, judge(report), pictures), encoding="utf-8")
 
 
 def _plan(options: dict[str, Any]) -> Plan:

@@ -1,7 +1,7 @@
 """Thousands of bots in one process: each is connected, pings, and gets what is sent to it.
 
-Owns the opening of many sessions at once: every hello is sent before the first welcome is waited for. A bot pings
-when its last ping was answered, and says hello again where its session was over.
+Owns the opening of many sessions at once: every hello is sent before the first welcome is waited for. A bot
+pings when what it said before was answered, and says hello again when it is not, or when its session was over.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from .wire import WireError, encode
 __all__ = ["hold"]
 
 _CONNECT_SECONDS = 300.0
-_PING_FRACTION = 0.8
-_HEARTBEAT_SECONDS = 5.0
+
+_LOOK_SECONDS = 4.0
+"""How often a bot pings: a little sooner than the worker asks for."""
+
+_AGAIN_SECONDS = 12.0
+"""After this long without an answer a bot says hello again: a connection may have been lost, and what was on it."""
+
 _WAKE_MILLISECONDS = 50
 _CREDIT = 10
 
@@ -48,65 +53,84 @@ def hold(pipe: Connection, url: str, bots: Sequence[str]) -> None:
             holding.close()
 
 
+class _Bot:
+    """One bot: whether it has a session, and since when it waits for an answer."""
+
+    __slots__ = ("asked_at", "received", "socket", "welcome")
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.welcome = False
+        self.asked_at = 0.0
+        """When it said hello or ping and was not answered since; 0 where it was."""
+        self.received = 0
+
+
 class _Holding:
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str, bots: Sequence[str]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str, names: Sequence[str]) -> None:
         self._url = url
-        self._bots = bots
-        self._sockets = [context.socket(zmq.DEALER) for _ in bots]
-        self._place: dict[Any, int] = {socket: place for place, socket in enumerate(self._sockets)}
+        self._bots = {name: _Bot(context.socket(zmq.DEALER)) for name in names}
+        self._by_socket: dict[Any, str] = {bot.socket: name for name, bot in self._bots.items()}
         self._poller = zmq.Poller()
-        self._welcome: set[int] = set()
-        self._pinged: set[int] = set()
-        self._ping_at = 0.0
-        self.received = [0] * len(bots)
+        self._look_at = 0.0
+
+    @property
+    def received(self) -> list[int]:
+        return [bot.received for bot in self._bots.values()]
 
     def connect(self) -> tuple[int, int]:
         began = time.monotonic_ns()
-        for bot, socket in zip(self._bots, self._sockets, strict=True):
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.connect(self._url)
-            self._hello(socket, bot)
-            self._poller.register(socket, zmq.POLLIN)
+        for name, bot in self._bots.items():
+            bot.socket.setsockopt(zmq.LINGER, 0)
+            bot.socket.connect(self._url)
+            self._poller.register(bot.socket, zmq.POLLIN)
+            self._hello(name, bot)
         deadline = time.monotonic() + _CONNECT_SECONDS
-        while len(self._welcome) < len(self._bots):
+        while missing := sum(not bot.welcome for bot in self._bots.values()):
             if time.monotonic() > deadline:
-                raise WireError(f"{len(self._bots) - len(self._welcome)} bots have no session")
+                raise WireError(f"{missing} of {len(self._bots)} bots have no session after {_CONNECT_SECONDS:g} s")
             self.turn()
         return began, time.monotonic_ns()
 
     def turn(self) -> None:
-        """Receive what is there, and ping when it is time."""
-        if time.monotonic() > self._ping_at:
-            self._ping_at = time.monotonic() + _HEARTBEAT_SECONDS * _PING_FRACTION
-            for place in self._welcome - self._pinged:
-                self._sockets[place].send(b'{"op":"ping"}', zmq.NOBLOCK)
-                self._pinged.add(place)
+        """Receive what is there, and keep the sessions when it is time."""
+        now = time.monotonic()
+        if now > self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            for name, bot in self._bots.items():
+                if bot.asked_at and now - bot.asked_at > _AGAIN_SECONDS:
+                    self._hello(name, bot)
+                elif not bot.asked_at:
+                    bot.asked_at = now
+                    bot.socket.send(b'{"op":"ping"}', zmq.NOBLOCK)
         for socket, _ in self._poller.poll(_WAKE_MILLISECONDS):
-            self._read(socket, self._place[socket])
+            name = self._by_socket[socket]
+            self._read(name, self._bots[name])
 
-    def _read(self, socket: Any, place: int) -> None:
+    def _read(self, name: str, bot: _Bot) -> None:
         while True:
             try:
-                frame = decode(socket.recv(zmq.NOBLOCK))
+                frame = decode(bot.socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
+            bot.asked_at = 0.0
             if frame.op == "welcome":
-                self._welcome.add(place)
-            elif frame.op == "pong":
-                self._pinged.discard(place)
+                bot.welcome = True
             elif frame.op == "deliver":
-                self.received[place] += len(frame.messages)
-                socket.send(encode({"op": "ack", "seqs": [delivery.seq for delivery in frame.messages]}))
+                bot.received += len(frame.messages)
+                seqs = [delivery.seq for delivery in frame.messages]
+                bot.socket.send(encode({"op": "ack", "seqs": seqs}), zmq.NOBLOCK)
             elif frame.op == "error" and frame.code == "unknown_session":  # it was silent for too long
-                self._welcome.discard(place)
-                self._pinged.discard(place)
-                self._hello(socket, self._bots[place])
+                self._hello(name, bot)
             elif frame.op == "error":
-                raise WireError(f"{self._bots[place]}: {frame.code}: {frame.message}")
+                raise WireError(f"{name}: {frame.code}: {frame.message}")
 
-    def _hello(self, socket: Any, bot: str) -> None:
-        socket.send(encode({"op": "hello", "request": 1, "protocol": 1, "bot": bot, "max_in_flight": _CREDIT}))
+    def _hello(self, name: str, bot: _Bot) -> None:
+        bot.welcome = False
+        bot.asked_at = time.monotonic()
+        hello = {"op": "hello", "request": 1, "protocol": 1, "bot": name, "max_in_flight": _CREDIT}
+        bot.socket.send(encode(hello), zmq.NOBLOCK)
 
     def close(self) -> None:
-        for socket in self._sockets:
-            socket.close()
+        for bot in self._bots.values():
+            bot.socket.close()

@@ -141,7 +141,7 @@ def link_roles(connect: links.Connect, address: str) -> dict[str, tuple[Any, ...
 class Posthouse(System):
     """What posthouse's two kinds of clients have in common."""
 
-    promise = "on disk, synced"
+    promise = "synced"
 
     def __init__(self, *, profile: Path | None = None, folder: Path | None = None) -> None:
         super().__init__()

@@ -5,13 +5,13 @@ Owns the wording and the columns. Nothing is measured or judged here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .figures import Spread
+from .figures import Spread, spread
 from .goals import FRAMES, Judged
 from .results import LIMITS, Report, Row
 
@@ -45,39 +45,55 @@ _OTHERS = {
 _QUIET = {"repeated", "out_of_order", "sent_rate", "stored"}
 """Not shown where they are 0, and not in the page at all: the JSON has them."""
 
-_COLUMNS = ["workload", "system", *(title for title, _ in _SHOWN.values()), "times posthouse", "beside that"]
+_COLUMNS = [
+    "workload",
+    "system",
+    "acknowledged is",
+    *(title for title, _ in _SHOWN.values()),
+    "times posthouse",
+    "times SQLite",
+    "beside that",
+]
+_RIGHT = {3, 4, 5, 6, 7}
+
+_ONE_AT_A_TIME = ("1 in flight", "1 at a time")
+"""What the workloads are called whose latency counts, and not their rate."""
+
+
+_GOAL_COLUMNS = ["goal", "wanted", "found", ""]
+
+_HEAD = """# posthouse beside other systems
+
+`make bench` wrote this page. [How to read it](README.md) says what is measured, how, and what the figures do not
+say. All that was found is in [comparison.json](comparison.json)."""
 
 
 def show(report: Report, judged: Sequence[Judged], console: Console) -> None:
     """Show everything on a terminal."""
-    console.print(_rich(_COLUMNS, _cells(report), right={2, 3, 4, 5}))
+    console.print(_rich(_COLUMNS, _cells(report), right=_RIGHT))
     for each in report.not_run:
         console.print(f"{each.system}: not run: {each.why}")
     for failure in report.failures:
         console.print(f"FAILED: {failure.workload}, {failure.system}: {failure.why}")
-    console.print(_rich(["goal", "wanted", "found", ""], _goal_cells(judged), right={1, 2}))
+    console.print(_rich(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2}))
 
 
-def page(report: Report, judged: Sequence[Judged]) -> str:
-    """Write the tables in Markdown."""
-    parts = [
-        "## Goals\n",
-        _markdown(["goal", "wanted", "found", ""], _goal_cells(judged), right={1, 2}),
-        "\n## Figures\n",
-        _markdown(_COLUMNS, _cells(report), right={2, 3, 4, 5}),
-        "\n## What an acknowledgement promises\n",
-        _markdown(["system", "promise"], report.promises.items(), right=set()),
-    ]
+def page(report: Report, judged: Sequence[Judged], pictures: Sequence[str]) -> str:
+    """Write the tables in Markdown, with links to pictures in the same folder."""
+    parts = [_HEAD, "## Goals", _markdown(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2})]
+    parts += ["## Figures", _markdown(_COLUMNS, _cells(report), right=_RIGHT)]
+    parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     if report.not_run:
-        parts += [
-            "\n## Not run\n",
-            _markdown(["system", "why"], [(e.system, e.why) for e in report.not_run], set()),
-        ]
+        parts += ["## Not run", _markdown(["system", "why"], [(each.system, each.why) for each in report.not_run])]
     if report.failures:
         cells = [(each.workload, each.system, each.why) for each in report.failures]
-        parts += ["\n## Failed\n", _markdown(["workload", "system", "why"], cells, set())]
-    facts = " · ".join(f"{name} {value}" for name, value in (report.machine | report.versions).items())
-    return "\n".join(parts) + f"\n\nThe machine and the versions: {facts}.\n"
+        parts += ["## Failed", _markdown(["workload", "system", "why"], cells)]
+    facts = [(name, str(value)) for name, value in (report.machine | report.versions).items()]
+    loads = spread([each.load_before for each in report.measured]) if report.measured else None
+    if loads is not None:
+        facts.append(("load before a measurement", _range(loads, "{:.1f}")))
+    parts += ["## The machine, and the versions", _markdown(["", ""], facts)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _cells(report: Report) -> list[tuple[str, ...]]:
@@ -86,17 +102,17 @@ def _cells(report: Report) -> list[tuple[str, ...]]:
 
 def _row_cells(row: Row, report: Report) -> tuple[str, ...]:
     shown = [_range(row.figures.get(name), form) for name, (_, form) in _SHOWN.items()]
-    return (row.workload, row.system, *shown, _times(row, report), _beside(row))
+    one_at_a_time = row.workload.endswith(_ONE_AT_A_TIME)
+    name = "p50_ms" if one_at_a_time else "rate"
+    ours = None if row.system in (FRAMES, LIMITS) else report.figure(row.workload, FRAMES, name)
+    bare = "SQLite, 1 row" if one_at_a_time else "SQLite, 4096 rows"
+    limit = None if row.system == LIMITS else report.figure(bare, LIMITS, name)
+    times = [_times(row.figures.get(name), other) for other in (ours, limit)]
+    return (row.workload, row.system, report.promises.get(row.system, ""), *shown, *times, _beside(row))
 
 
-def _times(row: Row, report: Report) -> str:
-    """Set a row's rate, or where that is not what it is about its p50, against posthouse's in the same workload."""
-    if row.system in (FRAMES, LIMITS):
-        return ""
-    name = "p50_ms" if "1 " in row.workload.partition(",")[2] else "rate"
-    ours = report.figure(row.workload, FRAMES, name)
-    theirs = row.figures.get(name)
-    return f"{theirs.median / ours:.2f}" if ours and theirs is not None else ""
+def _times(found: Spread | None, other: float | None) -> str:
+    return f"{found.median / other:.2f}" if found is not None and other else ""
 
 
 def _beside(row: Row) -> str:
@@ -135,7 +151,7 @@ def _rich(titles: Sequence[str], cells: Iterable[Sequence[str]], right: set[int]
     return table
 
 
-def _markdown(titles: Sequence[str], cells: Iterable[Sequence[str]], right: set[int]) -> str:
+def _markdown(titles: Sequence[str], cells: Iterable[Sequence[str]], right: Collection[int] = ()) -> str:
     marks = ["---:" if index in right else "---" for index in range(len(titles))]
     lines = [titles, marks, *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -36,9 +36,6 @@ __all__ = [
     "publish_one",
 ]
 
-_CATCH_UP_SECONDS = 120.0
-"""How long what is still on its way is waited for: a message that comes later counts as lost."""
-
 _ANSWER_SECONDS = 300.0
 
 _WARM = Order(count=50, window=50, portion=10)
@@ -69,6 +66,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     asks: int = 256
     """Questions without a reply at a time, where many are asked."""
     pairs: int = 50
+    catch_up_seconds: float = 120.0
+    """How long what is still on its way is waited for: a message that comes later counts as lost."""
 
 
 Figures = dict[str, float]
@@ -140,7 +139,7 @@ def drain(system: System, scale: Scale) -> Figures:
     memory = system.memory_bytes
     consumer = system.consume([Receiver(bot="reader")])
     with Watched(lambda: system.memory_bytes) as watched:
-        [taken] = _take([consumer], [stored.counts])
+        [taken] = _take([consumer], [stored.counts], scale)
     return {
         "rate": sum(taken.counts) / (taken.ended - taken.began) * 1e9,
         "stored": sum(stored.counts),
@@ -165,9 +164,9 @@ def half_rate(rate: float) -> Workload:
     def work(system: System, scale: Scale) -> Figures:
         consumer = system.consume([Receiver(bot="reader")])
         producer = system.produce([Sender(bot="writer", number=1, to="reader")])
-        _warm_up(_Flow(producer, [consumer], lambda sent: [sent]))
+        _warm_up(_Flow(producer, [consumer], lambda sent: [sent]), scale)
         sent = _answered(producer, Paced(rate=rate / 2, seconds=scale.seconds))
-        [taken] = _take([consumer], [sent.counts])
+        [taken] = _take([consumer], [sent.counts], scale)
         late = latency(sent.late)
         return _latencies(taken.latencies) | {"asked_rate": rate / 2, "late_p99_ms": late.p99_ms} | _rate(sent)
 
@@ -204,7 +203,7 @@ class _Flow(msgspec.Struct, frozen=True):
 
 def _run(system: System, scale: Scale, flow: _Flow, *, senders: int = 1, most: int = 1 << 60) -> Figures:
     """Send as fast as is acknowledged, receive and settle: the rate is that of deliveries, all of them settled."""
-    _warm_up(flow)
+    _warm_up(flow, scale)
     order = _fast(system, scale)
     order = msgspec.structs.replace(order, count=min(most, order.count))
     if senders > 1:
@@ -212,7 +211,7 @@ def _run(system: System, scale: Scale, flow: _Flow, *, senders: int = 1, most: i
         window, count = max(portion, order.window // senders), max(1, order.count // senders)
         order = msgspec.structs.replace(order, window=window, portion=portion, count=count)
     sent = _answered(flow.producer, order)
-    taken = _take(flow.consumers, flow.due(sent.counts))
+    taken = _take(flow.consumers, flow.due(sent.counts), scale)
     delivered = sum(sum(each.counts) for each in taken)
     ended = max(each.ended for each in taken)
     found = latency(elapsed for each in taken for elapsed in each.latencies)
@@ -226,9 +225,9 @@ def _run(system: System, scale: Scale, flow: _Flow, *, senders: int = 1, most: i
     }
 
 
-def _warm_up(flow: _Flow) -> None:
+def _warm_up(flow: _Flow, scale: Scale) -> None:
     sent = _answered(flow.producer, _WARM)
-    _take(flow.consumers, flow.due(sent.counts))
+    _take(flow.consumers, flow.due(sent.counts), scale)
 
 
 def _ask(system: System, order: Order) -> Figures:
@@ -251,8 +250,8 @@ def _awaited(client: Client) -> Answered:
     return found
 
 
-def _take(clients: Sequence[Client], counts: Sequence[Sequence[int]]) -> list[Taken]:
-    deadline = time.monotonic_ns() + int(_CATCH_UP_SECONDS * 1e9)
+def _take(clients: Sequence[Client], counts: Sequence[Sequence[int]], scale: Scale) -> list[Taken]:
+    deadline = time.monotonic_ns() + int(scale.catch_up_seconds * 1e9)
     for client, wanted in zip(clients, counts, strict=True):
         client.tell(Wanted(counts=list(wanted), deadline=deadline))
     taken: list[Taken] = [client.answer(_ANSWER_SECONDS) for client in clients]

@@ -54,7 +54,7 @@ class JetStream(System):
     """JetStream as it is shipped: it acknowledges what is written, and syncs it every two minutes."""
 
     name = "JetStream, its default"
-    promise = "written, not synced: a power cut may take the last two minutes"
+    promise = "written, not synced"
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
     settings = ""
 
@@ -108,7 +108,7 @@ class JetStreamSyncing(JetStream):
     """JetStream that syncs before it acknowledges, as posthouse does."""
 
     name = "JetStream, syncing"
-    promise = "on disk, synced (sync_interval: always)"
+    promise = "synced"
     settings = "sync_interval: always"
 
 

@@ -113,7 +113,7 @@ class RabbitMQ(System):
     """RabbitMQ with quorum queues, as it is shipped."""
 
     name = "RabbitMQ, quorum queue"
-    promise = "on disk, synced, confirmed by the quorum (of one)"
+    promise = "synced"
     window = 1000
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
 

@@ -57,7 +57,7 @@ class RedisEverySecond(System):
     """Redis with its usual append-only file."""
 
     name = "Redis, every second"
-    promise = "in memory: a power cut may take the last second (appendfsync everysec)"
+    promise = "in memory, synced each second"
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
     fsync = "everysec"
 
@@ -103,7 +103,7 @@ class RedisAlways(RedisEverySecond):
     """Redis that syncs before it answers, as posthouse does."""
 
     name = "Redis, always"
-    promise = "on disk, synced (appendfsync always)"
+    promise = "synced"
     fsync = "always"
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from array import array
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.workloads import WORKLOADS
+from bench.roles import Answered, Order, Sender
+from bench.systems import WithFrames
+from bench.workloads import WORKLOADS, LostMessages, Scale, one_to_one
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,3 +66,30 @@ def test_it_says_on_what_it_ran(report: Any) -> None:
     assert report["machine"]["cpu_count"] >= 1
     assert {"posthouse", "libzmq", "SQLite"} <= report["versions"].keys()
     assert str(ROOT) not in json.dumps(report)
+
+
+# ── A loss is seen ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def boast(pipe: Connection, url: str, senders: Sequence[Sender]) -> None:
+    """Be a producer that says it sent a message, and did not."""
+    pipe.send("ready")
+    while True:
+        [order] = pipe.recv()
+        assert isinstance(order, Order)
+        pipe.send(Answered(counts=[1] * len(senders), began=0, ended=1, latencies=array("q")))
+
+
+class Lossy(WithFrames):
+    """posthouse, and a producer that boasts."""
+
+    name = "lossy"
+
+    def _roles(self) -> dict[str, tuple[Any, ...]]:
+        return super()._roles() | {"produce": (boast, self.worker.url)}
+
+
+def test_a_workload_that_loses_a_message_fails() -> None:
+    scale = Scale(seconds=0.1, latency_seconds=0.1, deliveries=100, catch_up_seconds=0.5)
+    with Lossy() as system, pytest.raises(LostMessages, match="1 messages were due, 0 came"):
+        one_to_one(system, scale)
