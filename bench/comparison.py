@@ -90,7 +90,7 @@ class Comparison:
             Measured(workload=name, system=system, round=round_number, load_before=load, figures=figures)
         )
         told = "  ".join(f"{key} {value:,.2f}" for key, value in figures.items())
-        self._console.print(f"  {round_number}  {name:<32}{system:<24}{told}", markup=False)
+        self._console.print(f"  {round_number}  {name:<33}{system:<24}{told}", markup=False, soft_wrap=True)
         return figures
 
     def _look_for_systems(self) -> None:

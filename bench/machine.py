@@ -14,7 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["CORES", "Watched", "allow_files", "facts", "load", "memory_bytes", "pin", "unsent_bytes"]
+__all__ = [
+    "CORES",
+    "Watched",
+    "allow_files",
+    "facts",
+    "load",
+    "memory_bytes",
+    "pin",
+    "processor_seconds",
+    "unsent_bytes",
+]
 
 CORES = 2
 """What a whole comparison runs on: the servers and all of their clients together."""
@@ -69,6 +79,19 @@ def memory_bytes(pid: int) -> int:
             continue  # it has ended in the meantime
         total += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
     return total
+
+
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """Give the processor time of a process's main thread, and that of all its other threads."""
+    main = others = 0.0
+    for task in Path("/proc", str(pid), "task").iterdir():
+        words = task.joinpath("stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        seconds = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        if task.name == str(pid):
+            main = seconds
+        else:
+            others += seconds
+    return main, others
 
 
 class Watched:

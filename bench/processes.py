@@ -170,9 +170,9 @@ class Worker(Server):
 
     def _command(self) -> Sequence[str]:
         self.folder.joinpath("posthouse.toml").write_text(self._settings, encoding="utf-8")
-        profile = ["-m", "cProfile", "-o", str(self._profile.resolve())] if self._profile is not None else []
+        program = ["worker"] if self._profile is None else ["bench.profiled", str(self._profile.resolve())]
         options = ["--config", "posthouse.toml", "--database", DATABASE, "--bind", _ADDRESS, "--tap", _ADDRESS]
-        return [sys.executable, *profile, "-m", "worker", "serve", *options]
+        return [sys.executable, "-m", *program, "serve", *options]
 
     def _is_ready(self) -> bool:
         """Look whether the worker's log tells the address at which it serves."""

@@ -29,6 +29,8 @@ _OTHERS = {
     "asked_rate": "at {:,.0f}/s",
     "late_p99_ms": "the sender itself late by {:.2f} ms (p99)",
     "batch_messages": "{:,.0f} messages a commit",
+    "loop_us": "processor time of the loop {:.1f} µs a message",
+    "threads_us": "of the other threads {:.1f} µs",
     "ready_seconds": "{:.2f} s until ready",
     "ready_in_order_seconds": "{:.2f} s after an orderly stop",
     "connect_seconds": "{:.1f} s until all are connected",

@@ -60,6 +60,9 @@ def test_figures_are_there(report: Any) -> None:
     for each in report["measured"]:
         assert all(value >= 0 for value in each["figures"].values())
         assert each["figures"]["rate"] > 0
+        if each["system"] in (FRAMES, BUS):
+            assert each["figures"]["batch_messages"] >= 1
+            assert each["figures"]["loop_us"] > 0
 
 
 def test_it_says_on_what_it_ran(report: Any) -> None:
