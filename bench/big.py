@@ -22,7 +22,7 @@ from .machine import memory_bytes
 from .processes import DATABASE, QuickClient, Worker, data_folder
 from .roles import Order, Sender
 from .systems import WithFrames
-from .wire import Session
+from .wire import Session, WireError
 from .workloads import Figures, LostMessages, Scale, drain, one_to_one
 
 __all__ = ["Big", "measure_big"]
@@ -31,6 +31,7 @@ _BOTS_A_PROCESS = 5000
 _READY_SECONDS = 60.0
 _CONNECT_SECONDS = 320.0
 _DELIVER_SECONDS = 120.0
+_DRAIN_SECONDS = 600.0
 _TRAFFIC = Order(count=20_000, window=4000, portion=100)
 _MIB = 2**20
 _FRAME_MESSAGES = 1000
@@ -59,7 +60,8 @@ def measure_big(comparison: Comparison, big: Big, scale: Scale) -> None:
 
 def _drain(messages: int, scale: Scale) -> Figures:
     with WithFrames() as system:
-        figures = drain(system, msgspec.structs.replace(scale, seconds=0.0, messages=messages))
+        patient = msgspec.structs.replace(scale, seconds=0.0, messages=messages, catch_up_seconds=_DRAIN_SECONDS)
+        figures = drain(system, patient)
         return figures | system.finish()
 
 
@@ -125,7 +127,7 @@ def _connect(bots: int) -> Figures:
         _send_each(worker.url, names)
         received = [count for client in clients for count in client.answer(_DELIVER_SECONDS + _READY_SECONDS)]
         delivered = time.monotonic() - began
-        memory, sessions = memory_bytes(worker.pid), _sessions(worker.url)
+        memory, sessions = memory_bytes(worker.pid), _sessions(worker.url, _DELIVER_SECONDS)
     if not all(received):
         raise LostMessages(f"{received.count(0)} of {bots} bots did not get their message")
     if sessions < bots:
@@ -154,8 +156,15 @@ def _send_each(url: str, names: list[str]) -> None:
         session.request("goodbye")
 
 
-def _sessions(url: str) -> int:
-    with zmq.Context() as context, Session(context, url, "observer", credit=0) as session:
-        found = int(session.request("status")["sessions"])
-        session.request("goodbye")
-    return found
+def _sessions(url: str, patience_seconds: float) -> int:
+    """Count the sessions; with ten thousand bots that ping, a busy worker may take its time to answer."""
+    until = time.monotonic() + patience_seconds
+    while True:
+        try:
+            with zmq.Context() as context, Session(context, url, "observer", credit=0) as session:
+                found = int(session.request("status")["sessions"])
+                session.request("goodbye")
+            return found
+        except WireError:
+            if time.monotonic() > until:
+                raise

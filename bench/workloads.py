@@ -36,7 +36,7 @@ __all__ = [
     "publish_one",
 ]
 
-_ANSWER_SECONDS = 300.0
+_ANSWER_SECONDS = 900.0
 
 _WARM = Order(count=50, window=50, portion=10)
 
