@@ -108,9 +108,12 @@ def _last_seq(url: str) -> int:
 
 
 def _connect(bots: int) -> Figures:
-    """Connect bots that the worker has not seen before, all at once; each then gets one message."""
-    names = [f"bot-{number}" for number in range(bots)]
-    parts = [names[first : first + _BOTS_A_PROCESS] for first in range(0, bots, _BOTS_A_PROCESS)]
+    """Connect bots that the worker has not seen before, all at once; each then gets one message.
+
+    The one that sends and the one that asks for the status are among the bots: the worker takes no more sessions.
+    """
+    names = [f"bot-{number}" for number in range(bots - 2)]
+    parts = [names[first : first + _BOTS_A_PROCESS] for first in range(0, len(names), _BOTS_A_PROCESS)]
     with Worker() as worker, ExitStack() as stack:
         before = memory_bytes(worker.pid)
         clients = [stack.enter_context(QuickClient(hold, worker.url, part)) for part in parts]
@@ -129,9 +132,9 @@ def _connect(bots: int) -> Figures:
         delivered = time.monotonic() - began
         memory, sessions = memory_bytes(worker.pid), _sessions(worker.url, _DELIVER_SECONDS)
     if not all(received):
-        raise LostMessages(f"{received.count(0)} of {bots} bots did not get their message")
-    if sessions < bots:
-        raise LostMessages(f"{bots} bots were connected, {sessions} sessions are left")
+        raise LostMessages(f"{received.count(0)} of {len(names)} bots did not get their message")
+    if sessions < len(names):
+        raise LostMessages(f"{len(names)} bots were connected, {sessions} sessions are left")
     return {
         "connect_seconds": connected / 1e9,
         "memory_mib": memory / _MIB,

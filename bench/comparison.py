@@ -82,7 +82,8 @@ class Comparison:
         try:
             figures = work()
         except (BenchFailed, WireError) as error:
-            self._report.failures.append(Failure(workload=name, system=system, why=str(error)))
+            why = str(error).partition("\n")[0].rstrip(":")  # a log has paths of the machine in it
+            self._report.failures.append(Failure(workload=name, system=system, why=why))
             notes = "\n".join(getattr(error, "__notes__", []))
             self._console.print(f"  {name}, {system}: FAILED: {error}\n{notes}", markup=False)
             return None

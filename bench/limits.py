@@ -186,6 +186,7 @@ def _forward(pipe: Connection) -> None:
             address, frame = socket.recv_multipart()
             if frame == b"receiver":
                 receiver = address
+                socket.send_multipart((receiver, b"known"))
             else:
                 socket.send_multipart((receiver, frame))
                 socket.send_multipart((address, b"published"))
@@ -196,6 +197,7 @@ def _drain(pipe: Connection, url: str) -> None:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.connect(url)
         socket.send(b"receiver")
+        socket.recv()  # what comes for a receiver that is not known yet would be dropped
         pipe.send("ready")
         pipe.recv()
         tally = Tally()

@@ -27,7 +27,7 @@ __all__ = ["DATABASE", "BenchFailed", "Client", "QuickClient", "Server", "Worker
 
 _ROOT = Path(__file__).resolve().parents[1]
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 
@@ -116,7 +116,9 @@ class Server:
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise BenchFailed(f"{self!r} did not start:\n{self._log_text()[-2000:]}")
+                raise BenchFailed(
+                    f"{self!r} did not start within {_START_SECONDS:g} s:\n{self._log_text()[-2000:]}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def _log_text(self) -> str:
