@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -30,9 +31,12 @@ from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
 from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
-from store.repository import Store
+from store.repository import Store, StoreWatch
 
 __all__ = ["main"]
+
+_OTHER_DESCRIPTORS = 100
+"""What a worker opens beside its bots' connections: the database, its sockets, and some listeners at the tap."""
 
 EXIT_DATA, EXIT_IO, EXIT_IN_USE, EXIT_CONFIG = 65, 74, 75, 78
 
@@ -139,8 +143,9 @@ async def _serve(settings: Settings) -> None:
             broker = await open_broker(store, settings, context, worker=worker, versions=versions)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(_stop_on_signal, broker.stop)
+                _allow_descriptors(settings.limits.sessions_max)
                 for warning in store.warnings:
-                    _log.warning("store", message=warning)
+                    _warn(warning)
                 command, tap = broker.addresses
                 _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
                 await broker.run()
@@ -150,9 +155,30 @@ async def _serve(settings: Settings) -> None:
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     try:
-        return open_store(settings.store.database, rules=settings.workflow_rules)
+        watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
+        return open_store(settings.store.database, rules=settings.workflow_rules, watch=watch)
     except ValueError as error:
         raise SettingsError(f"store.database: {error}") from error
+
+
+def _allow_descriptors(sessions_max: int) -> None:
+    """Open as many files as the system allows: a connection is one, and a shell's own limit is often 1024."""
+    wanted = sessions_max + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        most = max(soft, wanted) if hard == resource.RLIM_INFINITY else hard
+        with suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        _warn(
+            f"the process may open {soft} files, and limits.sessions_max is {sessions_max}: bots that connect"
+            " beyond that wait without an answer; raise the limit (LimitNOFILE, ulimit -Hn), or lower sessions_max"
+        )
+
+
+def _warn(sentence: str) -> None:
+    _log.warning("store", message=sentence)
 
 
 async def _stop_on_signal(

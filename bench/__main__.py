@@ -26,6 +26,7 @@ from .peers.programs import install
 from .peers.rabbitmq import RabbitMQ
 from .peers.redis import RedisAlways, RedisEverySecond
 from .plots import draw
+from .processes import ROOT
 from .results import Report
 from .systems import ThroughBus, WithFrames
 from .table import page, show
@@ -55,7 +56,7 @@ _FULL = Plan(
     big=True,
 )
 
-_FOLDER = Path(__file__).resolve().parents[1] / "docs" / "performance"
+_FOLDER = ROOT / "docs" / "performance"
 
 _WIDTH = 180
 """Of lines that go elsewhere than to a terminal."""

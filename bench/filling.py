@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import uuid_utils
 
 from store import open_store
 from store.records import Bot, Channel, timestamp
 from store.repository import AddBot, AddChannel, NewMessage
+from store.sqlite.owing import MAILBOXES, SAVE_MAILBOX, mailbox_of, mailbox_row
 from store.sqlite.rows import checksum
 
 from .messages import write
@@ -78,10 +80,17 @@ def fill(database: Path, messages: int) -> None:
             connection.execute("COMMIT")
         for _, sql in indexes:
             connection.execute(sql)
-        connection.execute("UPDATE mailboxes SET position = ?", (messages,))
+        _settle(connection, messages)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
+
+
+def _settle(connection: sqlite3.Connection, seq: int) -> None:
+    """Let every mailbox have settled all that came up to a seq."""
+    for row in connection.execute(MAILBOXES).fetchall():
+        settled = msgspec.structs.replace(mailbox_of(row), position=seq)
+        connection.execute(SAVE_MAILBOX, mailbox_row(settled))
 
 
 async def _make(database: Path, bots: Sequence[tuple[str, str]]) -> None:

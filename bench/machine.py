@@ -82,16 +82,21 @@ def memory_bytes(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> tuple[float, float]:
-    """Give the processor time of a process's main thread, and that of all its other threads."""
-    main = others = 0.0
-    for task in Path("/proc", str(pid), "task").iterdir():
-        words = task.joinpath("stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        seconds = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-        if task.name == str(pid):
-            main = seconds
-        else:
-            others += seconds
-    return main, others
+    """Give the processor time of a process's main thread, and that of all its other threads, ended ones included.
+
+    Both are 0 where the system does not tell.
+    """
+    process = Path("/proc", str(pid))
+    try:
+        main = _seconds(process / "task" / str(pid) / "stat")
+        return main, max(0.0, _seconds(process / "stat") - main)
+    except OSError:
+        return 0.0, 0.0
+
+
+def _seconds(file: Path) -> float:
+    words = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watched:

@@ -23,9 +23,10 @@ from typing import Any, Self
 
 import msgspec
 
-__all__ = ["DATABASE", "BenchFailed", "Client", "QuickClient", "Server", "Worker", "data_folder"]
+__all__ = ["DATABASE", "ROOT", "BenchFailed", "Client", "QuickClient", "Server", "Worker", "data_folder"]
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+"""The project's folder, in which databases lie while they are measured."""
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
@@ -40,6 +41,9 @@ _PRELOADED = [f"bench.{name}" for name in ("raw", "raw_asking", "links", "throug
 _ADDRESS = "tcp://127.0.0.1:*"
 """A port that the system chooses; the worker's log tells which."""
 
+_PARTS = ("posthouse", "python", "sqlite", "zeromq", "pyzmq", "msgspec", "anyio", "aiosqlite")
+"""Those whose versions the worker's log tells."""
+
 
 class BenchFailed(Exception):
     """The benchmark could not be carried through."""
@@ -47,7 +51,7 @@ class BenchFailed(Exception):
 
 def data_folder() -> tempfile.TemporaryDirectory[str]:
     """Make a folder for a server's data, on this project's disk. It goes when it is cleaned up."""
-    return tempfile.TemporaryDirectory(prefix=".bench-", dir=_ROOT)
+    return tempfile.TemporaryDirectory(prefix=".bench-", dir=ROOT)
 
 
 class Server:
@@ -154,6 +158,8 @@ class Worker(Server):
     def __init__(self, settings: str = "", *, profile: Path | None = None, folder: Path | None = None) -> None:
         super().__init__(folder)
         self.url = ""
+        self.versions: dict[str, str] = {}
+        """Of the worker and what it is made of."""
         self._settings = settings
         self._profile = profile
 
@@ -180,7 +186,9 @@ class Worker(Server):
         """Look whether the worker's log tells the address at which it serves."""
         for line in self._log_text().splitlines():
             if '"event": "serving"' in line and line.endswith("}"):
-                self.url = str(msgspec.json.decode(line)["command"])
+                told = msgspec.json.decode(line)
+                self.url = str(told["command"])
+                self.versions = {name: told[name] for name in _PARTS}
                 return True
         return False
 

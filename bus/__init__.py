@@ -48,9 +48,9 @@ from .errors import (
 )
 from .message import Message, Receipt
 from .protocol import StoredMessage
+from .remote_commits import CommitReceipt
 from .replay import Retry
 from .run import Run
-from .workflows import CommitReceipt
 
 __all__ = [
     "DEFAULT_TAP_URL",

@@ -118,7 +118,8 @@ class Admission:
     def admit(self, session: Session, publication: Publication) -> NewMessage:
         """Give the message as it is to be stored; raises Rejected with what is wrong, or that it is too fast."""
         message = _admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
-        self._slow_down(message)
+        if self.rates.limited_at_all:
+            self._slow_down(message)
         return message
 
     def _slow_down(self, message: NewMessage) -> None:
@@ -164,14 +165,14 @@ class Admission:
         """Enter what became of a message of a transaction that returned."""
         if added.duplicate:
             self._dispatch.counters["duplicates"] += 1
-        elif added.scheduled:
-            self._scheduling.add(message.due_at or "")
         elif added.seq is not None:
             self._dispatch.enter(message, added.seq, timestamp)
+        elif added.scheduled:
+            self._scheduling.add(message.due_at or "")
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""
-        asked = (publication.id for publication in publications if publication.expects_reply)
+        asked = [publication.id for publication in publications if publication.expects_reply]
         session.expecting.update(dict.fromkeys(asked))
         while len(session.expecting) > self._limits.expected_replies_max:
             del session.expecting[next(iter(session.expecting))]

@@ -8,8 +8,8 @@ a bot stops. Its rules:
   message: it comes back, and that is not held against it.
 - A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
   it come again and again. Add the handler, and retry it.
-- A handler that waits for a reply lends its place to another one: bots that ask each other in their handlers go
-  on, however few may run at once.
+- A handler that waits for a reply, or for a person, lends its place to another one: bots that ask each other in
+  their handlers go on, however few may run at once.
 - Stopping: no new messages, then what is at work ends or is cancelled, then goodbye. A caller's cancellation is
   such a stop, so what is at work is shielded from it, for as long as `stop_timeout` allows.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
@@ -75,9 +75,13 @@ class _Key(NamedTuple):
 
 
 class Application:
-    """The part of a bot that has handlers, and serves."""
+    """The part of a bot that has handlers, and serves.
 
-    def __init__(self) -> None:
+    `own` are those that a bot brings itself, for direct messages of a type that its author has no handler for.
+    """
+
+    def __init__(self, own: Mapping[str, Handler]) -> None:
+        self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
         self._handlers: dict[_Key, Handler] = {}
         self._subscriptions: dict[str, _Subscription] = {}
         self._service: _Service | None = None
@@ -126,9 +130,8 @@ class Application:
         return register
 
     def _handler(self, message: Message) -> Handler | None:
-        return self._handlers.get(_Key(message.channel, message.message_type)) or self._handlers.get(
-            _Key(message.channel, None)
-        )
+        key = _Key(message.channel, message.message_type)
+        return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(message.channel, None))
 
     async def serve(
         self,
@@ -291,7 +294,7 @@ class _Service:
         self._bot._connection.send(Credit(max_in_flight=max_in_flight))
 
     def lend(self) -> None:
-        """Let another handler run in the place of one that waits for a reply: the one that answers may need it."""
+        """Let another handler run in the place of one that waits: the one that answers may need it."""
         self._lent += 1
         self._grant_for_lent()
         self._free.release()

@@ -1,6 +1,6 @@
 """The commands `approvals`, `approve` and `reject`: what waits for a person's word, and the word.
 
-Owns what an answer is: an approved step is completed and a rejected one failed, both with who said so as output.
+Owns which step is meant, and how both are shown; what is written of an answer is in `answering`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import rich_click as click
 
-from store.errors import InvalidTransition
-from store.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from store.records import RunStatus, WorkflowRun, WorkflowStepLog
 
+from .answering import Answer
 from .arguments import Link, linked
 from .client import Bot
 from .console import Time, show_json, show_rows
@@ -99,7 +99,7 @@ def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> N
     """Approve the STEP of a run that waits for it: the step is completed.
 
     STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
-    gives and the comment. The run goes on when the bot that executes it looks.
+    gives and the comment. The bot that executes the run sees it within two seconds, or when it is back.
     """
     _answer(link, run_id, step, approved=True, comment=comment)
 
@@ -119,26 +119,18 @@ def reject(link: Link, run_id: str, step: str | None, comment: str | None) -> No
 
 
 def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment: str | None) -> None:
-    output = {"approved": approved, "by": link.name, "comment": comment}
-    word = "approved" if approved else "rejected"
-    said = f"{word} by {link.name}" + ("" if comment is None else f": {comment}")
-    status, error = (StepStatus.COMPLETED, None) if approved else (StepStatus.FAILED, said)
+    answer = Answer(approved, link.name, comment)
 
     async def answered(bot: Bot) -> tuple[WorkflowStepLog, WorkflowRun]:
         run = await find_run(bot.workflows, given)
-        waiting = await _waiting(bot, run, step)
-        try:
-            return await bot.workflows.update_step_status(waiting.id, status, output, error), run
-        except InvalidTransition as refusal:
-            late = f"step {waiting.step_id} of run {run.id} is {refusal.current}: somebody answered before you"
-            raise Impossible(late) from None
+        return await answer.give(bot.workflows, await _waiting(bot, run, step)), run
 
     after, run = ask(link, answered)
     if link.as_json:
         show_json(after)
     else:
         more = f": 'posthouse resume {run.id}' lets it go on" if run.status == RunStatus.CRASHED else ""
-        click.echo(f"step {after.step_id} of run {run.id} is {said}; the run is {run.status}{more}")
+        click.echo(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}")
 
 
 async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStepLog:

@@ -20,7 +20,9 @@ BODY_DEPTH_MAX = 100
 """Deeper than people nest by hand, and far below what any decoder's stack takes."""
 
 _DOUBLE_MAX = 1.7976931348623157e308
-_LONG_NUMBER = re.compile(rb"[0-9]{309}")
+_LONG = 309
+"""Digits of a number that may be out of range."""
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _LONG)
 
 _decode_any = msgspec.json.Decoder().decode
 
@@ -41,7 +43,10 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
 def value_fault(value: Any, encoded: bytes, what: str) -> str | None:
     """Say why a value could not be read back everywhere; `encoded` is JSON that holds it, perhaps with more."""
     # Counting is exact enough to let every ordinary body pass; only a suspicious one is walked.
-    if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX or _LONG_NUMBER.search(encoded):
+    if len(encoded) > BODY_DEPTH_MAX and (
+        encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX
+        or (len(encoded) >= _LONG and _LONG_NUMBER.search(encoded))
+    ):
         return _value_fault(value, what)
     return None
 

@@ -33,7 +33,7 @@ from .protocol import RETRY, Code, ErrorFrame, Query, Rejected, Workflow, decode
 from .queries import Queries
 from .settings import Settings
 from .transport import Port, bind_command, bind_tap
-from .workflow_answers import Round, WorkflowAnswers
+from .workflow_answers import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -80,6 +80,8 @@ class Broker:
         self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
         self._calling = 0
         self._calling_bytes = 0
+        self._steps_asked: list[StepsAsked] = []
+        """Calls that write step logs and came one after another; they are carried out together."""
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -305,16 +307,35 @@ class Broker:
             return
         self._calling += 1
         self._calling_bytes += size_bytes
-        self._tasks.start_soon(self._carry_out_call, ask, call, self._workflows.begin(ask, call))
+        together = self._workflows.begin(ask, call)
+        if call.call in STEP_CALLS and together.has_come:
+            if not self._steps_asked:
+                self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
+            self._steps_asked.append(StepsAsked(ask, call, together))
+        else:
+            self._steps_asked = []  # what follows this call is carried out after it
+            self._tasks.start_soon(self._carry_out_call, ask, call, together)
+
+    async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
+        if asked is self._steps_asked:
+            self._steps_asked = []
+        try:
+            frames = await self._workflows.answer_steps(asked)
+        finally:
+            self._called(*(call for _, call, _ in asked))
+        self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
 
     async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round) -> None:
         bot_name = self._core.directory.bots[ask.bot_id].name
         try:
             frame = await self._workflows.answer(ask, call, together, bot_name=bot_name)
         finally:
-            self._calling -= 1
-            self._calling_bytes -= memoryview(call.arguments).nbytes
+            self._called(call)
         self._carry_out([Send(ask.address, frame)])
+
+    def _called(self, *calls: Workflow) -> None:
+        self._calling -= len(calls)
+        self._calling_bytes -= sum(memoryview(call.arguments).nbytes for call in calls)
 
     def _reply(self, ask: Ask, value: Any) -> None:
         frame = encode({"op": "ok", "request": ask.query.request, "value": value})

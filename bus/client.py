@@ -9,6 +9,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import zmq
 
 from store.records import timestamp
 
+from .answering import APPROVE, REJECT, take_answer
 from .application import Application, waiting_for_reply
 from .asking import Asking
 from .connection import Connection, Ticket
@@ -59,6 +61,9 @@ _MAX_IN_FLIGHT = 100
 _REPLY_SECONDS = 30.0
 _FATE_SECONDS = 5.0
 
+_THREAD_MAX = 1000
+"""Messages that are looked through for the reply to a question that was asked before."""
+
 _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
 
@@ -88,7 +93,10 @@ class Bot(Asking, Application):
         sends. `tap_url` is what `watch` listens to. `context` is the ZeroMQ context to use, which inproc addresses
         need.
         """
-        super().__init__()
+        self.workflows = RemoteWorkflows(self)
+        """The worker's workflows; raises `store.errors`, as an open store's does."""
+        answer = partial(take_answer, self.workflows)
+        super().__init__({APPROVE: answer, REJECT: answer})
         self.name = name
         self.tap_url = tap_url
         self.url = url
@@ -111,8 +119,6 @@ class Bot(Asking, Application):
         )
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
-        self.workflows = RemoteWorkflows(self)
-        """The worker's workflows; raises `store.errors`, as an open store's does."""
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"
@@ -241,21 +247,29 @@ class Bot(Asking, Application):
         timeout: float = _REPLY_SECONDS,
         message_type: str = "message",
         headers: Mapping[str, str] | None = None,
+        id: str | None = None,
     ) -> Message:
         """Send a direct message and wait for the first reply to it, which is settled when it is given here.
 
         The reply comes ahead of everything that waits in the mailbox, and outside the credit: a bot whose handlers
         are all at work can still ask. Raises ReplyTimeout, which says how far the message got; a reply that comes
         later, or after a restart of this bot, is an ordinary message.
+
+        Asked again with the same `id`, a UUID, also by a later process of this bot, it is the same question: it is
+        not delivered again for that, and its first reply is given, also one that came meanwhile.
         """
-        message_id = str(uuid_utils.uuid7())
+        message_id = id or str(uuid_utils.uuid7())
+        if message_id in self._replies:
+            raise RuntimeError(f"a request with the id {message_id} waits for its reply already")
         waiting = self._replies[message_id] = _Reply()
         draft = Draft(
             to=to, body=body, message_type=message_type, headers=headers or {}, id=message_id, expects_reply=True
         )
         try:
             with anyio.move_on_after(timeout):
-                await self.send_all([draft])
+                [receipt] = await self.send_all([draft])
+                if receipt.duplicate:
+                    await self._find_reply(message_id, waiting)
                 async with waiting_for_reply():
                     await waiting.arrived.wait()
         finally:
@@ -266,6 +280,17 @@ class Bot(Asking, Application):
             raise ReplyTimeout(message_id, to, timeout, await self._fate(message_id))
         await waiting.message.ack()
         return waiting.message
+
+    async def _find_reply(self, message_id: str, waiting: _Reply) -> None:
+        """Take the reply to a question that was asked before from the log, if it is there."""
+        me = None if self._connection.welcome is None else self._connection.welcome.bot_id
+        for stored in reversed(await self.history(thread=message_id, limit=_THREAD_MAX)):
+            if (stored.reply_to, stored.recipient.get("bot_id")) == (message_id, me) and waiting.message is None:
+                waiting.message = Message(self, stored)
+                # It may be on its way as ordinary mail, too.
+                waiting.message._settle_committed()
+                self._connection.ack(stored.seq)
+                waiting.arrived.set()
 
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):

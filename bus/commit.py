@@ -6,7 +6,7 @@ Owns what a block collects, and that it is given to the worker in one call with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -70,6 +70,7 @@ class Commit:
         self._messages: list[Draft] = []
         self._acks: list[Message] = []
         self._context: dict[str, Any] = {}
+        self._completes = False
         self.output: Any = output
         """What is recorded as the step's output; a block may set it. When `done`, what was recorded."""
         self.done = False
@@ -106,6 +107,14 @@ class Commit:
     def context(self, values: Mapping[str, Any]) -> None:
         """Put values into the run's context, when all of this is done."""
         self._context.update(values)
+
+    def complete(self) -> None:
+        """Complete the run with it: from then on the run is as if it had been completed before it was opened.
+
+        Nothing is written when its block is left, and an exception does not fail it. Leaving this block raises
+        RuntimeError while steps are at work beside it.
+        """
+        self._completes = True
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,17 +168,25 @@ class Commit:
         commit_id = str(uuid_utils.uuid7())
 
         async def commit() -> Committed:
-            return await cast("Commits", run._workflows).commit(
+            committed = await cast("Commits", run._workflows).commit(
                 id=commit_id,
                 run_id=run.id,
                 fence=hold.fence,
                 steps=[row],
                 context=context,
+                status=RunStatus.COMPLETED if self._completes else None,
                 messages=self._messages,
                 acks=self._acks,
             )
+            if self._completes:
+                run.completed, hold.held = True, False
+            return committed
 
-        async with hold.work():
+        async with hold.work(), hold.ending() if self._completes else nullcontext():
+            if self._completes and hold.working > 1:
+                raise RuntimeError(
+                    "steps are still at work beside the commit that completes the run: await them first"
+                )
             committed = await hold.record(commit)
         run._records.note(row)
         run.context.update(self._context)

@@ -109,7 +109,7 @@ class Core:
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._claimed: set[str] = set()
         self._seen: dict[str, str] = {}
-        self._flushed_at = 0.0
+        self._flushed_at: float | None = None
         self._swept_at = 0.0
         self._ticked_at = 0.0
         self._heard_at = 0.0
@@ -269,6 +269,8 @@ class Core:
         return self._batches.take(mailboxes, max(moment.wall, self._last_timestamp))
 
     def _flush_due(self, moment: Moment) -> bool:
+        if self._flushed_at is None:  # the clock begins anywhere: the first interval does with the first look
+            self._flushed_at = moment.now
         return moment.now - self._flushed_at >= self._settings.delivery.mailbox_flush_seconds
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────

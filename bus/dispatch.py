@@ -16,9 +16,9 @@ from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, P
 from .batch import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
-from .intake import Envelope
+from .envelope import Envelope, deliver_frame, write_envelope
 from .mailbox import Mailbox
-from .protocol import Gap, Nak, Term, deliver_frame, envelope
+from .protocol import Gap, Nak, Term
 from .sessions import Session
 from .settings import Settings
 from .tapping import Tapping
@@ -65,7 +65,7 @@ class Dispatch:
         self.last_seq = seq
         self.counters["published"] += 1
         channel = message.recipient_channel
-        wire = envelope(message, seq, timestamp)
+        wire = write_envelope(message, seq, timestamp)
         letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
         if channel is None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
@@ -133,9 +133,10 @@ class Dispatch:
     def has_room(self, mailbox: Mailbox) -> bool:
         """Tell whether one more direct message may come. Where that is not known yet, the store is asked once."""
         backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
-        handed_out = mailbox.sources.handed_out(None)
-        if not backlog.known and not backlog.counting and self.last_seq - handed_out >= most:
-            self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
+        if not backlog.known and not backlog.counting:
+            handed_out = mailbox.sources.handed_out(None)
+            if self.last_seq - handed_out >= most:
+                self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
         return backlog.has_room(most)
 
     def run(self) -> None:
@@ -211,12 +212,14 @@ class Dispatch:
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Take messages out for good; give the mailboxes that this changed."""
         mailboxes: dict[Mailbox, None] = {}
+        before = len(session.in_flight)
         for seq in seqs:
             mailbox = session.in_flight.get(seq)
-            if mailbox is not None and mailbox.settle(session, seq):
+            if mailbox is not None:
+                mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
-                self.counters["settled"] += 1
         if mailboxes:
+            self.counters["settled"] += before - len(session.in_flight)
             self.touch_session(session)
         return list(mailboxes)
 
@@ -302,5 +305,5 @@ class Dispatch:
 
 
 def _envelope(message: LogMessage) -> Envelope:
-    wire = envelope(message, message.seq, message.timestamp)
+    wire = write_envelope(message, message.seq, message.timestamp)
     return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire, message.expires_at)

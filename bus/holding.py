@@ -64,6 +64,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
     poll_seconds_max: float = 2.0
+    answered: Callable[[], anyio.Event] = anyio.Event
+    """Gives what is set when this program next answers an approval: one that waits for it looks at once."""
 
     def polls(self, seconds_max: float) -> _Polls:
         """Begin a wait that is looked after at least every `seconds_max`."""
@@ -81,8 +83,9 @@ class _Polls:
         self._seconds = min(seconds, seconds_max)
         self._seconds_max = seconds_max
 
-    async def pause(self) -> None:
-        await anyio.sleep(self._seconds * random.uniform(0.75, 1.0))
+    async def pause(self, woken: anyio.Event | None = None) -> None:
+        with anyio.move_on_after(self._seconds * random.uniform(0.75, 1.0)):
+            await (woken or anyio.Event()).wait()
         self._seconds = min(self._seconds * 2, self._seconds_max)
 
 
@@ -106,10 +109,12 @@ class Hold:
         self._bot_id = bot_id
         # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
         self._claim_id = str(uuid_utils.uuid7())
-        self._lock = anyio.Lock()
+        # Each step takes it, and nearly always nobody else has it: a turn of the loop for that is not needed.
+        self._lock = anyio.Lock(fast_acquire=True)
         self._unsure = False
         """Whether the run was to be given back, and nobody knows if it was."""
-        self._working = 0
+        self.working = 0
+        """How many steps and commits are at work side by side."""
         self._renewing = anyio.CancelScope()
 
     def __repr__(self) -> str:
@@ -152,7 +157,7 @@ class Hold:
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
         """Hold the run throughout a block; take it again before, where it was given back."""
-        self._working += 1
+        self.working += 1
         try:
             async with self._lock:
                 self.check()
@@ -160,7 +165,17 @@ class Hold:
                     await self._take_again()
             yield
         finally:
-            self._working -= 1
+            self.working -= 1
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """Write what ends the run. It refuses the renewal beside it, whose answer may come first."""
+        async with self._lock:
+            try:
+                yield
+            except (ClosedError, WorkerUnavailable):
+                self.held, self._unsure = False, True  # it may have ended all the same
+                raise
 
     async def rest(self) -> None:
         """Give the run back as paused, where it is held and nobody works on it.
@@ -169,7 +184,7 @@ class Hold:
         """
         async with self._lock:
             self.check()
-            if (self.held or self._unsure) and not self._working:
+            if (self.held or self._unsure) and not self.working:
                 self.held = False  # a renewal that is refused from here on says nothing
                 self._unsure = True
                 with contextlib.suppress(*AWAY):
@@ -218,12 +233,14 @@ class Hold:
         try:
             await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
         except Fenced as error:
-            if self.held and self.fence == fence:
-                self.lose(error.status)
+            async with self._lock:  # it may be this program that ends the run, or gives it back
+                if self.held and self.fence == fence:
+                    self.lose(error.status)
         except AWAY:
             pass  # whoever takes the run over now makes its fence grow, and that is heard of
         except (BusError, StoreError) as error:
-            self.failure = error
+            if self.held:
+                self.failure = error
 
     def stop_renewing(self) -> None:
         """End `keep`."""

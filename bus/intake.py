@@ -15,42 +15,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
-
 from store.repository import PageRequest
 
+from .envelope import Envelope
 from .settings import Limits
 
-__all__ = ["Envelope", "Intake"]
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
-
-    From `expires_at` on, a time of the wall clock, it is handed out no more.
-    """
-
-    seq: int
-    sender_bot_id: str
-    channel: str | None
-    wire: bytes
-    expires_at: str | None = None
-
-
-class _Queue:
-    """Envelopes in the order of seqs, and their bytes."""
-
-    def __init__(self) -> None:
-        self.envelopes: deque[Envelope] = deque()
-        self.size_bytes = 0
-
-    def add(self, envelope: Envelope) -> None:
-        self.envelopes.append(envelope)
-        self.size_bytes += len(envelope.wire)
-
-    def keep(self, envelopes: Iterable[Envelope]) -> None:
-        self.envelopes = deque(envelopes)
-        self.size_bytes = sum(len(envelope.wire) for envelope in self.envelopes)
+__all__ = ["Intake"]
 
 
 class Intake:
@@ -63,20 +33,22 @@ class Intake:
         self.reading: PageRequest | None = None
         """The page that is being read."""
         self._limits = limits
-        self._ready = _Queue()
-        self._aside = _Queue()
+        self._ready: deque[Envelope] = deque()
+        self._aside: deque[Envelope] = deque()
+        self._size_bytes = 0
+        """Of both, without the braces."""
         self._overflowed = False
 
     def __repr__(self) -> str:
         return f"<Intake {'level' if self.level else 'behind'} ready={len(self)} aside={self.aside}>"
 
     def __len__(self) -> int:
-        return len(self._ready.envelopes)
+        return len(self._ready)
 
     @property
     def aside(self) -> int:
         """How many arrived while a page is being read."""
-        return len(self._aside.envelopes)
+        return len(self._aside)
 
     @property
     def overflowed(self) -> bool:
@@ -95,13 +67,15 @@ class Intake:
 
     def arrive(self, envelope: Envelope) -> bool:
         """Take a newly committed message, in seq order; tell whether it was taken: else the next page finds it."""
-        if self._is_full():
+        limits, count = self._limits, len(self._ready) + len(self._aside)
+        if count >= limits.ready_messages_max or self._size_bytes >= limits.ready_bytes_max:
             if self.level:
                 self.loaded_seq = envelope.seq - 1
             self.level, self._overflowed = False, True
-            self._aside.keep(())
+            self._drop_aside()
             return False
-        (self._ready if self.level else self._aside).add(envelope)
+        (self._ready if self.level else self._aside).append(envelope)
+        self._size_bytes += len(envelope.wire)
         return True
 
     def read(self, request: PageRequest) -> PageRequest:
@@ -117,41 +91,45 @@ class Intake:
 
     def take(self, envelopes: Sequence[Envelope], *, through_seq: int, complete: bool) -> None:
         """Take what a page had of what is wanted; it ends at `through_seq`, and nothing follows if `complete`."""
-        for envelope in envelopes:
-            self._ready.add(envelope)
+        self._ready.extend(envelopes)
+        self._size_bytes += _size_of(envelopes)
         self.level = complete and not self._overflowed
         self.loaded_seq = through_seq
 
     def take_aside(self) -> None:
         """End the keeping aside: what arrived while a page was read is next, or else another page finds it."""
         if self.level:
-            for envelope in self._aside.envelopes:
-                self._ready.add(envelope)
-        self._aside.keep(())
+            self._ready.extend(self._aside)
+            self._aside.clear()
+        self._drop_aside()
 
     def next(self) -> Envelope | None:
         """Give what is to be handed out next."""
-        if not self._ready.envelopes:
+        if not self._ready:
             return None
-        envelope = self._ready.envelopes.popleft()
-        self._ready.size_bytes -= len(envelope.wire)
+        envelope = self._ready.popleft()
+        self._size_bytes -= len(envelope.wire)
         return envelope
 
     def drop(self, unwanted: Callable[[Envelope], bool]) -> None:
         """Drop what is not wanted any more."""
-        for queue in (self._ready, self._aside):
-            queue.keep(envelope for envelope in queue.envelopes if not unwanted(envelope))
+        self._ready = deque(envelope for envelope in self._ready if not unwanted(envelope))
+        self._aside = deque(envelope for envelope in self._aside if not unwanted(envelope))
+        self._size_bytes = _size_of(self._ready) + _size_of(self._aside)
 
     def unload(self, position: int) -> None:
         """Fall behind: forget what is in memory; the next page begins after the position."""
-        self._ready.keep(())
-        self._aside.keep(())
+        self._ready.clear()
+        self._aside.clear()
+        self._size_bytes = 0
         self._overflowed = True
         self.level = False
         self.loaded_seq = position
 
-    def _is_full(self) -> bool:
-        size_bytes = self._ready.size_bytes + self._aside.size_bytes
-        return (
-            len(self) + self.aside >= self._limits.ready_messages_max or size_bytes >= self._limits.ready_bytes_max
-        )
+    def _drop_aside(self) -> None:
+        self._size_bytes -= _size_of(self._aside)
+        self._aside.clear()
+
+
+def _size_of(envelopes: Iterable[Envelope]) -> int:
+    return sum(len(envelope.wire) for envelope in envelopes)

@@ -13,15 +13,18 @@ Pure: time is an argument, and what must be read or sent is returned.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .backlog import Backlog
-from .intake import Envelope, Intake
+from .envelope import Envelope, write_ending
+from .intake import Intake
 from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
+from .sharing import Turns
 from .sources import DIRECT, Interest, Sources
 from .unsettled import Abandoned, Unsettled
 
@@ -29,6 +32,8 @@ __all__ = ["Mailbox"]
 
 _AHEAD_MAX = 256
 """Messages handed out before their turn that are kept in mind before a page is read to let their turn come."""
+
+_Owed = tuple[Envelope, Unsettled]
 
 _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
@@ -43,6 +48,7 @@ class Mailbox:
         self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares it; None for a bot's own."""
+        self._first = write_ending(1, group)
         self.dirty = False
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
@@ -62,7 +68,6 @@ class Mailbox:
         self.settling: dict[int, frozenset[int]] = {}
         """What commits on their way to the disk settle, by their numbers."""
         self._expired: list[Abandoned] = []
-        self._served = 0
 
     def __repr__(self) -> str:
         state = "level" if self.level else "behind" if self.sessions else "away"
@@ -102,7 +107,7 @@ class Mailbox:
         ]
         unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
         unsettled.sort(key=lambda item: item.seq)
-        self._ahead = {seq for seq in self._ahead if seq > self.sources.handed_out(None)}
+        self._ahead = {seq for seq in self._ahead if seq > self.position}
         return MailboxState(
             self.id, position, tuple(unsettled), floors, tuple(sorted(self._ahead)), self.losses.saved()
         )
@@ -171,15 +176,12 @@ class Mailbox:
         """
         if self.level and not self.intake and not self._returned and session.free > 0:
             return None
-        item = Unsettled(1, 0, envelope)
-        item.session, item.deadline = session, now + self._delivery.ack_wait_seconds
-        self._unsettled[envelope.seq] = item
-        session.in_flight[envelope.seq] = self
-        session.in_flight_bytes += len(envelope.wire)
+        item = self._unsettled[envelope.seq] = Unsettled(0, 0, envelope)
+        deadline = now + self._delivery.ack_wait_seconds
         session.express.add(envelope.seq)
-        heapq.heappush(self._deadlines, (item.deadline, [envelope.seq]))
+        heapq.heappush(self._deadlines, (deadline, [envelope.seq]))
         self.dirty = True
-        return self._delivery_of(envelope, 1)
+        return self._put_in_flight(envelope, item, session, deadline)
 
     def next_read(self, last_seq: int) -> PageRequest | None:
         """Give the page to read now, if there is one: nothing while one is being read or nobody could take it."""
@@ -211,8 +213,8 @@ class Mailbox:
 
     def unread(self, last_seq: int) -> PageRequest:
         """Give what is owed and not in memory, to be counted."""
-        loaded_seq = max(self.intake.loaded_seq, self.sources.handed_out(None))
-        return PageRequest(self.id, self._early(loaded_seq), self.remaining(), last_seq, 1, 1)
+        early = self._early(self.intake.loaded_seq)
+        return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def waiting(self, last_seq: int) -> PageRequest:
         """Give the direct messages that were not handed out, to be counted."""
@@ -271,39 +273,57 @@ class Mailbox:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
         if not (self._returned or self.intake):
             return []
+        free = [session for session in self.sessions if session.free > 0]
+        if not free:
+            return []
         deadline = now + self._delivery.ack_wait_seconds
-        free = [(-s.free, s.served, number) for number, s in enumerate(self.sessions) if s.free > 0]
-        heapq.heapify(free)
-        deliveries: dict[int, list[bytes]] = {}
-        seqs: list[int] = []
-        while free:
-            taken = self._next(wall)
-            if taken is None:
-                break
-            envelope, item = taken
-            number = heapq.heappop(free)[2] if self.group is None else self._pop_other_than_sender(free, envelope)
-            session = self.sessions[number]
-            item.attempt += 1
-            item.session = session
-            item.deadline = deadline
-            session.in_flight[envelope.seq] = self
-            session.in_flight_bytes += len(envelope.wire)
-            seqs.append(envelope.seq)
-            deliveries.setdefault(number, []).append(self._delivery_of(envelope, item.attempt))
-            self._served += 1
-            session.served = self._served
-            if session.free > 0:
-                heapq.heappush(free, (-session.free, session.served, number))
+        owed = self._owed(wall)
+        if len(free) == 1:
+            handed_out = [(free[0], self._hand_out_to(free[0], owed, deadline))]
+        else:
+            handed_out = self._share_out(free, owed, deadline)
+        seqs = [seq for session, packed in handed_out for seq in islice(reversed(session.in_flight), len(packed))]
         if seqs:
             heapq.heappush(self._deadlines, (deadline, seqs))
             self.dirty = True
-        return [(self.sessions[number], packed) for number, packed in deliveries.items()]
+        return [(session, packed) for session, packed in handed_out if packed]
+
+    def _hand_out_to(self, session: Session, owed: Iterator[_Owed], deadline: float) -> list[bytes]:
+        """Give one session what its credit allows."""
+        packed: list[bytes] = []
+        room = session.free
+        while room > 0 and (taken := next(owed, None)) is not None:
+            packed.append(self._put_in_flight(*taken, session, deadline))
+            room = room - 1 if session.in_flight_bytes < session.in_flight_bytes_max else 0
+        return packed
+
+    def _share_out(
+        self, sessions: Sequence[Session], owed: Iterator[_Owed], deadline: float
+    ) -> list[tuple[Session, list[bytes]]]:
+        """Give each message to the session whose turn it is."""
+        turns = Turns(sessions, apart=self.group is not None)
+        packed: dict[Session, list[bytes]] = {session: [] for session in sessions}
+        while turns and (taken := next(owed, None)) is not None:
+            session = turns.take(taken[0].sender_bot_id)
+            packed[session].append(self._put_in_flight(*taken, session, deadline))
+            turns.give_back(session)
+        return list(packed.items())
+
+    def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
+        """Note that a session has a message; give it as this mailbox delivers it."""
+        item.attempt += 1
+        item.session = session
+        item.deadline = deadline
+        session.in_flight[envelope.seq] = self
+        session.in_flight_bytes += len(envelope.wire)
+        return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
 
     def settle(self, session: Session, seq: int) -> bool:
         """Take a message out for good; False where it is not in flight for this session."""
-        if session.in_flight.get(seq) is not self:
+        item = self._unsettled.get(seq)
+        if item is None or item.session is not session:
             return False
-        self._take_back(seq, self._unsettled[seq])
+        self._take_back(seq, item)
         self._drop(seq)
         return True
 
@@ -474,55 +494,47 @@ class Mailbox:
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _pop_other_than_sender(self, free: list[tuple[int, int, int]], envelope: Envelope) -> int:
-        """Give the session to take next: of a group, the sender's own only where there is no other."""
-        passed = []
-        while free and self.sessions[free[0][2]].bot_id == envelope.sender_bot_id:
-            passed.append(heapq.heappop(free))
-        number = heapq.heappop(free)[2] if free else passed.pop(0)[2]
-        for entry in passed:
-            heapq.heappush(free, entry)
-        return number
-
-    def _next(self, wall: str) -> tuple[Envelope, Unsettled] | None:
-        """Give what is to be handed out next, in order, and drop what must not be handed out any more."""
-        while (found := self._next_owed()) is not None:
-            envelope, item = found
-            if envelope.expires_at is None or envelope.expires_at > wall:
-                return found
-            self._drop(envelope.seq)
-            self._expired.append(self._abandon(envelope.seq, "expired", item))
-        return None
-
     def take_expired(self) -> list[Abandoned]:
         """Give what expired since the last time."""
         expired, self._expired = self._expired, []
         return expired
 
-    def _next_owed(self) -> tuple[Envelope, Unsettled] | None:
+    def _owed(self, wall: str) -> Iterator[_Owed]:
+        """Give what is to be handed out, in order, one by one; what must not be handed out any more is dropped."""
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)
-            if item is None or item.session is not None:
-                heapq.heappop(self._returned)  # settled, dropped or handed out since it was put here
-            elif item.envelope is None:
-                return None  # it must be read first, and goes before what is new
-            elif not self.sources.still_wants(seq, item.envelope.channel):
-                heapq.heappop(self._returned)
+            envelope = item.envelope if item is not None and item.session is None else None
+            if item is not None and item.session is None and envelope is None:
+                return  # it must be read first, and goes before what is new
+            heapq.heappop(self._returned)
+            if item is None or envelope is None:
+                continue  # settled, dropped or handed out since it was put here
+            if not self.sources.still_wants(seq, envelope.channel):
                 del self._unsettled[seq]
-            else:
-                heapq.heappop(self._returned)
-                return item.envelope, item
+            elif not self._expires(envelope, item, wall):
+                yield envelope, item
+        sources, unsettled = self.sources, self._unsettled
         while (envelope := self.intake.next()) is not None:
-            self.sources.position = max(self.sources.position, envelope.seq)
+            seq = envelope.seq
+            if seq > sources.position:
+                sources.position = seq
             # It may have been handed out since it was read: as a reply that was waited for, or as a dead letter.
-            if envelope.seq not in self._unsettled and envelope.seq not in self._ahead:
-                item = Unsettled(0, 0, envelope)
-                self._unsettled[envelope.seq] = item
-                if envelope.channel is None:
-                    self.backlog.went()
-                return envelope, item
-        return None
+            if seq in unsettled or seq in self._ahead:
+                continue
+            item = unsettled[seq] = Unsettled(0, 0, envelope)
+            if envelope.channel is None:
+                self.backlog.went()
+            if not self._expires(envelope, item, wall):
+                yield envelope, item
+
+    def _expires(self, envelope: Envelope, item: Unsettled, wall: str) -> bool:
+        """Give up on a message whose time is over; tell whether it is."""
+        if envelope.expires_at is None or envelope.expires_at > wall:
+            return False
+        self._drop(envelope.seq)
+        self._expired.append(self._abandon(envelope.seq, "expired", item))
+        return True
 
     def _give_back(self, seq: int, item: Unsettled, *, due: float, failure: str | None) -> Abandoned | None:
         self._take_back(seq, item)
@@ -542,8 +554,11 @@ class Mailbox:
         return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
-        """Owe a message no more; one that came before its turn is not to come again with it."""
-        if seq > self.sources.handed_out(None):
+        """Owe a message no more; one whose turn comes, or comes again, is not to come with it.
+
+        It comes again where its channel was left and asked for from the past while it was in flight.
+        """
+        if seq > self.position:
             if self.level and not self.intake:  # nothing waits below it: it is its turn after all
                 self.sources.position = seq
             else:
@@ -551,18 +566,13 @@ class Mailbox:
         del self._unsettled[seq]
         self.dirty = True
 
-    def _delivery_of(self, envelope: Envelope, attempt: int) -> bytes:
-        """Give a message as this mailbox delivers it."""
-        if self.group is None:
-            return b'%b,"attempt":%d}' % (envelope.wire, attempt)
-        return b'%b,"attempt":%d,"group":"%b"}' % (envelope.wire, attempt, self.group.encode())
-
     def _take_back(self, seq: int, item: Unsettled) -> None:
         session, envelope = item.session, item.envelope
         assert session is not None, "only what is in flight is taken back"
         assert envelope is not None, "what is in flight is in memory"
         del session.in_flight[seq]
-        session.express.discard(seq)
+        if session.express:
+            session.express.discard(seq)
         session.in_flight_bytes -= len(envelope.wire)
         item.session = None
 

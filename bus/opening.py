@@ -1,7 +1,8 @@
 """How a run of a workflow is opened and ended: found or made, claimed, kept while the body works, and closed.
 
 Owns what the end of a body means for its run: completed when it is left normally, failed by its exception, given
-back when it is cancelled or the worker is away, and nothing at all when the run is somebody else's by then.
+back when it is cancelled or the worker is away, and nothing at all when a commit completed the run before, or it is
+somebody else's by then.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ async def open_run(
                 await _complete(run, hold)
             except Exception as error:
                 failure = error
-                await _fail(hold, error)
+                if not run.completed:
+                    await _fail(hold, error)
             finally:
                 hold.stop_renewing()
     finally:
@@ -165,10 +167,10 @@ async def _claim(hold: Hold, definition: WorkflowDefinition | None, timeout: flo
 
 
 async def _complete(run: Run, hold: Hold) -> None:
-    if hold.failure is not None:
+    if hold.failure is not None or run.completed:
         return
     context = run._context()
-    async with hold.work():
+    async with hold.work(), hold.ending():
         await hold.guard(
             hold.workflows.update_run_status(run.id, RunStatus.COMPLETED, context=context, fence=hold.fence)
         )
@@ -184,11 +186,12 @@ async def _fail(hold: Hold, error: Exception) -> None:
         return
     try:
         with anyio.fail_after(_FAIL_SECONDS):
-            await hold.guard(
-                hold.workflows.update_run_status(
-                    hold.run_id, RunStatus.FAILED, error=error_text(error), fence=hold.fence
+            async with hold.ending():
+                await hold.guard(
+                    hold.workflows.update_run_status(
+                        hold.run_id, RunStatus.FAILED, error=error_text(error), fence=hold.fence
+                    )
                 )
-            )
-        hold.held = False
+                hold.held = False
     except (BusError, StoreError, TimeoutError) as trouble:
         error.add_note(f"The run {hold.run_id} could not be marked as failed: {trouble}")

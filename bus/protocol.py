@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Meta, Raw
 
 from store.records import RunStatus, WorkflowStepLog
-from store.repository import NewMessage
 
 from .bodies import mark_undecodable
 
@@ -65,9 +64,7 @@ __all__ = [
     "Workflow",
     "decode_request",
     "decode_worker_frame",
-    "deliver_frame",
     "encode",
-    "envelope",
     "is_id",
     "is_name",
 ]
@@ -176,13 +173,15 @@ class ToBot(
     bot_id: str | None = None
 
 
-class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel"):
+class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel", gc=False):
     """Whoever is subscribed to a channel."""
 
     name: str
 
 
-class Publication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Publication(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     """One message of a publish frame. The body stays the bytes that were sent."""
 
     id: str
@@ -513,37 +512,8 @@ def _request_number(frame: bytes) -> int | None:
 
 
 def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
-    """Read a worker's frame; None for an op of a later version, which a client ignores."""
+    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
     try:
         return _worker_decoder.decode(frame)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
-    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot.
-
-    One that waits until it is due has neither seq nor timestamp.
-    """
-    direct = message.recipient_bot_id
-    return encode(
-        {
-            "seq": seq,
-            "id": message.id,
-            "sender_bot_id": message.sender_bot_id,
-            "sender_bot_name": message.sender_bot_name,
-            "recipient": {"type": "channel", "name": message.recipient_channel}
-            if direct is None
-            else {"type": "direct", "bot_id": direct},
-            "message_type": message.message_type,
-            "body": Raw(message.body),
-            "reply_to": message.reply_to,
-            "headers": Raw(message.headers),
-            "timestamp": timestamp,
-        }
-    )[:-1]
-
-
-def deliver_frame(deliveries: list[bytes]) -> bytes:
-    """Pack finished deliveries into one frame."""
-    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"

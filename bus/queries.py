@@ -18,6 +18,7 @@ from store.repository import HistoryRequest, LogMessage, MessageLog
 from .core import Core
 from .directory import ChannelEntry
 from .effects import Moment
+from .envelope import write_envelope
 from .mailbox import Mailbox
 from .protocol import (
     Bots,
@@ -30,7 +31,6 @@ from .protocol import (
     Rejected,
     Status,
     Subscriptions,
-    envelope,
     is_id,
 )
 
@@ -135,7 +135,7 @@ class Queries:
         scheduled = await self._log.find_scheduled(query.id)
         if scheduled is None:
             raise Rejected(Code.NOT_FOUND, f"no message with id {query.id}")
-        written = msgspec.Raw(envelope(scheduled, None, None) + b"}")
+        written = msgspec.Raw(write_envelope(scheduled, None, None) + b"}")
         return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
@@ -292,7 +292,7 @@ class Queries:
 
 
 def _raw(message: LogMessage) -> msgspec.Raw:
-    return msgspec.Raw(envelope(message, message.seq, message.timestamp) + b"}")
+    return msgspec.Raw(write_envelope(message, message.seq, message.timestamp) + b"}")
 
 
 def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[dict[str, Any]]:

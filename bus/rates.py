@@ -95,6 +95,11 @@ class Rates:
         senders, pairs = self._senders or (), self._pairs or ()
         return f"<Rates senders={len(senders)} pairs={len(pairs)} limited={len(self._limited)}>"
 
+    @property
+    def limited_at_all(self) -> bool:
+        """Whether there is a rate to keep."""
+        return self._senders is not None or self._pairs is not None
+
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
         """Let a message pass, or tell why not: then nothing was taken, and it is noted who was too fast."""
         asked: list[tuple[_Buckets, Key]] = []

@@ -26,6 +26,7 @@ from store.errors import InvalidValue, StoreError
 from store.records import Claim, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 
+from .application import waiting_for_reply
 from .commit import Commit
 from .errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
 from .holding import AWAY, Hold, no_fault
@@ -67,7 +68,7 @@ class Run:
         """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
         self._saved = json_text(run.context, "context")
         self.completed = run.status == RunStatus.COMPLETED
-        """Whether the run was completed before it was opened: then everything answers as it is recorded."""
+        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
         self.resumed = False
         """Whether steps were recorded before it was opened."""
         hold.moved_on = self._moved_on
@@ -200,7 +201,8 @@ class Run:
         """Ask a person, and wait until they answer: give their answer, or raise Rejected.
 
         Meanwhile the run is paused, unless steps are at work beside this one: it keeps no slot, and whoever opens
-        it again comes back to the same question. An answer is given with `update_step_status`, of the step log that
+        it again comes back to the same question. A handler that waits here lends its place to another one. An
+        answer is given by a command, by a message, or with `update_step_status`, of the step log that
         `list_waiting_approvals` shows: completed with an output like `{"approved": true, "by": "ann"}`, or failed.
         """
         with self._names.using(name) as step_id:
@@ -222,13 +224,17 @@ class Run:
             return row.output
 
     async def _answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
-        polls = self._hold.timing.polls(self._hold.timing.poll_seconds_max)
-        while row.status == StepStatus.WAITING_APPROVAL:
-            await self._hold.rest()
-            with contextlib.suppress(*AWAY):  # a person may take days, and the worker be started again meanwhile
-                row = await self._look_at(row)
-            if row.status == StepStatus.WAITING_APPROVAL:
-                await polls.pause()
+        timing = self._hold.timing
+        polls = timing.polls(timing.poll_seconds_max)
+        async with waiting_for_reply():
+            while row.status == StepStatus.WAITING_APPROVAL:
+                answered = timing.answered()
+                await self._hold.rest()
+                # A person may take days, and the worker be started again meanwhile.
+                with contextlib.suppress(*AWAY):
+                    row = await self._look_at(row)
+                if row.status == StepStatus.WAITING_APPROVAL:
+                    await polls.pause(answered)
         self._records.note(row)
         async with self._hold.work():
             return row
@@ -278,7 +284,7 @@ class Run:
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
     async def save_context(self) -> None:
-        """Record the context as it is now."""
+        """Record the context as it is now; does nothing when the run is completed."""
         context = self._context()
         if self.completed:
             await anyio.lowlevel.checkpoint()

@@ -100,6 +100,9 @@ class StoreSettings(_Section, frozen=True):
 
     database: str = "posthouse.db"
 
+    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    """How large the write-ahead log may be before the worker warns: some times what a busy one ever needs."""
+
 
 class Delivery(_Section, frozen=True):
     """When a message is delivered again, and when a session is over."""

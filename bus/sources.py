@@ -47,9 +47,9 @@ class Sources:
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Tell whether a message belongs here and lies above its source's floor."""
         if channel is None:
-            return seq > self._floors.get(DIRECT, 0)
+            return not self._floors or seq > self._floors.get(DIRECT, 0)
         interest = self.interests.get(channel)
-        if interest is None or seq <= self._floors.get(channel, interest.start_seq):
+        if interest is None or seq <= interest.start_seq or seq <= self._floors.get(channel, 0):
             return False
         return interest.echo or sender_bot_id != self._owner_id
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .intake import Envelope
+from .envelope import Envelope
 from .sessions import Session
 
 __all__ = ["Abandoned", "Unsettled"]
@@ -21,14 +21,11 @@ class Abandoned(msgspec.Struct, frozen=True):
     attempts: int
 
 
-class Unsettled:
+class Unsettled(msgspec.Struct, gc=False, eq=False):
     """A message that was handed out, or came back, and is not settled."""
 
-    __slots__ = ("attempt", "deadline", "envelope", "failures", "session")
-
-    def __init__(self, attempt: int, failures: int, envelope: Envelope | None) -> None:
-        self.attempt = attempt
-        self.failures = failures
-        self.envelope = envelope
-        self.session: Session | None = None
-        self.deadline = 0.0
+    attempt: int
+    failures: int
+    envelope: Envelope | None
+    session: Session | None = None
+    deadline: float = 0.0

@@ -7,20 +7,31 @@ share a commit, and so do reads; but a read waits for the writes before it, and 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
 import structlog
 
 from store.errors import StoreError, StoreFailure, TooLarge
-from store.repository import WorkflowRepository
+from store.records import WorkflowStepLog
+from store.repository import StepCreation, StepMove, WorkflowStore
 
 from .effects import Ask
 from .protocol import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
-from .workflow_calls import CALLS, Call, ClaimRun, ListCall, decode_call, error_details
+from .workflow_calls import (
+    CALLS,
+    Call,
+    ClaimRun,
+    CreateStepLog,
+    ListCall,
+    UpdateStepStatus,
+    decode_call,
+    error_details,
+)
 
-__all__ = ["Round", "WorkflowAnswers"]
+__all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
@@ -42,11 +53,28 @@ class Round:
         self.open = 0
         self.done = anyio.Event()
 
+    @property
+    def has_come(self) -> bool:
+        """Whether these calls may be carried out now."""
+        return self.after is None or self.after.done.is_set()
+
+
+class StepsAsked(NamedTuple):
+    """A call that writes a step log."""
+
+    ask: Ask
+    call: Workflow
+    together: Round
+
+
+STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
+"""The calls that are answered together where they come together."""
+
 
 class WorkflowAnswers:
     """Answers calls. `begin` is called when a call comes, `answer` then carries it out, in a task of its own."""
 
-    def __init__(self, workflows: WorkflowRepository, *, frame_bytes_max: int) -> None:
+    def __init__(self, workflows: WorkflowStore, *, frame_bytes_max: int) -> None:
         self._workflows = workflows
         self._frame_bytes_max = frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
@@ -67,24 +95,48 @@ class WorkflowAnswers:
     async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
         """Carry out a call when its turn has come, and give the frame to send; StoreFailure ends the worker."""
         try:
-            if together.after is not None and not together.after.done.is_set():
+            if together.after is not None and not together.has_come:
                 await together.after.done.wait()
             return await self._answer(ask, call, bot_name)
-        except StoreFailure:
-            raise
-        except Rejected as error:
-            return _refusal(call, error.code, error.message)
-        except StoreError as error:
-            known = error_details(error)
-            if known is None:
-                _log.error("record_damaged", error=str(error))
-                return _refusal(call, Code.INTERNAL, str(error))
-            return _refusal(call, known[0], str(error), known[1])
-        except Exception:
-            _log.exception("workflow_call_failed", call=call.call)
-            return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
+        except Exception as error:
+            return _refused(call, error)
         finally:
             self._end(ask.address, together)
+
+    async def answer_steps(self, asked: Sequence[StepsAsked]) -> list[bytes]:
+        """Carry out calls that write step logs, whose turn has come, and give their frames; StoreFailure as above.
+
+        A task for each, and a place of its own in the store's queue, would cost more than what it does.
+        """
+        frames: list[bytes] = [b""] * len(asked)
+        writes: list[tuple[int, Call, StepCreation | StepMove]] = []
+        try:
+            for index, (_, request, _) in enumerate(asked):
+                try:
+                    call = decode_call(request)
+                    writes.append((index, call, _step_write(call)))
+                except Exception as error:
+                    frames[index] = _refused(request, error)
+            for (index, call, _), outcome in zip(writes, await self._write_steps(writes), strict=True):
+                request = asked[index].call
+                try:
+                    frames[index] = self._frame(request, call, _value(outcome))
+                except Exception as error:
+                    frames[index] = _refused(request, error)
+        finally:
+            for ask, _, together in asked:
+                self._end(ask.address, together)
+        return frames
+
+    async def _write_steps(
+        self, writes: Sequence[tuple[int, Call, StepCreation | StepMove]]
+    ) -> Sequence[WorkflowStepLog | Exception]:
+        try:
+            return await self._workflows.write_steps([write for _, _, write in writes])
+        except StoreFailure:
+            raise
+        except Exception as error:
+            return [error] * len(writes)
 
     def _end(self, address: bytes, together: Round) -> None:
         together.open -= 1
@@ -100,6 +152,9 @@ class WorkflowAnswers:
             value: Any = await self._list(call)
         else:
             value = await self._method(call)(**_arguments(call, ask.bot_id, bot_name))
+        return self._frame(request, call, value)
+
+    def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
         frame = encode({"op": "ok", "request": request.request, "value": value})
         if len(frame) > self._frame_bytes_max:
             raise self._too_large(call, len(frame))
@@ -149,6 +204,35 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
             raise Rejected(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
         arguments["holder"] = bot_id
     return arguments
+
+
+def _step_write(call: Call) -> StepCreation | StepMove:
+    if isinstance(call, CreateStepLog):
+        return StepCreation(call.step, call.fence)
+    assert isinstance(call, UpdateStepStatus)
+    return StepMove(call.step_id, call.status, call.output, call.error, call.fence)
+
+
+def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _refused(call: Workflow, error: Exception) -> bytes:
+    """Give the frame that tells of an error; StoreFailure is nothing to be told of, and ends the worker."""
+    if isinstance(error, StoreFailure):
+        raise error
+    if isinstance(error, Rejected):
+        return _refusal(call, error.code, error.message)
+    if isinstance(error, StoreError):
+        known = error_details(error)
+        if known is None:
+            _log.error("record_damaged", error=str(error))
+            return _refusal(call, Code.INTERNAL, str(error))
+        return _refusal(call, known[0], str(error), known[1])
+    _log.error("workflow_call_failed", call=call.call, exc_info=error)
+    return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
 
 
 def _refusal(call: Workflow, code: Code, message: str, details: dict[str, Any] | None = None) -> bytes:

@@ -7,7 +7,6 @@ like any other request; each may be, and a claim carries an id so that it may, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -28,45 +27,26 @@ from store.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from store.values import json_text, json_value, normal_record
+from store.values import json_text, json_value
 
 from . import workflow_calls as calls
 from .asking import Asking
-from .draft import Draft, publication
-from .errors import Conflict, NotInFlight, RequestError
-from .message import Message
+from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
-from .protocol import Commit, Workflow
+from .protocol import Workflow
+from .remote_commits import RemoteCommits
 from .run import Run
 
-__all__ = ["CommitReceipt", "RemoteWorkflows"]
+__all__ = ["RemoteWorkflows"]
 
 _FRAME_ROOM_BYTES = 256
 """Room for what surrounds the arguments of a call."""
-
-_COMMIT_AGAIN_SECONDS = 0.05
-"""How soon a commit is tried again whose message has not come again: that takes some milliseconds, as a rule."""
 
 _PORTION_RECORDS = 64
 """Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
 
 
-class CommitReceipt(msgspec.Struct, frozen=True):
-    """A commit is on the worker's disk: its id, the ids of its messages, and their places in the log.
-
-    The place of a message that waits until it is due is None.
-    """
-
-    id: str
-    message_ids: tuple[str, ...]
-    seqs: tuple[int | None, ...]
-
-
-class _CommitValue(msgspec.Struct):
-    seqs: list[int | None]
-
-
-class RemoteWorkflows:
+class RemoteWorkflows(RemoteCommits):
     """A WorkflowRepository (`store.workflows` says what each method promises) that a worker keeps.
 
     It raises `store.errors`; and like every call of a bot `bus.WorkerUnavailable` and `bus.ClosedError`, and a
@@ -75,7 +55,9 @@ class RemoteWorkflows:
     """
 
     def __init__(self, bot: Asking) -> None:
-        self._bot = bot
+        super().__init__(bot)
+        self._answered = anyio.Event()
+        self._timing = Timing(answered=lambda: self._answered)
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._bot!r}>"
@@ -120,7 +102,7 @@ class RemoteWorkflows:
         welcome = self._bot._connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
-        executor = Executor(self, welcome.bot_id, lease_seconds)
+        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing)
         return open_run(executor, workflow, start, timeout=timeout)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
@@ -254,7 +236,10 @@ class RemoteWorkflows:
         *,
         fence: int | None = None,
     ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error."""
+        """Move a step log, named by its own id, to a status. None keeps output and error.
+
+        Without a fence it may be an answer: runs of this bot that wait for one look at once.
+        """
         call = calls.UpdateStepStatus(
             step_id=step_id,
             status=status,
@@ -263,6 +248,9 @@ class RemoteWorkflows:
             fence=fence,
         )
         moved: WorkflowStepLog = await self._call(call)
+        if fence is None:
+            self._answered.set()
+            self._answered = anyio.Event()
         return moved
 
     async def list_step_logs(
@@ -283,86 +271,6 @@ class RemoteWorkflows:
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
-
-    # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────
-
-    async def commit(
-        self,
-        *,
-        id: str | None = None,
-        run_id: str | None = None,
-        fence: int | None = None,
-        steps: Sequence[WorkflowStepLog] = (),
-        context: Any = None,
-        status: RunStatus | None = None,
-        error: str | None = None,
-        messages: Sequence[Draft] = (),
-        acks: Sequence[Message] = (),
-    ) -> CommitReceipt:
-        """Do all this in one transaction, or nothing of it: return when it is on the worker's disk.
-
-        Checks the `fence` of a run (which `run_id` needs), leaves each step log as it is given (a new id is
-        created, a known one moves to its status), writes the context and the status, stores the messages, and acks
-        messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
-        same.
-
-        Raises store.errors.Fenced, InvalidTransition, Conflict (also for an id with other contents), NotFound and
-        TooLarge; bus.Conflict for an ack of what was settled before; UnknownBot, LimitReached and the like as
-        `send` does. After a lost session it waits until what it acks has come to the new one, and raises
-        NotInFlight after a session's timeout. Nothing was stored then. After WorkerUnavailable that is unknown:
-        commit again with the same `id`.
-        """
-        publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
-        commit_id = id or str(uuid_utils.uuid7())
-        steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
-        context = json_value(context, "the context of a commit")
-
-        def frame(number: int) -> Commit:
-            return Commit(
-                request=number,
-                id=commit_id,
-                run_id=run_id,
-                fence=fence,
-                steps=list(steps),
-                context=context,
-                status=status,
-                error=error,
-                messages=publications,
-                acks=[message.seq for message in acks],
-            )
-
-        value = await self._commit(frame, acks)
-        for message in acks:
-            message._settle_committed()
-        seqs = msgspec.json.decode(value, type=_CommitValue).seqs
-        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
-
-    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> msgspec.Raw:
-        """Ask for a commit, and again while what it acks is on its way to this session, as after a restart.
-
-        It is asked for at once all the same: where it was carried out, these messages do not come any more.
-        """
-        connection, until = self._bot._connection, None
-        while True:
-            try:
-                return await self._ask("the commit", frame)
-            except Conflict as error:
-                if not acks or any(each.settled or not connection.holds(each.stored) for each in acks):
-                    raise
-                now, terms = anyio.current_time(), connection.welcome
-                until = until or now + (terms.session_timeout if terms is not None else 0.0)
-                if now >= until:
-                    raise NotInFlight(error.code, error.message) from None
-            await anyio.sleep(_COMMIT_AGAIN_SECONDS)
-
-    async def _ask(self, what: str, make: Callable[[int], msgspec.Struct]) -> msgspec.Raw:
-        try:
-            return await self._bot._ask(what, make)
-        except RequestError as error:
-            told = calls.store_error(error.message, error.details)
-            if told is None:
-                raise
-            raise told from None
 
     async def _call(self, call: calls.Call) -> Any:
         what = f"arguments of {call.method}"

@@ -20,22 +20,10 @@ bot = bus.Bot("editor", url=os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
 
 
 @bot.on_message("digest")
-async def asked(message: bus.Message) -> None:
+async def digest(message: bus.Message) -> None:
     # A message that was not settled when its bot died comes again. Its id is the run's id, so it finds the run that
     # it began, and nothing else has to remember where that was.
-    await digest(message, message.id)
-
-
-@bot.on_message("workflow.crashed")
-async def crashed(message: bus.Message) -> None:
-    # The worker tells it of a run whose holder died. The last step settles the message that asked, so a bot that
-    # dies right after it is not asked again: this is what ends its run. Otherwise both messages come, and the
-    # second one finds the run completed.
-    await digest(message, message.body["run_id"])
-
-
-async def digest(message: bus.Message, run_id: str) -> None:
-    async with bot.workflows.run("digest", id=run_id, input=message.body, definition=DIGEST) as run:
+    async with bot.workflows.run("digest", id=message.id, input=message.body, definition=DIGEST) as run:
         # Only for what is printed: a step gives its output, and does not say whether it was carried out for it.
         recorded = await bot.workflows.get_completed_step_ids(run.id)
         say(f"run {run.id} {'goes on' if run.resumed else 'begins'}")
@@ -50,10 +38,12 @@ async def digest(message: bus.Message, run_id: str) -> None:
         say(f"write: {origin('write', recorded)}: {summary}")
         await anyio.sleep(PAUSE_SECONDS)
 
-        # One transaction: there is no moment at which the digest is out, and would be published again.
+        # One transaction: there is no moment at which the digest is out, and would be published again, and none at
+        # which the message that asked is settled, and the run not completed.
         async with run.commit("publish", output=summary) as tx:
             tx.publish("digests", {"of": channel, "summary": summary})
             tx.ack(message)
+            tx.complete()
         say(f"publish: {origin('publish', recorded)}")
 
 
@@ -74,6 +64,11 @@ async def write(notes: Sequence[str]) -> str:
 async def late(message: bus.Message) -> None:
     # What the writer answers to a process that is gone is ordinary mail for the next one, which has asked again.
     say(f"nobody waits any more for what {message.sender} says")
+
+
+@bot.on_message("workflow.crashed")
+async def crashed(message: bus.Message) -> None:
+    """Leave it at that: the worker tells of a run whose bot died, and the message that asked for it comes again."""
 
 
 def origin(step: str, recorded: Sequence[str]) -> str:

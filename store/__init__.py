@@ -10,18 +10,22 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 
-from .repository import Store, WorkflowRules
+from .repository import Store, StoreWatch, WorkflowRules
 
 __all__ = ["open_store"]
 
 
 def open_store(
-    url: str, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
+    url: str,
+    *,
+    rules: WorkflowRules | None = None,
+    clock: Callable[[], datetime] | None = None,
+    watch: StoreWatch | None = None,
 ) -> AbstractAsyncContextManager[Store]:
     """Open the store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
 
     Workflows are kept by `rules`, and stamped and leased by `clock`, which gives times with a zone (the system's,
-    unless another one is given).
+    unless another one is given). While it is open, `watch` is told what the people who run it should know.
 
     The store is ready, recovered and locked against a second worker inside the context; leaving it flushes and
     closes. Raises ValueError for another scheme, and DatabaseInUse, DatabaseDamaged, DatabaseNewer or
@@ -40,4 +44,4 @@ def open_store(
         raise ValueError(f"{path} names a folder, not a file")
     from .sqlite import open_sqlite_store
 
-    return open_sqlite_store(path, rules or WorkflowRules(), clock)
+    return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)

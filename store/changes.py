@@ -199,8 +199,9 @@ class MailboxState(msgspec.Struct, frozen=True):
     Of the mailbox's messages above `position` none was handed out, and of those at or below it, `unsettled`
     has the ones still owed. `floors` has a seq for each source (a channel, or "" for direct messages) whose
     messages up to there were handed out although they may lie above `position`. `ahead` has the seqs above it that
-    were handed out before their turn and are settled: replies that somebody waited for. `gap` is the range in which
-    it lost messages, both ends included, and nobody was told yet.
+    were handed out before their turn and are settled: replies that somebody waited for, and what was in flight when
+    the position went back. `gap` is the range in which it lost messages, both ends included, and nobody was told
+    yet.
 
     A mailbox's id is that of its bot, or `channel/group`, which no bot's is.
     """
@@ -213,10 +214,9 @@ class MailboxState(msgspec.Struct, frozen=True):
     gap: tuple[int, int] | None = None
 
     def without(self, seqs: Collection[int]) -> MailboxState:
-        """Give the state in which these are settled as well; what is above the position came before its turn."""
-        handed_out = max(self.position, self.floors.get("", 0))
+        """Give the state in which these are settled as well; of what is above the position the turn comes still."""
         owed = {item.seq for item in self.unsettled}
-        ahead = {*self.ahead, *(seq for seq in seqs if seq in owed and seq > handed_out)}
+        ahead = {*self.ahead, *(seq for seq in seqs if seq in owed and seq > self.position)}
         unsettled = tuple(item for item in self.unsettled if item.seq not in seqs)
         return msgspec.structs.replace(self, unsettled=unsettled, ahead=tuple(sorted(ahead)))
 

@@ -9,8 +9,10 @@ Pure: no clock, no randomness, no I/O. Times come in as text in the one stored f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from .changes import (
     AddBot,
@@ -50,7 +52,7 @@ from .changes import (
     group_mailbox_id,
 )
 from .records import BotMessage, BotSubscription, Channel
-from .workflows import WorkflowRepository, WorkflowRules, WorkflowStore
+from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
     "AddBot",
@@ -84,7 +86,10 @@ __all__ = [
     "RemoveSubscription",
     "SaveMailbox",
     "SeenBot",
+    "StepCreation",
+    "StepMove",
     "Store",
+    "StoreWatch",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
@@ -179,6 +184,14 @@ class MessageLog(Protocol):
 
     async def sizes(self) -> dict[str, int]:
         """Give the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
+
+
+class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to tell, in a sentence, what the people who run a store should know while it is open."""
+
+    warn: Callable[[str], None]
+    wal_warning_bytes: int
+    """How large the write-ahead log may be before that is said."""
 
 
 class Store(Protocol):

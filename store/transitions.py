@@ -19,7 +19,7 @@ from .errors import InvalidTransition
 from .records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from .values import same_values
 
-__all__ = ["RUN_TRANSITIONS", "STEP_TRANSITIONS", "advance_run", "advance_step"]
+__all__ = ["RUN_TRANSITIONS", "STEP_BEGINS", "STEP_TRANSITIONS", "advance_run", "advance_step"]
 
 RUN_TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.PENDING: frozenset(RunStatus) - {RunStatus.CRASHED},
@@ -39,6 +39,9 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     StepStatus.FAILED: frozenset(),
     StepStatus.SKIPPED: frozenset(),
 }
+
+STEP_BEGINS = {StepStatus.RUNNING, StepStatus.WAITING_APPROVAL}
+"""A step log that enters one of these has begun."""
 
 _RUN_ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CRASHED, RunStatus.CANCELLED}
 _STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
@@ -72,8 +75,8 @@ def advance_step(
 ) -> WorkflowStepLog:
     """Give the step as it is after a move, or the very same step where nothing changes.
 
-    None keeps output and error. `started_at` is stamped on entering running and `completed_at` on entering a
-    final status, each unless it is there. Raises InvalidTransition where the table has no such move.
+    None keeps output and error. `started_at` is stamped on entering running or waiting_approval, and `completed_at`
+    on entering a final status, each unless it is there. Raises InvalidTransition where the table has no such move.
     """
     enters = status != step.status
     after = msgspec.structs.replace(
@@ -81,7 +84,7 @@ def advance_step(
         status=status,
         output=step.output if output is None else output,
         error=step.error if error is None else error,
-        started_at=step.started_at or (now if enters and status == StepStatus.RUNNING else None),
+        started_at=step.started_at or (now if enters and status in STEP_BEGINS else None),
         completed_at=step.completed_at or (now if enters and status in _STEP_ENDS else None),
     )
     if status in STEP_TRANSITIONS[step.status]:

@@ -104,11 +104,13 @@ def _decode(encoded: bytes, kind: Any, what: str) -> Any:
 
 def _finite(value: Any) -> bool:
     waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, float) and not math.isfinite(item):
-            return False
-        if isinstance(item, dict):
+    for item in waiting:  # which grows
+        if isinstance(item, str):
+            continue
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                return False
+        elif isinstance(item, dict):
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
             waiting.extend(item)

@@ -9,10 +9,12 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from .errors import StoreError
 from .records import (
     Claim,
     Lease,
@@ -26,7 +28,7 @@ from .records import (
     WorkflowStepLog,
 )
 
-__all__ = ["WorkflowRepository", "WorkflowRules", "WorkflowStore"]
+__all__ = ["StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "WorkflowStore"]
 
 
 class WorkflowRules(msgspec.Struct, frozen=True):
@@ -43,6 +45,23 @@ class WorkflowRules(msgspec.Struct, frozen=True):
 
     record_bytes_max: int | None = None
     """The most bytes of a definition, run or step log as JSON, where it is read in one frame. None: no limit."""
+
+
+class StepCreation(msgspec.Struct, frozen=True):
+    """What `create_step_log` is called with."""
+
+    step: WorkflowStepLog
+    fence: int | None = None
+
+
+class StepMove(msgspec.Struct, frozen=True):
+    """What `update_step_status` is called with."""
+
+    step_id: str
+    status: StepStatus
+    output: Any = None
+    error: str | None = None
+    fence: int | None = None
 
 
 class WorkflowRepository(Protocol):
@@ -147,7 +166,10 @@ class WorkflowRepository(Protocol):
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same; Conflict when they are not."""
+        """Create, or give what is there when all fields are the same; Conflict when they are not.
+
+        One that is running or waits for an approval began now, where it does not say when.
+        """
 
     async def update_step_status(
         self,
@@ -177,9 +199,16 @@ class WorkflowRepository(Protocol):
 class WorkflowStore(WorkflowRepository, Protocol):
     """The repository where it is kept, with what only the worker does."""
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """Give up runs whose lease ran out, oldest first, at most `limit`, in one transaction.
 
-        They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on.
-        `at_start` takes the running runs that were never leased too: then nobody can be at work on them.
+        They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on. A
+        run that was never leased is left alone: whoever runs it does so by other means.
+        """
+
+    async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:
+        """Carry out calls of `create_step_log` and `update_step_status` together, in their order.
+
+        Each has its own outcome, and an error of one is none of its neighbours'; only a StoreFailure is raised, and
+        StorageBusy or StorageFull, which concern them all.
         """

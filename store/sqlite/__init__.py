@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from ..repository import MessageLog, MessageRepository, WorkflowRules, WorkflowStore
+from ..repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
 from .arrivals import Arrivals, next_due_at
 from .commits import Commits
 from .conversations import Conversations, table_columns
@@ -46,10 +46,10 @@ class SqliteStore:
 
 @asynccontextmanager
 async def open_sqlite_store(
-    path: str, rules: WorkflowRules, clock: Callable[[], datetime] | None
+    path: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
 ) -> AsyncIterator[SqliteStore]:
     """Open a store; see `store.open_store`."""
-    async with open_database(Path(path)) as database:
+    async with open_database(Path(path), watch) as database:
         arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
         conversations = Conversations(await table_columns(database.read))
         workflows = SqliteWorkflows(database, rules, clock or _system_clock)

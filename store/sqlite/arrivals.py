@@ -69,7 +69,10 @@ class Arrivals:
         first = transaction.last_seq + 1
         try:
             await insert(transaction.connection, list(enumerate(messages, first)), timestamp)
-        except sqlite3.IntegrityError:
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                # A place that is taken: then what is deleted here would be on disk already.
+                raise
             await transaction.connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first,))
             return await self._add_each(transaction, messages, timestamp)
         transaction.last_seq += len(messages)

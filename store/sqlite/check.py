@@ -22,6 +22,7 @@ from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
+from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed
 from .rows import COLUMNS, intact
 from .schema import migrations
 
@@ -57,6 +58,9 @@ _JSON_COLUMNS = (
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
 )
+
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite says of damage may hold the damaged text, which Python cannot decode."""
 
 _decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
 _decode_floors = msgspec.json.Decoder(dict[str, int]).decode
@@ -120,7 +124,7 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
         # A text that is no UTF-8 any more has to be seen as a damaged record, not as an error of the statement.
         connection.text_factory = _text
         _check_migrations(path, connection)
-    except sqlite3.Error as error:
+    except _UNREADABLE as error:
         connection.close()
         raise DatabaseDamaged(f"{path} cannot be read: {error}") from error
     except BaseException:
@@ -200,7 +204,7 @@ class _Reading:
         try:
             self._connection.execute("BEGIN")
             read()
-        except sqlite3.DatabaseError as error:
+        except _UNREADABLE as error:
             self.damage.append(f"{name} cannot be read: {error}")
         finally:
             if self._connection.in_transaction:
@@ -221,7 +225,7 @@ class _Reading:
         messages = self._messages
         try:
             yield from messages.run()
-        except sqlite3.DatabaseError as error:
+        except _UNREADABLE as error:
             self.damage.append(f"the messages cannot be read: {error}")
         self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
         _list(self.damage, _told(messages.unreadable, "cannot be read"))
@@ -251,6 +255,13 @@ class _Reading:
             f"bot {bot_id!r} has subscriptions and is not known" for (bot_id,) in subscribers if bot_id not in bots
         ]
         _list(self.warnings, unknown)
+        altered = [
+            f"{what} {row[0]!r}: not as stored: the checksum differs"
+            for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS))
+            for row in self._connection.execute(sql)
+            if not is_sealed(row)
+        ]
+        _list(self.damage, altered)
 
     def _places(self) -> None:
         """See that the log reaches as far as it was acknowledged, and the mailboxes no further than the log."""
@@ -261,8 +272,11 @@ class _Reading:
             self.damage.append(f"the log ends at message {last_seq}, but {mark.last_seq} was acknowledged")
         found: list[str] = []
         mailboxes: set[str] = set()
-        for mailbox_id, *state in self._connection.execute("SELECT id, position, unsettled, floors FROM mailboxes"):
+        for row in self._connection.execute(MAILBOXES):
+            mailbox_id, *state = row[:4]
             mailboxes.add(mailbox_id)
+            if not is_sealed(row):
+                found.append(f"the mailbox of {mailbox_id!r} is not as stored: the checksum differs")
             found += [f"the mailbox of {mailbox_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
         for mailbox_id, seq in self._connection.execute("SELECT mailbox_id, seq FROM dead_letters"):
             if mailbox_id not in mailboxes:

@@ -49,16 +49,11 @@ class Commits:
             return Committed(msgspec.json.decode(seqs, type=list[int | None]))
         if work.known_only:
             return None
-        last_seq = transaction.last_seq
-        await connection.execute("SAVEPOINT commit_work")
         try:
-            added = await self._carry_out(transaction, work)
+            async with transaction.savepoint():
+                added = await self._carry_out(transaction, work)
         except Refused as error:
-            await connection.execute("ROLLBACK TO commit_work")
-            transaction.last_seq = last_seq
             return NotCommitted(error)
-        finally:
-            await connection.execute("RELEASE commit_work")
         return Committed([outcome.seq for outcome in added], added)
 
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> list[Added]:
@@ -90,13 +85,13 @@ class Commits:
             if run_id != step.run_id:
                 raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
             change = step_change(step.id, step.status, output=step.output, error=step.error, fence=work.fence)
-            await self._steps.move(connection, change, self._now())
+            await self._steps.write(connection, change, self._now())
             return
-        await self._steps.create(connection, new_step(step, fence=work.fence))
+        await self._steps.write(connection, new_step(step, fence=work.fence), self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
-        found = await self._runs.recover(transaction.connection, self._now(), limit=change.runs_max, at_start=False)
+        found = await self._runs.recover(transaction.connection, self._now(), change.runs_max)
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]

@@ -19,12 +19,14 @@ import aiosqlite
 import anyio
 import uuid_utils
 
-from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed
+from ..errors import DatabaseDamaged, DatabaseInUse, StorageBusy, StorageFull, StoreError, StoreFailed
 from ..records import timestamp
+from ..repository import StoreWatch
 from .lockfile import LockFile
 from .reader import Reader
 from .schema import Identity, inspect, migrate
-from .writer import Writer, translate
+from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
+from .writer import Writer, copy_back, translate
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database"]
 
@@ -33,9 +35,6 @@ WAL_RESET_FIXED = (3, 51, 3)
 
 _CACHE_KIBIBYTES = 64 * 1024
 """Page cache of the writer: the upper levels of every index of some ten million messages."""
-
-_CHECKPOINT_PAGES = 4_000
-"""The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
 
 
 class Database:
@@ -63,8 +62,8 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path) -> AsyncIterator[Database]:
-    """Open, recover and lock a database; see `store.open_store` for what is raised.
+async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
+    """Open, recover and lock a database, and watch its WAL; see `store.open_store` for what is raised.
 
     A write error ends the context with StoreFailed, through the calls that were waiting for it.
     """
@@ -72,11 +71,17 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
     try:
         await anyio.to_thread.run_sync(_inspect, path, lock)
         async with _connect(path) as write:
-            await _prepare(path, write)
-            identity = await _identify(write)
-            lock.write(identity.epoch, identity.last_seq)
+            try:
+                await _prepare(path, write)
+                identity = await _identify(write)
+                lock.write(identity.epoch, identity.last_seq)
+            except (sqlite3.Error, OSError) as error:
+                raise _refusal(path, error) from error
             writer = Writer(
-                write, identity.last_seq, committed=lambda last_seq: lock.write(identity.epoch, last_seq)
+                write,
+                identity.last_seq,
+                committed=lambda last_seq: lock.write(identity.epoch, last_seq),
+                outgrown=Growth(path.with_name(f"{path.name}-wal")),
             )
             async with (
                 _connect_reader(path) as read,
@@ -84,6 +89,9 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(writer.serve)
+                wal = None if watch is None else WalWatch(path, watch)
+                if wal is not None:
+                    tasks.start_soon(wal.run)
                 failure: Exception | None = None
                 try:
                     yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
@@ -92,8 +100,11 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
                     failure = error
                 finally:
                     writer.close()
+                    if wal is not None:
+                        wal.close()
             if failure is not None:
                 raise failure
+            await _copy_back(path, write)
     finally:
         lock.release()
 
@@ -135,29 +146,44 @@ def _lenient_text(text: bytes) -> str:
 
 
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
-    try:
-        await connection.execute("PRAGMA synchronous = FULL")
-        await connection.execute("PRAGMA foreign_keys = ON")
-        await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        await connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
-        if mode != "wal":
-            raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
-        await migrate(connection)
-        busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DatabaseInUse(str(path), None) from error
-        if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
-            raise DatabaseDamaged(
-                f"{path} has tables that are not posthouse's ({error}); serve another file"
-            ) from error
-        failure = translate(error)
-        if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-            raise DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy") from error
-        raise failure from error
+    await connection.execute("PRAGMA synchronous = FULL")
+    await connection.execute("PRAGMA foreign_keys = ON")
+    await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
+    await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+    mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
+    if mode != "wal":
+        raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
+    await migrate(connection)
+    busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     if busy:
         raise DatabaseInUse(str(path), None)
+
+
+def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+    """Give why a database cannot be served, for an error at the start."""
+    failure = translate(error) if isinstance(error, sqlite3.Error) else StoreFailed(f"{path}: {error.strerror}")
+    if isinstance(failure, StorageBusy):
+        return DatabaseInUse(str(path), None)
+    if isinstance(failure, StorageFull):
+        return StoreFailed(f"{path} cannot be brought up to date: the disk is full; make room, then start again")
+    if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
+        return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
+    if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+        return DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy")
+    return failure
+
+
+async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
+    """Copy the WAL back at an orderly end: SQLite does it too when it closes, and keeps what fails to itself.
+
+    Raises StoreFailed where the disk reports an error.
+    """
+    try:
+        with anyio.CancelScope(shield=True):
+            await copy_back(connection)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{path} could not be written ({error}); look at the disk, then start again") from error
 
 
 async def _identify(connection: aiosqlite.Connection) -> Identity:

@@ -7,14 +7,13 @@ messages come in stands in `arrivals`, how they are read for mailboxes in `pages
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
-from typing import Any, assert_never
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
 
 import aiosqlite
-import anyio
-import msgspec
 
-from ..errors import Conflict
+from ..errors import Conflict, DatabaseDamaged
 from ..records import Bot, Channel
 from ..repository import (
     AddBot,
@@ -27,7 +26,6 @@ from ..repository import (
     Committed,
     CommitWork,
     DeadLetter,
-    Group,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -43,29 +41,34 @@ from ..repository import (
     SaveMailbox,
     SeenBot,
     Subscribed,
-    Subscription,
     Surveyed,
     SurveyRequest,
-    UnsettledState,
     group_mailbox_id,
 )
 from .arrivals import Arrivals, find_scheduled, next_due_at
 from .commits import Commits
 from .conversations import Conversations
 from .database import Database
+from .owing import (
+    GROUPS,
+    MAILBOXES,
+    SAVE_MAILBOX,
+    SUBSCRIPTIONS,
+    group_of,
+    is_sealed,
+    mailbox_of,
+    mailbox_row,
+    seal,
+    subscription_of,
+)
 from .pages import Pages, count_waiting
 from .rows import fetch
+from .wal import file_bytes
 from .writer import Transaction
 
 __all__ = ["SqliteLog"]
 
-_SAVE_MAILBOX = """
-    INSERT INTO mailboxes (id, position, unsettled, floors, ahead, gap_from, gap_to) VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET
-        position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors,
-        ahead = excluded.ahead, gap_from = excluded.gap_from, gap_to = excluded.gap_to"""
-
-_LOAD_MAILBOXES = "SELECT id, position, unsettled, floors, ahead, gap_from, gap_to FROM mailboxes"
+T = TypeVar("T")
 
 # The head of each channel is one look into its index, whatever the length of the log.
 _LOAD_CHANNELS = """
@@ -136,11 +139,15 @@ class SqliteLog:
         read = self._database.read
         bots = await read.execute_fetchall("SELECT id, name, created_at, last_seen_at, public_key FROM bots")
         channels = await read.execute_fetchall(_LOAD_CHANNELS)
-        subscriptions = await read.execute_fetchall(
-            "SELECT bot_id, channel_name, subscribed_at, start_seq, echo, group_name FROM bot_subscriptions"
-        )
-        groups = await read.execute_fetchall("SELECT channel_name, name, start_seq FROM channel_groups")
-        mailboxes = await read.execute_fetchall(_LOAD_MAILBOXES)
+        subscriptions = await self._owing(SUBSCRIPTIONS, "a subscription of", subscription_of)
+        groups = await self._owing(GROUPS, "a group of", group_of)
+        mailboxes = await self._owing(MAILBOXES, "the mailbox of", mailbox_of)
+        named = {each.channel for each in subscriptions} | {each.channel for each in groups}
+        for wanted in named - {row[0] for row in channels}:
+            raise DatabaseDamaged(
+                f"{self._database.path} is damaged: the channel {wanted!r} is subscribed to, and is not there;"
+                " run 'posthouse check', or restore a copy"
+            )
         dead_letters = await read.execute_fetchall("SELECT mailbox_id, seq FROM dead_letters")
         [[scheduled]] = await read.execute_fetchall(
             "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
@@ -157,16 +164,31 @@ class SqliteLog:
             channels=[
                 (Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3]) for row in channels
             ],
-            subscriptions=[
-                Subscription(row[0], row[1], row[2], start_seq=row[3], echo=bool(row[4]), group=row[5])
-                for row in subscriptions
-            ],
-            mailboxes=[_mailbox_state(row) for row in mailboxes],
+            subscriptions=subscriptions,
+            mailboxes=mailboxes,
             dead_letters=[(row[0], row[1]) for row in dead_letters],
-            groups=[Group(row[0], row[1], start_seq=row[2]) for row in groups],
+            groups=groups,
             scheduled=scheduled,
             next_due_at=await next_due_at(read),
         )
+
+    async def _owing(self, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
+        """Read what bots are owed; raises DatabaseDamaged where a row is not as it was stored.
+
+        To go on with another position than the one that was saved would be to lose messages, or to repeat them.
+        """
+        records: list[T] = []
+        for row in await self._database.read.execute_fetchall(sql):
+            try:
+                if not is_sealed(row):
+                    raise ValueError("the checksum differs")
+                records.append(record_of(row))
+            except ValueError as error:
+                raise DatabaseDamaged(
+                    f"{self._database.path} is damaged: {what} {row[0]!r} is not as it was stored ({error});"
+                    " run 'posthouse check', or restore a copy"
+                ) from error
+        return records
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Carry out changes in order, in one transaction."""
@@ -213,13 +235,13 @@ class SqliteLog:
             case RecoverRuns():
                 return await self._commits.recover(transaction, change)
             case SaveMailbox(state):
-                await connection.execute(_SAVE_MAILBOX, _mailbox_row(state))
+                await connection.execute(SAVE_MAILBOX, mailbox_row(state))
             case AddBot(bot):
                 await connection.execute(
                     "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES (?, ?, ?, ?, ?)",
                     (bot.id, bot.name, bot.created_at, bot.last_seen_at, bot.public_key),
                 )
-                await connection.execute(_SAVE_MAILBOX, _mailbox_row(MailboxState(bot.id, transaction.last_seq)))
+                await connection.execute(SAVE_MAILBOX, mailbox_row(MailboxState(bot.id, transaction.last_seq)))
                 return transaction.last_seq
             case SeenBot():
                 await connection.execute(
@@ -268,23 +290,28 @@ class SqliteLog:
         start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
         if change.group is not None:
             start_seq = await self._open_group(connection, change, start_seq)
+        values = (
+            change.bot_id, change.channel, change.subscribed_at, start_seq, int(change.echo), change.group,
+        )  # fmt: skip
         await connection.execute(
-            "INSERT INTO bot_subscriptions (bot_id, channel_name, subscribed_at, start_seq, echo, group_name)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (change.bot_id, change.channel, change.subscribed_at, start_seq, change.echo, change.group),
+            "INSERT INTO bot_subscriptions"
+            " (bot_id, channel_name, subscribed_at, start_seq, echo, group_name, checksum)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*values, seal(*values)),
         )
         return Subscribed(start_seq, created=True, group=change.group)
 
     async def _open_group(self, connection: aiosqlite.Connection, change: AddSubscription, start_seq: int) -> int:
         """Open a group and its mailbox where there is none, and give where it starts."""
+        checksum = seal(change.channel, change.group, start_seq)
         cursor = await connection.execute(
-            "INSERT INTO channel_groups (channel_name, name, created_at, start_seq)"
-            " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (change.channel, change.group, change.subscribed_at, start_seq),
+            "INSERT INTO channel_groups (channel_name, name, created_at, start_seq, checksum)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (change.channel, change.group, change.subscribed_at, start_seq, checksum),
         )
         if cursor.rowcount > 0:
             state = MailboxState(group_mailbox_id(change.channel, change.group or ""), start_seq)
-            await connection.execute(_SAVE_MAILBOX, _mailbox_row(state))
+            await connection.execute(SAVE_MAILBOX, mailbox_row(state))
             return start_seq
         [[start_seq]] = await connection.execute_fetchall(
             "SELECT start_seq FROM channel_groups WHERE channel_name = ? AND name = ?",
@@ -374,31 +401,8 @@ class SqliteLog:
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
-            path = anyio.Path(f"{self._database.path}{suffix}")
-            sizes[name] = (await path.stat()).st_size if await path.exists() else 0
+            sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes
-
-
-def _mailbox_row(state: MailboxState) -> tuple[Any, ...]:
-    return (
-        state.mailbox_id,
-        state.position,
-        msgspec.json.encode(state.unsettled).decode(),
-        msgspec.json.encode(state.floors).decode(),
-        msgspec.json.encode(state.ahead).decode(),
-        *(state.gap or (None, None)),
-    )
-
-
-def _mailbox_state(row: Sequence[Any]) -> MailboxState:
-    return MailboxState(
-        mailbox_id=row[0],
-        position=row[1],
-        unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
-        floors=msgspec.json.decode(row[3], type=dict[str, int]),
-        ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
-        gap=None if row[5] is None else (row[5], row[6]),
-    )
 
 
 def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:

@@ -17,6 +17,7 @@ from ..values import normal_record, row_limit, same_values
 from .arrivals import Arrivals
 from .conversations import Conversations
 from .database import Database
+from .owing import seal
 from .rows import fetch
 from .writer import Transaction
 
@@ -121,16 +122,17 @@ class SqliteMessages:
         """Subscribe a bot from now on; a subscription that stands stays as it is."""
 
         async def operation(transaction: Transaction) -> None:
+            values = (
+                subscription.bot_id,
+                subscription.channel_name,
+                subscription.subscribed_at,
+                transaction.last_seq,
+            )
             try:
                 await transaction.connection.execute(
-                    "INSERT INTO bot_subscriptions (bot_id, channel_name, subscribed_at, start_seq)"
-                    " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (
-                        subscription.bot_id,
-                        subscription.channel_name,
-                        subscription.subscribed_at,
-                        transaction.last_seq,
-                    ),
+                    "INSERT INTO bot_subscriptions (bot_id, channel_name, subscribed_at, start_seq, checksum)"
+                    " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (*values, seal(*values, 0, None)),
                 )
             except sqlite3.IntegrityError as error:
                 raise NotFound("channel", subscription.channel_name) from error

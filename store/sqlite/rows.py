@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import aiosqlite
@@ -108,7 +109,7 @@ async def insert(
     whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
     if whole:
         portions = (
-            [value for row in rows[start : start + _ROWS_A_STATEMENT] for value in row]
+            list(chain.from_iterable(rows[start : start + _ROWS_A_STATEMENT]))
             for start in range(0, whole, _ROWS_A_STATEMENT)
         )
         await connection.executemany(_INSERT + ", ".join([_VALUES] * _ROWS_A_STATEMENT), portions)

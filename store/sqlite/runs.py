@@ -84,8 +84,7 @@ _INTERRUPT = """
     WHERE status = 'running' AND run_id IN (SELECT value FROM json_each(?2))"""
 
 _LOST = f"""{SUMMARY}
-    WHERE status = 'running' AND (lease_expires_at <= ? OR (? AND lease_expires_at IS NULL))
-    ORDER BY started_at, rowid LIMIT ?"""
+    WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ?"""
 
 _CRASH = """
     UPDATE workflow_runs
@@ -203,11 +202,9 @@ class Runs:
             await _write(connection, after)
         return after.run
 
-    async def recover(
-        self, connection: aiosqlite.Connection, now: str, *, limit: int, at_start: bool
-    ) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out; `at_start`, those that were never leased too."""
-        found = await connection.execute_fetchall(_LOST, (now, at_start, limit))
+    async def recover(self, connection: aiosqlite.Connection, now: str, limit: int) -> list[RecoveredRun]:
+        """Give up runs whose lease ran out."""
+        found = await connection.execute_fetchall(_LOST, (now, limit))
         lost = [summary_record(row) for row in found]
         if not lost:
             return []

@@ -18,7 +18,7 @@ from pathlib import Path
 import aiosqlite
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseNewer
+from ..errors import DatabaseDamaged, DatabaseNewer, StoreFailed
 from ..records import timestamp
 
 __all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "statements"]
@@ -65,7 +65,7 @@ def inspect(path: Path) -> Identity | None:
     """Look whether a file is a database that we may open, without changing a byte of it; None: it has no log yet.
 
     Raises DatabaseDamaged where it is no database or one that cannot be read, and DatabaseNewer where it knows
-    migrations that we do not, or others under the same name.
+    migrations that we do not, or others under the same name; StoreFailed where the disk reports an error.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
@@ -84,7 +84,9 @@ def inspect(path: Path) -> Identity | None:
             identity = _identity(connection) if applied else None
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of damage may hold the damaged text
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise StoreFailed(f"{path} cannot be read ({error}); look at the disk, then start again") from error
         raise DatabaseDamaged(
             f"{path} cannot be read ({error}); run 'posthouse check', or restore a copy"
         ) from error

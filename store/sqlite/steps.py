@@ -1,27 +1,37 @@
 """Step logs of runs in SQLite: what is done to one in a transaction.
 
 Owns the SQL of step logs, and how a row becomes a record again. What a status may become is decided in
-`store.transitions`. Every method is part of its caller's transaction and may be carried out twice; each reads what
-it needs with one statement and writes with another, because that is what a checkpoint costs.
+`store.transitions`. Every method is part of its caller's transaction and may be carried out twice. However many
+writes come together, what they need is read with one statement and written with two: a statement costs more for its
+way to the connection's thread and back than for its work.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import aiosqlite
 import msgspec
 
-from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged
+from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
 from ..leases import check_fence
 from ..records import StepStatus, WorkflowStepLog
-from ..transitions import advance_step
+from ..transitions import STEP_BEGINS, advance_step
 from ..values import STEP_VALUE_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
-from .writer import refusal
 
-__all__ = ["STEP_COLUMNS", "STEP_ORDER", "NewStep", "StepChange", "Steps", "new_step", "step_change", "step_record"]
+__all__ = [
+    "STEP_COLUMNS",
+    "STEP_ORDER",
+    "NewStep",
+    "StepChange",
+    "StepWrite",
+    "Steps",
+    "new_step",
+    "step_change",
+    "step_record",
+]
 
 _NAMES = (
     "id", "run_id", "step_id", "step_name", "status", "attempt", "idempotency_key", "input", "output", "error",
@@ -38,16 +48,16 @@ _UPDATE = """
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 
-# The step log that has the id already, and the fence of the run for which it is to be created.
-_FIND_FOR_RUN = f"""
-    SELECT {_OF_STEP}, run.fence, run.status
-    FROM (SELECT 1)
-        LEFT JOIN workflow_runs AS run ON run.id = ?1
-        LEFT JOIN workflow_steps AS step ON step.id = ?2"""
-
+# For each [id of a step log, id of a run]: the step log, and the fence of that run; without one, of its own.
 _FIND = f"""
     SELECT {_OF_STEP}, run.fence, run.status
-    FROM workflow_steps AS step JOIN workflow_runs AS run ON run.id = step.run_id WHERE step.id = ?"""
+    FROM json_each(?) AS asked
+        LEFT JOIN workflow_steps AS step ON step.id = json_extract(asked.value, '$[0]')
+        LEFT JOIN workflow_runs AS run ON run.id = COALESCE(json_extract(asked.value, '$[1]'), step.run_id)
+    ORDER BY asked.key"""
+
+_PORTION_STEPS = 64
+"""Step logs that are read at once: with the largest inputs and outputs 128 MiB."""
 
 # A step that was never running began when it ended; one that did neither comes last. rowid is the order of
 # creation.
@@ -58,7 +68,7 @@ CheckSize = Callable[[msgspec.Struct, str], None]
 
 
 class NewStep(msgspec.Struct, frozen=True):
-    """A step log to be created, checked: its record as it will be read back, and its row."""
+    """A step log to be created, checked: its record as it will be read back, and its row but for its times."""
 
     step: WorkflowStepLog
     row: tuple[Any, ...]
@@ -73,6 +83,9 @@ class StepChange(msgspec.Struct, frozen=True):
     output: Any
     error: str | None
     fence: int | None
+
+
+StepWrite = NewStep | StepChange
 
 
 def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
@@ -91,8 +104,6 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
         _text(step.input, f"input of step {step.step_id!r}"),
         _text(step.output, f"output of step {step.step_id!r}"),
         step.error,
-        step.started_at,
-        step.completed_at,
     )
     return NewStep(step, row, fence)
 
@@ -116,40 +127,109 @@ class Steps:
     def __repr__(self) -> str:
         return "<Steps>"
 
-    async def create(self, connection: aiosqlite.Connection, new: NewStep) -> WorkflowStepLog:
-        """Create a step log, or give the same one that is there."""
-        step = new.step
-        [row] = await connection.execute_fetchall(_FIND_FOR_RUN, (step.run_id, step.id))
-        if new.fence is not None and row[12] is not None:
-            check_fence(step.run_id, row[13], row[12], new.fence)
-        if row[0] is not None:
-            stored = step_record(row)
-            if same_values(stored, step):
-                return stored
-            raise Conflict(f"step {step.id!r} is stored with other fields")
-        try:
-            await connection.execute(_INSERT, new.row)
-        except sqlite3.IntegrityError as error:
-            raise refusal(error, missing=NotFound("run", step.run_id)) from error
-        return step
+    async def write(self, connection: aiosqlite.Connection, write: StepWrite, now: str) -> WorkflowStepLog:
+        """Create a step log, or give the same one that is there; or move one to a status."""
+        [outcome] = await self.write_all(connection, [write], now)
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
 
-    async def move(self, connection: aiosqlite.Connection, change: StepChange, now: str) -> WorkflowStepLog:
-        """Move a step log to a status."""
-        rows = await connection.execute_fetchall(_FIND, (change.id,))
-        row = next(iter(rows), None)
-        if row is None:
+    async def write_all(
+        self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
+    ) -> list[WorkflowStepLog | StoreError]:
+        """Carry out writes in their order; one that is refused has its error, and changes nothing."""
+        outcomes: list[WorkflowStepLog | StoreError] = []
+        for begin in range(0, len(writes), _PORTION_STEPS):
+            outcomes += await self._write_portion(connection, writes[begin : begin + _PORTION_STEPS], now)
+        return outcomes
+
+    async def _write_portion(
+        self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
+    ) -> list[WorkflowStepLog | StoreError]:
+        asked = [
+            (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.id,) for write in writes
+        ]
+        rows = await connection.execute_fetchall(_FIND, (json_text(asked, "ids of steps"),))
+        found = _Found()
+        outcomes: list[WorkflowStepLog | StoreError] = []
+        for write, row in zip(writes, rows, strict=True):
+            try:
+                if isinstance(write, NewStep):
+                    outcomes.append(found.create(write, row, now))
+                else:
+                    outcomes.append(self._move(found, write, row, now))
+            except StoreError as error:
+                outcomes.append(error)
+        try:
+            if found.inserts:
+                await connection.executemany(_INSERT, found.inserts)
+            if found.updates:
+                await connection.executemany(_UPDATE, found.updates)
+        except sqlite3.IntegrityError as error:
+            raise Conflict(str(error)) from error
+        return outcomes
+
+    def _move(self, found: _Found, change: StepChange, row: sqlite3.Row, now: str) -> WorkflowStepLog:
+        step, hold = found.step(change.id, row)
+        if step is None or hold is None:
             raise NotFound("step", change.id)
-        step = step_record(row)
-        check_fence(step.run_id, row[13], row[12], change.fence)
+        check_fence(step.run_id, hold.status, hold.fence, change.fence)
         text = _text(change.output, f"output of step {step.step_id!r}")
         after = advance_step(step, change.status, output=change.output, error=change.error, now=now)
         if change.output is not None:
             self._check_size(after, f"step {step.step_id!r}, with its input,")
         if after is not step:
-            await connection.execute(
-                _UPDATE, (after.status, after.error, after.started_at, after.completed_at, text, change.id)
-            )
+            found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, change.id))
+            found.known[change.id] = after, hold
         return after
+
+
+def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
+    """Give a step log with the time when it began, where it has begun and does not say when."""
+    if step.started_at is not None or step.status not in STEP_BEGINS:
+        return step
+    return msgspec.structs.replace(step, started_at=when)
+
+
+class _HoldOf(NamedTuple):
+    """What a write needs to know of its step's run."""
+
+    fence: int
+    status: str
+
+
+class _Found:
+    """Step logs as they were found and have become since, and the rows to be written for that."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[WorkflowStepLog, _HoldOf]] = {}
+        self.inserts: list[tuple[Any, ...]] = []
+        self.updates: list[tuple[Any, ...]] = []
+
+    def step(self, id: str, row: sqlite3.Row) -> tuple[WorkflowStepLog | None, _HoldOf | None]:
+        """Give a step log, and the hold of the run that was asked for with it (else: of its own)."""
+        hold = None if row[12] is None else _HoldOf(row[12], row[13])
+        if id in self.known:
+            step, of_its_run = self.known[id]
+            return step, hold or of_its_run
+        return (None if row[0] is None else step_record(row)), hold
+
+    def create(self, new: NewStep, row: sqlite3.Row, now: str) -> WorkflowStepLog:
+        """Create a step log, or give the same one that is there; one that has begun is given a time of that."""
+        step = new.step
+        stored, hold = self.step(step.id, row)
+        if hold is not None and new.fence is not None:
+            check_fence(step.run_id, hold.status, hold.fence, new.fence)
+        if stored is not None:
+            if same_values(stored, _begun(step, stored.started_at)):
+                return stored
+            raise Conflict(f"step {step.id!r} is stored with other fields")
+        if hold is None:
+            raise NotFound("run", step.run_id)
+        step = _begun(step, now)
+        self.inserts.append((*new.row, step.started_at, step.completed_at))
+        self.known[step.id] = step, hold
+        return step
 
 
 def _text(value: Any, what: str) -> str | None:

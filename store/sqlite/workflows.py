@@ -15,7 +15,7 @@ import aiosqlite
 import msgspec
 
 from ..definitions import check_definition
-from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
 from ..leases import Claimant
 from ..records import (
     BotOwner,
@@ -32,10 +32,10 @@ from ..records import (
     timestamp,
 )
 from ..values import json_text, normal_record, row_range, status_value
-from ..workflows import WorkflowRules
+from ..workflows import StepCreation, StepMove, WorkflowRules
 from .database import Database
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
-from .steps import STEP_COLUMNS, STEP_ORDER, Steps, new_step, step_change, step_record
+from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_change, step_record
 from .writer import Transaction, refusal
 
 __all__ = ["SqliteWorkflows"]
@@ -205,12 +205,10 @@ class SqliteWorkflows:
             f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self.now(), *row_range(limit, offset))
         )
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out; `at_start`, those that were never leased too."""
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
+        """Give up runs whose lease ran out."""
         most, _ = row_range(limit, 0)
-        return await self._write(
-            lambda connection, now: self.runs.recover(connection, now, limit=most, at_start=at_start)
-        )
+        return await self._write(lambda connection, now: self.runs.recover(connection, now, most))
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
         rows = await self._database.read.execute_fetchall(
@@ -268,9 +266,7 @@ class SqliteWorkflows:
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
         """Create, or give what is there when all fields are the same."""
-        new = new_step(step, fence=fence)
-        self.runs.check_size(new.step, f"step {step.step_id!r}")
-        return await self._write(lambda connection, _: self.steps.create(connection, new))
+        return await self._write_step(StepCreation(step, fence))
 
     async def update_step_status(
         self,
@@ -282,8 +278,51 @@ class SqliteWorkflows:
         fence: int | None = None,
     ) -> WorkflowStepLog:
         """Move a step log, named by its own id, to a status. None keeps output and error."""
-        change = step_change(step_id, status, output=output, error=error, fence=fence)
-        return await self._write(lambda connection, now: self.steps.move(connection, change, now))
+        return await self._write_step(StepMove(step_id, status, output, error, fence))
+
+    async def _write_step(self, write: StepCreation | StepMove) -> WorkflowStepLog:
+        [outcome] = await self.write_steps([write])
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:
+        """Carry out calls of the two above together, in their order, each with an outcome of its own."""
+        outcomes: list[WorkflowStepLog | StoreError | None] = []
+        checked: list[StepWrite] = []
+        for write in writes:
+            try:
+                checked.append(self._checked(write))
+            except StoreError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        written: list[WorkflowStepLog | StoreError] = []
+        if checked:
+            try:
+                written = await self._database.writer.join(self._write_joined, checked)
+            except Refused as error:
+                if len(writes) == 1:
+                    return [error]
+                return [(await self.write_steps([write]))[0] for write in writes]
+        following = iter(written)
+        return [next(following) if outcome is None else outcome for outcome in outcomes]
+
+    def _checked(self, write: StepCreation | StepMove) -> StepWrite:
+        if isinstance(write, StepMove):
+            return step_change(
+                write.step_id, write.status, output=write.output, error=write.error, fence=write.fence
+            )
+        new = new_step(write.step, fence=write.fence)
+        self.runs.check_size(new.step, f"step {write.step.step_id!r}")
+        return new
+
+    async def _write_joined(
+        self, transaction: Transaction, calls: Sequence[list[StepWrite]]
+    ) -> list[list[WorkflowStepLog | StoreError]]:
+        writes = [write for call in calls for write in call]
+        outcomes = iter(await self.steps.write_all(transaction.connection, writes, self.now()))
+        return [[next(outcomes) for _ in call] for call in calls]
 
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0

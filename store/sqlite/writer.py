@@ -8,14 +8,18 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
   never the transaction.
 - An operation that raises takes only itself down: the group is rolled back and run again, each operation
   under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
+- Writes of one kind that are neighbours in the queue are carried out together, by what knows how to do that.
 - A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
+- SQLite copies the WAL back after a commit, and keeps it to itself where that fails. The WAL grows then, which is
+  what shows it: where it did, the copying is tried once more, and a second failure is one of the disk.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
 import aiosqlite
@@ -26,9 +30,11 @@ from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, Stor
 __all__ = [
     "OPERATIONS_GROUP_MAX",
     "OPERATIONS_QUEUED_MAX",
+    "Joint",
     "Operation",
     "Transaction",
     "Writer",
+    "copy_back",
     "refusal",
     "translate",
 ]
@@ -40,10 +46,14 @@ OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 
 class Transaction:
-    """What an operation works with: the writing connection, and the log's end as this transaction has it."""
+    """What an operation works with: the writing connection, and the log's end as this transaction has it.
+
+    It begins with its first write, which spares every group a turn of the database's thread.
+    """
 
     __slots__ = ("connection", "last_seq")
 
@@ -51,8 +61,30 @@ class Transaction:
         self.connection = connection
         self.last_seq = last_seq
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Keep all of what is done within, or, where it raises, nothing of it; the rest of the group stands."""
+        if not self.connection.in_transaction:
+            # As the first statement it would be the transaction itself, and its release the commit.
+            await self.connection.execute("BEGIN IMMEDIATE")
+        await self.connection.execute("SAVEPOINT part")
+        last_seq = self.last_seq
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and translate(error) is not None:
+                raise
+            self.last_seq = last_seq
+            await self.connection.execute("ROLLBACK TO part")
+            await self.connection.execute("RELEASE part")
+            raise
+        await self.connection.execute("RELEASE part")
+
 
 Operation = Callable[[Transaction], Awaitable[T]]
+
+Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
+"""Carries out several writes of one kind in their order; one that is refused has its error, and changes nothing."""
 
 
 def translate(error: sqlite3.Error) -> StoreError | None:
@@ -75,13 +107,29 @@ def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str |
     return Conflict(conflict or str(error))
 
 
+async def copy_back(connection: aiosqlite.Connection) -> None:
+    """Copy the WAL back as far as no reader is in the way; raises sqlite3.Error where the disk reports an error.
+
+    What does not fit on the disk stays in the WAL, and nothing is lost by it.
+    """
+    try:
+        await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        if not isinstance(translate(error), StorageBusy | StorageFull):
+            raise
+
+
 class _Pending(Generic[T]):
-    """One operation that waits for its commit."""
+    """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
 
-    __slots__ = ("done", "error", "operation", "result")
+    __slots__ = ("done", "error", "joint", "operation", "result", "write")
 
-    def __init__(self, operation: Operation[T]) -> None:
+    def __init__(
+        self, operation: Operation[T] | None, *, joint: Joint[Any, T] | None = None, write: Any = None
+    ) -> None:
         self.operation = operation
+        self.joint = joint
+        self.write = write
         self.done = anyio.Event()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -91,14 +139,21 @@ class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
     `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
-    and before anybody is answered.
+    and before anybody is answered. `outgrown` tells, after every commit, whether the WAL is longer than it ever was
+    and than it has to be.
     """
 
     def __init__(
-        self, connection: aiosqlite.Connection, last_seq: int, *, committed: Callable[[int], None]
+        self,
+        connection: aiosqlite.Connection,
+        last_seq: int,
+        *,
+        committed: Callable[[int], None],
+        outgrown: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._committed = committed
+        self._outgrown = outgrown
         self.last_seq = last_seq
         self._queue: deque[_Pending[Any]] = deque()
         self._wake = anyio.Event()
@@ -117,6 +172,16 @@ class Writer:
 
         Raises what the operation raised (nothing of it was stored), StorageFull, or StoreFailure.
         """
+        return await self._wait(_Pending(operation))
+
+    async def join(self, joint: Joint[W, T], write: W) -> T:
+        """Carry out a write in the next transaction, together with its neighbours that `joint` carries out too.
+
+        Returns and raises as `run` does.
+        """
+        return await self._wait(_Pending(None, joint=joint, write=write))
+
+    async def _wait(self, pending: _Pending[T]) -> T:
         while len(self._queue) >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
@@ -124,7 +189,6 @@ class Writer:
             raise self._failure
         if self._closing:
             raise StoreClosed("the store is closing")
-        pending = _Pending(operation)
         self._queue.append(pending)
         self._wake.set()
         await pending.done.wait()
@@ -159,8 +223,8 @@ class Writer:
         transaction = Transaction(self._connection, self.last_seq)
         try:
             try:
-                for pending in group:
-                    pending.result = await pending.operation(transaction)
+                for pendings in _portions(group):
+                    await _carry_out(pendings, transaction)
                 await self._connection.commit()
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
@@ -171,6 +235,8 @@ class Writer:
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
                 self._committed(self.last_seq)
+            if self._outgrown():
+                await copy_back(self._connection)
         except (sqlite3.Error, OSError) as error:
             await self._fail(group, error)
         self.transactions += 1
@@ -179,19 +245,15 @@ class Writer:
             pending.done.set()
 
     async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
-        await self._connection.execute("BEGIN IMMEDIATE")
         for pending in group:
-            await self._connection.execute("SAVEPOINT operation")
-            last_seq = transaction.last_seq
+            pending.error = None
             try:
-                pending.result = await pending.operation(transaction)
+                async with transaction.savepoint():
+                    await _carry_out([pending], transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 pending.error = error
-                transaction.last_seq = last_seq
-                await self._connection.execute("ROLLBACK TO operation")
-            await self._connection.execute("RELEASE operation")
         await self._connection.commit()
 
     async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error | OSError) -> None:
@@ -214,3 +276,25 @@ class Writer:
             pending.error = error
             pending.done.set()
         self._room.set()
+
+
+def _portions(group: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
+    """Give those of a group that are carried out together, in their order."""
+    portion: list[_Pending[Any]] = []
+    for pending in group:
+        if portion and (pending.joint is None or pending.joint != portion[0].joint):
+            yield portion
+            portion = []
+        portion.append(pending)
+    yield portion
+
+
+async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    """Carry out one operation, or writes that go together, and note what became of each."""
+    first = pendings[0]
+    if first.operation is not None:
+        first.result = await first.operation(transaction)
+    elif first.joint is not None:
+        outcomes = await first.joint(transaction, [pending.write for pending in pendings])
+        for pending, outcome in zip(pendings, outcomes, strict=True):
+            pending.result, pending.error = (None, outcome) if isinstance(outcome, StoreError) else (outcome, None)

@@ -66,7 +66,11 @@ class FakeWorker:
 
     def send(self, **frame: Any) -> None:
         """Send a frame to whoever spoke last."""
-        assert self._port.send((self.address, msgspec.json.encode(frame)))
+        self.send_raw(msgspec.json.encode(frame))
+
+    def send_raw(self, frame: bytes) -> None:
+        """Send these bytes to whoever spoke last."""
+        assert self._port.send((self.address, frame))
 
     async def welcome(self, **terms: Any) -> None:
         """Take a hello and welcome it under these terms."""

@@ -49,6 +49,26 @@ async def test_what_was_settled_is_not_handed_out_again(worker: Worker) -> None:
         assert row["backlog"] == 0
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"\xff", b"not json", b'{"op":"pong","last_seq":', b'{"op":"ok","request":1,"value":' + b"[" * 9000,
+     b'{"op":"deliver","messages":7}', b'{"op":"of a later version"}'],
+    ids=lambda junk: repr(junk[:16]),
+)  # fmt: skip
+async def test_what_is_no_frame_of_a_worker_ends_no_session(junk: bytes) -> None:
+    with FakeWorker("inproc://junk") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="b", context=worker.context)
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                worker.send_raw(junk)
+                tasks.start_soon(worker.publish)
+                with anyio.fail_after(30):
+                    receipt = await bot.publish("news", 1)
+                assert receipt.seq == 1
+                tasks.start_soon(worker.farewell)
+
+
 async def test_unanswered_messages_are_repeated_with_their_ids() -> None:
     with FakeWorker("inproc://repeat") as worker:
         async with anyio.create_task_group() as tasks:

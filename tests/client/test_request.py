@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
+import uuid_utils
 
 import bus
 from bus.testing import Worker
@@ -125,6 +128,58 @@ async def test_a_reply_after_the_asker_restarted_is_an_ordinary_message(worker: 
         await question.ack()
         async with worker.connect(bot="asker") as asker:
             assert await bodies(asker, 1) == ["here"]
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["open", "answered"])
+async def test_the_same_question_is_asked_once(worker: Worker, answered: bool) -> None:
+    id = str(uuid_utils.uuid7())
+    async with worker.connect(bot="helper") as helper, worker.connect(bot="other") as other:
+        async with worker.connect(bot="asker", max_in_flight=0) as asker, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(asker.request, "helper", "?", id=id))
+            question = await helper.receive()
+            tasks.cancel_scope.cancel()
+        if answered:
+            await helper.send("other", "not for who asked", reply_to=question.id)
+            await question.reply("first")
+            await other.send("asker", "other mail", reply_to=str(uuid_utils.uuid7()))
+            await question.reply("second")
+        replies: list[object] = []
+
+        async with worker.connect(bot="asker", max_in_flight=0) as asker:
+
+            async def ask() -> None:
+                replies.append((await asker.request("helper", "?", id=id)).body)
+
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask)
+                    if not answered:
+                        await anyio.wait_all_tasks_blocked()
+                        await question.reply("first")
+                assert (await asker.request("helper", "?", id=id)).body == "first", "once more, and long settled"
+            assert replies == ["first"]
+            await asker.set_credit(10)
+            await question.ack()
+            await other.send("asker", "end")
+            mail = await bodies(asker, 3 if answered else 1)
+            assert mail == (["other mail", "second", "end"] if answered else ["end"])
+        await other.send("helper", "end")
+        assert await bodies(helper, 1) == ["end"], "the question came once"
+
+
+async def test_a_question_is_waited_for_once_at_a_time(worker: Worker) -> None:
+    id = str(uuid_utils.uuid7())
+    async with (
+        worker.connect(bot="helper") as helper,
+        worker.connect(bot="asker") as asker,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(partial(asker.request, "helper", "?", id=id))
+        question = await helper.receive()
+        with pytest.raises(RuntimeError, match="waits for its reply already"):
+            await asker.request("helper", "?", id=id)
+        await question.reply("here")
+        await question.ack()
 
 
 async def test_a_request_survives_a_restart_of_the_worker(worker: Worker) -> None:

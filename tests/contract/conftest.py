@@ -69,7 +69,7 @@ class Place(Protocol):
     async def add_bots(self, *ids: str) -> None:
         """Register bots."""
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """Do what a worker does from time to time."""
 
 
@@ -92,8 +92,8 @@ class LocalPlace:
     async def add_bots(self, *ids: str) -> None:
         await add_bots(self._store, *ids)
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
-        return await self._store.workflows.recover_runs(limit, at_start=at_start)
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
+        return await self._store.workflows.recover_runs(limit)
 
 
 class LocalBackend:
@@ -123,9 +123,9 @@ class RemotePlace:
 
         await anyio.to_thread.run_sync(self._worker.call, add)
 
-    async def recover_runs(self, limit: int = 100, *, at_start: bool = False) -> list[RecoveredRun]:
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         async def recover(store: Store) -> list[RecoveredRun]:
-            return await store.workflows.recover_runs(limit, at_start=at_start)
+            return await store.workflows.recover_runs(limit)
 
         return await anyio.to_thread.run_sync(self._worker.call, recover)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -9,7 +10,7 @@ import pytest
 
 import bus
 from bus.run import Run
-from store.errors import RunHeld
+from store.errors import Fenced, RunHeld
 from store.records import RunStatus, StepStatus, WorkflowDefinition
 
 from .conftest import Place
@@ -203,6 +204,44 @@ async def test_a_run_that_was_cancelled_does_not_open(programs: Programs, workfl
     with pytest.raises(bus.RunCancelled):
         async with programs.open():
             raise AssertionError("it must not open")
+
+
+class Crossing:
+    """Workflows where a renewal is refused between a write that ends the run and the answer to that write."""
+
+    def __init__(self, workflows: Any) -> None:
+        self._workflows = workflows
+        self._refused = anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workflows, name)
+
+    async def renew_run(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self._workflows.renew_run(*args, **options)
+        except Fenced:
+            self._refused.set()
+            raise
+
+    async def update_run_status(self, *args: Any, **options: Any) -> Any:
+        moved = await self._workflows.update_run_status(*args, **options)
+        await self._refused.wait()
+        await anyio.wait_all_tasks_blocked()  # what the refusal leads to has happened
+        return moved
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
+async def test_a_renewal_that_the_end_of_the_run_refuses_is_no_loss(
+    programs: Programs, workflow: WorkflowDefinition, fails: bool
+) -> None:
+    async def execute() -> None:
+        async with programs.open(through=Crossing(programs.workflows), lease_seconds=0.05):
+            if fails:
+                raise LookupError("no page")
+
+    with anyio.fail_after(BOUND_SECONDS), pytest.raises(LookupError) if fails else nullcontext():
+        await execute()
+    assert await programs.status() == (RunStatus.FAILED if fails else RunStatus.COMPLETED)
 
 
 # ── Slots ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -357,7 +357,7 @@ async def test_leases_outlive_the_place(backend: WorkflowBackend) -> None:
         lease = await place.workflows.get_lease("r")
     async with backend.open() as place:
         assert await place.workflows.get_lease("r") == lease
-        assert await place.recover_runs(at_start=True) == []
+        assert await place.recover_runs() == []
         with pytest.raises(RunHeld):
             await place.others.claim_run("r", BOB, 10)
         await place.workflows.renew_run("r", 1, 10)

@@ -10,6 +10,7 @@ from store.errors import Conflict, NotFound, TooLarge
 from store.records import StepStatus, WorkflowRun
 from store.repository import WorkflowRepository
 
+from .conftest import Place
 from .samples import at, run, step
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +43,21 @@ async def test_step_created_twice_is_there_once(workflows: WorkflowRepository, r
     first = await workflows.create_step_log(step("s", input=(1, 2)))
     assert await workflows.create_step_log(step("s", input=[1, 2])) == first
     assert await workflows.list_step_logs("r") == [first]
+
+
+@pytest.mark.parametrize("status", [StepStatus.RUNNING, StepStatus.WAITING_APPROVAL])
+async def test_step_that_begins_has_a_time_of_that(place: Place, running: WorkflowRun, status: StepStatus) -> None:
+    workflows, began = place.workflows, place.clock.after(0)
+    created = await workflows.create_step_log(step("created", status=status))
+    await workflows.create_step_log(step("moved"))
+    moved = await workflows.update_step_status("moved", status)
+    place.clock.advance(1)
+    assert (created.started_at, moved.started_at) == (began, began)
+    assert await workflows.create_step_log(step("created", status=status)) == created, "it may be said again"
+    assert await workflows.update_step_status("moved", status) == moved
+    given = await workflows.create_step_log(step("given", status=status, started_at=at(1)))
+    assert given.started_at == at(1)
+    assert {row.id for row in await workflows.list_step_logs("r")} == {"created", "moved", "given"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """A bot that executes runs of five steps, as a process that stands still at a point, to be killed there or not.
 
-Its arguments are the worker's address, its name, the seconds of its lease, and the point, or nothing. When it comes
-there it writes the point's name and reads a line: after `go` it goes on, after `lose` it does so without the answer
-that it was about to take. A second time it passes the point by.
+Its arguments are the worker's address, its name, the seconds of its lease, the point, or nothing, and what
+completes the run: the end of its `block`, or its last `commit`, when nothing but the message that began it opens it
+again. When it comes to the point it writes its name and reads a line: after `go` it goes on, after `lose` it does
+so without the answer that it was about to take. A second time it passes the point by.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ class Wire:
 class Program:
     """The bot and its workflow."""
 
-    def __init__(self, bot: bus.Bot, points: Points, lease_seconds: float) -> None:
+    def __init__(self, bot: bus.Bot, points: Points, lease_seconds: float, *, completes: bool) -> None:
         self.bot = bot
         self._at = points.at
         self._lease_seconds = lease_seconds
+        self._completes = completes
         bot.on_message()(self.begin)
         bot.on_message("workflow.crashed")(self.go_on)
 
@@ -99,7 +101,8 @@ class Program:
 
     async def go_on(self, message: bus.Message) -> None:
         """Execute a run whose holder was lost, whatever became of its message."""
-        await self._execute(message.body["run_id"], None, None)
+        if not self._completes:
+            await self._execute(message.body["run_id"], None, None)
 
     async def _execute(self, id: str, input: Any, message: bus.Message | None) -> None:
         async with self.bot.workflows.run(
@@ -119,6 +122,8 @@ class Program:
                 tx.publish(f"{self.bot.name}-news", {"run": run.id, "saved": saved})
                 if message is not None:
                     tx.ack(message)
+                if self._completes:
+                    tx.complete()
                 self._at("in announce")
             self._at("after announce")
 
@@ -135,11 +140,11 @@ class Program:
         return len(words)
 
 
-def main(url: str, name: str, lease_seconds: str, point: str) -> None:
+def main(url: str, name: str, lease_seconds: str, point: str, end: str) -> None:
     """Serve until killed."""
     bot, points = bus.connect(url, bot=name), Points(point)
     Wire(bot._connection, points)
-    Program(bot, points, float(lease_seconds))
+    Program(bot, points, float(lease_seconds), completes=end == "commit")
     bot.run()
 
 

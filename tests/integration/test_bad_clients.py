@@ -288,8 +288,21 @@ def test_a_publisher_that_ignores_its_window(worker: Worker) -> None:
     check_channel(publisher, "news", stored)
 
 
-def test_a_publisher_that_never_looks_for_answers_at_all(worker: Worker) -> None:
+FEW_FRAMES = """
+[limits]
+socket_frames_max = 200
+"""
+"""Much less than what a test leaves unread, whatever the kernel's buffers take."""
+
+
+def test_a_publisher_that_never_looks_for_answers_at_all(tmp_path: Path) -> None:
     """So many that the worker cannot keep them, and ends the session: repeated by the rule, each is stored once."""
+    with Worker(tmp_path, FEW_FRAMES) as worker:
+        publish_and_never_look(worker)
+
+
+def publish_and_never_look(worker: Worker) -> None:
+    """Send until the session ends, and then all of it again."""
     deaf = Deaf(worker, "publisher")
     messages = [to_channel("news", number) for number in range(12_000)]
     wrong = [to_bot("nobody-" + "x" * 50, 0) for _ in range(10)]  # makes answers long, which fill the wire

@@ -432,6 +432,30 @@ def test_writes_of_a_session_are_carried_out_in_their_order(caller: Caller) -> N
         assert (value["status"], value["context"]) == (status, number)
 
 
+def test_steps_keep_their_order_among_other_calls(caller: Caller) -> None:
+    """Steps are carried out together where they come together, and yet after the claim that they need."""
+    id = caller.prepare()
+    session = caller.session
+    first = session.request_number()
+    asked = 0
+    for fence in range(1, 31):
+        step = {"id": f"{id}-{fence}", "run_id": id, "step_id": f"{fence}", "step_name": "s", "status": "running"}
+        for call, arguments in (
+            ("claim_run", {"run_id": id, "claim_id": new_id()}),
+            ("create_step_log", {"step": step, "fence": fence}),
+            ("update_step_status", {"step_id": step["id"], "status": "completed", "output": 1, "fence": fence}),
+            ("release_run", {"run_id": id, "fence": fence}),
+            ("update_step_status", {"step_id": step["id"], "status": "completed", "output": 1}),
+            ("get_completed_step_ids", {"run_id": id}),
+        ):
+            session.send(op="workflow", request=first + asked, call=call, arguments=arguments)
+            asked += 1
+    answers = {frame["request"]: frame for frame in (session.receive() for _ in range(asked))}
+    assert {frame["op"] for frame in answers.values()} == {"ok"}, answers
+    for fence in range(1, 31):
+        assert len(answers[first + 6 * fence - 1]["value"]) == fence
+
+
 def test_what_was_answered_is_there_after_a_kill(worker: Worker, name: str) -> None:
     caller = Caller(worker.session(name), name)
     id = caller.prepare()

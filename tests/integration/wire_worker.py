@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import zmq
 
 from .wire import TIMEOUT_SECONDS, Session, TapReader
 
-__all__ = ["REPOSITORY", "SERVE", "Worker", "free_endpoints"]
+__all__ = ["REPOSITORY", "SERVE", "Process", "Worker", "free_endpoints"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -47,6 +47,27 @@ def free_endpoints(count: int) -> list[str]:
     raise AssertionError(f"no {count} free ports in {_PORTS}")
 
 
+class Process(Protocol):
+    """A process that can be ended and waited for, as `subprocess.Popen` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Give the exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and give the exit code; subprocess.TimeoutExpired where it takes too long."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+
+
 class Worker:
     """A worker process on a database of its own. Its endpoints stay the same over a restart."""
 
@@ -54,11 +75,13 @@ class Worker:
         self.directory = directory
         self.database = directory / "posthouse.db"
         self.command, self.tap = free_endpoints(2)
+        self.serve = list(SERVE)
+        """What the next start runs; the addresses and the database are added to it."""
         self._configuration = configuration
         self._log = directory / "worker.log"
         self._context = zmq.Context()
         self._clients: list[Session | TapReader] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.command} process={self._process and self._process.pid}>"
@@ -78,23 +101,30 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait until it answers a hello."""
+        self.launch()
+        # A hello for a protocol that nobody speaks is answered, and leaves no trace in the database.
+        with Session(self) as probe:
+            probe.send(op="hello", request=0, protocol=999_999, bot="probe")
+            probe.receive()
+
+    def launch(self) -> None:
+        """Start the process, and wait for nothing."""
         arguments = ["--bind", self.command, "--tap", self.tap, "--database", str(self.database)]
         if self._configuration:
             path = self.directory / "worker.toml"
             path.write_text(self._configuration, encoding="utf-8")
             arguments += ["--config", str(path)]
+        self._process = self._spawn(arguments)
+
+    def _spawn(self, arguments: Sequence[str]) -> Process:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*SERVE, *arguments],
+            return subprocess.Popen(
+                [*self.serve, *arguments],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        # A hello for a protocol that nobody speaks is answered, and leaves no trace in the database.
-        with Session(self) as probe:
-            probe.send(op="hello", request=0, protocol=999_999, bot="probe")
-            probe.receive()
 
     def session(self, bot: str | None = None, **fields: Any) -> Session:
         """Connect, and say hello where a bot is named."""
@@ -166,7 +196,7 @@ class Worker:
         opened.linger = 0
         return opened
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Process:
         if self._process is None:
             raise AssertionError("the worker was not started")
         return self._process

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.intake import Envelope
+from bus.envelope import Envelope
 from bus.mailbox import Mailbox
 from bus.sessions import Session
 from bus.settings import Delivery, Limits
@@ -201,6 +201,53 @@ def test_a_start_in_the_past_goes_back_without_repeating_the_others() -> None:
     assert handed(mailbox) == [(4, 1)]
     mailbox.settle(one, 4)
     assert mailbox.state() == MailboxState("me", 4, (), {"": 8})
+
+
+def asked_for_again() -> tuple[Mailbox, Session]:
+    """Three messages of a channel are handed out, and the channel is left and asked for from its beginning."""
+    mailbox = box()
+    one = level(mailbox)
+    for number in range(2):
+        mailbox.subscribe("news", Interest(start_seq=0, echo=False), last_seq=3 * number)
+        if number == 0:
+            for seq in (1, 2, 3):
+                mailbox.arrive(letter(seq, "news"))
+            assert handed(mailbox) == [(1, 1), (2, 1), (3, 1)]
+            mailbox.unsubscribe("news")
+    return mailbox, one
+
+
+def test_what_is_settled_after_its_channel_was_asked_for_again_does_not_come_again() -> None:
+    mailbox, one = asked_for_again()
+    assert mailbox.settle(one, 3)
+    assert mailbox.state().ahead == (3,)
+    [unread] = [mailbox.unread(3)]
+    assert sorted(unread.seqs) == [1, 2, 3], "they are not waiting to be handed out"
+    assert mailbox.next_read(3) is not None
+    mailbox.page_read([], [letter(seq, "news") for seq in (1, 2, 3)], complete=True, damaged=())
+    assert handed(mailbox) == []
+    assert mailbox.settle(one, 1)
+    assert mailbox.state() == MailboxState("me", 3, (UnsettledState(2, 1, 0),))
+
+
+def test_what_a_commit_settles_after_its_channel_was_asked_for_again_does_not_come_again() -> None:
+    mailbox, _ = asked_for_again()
+    mailbox.prepare_to_settle(1, [3], 0.0)
+    saved = mailbox.state().without([3])
+    assert (saved.position, saved.floors, saved.ahead) == (0, {"": 3}, (3,))
+    assert mailbox.settle_committed(1) == 1
+    assert mailbox.state() == saved
+    again = Mailbox(saved, DELIVERY, LIMITS)
+    again.sources.restore("news", Interest(start_seq=0, echo=False))
+    again.attach(session())
+    assert again.next_read(3) is not None
+    again.page_read(
+        [letter(1, "news"), letter(2, "news")],
+        [letter(seq, "news") for seq in (1, 2, 3)],
+        complete=True,
+        damaged=(),
+    )
+    assert handed(again) == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("settle_first", [True, False])

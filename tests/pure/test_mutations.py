@@ -49,7 +49,7 @@ def drops_what_arrives_while_reading(patch: pytest.MonkeyPatch) -> None:
     take_aside = Intake.take_aside
 
     def broken(self: Intake) -> None:
-        self._aside.keep(())
+        self._aside.clear()
         take_aside(self)
 
     patch.setattr(Intake, "take_aside", broken)

@@ -57,6 +57,7 @@ CREATE TABLE bot_subscriptions (
     start_seq     INTEGER NOT NULL DEFAULT 0,
     echo          INTEGER NOT NULL DEFAULT 0 CHECK (echo IN (0, 1)),
     group_name    TEXT,
+    checksum      INTEGER,
     PRIMARY KEY (bot_id, channel_name)
 ) WITHOUT ROWID;
 CREATE INDEX idx_bot_subscriptions_channel ON bot_subscriptions (channel_name);
@@ -66,6 +67,7 @@ CREATE TABLE channel_groups (
     name         TEXT NOT NULL,
     created_at   TEXT NOT NULL,
     start_seq    INTEGER NOT NULL,
+    checksum     INTEGER,
     PRIMARY KEY (channel_name, name)
 ) WITHOUT ROWID;
 
@@ -77,6 +79,7 @@ CREATE TABLE mailboxes (
     ahead      TEXT NOT NULL DEFAULT '[]',
     gap_from   INTEGER,
     gap_to     INTEGER,
+    checksum   INTEGER,
     CHECK ((gap_from IS NULL) = (gap_to IS NULL))
 ) WITHOUT ROWID;
 

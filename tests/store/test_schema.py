@@ -128,7 +128,7 @@ def test_mailboxes_of_the_first_schema_are_kept() -> None:
         for migration in rest:
             database.executescript(migration.sql)
         assert database.execute("SELECT * FROM mailboxes").fetchall() == [
-            ("ann", 7, "[[3,1,0]]", '{"":9}', "[8]", None, None)
+            ("ann", 7, "[[3,1,0]]", '{"":9}', "[8]", None, None, None)
         ]
         assert database.execute("SELECT * FROM dead_letters").fetchall() == [("ann", 2, "term", 1, "then")]
 

@@ -1,0 +1,83 @@
+"""What the process does that executes runs with posthouse's own client; the worker is a process of its own.
+
+Owns the three ways in which a step is kept: by `run.step`, as programs do; by the two calls which that makes, a
+step's beginning and its end; and by one call, for a step that is told of when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import anyio
+import uuid_utils
+from anyio.from_thread import start_blocking_portal
+
+import bus
+from store.records import GlobalOwner, StepStatus, WorkflowDefinition, WorkflowStepLog, timestamp
+
+from .loads import Run, serve
+
+__all__ = ["WAYS", "execute"]
+
+_DEFINITION = WorkflowDefinition(id="bench", name="bench", owner=GlobalOwner())
+
+
+async def _by_step(bot: bus.Bot, run: Run) -> None:
+    async with bot.workflows.run("bench", id=run.id) as held:
+        while run.more:
+            await held.step("step", run)
+
+
+async def _by_two_calls(bot: bus.Bot, run: Run) -> None:
+    async with bot.workflows.run("bench", id=run.id) as held:
+        while run.more:
+            row = _row(run, StepStatus.RUNNING)
+            await bot.workflows.create_step_log(row, fence=held.fence)
+            await bot.workflows.update_step_status(row.id, StepStatus.COMPLETED, run(), fence=held.fence)
+
+
+async def _by_one_call(bot: bus.Bot, run: Run) -> None:
+    async with bot.workflows.run("bench", id=run.id) as held:
+        while run.more:
+            output = run()
+            row = _row(run, StepStatus.COMPLETED, output=output, completed_at=timestamp(datetime.now(UTC)))
+            await bot.workflows.create_step_log(row, fence=held.fence)
+
+
+def _row(run: Run, status: StepStatus, **fields: Any) -> WorkflowStepLog:
+    return WorkflowStepLog(
+        id=str(uuid_utils.uuid7()),
+        run_id=run.id,
+        step_id=f"step#{run.steps}",
+        step_name="step",
+        status=status,
+        started_at=timestamp(datetime.now(UTC)),
+        **fields,
+    )
+
+
+WAYS: dict[str, Callable[[bus.Bot, Run], Coroutine[Any, Any, None]]] = {
+    "step": _by_step,
+    "two calls": _by_two_calls,
+    "one call": _by_one_call,
+}
+"""What carries out a run, by name."""
+
+
+def execute(pipe: Connection, url: str, way: str) -> None:
+    """Be a bot that executes runs."""
+
+    async def carry_out(runs: Sequence[Run]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for run in runs:
+                tasks.start_soon(WAYS[way], bot, run)
+
+    with start_blocking_portal(backend_options={"use_uvloop": True}) as portal:
+        bot = bus.Bot("bencher", url)
+        with portal.wrap_async_context_manager(bot):
+            portal.call(bot.workflows.save_definition, _DEFINITION)
+            serve(pipe, {}, partial(portal.call, carry_out))

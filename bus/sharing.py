@@ -1,0 +1,58 @@
+"""Whose turn it is to take a message, where several sessions share a mailbox.
+
+It is the session with the most free credit, and of those the one that has waited longest. A group's message goes to
+a session of its sender only where there is no other.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from .sessions import Session
+
+__all__ = ["Turns"]
+
+
+class Turns:
+    """Sessions with free credit; `apart` keeps what a bot sent from its own sessions."""
+
+    def __init__(self, sessions: Sequence[Session], *, apart: bool) -> None:
+        self._sessions = sessions
+        self._apart = apart
+        self._served = max(session.served for session in sessions)
+        self._numbers = {session: number for number, session in enumerate(sessions)}
+        self._waiting = [self._place(session) for session in sessions]
+        heapq.heapify(self._waiting)
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __repr__(self) -> str:
+        return f"<Turns of {len(self._waiting)} sessions>"
+
+    def take(self, sender_bot_id: str) -> Session:
+        """Give the session that takes a message of this sender; it is no more among those that wait."""
+        passed = []
+        while self._waiting and self._apart and self._next().bot_id == sender_bot_id:
+            passed.append(heapq.heappop(self._waiting))
+        place = heapq.heappop(self._waiting) if self._waiting else passed.pop(0)
+        for other in passed:
+            heapq.heappush(self._waiting, other)
+        self._served += 1
+        session = self._sessions[place[2]]
+        session.served = self._served
+        return session
+
+    def give_back(self, session: Session) -> None:
+        """Let a session wait again, if it can take more."""
+        if session.free > 0:
+            heapq.heappush(self._waiting, self._place(session))
+
+    def _next(self) -> Session:
+        return self._sessions[self._waiting[0][2]]
+
+    def _place(self, session: Session) -> tuple[int, int, int]:
+        return -session.free, session.served, self._numbers[session]

@@ -1,0 +1,94 @@
+"""The write-ahead log's size: what bounds it, and who is told when something keeps it from its bounds.
+
+Owns the numbers. What is written goes to the WAL, and back into the database when that has `CHECKPOINT_PAGES`;
+then it is written again from its beginning, unless somebody still reads what is in it. The worker's own readers are
+done in a moment. Another program may hold a snapshot for as long as it likes, and meanwhile the WAL grows by all
+that is written: nobody can be refused for that, but the people who run the worker can be told.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from ..repository import StoreWatch
+
+__all__ = ["CHECKPOINT_PAGES", "WAL_KEPT_BYTES", "Growth", "WalWatch", "file_bytes"]
+
+CHECKPOINT_PAGES = 4_000
+"""The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
+
+WAL_KEPT_BYTES = 32 * 1024 * 1024
+"""What stays of the file when it is written from its beginning again: twice what it needs; the rest goes."""
+
+_PAGE_BYTES = 4096
+
+_LOOK_SECONDS = 1.0
+
+
+async def file_bytes(path: Path) -> int:
+    """Give a file's size; 0 where there is none. Opens nothing, so that it works where no descriptor is left."""
+    try:
+        status = await anyio.to_thread.run_sync(os.stat, path)
+    except FileNotFoundError:
+        return 0
+    return status.st_size
+
+
+class Growth:
+    """Tells when a WAL is longer than before. It is copied back from a length on, and overwritten then."""
+
+    def __init__(self, wal: Path) -> None:
+        self._wal = wal
+        self._bytes_max = CHECKPOINT_PAGES * _PAGE_BYTES
+
+    def __repr__(self) -> str:
+        return f"<Growth {self._wal} bytes_max={self._bytes_max}>"
+
+    def __call__(self) -> bool:
+        """Look at the file."""
+        before = self._bytes_max
+        with suppress(OSError):  # what ails the disk is for the next write to find
+            self._bytes_max = max(CHECKPOINT_PAGES * _PAGE_BYTES, os.stat(self._wal).st_size)
+        return self._bytes_max > before
+
+
+class WalWatch:
+    """Looks at the WAL, and warns when it has `wal_warning_bytes`, and again whenever it has doubled since."""
+
+    def __init__(self, database: Path, watch: StoreWatch) -> None:
+        self.path = database.with_name(f"{database.name}-wal")
+        self._database = database
+        self._watch = watch
+        self._next_bytes = watch.wal_warning_bytes
+        self._closed = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<WalWatch {self.path} next={self._next_bytes}>"
+
+    async def run(self) -> None:
+        """Look at it until closed."""
+        while not self._closed.is_set():
+            with suppress(OSError):  # what ails the disk is for the writer to find
+                self.look(await file_bytes(self.path))
+            with anyio.move_on_after(_LOOK_SECONDS):
+                await self._closed.wait()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def look(self, size_bytes: int) -> None:
+        """Take how large it is now."""
+        if size_bytes < self._watch.wal_warning_bytes:
+            self._next_bytes = self._watch.wal_warning_bytes
+        elif size_bytes >= self._next_bytes:
+            self._next_bytes = 2 * size_bytes
+            self._watch.warn(
+                f"the WAL {self.path} has {size_bytes / 2**20:.0f} MiB, and grows: another program has been reading"
+                f" the database for long; `fuser {self._database}` names it, and the WAL shrinks when it is done"
+            )

@@ -1,0 +1,298 @@
+"""The bots of the load: what each of them does, at random but by its seed, until it is told to end.
+
+Owns two manners: a publisher, with several frames on their way and repeats of what was not answered; and a
+subscriber, who settles in every way, comes, goes and vanishes. A bot that loses its session opens another one and
+goes on. The bot at work on runs is in `run_bot`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import msgspec
+
+from ..integration.wire import new_id
+from .history import (
+    Delivery,
+    Publish,
+    Sent,
+    Settle,
+    Subscribe,
+    Unsubscribe,
+    digest,
+)
+from .link import Ended, Frame, Link, Lost, Refused
+
+__all__ = [
+    "DELAY_SECONDS_MAX",
+    "Bot",
+    "Letters",
+    "Publisher",
+    "Shape",
+    "Subscriber",
+    "nothing",
+    "publish",
+    "sent",
+    "settle",
+    "subscribed",
+]
+
+DELAY_SECONDS_MAX = 0.3
+"""The longest that a message of the load waits until it is due."""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How large the load is, and how it is spread. A bot waits at most `pause_seconds` between two turns."""
+
+    publishers: int = 2
+    subscribers: int = 3
+    workers: int = 2
+    channels: tuple[str, ...] = ("news", "fleeting", "jobs")
+    groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
+    """Channels that are subscribed to in a group, with its name."""
+    batch_max: int = 8
+    frames_in_flight: int = 4
+    body_bytes_max: int = 20_000
+    pause_seconds: float = 0.02
+
+
+class Letters:
+    """Makes messages to the bots and channels of a load."""
+
+    def __init__(self, sender: str, targets: tuple[str, ...], shape: Shape, chance: random.Random) -> None:
+        self._sender = sender
+        self._targets = targets
+        self._shape = shape
+        self._chance = chance
+        self._number = 0
+
+    def some(self) -> list[Frame]:
+        """Make a few, each to a target of its own."""
+        return [self.one() for _ in range(self._chance.randint(1, self._shape.batch_max))]
+
+    def one(self) -> Frame:
+        """Make one: most are short, some are long, and some wait until they are due."""
+        chance = self._chance
+        self._number += 1
+        size = chance.randrange(self._shape.body_bytes_max if chance.random() < 0.05 else 200)
+        body = {"from": self._sender, "number": self._number, "fill": "x" * size}
+        recipient = {"type": "direct", "bot": chance.choice(self._targets)}
+        if chance.random() < 0.6:
+            recipient = {"type": "channel", "name": chance.choice(self._shape.channels)}
+        message: Frame = {"id": new_id(), "recipient": recipient, "body": body}
+        if chance.random() < 0.05:
+            message["delay"] = round(chance.uniform(0.01, DELAY_SECONDS_MAX), 3)
+        return message
+
+
+def sent(messages: list[Frame]) -> tuple[Sent, ...]:
+    """Give messages as they are written down."""
+    return tuple(
+        Sent(
+            message["id"],
+            digest(message["body"]),
+            to=message["recipient"].get("bot"),
+            channel=message["recipient"].get("name"),
+        )
+        for message in messages
+    )
+
+
+def publish(link: Link, messages: list[Frame]) -> int:
+    """Begin to publish."""
+    return link.begin(Publish(link.bot, sent(messages)), _seqs, messages=messages)
+
+
+def settle(link: Link, how: str, seqs: list[int], **fields: Any) -> int:
+    """Begin to settle, and have it confirmed."""
+    action = Settle(link.bot, link.session, _how(how), tuple(seqs), confirmed=True)
+    return link.begin(action, nothing, op=how, seqs=seqs, **fields)
+
+
+def _how(how: str) -> Any:
+    return how
+
+
+def nothing(_: Any) -> dict[str, Any]:
+    """Write down nothing of an answer."""
+    return {}
+
+
+def _seqs(answer: Frame) -> dict[str, Any]:
+    lists = {name: tuple(answer.get(name, ())) for name in ("duplicates", "scheduled")}
+    return {"seqs": tuple(answer["seqs"]), **lists}
+
+
+class Bot:
+    """Opens sessions until it is told to end, and takes turns in each."""
+
+    credit: ClassVar[int] = 0
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        self.link = link
+        self.shape = shape
+        self.chance = chance
+        self.letters = Letters(link.bot, targets, shape, chance)
+        self.turns = 0
+        self.failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.link.bot} turns={self.turns}>"
+
+    def run(self) -> None:
+        """Live, until the load ends. What goes wrong with the bot itself is kept in `failure`."""
+        try:
+            self._live()
+        except Exception as error:
+            self.failure = error
+        finally:
+            self.link.close()
+
+    def _live(self) -> None:
+        while not self.link.ended.is_set():
+            try:
+                self.link.open(self.credit)
+                with suppress(Refused):
+                    self.begin()
+                while not self.link.ended.is_set():
+                    with suppress(Refused):
+                        self.turn()
+                    self.turns += 1
+                    self.link.listen(self.chance.uniform(0, self.shape.pause_seconds))
+                self.link.goodbye()
+            except Lost:
+                continue
+            except Ended:
+                return
+
+    def begin(self) -> None:
+        """Do what a new session needs."""
+
+    def turn(self) -> None:
+        """Do one thing."""
+        raise NotImplementedError
+
+
+class Publisher(Bot):
+    """Publishes, with a window of frames that are not answered yet."""
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        super().__init__(link, shape, chance, targets)
+        self._open: deque[tuple[int, list[Frame]]] = deque()
+        self._again: list[list[Frame]] = []
+
+    def begin(self) -> None:
+        # What was not answered is repeated with its ids, in its order; now and then a sender forgets.
+        self._again = [messages for _, messages in self._open if self.chance.random() < 0.85] + self._again
+        self._open.clear()
+
+    def turn(self) -> None:
+        if self._again:
+            messages = self._again.pop(0)
+        else:
+            messages = self.letters.some()
+            if self.chance.random() < 0.03:
+                self._again.append(messages)  # a repeat of what is known: it gets its first seqs
+        try:
+            request = publish(self.link, messages)
+        except Lost:
+            self._again.insert(0, messages)
+            raise
+        self._open.append((request, messages))
+        while len(self._open) >= self.chance.randint(1, self.shape.frames_in_flight):
+            with suppress(Refused):
+                self.link.finish(self._open[0][0])
+            self._open.popleft()
+
+
+class Subscriber(Bot):
+    """Takes its mail, settles it in every way there is, and changes its subscriptions."""
+
+    credit = 40
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        super().__init__(link, shape, chance, targets)
+        self._confirming: list[int] = []
+        self._standing: set[str] = set()
+
+    def begin(self) -> None:
+        self._confirming.clear()
+        # Also where it stands: then that is what the worker has to say.
+        self._subscribe(self.shape.channels[0])
+        if not self._standing.intersection(dict(self.shape.groups)):
+            self._subscribe(self.shape.channels[-1])
+
+    def turn(self) -> None:
+        chance = self.chance.random()
+        if self.link.mail and chance < 0.9:
+            self._settle()
+        elif chance < 0.92:
+            self._change()
+        elif chance < 0.925:
+            self.link.goodbye()
+            raise Lost("it said goodbye")
+        elif chance < 0.928:
+            self.link.close()
+            raise Lost("it vanished")
+        if len(self._confirming) > self.chance.randint(0, 6):
+            self._finish()
+
+    def _finish(self) -> None:
+        while self._confirming:
+            try:
+                self.link.finish(self._confirming.pop())
+            except Refused:
+                continue
+
+    def _settle(self) -> None:
+        count = self.chance.randint(1, len(self.link.mail))
+        taken = [self.link.mail.popleft()[1] for _ in range(count)]
+        chance = self.chance.random()
+        if chance < 0.5:
+            self._confirming.append(settle(self.link, "ack", [message.seq for message in taken]))
+        elif chance < 0.8:
+            self._ack(taken)
+        elif chance < 0.82:
+            request = settle(self.link, "term", [taken[0].seq], reason="on purpose")
+            self._confirming.append(request)
+            self._ack(taken[1:])
+        else:
+            failed = [message for message in taken if message.attempt < 3 and self.chance.random() < 0.5]
+            if failed:
+                delay = round(self.chance.uniform(0, 0.05), 3)
+                request = settle(self.link, "nak", [message.seq for message in failed], delay=delay)
+                self._confirming.append(request)
+            self._ack([message for message in taken if message not in failed])
+
+    def _ack(self, messages: list[Delivery]) -> None:
+        seqs = [message.seq for message in messages]
+        if seqs:
+            self.link.tell(Settle(self.link.bot, self.link.session, "ack", tuple(seqs)), op="ack", seqs=seqs)
+
+    def _change(self) -> None:
+        channel = self.chance.choice(self.shape.channels[1:])
+        if channel in self._standing or self.chance.random() < 0.2:
+            unsubscribe = Unsubscribe(self.link.bot, channel)
+            self.link.call(unsubscribe, lambda value: {"removed": value["removed"]}, channel=channel)
+            self._standing.discard(channel)
+        else:
+            self._subscribe(channel)
+
+    def _subscribe(self, channel: str) -> None:
+        start: Any = self.chance.choices(["new", "all", "seq"], [17, 1, 2])[0]
+        if start == "seq":
+            start = self.chance.randint(1, 200)
+        group = dict(self.shape.groups).get(channel)
+        subscribe = Subscribe(self.link.bot, channel, start, group=group)
+        wire: dict[str, Any] = {"channel": channel, "start": {"seq": start} if isinstance(start, int) else start}
+        if group is not None:
+            wire["group"] = group
+        self.link.call(subscribe, subscribed, **wire)
+        self._standing.add(channel)
+
+
+def subscribed(value: Frame) -> dict[str, Any]:
+    return {"start_seq": value["start_seq"], "created": value["created"]}

@@ -1,0 +1,88 @@
+"""Decides whether a history keeps the delivery contract: what was acknowledged is there, once, and in order.
+
+Owns the judgement, in the manner of Jepsen's queue and kafka checkers: `check` takes what clients saw and what the
+worker shows at the end, and gives a verdict. It assumes of the history that each bot has one session at a time,
+whose frames are written down in their order, and that a repeated message keeps its id and its body.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from .history import Event, Final, Unsubscribe
+from .ledger import Ledger
+from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
+from .mailbox_checks import (
+    delivered_twice,
+    delivery_order,
+    not_drained,
+    outside,
+    redelivered,
+    subscriptions,
+    undelivered,
+)
+from .run_checks import run_faults
+from .verdict import KINDS, Fault, Rules, Verdict, Violation
+
+__all__ = ["KINDS", "Rules", "Verdict", "Violation", "check"]
+
+_SHOWN_MAX = 20
+"""Violations of one kind in a verdict: the first ones say what the others say."""
+
+
+def check(history: Sequence[Event], final: Final, rules: Rules | None = None) -> Verdict:
+    """Judge a history by what the worker shows at its end, when every mailbox was read until it was empty."""
+    ledger = Ledger(history)
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for kind, text in _faults(ledger, final, rules or Rules()):
+        assert kind in KINDS, kind
+        found[kind].append(text)
+    counts = _counts(ledger, final) | {kind: len(found[kind]) for kind in KINDS}
+    violations = [Violation(kind, text) for kind in KINDS for text in found[kind][:_SHOWN_MAX]]
+    return Verdict(counts, violations)
+
+
+def _faults(ledger: Ledger, final: Final, rules: Rules) -> Iterator[Fault]:
+    yield from lost_from_log(ledger, final)
+    yield from never_sent(ledger, final)
+    yield from one_seq_one_message(ledger, final)
+    yield from log_order(ledger)
+    yield from undelivered(ledger, final)
+    yield from delivery_order(ledger)
+    yield from redelivered(ledger, rules)
+    yield from delivered_twice(ledger)
+    yield from outside(ledger)
+    yield from subscriptions(ledger, final)
+    yield from not_drained(final)
+    yield from run_faults(ledger, final)
+
+
+def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
+    letters = ledger.letters.values()
+    stored = {message.id for message in final.messages}
+    unknown = [letter for letter in letters if "unknown" in letter.outcomes]
+    recovered = [
+        letter for letter in unknown if letter.known or (letter.acked_at is None and letter.sent.id in stored)
+    ]
+    firsts = {(handed.bot, handed.message.seq) for handed in ledger.handed}
+    confirmed = sum(one.confirmed for settled in ledger.settled.values() for one in settled)
+    marks = Counter(mark.what for _, mark in ledger.marks)
+    return {
+        "events": ledger.length,
+        "kills": marks["killed"],
+        "stops": marks["stopped"],
+        "sent": len(ledger.letters),
+        "acknowledged": sum(letter.acked_at is not None for letter in letters),
+        "refused": sum(letter.certainly_refused for letter in letters),
+        "unknown": len(unknown),
+        "recovered": len(recovered),
+        "delivered": len(ledger.handed),
+        "repeated": len(ledger.handed) - len(firsts),
+        "confirmed": confirmed,
+        "subscribed": sum(bool(timeline.episodes) for timeline in ledger.timelines.values()),
+        "unsubscribed": sum(call.ok is not None for call in ledger.of(Unsubscribe)),
+        "checkpointed": sum(call.ok is not None for call, _ in ledger.checkpoints()),
+    }

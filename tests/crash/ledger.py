@@ -1,0 +1,234 @@
+"""A history put in order: each call with its outcome, each message with its acknowledgements, each subscription.
+
+Owns what follows from the events alone, before anything is judged: who sent what and was told what, which seq
+belongs to which message, who was handed what and settled it. `checker` judges.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from .history import (
+    ENDINGS,
+    Action,
+    Checkpoint,
+    Commit,
+    Deliver,
+    Delivery,
+    Event,
+    Fail,
+    Hello,
+    Invoke,
+    Mark,
+    Ok,
+    Publish,
+    ReadRun,
+    Sent,
+    Settle,
+    Subscribe,
+    Unknown,
+    Unsubscribe,
+)
+from .subscriptions import Call, Timeline
+
+__all__ = ["Handed", "Ledger", "Letter", "Settled"]
+
+
+class Letter:
+    """One message as its sender knows it."""
+
+    __slots__ = ("acked_at", "call", "first", "known", "outcomes", "sender", "sent", "seq")
+
+    def __init__(self, sent: Sent, sender: str, call: Call) -> None:
+        self.sent = sent
+        self.sender = sender
+        self.call = call
+        """The first call that sent it."""
+        self.first = call.index
+        self.seq: int | None = None
+        """As it was acknowledged; None also where it was to wait until it is due."""
+        self.acked_at: int | None = None
+        """Where it was first acknowledged."""
+        self.known = False
+        """Whether the first acknowledgement said that it had been stored before."""
+        self.outcomes: set[str] = set()
+        """What came of the calls that sent it: ok, fail, unknown."""
+
+    @property
+    def certainly_refused(self) -> bool:
+        """Whether every call that sent it was refused."""
+        return self.outcomes == {"fail"}
+
+
+class Handed:
+    """One delivery of one message. `mailbox` is the bot's own, or `channel/group`."""
+
+    __slots__ = ("at", "bot", "index", "mailbox", "message", "session")
+
+    def __init__(self, index: int, event: Deliver, message: Delivery) -> None:
+        self.index = index
+        self.at = event.at
+        self.bot = event.bot
+        self.session = event.session
+        self.message = message
+        self.mailbox = event.bot if message.group is None else f"{message.channel}/{message.group}"
+
+
+class Settled:
+    """One message settled by an ack, a term or a commit, in the session that it was delivered to."""
+
+    __slots__ = ("bot", "call", "confirmed", "ends_at", "how", "session")
+
+    def __init__(self, call: Call, bot: str, session: str, *, how: str, confirmed: bool) -> None:
+        self.call = call
+        self.bot = bot
+        self.session = session
+        self.how = how
+        self.confirmed = confirmed and call.ok is not None
+        self.ends_at = call.ok.at if call.ok is not None else call.invoke.at
+
+
+class Ledger:
+    """See the module."""
+
+    def __init__(self, history: Sequence[Event]) -> None:
+        self.calls: list[Call] = []
+        self.letters: dict[str, Letter] = {}
+        self.handed: list[Handed] = []
+        self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
+        """The same by mailbox and seq."""
+        self.first_seen: dict[int, int] = {}
+        """Where each seq was first delivered to anybody."""
+        self.settled: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
+        """By mailbox and seq, acks, terms and commits that were not refused."""
+        self.groups: dict[str, Timeline] = {}
+        """The mailboxes of groups: each is a timeline without an end."""
+        self.timelines: dict[tuple[str, str], Timeline] = {}
+        self.sessions: dict[str, Call] = {}
+        """The hello that opened each session."""
+        self.marks: list[tuple[int, Mark]] = []
+        self.length = len(history)
+        self._came_by: dict[tuple[str, int], str] = {}
+        self._read(history)
+        self._join_messages()
+        self._join_settled()
+        self._join_subscriptions()
+
+    def of(self, *kinds: type[Action]) -> Iterator[Call]:
+        """Give the calls of some kinds, in order."""
+        return (call for call in self.calls if isinstance(call.invoke.action, kinds))
+
+    def timeline(self, bot: str, channel: str) -> Timeline:
+        """Give a subscription's timeline; an empty one where nobody ever asked for it."""
+        return self.timelines.get((bot, channel)) or Timeline(bot, channel)
+
+    def _read(self, history: Sequence[Event]) -> None:
+        ends = iter(
+            [i for i, e in enumerate(history) if isinstance(e, Mark) and e.what in ENDINGS] + [len(history)]
+        )
+        end = next(ends)
+        floor = 0
+        open_calls: dict[int, Call] = {}
+        for index, event in enumerate(history):
+            while index >= end and end < len(history):
+                end = next(ends)
+            match event:
+                case Invoke():
+                    call = Call(index, event, floor=floor, over=end)
+                    call.ends = len(history)
+                    open_calls[event.call] = call
+                    self.calls.append(call)
+                case Ok() | Fail() | Unknown():
+                    call = open_calls.pop(event.call)
+                    call.outcome, call.ends = event, index
+                    if isinstance(event, Ok):
+                        floor = max([floor, *(seq for seq in event.seqs if seq is not None)])
+                case Deliver():
+                    self._hand_out(index, event)
+                case Mark():
+                    self.marks.append((index, event))
+
+    def _hand_out(self, index: int, event: Deliver) -> None:
+        for message in event.messages:
+            handed = Handed(index, event, message)
+            self.handed.append(handed)
+            self.deliveries[handed.mailbox, message.seq].append(handed)
+            self._came_by[event.session, message.seq] = handed.mailbox
+            self.first_seen.setdefault(message.seq, index)
+
+    def _join_messages(self) -> None:
+        for call in self.of(Publish, Commit):
+            action = call.invoke.action
+            assert isinstance(action, Publish | Commit)
+            for position, sent in enumerate(action.messages):
+                letter = self.letters.get(sent.id)
+                if letter is None:
+                    letter = self.letters[sent.id] = Letter(sent, action.bot, call)
+                self._note_outcome(letter, call, position)
+
+    def _note_outcome(self, letter: Letter, call: Call, position: int) -> None:
+        ok = call.ok
+        if call.failed:
+            letter.outcomes.add("fail")
+        elif ok is None:
+            letter.outcomes.add("unknown")
+        elif position >= len(ok.seqs) or (ok.seqs[position] is None and position not in ok.scheduled):
+            letter.outcomes.add("fail")
+        else:
+            letter.outcomes.add("ok")
+            letter.seq = letter.seq or ok.seqs[position]
+            if letter.acked_at is None or call.ends < letter.acked_at:
+                letter.acked_at, letter.known = call.ends, position in ok.duplicates
+
+    def _join_settled(self) -> None:
+        for call in self.of(Hello):
+            if call.ok is not None:
+                self.sessions[call.ok.session] = call
+        for call in self.of(Settle, Commit):
+            action = call.invoke.action
+            if call.failed:
+                continue
+            if isinstance(action, Commit):
+                self._settle(call, action, action.acks, how="commit", confirmed=True)
+            elif isinstance(action, Settle) and action.how != "nak":
+                self._settle(call, action, action.seqs, how=action.how, confirmed=action.confirmed)
+
+    def _settle(
+        self, call: Call, action: Settle | Commit, seqs: Sequence[int], *, how: str, confirmed: bool
+    ) -> None:
+        for seq in seqs:
+            mailbox = self._came_by.get((action.session, seq), action.bot)
+            settled = Settled(call, action.bot, action.session, how=how, confirmed=confirmed)
+            self.settled[mailbox, seq].append(settled)
+
+    def _join_subscriptions(self) -> None:
+        calls: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
+        for call in self.of(Subscribe, Unsubscribe):
+            action = call.invoke.action
+            assert isinstance(action, Subscribe | Unsubscribe)
+            calls[action.bot, action.channel].append(call)
+        for key, made in calls.items():
+            self.timelines[key] = Timeline(*key)
+            self.timelines[key].read(made)
+        for call in self.of(Subscribe):
+            action = call.invoke.action
+            if isinstance(action, Subscribe) and action.group is not None and not call.failed:
+                mailbox = f"{action.channel}/{action.group}"
+                self.groups.setdefault(mailbox, Timeline(mailbox, action.channel)).join(call, action)
+
+    def checkpoints(self) -> Iterator[tuple[Call, Checkpoint]]:
+        """Give every call that wrote a run's state, with what it wrote."""
+        for call in self.of(Checkpoint, Commit):
+            action = call.invoke.action
+            checkpoint = action.checkpoint if isinstance(action, Commit) else action
+            if isinstance(checkpoint, Checkpoint):
+                yield call, checkpoint
+
+    def reads(self) -> Iterator[tuple[Call, ReadRun]]:
+        """Give every call that read a run's state."""
+        for call in self.of(ReadRun):
+            assert isinstance(call.invoke.action, ReadRun)
+            yield call, call.invoke.action

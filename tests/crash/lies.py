@@ -1,0 +1,263 @@
+"""Workers that are broken on purpose: what the checker has to find, so that its silence means something.
+
+Owns the lies, by name: each replaces a piece of the product's inside in a process that becomes a worker. They are
+switches of these tests, and the product knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aiosqlite
+import anyio
+import msgspec
+
+from bus.dispatch import Dispatch
+from bus.mailbox import Mailbox
+from bus.sessions import Session
+from store.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
+from store.sqlite import database
+from store.sqlite.commits import Commits
+from store.sqlite.log import SqliteLog
+from store.sqlite.runs import Runs
+from store.sqlite.writer import Transaction, Writer
+
+__all__ = ["LIES", "LIES_OF_POWER", "tell"]
+
+LIES: dict[str, set[str]] = {
+    "ack_before_commit": {"lost"},
+    "torn_commit": {"torn", "redelivered"},
+    "forgotten_checkpoint": {"checkpoints"},
+    "dropped_subscription": {"subscriptions", "lost"},
+    "kept_subscription": {"subscriptions", "not_subscribed"},
+    "swapped_order": {"out_of_order"},
+    "position_too_early": {"lost"},
+    "forgotten_in_flight": {"lost"},
+    "ack_in_the_wrong_mailbox": {"redelivered"},
+}
+"""Each lie that kills alone bring to light, with the kinds of violations of which one has to be found."""
+
+LIES_OF_POWER = ("no_sync", "no_checkpoint")
+"""Those that only a power cut brings to light: a killed process leaves all that it wrote with the system."""
+
+_WINDOW_SECONDS = 0.01
+"""How long a lie leaves what it said and what is on disk apart: else a kill would seldom meet it."""
+
+
+def tell(name: str) -> None:
+    """Break this process in one way. Raises KeyError where nobody knows the lie."""
+    _TELLERS[name]()
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+# ── The disk ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ack_before_commit() -> None:
+    def make(honest: Any) -> Any:
+        async def commit(writer: Any, group: list[Any]) -> None:
+            transaction = Transaction(writer._connection, writer.last_seq)
+            try:
+                for pending in group:
+                    pending.result = await pending.operation(transaction)
+            except Exception:
+                await writer._connection.rollback()
+                await honest(writer, group)
+                return
+            writer.last_seq = transaction.last_seq
+            for pending in group:
+                pending.done.set()
+            await anyio.sleep(_WINDOW_SECONDS)
+            await writer._connection.commit()
+            writer._committed(writer.last_seq)
+
+        return commit
+
+    _replace(Writer, "_commit", make)
+
+
+def _torn_commit() -> None:
+    def make(honest: Any) -> Any:
+        async def carry_out(commits: Commits, transaction: Transaction, work: Any) -> Any:
+            answer = await honest(commits, transaction, work)
+            await transaction.connection.commit()
+            if work.messages:  # whose trace is seen before the commit is repeated
+                await anyio.sleep(4 * _WINDOW_SECONDS)
+            return answer
+
+        return carry_out
+
+    _replace(Commits, "carry_out", make)
+
+
+def _forgotten_checkpoint() -> None:
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        async def checkpoint(runs: Runs, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
+            if next(turn) % 3 == 0:
+                work = msgspec.structs.replace(work, context=None, status=None)
+            await honest(runs, connection, work, now)
+
+        return checkpoint
+
+    _replace(Runs, "checkpoint", make)
+
+
+def _no_sync() -> None:
+    def make(honest: Any) -> Any:
+        async def prepare(path: Any, connection: aiosqlite.Connection) -> None:
+            await honest(path, connection)
+            await connection.execute("PRAGMA synchronous = NORMAL")
+
+        return prepare
+
+    _replace(database, "_prepare", make)
+
+
+class _WithoutCheckpoint:
+    """A connection that says that it made a checkpoint."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute_fetchall(self, sql: str, *parameters: Any) -> Iterable[Any]:
+        if "wal_checkpoint" in sql:
+            return [(0, 0, 0)]
+        return await self._connection.execute_fetchall(sql, *parameters)
+
+
+def _no_checkpoint() -> None:
+    def make(honest: Any) -> Any:
+        async def prepare(path: Any, connection: aiosqlite.Connection) -> None:
+            await honest(path, _WithoutCheckpoint(connection))
+
+        return prepare
+
+    _replace(database, "_prepare", make)
+
+
+# ── Subscriptions ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dropped_subscription() -> None:
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        async def subscribe(log: SqliteLog, transaction: Transaction, change: Any) -> Subscribed:
+            if next(turn) % 3:
+                answer: Subscribed = await honest(log, transaction, change)
+                return answer
+            start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
+            return Subscribed(start_seq, created=True, group=change.group)
+
+        return subscribe
+
+    _replace(SqliteLog, "_subscribe", make)
+
+
+def _kept_subscription() -> None:
+    left: set[tuple[str, str]] = set()
+
+    def make(honest: Any) -> Any:
+        async def change_log(log: SqliteLog, transaction: Transaction, change: Any) -> Any:
+            if not isinstance(change, RemoveSubscription):
+                return await honest(log, transaction, change)
+            key = (change.bot_id, change.channel)
+            sql = "SELECT 1 FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?"
+            stands = bool(await transaction.connection.execute_fetchall(sql, key)) and key not in left
+            left.add(key)
+            return stands
+
+        return change_log
+
+    _replace(SqliteLog, "_change", make)
+
+
+# ── Mailboxes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _swapped_order() -> None:
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        def hand_out(mailbox: Mailbox, *moment: Any) -> Any:
+            given: list[tuple[Session, list[bytes]]] = honest(mailbox, *moment)
+            for _, packed in given:
+                if len(packed) > 1 and next(turn) % 10 == 0:
+                    packed[-2:] = packed[:-3:-1]
+            return given
+
+        return hand_out
+
+    _replace(Mailbox, "hand_out", make)
+
+
+def _position_too_early() -> None:
+    def make(honest: Any) -> Any:
+        def state(mailbox: Mailbox) -> MailboxState:
+            saved: MailboxState = honest(mailbox)
+            ready = mailbox.intake._ready
+            position = max([saved.position, *(envelope.seq for envelope in ready)])
+            return msgspec.structs.replace(saved, position=position)
+
+        return state
+
+    _replace(Mailbox, "state", make)
+
+
+def _forgotten_in_flight() -> None:
+    def make(honest: Any) -> Any:
+        def state(mailbox: Mailbox) -> MailboxState:
+            saved: MailboxState = honest(mailbox)
+            return msgspec.structs.replace(saved, unsettled=saved.unsettled[:-1])
+
+        return state
+
+    _replace(Mailbox, "state", make)
+
+
+def _ack_in_the_wrong_mailbox() -> None:
+    def make(honest: Any) -> Any:
+        def settle(dispatch: Dispatch, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
+            mailboxes: list[Mailbox] = []
+            for seq in seqs:
+                other = _neighbour(dispatch, session, seq)
+                mailboxes += honest(dispatch, session if other is None else other, [seq])
+            return list(dict.fromkeys(mailboxes))
+
+        return settle
+
+    _replace(Dispatch, "settle", make)
+
+
+def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None:
+    """Give another bot's session that has the same message in flight."""
+    for mailbox in dispatch._directory.mailboxes.values():
+        for other in mailbox.sessions:
+            if other.bot_id != session.bot_id and seq in other.in_flight:
+                return other
+    return None
+
+
+_TELLERS: dict[str, Callable[[], None]] = {
+    "ack_before_commit": _ack_before_commit,
+    "torn_commit": _torn_commit,
+    "forgotten_checkpoint": _forgotten_checkpoint,
+    "no_sync": _no_sync,
+    "no_checkpoint": _no_checkpoint,
+    "dropped_subscription": _dropped_subscription,
+    "kept_subscription": _kept_subscription,
+    "swapped_order": _swapped_order,
+    "position_too_early": _position_too_early,
+    "forgotten_in_flight": _forgotten_in_flight,
+    "ack_in_the_wrong_mailbox": _ack_in_the_wrong_mailbox,
+}

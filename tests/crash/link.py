@@ -1,0 +1,262 @@
+"""One bot's connection to a worker that may be killed at any moment, and the record of all that goes through it.
+
+Owns the plain socket, and what is written down when: before a request is sent, when its answer is read, and where
+none came. A session is over when the worker was killed, when it does not know the session, or when no answer came
+in time; then the socket is closed, so that nothing that lies in it can arrive later, and `Lost` is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from .history import Action, Delivery, Hello, Recorder, digest
+
+__all__ = ["ANSWER_SECONDS", "Ended", "Frame", "Link", "Lost", "Refused"]
+
+ANSWER_SECONDS = 20.0
+"""An answer that took longer does not count, and the session is given up: far more than a loaded machine needs."""
+
+_SLICE_SECONDS = 0.05
+"""How often a wait looks whether the worker was killed, or the load is to end."""
+
+_LATE_SECONDS = 0.02
+"""How long after a kill something that the worker had sent may still come out of the socket."""
+
+_PING_SECONDS = 0.5
+
+Frame = dict[str, Any]
+Values = Callable[[Any], dict[str, Any]]
+
+
+class Lost(Exception):
+    """The session is over, and nobody knows what came of what was not answered."""
+
+
+class Ended(Exception):
+    """The load is to end."""
+
+
+class Refused(Exception):
+    """The worker refused a request."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(f"{frame.get('code')}: {frame.get('message')}")
+        self.code = str(frame.get("code"))
+
+
+class Link:
+    """See the module. `mail` has what was delivered and not taken yet; `session` is empty while there is none."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], command: str, recorder: Recorder, bot: str) -> None:
+        self.bot = bot
+        self.recorder = recorder
+        self.session = ""
+        self.mail: deque[tuple[Frame, Delivery]] = deque()
+        self.ended = threading.Event()
+        self._context = context
+        self._command = command
+        self._socket: zmq.Socket[bytes] | None = None
+        self._endings = 0
+        self._requests = 0
+        self._sent_at = 0.0
+        self._calls: dict[int, tuple[int, Values]] = {}
+        self._answers: dict[int, Frame] = {}
+
+    def __repr__(self) -> str:
+        return f"<Link {self.bot} session={self.session or None} open={len(self._calls)}>"
+
+    # ── The session ──────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, max_in_flight: int) -> None:
+        """Say hello until there is a session. Raises Ended where the load ends before."""
+        while True:
+            if self.ended.is_set():
+                raise Ended
+            self.close()
+            self._endings = self.recorder.endings
+            self._socket = self._context.socket(zmq.DEALER)
+            self._socket.linger = 0
+            self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+            self._socket.connect(self._command)
+            try:
+                self.call(Hello(self.bot), _session, protocol=1, bot=self.bot, max_in_flight=max_in_flight)
+                return
+            except (Lost, Refused):
+                continue
+
+    def close(self) -> None:
+        """Close the socket, without a word; what is not answered is unknown."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        for call, _ in self._calls.values():
+            self.recorder.unknown(call, "the session is over")
+        self._calls.clear()
+        self._answers.clear()
+        self.mail.clear()
+        self.session = ""
+
+    def goodbye(self) -> None:
+        """Wait for what is open, and end the session in order, as far as the worker still answers."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        try:
+            while self._calls:
+                self._receive_by(deadline)
+            self.ask("goodbye")
+        except (Lost, Refused):
+            pass
+        self.close()
+
+    # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, action: Action, values: Values, **fields: Any) -> int:
+        """Write down a call and send it; give the number by which `finish` waits for it.
+
+        `values` makes of the answer what is written down of it. The op is that of the action, unless named.
+        """
+        call = self.recorder.invoke(self.bot, action)
+        self._requests += 1
+        request = self._requests
+        self._calls[request] = (call, values)
+        op = fields.pop("op", None) or type(action).__name__.lower()
+        self._send({"op": op, "request": request, **fields})
+        return request
+
+    def finish(self, request: int) -> Frame:
+        """Wait for an answer and give it; raises Refused where it is an error."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while request not in self._answers:
+            self._receive_by(deadline)
+        frame = self._answers.pop(request)
+        if frame["op"] == "error":
+            raise Refused(frame)
+        return frame
+
+    def call(self, action: Action, values: Values, **fields: Any) -> Frame:
+        """Write down a call, send it and wait for its answer."""
+        return self.finish(self.begin(action, values, **fields))
+
+    def tell(self, action: Action, **frame: Any) -> None:
+        """Write down a call that is never answered, and send it."""
+        self.recorder.invoke(self.bot, action)
+        self._send(frame)
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        """Ask what changes nothing that is judged, and give the value of the answer."""
+        self._requests += 1
+        request = self._requests
+        self._send({"op": op, "request": request, **fields})
+        return self.finish(request).get("value")
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls wait for an answer."""
+        return len(self._calls)
+
+    def listen(self, seconds: float) -> bool:
+        """Take what comes within a time; tell whether anything did. A ping keeps the session alive."""
+        if time.monotonic() - self._sent_at > _PING_SECONDS:
+            self._send({"op": "ping"})
+        try:
+            self._receive(seconds)
+        except TimeoutError:
+            return False
+        while self._socket is not None and self._socket.poll(0):
+            self._take(self._socket.recv())
+        return True
+
+    # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, frame: Frame) -> None:
+        if self._socket is None:
+            raise Lost("there is no session")
+        try:
+            self._socket.send(json.dumps(frame).encode(), zmq.DONTWAIT)
+        except zmq.Again:
+            self.close()
+            raise Lost("nothing can be sent any more") from None
+        self._sent_at = time.monotonic()
+
+    def _receive_by(self, deadline: float) -> None:
+        try:
+            self._receive(deadline - time.monotonic())
+        except TimeoutError:
+            self.close()
+            raise Lost(f"no answer came for {ANSWER_SECONDS} s") from None
+
+    def _receive(self, seconds: float) -> None:
+        """Take one frame; TimeoutError where none came in time, Lost where the session is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if self._socket is None:
+                raise Lost("there is no session")
+            over = self.recorder.endings != self._endings
+            left = _LATE_SECONDS if over else min(_SLICE_SECONDS, deadline - time.monotonic())
+            if self._socket.poll(int(1000 * max(0.0, left))):
+                self._take(self._socket.recv())
+                return
+            if over:
+                self.close()
+                raise Lost("the worker was killed")
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            if self.ended.is_set() and not self.session:
+                raise Ended
+
+    def _take(self, raw: bytes) -> None:
+        frame = json.loads(raw)
+        if frame["op"] == "deliver":
+            self._deliver(frame["messages"])
+            return
+        request = frame.get("request")
+        if request is None:
+            if frame["op"] == "error":
+                self.close()
+                raise Lost(f"the worker answered {frame}")
+            return
+        self._answers[request] = frame
+        if request in self._calls:
+            self._note(*self._calls.pop(request), frame)
+        if frame["op"] == "error" and frame["code"] == "unknown_session":
+            self.close()
+            raise Lost("the worker does not know the session")
+
+    def _note(self, call: int, values: Values, frame: Frame) -> None:
+        if frame["op"] != "error":
+            if frame["op"] == "welcome":
+                self.session = frame["session"]
+            value = frame.get("value") if frame["op"] == "ok" else frame
+            self.recorder.ok(call, **values(value))
+        elif frame["code"] == "internal":
+            self.recorder.unknown(call, frame["message"])
+        else:
+            self.recorder.fail(call, f"{frame['code']}: {frame['message']}")
+
+    def _deliver(self, messages: list[Frame]) -> None:
+        deliveries = [_delivery(message) for message in messages]
+        self.recorder.deliver(self.bot, bot=self.bot, session=self.session, messages=deliveries)
+        self.mail.extend(zip(messages, deliveries, strict=True))
+
+
+def _session(frame: Frame) -> dict[str, Any]:
+    return {"session": frame["session"], "last_seq": frame["last_seq"]}
+
+
+def _delivery(message: Frame) -> Delivery:
+    recipient = message["recipient"]
+    return Delivery(
+        message["seq"],
+        message["id"],
+        digest(message["body"]),
+        message["attempt"],
+        message["sender_bot_name"],
+        recipient["name"] if recipient["type"] == "channel" else None,
+        message.get("group"),
+    )

@@ -1,0 +1,133 @@
+"""What the checker expects of the log: nothing acknowledged is missing, nothing else is there, each once, in order.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from .history import Final, Hello, Publish, Stored
+from .ledger import Ledger, Letter
+from .verdict import Fault
+
+__all__ = ["WORKER", "log_order", "lost_from_log", "never_sent", "one_seq_one_message"]
+
+WORKER = "posthouse"
+"""The sender of the worker's own messages, which nobody invoked."""
+
+
+def _who(letter: Letter) -> str:
+    target = f"to {letter.sent.to}" if letter.sent.channel is None else f"on {letter.sent.channel!r}"
+    return f"message {letter.sent.id} of {letter.sender} {target}"
+
+
+def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
+    """What was acknowledged is in the log, and a worker that is back knows the log's end."""
+    stored = {message.id for message in final.messages}
+    for letter in ledger.letters.values():
+        if letter.acked_at is not None and letter.sent.id not in stored:
+            place = f"seq {letter.seq}" if letter.seq is not None else "waiting until it is due"
+            yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
+    for call in ledger.of(Hello):
+        ok = call.ok
+        if ok is not None and ok.last_seq is not None and ok.last_seq < call.floor:
+            text = (
+                f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
+                f" gave {ok.last_seq} as the end of its log"
+            )
+            yield "lost", text
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """One place where a message was seen: at a delivery, or in the log at the end."""
+
+    seq: int
+    id: str
+    body: str
+    sender: str
+    to: str | None
+    channel: str | None
+    where: str
+
+
+def _sightings(ledger: Ledger, final: Final) -> Iterator[tuple[int, _Seen]]:
+    for handed in ledger.handed:
+        m = handed.message
+        where = f"delivered to {handed.bot} at {handed.at} s"
+        to = handed.bot if m.channel is None else None
+        yield handed.index, _Seen(m.seq, m.id, m.body, m.sender, to, m.channel, where)
+    for message in final.messages:
+        yield ledger.length, _seen_in_log(message)
+
+
+def _seen_in_log(message: Stored) -> _Seen:
+    m = message
+    return _Seen(m.seq, m.id, m.body, m.sender, m.to, m.channel, "in the log at the end")
+
+
+def never_sent(ledger: Ledger, final: Final) -> Iterator[Fault]:
+    """What is delivered or stored was sent by its sender, to that target, with that body, and was not refused."""
+    told: set[tuple[str, str]] = set()
+    for index, seen in _sightings(ledger, final):
+        if seen.sender == WORKER:
+            continue
+        letter = ledger.letters.get(seen.id)
+        if letter is None or letter.first > index:
+            fault = "never_sent", f"message {seen.id} (seq {seen.seq}) is {seen.where}, and nobody had sent it"
+        elif seen.body != letter.sent.body:
+            fault = "two_bodies", f"{_who(letter)} is {seen.where} with another body than it was sent with"
+        elif (seen.sender, seen.channel) != (letter.sender, letter.sent.channel):
+            fault = "never_sent", f"{_who(letter)} is {seen.where} as one of {seen.sender} on {seen.channel!r}"
+        elif seen.to not in (None, letter.sent.to):
+            fault = "not_subscribed", f"{_who(letter)} is {seen.where}, as if it were for {seen.to}"
+        elif letter.certainly_refused:
+            fault = "refused_yet_there", f"{_who(letter)} was refused each time, and is {seen.where}"
+        else:
+            continue
+        if (fault[0], seen.id) not in told:
+            told.add((fault[0], seen.id))
+            yield fault
+
+
+def one_seq_one_message(ledger: Ledger, final: Final) -> Iterator[Fault]:
+    """A seq is the place of one message, and a message has one place, whoever asks."""
+    by_seq: dict[int, tuple[str, str, str]] = {}
+    by_id: dict[str, tuple[int, str]] = {}
+
+    def note(seq: int, id: str, body: str, where: str) -> Iterator[Fault]:
+        first_id, first_body, first_where = by_seq.setdefault(seq, (id, body, where))
+        if (first_id, first_body) != (id, body):
+            yield "two_bodies", f"seq {seq} is message {first_id}, {first_where}, and {id}, {where}"
+            by_seq[seq] = (id, body, where)
+        first_seq, first_where = by_id.setdefault(id, (seq, where))
+        if first_seq != seq:
+            yield "duplicated", f"message {id} is seq {first_seq}, {first_where}, and seq {seq}, {where}"
+            by_id[id] = (seq, where)
+
+    for call in ledger.calls:
+        ok = call.ok
+        for sent, seq in zip(getattr(call.invoke.action, "messages", ()), ok.seqs if ok else (), strict=False):
+            if ok is not None and seq is not None:
+                yield from note(seq, sent.id, sent.body, f"as acknowledged at {ok.at} s")
+    for _, seen in _sightings(ledger, final):
+        yield from note(seen.seq, seen.id, seen.body, seen.where)
+
+
+def log_order(ledger: Ledger) -> Iterator[Fault]:
+    """What was sent after something else was acknowledged comes after it; and so do the parts of one frame."""
+    for letter in ledger.letters.values():
+        floor = letter.call.floor
+        if letter.seq is not None and letter.seq <= floor:
+            text = f"{_who(letter)} got seq {letter.seq}, and was first sent after {floor} was acknowledged"
+            yield "out_of_order", text
+    for call in ledger.of(Publish):
+        action, ok = call.invoke.action, call.ok
+        if ok is None or not isinstance(action, Publish):
+            continue
+        pairs = zip(action.messages, ok.seqs, strict=True)
+        fresh = [seq for sent, seq in pairs if seq is not None and ledger.letters[sent.id].call is call]
+        if fresh != sorted(fresh):
+            yield "out_of_order", f"one frame of {action.bot} was given the seqs {fresh} at {ok.at} s"

@@ -1,0 +1,204 @@
+"""Workers that start in a few milliseconds: one process imports everything, and forks each of them.
+
+What takes time at a start is importing. The child is the whole worker: it runs the command line with its
+arguments, on real sockets and a real file, and is killed like any process. The nursery opens nothing itself, and
+has one thread.
+
+Run as a program it takes one JSON object a line: `start` with arguments, a folder and a log, answered with the
+process id; `wait` for one with a time, answered with its exit code, or null where it still runs. It ends when its
+input does, and all its children with it. With `--lie` it breaks the workers on purpose (see `lies`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..integration.wire_worker import REPOSITORY, Process, Worker
+
+__all__ = ["ForkedWorker", "Nursery"]
+
+_ANSWER_SECONDS = 60.0
+
+_GLANCE_SECONDS = 0.002
+"""How often a process that waits for another one's end looks."""
+
+
+class Nursery:
+    """The process that forks workers."""
+
+    def __init__(self, *, lie: str | None = None) -> None:
+        arguments = [] if lie is None else ["--lie", lie]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.nursery", *arguments],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Nursery process={self._process.pid}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(_ANSWER_SECONDS)
+        self._process.stdout.close()
+
+    def ask(self, **question: Any) -> Any:
+        """Ask the process something, and give its answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise AssertionError("the nursery has ended; what it wrote stands above")
+        return json.loads(answer)
+
+
+class _Child:
+    """A forked worker, as `subprocess.Popen` would be one."""
+
+    def __init__(self, nursery: Nursery, pid: int) -> None:
+        self.pid = pid
+        self._nursery = nursery
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        return self._reap(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        seconds = _ANSWER_SECONDS if timeout is None else timeout
+        code = self._reap(seconds)
+        if code is None:
+            raise subprocess.TimeoutExpired("worker", seconds)
+        return code
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: int, /) -> None:
+        if self._code is None:  # until it is waited for, the id is its own
+            os.kill(self.pid, number)
+
+    def _reap(self, seconds: float) -> int | None:
+        if self._code is None:
+            self._code = self._nursery.ask(wait=self.pid, seconds=seconds)
+        return self._code
+
+
+class ForkedWorker(Worker):
+    """A worker process out of a nursery."""
+
+    def __init__(self, directory: Path, configuration: str, nursery: Nursery) -> None:
+        super().__init__(directory, configuration)
+        self._nursery = nursery
+
+    def _spawn(self, arguments: Sequence[str]) -> Process:
+        where = {"directory": str(self.directory), "log": str(self._log)}
+        return _Child(self._nursery, self._nursery.ask(start=["serve", *arguments], **where))
+
+
+# ── The program ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(questions: int, answers: int) -> None:
+    """Answer until the input ends."""
+    running: set[int] = set()
+    with os.fdopen(questions, "rb", buffering=0) as lines:
+        while line := lines.readline():
+            question = json.loads(line)
+            if "start" in question:
+                pid = _start(question, (questions, answers))
+                running.add(pid)
+                answer: int | None = pid
+            else:
+                answer = _wait(question["wait"], question["seconds"])
+                if answer is not None:
+                    running.discard(question["wait"])
+            os.write(answers, json.dumps(answer).encode() + b"\n")
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _start(question: dict[str, Any], own: Sequence[int]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    for descriptor in own:
+        os.close(descriptor)
+    log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.chdir(question["directory"])
+    import worker
+
+    try:
+        worker.main(question["start"], prog_name="posthouse")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _wait(pid: int, seconds: float) -> int | None:
+    """Wait for a child's end, and give its code as `Popen` does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_GLANCE_SECONDS)
+
+
+def _main() -> None:
+    # What is printed is not to be taken for an answer.
+    questions, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    _import_everything()
+    if len(sys.argv) > 1:
+        from .lies import tell
+
+        tell(sys.argv[2])
+    _serve(questions, answers)
+
+
+def _import_everything() -> None:
+    """Import what a worker imports only when it runs."""
+    import aiosqlite  # noqa: F401
+    import uvloop  # noqa: F401
+
+    import store.sqlite  # noqa: F401
+    import worker  # noqa: F401
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,155 @@
+"""A history told by hand, for the tests of the checker: one line says what one client did and what came of it.
+
+Owns short words for the records. Bodies are named like their messages, unless one is given; sessions are named
+`bot/number`. What is not said to be answered stays open until `answer`, or for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checker import check
+from .history import (
+    Action,
+    Checkpoint,
+    Commit,
+    Deliver,
+    Delivery,
+    Event,
+    Fail,
+    Final,
+    Hello,
+    Invoke,
+    Mark,
+    Ok,
+    Publish,
+    ReadRun,
+    RunState,
+    Sent,
+    Settle,
+    Stored,
+    Subscribe,
+    Unknown,
+    Unsubscribe,
+)
+from .verdict import Verdict
+
+__all__ = ["Story"]
+
+
+class Story:
+    """Each event is a tenth of a second after the one before, unless `wait` says more."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.stored: list[Stored] = []
+        self.subscriptions: dict[str, tuple[str, ...]] = {}
+        self.dead_letters: dict[str, tuple[int, ...]] = {}
+        self.backlogs: dict[str, int] = {}
+        self.runs: dict[str, RunState] = {}
+        self._at = 0.0
+        self._calls = 0
+        self._incarnation = 1
+        self._sent: dict[str, tuple[str, str | None]] = {}
+
+    def verdict(self) -> Verdict:
+        """Judge it."""
+        final = Final(tuple(self.stored), self.subscriptions, self.dead_letters, self.backlogs, self.runs)
+        return check(self.events, final)
+
+    # ── What clients do ──────────────────────────────────────────────────────────────────────────────────
+
+    def invoke(self, bot: str, action: Action) -> int:
+        self._calls += 1
+        self._add(Invoke(call=self._calls, action=action, **self._when(bot)))
+        return self._calls
+
+    def answer(self, call: int, outcome: str = "ok", **values: Any) -> None:
+        when = self._when("")
+        match outcome:
+            case "ok":
+                self._add(Ok(call=call, **values, **when))
+            case "fail":
+                self._add(Fail(call=call, **when))
+            case _:
+                self._add(Unknown(call=call, **when))
+
+    def send(self, bot: str, *ids: str, to: str | None = None, channel: str | None = None) -> int:
+        """Begin to publish, by default on `news`."""
+        channel = "news" if to is None and channel is None else channel
+        self._sent.update(dict.fromkeys(ids, (bot, channel)))
+        return self.invoke(bot, Publish(bot, tuple(Sent(id, id, to, channel) for id in ids)))
+
+    def publish(self, bot: str, *ids: str, seqs: tuple[int | None, ...] = (), **where: Any) -> None:
+        """Publish, and be answered."""
+        self.answer(self.send(bot, *ids, **where), seqs=seqs)
+
+    def keep(self, *messages: tuple[int, str], **changed: Any) -> None:
+        """Let the log have messages at the end, as they were sent."""
+        for seq, id in messages:
+            sender, channel = self._sent.get(id, ("nobody", "news"))
+            fields = {"body": id, "sender": sender, "channel": channel, **changed}
+            self.stored.append(Stored(seq, id, **fields))
+
+    def hello(self, bot: str, session: str, last_seq: int = 0) -> None:
+        self.answer(self.invoke(bot, Hello(bot)), session=session, last_seq=last_seq)
+
+    def subscribe(self, bot: str, outcome: str = "ok", *, start: Any = "new", **values: Any) -> None:
+        echo, group = values.pop("echo", False), values.pop("group", None)
+        call = self.invoke(bot, Subscribe(bot, "news", start, echo, group))
+        self.answer(call, outcome, **({"start_seq": 0, "created": True, **values} if outcome == "ok" else {}))
+
+    def unsubscribe(self, bot: str, outcome: str = "ok", *, removed: bool = True) -> None:
+        call = self.invoke(bot, Unsubscribe(bot, "news"))
+        self.answer(call, outcome, **({"removed": removed} if outcome == "ok" else {}))
+
+    def deliver(self, session: str, seq: int, id: str, attempt: int = 1, **changed: Any) -> None:
+        bot = session.split("/")[0]
+        sender, channel = self._sent.get(id, ("nobody", "news"))
+        fields = {"body": id, "sender": sender, "channel": channel, **changed}
+        message = Delivery(seq, id, attempt=attempt, **fields)
+        self._add(Deliver(bot=bot, session=session, messages=(message,), **self._when(bot)))
+
+    def ack(self, session: str, *seqs: int, outcome: str | None = "ok", how: Any = "ack") -> None:
+        """Settle; None is without confirmation."""
+        bot = session.split("/")[0]
+        call = self.invoke(bot, Settle(bot, session, how, seqs, confirmed=outcome is not None))
+        if outcome is not None:
+            self.answer(call, outcome)
+
+    def take(self, session: str, *messages: tuple[int, str]) -> None:
+        """Be handed messages and ack them."""
+        for seq, id in messages:
+            self.deliver(session, seq, id)
+        self.ack(session, *(seq for seq, _ in messages))
+
+    def checkpoint(self, version: int, outcome: str = "ok", *, step: str | None = None) -> None:
+        self.answer(self.invoke("worker", Checkpoint("run", version, step)), outcome)
+
+    def read_run(self, version: int, *steps: str) -> None:
+        self.answer(self.invoke("worker", ReadRun("run")), run=RunState(version, steps))
+
+    def commit(self, *ids: str, acks: tuple[int, ...] = (), step: str | None = None) -> int:
+        """Begin a commit of messages on `news`."""
+        self._sent.update(dict.fromkeys(ids, ("worker", "news")))
+        messages = tuple(Sent(id, id, channel="news") for id in ids)
+        checkpoint = None if step is None else Checkpoint("run", 1, step)
+        return self.invoke("worker", Commit("worker", "worker/1", "commit", messages, acks, checkpoint))
+
+    # ── What happens ─────────────────────────────────────────────────────────────────────────────────────
+
+    def kill(self) -> None:
+        """Kill the worker and start it again."""
+        self._add(Mark(what="killed", **self._when("driver")))
+        self._incarnation += 1
+        self._add(Mark(what="started", **self._when("driver")))
+
+    def wait(self, seconds: float) -> None:
+        self._at += seconds
+
+    def _add(self, event: Event) -> None:
+        self.events.append(event)
+
+    def _when(self, process: str) -> dict[str, Any]:
+        self._at = round(self._at + 0.1, 3)
+        return {"at": self._at, "process": process, "incarnation": self._incarnation}

@@ -1,0 +1,271 @@
+"""Frames as nobody should send them: valid ones of every op, and what chance makes of them.
+
+Owns the valid frames, the mutations, and a writer of JSON that can also write what is none: a name twice, NaN,
+half a surrogate pair, numbers that no machine has. All of it comes from one source of chance, so that a seed, a
+property test and a fuzzer can each drive it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+from bus.workflow_calls import CALLS
+
+__all__ = ["CLIENT_FRAMES", "WORKER_FRAMES", "Token", "mutated", "nonsense", "write"]
+
+ID = "00000000-0000-7000-8000-%012x"
+TIME = "2026-01-01T00:00:00.000000Z"
+
+Chance = random.Random
+
+
+class Token(bytes):
+    """Bytes that stand in a frame as they are, where a value would."""
+
+
+class Pairs(list[tuple[Any, Any]]):
+    """An object that may have a name twice."""
+
+
+# ── Valid frames ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _message(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": ID % number, "recipient": {"type": "channel", "name": "news"}, "body": {"n": number}, **fields}
+
+
+def _stored(seq: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "seq": seq, "id": ID % seq, "sender_bot_id": ID % 1, "sender_bot_name": "a",
+        "recipient": {"type": "direct", "bot_id": ID % 2}, "message_type": "message", "body": [1, {"a": None}],
+        "reply_to": None, "headers": {"trace": "1"}, "timestamp": TIME, **fields,
+    }  # fmt: skip
+
+
+_DIRECT = {"type": "direct", "bot": "b"}
+_STEP = {
+    "id": ID % 50, "run_id": "run-1", "step_id": "fetch", "step_name": "Fetch", "status": "completed",
+    "attempt": 1, "input": {"url": "x"}, "output": [1, 2], "started_at": TIME, "completed_at": TIME,
+}  # fmt: skip
+_DEFINITION = {
+    "id": "def-1", "name": "digest", "version": "1.0.0", "owner": {"type": "global"}, "concurrency": 2,
+    "triggers": [{"type": "cron", "schedule": "* * * * *"}, {"type": "manual"}],
+    "steps": [{"id": "s", "name": "S", "type": "code", "depends_on": [], "config": {"type": "code", "code": "1"}}],
+    "metadata": {"a": 1},
+}  # fmt: skip
+_RUN = {
+    "id": "run-1", "workflow_id": "def-1", "workflow_name": "digest", "trigger_type": "manual",
+    "started_at": TIME, "context": {"v": 1}, "trigger_payload": {"x": [1]}, "concurrency_key": "k",
+}  # fmt: skip
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "save_definition": {"definition": _DEFINITION},
+    "create_run": {"run": _RUN},
+    "create_step_log": {"step": {**_STEP, "status": "running"}, "fence": 1},
+    "update_run_status": {"run_id": "run-1", "status": "running", "context": {"v": 2}, "fence": 1},
+    "update_step_status": {"step_id": ID % 50, "status": "completed", "output": {"x": 1}},
+    "claim_run": {"run_id": "run-1", "lease_seconds": 5.0, "claim_id": ID % 60},
+    "renew_run": {"run_id": "run-1", "fence": 1, "lease_seconds": 5.0},
+    "release_run": {"run_id": "run-1", "fence": 1},
+    "get_definition_by_name": {"name": "digest", "owner": {"type": "global"}},
+    "get_definition": {"definition_id": "def-1"},
+    "delete_definition": {"definition_id": "def-1", "cascade": True},
+    "list_definitions": {"owner": {"type": "bot", "bot_id": ID % 1, "slug": "a"}, "limit": 10, "offset": 1},
+    "list_runs": {"workflow_id": "def-1", "limit": 10},
+    "list_crashed_runs": {"limit": 5},
+    "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
+}
+
+
+def _calls() -> list[dict[str, Any]]:
+    frames = []
+    for number, method in enumerate(CALLS):
+        arguments = _ARGUMENTS.get(method, {"run_id": "run-1"})
+        frames.append({"op": "workflow", "request": number, "call": method, "arguments": arguments})
+    return frames
+
+
+CLIENT_FRAMES: list[dict[str, Any]] = [
+    {"op": "hello", "request": 1, "protocol": 1, "bot": "a", "max_in_flight": 10, "client": "fuzz/1"},
+    {"op": "hello", "request": 1, "protocol": 1, "bot": "c", "bot_id": ID % 9},
+    {"op": "ping"},
+    {"op": "goodbye", "request": 2},
+    {"op": "publish", "request": 3, "messages": [_message(1), _message(2, recipient=_DIRECT, body="x")]},
+    {"op": "publish", "request": 4, "messages": [_message(3, ttl=5, expects_reply=True, headers={"h": "v"})]},
+    {"op": "publish", "request": 5, "messages": [_message(4, delay=2, reply_to=ID % 3, message_type="answer")]},
+    {"op": "publish", "request": 5, "messages": [_message(5, recipient={"type": "direct", "bot_id": ID % 2})]},
+    {"op": "commit", "request": 6, "id": ID % 70, "messages": [_message(6)], "acks": [1]},
+    {"op": "commit", "request": 7, "id": ID % 71, "run_id": "run-1", "fence": 1, "steps": [_STEP],
+     "context": {"v": 3}, "status": "completed", "error": None},
+    {"op": "subscribe", "request": 8, "channel": "news", "echo": True},
+    {"op": "subscribe", "request": 9, "channel": "work", "group": "team", "start": "all"},
+    {"op": "subscribe", "request": 9, "channel": "news", "start": {"seq": 2}},
+    {"op": "subscribe", "request": 9, "channel": "news", "start": {"time": TIME}},
+    {"op": "unsubscribe", "request": 10, "channel": "news"},
+    {"op": "ack", "seqs": [1, 2], "request": 11},
+    {"op": "ack", "seqs": [1]},
+    {"op": "nak", "seqs": [1], "delay": 1, "release": True, "request": 12},
+    {"op": "term", "seqs": [1], "reason": "no", "request": 13},
+    {"op": "extend", "seqs": [1], "request": 14},
+    {"op": "credit", "max_in_flight": 3, "request": 15},
+    {"op": "history", "request": 16, "between": ["a", "b"], "limit": 10, "before_seq": 4},
+    {"op": "history", "request": 16, "channel": "news"},
+    {"op": "history", "request": 16, "thread": ID % 3},
+    {"op": "message", "request": 17, "id": ID % 1},
+    {"op": "bots", "request": 18},
+    {"op": "channels", "request": 19},
+    {"op": "subscriptions", "request": 20, "bot": "a"},
+    {"op": "subscriptions", "request": 20, "channel": "news"},
+    {"op": "dead_letters", "request": 21, "bot": "a", "limit": 5},
+    {"op": "retry_dead_letters", "request": 22, "bot": "a", "seqs": [1]},
+    {"op": "status", "request": 23},
+    *_calls(),
+]  # fmt: skip
+"""Frames of every op that a client may send, and every workflow call."""
+
+WORKER_FRAMES: list[dict[str, Any]] = [
+    {"op": "welcome", "request": 1, "protocol": 1, "worker": "posthouse/1", "session": ID % 80, "epoch": ID % 81,
+     "bot": "a", "bot_id": ID % 1, "max_in_flight": 100, "max_publish_in_flight": 4096, "heartbeat": 5.0,
+     "session_timeout": 15.0, "ack_wait": 30.0, "max_deliver": 5, "max_frame_bytes": 1048576,
+     "max_body_bytes": 262144, "last_seq": 0},
+    {"op": "pong", "last_seq": 3},
+    {"op": "published", "request": 3, "seqs": [1, None, None], "duplicates": [0], "scheduled": [1],
+     "errors": [{"index": 2, "code": "rate_limited", "message": "slow", "retry_after": 1.5}]},
+    {"op": "deliver", "messages": [_stored(1, attempt=1), _stored(2, attempt=2, group="team")]},
+    {"op": "ok", "request": 4, "value": {"channel": "news", "start_seq": 1, "created": True}},
+    {"op": "ok", "request": 4},
+    {"op": "error", "request": 5, "code": "bad_request", "message": "no", "retry": False, "details": {"a": [1]}},
+    {"op": "closing"},
+    {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
+]  # fmt: skip
+"""Frames of every op that a worker may send."""
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(value: Any) -> bytes:
+    """Write a value as JSON, and tokens as they are."""
+    match value:
+        case Token():
+            return bytes(value)
+        case Pairs():
+            return b"{" + b",".join(write(name) + b":" + write(item) for name, item in value) + b"}"
+        case dict():
+            return write(Pairs(value.items()))
+        case list() | tuple():
+            return b"[" + b",".join(map(write, value)) + b"]"
+        case _:
+            return json.dumps(value).encode()
+
+
+# ── Mutations ────────────────────────────────────────────────────────────────────────────────────────────
+
+_ODD: list[Any] = [
+    None, True, False, 0, 1, -1, 2, 3, 2**31, 2**53, 2**53 - 1, 2**63, 2**64, 10**30, 0.5, -0.0, 1e300, 5e-324,
+    "", "a", "b", "news", "x" * 129, "\x00", "\ud800", "\U0001f600", "1", TIME, "9999-12-31T23:59:59.999999Z",
+    "0001-01-01T00:00:00Z", "2026-01-01T00:00:00", ID % 1, ID % 3, "team", "run-1", "new", "all",
+    [], {}, [[]], [None], {"": None}, {"type": "direct"}, {"type": "channel", "name": "work"}, [1, 1], [0],
+    Token(b"NaN"), Token(b"Infinity"), Token(b"-Infinity"), Token(b"1e999"), Token(b"-1e999"), Token(b"01"),
+    Token(b"9" * 400), Token(b"-" + b"9" * 5000), Token(b'"\xff"'), Token(b'"\xed\xa0\x80"'), Token(b'"\\udc00"'),
+    Token(b'{"\\ud800":1}'), Token(b'"\\u12"'), Token(b""), Token(b"[" * 90 + b"]" * 90),
+    Token(b"[" * 3000 + b"]" * 3000), Token(b'{"a":' * 3000 + b"1" + b"}" * 3000), Token(b"[" * 3000),
+    Token(b"1.0"), Token(b"1E2"), Token(b"86400000000"), Token(b"3.2e8"), Token(b"\xef\xbb\xbf1"),
+]  # fmt: skip
+
+_BYTES = [b"", b"\x00", b"\xff", b'"', b"\\", b"\\u", b"\\ud800", b"[", b"]", b"{", b"}", b",", b":", b"e", b"-"]
+
+
+def _containers(value: Any) -> list[Any]:
+    found = [value] if isinstance(value, dict | list) else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        found += _containers(item)
+    return found
+
+
+def _odd(chance: Chance) -> Any:
+    return copy.deepcopy(chance.choice(_ODD))  # it may be changed in its turn
+
+
+def _nested(value: Any, chance: Chance) -> Token:
+    depth = chance.choice([1, 2, 50, 98, 99, 100, 101, 200, 1000, 5000])
+    if chance.random() < 0.5:
+        return Token(b"[" * depth + write(value) + b"]" * depth)
+    return Token(b'{"a":' * depth + write(value) + b"}" * depth)
+
+
+def _replace(place: Any, key: Any, chance: Chance) -> None:
+    place[key] = _odd(chance)
+
+
+def _remove(place: Any, key: Any, chance: Chance) -> None:
+    del place[key]
+
+
+def _wrap(place: Any, key: Any, chance: Chance) -> None:
+    place[key] = _nested(place[key], chance)
+
+
+def _add(place: Any, key: Any, chance: Chance) -> None:
+    if isinstance(place, dict):
+        place[chance.choice(["op", "request", "extra", "", "type", "\ud800", "bot", "seqs", "id"])] = _odd(chance)
+    else:
+        place.insert(key, _odd(chance))
+
+
+def _repeat(place: Any, key: Any, chance: Chance) -> None:
+    if isinstance(place, list):
+        place.extend([place[key]] * chance.choice([1, 2, 40]))
+
+
+_STRUCTURAL: list[Callable[[Any, Any, Chance], None]] = [
+    _replace,
+    _replace,
+    _replace,
+    _remove,
+    _wrap,
+    _add,
+    _repeat,
+]
+
+
+def _with_a_name_twice(frame: Any, chance: Chance) -> Any:
+    if not isinstance(frame, dict) or not frame:
+        return frame
+    pairs = Pairs(frame.items())
+    name, value = chance.choice(pairs)
+    pairs.insert(chance.randrange(len(pairs) + 1), (name, chance.choice([value, _odd(chance)])))
+    return pairs
+
+
+def _damaged(raw: bytes, chance: Chance) -> bytes:
+    for _ in range(chance.randint(1, 4)):
+        start = chance.randrange(len(raw) + 1)
+        end = min(len(raw), start + chance.choice([0, 0, 1, 1, 2, 8]))
+        raw = raw[:start] + chance.choice(_BYTES) + raw[end:]
+    return raw
+
+
+def mutated(frame: dict[str, Any], chance: Chance) -> bytes:
+    """Give a frame with some of it changed: values, names, nesting, and now and then the bytes themselves."""
+    value: Any = json.loads(json.dumps(frame))
+    for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
+        place = chance.choice(_containers(value))
+        if place:
+            key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
+            chance.choice(_STRUCTURAL)(place, key, chance)
+    if chance.random() < 0.1:
+        value = _with_a_name_twice(value, chance)
+    raw = write(value)
+    return _damaged(raw, chance) if chance.random() < 0.15 else raw
+
+
+def nonsense(frame: dict[str, Any], chance: Chance) -> bytes:
+    """Give a frame with the right names and anything at all as their values."""
+    return write({name: item if name == "op" else _odd(chance) for name, item in frame.items()})

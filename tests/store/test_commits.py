@@ -1,0 +1,95 @@
+"""A commit beside other writes: it shares their transaction, and a neighbour that fails takes nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from store.errors import Conflict, NotFound
+from store.records import RunStatus
+from store.repository import (
+    AddBot,
+    AddMessages,
+    Committed,
+    CommitWork,
+    MailboxState,
+    MessageLog,
+    SaveMailbox,
+    Store,
+    UnsettledState,
+)
+
+from .samples import at, bot, direct
+
+pytestmark = pytest.mark.anyio
+
+
+def work(id: str, *recipients: str, run_id: str | None = None, known_only: bool = False) -> CommitWork:
+    """A commit that sends one message to each recipient, for a run or for none."""
+    return CommitWork(
+        id=id,
+        bot_id="ann",
+        digest="of its contents",
+        run_id=run_id,
+        fence=None if run_id is None else 1,
+        steps=[],
+        status=None,
+        error=None,
+        context=None,
+        messages=[direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients],
+        channels=[],
+        known_only=known_only,
+        timestamp=at(0),
+        number=1,
+    )
+
+
+async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
+    """It is first in its group, which is rolled back for the second's sake, and is carried out a second time."""
+    answers: dict[str, Any] = {}
+
+    async def apply(name: str, change: Any) -> None:
+        [answers[name]] = await store.log.apply([change])
+
+    async def fails() -> None:
+        with pytest.raises(NotFound):
+            await store.workflows.update_run_status("nowhere", RunStatus.RUNNING)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(apply, "commit", work("c", "bob"))
+            tasks.start_soon(fails)
+            tasks.start_soon(apply, "next", AddMessages([direct("d", "ann", "bob")], at(1)))
+        answers["again"] = (await store.log.apply([work("c", "bob")]))[0]
+    assert isinstance(answers["commit"], Committed)
+    assert answers["commit"].added is not None, "nothing of the first time stayed"
+    assert [added.seq for added in answers["commit"].added + answers["next"]] == [1, 2]
+    assert answers["again"] == Committed([1])
+    found = [await store.log.find(id) for id in ("c to bob", "d")]
+    assert [message and message.seq for message in found] == [1, 2]
+
+
+async def test_one_that_is_refused_leaves_its_neighbours(log: MessageLog) -> None:
+    refused, done = await log.apply([work("c", "bob", run_id="nowhere"), work("d", "bob")])
+    assert not isinstance(refused, Committed)
+    assert done.seqs == [1]
+    assert await log.find("c to bob") is None
+
+
+async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann"))])
+    with pytest.raises(Conflict):
+        await log.apply([work("c", "ann"), AddBot(bot("ann"))])
+    assert (await log.load()).last_seq == 0
+    assert await log.apply([work("c", "ann", known_only=True)]) == [None], "nothing without the rest"
+
+
+async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann"))])
+    state = MailboxState("ann", 0, (UnsettledState(7, 1, 0),))
+    answers = await log.apply([work("c", "ann"), SaveMailbox(state, {1: [7]})])
+    assert isinstance(answers[0], Committed)
+    [mailbox] = (await log.load()).mailboxes
+    assert mailbox.unsettled == ()

@@ -1,0 +1,90 @@
+"""The write-ahead log: who is told that it grows, and when."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from store import open_store
+from store.repository import AddMessages, HistoryRequest, StoreWatch
+from store.sqlite.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
+
+from .samples import at, direct, page
+
+MEBIBYTE = 2**20
+
+
+def test_it_is_said_once_and_again_when_it_has_doubled() -> None:
+    said: list[str] = []
+    watch = WalWatch(Path("some.db"), StoreWatch(warn=said.append, wal_warning_bytes=10 * MEBIBYTE))
+    counts: list[int] = []
+    for size in (1, 9, 10, 15, 21, 41, 43, 44, 8, 30, 60):
+        watch.look(size * MEBIBYTE)
+        counts.append(len(said))
+    assert counts == [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 5]
+    assert "some.db-wal has 10 MiB" in said[0]
+    assert "fuser some.db" in said[0]
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_that_another_program_holds_is_told_of_and_leaves_nothing(tmp_path: Path) -> None:
+    path, wal = tmp_path / "log.db", tmp_path / "log.db-wal"
+    told, said = anyio.Event(), list[str]()
+
+    def warn(sentence: str) -> None:
+        said.append(sentence)
+        told.set()
+
+    number = 0
+    with anyio.fail_after(60):
+        async with open_store(str(path), watch=StoreWatch(warn=warn, wal_warning_bytes=MEBIBYTE)) as store:
+
+            async def write_past(size_bytes: int) -> None:
+                nonlocal number
+                while await file_bytes(wal) <= size_bytes:
+                    number += 1
+                    message = direct(f"m{number}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
+                    await store.log.apply([AddMessages([message], at(0))])
+
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN")
+                other.execute("SELECT count(*) FROM bots").fetchone()
+                await write_past(WAL_KEPT_BYTES + 8 * MEBIBYTE)
+                await told.wait()
+            while await file_bytes(wal) > WAL_KEPT_BYTES:
+                number += 1
+                await store.log.apply([AddMessages([direct(f"m{number}", "ann", "bob")], at(0))])
+    assert str(wal) in said[0]
+
+
+@pytest.mark.anyio
+async def test_those_who_ask_all_the_time_do_not_keep_it_growing(tmp_path: Path) -> None:
+    """The worker's own readers are done in a moment, and between two moments the WAL begins anew."""
+    wal, written, largest = tmp_path / "log.db-wal", 0, 0
+    with anyio.fail_after(60):
+        async with open_store(str(tmp_path / "log.db")) as store, anyio.create_task_group() as tasks:
+            asked = anyio.Event()
+
+            async def ask() -> None:
+                while True:
+                    await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))
+                    asked.set()
+
+            async def read_pages() -> None:
+                while True:
+                    await store.log.read_page(page("bob", ("", 0), messages_max=8))
+
+            tasks.start_soon(ask)
+            tasks.start_soon(read_pages)
+            while written < 1.5 * WAL_KEPT_BYTES:
+                written += 200_000
+                message = direct(f"m{written}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
+                await store.log.apply([AddMessages([message], at(0))])
+                largest = max(largest, await file_bytes(wal))
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+    assert largest <= WAL_KEPT_BYTES, f"{largest} bytes"
