@@ -3,17 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate crash fuzz bench-stalled bench-checkpoints clean
+.PHONY: help demo test lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints clean
 
 help:
-	@echo "make demo           a worker, three bots, and a kill -9 in the middle"
-	@echo "make test           ruff, mypy, pytest, and the wheel in a clean environment"
-	@echo "make simulate       the simulation of the core, for STEPS steps from SEED"
-	@echo "make crash          break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
-	@echo "make fuzz           frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
+	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
+	@echo "make test               ruff, mypy, pytest, and the wheel in a clean environment"
+	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
+	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
+	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
+	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
-	@echo "make clean          remove what these made"
+	@echo "make clean              remove what these made"
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("posthouse needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -55,15 +56,18 @@ fuzz: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
 
+# What is compared with has an environment of its own: nothing of it is for users, or for the tests.
+BENCH := .venv-bench/bin
+$(BENCH)/.installed: pyproject.toml
+	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
+	$(BENCH)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/python -m bench $(OPTIONS)
+
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
-
-# What it is compared with is installed into an environment of its own.
-BENCH := .venv-bench/bin
-$(BENCH)/.installed: pyproject.toml bench/requirements.txt
-	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
-	$(BENCH)/python -m pip install --quiet --disable-pip-version-check --editable . -r bench/requirements.txt
-	@touch $@
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)

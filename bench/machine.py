@@ -7,10 +7,29 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-__all__ = ["cpu_seconds", "facts", "load", "unsent_bytes"]
+__all__ = [
+    "CORES",
+    "Watched",
+    "allow_files",
+    "facts",
+    "load",
+    "memory_bytes",
+    "pin",
+    "processor_seconds",
+    "unsent_bytes",
+]
+
+CORES = 2
+"""What a whole comparison runs on: the servers and all of their clients together."""
+
+_LOOK_SECONDS = 0.1
 
 _CONNECTIONS = Path("/proc/net/tcp")
 
@@ -31,15 +50,6 @@ def load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def cpu_seconds(process: int) -> float:
-    """Give what a process took of the processors until now; 0 where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def unsent_bytes(port: int) -> int | None:
     """Give the most that the kernel holds for one TCP connection of a local port, and its peer does not take."""
     try:
@@ -48,3 +58,76 @@ def unsent_bytes(port: int) -> int | None:
         return None
     rows = [line.split() for line in lines]
     return max((int(row[4].partition(":")[0], 16) for row in rows if int(row[1][-4:], 16) == port), default=0)
+
+
+def pin() -> None:
+    """Keep this process, and all that it starts, on the first two cores that it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+
+
+def memory_bytes(pid: int) -> int:
+    """Give the memory that a process and its children hold (their resident sets), without what they share."""
+    total = 0
+    pending = [pid]
+    while pending:
+        current = Path("/proc", str(pending.pop()))
+        try:
+            words = current.joinpath("statm").read_text(encoding="ascii").split()
+            for task in current.joinpath("task").iterdir():
+                pending += map(int, task.joinpath("children").read_text(encoding="ascii").split())
+        except OSError:
+            continue  # it has ended in the meantime
+        total += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """Give the processor time of a process's main thread, and that of all its other threads, ended ones included.
+
+    Both are 0 where the system does not tell.
+    """
+    process = Path("/proc", str(pid))
+    try:
+        main = _seconds(process / "task" / str(pid) / "stat")
+        return main, max(0.0, _seconds(process / "stat") - main)
+    except OSError:
+        return 0.0, 0.0
+
+
+def _seconds(file: Path) -> float:
+    words = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Watched:
+    """Looks at a figure again and again while a block runs, and keeps the most that it was."""
+
+    def __init__(self, look: Callable[[], int]) -> None:
+        self.most = 0
+        self._look = look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __repr__(self) -> str:
+        return f"<Watched most={self.most}>"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            self.most = max(self.most, self._look())
+
+
+def allow_files() -> int:
+    """Allow this process, and what it starts, as many open files as it may have; give their number."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bench.checkpoint_figures import Plan, Report, System, Turn, compare
-from bench.checkpoint_page import table_lines, verdict, write
+from bench.checkpoints.figures import Plan, Report, System, Turn, compare
+from bench.checkpoints.loads import PAYLOAD_BYTES, Alone, Run, Window, payload
+from bench.checkpoints.page import table_lines, verdict, write
 from bench.figures import Latency, Spread
-from bench.loads import PAYLOAD_BYTES, Alone, Run, Window, payload
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,7 +121,7 @@ def test_the_goal_is_about_every_rival() -> None:
 
 
 def test_the_page_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.checkpoint_page._draw", lambda report, file: None)
+    monkeypatch.setattr("bench.checkpoints.page._draw", lambda report, file: None)
     page = tmp_path / "page.md"
     marks = ("<!-- begin of the figures -->", "<!-- end of the figures -->")
     page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", encoding="utf-8")

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .checkpoint_figures import GOAL, GOAL_RUNS, Report, Summary, Turn
-from .figures import Spread
+from ..figures import Spread
+from .figures import GOAL, GOAL_RUNS, Report, Summary, Turn
 
 __all__ = ["line", "show", "table_lines", "verdict", "write"]
 

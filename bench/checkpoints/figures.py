@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from .figures import Spread, spread
+from ..figures import Spread, spread
 from .loads import Alone
 
 __all__ = ["GOAL", "GOAL_RUNS", "Plan", "Report", "Summary", "System", "Turn", "compare"]

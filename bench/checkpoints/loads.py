@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from .figures import Latency, latency
+from ..figures import Latency, latency
 
 __all__ = ["PAYLOAD_BYTES", "Alone", "Loaded", "Run", "Window", "payload", "serve"]
 
@@ -31,13 +31,13 @@ _OVERHEAD_BYTES = len('{"number":1000000,"text":""}')
 class Loaded(msgspec.Struct, frozen=True):
     """What was done under load: the checkpoints that were over within `seconds`, and all `steps` that ended.
 
-    `cpu_seconds` is what this process took of the processors for all of them.
+    `processor_seconds` is what this process took of the processors for all of them.
     """
 
     checkpoints: int
     seconds: float
     steps: int
-    cpu_seconds: float
+    processor_seconds: float
 
     @property
     def per_second(self) -> float:
@@ -139,10 +139,10 @@ def _load(
     runs = [Run(f"{name}-{index}", window=window) for index in range(count)]
     before = time.process_time()
     carry_out(runs)
-    cpu_seconds = time.process_time() - before
+    processor_seconds = time.process_time() - before
     # The first step of a run says nothing of a checkpoint: nothing came before it.
     over = sum(window.first <= moment < window.last for run in runs for moment in run.begun[1:])
-    return Loaded(over, seconds, sum(run.steps for run in runs), cpu_seconds)
+    return Loaded(over, seconds, sum(run.steps for run in runs), processor_seconds)
 
 
 def _alone(name: str, carry_out: Callable[[Sequence[Run]], None], count: int, steps: int) -> Alone:

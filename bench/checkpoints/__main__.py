@@ -12,7 +12,6 @@ from __future__ import annotations
 import signal
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -23,10 +22,12 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 
-from . import checkpoint_page, limits, machine, posthouse, rivals
-from .checkpoint_figures import Plan, Report, System, Turn, compare
+from .. import machine
+from ..processes import DATABASE, ROOT, BenchFailed, Client, Worker, data_folder
+from . import limits, posthouse, rivals
+from .figures import Plan, Report, System, Turn, compare
 from .loads import Loaded
-from .processes import ROOT, BenchFailed, Client, Worker
+from .page import line, show, write
 
 __all__ = ["SYSTEMS", "measure"]
 
@@ -109,7 +110,7 @@ def measure(plan: Plan, names: Sequence[str], *, profile: Path | None, console: 
         for contestant in turned if number % 2 == 0 else reversed(turned):
             turn = _turn(plan, contestant, number + 1, versions, profile)
             turns.append(turn)
-            console.print(checkpoint_page.line(turn))
+            console.print(line(turn))
     return Report(
         machine=machine.facts() | {"load": [turn.load_before for turn in turns]},
         versions=dict(sorted(versions.items())),
@@ -128,9 +129,9 @@ def _turn(plan: Plan, contestant: _Contestant, number: int, versions: dict[str, 
         loaded: dict[int, Loaded] = {}
         cpu_us: dict[int, float] = {}
         for runs in counts:
-            before = 0.0 if worker is None else worker.cpu_seconds
+            before = _processor_seconds(worker)
             done = client.ask("load", runs, plan.warm_seconds, plan.seconds, seconds=_ANSWER_SECONDS)
-            spent = done.cpu_seconds + (0.0 if worker is None else worker.cpu_seconds - before)
+            spent = done.processor_seconds + _processor_seconds(worker) - before
             loaded[runs], cpu_us[runs] = done, round(spent / done.steps * 1e6, 1)
         steps = alone.steps + sum(each.steps for each in loaded.values())
         kept = steps if contestant.count is None else _count(database, contestant.count)
@@ -158,8 +159,8 @@ def _started(
             place, database = worker.url, worker.database
             versions.update(worker.versions)
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".bench-", dir=ROOT))
-            database = Path(folder, "bench.db")
+            folder = stack.enter_context(data_folder())
+            database = Path(folder, DATABASE)
             place = str(database)
         client = stack.enter_context(Client(contestant.work, place, *contestant.arguments))
         facts = client.answer(_START_SECONDS)
@@ -168,6 +169,11 @@ def _started(
             if durability != _DURABILITY:
                 raise BenchFailed(f"{contestant.system} has a connection with {durability}, not {_DURABILITY}")
         yield client, database, worker
+
+
+def _processor_seconds(worker: Worker | None) -> float:
+    """Give what the worker took of the processors until now."""
+    return 0.0 if worker is None else sum(machine.processor_seconds(worker.pid))
 
 
 def _count(database: Path, sql: str) -> int:
@@ -212,13 +218,13 @@ def _main(
         report = measure(plan, only or list(SYSTEMS), profile=profile, console=console)
     except BenchFailed as error:
         raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
-    checkpoint_page.show(report, console)
+    show(report, console)
     if not (quick or only):
         json_file, page = json_file or _PAGE.with_suffix(".json"), page or _PAGE.with_suffix(".md")
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     if page is not None:
-        checkpoint_page.write(report, page)
+        write(report, page)
     sys.exit(0 if report.is_clean else 1)
 
 

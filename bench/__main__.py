@@ -1,0 +1,162 @@
+"""The comparison as one command: `make bench`, or `python -m bench`.
+
+Owns the options, and where the results go. Exits with 0 when every workload completed and nothing was lost, and
+with 1 otherwise; how long anything took never decides.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+
+from . import machine
+from .big import Big, measure_big
+from .comparison import Comparison, Plan
+from .goals import judge
+from .peers.jetstream import JetStream, JetStreamSyncing
+from .peers.programs import install
+from .peers.rabbitmq import RabbitMQ
+from .peers.redis import RedisAlways, RedisEverySecond
+from .plots import draw
+from .processes import ROOT
+from .results import Report
+from .systems import ThroughBus, WithFrames
+from .table import page, show
+from .workloads import WORKLOADS, Scale
+
+__all__ = []
+
+_QUICK = Plan(
+    rounds=1,
+    scale=Scale(seconds=1.0, latency_seconds=0.5, deliveries=20_000, asks=64),
+    systems=[WithFrames, ThroughBus],
+    workloads=list(WORKLOADS),
+)
+_FULL = Plan(
+    rounds=3,
+    scale=Scale(seconds=3.0, latency_seconds=2.0, deliveries=300_000),
+    systems=[
+        WithFrames,
+        ThroughBus,
+        JetStreamSyncing,
+        JetStream,
+        RedisAlways,
+        RedisEverySecond,
+        RabbitMQ,
+    ],
+    workloads=list(WORKLOADS),
+    big=True,
+)
+
+_FOLDER = ROOT / "docs" / "performance"
+
+_WIDTH = 180
+"""Of lines that go elsewhere than to a terminal."""
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="posthouse and the limits only, one short round, in under two minutes.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often everything is measured.  [default: 3]")
+@click.option("--seconds", type=click.FloatRange(min=0.05), help="How long a workload sends.  [default: 3]")
+@click.option(
+    "--messages", type=click.IntRange(min=1), help="The most that each sender sends.  [default: no limit]"
+)
+@click.option("--system", multiple=True, metavar="TEXT", help="Only systems whose names have this in them.")
+@click.option("--only", multiple=True, metavar="TEXT", help="Only workloads whose names have this in them.")
+@click.option(
+    "--stored", type=click.IntRange(min=1), default=10_000_000, help="Messages in the long log.", show_default=True
+)
+@click.option(
+    "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the page, the plots and their JSON go.  [default: docs/performance, and nowhere with --quick]",
+)
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Where to write all that was found.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where cProfile is to leave what it saw of the worker in each workload.",
+)
+def _main(**options: Any) -> None:
+    """Measure posthouse, what it is made of, and its peers, on the same two cores and the same disk."""
+    signal.signal(signal.SIGTERM, _terminate)
+    machine.pin()
+    machine.allow_files()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    report = Report(machine=machine.facts(), versions={}, promises={})
+    if not options["quick"]:
+        for said in install():
+            console.print(said, markup=False)
+    if options["profile"] is not None:
+        options["profile"].mkdir(parents=True, exist_ok=True)
+    plan = _plan(options)
+    comparison = Comparison(plan, report, console, profile=options["profile"])
+    comparison.run()
+    if plan.big:
+        measure_big(comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale)
+    show(report, judge(report), console)
+    if options["json_file"] is not None:
+        _write_json(report, options["json_file"])
+    folder = options["folder"] or (None if options["quick"] else _FOLDER)
+    if folder is not None:
+        _write_page(report, folder)
+    sys.exit(1 if report.failures else 0)
+
+
+def _write_json(report: Report, file: Path) -> None:
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def _write_page(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(report, folder / "comparison.json")
+    pictures = [file.name for file in draw(report, folder)]
+    folder.joinpath("comparison.md").write_text(page(report, judge(report), pictures), encoding="utf-8")
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    plan = _QUICK if options["quick"] else _FULL
+    scale = plan.scale
+    if options["seconds"] is not None:
+        scale = msgspec.structs.replace(
+            scale, seconds=options["seconds"], latency_seconds=min(options["seconds"], scale.latency_seconds)
+        )
+    if options["messages"] is not None:
+        most = min(scale.deliveries, 10 * options["messages"])
+        scale = msgspec.structs.replace(scale, messages=options["messages"], deliveries=most)
+    return msgspec.structs.replace(
+        plan,
+        scale=scale,
+        workloads=[name for name in plan.workloads if _is_wanted(name, options["only"])],
+        systems=[system for system in plan.systems if _is_wanted(system.name, options["system"])],
+        rounds=options["rounds"] or plan.rounds,
+        big=plan.big if options["big"] is None else options["big"],
+    )
+
+
+def _is_wanted(name: str, parts: Sequence[str]) -> bool:
+    return not parts or any(part in name for part in parts)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    _main(prog_name="python -m bench")

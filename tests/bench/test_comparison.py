@@ -1,0 +1,124 @@
+"""What is made of a comparison's figures: the count of messages, sums, goals and tables, without any process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.figures import Spread
+from bench.goals import BACKLOG, FRAMES, judge
+from bench.messages import BODY_BYTES, Content, Tally, read, value, write
+from bench.results import LIMITS, Failure, Measured, NotRun, Report, rows
+from bench.roles import Taken
+from bench.table import page
+
+
+def content(sender: int, number: int) -> Content:
+    return read(write(sender, number, 0))
+
+
+def measured(workload: str, system: str, round_number: int = 1, **figures: float) -> Measured:
+    return Measured(workload=workload, system=system, round=round_number, load_before=1.0, figures=figures)
+
+
+def report(*found: Measured) -> Report:
+    return Report(machine={}, versions={}, promises={FRAMES: "synced"}, measured=list(found))
+
+
+# ── The message, and the count ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("sender", "number", "due"), [(1, 1, 0), (99, 10_000_000, 1 << 62), (0, 1, 123_456)])
+def test_a_body_has_one_size_and_one_form(sender: int, number: int, due: int) -> None:
+    body = write(sender, number, due)
+    assert len(body) == BODY_BYTES
+    assert json.loads(body) == value(sender, number, due)
+    assert read(body).due == due
+
+
+@pytest.mark.parametrize(
+    ("numbers", "got", "repeated", "out_of_order"),
+    [
+        ([1, 2, 3], 3, 0, 0),
+        ([1, 1, 2], 2, 1, 0),
+        ([1, 3, 2], 3, 0, 1),
+        ([1, 3, 3, 2, 2], 3, 2, 1),
+        ([3], 1, 0, 0),
+        ([], 0, 0, 0),
+    ],
+)
+def test_a_message_counts_once(numbers: list[int], got: int, repeated: int, out_of_order: int) -> None:
+    tally = Tally()
+    for number in numbers:
+        tally.got([content(7, number)], 5)
+    assert (len(tally), tally.repeated, tally.out_of_order) == (got, repeated, out_of_order)
+
+
+def test_senders_count_for_themselves() -> None:
+    tally = Tally()
+    tally.got([content(1, 1), content(2, 1), content(1, 2), Content()], 5)
+    assert (len(tally), tally.repeated) == (3, 0)
+
+
+def test_what_was_taken_is_not_counted_again() -> None:
+    tally = Tally()
+    tally.got([content(1, 1)], 5)
+    taken = Taken.of([tally], 9)
+    assert (taken.counts, taken.began, taken.ended, list(taken.latencies)) == ([1], 5, 9, [5])
+    tally.got([content(1, 1), content(1, 2)], 11)
+    again = Taken.of([tally], 12)
+    assert (again.counts, again.repeated, again.began) == ([1], 1, 11)
+
+
+# ── Sums and goals ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rounds_are_summed_up() -> None:
+    found = rows(
+        [
+            measured("one to one", FRAMES, 1, rate=10.0),
+            measured("one to ten", FRAMES, 1, rate=1.0),
+            measured("one to one", "other", 1, rate=5.0),
+            measured("one to one", FRAMES, 2, rate=30.0),
+            measured("one to one", FRAMES, 3, rate=20.0, extra=1.0),
+        ]
+    )
+    assert [(row.workload, row.system, row.rounds) for row in found] == [
+        ("one to one", FRAMES, 3),
+        ("one to one", "other", 1),
+        ("one to ten", FRAMES, 1),
+    ]
+    assert found[0].figures == {"rate": Spread(20.0, 10.0, 30.0), "extra": Spread(1.0, 1.0, 1.0)}
+
+
+def test_a_goal_is_met_or_not_or_not_measured() -> None:
+    found = report(
+        measured("one to one", FRAMES, rate=70_000.0),
+        measured("SQLite, 4096 rows", LIMITS, rate=140_000.0),
+        measured("one to one", "JetStream, syncing", rate=7_000.0),
+        measured(BACKLOG, FRAMES, rate=1.0, memory_before_mib=100.0, memory_most_mib=200.0),
+    )
+    verdicts = [(each.name, each.figure, each.met) for each in judge(found)]
+    assert ("one to one, settled", 70_000, True) in verdicts
+    assert ("the same, against raw SQLite in batches of 4,096", 0.5, False) in verdicts
+    assert ("the same, against JetStream that syncs", 10, True) in verdicts
+    assert ("the same, against JetStream that does not sync", None, None) in verdicts
+    assert ("memory while it is drained, against before", 2, False) in verdicts
+
+
+def test_the_page_shows_everything() -> None:
+    found = report(
+        measured("one to one", FRAMES, rate=50_000.0, batch_messages=1000.0),
+        measured("one to one", "other", 1, rate=5_000.0),
+        measured("one to one", "other", 2, rate=15_000.0),
+        measured("SQLite, 4096 rows", LIMITS, rate=100_000.0),
+    )
+    found.not_run.append(NotRun("absent", "it is not installed"))
+    found.failures.append(Failure(workload="one to ten", system="lossy", why="2 were due, 1 came"))
+    text = page(found, judge(found), ["a.png"])
+    assert "| one to one | posthouse, frames | synced | 50,000 |  |  |  | 0.50 | 1,000 messages a commit |" in text
+    assert "| one to one | other |  | 10,000 (5,000 to 15,000) |  |  | 0.20 | 0.10 |  |" in text
+    assert "| absent | it is not installed |" in text
+    assert "| one to ten | lossy | 2 were due, 1 came |" in text
+    assert "](a.png)" in text
