@@ -108,12 +108,24 @@ def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed], rule
     for item in handed:
         if _is_older(ledger, item.session, settled.session):
             continue  # written down late: it came from a worker that was dead by then
+        if _was_on_its_way(ledger, item, came):
+            continue
         later = item.index > settled.call.ends if settled.confirmed else item.index > settled.call.index
         if not later or (item.session != settled.session and not settled.confirmed):
             continue
         if not _wanted_again(ledger, item, settled.call.index):
             return item
     return None
+
+
+def _was_on_its_way(ledger: Ledger, handed: Handed, came: Handed) -> bool:
+    """Tell whether a delivery was sent before another one, to a session that had begun by then.
+
+    A cable that is put in again brings what was sent before it was pulled; its earlier attempt says so.
+    """
+    hello = ledger.sessions.get(handed.session)
+    other = handed.session != came.session and handed.message.attempt < came.message.attempt
+    return other and hello is not None and hello.index < came.index
 
 
 def _wanted_again(ledger: Ledger, handed: Handed, after: int) -> bool:

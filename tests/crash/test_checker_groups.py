@@ -65,6 +65,23 @@ def test_what_one_member_acked_does_not_come_to_another(story: Story) -> None:
     assert story.verdict().kinds == {"redelivered"}
 
 
+def test_an_earlier_attempt_may_come_late_to_another_member(story: Story) -> None:
+    """It was sent before its cable was pulled, and comes when that is put in again."""
+    story.deliver("bob/1", 1, "a", attempt=2, **CREW)
+    story.ack("bob/1", 1)
+    story.deliver("cid/1", 1, "a", **CREW)
+    assert story.verdict().ok
+
+
+def test_an_earlier_attempt_does_not_come_in_a_session_that_began_after_the_ack(story: Story) -> None:
+    story.deliver("bob/1", 1, "a", attempt=2, **CREW)
+    story.ack("bob/1", 1)
+    story.hello("cid", "cid/2")
+    story.deliver("cid/2", 1, "a", **CREW)
+    story.ack("cid/2", 1)
+    assert story.verdict().kinds == {"redelivered"}
+
+
 def test_what_one_member_failed_at_comes_to_another(story: Story) -> None:
     story.deliver("bob/1", 1, "a", **CREW)
     story.ack("bob/1", 1, how="nak")
