@@ -78,8 +78,7 @@ def test_an_earlier_attempt_does_not_come_in_a_session_that_began_after_the_ack(
     story.ack("bob/1", 1)
     story.hello("cid", "cid/2")
     story.deliver("cid/2", 1, "a", **CREW)
-    story.ack("cid/2", 1)
-    assert story.verdict().kinds == {"redelivered"}
+    assert "redelivered" in story.verdict().kinds
 
 
 def test_what_one_member_failed_at_comes_to_another(story: Story) -> None:
