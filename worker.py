@@ -172,7 +172,7 @@ def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 def _tune_python() -> None:
     """Set what Python ships for programs of another kind; docs/performance/tried.md has the figures.
 
-    Cycles are looked for rarely, and never among what was there at the start: the worker makes next to none. And the
+    Cycles are looked for rarely, and never among what was there at the start: the worker makes next to none. The
     database's thread, which needs the interpreter between two statements, gets it from a busy loop at once.
     """
     gc.collect()
