@@ -74,7 +74,7 @@ def starvations(directory: Path, rounds: int, seed: int, progress: Progress) -> 
         folder.mkdir()
         with Worker(folder, CONFIGURATION) as worker:
             one, other = worker.session("one"), worker.session("other")
-            outcome.faults += _starve(worker, one, other, spare=chance.randrange(_SPARE_MAX), turn=number)
+            outcome.faults += _starve(worker, one, other, spare=chance.randint(1, _SPARE_MAX), turn=number)
             if "exception" in worker.log_tail():
                 outcome.faults.append(worker.log_tail())
         outcome.counts["starvations"] += 1
