@@ -73,7 +73,7 @@ class _Buckets:
         if wait <= _SLACK_SECONDS:
             return None
         burst = math.floor(self._burst_seconds * self.per_second + _SLACK_SECONDS)
-        return TooFast(self.setting, self.per_second, burst, math.ceil(wait * 1000) / 1000)
+        return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
 
     def take(self, key: Key, now: float) -> None:
         """Take a message out, and forget the buckets that are full and were not used for longest."""
@@ -95,13 +95,10 @@ class Rates:
         senders, pairs = self._senders or (), self._pairs or ()
         return f"<Rates senders={len(senders)} pairs={len(pairs)} limited={len(self._limited)}>"
 
-    @property
-    def limited_at_all(self) -> bool:
-        """Whether there is a rate to keep."""
-        return self._senders is not None or self._pairs is not None
-
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
         """Let a message pass, or tell why not: then nothing was taken, and it is noted who was too fast."""
+        if self._senders is None and self._pairs is None:
+            return None
         asked: list[tuple[_Buckets, Key]] = []
         if self._senders is not None:
             asked.append((self._senders, (sender_bot_id, None)))

@@ -60,6 +60,17 @@ def test_what_it_says_to_wait_is_enough_and_not_much_more() -> None:
         assert passes(guard, "a", None, now)
 
 
+def test_a_spent_burst_waits_for_one_message_whatever_the_clock_says() -> None:
+    """A clock's fractions are not exact, and shall not round the wait up by a millisecond."""
+    chance = random.Random(7)
+    for _ in range(1000):
+        guard, now = rates(pair=20, burst_seconds=0.25), chance.uniform(0, 10_000_000)
+        assert sum(passes(guard, "a", "b", now) for _ in range(5)) == 5
+        refusal = guard.take("a", "b", now, "")
+        assert refusal is not None
+        assert refusal.wait_seconds == 0.05
+
+
 def test_no_stretch_of_time_has_more_than_a_burst_and_its_rate() -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201
