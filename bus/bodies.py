@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["BODY_DEPTH_MAX", "body_fault", "mark_undecodable", "value_fault", "write_body"]
+__all__ = ["BODY_DEPTH_MAX", "body_fault", "is_suspicious", "mark_undecodable", "value_fault", "write_body"]
 
 BODY_DEPTH_MAX = 100
 """Deeper than people nest by hand, and far below what any decoder's stack takes."""
@@ -37,21 +37,19 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
         return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
     except msgspec.DecodeError as error:
         return f"{what} is not JSON: {error}"
-    return value_fault(value, body, what)
+    return value_fault(value, what) if is_suspicious(body) else None
 
 
-def value_fault(value: Any, encoded: bytes, what: str) -> str | None:
-    """Say why a value could not be read back everywhere; `encoded` is JSON that holds it, perhaps with more."""
-    # Counting is exact enough to let every ordinary body pass; only a suspicious one is walked.
-    if len(encoded) > BODY_DEPTH_MAX and (
+def is_suspicious(encoded: bytes) -> bool:
+    """Tell whether JSON may hold a value that `value_fault` has something to say of; every ordinary one passes."""
+    return len(encoded) > BODY_DEPTH_MAX and (
         encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX
-        or (len(encoded) >= _LONG and _LONG_NUMBER.search(encoded))
-    ):
-        return _value_fault(value, what)
-    return None
+        or (len(encoded) >= _LONG and _LONG_NUMBER.search(encoded) is not None)
+    )
 
 
-def _value_fault(value: Any, what: str) -> str | None:
+def value_fault(value: Any, what: str) -> str | None:
+    """Say why a value could not be read back everywhere; None where it can."""
     level = [value]
     for _ in range(BODY_DEPTH_MAX + 1):
         below: list[Any] = []

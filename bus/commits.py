@@ -19,7 +19,7 @@ from store.repository import Added, Committed, CommitWork, NewMessage, NotCommit
 
 from .admission import Admission
 from .batch import Batches, Job
-from .bodies import BODY_DEPTH_MAX, value_fault
+from .bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from .dispatch import Dispatch
 from .effects import Turn
 from .mailbox import Mailbox
@@ -187,11 +187,13 @@ def _encode(commit: Commit) -> bytes:
         encoded = encode(content)
     except RecursionError:
         raise Rejected(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
+    if not is_suspicious(encoded):
+        return encoded
     values = [(commit.context, "the context")]
     values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
     values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
     for value, what in values:
-        fault = value_fault(value, encoded, what)
+        fault = value_fault(value, what)
         if fault is not None:
             raise Rejected(Code.BAD_REQUEST, fault)
     return encoded

@@ -9,7 +9,6 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from itertools import islice
 
 from store.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
 
@@ -143,9 +142,9 @@ class Dispatch:
         """Let the touched mailboxes hand out and read what they can."""
         touched, self._touched = self._touched, {}
         for mailbox in touched:
-            for session, deliveries in mailbox.hand_out(*self._turn.moment):
-                self.counters["delivered"] += len(deliveries)
-                self._deliver(session, deliveries)
+            for handed in mailbox.hand_out(*self._turn.moment):
+                self.counters["delivered"] += len(handed.seqs)
+                self._deliver(*handed)
             self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
             if request is not None:
@@ -157,16 +156,15 @@ class Dispatch:
             else:
                 self._timed.pop(mailbox, None)
 
-    def _deliver(self, session: Session, deliveries: list[bytes]) -> None:
-        """Pack deliveries, the last that the session has in flight, into as few frames as their limit allows."""
-        seqs = tuple(islice(reversed(session.in_flight), len(deliveries)))[::-1]
+    def _deliver(self, session: Session, deliveries: list[bytes], seqs: list[int]) -> None:
+        """Pack deliveries into as few frames as their limit allows."""
         first, size = 0, _FRAME_ROOM_BYTES
         for end, delivery in enumerate(deliveries):
             if end > first and size + len(delivery) > self._settings.limits.frame_bytes_max:
-                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), seqs[first:end]))
+                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), tuple(seqs[first:end])))
                 first, size = end, _FRAME_ROOM_BYTES
             size += len(delivery) + 1
-        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), seqs[first:]))
+        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), tuple(seqs[first:])))
 
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
@@ -24,7 +23,7 @@ from .intake import Intake
 from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
-from .sharing import Turns
+from .sharing import HandedOut, Turns
 from .sources import DIRECT, Interest, Sources
 from .unsettled import Abandoned, Unsettled
 
@@ -264,7 +263,7 @@ class Mailbox:
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
 
-    def hand_out(self, now: float, wall: str = "") -> list[tuple[Session, list[bytes]]]:
+    def hand_out(self, now: float, wall: str = "") -> list[HandedOut]:
         """Put in flight what the sessions' credit allows; give each session's deliveries, in order.
 
         What expired by the wall clock is passed over, and is found in `take_expired`.
@@ -273,41 +272,38 @@ class Mailbox:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
         if not (self._returned or self.intake):
             return []
-        free = [session for session in self.sessions if session.free > 0]
-        if not free:
+        handed_out = [HandedOut(session, [], []) for session in self.sessions if session.free > 0]
+        if not handed_out:
             return []
         deadline = now + self._delivery.ack_wait_seconds
-        owed = self._owed(wall)
-        if len(free) == 1:
-            handed_out = [(free[0], self._hand_out_to(free[0], owed, deadline))]
+        if len(handed_out) == 1:
+            self._hand_out_to(handed_out[0], self._owed(wall), deadline)
         else:
-            handed_out = self._share_out(free, owed, deadline)
-        seqs = [seq for session, packed in handed_out for seq in islice(reversed(session.in_flight), len(packed))]
+            self._share_out(handed_out, self._owed(wall), deadline)
+        seqs = [seq for handed in handed_out for seq in handed.seqs]
         if seqs:
             heapq.heappush(self._deadlines, (deadline, seqs))
             self.dirty = True
-        return [(session, packed) for session, packed in handed_out if packed]
+        return [handed for handed in handed_out if handed.seqs]
 
-    def _hand_out_to(self, session: Session, owed: Iterator[_Owed], deadline: float) -> list[bytes]:
+    def _hand_out_to(self, handed: HandedOut, owed: Iterator[_Owed], deadline: float) -> None:
         """Give one session what its credit allows."""
-        packed: list[bytes] = []
+        session, deliveries, seqs = handed
         room = session.free
         while room > 0 and (taken := next(owed, None)) is not None:
-            packed.append(self._put_in_flight(*taken, session, deadline))
+            deliveries.append(self._put_in_flight(*taken, session, deadline))
+            seqs.append(taken[0].seq)
             room = room - 1 if session.in_flight_bytes < session.in_flight_bytes_max else 0
-        return packed
 
-    def _share_out(
-        self, sessions: Sequence[Session], owed: Iterator[_Owed], deadline: float
-    ) -> list[tuple[Session, list[bytes]]]:
+    def _share_out(self, handed_out: Sequence[HandedOut], owed: Iterator[_Owed], deadline: float) -> None:
         """Give each message to the session whose turn it is."""
-        turns = Turns(sessions, apart=self.group is not None)
-        packed: dict[Session, list[bytes]] = {session: [] for session in sessions}
+        by_session = {handed.session: handed for handed in handed_out}
+        turns = Turns(list(by_session), apart=self.group is not None)
         while turns and (taken := next(owed, None)) is not None:
             session = turns.take(taken[0].sender_bot_id)
-            packed[session].append(self._put_in_flight(*taken, session, deadline))
+            by_session[session].deliveries.append(self._put_in_flight(*taken, session, deadline))
+            by_session[session].seqs.append(taken[0].seq)
             turns.give_back(session)
-        return list(packed.items())
 
     def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
         """Note that a session has a message; give it as this mailbox delivers it."""

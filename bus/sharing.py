@@ -10,10 +10,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .sessions import Session
 
-__all__ = ["Turns"]
+__all__ = ["HandedOut", "Turns"]
+
+
+class HandedOut(NamedTuple):
+    """What one session takes: the deliveries, in order, and their seqs."""
+
+    session: Session
+    deliveries: list[bytes]
+    seqs: list[int]
 
 
 class Turns:

@@ -139,7 +139,7 @@ class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
     `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
-    and before anybody is answered. `outgrown` tells, after every commit, whether the WAL is longer than it ever was
+    and before anybody is answered. `outgrown` tells, after every commit, whether the WAL is longer than before
     and than it has to be.
     """
 

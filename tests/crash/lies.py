@@ -17,6 +17,7 @@ import msgspec
 from bus.dispatch import Dispatch
 from bus.mailbox import Mailbox
 from bus.sessions import Session
+from bus.sharing import HandedOut
 from store.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
 from store.sqlite import database
 from store.sqlite.commits import Commits
@@ -190,8 +191,8 @@ def _swapped_order() -> None:
 
     def make(honest: Any) -> Any:
         def hand_out(mailbox: Mailbox, *moment: Any) -> Any:
-            given: list[tuple[Session, list[bytes]]] = honest(mailbox, *moment)
-            for _, packed in given:
+            given: list[HandedOut] = honest(mailbox, *moment)
+            for _, packed, _ in given:
                 if len(packed) > 1 and next(turn) % 10 == 0:
                     packed[-2:] = packed[:-3:-1]
             return given

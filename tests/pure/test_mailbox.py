@@ -47,7 +47,7 @@ def handed(mailbox: Mailbox, now: float = 0.0) -> list[tuple[int, int]]:
     while mailbox._returned and (request := mailbox.next_read(0)) is not None:
         mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
         out += mailbox.hand_out(now)
-    frames = [json.loads(wire) for _, wires in out for wire in wires]
+    frames = [json.loads(wire) for _, wires, _ in out for wire in wires]
     return [(frame["seq"], frame["attempt"]) for frame in frames]
 
 
