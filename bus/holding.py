@@ -109,10 +109,9 @@ class Hold:
         self._bot_id = bot_id
         # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
         self._claim_id = str(uuid_utils.uuid7())
-        # Each step takes it, and nearly always nobody else has it: a turn of the loop for that is not needed.
-        self._lock = anyio.Lock(fast_acquire=True)
-        self._unsure = False
-        """Whether the run was to be given back, and nobody knows if it was."""
+        self._lock = anyio.Lock()
+        self._unsure: RunStatus | None = None
+        """As what the run was to be given back, where nobody knows if it was."""
         self.working = 0
         """How many steps and commits are at work side by side."""
         self._renewing = anyio.CancelScope()
@@ -143,7 +142,7 @@ class Hold:
             claimed = await self.workflows.claim_run(
                 self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
             )
-            self.fence, self.held, self._unsure = claimed.fence, True, False
+            self.fence, self.held, self._unsure = claimed.fence, True, None
             return claimed
 
         try:
@@ -159,10 +158,12 @@ class Hold:
         """Hold the run throughout a block; take it again before, where it was given back."""
         self.working += 1
         try:
-            async with self._lock:
-                self.check()
-                if not self.held:
-                    await self._take_again()
+            self.check()
+            if not self.held or self._lock.locked():  # else nobody else is at it, as nearly always
+                async with self._lock:
+                    self.check()
+                    if not self.held:
+                        await self._take_again()
             yield
         finally:
             self.working -= 1
@@ -174,7 +175,7 @@ class Hold:
             try:
                 yield
             except (ClosedError, WorkerUnavailable):
-                self.held, self._unsure = False, True  # it may have ended all the same
+                self.held, self._unsure = False, RunStatus.PENDING  # it may have ended all the same
                 raise
 
     async def rest(self) -> None:
@@ -186,10 +187,10 @@ class Hold:
             self.check()
             if (self.held or self._unsure) and not self.working:
                 self.held = False  # a renewal that is refused from here on says nothing
-                self._unsure = True
+                self._unsure = RunStatus.PAUSED
                 with contextlib.suppress(*AWAY):
                     await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
-                    self._unsure = False
+                    self._unsure = None
 
     async def _take_again(self) -> None:
         before = self.fence
@@ -209,12 +210,16 @@ class Hold:
             raise self.lose(RunStatus.PENDING)
 
     async def give_back(self) -> None:
-        """Give the run back as pending, also when this is cancelled, and whatever becomes of it then."""
+        """Give the run back, also when this is cancelled, and whatever becomes of it then.
+
+        As pending, but as paused where it only waited.
+        """
         if not (self.held or self._unsure) or self.failure is not None:
             return
-        self.held = self._unsure = False
+        status = self._unsure or RunStatus.PENDING
+        self.held, self._unsure = False, None
         with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
-            await self.workflows.release_run(self.run_id, self.fence)
+            await self.workflows.release_run(self.run_id, self.fence, status)
 
     # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
 
