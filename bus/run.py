@@ -112,6 +112,7 @@ class Run:
         input: Any = msgspec.UNSET,
         retry: Retry | None = None,
         on_changed: OnChanged = "raise",
+        announce: bool = True,
     ) -> Any:
         """Call a function, asynchronous or not, and record its output; once it completed, give what is recorded.
 
@@ -125,6 +126,10 @@ class Run:
         The same name used again is another step (`fetch`, `fetch#2`); side by side each needs its own name. An
         attempt during which the process ends is tried again, so the function may be carried out more than once
         then. Raises InvalidValue or TooLarge for an input or output that cannot be recorded.
+
+        Before the function is called it is recorded that the step begins, and this program holds the run still.
+        With `announce=False` only how it ended is recorded: half the time of a short step. While it is at work
+        nobody sees it, somebody else may have the run already, and an attempt that ends the process is not counted.
         """
         with self._names.using(name) as step_id:
             asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
@@ -148,18 +153,21 @@ class Run:
                     step_id, name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
                 )
                 try:
-                    return await self._attempt(row, function, args)
+                    return await self._attempt(row, function, args, announce=announce)
                 except _Failure as failure:
                     cause = failure.error
                 passes = decision.last and no_fault(cause)
                 async with self._hold.work():
-                    await self._move(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+                    await self._end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
                 if passes:
                     raise cause
 
-    async def _attempt(self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    async def _attempt(
+        self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any], *, announce: bool
+    ) -> Any:
         async with self._hold.work():
-            await self._create(row)
+            if announce:
+                await self._create(row)
             try:
                 result = function(*args)
                 if inspect.isawaitable(result):
@@ -169,18 +177,19 @@ class Run:
             except Exception as error:
                 raise _Failure(error) from error
             except BaseException:
-                await self._hold.record_at_last(
-                    lambda: self._workflows.update_step_status(
-                        row.id, StepStatus.FAILED, error=GIVEN_BACK, fence=self.fence
+                if announce:
+                    await self._hold.record_at_last(
+                        lambda: self._workflows.update_step_status(
+                            row.id, StepStatus.FAILED, error=GIVEN_BACK, fence=self.fence
+                        )
                     )
-                )
                 raise
             try:
                 output = self._value(result, "output", row.step_id)
             except StoreError as error:
-                await self._move(row, StepStatus.FAILED, error=error_text(error))
+                await self._end(row, StepStatus.FAILED, error=error_text(error))
                 raise
-            await self._move(row, StepStatus.COMPLETED, output=output)
+            await self._end(row, StepStatus.COMPLETED, output=output)
             return output
 
     def _asked(self, args: Sequence[Any], step_id: str) -> Any:
@@ -269,7 +278,7 @@ class Run:
             if row.status == StepStatus.PENDING:
                 await self._wait_until(_wake_up(row, self.id))
                 async with self._hold.work():
-                    await self._move(row, StepStatus.COMPLETED)
+                    await self._end(row, StepStatus.COMPLETED)
             await anyio.lowlevel.checkpoint()
 
     async def _wait_until(self, until: datetime) -> None:
@@ -342,13 +351,19 @@ class Run:
         await self._hold.guard(self._workflows.create_step_log(row, fence=self.fence))
         self._records.note(row)
 
-    async def _move(
+    async def _end(
         self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
     ) -> None:
-        moved = await self._hold.record(
-            lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.fence)
-        )
-        self._records.note(moved)
+        """Record how a step ended: where its step log is; in one of its own where it was not announced."""
+        if self._records.has_all([row]):
+            ended = await self._hold.record(
+                lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.fence)
+            )
+        else:
+            now = timestamp(self._hold.timing.clock())
+            whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
+            ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
+        self._records.note(ended)
 
     def _value(self, value: Any, kind: str, step_id: str) -> Any:
         what = f"{kind} of step {step_id!r}"

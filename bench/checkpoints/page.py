@@ -22,7 +22,7 @@ _BEGIN, _END = "<!-- begin of the figures -->", "<!-- end of the figures -->"
 def line(turn: Turn) -> str:
     """Tell of one turn."""
     rates = "  ".join(f"{runs}: {rate:7,.0f}/s" for runs, rate in turn.per_second.items())
-    text = f"round {turn.round}  {turn.system!s:<28} step {turn.alone.step.p50_ms:6.2f} ms  {rates}"
+    text = f"round {turn.round}  {turn.system!s:<35} step {turn.alone.step.p50_ms:6.2f} ms  {rates}"
     text += f"  load {turn.load_before:.2f}"
     return text + (f"  LOST {turn.lost}" if turn.lost else "")
 
@@ -103,7 +103,7 @@ def table_lines(report: Report) -> list[str]:
             for each in report.summary
         ),
         "",
-        "How many times as many posthouse keeps with `run.step`, in the same round: median (lowest to highest).",
+        f"How many times as many {report.summary[0].system} keeps, in the same round: median (lowest to highest).",
         "",
         _row("against", *names),
         _row(*["---"] * (len(names) + 1)),

@@ -1,7 +1,7 @@
 """What the process does that executes runs with posthouse's own client; the worker is a process of its own.
 
-Owns the three ways in which a step is kept: by `run.step`, as programs do; by the two calls which that makes, a
-step's beginning and its end; and by one call, for a step that is told of when it is over.
+Owns the four ways in which a step is kept: by `run.step`, as programs do; by the two calls which that makes, a
+step's beginning and its end; by `run.step` that does not announce the step; and by the one call which that makes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ async def _by_step(bot: bus.Bot, run: Run) -> None:
     async with bot.workflows.run("bench", id=run.id) as held:
         while run.more:
             await held.step("step", run)
+
+
+async def _by_quiet_step(bot: bus.Bot, run: Run) -> None:
+    async with bot.workflows.run("bench", id=run.id) as held:
+        while run.more:
+            await held.step("step", run, announce=False)
 
 
 async def _by_two_calls(bot: bus.Bot, run: Run) -> None:
@@ -62,6 +68,7 @@ def _row(run: Run, status: StepStatus, **fields: Any) -> WorkflowStepLog:
 
 WAYS: dict[str, Callable[[bus.Bot, Run], Coroutine[Any, Any, None]]] = {
     "step": _by_step,
+    "quiet step": _by_quiet_step,
     "two calls": _by_two_calls,
     "one call": _by_one_call,
 }
