@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -53,14 +52,7 @@ _log = structlog.get_logger("posthouse")
 
 def system_moment() -> Moment:
     """Give the time: a clock that never goes back, and the wall clock. It is asked for with every frame."""
-    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    return Moment(time.monotonic(), f"{_second(second)}.{nanoseconds // 1000:06}Z")
-
-
-@lru_cache(maxsize=1)
-def _second(seconds: int) -> str:
-    """Write a whole second as the beginning of what `store.records.timestamp` gives."""
-    return timestamp(datetime.fromtimestamp(seconds, UTC)).partition(".")[0]
+    return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
 
 
 class Broker:
@@ -151,27 +143,28 @@ class Broker:
         """Take what the socket has. Whoever sent something does this too, for the waiting task may not wake."""
         if self._draining:
             return
+        if self._stopping or not self._command.has_input:
+            return  # to look first costs half of what it does to be told that there is nothing
         self._draining = True
+        moment = self._moment()
         try:
             for _ in range(_FRAMES_A_TURN):
-                # To look first costs a fraction of what it does to be told that there is nothing.
-                if self._core.full or self._stopping or not self._command.has_input:
+                if self._core.full or (parts := self._command.receive()) is None:
                     return
-                parts = self._command.receive()
-                if parts is not None:
-                    self._carry_out(self._take(parts))
+                self._carry_out(self._take(parts, moment))
             if not self._more:
                 self._more = True
                 self._tasks.start_soon(self._drain_more)
         finally:
             self._draining = False
+            self._wake_writer()
 
     async def _drain_more(self) -> None:
         self._more = False
         self._drain()
 
-    def _take(self, parts: list[bytes]) -> list[Effect]:
-        address, moment = parts[0], self._moment()
+    def _take(self, parts: list[bytes], moment: Moment) -> list[Effect]:
+        address = parts[0]
         try:
             if len(parts) != 2:
                 raise Rejected(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
@@ -206,10 +199,14 @@ class Broker:
                     self._tasks.start_soon(self._count, effect)
                 case Survey():
                     self._tasks.start_soon(self._survey, effect)
-        if self._core.has_batch(self._moment()):
+        if not self._draining:
+            self._wake_writer()
+            if sent:
+                self._drain()
+
+    def _wake_writer(self) -> None:
+        if not self._work.is_set() and self._core.has_batch(self._moment()):
             self._work.set()
-        if sent and not self._draining and self._command.has_input:
-            self._drain()
 
     # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
 

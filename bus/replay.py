@@ -122,6 +122,8 @@ Decision = Answer | Attempt | GiveUp | Changed
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
     """Say what becomes of a call, from what is recorded of its step."""
+    if not rows:
+        return Attempt(1, 0.0, last=wanted.retry.max_attempts == 1)
     rows = sorted(rows, key=lambda row: row.attempt)
     last_done = next((n for n in range(len(rows) - 1, -1, -1) if rows[n].status in _DONE), None)
     if last_done is not None:

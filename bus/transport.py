@@ -31,6 +31,10 @@ _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
 
 
+# As plain numbers: to combine the enum's members takes longer than to send.
+_NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
+
+
 class Port:
     """One socket, used from one thread."""
 
@@ -49,20 +53,26 @@ class Port:
     @property
     def has_input(self) -> bool:
         """Whether something can be received now."""
-        events = self._socket.getsockopt(zmq.EVENTS)
-        return isinstance(events, int) and bool(events & zmq.POLLIN)
+        return bool(self._socket.getsockopt(zmq.EVENTS) & _POLLIN)  # type: ignore[operator]
 
     def receive(self) -> list[bytes] | None:
         """Take the next message's parts; None where there is none."""
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            part = self._socket.recv(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        parts = [part.bytes]
+        while part.more:
+            part = self._socket.recv(_NOBLOCK, copy=False)
+            parts.append(part.bytes)
+        return parts
 
     def send(self, parts: Sequence[bytes]) -> bool:
         """Send a message, or nothing of it: False where the peer is gone or its queue is full."""
         try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
+            for part in parts[:-1]:
+                self._socket.send(part, _MORE)
+            self._socket.send(parts[-1], _NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -40,7 +40,7 @@ from store.records import (
     WorkflowStepLog,
 )
 
-from .bodies import body_fault
+from .bodies import body_fault, is_suspicious
 from .protocol import Code, Workflow
 
 __all__ = [
@@ -302,6 +302,7 @@ CALLS = {kind.method: kind for kind in _ALL}
 """The calls by the name of their method."""
 
 _decoders = {method: msgspec.json.Decoder(kind) for method, kind in CALLS.items()}
+_result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind in CALLS.items()}
 
 
 def decode_call(request: Workflow) -> Call:
@@ -309,21 +310,22 @@ def decode_call(request: Workflow) -> Call:
     decoder = _decoders.get(request.call)
     if decoder is None:
         raise InvalidValue("call", f"there is no {request.call!r}, but {', '.join(CALLS)}")
-    fault = body_fault(bytes(request.arguments), "the object")
-    if fault is not None:
-        raise InvalidValue(f"arguments of {request.call}", fault)
-    try:
-        return decoder.decode(request.arguments)
-    except msgspec.MsgspecError as error:
-        raise InvalidValue(f"arguments of {request.call}", str(error)) from None
+    arguments = bytes(request.arguments)
+    fault = body_fault(arguments, "the object") if is_suspicious(arguments) else None
+    if fault is None:
+        try:
+            return decoder.decode(arguments)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            fault = body_fault(arguments, "the object") or str(error)
+    raise InvalidValue(f"arguments of {request.call}", fault)
 
 
 def read_result(method: str, value: bytes) -> Any:
     """Read the value of a call's answer; fields that a later worker added to a record are passed over."""
-    kind = CALLS[method].result
     try:
-        return msgspec.json.decode(value, type=kind)
+        return _result_decoders[method].decode(value)
     except msgspec.ValidationError:
+        kind = CALLS[method].result
         return msgspec.convert(_known(msgspec.json.decode(value), msgspec.inspect.type_info(kind)), kind)
 
 

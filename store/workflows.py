@@ -48,14 +48,14 @@ class WorkflowRules(msgspec.Struct, frozen=True):
 
 
 class StepCreation(msgspec.Struct, frozen=True):
-    """What `create_step_log` is called with."""
+    """What `create_step_log` is called with, as it is read back from JSON."""
 
     step: WorkflowStepLog
     fence: int | None = None
 
 
 class StepMove(msgspec.Struct, frozen=True):
-    """What `update_step_status` is called with."""
+    """What `update_step_status` is called with, as it is read back from JSON."""
 
     step_id: str
     status: StepStatus

@@ -12,10 +12,10 @@ import msgspec
 
 from ..errors import Conflict, Refused
 from ..records import RecoveredRun, WorkflowStepLog
-from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns
+from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns, StepMove
 from .arrivals import Arrivals, in_log
 from .conversations import Conversations
-from .steps import new_step, step_change
+from .steps import new_step
 from .workflows import SqliteWorkflows
 from .writer import Transaction
 
@@ -84,8 +84,8 @@ class Commits:
         for (run_id,) in rows:
             if run_id != step.run_id:
                 raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
-            change = step_change(step.id, step.status, output=step.output, error=step.error, fence=work.fence)
-            await self._steps.write(connection, change, self._now())
+            move = StepMove(step.id, step.status, step.output, step.error, work.fence)
+            await self._steps.write(connection, move, self._now())
             return
         await self._steps.write(connection, new_step(step, fence=work.fence), self._now())
 

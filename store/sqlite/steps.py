@@ -19,17 +19,16 @@ from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
 from ..leases import check_fence
 from ..records import StepStatus, WorkflowStepLog
 from ..transitions import STEP_BEGINS, advance_step
-from ..values import STEP_VALUE_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
+from ..values import STEP_VALUE_BYTES_MAX, json_text, same_values
+from ..workflows import StepMove
 
 __all__ = [
     "STEP_COLUMNS",
     "STEP_ORDER",
     "NewStep",
-    "StepChange",
     "StepWrite",
     "Steps",
     "new_step",
-    "step_change",
     "step_record",
 ]
 
@@ -75,22 +74,11 @@ class NewStep(msgspec.Struct, frozen=True):
     fence: int | None
 
 
-class StepChange(msgspec.Struct, frozen=True):
-    """A move of a step log to a status, checked: `output` as it will be read back; None keeps it."""
-
-    id: str
-    status: StepStatus
-    output: Any
-    error: str | None
-    fence: int | None
-
-
-StepWrite = NewStep | StepChange
+StepWrite = NewStep | StepMove
 
 
 def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
-    """Check a step log before it is queued; raises InvalidValue or TooLarge."""
-    step = normal_record(step, f"step {step.step_id!r}")
+    """Check a step log as JSON gives it before it is queued; raises InvalidValue or TooLarge."""
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     row = (
@@ -106,16 +94,6 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
         step.error,
     )
     return NewStep(step, row, fence)
-
-
-def step_change(
-    step_id: str, status: StepStatus, *, output: Any, error: str | None, fence: int | None
-) -> StepChange:
-    """Check a change before it is queued; raises InvalidValue. Its size is checked with the step's name at hand."""
-    given = json_value(output, f"output of step {step_id!r}")
-    return StepChange(
-        step_id, status_value(status, StepStatus), given, json_value(error, f"error of step {step_id!r}"), fence
-    )
 
 
 class Steps:
@@ -147,7 +125,8 @@ class Steps:
         self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
     ) -> list[WorkflowStepLog | StoreError]:
         asked = [
-            (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.id,) for write in writes
+            (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id,)
+            for write in writes
         ]
         rows = await connection.execute_fetchall(_FIND, (json_text(asked, "ids of steps"),))
         found = _Found()
@@ -169,18 +148,18 @@ class Steps:
             raise Conflict(str(error)) from error
         return outcomes
 
-    def _move(self, found: _Found, change: StepChange, row: sqlite3.Row, now: str) -> WorkflowStepLog:
-        step, hold = found.step(change.id, row)
+    def _move(self, found: _Found, change: StepMove, row: sqlite3.Row, now: str) -> WorkflowStepLog:
+        step, hold = found.step(change.step_id, row)
         if step is None or hold is None:
-            raise NotFound("step", change.id)
+            raise NotFound("step", change.step_id)
         check_fence(step.run_id, hold.status, hold.fence, change.fence)
         text = _text(change.output, f"output of step {step.step_id!r}")
         after = advance_step(step, change.status, output=change.output, error=change.error, now=now)
         if change.output is not None:
             self._check_size(after, f"step {step.step_id!r}, with its input,")
         if after is not step:
-            found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, change.id))
-            found.known[change.id] = after, hold
+            found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
+            found.known[after.id] = after, hold
         return after
 
 

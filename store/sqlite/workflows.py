@@ -31,11 +31,11 @@ from ..records import (
     WorkflowStepLog,
     timestamp,
 )
-from ..values import json_text, normal_record, row_range, status_value
+from ..values import json_text, json_value, normal_record, row_range, status_value
 from ..workflows import StepCreation, StepMove, WorkflowRules
 from .database import Database
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
-from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_change, step_record
+from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_record
 from .writer import Transaction, refusal
 
 __all__ = ["SqliteWorkflows"]
@@ -266,7 +266,7 @@ class SqliteWorkflows:
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
         """Create, or give what is there when all fields are the same."""
-        return await self._write_step(StepCreation(step, fence))
+        return await self._write_step(StepCreation(normal_record(step, f"step {step.step_id!r}"), fence))
 
     async def update_step_status(
         self,
@@ -278,7 +278,14 @@ class SqliteWorkflows:
         fence: int | None = None,
     ) -> WorkflowStepLog:
         """Move a step log, named by its own id, to a status. None keeps output and error."""
-        return await self._write_step(StepMove(step_id, status, output, error, fence))
+        move = StepMove(
+            step_id,
+            status_value(status, StepStatus),
+            json_value(output, f"output of step {step_id!r}"),
+            json_value(error, f"error of step {step_id!r}"),
+            fence,
+        )
+        return await self._write_step(move)
 
     async def _write_step(self, write: StepCreation | StepMove) -> WorkflowStepLog:
         [outcome] = await self.write_steps([write])
@@ -310,9 +317,7 @@ class SqliteWorkflows:
 
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):
-            return step_change(
-                write.step_id, write.status, output=write.output, error=write.error, fence=write.fence
-            )
+            return write
         new = new_step(write.step, fence=write.fence)
         self.runs.check_size(new.step, f"step {write.step.step_id!r}")
         return new

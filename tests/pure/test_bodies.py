@@ -28,6 +28,11 @@ def test_whatever_is_kept_can_be_read_back(body: bytes) -> None:
         json.loads(body)
 
 
+def test_a_number_out_of_range_is_refused_wherever_it_stands() -> None:
+    for before in range(700):
+        assert body_fault(b'["%b",%b]' % (b"x" * before, b"9" * 309))
+
+
 @pytest.mark.parametrize(
     "body",
     [
