@@ -134,6 +134,8 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
         # A damaged text is for the checksum to find; as an exception it would hide the rows beside it.
         connection.text_factory = _lenient_text
         await connection.execute("PRAGMA query_only = ON")
+        # SQLite opens the WAL with the first statement that reads: later there may be no descriptor left for it.
+        await connection.execute_fetchall("SELECT epoch FROM log")
         reader = Reader(connection)
         try:
             yield reader
