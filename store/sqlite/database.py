@@ -120,7 +120,10 @@ def _inspect(path: Path, lock: LockFile) -> None:
 
 @asynccontextmanager
 async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
-    connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
+    try:
+        connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
+    except sqlite3.Error as error:
+        raise _refusal(path, error) from error
     try:
         yield connection
     finally:
@@ -133,9 +136,12 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
     async with _connect(path) as connection:
         # A damaged text is for the checksum to find; as an exception it would hide the rows beside it.
         connection.text_factory = _lenient_text
-        await connection.execute("PRAGMA query_only = ON")
-        # SQLite opens the WAL with the first statement that reads: later there may be no descriptor left for it.
-        await connection.execute_fetchall("SELECT epoch FROM log")
+        try:
+            await connection.execute("PRAGMA query_only = ON")
+            # SQLite opens the WAL with the first statement that reads: later no descriptor may be left for it.
+            await connection.execute_fetchall("SELECT epoch FROM log")
+        except sqlite3.Error as error:
+            raise _refusal(path, error) from error
         reader = Reader(connection)
         try:
             yield reader
