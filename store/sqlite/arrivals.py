@@ -57,8 +57,12 @@ class Arrivals:
     def __repr__(self) -> str:
         return f"<Arrivals waiting={self.waiting}>"
 
-    async def add(self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str) -> list[Added]:
+    async def add(
+        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str, *, last: bool = False
+    ) -> list[Added]:
         """Append messages or put them aside, each once by its id, and say what became of each.
+
+        `last` says that the operation writes nothing more.
 
         The fast way assumes that no id is known, as is the rule; where one is, nothing of the fast way stays. (It
         deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
@@ -68,7 +72,7 @@ class Arrivals:
             return await self._add_each(transaction, messages, timestamp)
         first = transaction.last_seq + 1
         try:
-            await insert(transaction.connection, list(enumerate(messages, first)), timestamp)
+            await insert(transaction, list(enumerate(messages, first)), timestamp, last=last)
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
                 # A place that is taken: then what is deleted here would be on disk already.
@@ -103,7 +107,7 @@ class Arrivals:
                 known[message.id] = (transaction.last_seq, message.sender_bot_id)
                 now.append((transaction.last_seq, message))
                 added.append(Added(transaction.last_seq))
-        await insert(transaction.connection, now, timestamp)
+        await insert(transaction, now, timestamp)
         if later:
             self.waiting = True
             await transaction.connection.executemany(_INSERT, [_row(message) for message in later])
@@ -128,7 +132,7 @@ class Arrivals:
         damaged = tuple(row[0] for row in due if not is_intact_scheduled(row))
         numbered = list(enumerate(messages, transaction.last_seq + 1))
         transaction.last_seq += len(numbered)
-        await insert(connection, numbered, change.timestamp)
+        await insert(transaction, numbered, change.timestamp)
         await connection.executemany(
             "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
         )

@@ -85,9 +85,9 @@ class Commits:
             if run_id != step.run_id:
                 raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
             move = StepMove(step.id, step.status, step.output, step.error, work.fence)
-            await self._steps.write(connection, move, self._now())
+            await self._steps.write(transaction, move, self._now())
             return
-        await self._steps.write(connection, new_step(step, fence=work.fence), self._now())
+        await self._steps.write(transaction, new_step(step, fence=work.fence), self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""

@@ -46,19 +46,23 @@ class Conversations:
 
     async def open(self, connection: aiosqlite.Connection, messages: Iterable[NewMessage], at: str) -> None:
         """Open a session for each pair that has none, in the caller's transaction."""
-        if self.unknown_columns:
-            return
-        pairs = {
-            (message.sender_bot_id, message.recipient_bot_id)
-            for message in messages
-            if message.recipient_bot_id is not None
-        }
-        new = [pair for pair in pairs if pair not in self._known]
+        new = self.new_pairs(messages)
         if not new:
             return
         marks = ", ".join("?" * len(self._columns))
         sql = f"INSERT OR IGNORE INTO chat_sessions ({', '.join(self._columns)}) VALUES ({marks})"
         await connection.executemany(sql, [self._row(opener, peer, at) for opener, peer in new])
+
+    def new_pairs(self, messages: Iterable[NewMessage]) -> set[tuple[str, str]]:
+        """Give the pairs of these messages that may have no session yet."""
+        if self.unknown_columns:
+            return set()
+        pairs = {
+            (message.sender_bot_id, message.recipient_bot_id)
+            for message in messages
+            if message.recipient_bot_id is not None
+        }
+        return pairs - self._known
 
     def remember(self, messages: Iterable[NewMessage]) -> None:
         """Note that the sessions of these messages' pairs are on disk."""

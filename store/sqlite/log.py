@@ -194,6 +194,7 @@ class SqliteLog:
         """Carry out changes in order, in one transaction."""
 
         async def operation(transaction: Transaction) -> list[Any]:
+            transaction.alone = transaction.alone and len(changes) == 1
             answers: list[Any] = []
             committed: set[int] = set()
             for change in changes:
@@ -221,8 +222,10 @@ class SqliteLog:
         connection = transaction.connection
         match change:
             case AddMessages():
-                added = await self._arrivals.add(transaction, change.messages, change.timestamp)
-                await self._conversations.open(connection, _stored(change, added), change.timestamp)
+                last = transaction.alone and not self._conversations.new_pairs(change.messages)
+                added = await self._arrivals.add(transaction, change.messages, change.timestamp, last=last)
+                if not last:
+                    await self._conversations.open(connection, _stored(change, added), change.timestamp)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)

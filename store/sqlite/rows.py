@@ -16,6 +16,7 @@ import msgspec
 from ..errors import RecordDamaged
 from ..repository import LogMessage, NewMessage
 from .reader import Reader
+from .writer import Transaction
 
 __all__ = ["COLUMNS", "checksum", "fetch", "insert", "intact", "message_of"]
 
@@ -102,16 +103,26 @@ async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters:
 
 
 async def insert(
-    connection: aiosqlite.Connection, numbered: Sequence[tuple[int, NewMessage]], timestamp: str
+    transaction: Transaction, numbered: Sequence[tuple[int, NewMessage]], timestamp: str, *, last: bool = False
 ) -> None:
-    """Put messages into the log under their seqs; sqlite3.IntegrityError where an id is there already."""
+    """Put messages into the log under their seqs; sqlite3.IntegrityError where an id is there already.
+
+    `last` says that the operation writes nothing more.
+    """
     rows = [_row(seq, message, timestamp) for seq, message in numbered]
+    if last and 0 < len(rows) <= _ROWS_A_STATEMENT:
+        await transaction.execute_last(_insert_of(len(rows)), list(chain.from_iterable(rows)))
+        return
     whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
     if whole:
         portions = (
             list(chain.from_iterable(rows[start : start + _ROWS_A_STATEMENT]))
             for start in range(0, whole, _ROWS_A_STATEMENT)
         )
-        await connection.executemany(_INSERT + ", ".join([_VALUES] * _ROWS_A_STATEMENT), portions)
+        await transaction.connection.executemany(_insert_of(_ROWS_A_STATEMENT), portions)
     if whole < len(rows):
-        await connection.executemany(_INSERT + _VALUES, rows[whole:])
+        await transaction.connection.executemany(_insert_of(1), rows[whole:])
+
+
+def _insert_of(rows: int) -> str:
+    return _INSERT + ", ".join([_VALUES] * rows)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-import aiosqlite
 import msgspec
 
 from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
@@ -21,6 +21,7 @@ from ..records import StepStatus, WorkflowStepLog
 from ..transitions import STEP_BEGINS, advance_step
 from ..values import STEP_VALUE_BYTES_MAX, json_text, same_values
 from ..workflows import StepMove
+from .writer import Transaction
 
 __all__ = [
     "STEP_COLUMNS",
@@ -39,7 +40,9 @@ _NAMES = (
 
 STEP_COLUMNS = ", ".join(_NAMES)
 
-_INSERT = f"INSERT INTO workflow_steps ({STEP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_INSERT = f"INSERT INTO workflow_steps ({STEP_COLUMNS}) VALUES "
 
 _UPDATE = """
     UPDATE workflow_steps
@@ -105,25 +108,31 @@ class Steps:
     def __repr__(self) -> str:
         return "<Steps>"
 
-    async def write(self, connection: aiosqlite.Connection, write: StepWrite, now: str) -> WorkflowStepLog:
+    async def write(self, transaction: Transaction, write: StepWrite, now: str) -> WorkflowStepLog:
         """Create a step log, or give the same one that is there; or move one to a status."""
-        [outcome] = await self.write_all(connection, [write], now)
+        [outcome] = await self.write_all(transaction, [write], now)
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
 
     async def write_all(
-        self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
+        self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool = False
     ) -> list[WorkflowStepLog | StoreError]:
-        """Carry out writes in their order; one that is refused has its error, and changes nothing."""
+        """Carry out writes in their order; one that is refused has its error, and changes nothing.
+
+        `last` says that the operation writes nothing more.
+        """
+        last = last and len(writes) <= _PORTION_STEPS
         outcomes: list[WorkflowStepLog | StoreError] = []
         for begin in range(0, len(writes), _PORTION_STEPS):
-            outcomes += await self._write_portion(connection, writes[begin : begin + _PORTION_STEPS], now)
+            portion = writes[begin : begin + _PORTION_STEPS]
+            outcomes += await self._write_portion(transaction, portion, now, last=last)
         return outcomes
 
     async def _write_portion(
-        self, connection: aiosqlite.Connection, writes: Sequence[StepWrite], now: str
+        self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> list[WorkflowStepLog | StoreError]:
+        connection = transaction.connection
         asked = [
             (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id,)
             for write in writes
@@ -140,10 +149,16 @@ class Steps:
             except StoreError as error:
                 outcomes.append(error)
         try:
-            if found.inserts:
-                await connection.executemany(_INSERT, found.inserts)
-            if found.updates:
-                await connection.executemany(_UPDATE, found.updates)
+            if last and found.inserts and not found.updates:
+                values = ", ".join([_VALUES] * len(found.inserts))
+                await transaction.execute_last(_INSERT + values, list(chain.from_iterable(found.inserts)))
+            elif last and len(found.updates) == 1 and not found.inserts:
+                await transaction.execute_last(_UPDATE, found.updates[0])
+            else:
+                if found.inserts:
+                    await connection.executemany(_INSERT + _VALUES, found.inserts)
+                if found.updates:
+                    await connection.executemany(_UPDATE, found.updates)
         except sqlite3.IntegrityError as error:
             raise Conflict(str(error)) from error
         return outcomes

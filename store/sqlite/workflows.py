@@ -326,7 +326,7 @@ class SqliteWorkflows:
         self, transaction: Transaction, calls: Sequence[list[StepWrite]]
     ) -> list[list[WorkflowStepLog | StoreError]]:
         writes = [write for call in calls for write in call]
-        outcomes = iter(await self.steps.write_all(transaction.connection, writes, self.now()))
+        outcomes = iter(await self.steps.write_all(transaction, writes, self.now(), last=True))
         return [[next(outcomes) for _ in call] for call in calls]
 
     async def list_step_logs(

@@ -52,14 +52,27 @@ W = TypeVar("W")
 class Transaction:
     """What an operation works with: the writing connection, and the log's end as this transaction has it.
 
-    It begins with its first write, which spares every group a turn of the database's thread.
+    It begins with its first write, which spares every group a turn of the database's thread. `alone` says that this
+    operation is all of it; one that consists of several parts takes that back.
     """
 
-    __slots__ = ("connection", "last_seq")
+    __slots__ = ("alone", "connection", "last_seq")
 
-    def __init__(self, connection: aiosqlite.Connection, last_seq: int) -> None:
+    def __init__(self, connection: aiosqlite.Connection, last_seq: int, *, alone: bool) -> None:
         self.connection = connection
         self.last_seq = last_seq
+        self.alone = alone
+
+    async def execute_last(self, sql: str, parameters: Sequence[Any]) -> None:
+        """Carry out the last write of an operation.
+
+        Where it is the only write of the only operation, it begins and commits the transaction by itself, in one
+        turn of the database's thread and not in two: Python's sqlite3 begins a transaction before a statement that
+        starts with INSERT, UPDATE or DELETE, but not before one that starts with WITH.
+        """
+        if self.alone and not self.connection.in_transaction:
+            sql = f"WITH alone AS (SELECT 1) {sql}"
+        await self.connection.execute(sql, parameters)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -220,17 +233,18 @@ class Writer:
         self._wake.set()
 
     async def _commit(self, group: list[_Pending[Any]]) -> None:
-        transaction = Transaction(self._connection, self.last_seq)
+        transaction = Transaction(self._connection, self.last_seq, alone=len(group) == 1)
         try:
             try:
                 for pendings in _portions(group):
                     await _carry_out(pendings, transaction)
-                await self._connection.commit()
+                if self._connection.in_transaction:
+                    await self._connection.commit()
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 await self._connection.rollback()
-                transaction.last_seq = self.last_seq
+                transaction = Transaction(self._connection, self.last_seq, alone=False)
                 await self._commit_each(group, transaction)
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq

@@ -62,7 +62,7 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def _ack_before_commit() -> None:
     def make(honest: Any) -> Any:
         async def commit(writer: Any, group: list[Any]) -> None:
-            transaction = Transaction(writer._connection, writer.last_seq)
+            transaction = Transaction(writer._connection, writer.last_seq, alone=False)
             try:
                 for pending in group:
                     pending.result = await pending.operation(transaction)
