@@ -48,7 +48,8 @@ def is_suspicious(encoded: bytes) -> bool:
     if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX:
         return True
     # A long number has a digit at one of these places, and few bodies have; to search all of it takes far longer.
-    return _DIGIT.search(encoded[_LONG - 1 :: _LONG]) is not None and _LONG_NUMBER.search(encoded) is not None
+    every = encoded[_LONG - 1 :: _LONG]
+    return bool(every) and _DIGIT.search(every) is not None and _LONG_NUMBER.search(encoded) is not None
 
 
 def value_fault(value: Any, what: str) -> str | None:
