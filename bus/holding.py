@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import uuid_utils
 
@@ -109,7 +110,8 @@ class Hold:
         self._bot_id = bot_id
         # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
         self._claim_id = str(uuid_utils.uuid7())
-        self._lock = anyio.Lock()
+        # Whoever takes it goes on at once: with a turn of the loop between, others would begin to work meanwhile.
+        self._lock = anyio.Lock(fast_acquire=True)
         self._unsure: RunStatus | None = None
         """As what the run was to be given back, where nobody knows if it was."""
         self.working = 0
@@ -158,6 +160,7 @@ class Hold:
         """Hold the run throughout a block; take it again before, where it was given back."""
         self.working += 1
         try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
             self.check()
             if not self.held or self._lock.locked():  # else nobody else is at it, as nearly always
                 async with self._lock:

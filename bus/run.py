@@ -362,6 +362,7 @@ class Run:
         else:
             now = timestamp(self._hold.timing.clock())
             whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
+            self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
             ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
         self._records.note(ended)
 

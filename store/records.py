@@ -56,8 +56,11 @@ def timestamp(moment: datetime) -> str:
 
     The form has a fixed width, so that the order of texts is the order of times.
     """
-    written = msgspec.json.encode(moment.astimezone(UTC))[1:-1].decode()  # a tenth of what isoformat takes
-    return written if moment.microsecond else f"{written[:-1]}.000000Z"
+    utc = moment.astimezone(UTC)
+    if type(utc) is not datetime:
+        return utc.isoformat(timespec="microseconds")[:-6] + "Z"
+    written = msgspec.json.encode(utc)[1:-1].decode()  # which takes a tenth of the time
+    return written if utc.microsecond else f"{written[:-1]}.000000Z"
 
 
 def parse_timestamp(text: str) -> datetime:

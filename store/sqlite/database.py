@@ -177,7 +177,10 @@ def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         return StoreFailed(f"{path} cannot be brought up to date: the disk is full; make room, then start again")
     if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
         return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
-    if failure is None or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreFailed(f"{path} cannot be opened; look at its rights, and at the limit of open files")
+    if failure is None or code == sqlite3.SQLITE_CORRUPT:
         return DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy")
     return failure
 

@@ -370,3 +370,12 @@ async def test_older_chat_sessions_with_demands_of_their_own(
         assert ids(await store.messages.get_messages_between("ann", "bob")) == ["1"]
     with closing(sqlite3.connect(sqlite_backend.path)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM chat_sessions").fetchone() == (0,)
+
+
+def test_a_kind_of_datetime_that_a_library_brings_is_written_alike() -> None:
+    class Moment(datetime):
+        pass
+
+    for microsecond in (0, 6):
+        moment = datetime(2026, 1, 2, 3, 4, 5, microsecond, UTC)
+        assert timestamp(Moment.fromisoformat(moment.isoformat())) == timestamp(moment)

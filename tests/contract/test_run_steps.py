@@ -130,6 +130,19 @@ async def test_a_cancelled_run_is_given_back(programs: Programs, workflow: Workf
     assert seen.calls == {1: 1, 2: 1}
 
 
+@pytest.mark.parametrize("announce", [True, False])
+async def test_a_program_that_is_cancelled_begins_no_step(
+    programs: Programs, workflow: WorkflowDefinition, announce: bool
+) -> None:
+    seen = Seen()
+    async with programs.open() as run:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await run.step("s", seen.double, 1, announce=announce)
+        assert await programs.rows() == []
+    assert seen.calls == {}
+
+
 async def test_a_worker_that_is_away_fails_no_run(programs: Programs, workflow: WorkflowDefinition) -> None:
     with pytest.raises(bus.WorkerUnavailable):
         async with programs.open():

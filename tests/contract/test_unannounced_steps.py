@@ -14,7 +14,8 @@ from bus.run import Run
 from store.records import RunStatus, StepStatus, WorkflowDefinition
 
 from .conftest import Place
-from .executing import BOUND_SECONDS, Programs, Seen, mortal
+from .executing import BOUND_SECONDS, Mortal, Programs, Seen, mortal
+from .samples import BOB
 
 pytestmark = pytest.mark.anyio
 
@@ -126,3 +127,37 @@ async def test_who_lost_the_run_meanwhile_records_nothing(programs: Programs, wo
         async with programs.open() as run:
             await quiet(run, "s", steal)
     assert [row.step_id for row in await programs.rows()] == ["mine"]
+
+
+async def test_a_record_whose_answer_did_not_come_is_known_as_ones_own(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    """The run is given back, another bot takes it and does nothing: what is recorded is no work of that bot."""
+    recorded = anyio.Event()
+
+    class Slow(Mortal):
+        async def create_step_log(self, *args: Any, **options: Any) -> None:
+            await self._workflows.create_step_log(*args, **options)
+            if not recorded.is_set():
+                recorded.set()
+                await anyio.sleep_forever()
+
+    slow = Slow(programs.workflows)
+
+    async def ask(run: Run) -> None:
+        assert await run.approval("go on") == {"approved": True}
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with programs.open(through=slow) as run:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(quiet, run, "s", Seen().double, 1)
+                await recorded.wait()
+                tasks.cancel_scope.cancel()
+            run._workflows = programs.workflows
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, run)
+                row = await programs.until_waiting("go on")
+                claim = await programs.place.others.claim_run("r", BOB)
+                await programs.place.others.release_run("r", claim.fence)
+                await programs.place.others.update_step_status(row.id, StepStatus.COMPLETED, {"approved": True})
+    assert await programs.status() == RunStatus.COMPLETED
