@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
     [
         pytest.param(Failure(1, Point("fdatasync", FILES, 4), lasting=False), id="a commit's sync"),
         pytest.param(Failure(1, Point("fdatasync", FILES, 8), lasting=True), id="the copying at the end"),
+        pytest.param(Failure(0, Point("pread64", FILES, 1), lasting=False), id="the first reading of a new file"),
         pytest.param(Failure(1, Point("pread64", FILES, 1), lasting=False), id="the reading at the start"),
     ],
 )

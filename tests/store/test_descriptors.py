@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from store import open_store
+from store.errors import StoreError, StoreFailed
 from store.repository import AddMessages, HistoryRequest
 
 from .samples import at, direct, page
@@ -19,12 +20,12 @@ pytestmark = pytest.mark.anyio
 
 
 @contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let this process open nothing within the block."""
+def descriptors_left(number: int = 0) -> Iterator[None]:
+    """Let this process open so many files within the block, and no more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + number, hard))
     try:
         yield
     finally:
@@ -35,10 +36,26 @@ async def test_an_open_store_needs_no_more_of_them(tmp_path: Path) -> None:
     """What nobody did before works as well: the first page that is read, the first question, the first message."""
     first_page = page("bob", ("", 0))
     async with open_store(str(tmp_path / "log.db")) as store:
-        with no_descriptor_left():
+        with descriptors_left():
             with pytest.raises(OSError, match="Too many open files"):
                 os.open(os.devnull, os.O_RDONLY)
             assert not (await store.log.read_page(first_page)).messages
             await store.log.apply([AddMessages([direct("m", "ann", "bob")], at(1))])
             assert len((await store.log.read_page(first_page)).messages) == 1
             assert len(await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))) == 1
+
+
+async def test_a_store_that_cannot_be_opened_for_want_of_them_is_not_called_damaged(tmp_path: Path) -> None:
+    path = str(tmp_path / "log.db")
+    async with open_store(path):
+        pass
+    failures: list[StoreError] = []
+    for number in range(20):
+        with descriptors_left(number):
+            try:
+                async with open_store(path):
+                    break
+            except StoreError as error:
+                failures.append(error)
+    assert len(failures) > 3
+    assert [error for error in failures if not isinstance(error, StoreFailed)] == []
