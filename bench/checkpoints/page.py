@@ -51,8 +51,9 @@ def verdict(report: Report) -> str | None:
     if ratio is None:
         return None
     met = "met" if ratio >= GOAL else "NOT MET"
+    rivals = " and ".join(str(each.system) for each in report.summary if each.system.rival)
     return (
-        f"The goal, {GOAL:g} times as many checkpoints as each other system with {GOAL_RUNS} runs, is {met}:"
+        f"The goal, {GOAL:g} times as many checkpoints with {GOAL_RUNS} runs as {rivals}, is {met}:"
         f" {ratio:.1f} times at least."
     )
 
