@@ -110,9 +110,6 @@ async def insert(
     `last` says that the operation writes nothing more.
     """
     rows = [_row(seq, message, timestamp) for seq, message in numbered]
-    if last and 0 < len(rows) <= _ROWS_A_STATEMENT:
-        await transaction.execute_last(_insert_of(len(rows)), list(chain.from_iterable(rows)))
-        return
     whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
     if whole:
         portions = (
@@ -121,7 +118,8 @@ async def insert(
         )
         await transaction.connection.executemany(_insert_of(_ROWS_A_STATEMENT), portions)
     if whole < len(rows):
-        await transaction.connection.executemany(_insert_of(1), rows[whole:])
+        execute = transaction.execute_last if last else transaction.connection.execute
+        await execute(_insert_of(len(rows) - whole), list(chain.from_iterable(rows[whole:])))
 
 
 def _insert_of(rows: int) -> str:
