@@ -163,6 +163,8 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
     if mode != "wal":
         raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
     await migrate(connection)
+    # What a statement of many rows needs to undo itself is small, and no descriptor may be left for a file of it.
+    await connection.execute("PRAGMA temp_store = MEMORY")
     busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     if busy:
         raise DatabaseInUse(str(path), None)

@@ -45,6 +45,21 @@ async def test_an_open_store_needs_no_more_of_them(tmp_path: Path) -> None:
             assert len(await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))) == 1
 
 
+async def test_a_batch_of_any_size_needs_no_more_of_them(tmp_path: Path) -> None:
+    """SQLite keeps what a statement of many rows overwrites, from 64 KiB on in a file, unless told not to."""
+
+    def batch(number: int) -> AddMessages:
+        body = b'"%b"' % (b"x" * 2000)
+        names = [f"m{number}-{place}" for place in range(100)]
+        return AddMessages([direct(name, f"s{name}", f"r{name}", body=body) for name in names], at(number))
+
+    async with open_store(str(tmp_path / "log.db")) as store:
+        await store.log.apply([batch(number) for number in range(5)])
+        with descriptors_left():
+            await store.log.apply([batch(number) for number in range(5, 10)])
+        assert (await store.log.sizes())["messages"] == 1000
+
+
 async def test_a_store_that_cannot_be_opened_for_want_of_them_is_not_called_damaged(tmp_path: Path) -> None:
     path = str(tmp_path / "log.db")
     async with open_store(path):
