@@ -51,7 +51,7 @@ _log = structlog.get_logger("posthouse")
 
 
 def system_moment() -> Moment:
-    """Give the time: a clock that never goes back, and the wall clock. It is asked for with every frame."""
+    """Give the time: a clock that never goes back, and the wall clock."""
     return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
 
 

@@ -53,7 +53,9 @@ class Port:
     @property
     def has_input(self) -> bool:
         """Whether something can be received now."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & _POLLIN)  # type: ignore[operator]
+        events = self._socket.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int), "only options that are texts are bytes"
+        return bool(events & _POLLIN)
 
     def receive(self) -> list[bytes] | None:
         """Take the next message's parts; None where there is none."""

@@ -132,12 +132,11 @@ class Steps:
     async def _write_portion(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> list[WorkflowStepLog | StoreError]:
-        connection = transaction.connection
         asked = [
             (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id,)
             for write in writes
         ]
-        rows = await connection.execute_fetchall(_FIND, (json_text(asked, "ids of steps"),))
+        rows = await transaction.connection.execute_fetchall(_FIND, (json_text(asked, "ids of steps"),))
         found = _Found()
         outcomes: list[WorkflowStepLog | StoreError] = []
         for write, row in zip(writes, rows, strict=True):
@@ -149,16 +148,15 @@ class Steps:
             except StoreError as error:
                 outcomes.append(error)
         try:
-            if last and found.inserts and not found.updates:
+            one = last and not (found.inserts and found.updates)
+            execute = transaction.execute_last if one else transaction.connection.execute
+            if found.inserts:
                 values = ", ".join([_VALUES] * len(found.inserts))
-                await transaction.execute_last(_INSERT + values, list(chain.from_iterable(found.inserts)))
-            elif last and len(found.updates) == 1 and not found.inserts:
-                await transaction.execute_last(_UPDATE, found.updates[0])
-            else:
-                if found.inserts:
-                    await connection.executemany(_INSERT + _VALUES, found.inserts)
-                if found.updates:
-                    await connection.executemany(_UPDATE, found.updates)
+                await execute(_INSERT + values, list(chain.from_iterable(found.inserts)))
+            if len(found.updates) == 1:
+                await execute(_UPDATE, found.updates[0])
+            elif found.updates:
+                await transaction.connection.executemany(_UPDATE, found.updates)
         except sqlite3.IntegrityError as error:
             raise Conflict(str(error)) from error
         return outcomes
