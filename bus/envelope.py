@@ -8,18 +8,13 @@ Pure.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import msgspec
 
 from store.repository import NewMessage
 
-from .protocol import encode
+from .protocol import ToBot, ToChannel, encode
 
 __all__ = ["Envelope", "deliver_frame", "write_ending", "write_envelope"]
-
-_quoted = lru_cache(4096)(encode)
-"""Write a text that comes again and again: a bot's id or name, a channel's, a type, the time of a batch."""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -35,29 +30,40 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     expires_at: str | None = None
 
 
+class _Stored(msgspec.Struct, frozen=True, gc=False):
+    """A stored message in the wire's fields and their order; body and headers are JSON already."""
+
+    seq: int | None
+    id: str
+    sender_bot_id: str
+    sender_bot_name: str
+    recipient: ToBot | ToChannel
+    message_type: str
+    body: msgspec.Raw
+    reply_to: str | None
+    headers: msgspec.Raw
+    timestamp: str | None
+
+
 def write_envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
     """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot.
 
     One that waits until it is due has neither seq nor timestamp.
     """
-    direct = message.recipient_bot_id
-    return (
-        b'{"seq":%b,"id":%b,"sender_bot_id":%b,"sender_bot_name":%b,"recipient":{"type":%b},"message_type":%b,'
-        b'"body":%b,"reply_to":%b,"headers":%b,"timestamp":%b'
-    ) % (
-        b"null" if seq is None else b"%d" % seq,
-        encode(message.id),
-        _quoted(message.sender_bot_id),
-        _quoted(message.sender_bot_name),
-        b'"channel","name":%b' % _quoted(message.recipient_channel)
-        if direct is None
-        else b'"direct","bot_id":%b' % _quoted(direct),
-        _quoted(message.message_type),
-        message.body,
-        b"null" if message.reply_to is None else encode(message.reply_to),
-        message.headers,
-        _quoted(timestamp),
+    direct, channel = message.recipient_bot_id, message.recipient_channel
+    stored = _Stored(
+        seq,
+        message.id,
+        message.sender_bot_id,
+        message.sender_bot_name,
+        ToBot(bot_id=direct) if channel is None else ToChannel(channel),
+        message.message_type,
+        msgspec.Raw(message.body),
+        message.reply_to,
+        msgspec.Raw(message.headers),
+        timestamp,
     )
+    return encode(stored)[:-1]
 
 
 def write_ending(attempt: int, group: str | None) -> bytes:

@@ -32,8 +32,8 @@ _INSERT = (
 )
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_ROWS_A_STATEMENT = 64
-"""One statement with 64 rows is about twice as fast as 64 with one; more gain nothing (docs/design.md)."""
+_ROWS_A_STATEMENT = (1024, 64)
+"""As many as there are of the largest, then of the next, then the rest in one (docs/performance/tried.md)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -110,16 +110,16 @@ async def insert(
     `last` says that the operation writes nothing more.
     """
     rows = [_row(seq, message, timestamp) for seq, message in numbered]
-    whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
-    if whole:
-        portions = (
-            list(chain.from_iterable(rows[start : start + _ROWS_A_STATEMENT]))
-            for start in range(0, whole, _ROWS_A_STATEMENT)
-        )
-        await transaction.connection.executemany(_insert_of(_ROWS_A_STATEMENT), portions)
-    if whole < len(rows):
+    start = 0
+    for size in _ROWS_A_STATEMENT:
+        end = len(rows) - (len(rows) - start) % size
+        if start < end:
+            portions = (list(chain.from_iterable(rows[at : at + size])) for at in range(start, end, size))
+            await transaction.connection.executemany(_insert_of(size), portions)
+        start = end
+    if start < len(rows):
         execute = transaction.execute_last if last else transaction.connection.execute
-        await execute(_insert_of(len(rows) - whole), list(chain.from_iterable(rows[whole:])))
+        await execute(_insert_of(len(rows) - start), list(chain.from_iterable(rows[start:])))
 
 
 def _insert_of(rows: int) -> str:
