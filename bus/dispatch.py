@@ -29,6 +29,9 @@ _COUNTERS = (
     "published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead", "removed", "damaged"
 )  # fmt: skip
 
+_FRAME_MESSAGES_MAX = 500
+"""Half of the largest credit: a bot works on one half while the other is on its way."""
+
 _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""
 
@@ -157,10 +160,10 @@ class Dispatch:
                 self._timed.pop(mailbox, None)
 
     def _deliver(self, session: Session, deliveries: list[bytes], seqs: list[int]) -> None:
-        """Pack deliveries into as few frames as their limit allows."""
-        first, size = 0, _FRAME_ROOM_BYTES
+        """Pack deliveries into few frames, each within its limits."""
+        first, size, bytes_max = 0, _FRAME_ROOM_BYTES, self._settings.limits.frame_bytes_max
         for end, delivery in enumerate(deliveries):
-            if end > first and size + len(delivery) > self._settings.limits.frame_bytes_max:
+            if end > first and (size + len(delivery) > bytes_max or end - first == _FRAME_MESSAGES_MAX):
                 self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), tuple(seqs[first:end])))
                 first, size = end, _FRAME_ROOM_BYTES
             size += len(delivery) + 1
