@@ -113,6 +113,27 @@ async def test_long_pages_have_everything(log: MessageLog) -> None:
     assert found.complete is True
 
 
+@pytest.mark.parametrize("text", ["\x1e", "a\x1eb", "\x00", ",", "\"'\n"])
+async def test_page_has_messages_of_any_type(log: MessageLog, text: str) -> None:
+    types = {"a": "note", "b": text, "c": "note", "d": text}
+    await add(log, *(direct(id, "ann", "bob", message_type=kind) for id, kind in types.items()))
+    found = await log.read_page(page("bob", ("", 2), seqs=(1, 2)))
+    assert (ids(found.recalled), ids(found.messages), found.damaged) == ("ab", "cd", ())
+    assert [found.recalled[1].message_type, found.messages[1].message_type] == [text, text]
+
+
+@pytest.mark.parametrize("sizes", [(1, 3000), (3000, 1)])
+async def test_page_ends_when_its_bodies_are_enough_whatever_came_before(
+    log: MessageLog, sizes: tuple[int, int]
+) -> None:
+    bodies = [b'"%b"' % (b"x" * size) for size in sizes for _ in range(400)]
+    await add(log, *(direct(f"{n}", "ann", "bob", body=body) for n, body in enumerate(bodies)))
+    bytes_max = 500_000
+    wanted = next(n for n in range(1, 801) if sum(map(len, bodies[:n])) >= bytes_max)
+    found = await log.read_page(page("bob", ("", 0), messages_max=800, bytes_max=bytes_max))
+    assert ([message.id for message in found.messages], found.complete) == ([f"{n}" for n in range(wanted)], False)
+
+
 async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) -> None:
     found = await filled.read_page(page("bob", ("", 4), seqs=(8, 3, 99, 1)))
     assert (ids(found.recalled), ids(found.messages)) == ("ach", "g")
@@ -218,6 +239,7 @@ CHANGES = [
     "sender_bot_id = 'eve'",
     "sender_bot_name = 'eve'",
     "message_type = 'x'",
+    "message_type = 'x' || char(30)",
     "message_type = CAST(x'ff' AS TEXT)",
     "sender_bot_name = CAST(x'616eff' AS TEXT)",
     "body = CAST(x'ff' AS TEXT)",
