@@ -10,6 +10,7 @@ are made anew at the end, and without syncs. The rows are those that the store w
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,8 @@ def fill(database: Path, messages: int) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
+    with database.open("rb") as file:
+        os.fsync(file.fileno())  # else the first sync of whoever serves it would have all of this to write
 
 
 def _settle(connection: sqlite3.Connection, seq: int) -> None:

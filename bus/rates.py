@@ -89,6 +89,8 @@ class Rates:
     def __init__(self, limits: Limits) -> None:
         self._senders = _buckets("sender_messages_per_second_max", limits)
         self._pairs = _buckets("pair_messages_per_second_max", limits)
+        self.unlimited = self._senders is None and self._pairs is None
+        """Whether `take` lets everything pass."""
         self._limited: OrderedDict[Key, Limited] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -97,8 +99,6 @@ class Rates:
 
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
         """Let a message pass, or tell why not: then nothing was taken, and it is noted who was too fast."""
-        if self._senders is None and self._pairs is None:
-            return None
         asked: list[tuple[_Buckets, Key]] = []
         if self._senders is not None:
             asked.append((self._senders, (sender_bot_id, None)))
