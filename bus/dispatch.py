@@ -30,7 +30,7 @@ _COUNTERS = (
 )  # fmt: skip
 
 _FRAME_MESSAGES_MAX = 500
-"""Half of the largest credit: a bot works on one half while the other is on its way."""
+"""Half of the largest credit: whoever asks for so much settles one half while the other is on its way."""
 
 _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""

@@ -17,8 +17,8 @@ __all__ = ["Pages", "count_waiting"]
 _SOURCES_A_STATEMENT = 200
 """Sources read by one statement: SQLite joins at most 500 SELECTs."""
 
-_ROWS_FIRST, _ROWS_MOST = 32, 256
-"""Rows that are read at once: some to begin with, then as many as fit into the page if they are no larger."""
+_ROWS_A_FETCH = 64
+"""Rows that are read at once: few enough to stop soon after a page's byte limit."""
 
 
 class Pages:
@@ -48,9 +48,9 @@ class Pages:
         if not wanted:
             return [], len(seqs) <= request.messages_max
         messages: list[LogMessage] = []
-        start, size_bytes, rows = 0, 0, _ROWS_FIRST
-        while start < len(wanted):
-            part = wanted[start : start + rows]
+        size_bytes = 0
+        for start in range(0, len(wanted), _ROWS_A_FETCH):
+            part = wanted[start : start + _ROWS_A_FETCH]
             marks = ", ".join("?" * len(part))
             for seq, message in await fetch_each(self._reader, f"WHERE seq IN ({marks})", part):
                 if size_bytes >= request.bytes_max:
@@ -60,8 +60,6 @@ class Pages:
                 else:
                     messages.append(message)
                     size_bytes += len(message.body)
-            start += len(part)
-            rows = max(1, min(_ROWS_MOST, (request.bytes_max - size_bytes) * start // max(1, size_bytes)))
         return messages, len(seqs) <= request.messages_max
 
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:

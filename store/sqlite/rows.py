@@ -5,9 +5,11 @@ Owns the columns of `bot_messages`, the checksum over them, and the ways to put 
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from collections.abc import Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import aiosqlite
@@ -125,15 +127,19 @@ async def fetch_each(
     """Read messages in the order of their seqs; None stands for one that does not match its checksum.
 
     All come in one row: Python's sqlite3 gives the interpreter away and takes it again for each row, and beside a
-    busy loop that takes many times as long as to read it (docs/performance/tried.md). Where anything is odd about
-    that row, they are read one by one, and that decides.
+    busy loop that takes many times as long as to read it (docs/performance/tried.md). Where that row is too large,
+    or one of the messages in it not as it was sent, they are read one by one, and that decides.
     """
-    [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters)
-    rows = _split(joined)
-    if rows is None or not all(map(intact, rows)):
-        single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
-        return sorted((row[0], message_of(row) if intact(row) else None) for row in single)
-    return sorted((row[0], message_of(row)) for row in rows)
+    try:
+        [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters)
+    except sqlite3.DataError:  # longer than SQLite makes a value
+        rows = None
+    else:
+        rows = _split(joined)
+    if rows is not None and all(map(intact, rows)):
+        return sorted(((row[0], message_of(row)) for row in rows), key=itemgetter(0))
+    single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
+    return sorted(((row[0], message_of(row) if intact(row) else None) for row in single), key=itemgetter(0))
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:

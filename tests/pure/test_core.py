@@ -147,6 +147,18 @@ def test_deliveries_share_a_frame_up_to_its_limit(count: int) -> None:
     assert all(len(msgspec.json.encode(frame)) <= 4096 for frame in effects)
 
 
+@pytest.mark.parametrize(
+    ("count", "frame_counts"), [(499, [499]), (500, [500]), (501, [500, 1]), (1000, [500, 500])]
+)
+def test_a_frame_leaves_half_of_the_largest_credit_for_another(count: int, frame_counts: list[int]) -> None:
+    worker = Worker()
+    worker.hello("a", max_in_flight=1000)
+    worker.say(b"a", published(*[ToBot(bot="a")] * count))
+    sends = [frame["messages"] for frame in worker.commit() if frame["op"] == "deliver"]
+    assert [len(messages) for messages in sends] == frame_counts
+    assert [message["seq"] for messages in sends for message in messages] == list(range(1, count + 1))
+
+
 def test_an_unreachable_connection_loses_its_session_and_not_its_messages() -> None:
     worker = Worker()
     worker.hello("a")

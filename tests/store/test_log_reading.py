@@ -5,13 +5,17 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import anyio
 import pytest
 
 from store import open_store
 from store.errors import RecordDamaged
 from store.repository import HistoryRequest, LogMessage, MessageLog
+from store.sqlite.reader import Reader
+from store.sqlite.rows import fetch_each
 
 from .samples import add, at, direct, page, to_channel
 
@@ -132,6 +136,24 @@ async def test_page_ends_when_its_bodies_are_enough_whatever_came_before(
     wanted = next(n for n in range(1, 801) if sum(map(len, bodies[:n])) >= bytes_max)
     found = await log.read_page(page("bob", ("", 0), messages_max=800, bytes_max=bytes_max))
     assert ([message.id for message in found.messages], found.complete) == ([f"{n}" for n in range(wanted)], False)
+
+
+class ShortValues(sqlite3.Connection):
+    """A connection to a SQLite that makes no long values."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+
+
+async def test_messages_that_are_too_large_together_are_read_one_by_one(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(id, "ann", "bob", body=b'"%b"' % (b"x" * 4000)) for id in "abc"))
+    async with aiosqlite.connect(path, factory=ShortValues) as connection:
+        with pytest.raises(sqlite3.DataError, match="too big"):
+            await connection.execute_fetchall("SELECT GROUP_CONCAT(body) FROM bot_messages")
+        found = await fetch_each(Reader(connection), "WHERE seq <= ?", (3,))
+    assert [(seq, message is not None and message.id) for seq, message in found] == [(1, "a"), (2, "b"), (3, "c")]
 
 
 async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) -> None:
