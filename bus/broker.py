@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import anyio
 import anyio.abc
@@ -289,6 +288,7 @@ class Broker:
     async def _answer(self, ask: Ask, query: Query) -> None:
         try:
             value = await self._queries.answer(ask.bot_id, query, self._moment().now)
+            frame = encode({"op": "ok", "request": query.request, "value": value})
         except Rejected as error:
             self._refuse(ask, error.code, error.message)
         except StoreFailure:
@@ -300,7 +300,7 @@ class Broker:
             _log.exception("question_failed", op=type(ask.query).__name__)
             self._refuse(ask, Code.INTERNAL, "the worker could not answer this; its log says why")
         else:
-            self._reply(ask, value)
+            self._carry_out([Send(ask.address, frame)])
         finally:
             self._asking -= 1
 
@@ -341,10 +341,6 @@ class Broker:
     def _called(self, *calls: Workflow) -> None:
         self._calling -= len(calls)
         self._calling_bytes -= sum(memoryview(call.arguments).nbytes for call in calls)
-
-    def _reply(self, ask: Ask, value: Any) -> None:
-        frame = encode({"op": "ok", "request": ask.query.request, "value": value})
-        self._carry_out([Send(ask.address, frame)])
 
     def _refuse(self, ask: Ask, code: Code, message: str) -> None:
         error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)

@@ -22,9 +22,9 @@ from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
-from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed
+from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed, is_text
 from .rows import COLUMNS, intact
-from .schema import migrations
+from .schema import altered, migrations
 
 __all__ = ["Check", "Progress"]
 
@@ -211,7 +211,9 @@ class _Reading:
                 self._connection.rollback()
 
     def _structure(self) -> None:
-        """See that the pages, the indexes and the declared references are whole."""
+        """See that the schema, the pages, the indexes and the declared references are whole."""
+        names = {migration.name for migration in migrations()}
+        _list(self.damage, altered(self._connection, names))
         lines: list[str] = []
         try:
             for (text,) in self._connection.execute("PRAGMA integrity_check"):
@@ -261,6 +263,9 @@ class _Reading:
             for row in self._connection.execute(sql)
             if not is_sealed(row)
         ]
+        for table in ("bots", "bot_channels", "dead_letters"):
+            rows = self._connection.execute(f"SELECT * FROM {table}")
+            altered += [f"a text in {table} is no UTF-8: {row!r}" for row in rows if not is_text(row)]
         _list(self.damage, altered)
 
     def _places(self) -> None:

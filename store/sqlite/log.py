@@ -7,14 +7,14 @@ messages come in stands in `arrivals`, how they are read for mailboxes in `pages
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import aiosqlite
 
-from ..errors import Conflict, DatabaseDamaged
-from ..records import Bot, Channel
+from ..errors import Conflict
+from ..records import Channel
 from ..repository import (
     AddBot,
     AddChannel,
@@ -45,36 +45,18 @@ from ..repository import (
     SurveyRequest,
     group_mailbox_id,
 )
-from .arrivals import Arrivals, find_scheduled, next_due_at
+from .arrivals import Arrivals, find_scheduled
 from .commits import Commits
 from .conversations import Conversations
 from .database import Database
-from .owing import (
-    GROUPS,
-    MAILBOXES,
-    SAVE_MAILBOX,
-    SUBSCRIPTIONS,
-    group_of,
-    is_sealed,
-    mailbox_of,
-    mailbox_row,
-    seal,
-    subscription_of,
-)
+from .loading import load_state
+from .owing import SAVE_MAILBOX, mailbox_row, seal
 from .pages import Pages, count_waiting
 from .rows import fetch
 from .wal import file_bytes
 from .writer import Transaction
 
 __all__ = ["SqliteLog"]
-
-T = TypeVar("T")
-
-# The head of each channel is one look into its index, whatever the length of the log.
-_LOAD_CHANNELS = """
-    SELECT name, created_at, created_by_bot_id,
-           COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
-    FROM bot_channels"""
 
 _SUMMARIES = """
     SELECT name, created_at, created_by_bot_id,
@@ -136,59 +118,7 @@ class SqliteLog:
 
     async def load(self) -> LogState:
         """Give what the broker goes on from."""
-        read = self._database.read
-        bots = await read.execute_fetchall("SELECT id, name, created_at, last_seen_at, public_key FROM bots")
-        channels = await read.execute_fetchall(_LOAD_CHANNELS)
-        subscriptions = await self._owing(SUBSCRIPTIONS, "a subscription of", subscription_of)
-        groups = await self._owing(GROUPS, "a group of", group_of)
-        mailboxes = await self._owing(MAILBOXES, "the mailbox of", mailbox_of)
-        named = {each.channel for each in subscriptions} | {each.channel for each in groups}
-        for wanted in named - {row[0] for row in channels}:
-            raise DatabaseDamaged(
-                f"{self._database.path} is damaged: the channel {wanted!r} is subscribed to, and is not there;"
-                " run 'posthouse check', or restore a copy"
-            )
-        dead_letters = await read.execute_fetchall("SELECT mailbox_id, seq FROM dead_letters")
-        [[scheduled]] = await read.execute_fetchall(
-            "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
-        )
-        last = list(await read.execute_fetchall("SELECT timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"))
-        return LogState(
-            epoch=self._database.epoch,
-            last_seq=self._database.writer.last_seq,
-            last_timestamp=last[0][0] if last else "",
-            bots=[
-                Bot(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], public_key=row[4])
-                for row in bots
-            ],
-            channels=[
-                (Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3]) for row in channels
-            ],
-            subscriptions=subscriptions,
-            mailboxes=mailboxes,
-            dead_letters=[(row[0], row[1]) for row in dead_letters],
-            groups=groups,
-            scheduled=scheduled,
-            next_due_at=await next_due_at(read),
-        )
-
-    async def _owing(self, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
-        """Read what bots are owed; raises DatabaseDamaged where a row is not as it was stored.
-
-        To go on with another position than the one that was saved would be to lose messages, or to repeat them.
-        """
-        records: list[T] = []
-        for row in await self._database.read.execute_fetchall(sql):
-            try:
-                if not is_sealed(row):
-                    raise ValueError("the checksum differs")
-                records.append(record_of(row))
-            except ValueError as error:
-                raise DatabaseDamaged(
-                    f"{self._database.path} is damaged: {what} {row[0]!r} is not as it was stored ({error});"
-                    " run 'posthouse check', or restore a copy"
-                ) from error
-        return records
+        return await load_state(self._database)
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Carry out changes in order, in one transaction."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -21,7 +21,7 @@ import msgspec
 from ..errors import DatabaseDamaged, DatabaseNewer, StoreFailed
 from ..records import timestamp
 
-__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "statements"]
+__all__ = ["Identity", "Migration", "altered", "inspect", "migrate", "migrations", "statements"]
 
 _HEADER = b"SQLite format 3\x00"
 
@@ -32,6 +32,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at TEXT NOT NULL
 )
 """
+
+
+_NOT_ONLY_OURS = "chat_sessions"
+"""The one table that may have been there before the first migration."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -80,6 +84,8 @@ def inspect(path: Path) -> Identity | None:
         try:
             applied = _applied(connection)
             _check_known(path, applied)
+            for what in altered(connection, applied):
+                raise DatabaseDamaged(f"{path} is damaged: {what}; restore a copy")
             _rehearse(path, connection, applied)
             identity = _identity(connection) if applied else None
         finally:
@@ -119,6 +125,30 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
             raise DatabaseDamaged(
                 f"{path} has tables that are not posthouse's ({error}); serve another file"
             ) from error
+
+
+def altered(connection: sqlite3.Connection, applied: Collection[str]) -> list[str]:
+    """Say which tables and indexes are missing, or are not as these migrations made them.
+
+    One flipped letter of a column's name or of a condition would be found by no checksum, and late.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as made:
+        for migration in migrations():
+            if migration.name in applied:
+                for statement in statements(migration.sql):
+                    made.execute(statement)
+        theirs, ours = _texts(connection), _texts(made)
+    return [
+        f"the {kind} {name} is {'not as it was made' if (kind, name) in theirs else 'missing'}"
+        for (kind, name), text in ours.items()
+        if theirs.get((kind, name)) != text
+    ]
+
+
+def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Give the text of each object. SQLite quotes and spaces it as it likes when a table is altered."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {(row[0], row[1]): "".join(row[2].replace('"', "").split()) for row in rows if row[1] != _NOT_ONLY_OURS}
 
 
 def _applied(connection: sqlite3.Connection) -> dict[str, str]:

@@ -25,9 +25,10 @@ _ROUNDS = 20
 
 CONFIGURATION = """
 [delivery]
-session_timeout_seconds = 3.0
+session_timeout_seconds = 6.0
 heartbeat_seconds = 1.0
 """
+"""A bot that waits says `ping` every four seconds, and may wait as long as one that vanished counts as there."""
 
 A_KIND = 20
 """Connections of each of the five kinds in a round."""

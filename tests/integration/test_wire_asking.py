@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from .wire import MESSAGE_FIELDS, TIME, bodies, new_id, to_bot, to_channel
@@ -144,3 +146,13 @@ def test_status_tells_how_the_worker_is(shared: Worker, name: str) -> None:
     status = shared.session(name).value("status")
     for part in ("counters", "rates", "sizes", "versions"):
         assert status[part], f"{part} is empty"
+
+
+def test_an_answer_that_cannot_be_written_is_an_error_of_that_question(worker: Worker, name: str) -> None:
+    session = worker.session(name)
+    session.publish(to_channel(name, "x"))
+    with closing(sqlite3.connect(worker.database)) as database, database:
+        database.execute("UPDATE bot_channels SET created_at = CAST(x'32b8' AS TEXT)")
+    assert session.code("channels") == "internal"
+    assert "question_failed" in worker.log_tail()
+    assert [each["name"] for each in session.value("bots")["bots"]] == [name]

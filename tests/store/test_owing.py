@@ -1,11 +1,13 @@
-"""What bots are owed is checksummed: damage to it is found before anything is delivered by it."""
+"""What the broker goes on from is looked at: damage to it is found before anything is delivered by it."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from store import open_store
@@ -13,9 +15,19 @@ from store.errors import DatabaseDamaged
 from store.repository import AddBot, AddChannel, AddSubscription
 from store.sqlite.check import Check
 
-from .samples import at, bot, channel
+from .samples import add, at, bot, channel, direct
 
 pytestmark = pytest.mark.anyio
+
+
+async def is_found(path: Path, what: str) -> None:
+    """Expect that the state is not loaded, and that a check names damage."""
+    async with open_store(str(path)) as store:
+        with pytest.raises(DatabaseDamaged, match=what):
+            await store.log.load()
+    reading = Check(path)
+    assert list(reading.run())
+    assert any(what in line for line in reading.damage)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +46,7 @@ async def test_damage_to_what_a_bot_is_owed_is_refused(path: Path, change: str, 
         await store.log.apply([AddBot(bot("ann")), AddChannel(channel("news")), subscribe])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
-    async with open_store(str(path)) as store:
-        with pytest.raises(DatabaseDamaged, match=what):
-            await store.log.load()
-    reading = Check(path)
-    assert list(reading.run())
-    assert any(what in line for line in reading.damage)
+    await is_found(path, what)
 
 
 async def test_a_subscription_to_a_channel_that_is_not_there_is_refused(path: Path) -> None:
@@ -52,6 +59,43 @@ async def test_a_subscription_to_a_channel_that_is_not_there_is_refused(path: Pa
     async with open_store(str(path)) as store:
         with pytest.raises(DatabaseDamaged, match="channel 'news'"):
             await store.log.load()
+
+
+@pytest.mark.parametrize("text", ["0198-ann", "name of 0198-ann", "0198-news"])
+async def test_a_flipped_bit_in_a_name_or_its_index_is_refused(path: Path, text: str) -> None:
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("0198-ann")), AddChannel(channel("0198-news"))])
+    file = anyio.Path(path)
+    whole = await file.read_bytes()
+    places = [found.start() + len(text) - 1 for found in re.finditer(text.encode(), whole)]
+    assert len(places) >= 2, "a row and its index"
+    for place in places:
+        await file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DatabaseDamaged, match="is damaged: "):
+            async with open_store(str(path)) as store:
+                await store.log.load()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("bots", "last_seen_at"), ("bots", "public_key"), ("bot_channels", "created_at")]
+)
+async def test_a_text_that_is_none_is_refused(path: Path, table: str, column: str) -> None:
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("ann")), AddChannel(channel("news"))])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {column} = CAST(x'32b8' AS TEXT)")
+    await is_found(path, f"a text in {table} is no UTF-8")
+
+
+async def test_a_damaged_time_of_the_last_message_is_not_gone_on_from(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, direct("x", "ann", "bob"), second=1)
+    async with open_store(str(path)) as store:
+        assert (await store.log.load()).last_timestamp == at(1)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE bot_messages SET timestamp = '6' || SUBSTR(timestamp, 2)")
+    async with open_store(str(path)) as store:
+        assert (await store.log.load()).last_timestamp == ""
 
 
 async def test_what_a_bot_was_owed_before_there_were_checksums_is_taken_as_it_is(path: Path) -> None:

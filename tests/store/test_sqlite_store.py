@@ -27,6 +27,7 @@ from store.errors import (
 )
 from store.records import GlobalOwner, WorkflowDefinition
 from store.repository import Added
+from store.sqlite.check import Check
 from store.sqlite.lockfile import Mark, read_mark
 
 from .samples import add, direct
@@ -208,10 +209,31 @@ async def test_migration_with_another_checksum(path: Path) -> None:
     await is_refused(path, DatabaseNewer, "initial")
 
 
-async def test_database_that_lost_a_table(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("DROP TABLE log", "the table log is missing"),
+        ("DROP INDEX idx_bot_messages_pair", "the index idx_bot_messages_pair is missing"),
+        (
+            "PRAGMA writable_schema = ON;"
+            " UPDATE sqlite_master SET sql = REPLACE(sql, ' name ', ' fame ') WHERE name = 'bot_channels'",
+            "the table bot_channels is not as it was made",
+        ),
+        (
+            "PRAGMA writable_schema = ON;"
+            " UPDATE sqlite_master SET sql = REPLACE(sql, 'running', 'sunning') WHERE name = 'workflow_runs'",
+            "the table workflow_runs is not as it was made",
+        ),
+    ],
+    ids=["table", "index", "column", "condition"],
+)
+async def test_database_with_another_schema(path: Path, sql: str, what: str) -> None:
     await fill(path)
-    change(path, "DROP TABLE log")
-    await is_refused(path, DatabaseDamaged, "no such table")
+    change(path, sql)
+    await is_refused(path, DatabaseDamaged, what)
+    reading = Check(path)
+    assert list(reading.run())
+    assert what in reading.damage
 
 
 @pytest.mark.parametrize(

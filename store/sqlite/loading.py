@@ -1,0 +1,100 @@
+"""What the broker goes on from, read at the start, and looked at before anybody relies on it.
+
+Owns what of it must be whole. To go on with another position than the one that was saved would be to lose messages
+or to repeat them, and to go on with another name of a bot would be to lose its mailbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ..errors import DatabaseDamaged
+from ..records import Bot, Channel
+from ..repository import LogState
+from .arrivals import next_due_at
+from .database import Database
+from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, group_of, is_sealed, is_text, mailbox_of, subscription_of
+from .rows import fetch_each
+
+__all__ = ["load_state"]
+
+T = TypeVar("T")
+
+_BOTS = "SELECT id, name, created_at, last_seen_at, public_key FROM bots"
+
+# The head of each channel is one look into its index, whatever the length of the log.
+_CHANNELS = """
+    SELECT name, created_at, created_by_bot_id,
+           COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
+    FROM bot_channels"""
+
+_DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
+
+_SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
+
+
+async def load_state(database: Database) -> LogState:
+    """Read the state; raises DatabaseDamaged where it is not as it was stored."""
+    bots = await _whole(database, "bots", _BOTS)
+    channels = await _whole(database, "bot_channels", _CHANNELS)
+    dead_letters = await _whole(database, "dead_letters", _DEAD_LETTERS)
+    subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
+    groups = await _owing(database, GROUPS, "a group of", group_of)
+    mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
+    named = {each.channel for each in subscriptions} | {each.channel for each in groups}
+    for wanted in named - {row[0] for row in channels}:
+        raise _damaged(database, f"the channel {wanted!r} is subscribed to, and is not there")
+    [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
+    return LogState(
+        epoch=database.epoch,
+        last_seq=database.writer.last_seq,
+        last_timestamp=await _last_timestamp(database),
+        bots=[
+            Bot(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], public_key=row[4]) for row in bots
+        ],
+        channels=[(Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3]) for row in channels],
+        subscriptions=subscriptions,
+        mailboxes=mailboxes,
+        dead_letters=[(row[0], row[1]) for row in dead_letters],
+        groups=groups,
+        scheduled=scheduled,
+        next_due_at=await next_due_at(database.read),
+    )
+
+
+async def _whole(database: Database, table: str, sql: str) -> list[Any]:
+    """Read a table without checksums: its indexes hold the same names and ids, and would not with a bit flipped."""
+    for (finding,) in await database.read.execute_fetchall(f"PRAGMA integrity_check({table})"):
+        if finding != "ok":
+            raise _damaged(database, f"in {table}: {finding}")
+    rows = await database.read.execute_fetchall(sql)
+    for row in rows:
+        if not is_text(row):
+            raise _damaged(database, f"a text in {table} is no UTF-8 ({tuple(row)!r})")
+    return rows
+
+
+async def _owing(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
+    """Read what bots are owed, by its checksums."""
+    records: list[T] = []
+    for row in await database.read.execute_fetchall(sql):
+        try:
+            if not is_sealed(row):
+                raise ValueError("the checksum differs")
+            records.append(record_of(row))
+        except ValueError as error:
+            raise _damaged(database, f"{what} {row[0]!r} is not as it was stored ({error})") from error
+    return records
+
+
+async def _last_timestamp(database: Database) -> str:
+    """Give when the last message came. Times only rise: a damaged one, maybe far ahead, is left to the clock."""
+    for _, message in await fetch_each(database.pages, "WHERE seq = ?", (database.writer.last_seq,)):
+        if message is not None:
+            return message.timestamp
+    return ""
+
+
+def _damaged(database: Database, what: str) -> DatabaseDamaged:
+    return DatabaseDamaged(f"{database.path} is damaged: {what}; run 'posthouse check', or restore a copy")
