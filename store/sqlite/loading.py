@@ -6,10 +6,12 @@ or to repeat them, and to go on with another name of a bot would be to lose its 
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..errors import DatabaseDamaged
+from ..errors import DatabaseDamaged, StoreFailed
 from ..records import Bot, Channel
 from ..repository import LogState
 from .arrivals import next_due_at
@@ -34,8 +36,12 @@ _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 _SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
 
+_NOT_READ = re.compile(r"error code=(\d+)")
+"""How an integrity check names SQLite's error where it could not read a page."""
+
+
 async def load_state(database: Database) -> LogState:
-    """Read the state; raises DatabaseDamaged where it is not as it was stored."""
+    """Read the state; raises DatabaseDamaged where it is not as it was stored, StoreFailed where it is not read."""
     bots = await _whole(database, "bots", _BOTS)
     channels = await _whole(database, "bot_channels", _CHANNELS)
     dead_letters = await _whole(database, "dead_letters", _DEAD_LETTERS)
@@ -66,6 +72,9 @@ async def load_state(database: Database) -> LogState:
 async def _whole(database: Database, table: str, sql: str) -> list[Any]:
     """Read a table without checksums: its indexes hold the same names and ids, and would not with a bit flipped."""
     for (finding,) in await database.read.execute_fetchall(f"PRAGMA integrity_check({table})"):
+        code = _NOT_READ.search(finding)
+        if code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise StoreFailed(f"{database.path} cannot be read ({finding}); look at the disk, then start again")
         if finding != "ok":
             raise _damaged(database, f"in {table}: {finding}")
     rows = await database.read.execute_fetchall(sql)

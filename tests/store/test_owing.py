@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from store import open_store
-from store.errors import DatabaseDamaged
+from store.errors import DatabaseDamaged, StoreFailed
 from store.repository import AddBot, AddChannel, AddSubscription
 from store.sqlite.check import Check
+from store.sqlite.reader import Reader
 
 from .samples import add, at, bot, channel, direct
 
@@ -74,6 +77,20 @@ async def test_a_flipped_bit_in_a_name_or_its_index_is_refused(path: Path, text:
         with pytest.raises(DatabaseDamaged, match="is damaged: "):
             async with open_store(str(path)) as store:
                 await store.log.load()
+
+
+async def test_a_page_that_cannot_be_read_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Reader.execute_fetchall
+
+    async def execute_fetchall(reader: Reader, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        if sql == "PRAGMA integrity_check(bots)":
+            return [("*** in database main ***\nPage 5: unable to get the page. error code=8458",)]
+        return await read(reader, sql, parameters)
+
+    monkeypatch.setattr(Reader, "execute_fetchall", execute_fetchall)
+    async with open_store(str(path)) as store:
+        with pytest.raises(StoreFailed, match="look at the disk"):
+            await store.log.load()
 
 
 @pytest.mark.parametrize(
