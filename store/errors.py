@@ -173,7 +173,7 @@ class DatabaseInUse(StoreFailure):
 
 
 class DatabaseDamaged(StoreFailure):
-    """The file is not a database of ours, or it is damaged. It was left untouched."""
+    """The file is not a database of ours, or it is damaged. Its records were left as they are."""
 
 
 class DatabaseNewer(StoreFailure):

@@ -22,9 +22,10 @@ from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
-from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed, is_text
+from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed
+from .reader import is_text, lenient_text
 from .rows import COLUMNS, intact
-from .schema import altered, migrations
+from .schema import migrations, schema_faults
 
 __all__ = ["Check", "Progress"]
 
@@ -59,8 +60,9 @@ _JSON_COLUMNS = (
     ("workflow_steps", "output"),
 )
 
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite says of damage may hold the damaged text, which Python cannot decode."""
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
+"""What SQLite says of damage may hold the damaged text, which Python cannot decode; a column whose declaration is
+damaged may hold values of another type."""
 
 _decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
 _decode_floors = msgspec.json.Decoder(dict[str, int]).decode
@@ -121,8 +123,7 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise DatabaseDamaged(f"{path} cannot be opened: {error}") from error
     try:
-        # A text that is no UTF-8 any more has to be seen as a damaged record, not as an error of the statement.
-        connection.text_factory = _text
+        connection.text_factory = lenient_text
         _check_migrations(path, connection)
     except _UNREADABLE as error:
         connection.close()
@@ -131,10 +132,6 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
 
 
 def _read_header(path: Path) -> bytes:
@@ -170,7 +167,8 @@ def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
         if checksum != migration.checksum:
             raise DatabaseNewer(f"{path} was made with another version of {migration.name}")
     if applied:
-        raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {min(applied)}); upgrade to check it")
+        newest = max(applied)
+        raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {newest!r}); upgrade to check it")
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,8 +210,7 @@ class _Reading:
 
     def _structure(self) -> None:
         """See that the schema, the pages, the indexes and the declared references are whole."""
-        names = {migration.name for migration in migrations()}
-        _list(self.damage, altered(self._connection, names))
+        _list(self.damage, schema_faults(self._connection, {migration.name for migration in migrations()}))
         lines: list[str] = []
         try:
             for (text,) in self._connection.execute("PRAGMA integrity_check"):
@@ -263,7 +260,7 @@ class _Reading:
             for row in self._connection.execute(sql)
             if not is_sealed(row)
         ]
-        for table in ("bots", "bot_channels", "dead_letters"):
+        for table in ("log", "bots", "bot_channels", "dead_letters"):
             rows = self._connection.execute(f"SELECT * FROM {table}")
             altered += [f"a text in {table} is no UTF-8: {row!r}" for row in rows if not is_text(row)]
         _list(self.damage, altered)

@@ -23,12 +23,12 @@ from ..errors import DatabaseDamaged, DatabaseInUse, StorageBusy, StorageFull, S
 from ..records import timestamp
 from ..repository import StoreWatch
 from .lockfile import LockFile
-from .reader import Reader
+from .reader import Reader, lenient_text
 from .schema import Identity, inspect, migrate
 from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import Writer, copy_back, translate
 
-__all__ = ["WAL_RESET_FIXED", "Database", "open_database"]
+__all__ = ["WAL_RESET_FIXED", "Database", "cannot_serve", "open_database"]
 
 WAL_RESET_FIXED = (3, 51, 3)
 """Before this SQLite, two connections that write or checkpoint at once can corrupt a database."""
@@ -76,7 +76,7 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
                 identity = await _identify(write)
                 lock.write(identity.epoch, identity.last_seq)
             except (sqlite3.Error, OSError) as error:
-                raise _refusal(path, error) from error
+                raise cannot_serve(path, error) from error
             writer = Writer(
                 write,
                 identity.last_seq,
@@ -123,7 +123,7 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     try:
         connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
     except sqlite3.Error as error:
-        raise _refusal(path, error) from error
+        raise cannot_serve(path, error) from error
     try:
         yield connection
     finally:
@@ -134,23 +134,18 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
 @asynccontextmanager
 async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
     async with _connect(path) as connection:
-        # A damaged text is for the checksum to find; as an exception it would hide the rows beside it.
-        connection.text_factory = _lenient_text
+        connection.text_factory = lenient_text
         try:
             await connection.execute("PRAGMA query_only = ON")
             # SQLite opens the WAL with the first statement that reads: later no descriptor may be left for it.
             await connection.execute_fetchall("SELECT epoch FROM log")
         except sqlite3.Error as error:
-            raise _refusal(path, error) from error
+            raise cannot_serve(path, error) from error
         reader = Reader(connection)
         try:
             yield reader
         finally:
             reader.close()
-
-
-def _lenient_text(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
 
 
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
@@ -170,7 +165,7 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
         raise DatabaseInUse(str(path), None)
 
 
-def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+def cannot_serve(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     """Give why a database cannot be served, for an error at the start."""
     failure = translate(error) if isinstance(error, sqlite3.Error) else StoreFailed(f"{path}: {error.strerror}")
     if isinstance(failure, StorageBusy):

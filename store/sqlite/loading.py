@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from ..errors import DatabaseDamaged, StoreFailed
 from ..records import Bot, Channel
-from ..repository import LogState
+from ..repository import LogState, group_mailbox_id
 from .arrivals import next_due_at
-from .database import Database
-from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, group_of, is_sealed, is_text, mailbox_of, subscription_of
+from .database import Database, cannot_serve
+from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
+from .reader import is_text
 from .rows import fetch_each
 
 __all__ = ["load_state"]
@@ -36,21 +37,49 @@ _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 _SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
 
+_LAST = "ORDER BY seq DESC LIMIT 8"
+
 _NOT_READ = re.compile(r"error code=(\d+)")
 """How an integrity check names SQLite's error where it could not read a page."""
 
 
+_LOADED = (
+    "bots",
+    "bot_channels",
+    "bot_subscriptions",
+    "channel_groups",
+    "mailboxes",
+    "dead_letters",
+    "scheduled_messages",
+)
+
+
 async def load_state(database: Database) -> LogState:
     """Read the state; raises DatabaseDamaged where it is not as it was stored, StoreFailed where it is not read."""
-    bots = await _whole(database, "bots", _BOTS)
-    channels = await _whole(database, "bot_channels", _CHANNELS)
-    dead_letters = await _whole(database, "dead_letters", _DEAD_LETTERS)
+    try:
+        return await _load(database)
+    except StoreFailed as error:
+        if isinstance(error.__cause__, sqlite3.Error):
+            raise cannot_serve(database.path, error.__cause__) from error
+        raise
+
+
+async def _load(database: Database) -> LogState:
+    for table in _LOADED:
+        await _check_whole(database, table)
+    bots = await _texts(database, "bots", _BOTS)
+    channels = await _texts(database, "bot_channels", _CHANNELS)
+    dead_letters = await _texts(database, "dead_letters", _DEAD_LETTERS)
     subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
     groups = await _owing(database, GROUPS, "a group of", group_of)
     mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
-    named = {each.channel for each in subscriptions} | {each.channel for each in groups}
-    for wanted in named - {row[0] for row in channels}:
-        raise _damaged(database, f"the channel {wanted!r} is subscribed to, and is not there")
+    joined = {(each.channel, each.group) for each in subscriptions if each.group is not None}
+    begun = {(each.channel, each.name) for each in groups}
+    named = {each.channel for each in subscriptions} | {channel for channel, _ in begun}
+    owners = {row[0] for row in (*bots, *dead_letters)} | {group_mailbox_id(*each) for each in begun}
+    _check_known(database, "the group", joined, begun)
+    _check_known(database, "the channel", named, {row[0] for row in channels})
+    _check_known(database, "the mailbox", owners, {each.mailbox_id for each in mailboxes})
     [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
     return LogState(
         epoch=database.epoch,
@@ -69,19 +98,32 @@ async def load_state(database: Database) -> LogState:
     )
 
 
-async def _whole(database: Database, table: str, sql: str) -> list[Any]:
-    """Read a table without checksums: its indexes hold the same names and ids, and would not with a bit flipped."""
+async def _check_whole(database: Database, table: str) -> None:
+    """See that no row of a table is gone, and that its indexes hold the same names and ids.
+
+    A checksum covers a row and not how many there are, and bots and channels have none.
+    """
     for (finding,) in await database.read.execute_fetchall(f"PRAGMA integrity_check({table})"):
         code = _NOT_READ.search(finding)
         if code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{database.path} cannot be read ({finding}); look at the disk, then start again")
         if finding != "ok":
-            raise _damaged(database, f"in {table}: {finding}")
+            told = [line for line in finding.splitlines() if not line.startswith("***")]
+            raise _damaged(database, f"in {table}: {'; '.join(told)}")
+
+
+async def _texts(database: Database, table: str, sql: str) -> list[Any]:
+    """Read a table without checksums; a text of it that is no UTF-8 could not be sent."""
     rows = await database.read.execute_fetchall(sql)
     for row in rows:
         if not is_text(row):
             raise _damaged(database, f"a text in {table} is no UTF-8 ({tuple(row)!r})")
     return rows
+
+
+def _check_known(database: Database, what: str, wanted: set[T], known: set[T]) -> None:
+    for each in wanted - known:
+        raise _damaged(database, f"{what} {each!r} is needed, and is not there")
 
 
 async def _owing(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
@@ -98,8 +140,8 @@ async def _owing(database: Database, sql: str, what: str, record_of: Callable[[S
 
 
 async def _last_timestamp(database: Database) -> str:
-    """Give when the last message came. Times only rise: a damaged one, maybe far ahead, is left to the clock."""
-    for _, message in await fetch_each(database.pages, "WHERE seq = ?", (database.writer.last_seq,)):
+    """Give when the last message came that is intact: times only rise, and a damaged one may be far ahead."""
+    for _, message in reversed(await fetch_each(database.pages, _LAST, ())):
         if message is not None:
             return message.timestamp
     return ""

@@ -21,7 +21,6 @@ __all__ = [
     "SUBSCRIPTIONS",
     "group_of",
     "is_sealed",
-    "is_text",
     "mailbox_of",
     "mailbox_row",
     "seal",
@@ -58,14 +57,6 @@ def is_sealed(row: Sequence[Any]) -> bool:
     try:
         return checksum is None or seal(*values) == checksum
     except (TypeError, ValueError):
-        return False
-
-
-def is_text(row: Sequence[Any]) -> bool:
-    """Tell whether every text of a row was UTF-8 when it was read."""
-    try:
-        return bool(_encode(row))
-    except UnicodeEncodeError:
         return False
 
 

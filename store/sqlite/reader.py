@@ -1,8 +1,8 @@
 """A reading connection: it raises our errors, and it holds no snapshot.
 
-Owns one rule: a statement is read to its end in one turn of the database's thread. An open one would hold its
-snapshot, and every other read of the connection would miss what was committed, and answered, since. Hence
-there is no cursor to be had here.
+Owns what is made of a text that is damaged, and one rule: a statement is read to its end in one turn of the
+database's thread. An open one would hold its snapshot, and every other read of the connection would miss what was
+committed, and answered, since. Hence there is no cursor to be had here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiosqlite
+import msgspec
 
 from ..errors import StoreClosed
 from .writer import translate
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "is_text", "lenient_text"]
+
+
+def lenient_text(text: bytes) -> str:
+    """Read a text that may be no UTF-8, for a `text_factory`: an exception would hide the rows beside it."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+def is_text(row: Sequence[Any]) -> bool:
+    """Tell whether every text of a row, as `lenient_text` read it, was UTF-8."""
+    try:
+        msgspec.msgpack.encode(row)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Reader:

@@ -20,8 +20,9 @@ import msgspec
 
 from ..errors import DatabaseDamaged, DatabaseNewer, StoreFailed
 from ..records import timestamp
+from .reader import lenient_text
 
-__all__ = ["Identity", "Migration", "altered", "inspect", "migrate", "migrations", "statements"]
+__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "schema_faults", "statements"]
 
 _HEADER = b"SQLite format 3\x00"
 
@@ -33,6 +34,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 """
 
+
+_SCHEMA = "SELECT type, name, CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL"
 
 _NOT_ONLY_OURS = "chat_sessions"
 """The one table that may have been there before the first migration."""
@@ -81,16 +84,18 @@ def inspect(path: Path) -> Identity | None:
         # Where a worker was killed they are there already, and the end of our log is in them.
         mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        connection.text_factory = lenient_text
         try:
             applied = _applied(connection)
             _check_known(path, applied)
-            for what in altered(connection, applied):
-                raise DatabaseDamaged(f"{path} is damaged: {what}; restore a copy")
+            faults = schema_faults(connection, applied)
+            if faults:
+                raise DatabaseDamaged(f"{path} is damaged: {'; '.join(faults)}; restore a copy")
             _rehearse(path, connection, applied)
             identity = _identity(connection) if applied else None
         finally:
             connection.close()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of damage may hold the damaged text
+    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may hold the damaged text
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{path} cannot be read ({error}); look at the disk, then start again") from error
         raise DatabaseDamaged(
@@ -103,18 +108,18 @@ def _check_known(path: Path, applied: Mapping[str, str]) -> None:
     known = {migration.name: migration.checksum for migration in migrations()}
     for name, checksum in applied.items():
         if name not in known:
-            raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {name}); upgrade to serve it")
+            raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {name!r}); upgrade to serve it")
         if known[name] != checksum:
             raise DatabaseNewer(f"{path} was made with another version of {name}; it cannot be served by this one")
 
 
 def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, str]) -> None:
     """Apply what is missing to an empty copy in memory, so that a file which is not ours is refused unchanged."""
-    theirs = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    theirs = connection.execute(f"{_SCHEMA} ORDER BY rowid").fetchall()
     with contextlib.closing(sqlite3.connect(":memory:")) as copy:
-        for (sql,) in theirs:
+        for _, _, sql in theirs:
             # What cannot be copied (a virtual table's own tables, say) is found out by the migration itself.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeError):
                 copy.execute(sql)
         try:
             for migration in migrations():
@@ -127,7 +132,7 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
             ) from error
 
 
-def altered(connection: sqlite3.Connection, applied: Collection[str]) -> list[str]:
+def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> list[str]:
     """Say which tables and indexes are missing, or are not as these migrations made them.
 
     One flipped letter of a column's name or of a condition would be found by no checksum, and late.
@@ -147,8 +152,11 @@ def altered(connection: sqlite3.Connection, applied: Collection[str]) -> list[st
 
 def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
     """Give the text of each object. SQLite quotes and spaces it as it likes when a table is altered."""
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-    return {(row[0], row[1]): "".join(row[2].replace('"', "").split()) for row in rows if row[1] != _NOT_ONLY_OURS}
+    return {
+        (kind, name): "".join(sql.replace('"', "").split())
+        for kind, name, sql in connection.execute(_SCHEMA)
+        if name != _NOT_ONLY_OURS
+    }
 
 
 def _applied(connection: sqlite3.Connection) -> dict[str, str]:

@@ -52,6 +52,26 @@ async def test_damage_to_what_a_bot_is_owed_is_refused(path: Path, change: str, 
     await is_found(path, what)
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("DELETE FROM mailboxes WHERE id = 'ann'", "the mailbox 'ann' is needed"),
+        ("DELETE FROM mailboxes WHERE id != 'ann'", "the mailbox 'news/team' is needed"),
+        ("DELETE FROM channel_groups", r"the group \('news', 'team'\) is needed"),
+        ("INSERT INTO dead_letters VALUES ('bob', 1, 'x', 1, 'y')", "the mailbox 'bob' is needed"),
+    ],
+)
+async def test_what_is_gone_is_missed(path: Path, change: str, what: str) -> None:
+    subscribe = AddSubscription("ann", "news", at(0), start_seq=1, echo=False, group="team")
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("ann")), AddChannel(channel("news")), subscribe])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(change)
+    async with open_store(str(path)) as store:
+        with pytest.raises(DatabaseDamaged, match=what):
+            await store.log.load()
+
+
 async def test_a_subscription_to_a_channel_that_is_not_there_is_refused(path: Path) -> None:
     async with open_store(str(path)) as store:
         await store.log.apply(
@@ -60,7 +80,7 @@ async def test_a_subscription_to_a_channel_that_is_not_there_is_refused(path: Pa
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE bot_channels SET name = 'newt'")
     async with open_store(str(path)) as store:
-        with pytest.raises(DatabaseDamaged, match="channel 'news'"):
+        with pytest.raises(DatabaseDamaged, match="the channel 'news' is needed"):
             await store.log.load()
 
 
@@ -93,6 +113,19 @@ async def test_a_page_that_cannot_be_read_is_no_damage(path: Path, monkeypatch: 
             await store.log.load()
 
 
+async def test_what_sqlite_finds_damaged_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("ann"))])
+    with closing(sqlite3.connect(path)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'mailboxes'")
+    async with await anyio.open_file(path, "r+b") as file:
+        await file.seek((page - 1) * 4096)
+        await file.write(b"\xff" * 8)
+    async with open_store(str(path)) as store:
+        with pytest.raises(DatabaseDamaged, match=f"{path}.*restore a copy"):
+            await store.log.load()
+
+
 @pytest.mark.parametrize(
     ("table", "column"), [("bots", "last_seen_at"), ("bots", "public_key"), ("bot_channels", "created_at")]
 )
@@ -107,12 +140,13 @@ async def test_a_text_that_is_none_is_refused(path: Path, table: str, column: st
 async def test_a_damaged_time_of_the_last_message_is_not_gone_on_from(path: Path) -> None:
     async with open_store(str(path)) as store:
         await add(store.log, direct("x", "ann", "bob"), second=1)
+        await add(store.log, direct("y", "ann", "bob"), second=2)
+    async with open_store(str(path)) as store:
+        assert (await store.log.load()).last_timestamp == at(2)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE bot_messages SET timestamp = '6' || SUBSTR(timestamp, 2) WHERE seq = 2")
     async with open_store(str(path)) as store:
         assert (await store.log.load()).last_timestamp == at(1)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE bot_messages SET timestamp = '6' || SUBSTR(timestamp, 2)")
-    async with open_store(str(path)) as store:
-        assert (await store.log.load()).last_timestamp == ""
 
 
 async def test_what_a_bot_was_owed_before_there_were_checksums_is_taken_as_it_is(path: Path) -> None:

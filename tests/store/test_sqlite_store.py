@@ -254,6 +254,15 @@ async def test_tables_of_somebody_else(path: Path, sql: str) -> None:
     await is_refused(path, DatabaseDamaged, str(path))
 
 
+async def test_a_schema_that_is_stored_as_a_blob_is_the_same(path: Path) -> None:
+    await fill(path)
+    change(
+        path,
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = CAST(sql AS BLOB) WHERE name = 'bots'",
+    )
+    assert await opens_with(path) == 3
+
+
 async def test_tables_beside_ours_are_no_matter(path: Path) -> None:
     change(path, "CREATE TABLE letters (line TEXT); INSERT INTO letters VALUES ('dear');")
     await fill(path)
