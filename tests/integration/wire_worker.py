@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -28,19 +29,26 @@ _PORTS = range(20_000, 32_000)
 could connect to itself, and then the worker could not bind it again."""
 
 
+def _host() -> str:
+    """Give an address of this process alone: who looks for a worker that has ended finds no other test's there."""
+    pid = os.getpid()
+    return f"127.{1 + (pid >> 16) % 254}.{pid >> 8 & 255}.{pid & 255}" if sys.platform == "linux" else "127.0.0.1"
+
+
 def free_endpoints(count: int) -> list[str]:
     """Find ports that are free now, all different, by binding them all at once."""
+    host = _host()
     sockets: list[socket.socket] = []
     try:
         for port in random.SystemRandom().sample(_PORTS, 200):
             each = socket.socket()
             sockets.append(each)
             try:
-                each.bind(("127.0.0.1", port))
+                each.bind((host, port))
             except OSError:
                 sockets.pop().close()
             if len(sockets) == count:
-                return [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+                return [f"tcp://{host}:{each.getsockname()[1]}" for each in sockets]
     finally:
         for each in sockets:
             each.close()
