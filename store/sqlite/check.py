@@ -60,6 +60,18 @@ _JSON_COLUMNS = (
     ("workflow_steps", "output"),
 )
 
+_MISSING = {
+    "mailbox": """
+        SELECT id FROM bots WHERE id NOT IN (SELECT id FROM mailboxes) UNION ALL
+        SELECT channel_name || '/' || name FROM channel_groups
+        WHERE channel_name || '/' || name NOT IN (SELECT id FROM mailboxes)""",
+    "group": """
+        SELECT DISTINCT channel_name || '/' || group_name FROM bot_subscriptions
+        WHERE group_name IS NOT NULL
+          AND (channel_name, group_name) NOT IN (SELECT channel_name, name FROM channel_groups)""",
+}
+"""What bots, groups and subscriptions need, and have not."""
+
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
 """What SQLite says of damage may hold the damaged text, which Python cannot decode; a column whose declaration is
 damaged may hold values of another type."""
@@ -285,6 +297,8 @@ class _Reading:
                 found.append(f"message {seq} is a dead letter of {mailbox_id!r}, which has no mailbox")
             if not self._is_there(seq):
                 found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is not there")
+        for what, sql in _MISSING.items():
+            found += [f"the {what} {row[0]!r} is needed, and is not there" for row in self._connection.execute(sql)]
         _list(self.damage, found)
 
     def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:

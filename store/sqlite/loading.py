@@ -36,12 +36,10 @@ _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 
 _SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
-
 _LAST = "ORDER BY seq DESC LIMIT 8"
 
 _NOT_READ = re.compile(r"error code=(\d+)")
 """How an integrity check names SQLite's error where it could not read a page."""
-
 
 _LOADED = (
     "bots",
@@ -52,6 +50,7 @@ _LOADED = (
     "dead_letters",
     "scheduled_messages",
 )
+"""The tables that are read whole, or by what their indexes say."""
 
 
 async def load_state(database: Database) -> LogState:
@@ -73,13 +72,12 @@ async def _load(database: Database) -> LogState:
     subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
     groups = await _owing(database, GROUPS, "a group of", group_of)
     mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
-    joined = {(each.channel, each.group) for each in subscriptions if each.group is not None}
-    begun = {(each.channel, each.name) for each in groups}
-    named = {each.channel for each in subscriptions} | {channel for channel, _ in begun}
-    owners = {row[0] for row in (*bots, *dead_letters)} | {group_mailbox_id(*each) for each in begun}
+    joined = {group_mailbox_id(each.channel, each.group) for each in subscriptions if each.group is not None}
+    begun = {group_mailbox_id(each.channel, each.name) for each in groups}
+    named = {each.channel for each in subscriptions} | {each.channel for each in groups}
     _check_known(database, "the group", joined, begun)
     _check_known(database, "the channel", named, {row[0] for row in channels})
-    _check_known(database, "the mailbox", owners, {each.mailbox_id for each in mailboxes})
+    _check_known(database, "the mailbox", {row[0] for row in bots} | begun, {each.mailbox_id for each in mailboxes})
     [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
     return LogState(
         epoch=database.epoch,
@@ -121,7 +119,7 @@ async def _texts(database: Database, table: str, sql: str) -> list[Any]:
     return rows
 
 
-def _check_known(database: Database, what: str, wanted: set[T], known: set[T]) -> None:
+def _check_known(database: Database, what: str, wanted: set[str], known: set[str]) -> None:
     for each in wanted - known:
         raise _damaged(database, f"{what} {each!r} is needed, and is not there")
 

@@ -307,7 +307,7 @@ def test_a_damaged_index_is_found(path: Path, place: int) -> None:
 
 
 def test_unknown_names_are_a_warning(path: Path) -> None:
-    change(path, "DELETE FROM mailboxes", "DELETE FROM bots WHERE id = 'bob-id'")
+    change(path, "DELETE FROM mailboxes WHERE id = 'bob-id'", "DELETE FROM bots WHERE id = 'bob-id'")
     check = checked(path)
     assert check.damage == []
     assert check.warnings == [
