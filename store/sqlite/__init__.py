@@ -14,7 +14,7 @@ from ..repository import MessageLog, MessageRepository, StoreWatch, WorkflowRule
 from .arrivals import Arrivals, next_due_at
 from .commits import Commits
 from .conversations import Conversations, table_columns
-from .database import WAL_RESET_FIXED, Database, open_database
+from .database import WAL_RESET_FIXED, Database, open_database, starting
 from .log import SqliteLog
 from .messages import SqliteMessages
 from .workflows import SqliteWorkflows
@@ -50,8 +50,9 @@ async def open_sqlite_store(
 ) -> AsyncIterator[SqliteStore]:
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path), watch) as database:
-        arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
-        conversations = Conversations(await table_columns(database.read))
+        with starting(database.path):
+            arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
+            conversations = Conversations(await table_columns(database.read))
         workflows = SqliteWorkflows(database, rules, clock or _system_clock)
         yield SqliteStore(database, arrivals, conversations, workflows)
 

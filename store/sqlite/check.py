@@ -22,7 +22,7 @@ from ..errors import DatabaseDamaged, DatabaseNewer
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
-from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, is_sealed
+from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 from .reader import is_text, lenient_text
 from .rows import COLUMNS, intact
 from .schema import migrations, schema_faults
@@ -59,18 +59,6 @@ _JSON_COLUMNS = (
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
 )
-
-_MISSING = {
-    "mailbox": """
-        SELECT id FROM bots WHERE id NOT IN (SELECT id FROM mailboxes) UNION ALL
-        SELECT channel_name || '/' || name FROM channel_groups
-        WHERE channel_name || '/' || name NOT IN (SELECT id FROM mailboxes)""",
-    "group": """
-        SELECT DISTINCT channel_name || '/' || group_name FROM bot_subscriptions
-        WHERE group_name IS NOT NULL
-          AND (channel_name, group_name) NOT IN (SELECT channel_name, name FROM channel_groups)""",
-}
-"""What bots, groups and subscriptions need, and have not."""
 
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
 """What SQLite says of damage may hold the damaged text, which Python cannot decode; a column whose declaration is
@@ -297,7 +285,7 @@ class _Reading:
                 found.append(f"message {seq} is a dead letter of {mailbox_id!r}, which has no mailbox")
             if not self._is_there(seq):
                 found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is not there")
-        for what, sql in _MISSING.items():
+        for what, sql in MISSING.items():
             found += [f"the {what} {row[0]!r} is needed, and is not there" for row in self._connection.execute(sql)]
         _list(self.damage, found)
 

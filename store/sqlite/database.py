@@ -10,8 +10,8 @@ Only the writing connection writes and checkpoints. The reading ones are `query_
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from .schema import Identity, inspect, migrate
 from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import Writer, copy_back, translate
 
-__all__ = ["WAL_RESET_FIXED", "Database", "cannot_serve", "open_database"]
+__all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 
 WAL_RESET_FIXED = (3, 51, 3)
 """Before this SQLite, two connections that write or checkpoint at once can corrupt a database."""
@@ -76,7 +76,7 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
                 identity = await _identify(write)
                 lock.write(identity.epoch, identity.last_seq)
             except (sqlite3.Error, OSError) as error:
-                raise cannot_serve(path, error) from error
+                raise _refusal(path, error) from error
             writer = Writer(
                 write,
                 identity.last_seq,
@@ -123,7 +123,7 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     try:
         connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
     except sqlite3.Error as error:
-        raise cannot_serve(path, error) from error
+        raise _refusal(path, error) from error
     try:
         yield connection
     finally:
@@ -140,7 +140,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
             # SQLite opens the WAL with the first statement that reads: later no descriptor may be left for it.
             await connection.execute_fetchall("SELECT epoch FROM log")
         except sqlite3.Error as error:
-            raise cannot_serve(path, error) from error
+            raise _refusal(path, error) from error
         reader = Reader(connection)
         try:
             yield reader
@@ -165,7 +165,18 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
         raise DatabaseInUse(str(path), None)
 
 
-def cannot_serve(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+@contextmanager
+def starting(path: Path) -> Iterator[None]:
+    """Read what a start needs: what SQLite finds damaged there refuses the start, as any other damage does."""
+    try:
+        yield
+    except StoreFailed as error:
+        if isinstance(error.__cause__, sqlite3.Error):
+            raise _refusal(path, error.__cause__) from error
+        raise
+
+
+def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     """Give why a database cannot be served, for an error at the start."""
     failure = translate(error) if isinstance(error, sqlite3.Error) else StoreFailed(f"{path}: {error.strerror}")
     if isinstance(failure, StorageBusy):

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from ..errors import DatabaseDamaged, StoreFailed
 from ..records import Bot, Channel
-from ..repository import LogState, group_mailbox_id
+from ..repository import LogState
 from .arrivals import next_due_at
-from .database import Database, cannot_serve
-from .owing import GROUPS, MAILBOXES, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
+from .database import Database
+from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 from .reader import is_text
 from .rows import fetch_each
 
@@ -55,29 +55,17 @@ _LOADED = (
 
 async def load_state(database: Database) -> LogState:
     """Read the state; raises DatabaseDamaged where it is not as it was stored, StoreFailed where it is not read."""
-    try:
-        return await _load(database)
-    except StoreFailed as error:
-        if isinstance(error.__cause__, sqlite3.Error):
-            raise cannot_serve(database.path, error.__cause__) from error
-        raise
-
-
-async def _load(database: Database) -> LogState:
     for table in _LOADED:
         await _check_whole(database, table)
+    for what, sql in MISSING.items():
+        for (missing,) in await database.read.execute_fetchall(sql):
+            raise _damaged(database, f"the {what} {missing!r} is needed, and is not there")
     bots = await _texts(database, "bots", _BOTS)
     channels = await _texts(database, "bot_channels", _CHANNELS)
     dead_letters = await _texts(database, "dead_letters", _DEAD_LETTERS)
     subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
     groups = await _owing(database, GROUPS, "a group of", group_of)
     mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
-    joined = {group_mailbox_id(each.channel, each.group) for each in subscriptions if each.group is not None}
-    begun = {group_mailbox_id(each.channel, each.name) for each in groups}
-    named = {each.channel for each in subscriptions} | {each.channel for each in groups}
-    _check_known(database, "the group", joined, begun)
-    _check_known(database, "the channel", named, {row[0] for row in channels})
-    _check_known(database, "the mailbox", {row[0] for row in bots} | begun, {each.mailbox_id for each in mailboxes})
     [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
     return LogState(
         epoch=database.epoch,
@@ -117,11 +105,6 @@ async def _texts(database: Database, table: str, sql: str) -> list[Any]:
         if not is_text(row):
             raise _damaged(database, f"a text in {table} is no UTF-8 ({tuple(row)!r})")
     return rows
-
-
-def _check_known(database: Database, what: str, wanted: set[str], known: set[str]) -> None:
-    for each in wanted - known:
-        raise _damaged(database, f"{what} {each!r} is needed, and is not there")
 
 
 async def _owing(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:

@@ -48,7 +48,7 @@ from ..repository import (
 from .arrivals import Arrivals, find_scheduled
 from .commits import Commits
 from .conversations import Conversations
-from .database import Database
+from .database import Database, starting
 from .loading import load_state
 from .owing import SAVE_MAILBOX, mailbox_row, seal
 from .pages import Pages, count_waiting
@@ -118,7 +118,8 @@ class SqliteLog:
 
     async def load(self) -> LogState:
         """Give what the broker goes on from."""
-        return await load_state(self._database)
+        with starting(self._database.path):
+            return await load_state(self._database)
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Carry out changes in order, in one transaction."""

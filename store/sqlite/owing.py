@@ -17,6 +17,7 @@ from ..repository import Group, MailboxState, Subscription, UnsettledState
 __all__ = [
     "GROUPS",
     "MAILBOXES",
+    "MISSING",
     "SAVE_MAILBOX",
     "SUBSCRIPTIONS",
     "group_of",
@@ -42,6 +43,20 @@ SUBSCRIPTIONS = (
 )
 
 GROUPS = "SELECT channel_name, name, start_seq, checksum FROM channel_groups"
+
+_GROUP_MAILBOXES = "SELECT channel_name || '/' || name FROM channel_groups"
+"""Their ids, as `group_mailbox_id` makes them."""
+
+MISSING = {
+    "channel": """
+        SELECT channel_name FROM bot_subscriptions WHERE channel_name NOT IN (SELECT name FROM bot_channels) UNION
+        SELECT channel_name FROM channel_groups WHERE channel_name NOT IN (SELECT name FROM bot_channels)""",
+    "group": f"""
+        SELECT channel_name || '/' || group_name FROM bot_subscriptions WHERE group_name IS NOT NULL EXCEPT
+        {_GROUP_MAILBOXES}""",
+    "mailbox": f"SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES}) EXCEPT SELECT id FROM mailboxes",
+}
+"""What bots, subscriptions and groups need, and have not: each gives names or ids."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -224,8 +224,13 @@ async def test_migration_with_another_checksum(path: Path) -> None:
             " UPDATE sqlite_master SET sql = REPLACE(sql, 'running', 'sunning') WHERE name = 'workflow_runs'",
             "the table workflow_runs is not as it was made",
         ),
+        (
+            "PRAGMA writable_schema = ON;"
+            " UPDATE sqlite_master SET sql = REPLACE(sql, ' INTEGER P', ' INTEGES P') WHERE name = 'bot_messages'",
+            "the table bot_messages is not as it was made",
+        ),
     ],
-    ids=["table", "index", "column", "condition"],
+    ids=["table", "index", "column", "condition", "type"],
 )
 async def test_database_with_another_schema(path: Path, sql: str, what: str) -> None:
     await fill(path)
