@@ -199,7 +199,8 @@ class Posthouse(System):
         stored = self._read("SELECT MAX(seq) FROM bot_messages")[0] - self._first
         if not stored:
             raise BenchFailed("the worker stored nothing")
-        loop, others = (1e6 * (now - then) / stored for now, then in zip(after, self._before, strict=True))
+        # Each of these times is rounded down to a tick, so the difference of an idle thread may be one below zero.
+        loop, others = (1e6 * max(0.0, now - then) / stored for now, then in zip(after, self._before, strict=True))
         return {"batch_messages": messages / batches, "loop_us": loop, "threads_us": others}
 
     def _read(self, sql: str, *arguments: int) -> tuple[int, ...]:
