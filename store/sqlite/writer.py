@@ -135,7 +135,7 @@ async def copy_back(connection: aiosqlite.Connection) -> None:
 class _Pending(Generic[T]):
     """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
 
-    __slots__ = ("done", "error", "joint", "operation", "result", "write")
+    __slots__ = ("error", "joint", "operation", "result", "write")
 
     def __init__(
         self, operation: Operation[T] | None, *, joint: Joint[Any, T] | None = None, write: Any = None
@@ -143,9 +143,18 @@ class _Pending(Generic[T]):
         self.operation = operation
         self.joint = joint
         self.write = write
-        self.done = anyio.Event()
         self.result: T | None = None
         self.error: BaseException | None = None
+
+
+class _Group:
+    """What becomes one transaction; `done` answers all who wait for it."""
+
+    __slots__ = ("done", "pendings")
+
+    def __init__(self) -> None:
+        self.pendings: list[_Pending[Any]] = []
+        self.done = anyio.Event()
 
 
 class Writer:
@@ -168,7 +177,8 @@ class Writer:
         self._committed = committed
         self._outgrown = outgrown
         self.last_seq = last_seq
-        self._queue: deque[_Pending[Any]] = deque()
+        self._groups: deque[_Group] = deque()
+        self._queued = 0
         self._wake = anyio.Event()
         self._room = anyio.Event()
         self._closing = False
@@ -178,7 +188,7 @@ class Writer:
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "closing" if self._closing else "open"
-        return f"<Writer {state} queued={len(self._queue)} transactions={self.transactions}>"
+        return f"<Writer {state} queued={self._queued} transactions={self.transactions}>"
 
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation in the next transaction; return its result once that is synced to disk.
@@ -195,16 +205,20 @@ class Writer:
         return await self._wait(_Pending(None, joint=joint, write=write))
 
     async def _wait(self, pending: _Pending[T]) -> T:
-        while len(self._queue) >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
+        while self._queued >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
         if self._failure is not None:
             raise self._failure
         if self._closing:
             raise StoreClosed("the store is closing")
-        self._queue.append(pending)
+        if not self._groups or len(self._groups[-1].pendings) == OPERATIONS_GROUP_MAX:
+            self._groups.append(_Group())
+        group = self._groups[-1]
+        group.pendings.append(pending)
+        self._queued += 1
         self._wake.set()
-        await pending.done.wait()
+        await group.done.wait()
         if pending.error is not None:
             raise pending.error
         return cast(T, pending.result)
@@ -213,15 +227,16 @@ class Writer:
         """Write until closed. A transaction that has begun is finished even when this task is cancelled."""
         try:
             while True:
-                while not self._queue:
+                while not self._groups:
                     if self._closing:
                         return
                     self._wake = anyio.Event()
                     await self._wake.wait()
-                size = min(len(self._queue), OPERATIONS_GROUP_MAX)
-                group = [self._queue.popleft() for _ in range(size)]
+                group = self._groups.popleft()
+                self._queued -= len(group.pendings)
                 with anyio.CancelScope(shield=True):
-                    await self._commit(group)
+                    await self._commit(group.pendings)
+                group.done.set()
                 self._room.set()
         finally:
             self._closing = True
@@ -255,8 +270,6 @@ class Writer:
             await self._fail(group, error)
         self.transactions += 1
         self.operations += len(group)
-        for pending in group:
-            pending.done.set()
 
     async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
         for pending in group:
@@ -285,10 +298,12 @@ class Writer:
             pending.error = failure
 
     def _abandon(self, error: StoreError) -> None:
-        while self._queue:
-            pending = self._queue.popleft()
-            pending.error = error
-            pending.done.set()
+        while self._groups:
+            group = self._groups.popleft()
+            for pending in group.pendings:
+                pending.error = error
+            group.done.set()
+        self._queued = 0
         self._room.set()
 
 
