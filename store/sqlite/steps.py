@@ -50,13 +50,14 @@ _UPDATE = """
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 
-# For each [id of a step log, id of a run]: the step log, and the fence of that run; without one, of its own.
+# For each place, id of a step log, id of a run: the step log, and the fence of that run; without one, of its own.
 _FIND = f"""
+    WITH asked (place, id, run_id) AS (VALUES %s)
     SELECT {_OF_STEP}, run.fence, run.status
-    FROM json_each(?) AS asked
-        LEFT JOIN workflow_steps AS step ON step.id = json_extract(asked.value, '$[0]')
-        LEFT JOIN workflow_runs AS run ON run.id = COALESCE(json_extract(asked.value, '$[1]'), step.run_id)
-    ORDER BY asked.key"""
+    FROM asked
+        LEFT JOIN workflow_steps AS step ON step.id = asked.id
+        LEFT JOIN workflow_runs AS run ON run.id = COALESCE(asked.run_id, step.run_id)
+    ORDER BY asked.place"""
 
 _PORTION_STEPS = 64
 """Step logs that are read at once: with the largest inputs and outputs 128 MiB."""
@@ -132,11 +133,14 @@ class Steps:
     async def _write_portion(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> list[WorkflowStepLog | StoreError]:
-        asked = [
-            (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id,)
-            for write in writes
-        ]
-        rows = await transaction.connection.execute_fetchall(_FIND, (json_text(asked, "ids of steps"),))
+        asked: list[int | str | None] = []
+        for place, write in enumerate(writes):
+            if isinstance(write, NewStep):
+                asked += place, write.step.id, write.step.run_id
+            else:
+                asked += place, write.step_id, None
+        find = _FIND % ", ".join(["(?, ?, ?)"] * len(writes))
+        rows = await transaction.connection.execute_fetchall(find, asked)
         found = _Found()
         outcomes: list[WorkflowStepLog | StoreError] = []
         for write, row in zip(writes, rows, strict=True):

@@ -288,7 +288,7 @@ class SqliteWorkflows:
         return await self._write_step(move)
 
     async def _write_step(self, write: StepCreation | StepMove) -> WorkflowStepLog:
-        [outcome] = await self.write_steps([write])
+        [outcome] = await self._database.writer.join(self._write_joined, [self._checked(write)])
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
