@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import anyio
 import msgspec
 
 from .connection import Connection
@@ -116,9 +115,10 @@ class Asking:
         return value
 
     async def _ask(self, what: str, make: Any, *, once: bool = False) -> msgspec.Raw:
-        with anyio.move_on_after(self.timeout):
-            return await self._connection.request(make, once=once)
-        raise self._unavailable(what)
+        try:
+            return await self._connection.request(make, once=once, timeout=self.timeout)
+        except TimeoutError:
+            raise self._unavailable(what) from None
 
     def _unavailable(self, what: str) -> WorkerUnavailable:
         return WorkerUnavailable(

@@ -24,7 +24,7 @@ from store.records import timestamp
 from .answering import APPROVE, REJECT, take_answer
 from .application import Application, waiting_for_reply
 from .asking import Asking
-from .connection import Connection, Ticket
+from .connection import Connection
 from .draft import Draft, payload
 from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
 from .message import Message, Receipt
@@ -42,6 +42,7 @@ from .protocol import (
     Unsubscribe,
 )
 from .transport import connect_command
+from .waiting import Ticket
 from .watch import Watch
 from .workflows import RemoteWorkflows
 
@@ -317,13 +318,12 @@ class Bot(Asking, Application):
             return []
         ticket = Ticket(ids, payloads)
         try:
-            with anyio.move_on_after(self.timeout) as scope:
-                await self._connection.publish(ticket)
+            await self._connection.publish(ticket, timeout=self.timeout)
+        except TimeoutError:
+            raise self._unavailable(f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages") from None
         finally:
             if ticket.open:
                 self._connection.forget(ticket)
-        if scope.cancelled_caught:
-            raise self._unavailable(f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages")
         receipts: list[Receipt] = []
         for outcome in ticket.outcomes:
             if not isinstance(outcome, Receipt):

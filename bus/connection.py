@@ -15,6 +15,7 @@ Runs on asyncio and trio; the caller's tasks only wait here, the work is done in
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,8 +47,9 @@ from .protocol import (
     encode,
 )
 from .transport import Port
+from .waiting import Deadlines, Request, Ticket
 
-__all__ = ["Connection", "Ticket"]
+__all__ = ["Connection"]
 
 _SETTLED_REMEMBERED_MAX = 20_000
 """Settled seqs that are remembered to drop repeats: many times the largest credit."""
@@ -68,42 +70,6 @@ _UPKEEP_FRACTION = 0.8
 """How much of a heartbeat passes between two pings: the last fifth is for the way and for a busy loop."""
 
 _logger = logging.getLogger("posthouse.client")
-
-
-class Ticket:
-    """Messages of one call, and what became of each: a receipt or an error."""
-
-    __slots__ = ("done", "ids", "open", "outcomes", "payloads")
-
-    def __init__(self, ids: list[str], payloads: list[bytes]) -> None:
-        self.ids = ids
-        self.payloads = payloads
-        self.outcomes: list[Receipt | BusError | None] = [None] * len(ids)
-        self.open = len(ids)
-        self.done = anyio.Event()
-
-    def settle(self, index: int, outcome: Receipt | BusError) -> None:
-        """Note what became of a message; the first word counts."""
-        if self.outcomes[index] is None:
-            self.outcomes[index] = outcome
-            self.open -= 1
-            if not self.open:
-                self.done.set()
-
-
-class _Request:
-    """A frame that waits for its answer."""
-
-    __slots__ = ("done", "error", "frame", "once", "places", "value")
-
-    def __init__(self, frame: bytes, places: list[tuple[Ticket, int]] | None = None, *, once: bool = False) -> None:
-        self.frame = frame
-        self.places = places
-        self.once = once
-        """Whether it means something in its own session only, and is not repeated."""
-        self.value: msgspec.Raw | None = None
-        self.error: BusError | None = None
-        self.done = anyio.Event()
 
 
 class Connection:
@@ -134,7 +100,8 @@ class Connection:
         self._port: Port | None = None
         self._open = False
         self._number = 0
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
+        self._deadlines = Deadlines()
         self._unsent: deque[tuple[Ticket, int]] = deque()
         self._in_flight = 0
         self._outbox: list[bytes] = []
@@ -153,19 +120,21 @@ class Connection:
 
     # ── For callers ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def request(self, make: Callable[[int], msgspec.Struct], *, once: bool = False) -> msgspec.Raw:
+    async def request(
+        self, make: Callable[[int], msgspec.Struct], *, once: bool = False, timeout: float | None = None
+    ) -> msgspec.Raw:
         """Send a request and give the value of its answer; raises RequestError where it was refused.
 
-        It is repeated in later sessions until it is answered; one that may be sent only `once` raises
-        WorkerUnavailable instead.
+        It is repeated in later sessions until it is answered, or TimeoutError is raised; one that may be sent only
+        `once` raises WorkerUnavailable instead.
         """
         self._check()
         number = self._next_number()
-        request = _Request(encode(make(number)), once=once)
+        request = Request(encode(make(number)), once=once)
         self._requests[number] = request
         self._post(request.frame)
         try:
-            await request.done.wait()
+            await self._deadlines.wait(request, _due_at(timeout))
         finally:
             self._requests.pop(number, None)
         if request.error is not None:
@@ -173,16 +142,21 @@ class Connection:
         assert request.value is not None
         return request.value
 
-    async def publish(self, ticket: Ticket) -> None:
-        """Publish messages, in order; return when each has its outcome. Waits while the window is full."""
+    async def publish(self, ticket: Ticket, *, timeout: float | None = None) -> None:
+        """Publish messages, in order; return when each has its outcome. Waits while the window is full.
+
+        Raises TimeoutError where that takes longer; some may have an outcome then.
+        """
+        due_at = _due_at(timeout)
         for index in range(len(ticket.ids)):
             while self._in_flight + len(self._unsent) >= self._window and self.failure is None:
                 self._room = anyio.Event() if self._room.is_set() else self._room
-                await self._room.wait()
+                with anyio.fail_after(due_at - anyio.current_time()):
+                    await self._room.wait()
             self._check()
             self._unsent.append((ticket, index))
             self._wake.set()
-        await ticket.done.wait()
+        await self._deadlines.wait(ticket, due_at)
 
     def forget(self, ticket: Ticket) -> None:
         """Stop repeating the messages of a call that nobody waits for any more."""
@@ -244,6 +218,12 @@ class Connection:
 
     async def run(self) -> None:
         """Keep a session until cancelled, or until the worker says that there will be none."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._deadlines.run)
+            await self._keep_session()
+            tasks.cancel_scope.cancel()
+
+    async def _keep_session(self) -> None:
         attempt = 0
         while self.failure is None:
             sessions = self.sessions
@@ -374,7 +354,7 @@ class Connection:
                 self._transmit(request.frame)
         self._room.set()
 
-    def _pack(self, number: int) -> _Request:
+    def _pack(self, number: int) -> Request:
         """Put what waits into one publish frame, as much as fits."""
         bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
         size = _FRAME_OVERHEAD_BYTES
@@ -392,7 +372,7 @@ class Connection:
                 size += len(payload) + 1
         self._in_flight += len(places)
         frame = b'{"op":"publish","request":%d,"messages":[%b]}' % (number, b",".join(payloads))
-        return _Request(frame, places)
+        return Request(frame, places)
 
     # ── Frames in ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -485,15 +465,17 @@ class Connection:
                 ticket.settle(place, failure)
             self._leave_window(request)
 
-    def _leave_window(self, request: _Request) -> None:
+    def _leave_window(self, request: Request) -> None:
         self._in_flight -= len(request.places or ())
         self._room.set()
 
-    def _finish(
-        self, request: _Request, *, value: msgspec.Raw | None = None, error: BusError | None = None
-    ) -> None:
+    def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
         request.value, request.error = value, error
         for ticket, place in request.places or ():
             if error is not None:
                 ticket.settle(place, error)
         request.done.set()
+
+
+def _due_at(timeout: float | None) -> float:
+    return math.inf if timeout is None else anyio.current_time() + timeout

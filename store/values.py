@@ -100,23 +100,32 @@ def _normal(value: Any, kind: Any, what: str) -> Any:
     encoded = _encode(value, what)
     try:
         normal = msgspec.json.decode(encoded, type=kind)
-        lost = normal != value  # what is equal has lost nothing: null equals no number
+        if normal == value:  # nothing was lost: null equals no number
+            return normal
     except _FAULTS as error:
         _check_finite(value, encoded, what)
         raise InvalidValue(what, str(error)) from error
-    if lost:
-        _check_finite(value, encoded, what)
+    _check_finite(value, encoded, what)
     return normal
 
 
 def _check_finite(value: Any, encoded: bytes, what: str) -> None:
-    """Raise InvalidValue for a number that became null. To look for one takes longer than to write all of it."""
+    """Raise InvalidValue for a number that became null; none did in what comes back as it was."""
+    if b"null" not in encoded or _comes_back(value, encoded):
+        return
     try:
-        finite = b"null" not in encoded or _finite(msgspec.to_builtins(value))
+        finite = _finite(msgspec.to_builtins(value))
     except _FAULTS as error:
         raise InvalidValue(what, str(error)) from error
     if not finite:
         raise InvalidValue(what, "JSON has no NaN and no infinity")
+
+
+def _comes_back(value: Any, encoded: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(encoded, type=type(value)) == value)
+    except _FAULTS:
+        return False
 
 
 def _finite(value: Any) -> bool:

@@ -1,0 +1,70 @@
+"""How long calls wait: each for as long as it was told, however many wait beside it, and whatever they wait for."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import pytest
+
+import bus
+from bus.waiting import Deadlines, Waiter
+
+from .fake_worker import FakeWorker
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
+    deadlines, first, second = Deadlines(), Waiter(), Waiter()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(deadlines.run)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(deadlines.wait, first, math.inf)
+                waiting.start_soon(deadlines.wait, second, anyio.current_time() + 3600)
+                await anyio.wait_all_tasks_blocked()
+                first.done.set()
+                second.done.set()
+        assert (first.overdue, second.overdue) == (False, False)
+        assert repr(deadlines) == "<Deadlines of 0>"
+        tasks.cancel_scope.cancel()
+
+
+async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the timer sleeps for something that is due much later, and for what is due already."""
+    monkeypatch.setattr("bus.waiting._LOOK_SECONDS", 3600)
+    deadlines, patient = Deadlines(), Waiter()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(deadlines.run)
+        tasks.start_soon(deadlines.wait, patient, anyio.current_time() + 3600)
+        await anyio.wait_all_tasks_blocked()
+        for seconds in (0.2, 0.0, -1.0, 0.1):
+            begun = anyio.current_time()
+            with anyio.fail_after(30), pytest.raises(TimeoutError):
+                await deadlines.wait(Waiter(), begun + seconds)
+            assert anyio.current_time() >= begun + seconds
+        assert not patient.done.is_set()
+        assert repr(deadlines) == "<Deadlines of 1>"
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_is_cancelled_leaves_nothing_behind() -> None:
+    deadlines = Deadlines()
+    with anyio.move_on_after(0.01):
+        await deadlines.wait(Waiter(), math.inf)
+    assert repr(deadlines) == "<Deadlines of 0>"
+
+
+@pytest.mark.parametrize("window", [4096, 1])
+async def test_a_message_that_nobody_acknowledges_is_given_up(window: int) -> None:
+    """Whether it was sent or waits for room behind others; which it was is not known to who sent it."""
+    with FakeWorker(f"inproc://silent-{window}") as fake:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: fake.welcome(max_publish_in_flight=window))
+            async with bus.connect(fake.url, bot="b", context=fake.context, timeout=0.3) as b:
+                with pytest.raises(bus.WorkerUnavailable, match=r"no answer for 3 messages within 0\.3 s"):
+                    await b.send_all([bus.Draft(to="c", body=number) for number in range(3)])
+                with pytest.raises(bus.WorkerUnavailable, match=r"no answer for the bots within 0\.3 s"):
+                    await b.bots()
+                tasks.start_soon(fake.farewell)
