@@ -60,9 +60,12 @@ class _Contestant(msgspec.Struct, frozen=True):
 _OURS = "SELECT COUNT(*) FROM workflow_steps WHERE status = 'completed' AND LENGTH(output) >= 300"
 _GRAPH = "SELECT COUNT(*) FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.step') > 0"
 
+_ENGINE, _STORE = "run.step, announce=False", "store alone"
+"""What others are set against: those that carry out workflows, and a store that a program calls by itself."""
+
 _ALL = (
     _Contestant(
-        System("posthouse", "run.step, announce=False", "a step's output, before going on"),
+        System("posthouse", _ENGINE, "a step's output, before going on"),
         posthouse.execute, ("quiet step",), _OURS,
     ),
     _Contestant(
@@ -78,15 +81,19 @@ _ALL = (
         posthouse.execute, ("one call",), _OURS,
     ),
     _Contestant(
-        System("dbos", "run_step", "a step's output, before the next step begins", rival=True),
+        System("posthouse", _STORE, "the same one call, in the program's own process, with no bus around it"),
+        posthouse.execute_alone, (), _OURS,
+    ),
+    _Contestant(
+        System("dbos", "run_step", "a step's output, before the next step begins", rival_of=_ENGINE),
         rivals.dbos, (), "SELECT COUNT(*) FROM operation_outputs WHERE function_name = 'step'",
     ),
     _Contestant(
-        System("langgraph", "graph", "the whole state after a step, before the next begins", rival=True),
+        System("langgraph", "graph", "the whole state after a step, before the next begins", rival_of=_ENGINE),
         rivals.langgraph, ("graph",), _GRAPH,
     ),
     _Contestant(
-        System("langgraph", "saver alone", "one aput of the whole state, with no graph around it"),
+        System("langgraph", "saver alone", "one aput of the whole state, with no graph around it", rival_of=_STORE),
         rivals.langgraph, ("saver",), _GRAPH,
     ),
     _Contestant(
@@ -100,7 +107,7 @@ _ALL = (
 )  # fmt: skip
 
 SYSTEMS = {str(each.system): each for each in _ALL}
-"""What can be measured, by name. The first, which records what the others do, is what they are set against."""
+"""What can be measured, by name. All are set against the first, but for the rivals of another."""
 
 
 def measure(plan: Plan, names: Sequence[str], *, profile: Path | None, console: Console) -> Report:

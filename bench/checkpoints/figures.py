@@ -25,13 +25,14 @@ GOAL_RUNS = 64
 class System(msgspec.Struct, frozen=True):
     """What is measured, the way in which it is used, and what is on disk when a step is over.
 
-    A rival is what the goal is about; a limit is no system, and has one run alone.
+    A rival is what the goal is about, and names the way of posthouse that it is set against, which does the same. A
+    limit is no system, and has one run alone.
     """
 
     name: str
     way: str
     promise: str
-    rival: bool = False
+    rival_of: str | None = None
     limit: bool = False
 
     def __str__(self) -> str:
@@ -69,9 +70,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a system did over all rounds. `ratio` is how many times as many checkpoints the first system kept."""
+    """What a system did over all rounds. `ratio` is how many times as many the one `against` it kept."""
 
     system: System
+    against: System
     per_second: dict[int, Spread]
     ratio: dict[int, Spread]
     cpu_us: dict[int, Spread]
@@ -97,24 +99,34 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def goal_ratio(self) -> float | None:
-        """The least of the medians that the goal is about; None where no rival was measured."""
-        found = [each.ratio[GOAL_RUNS].median for each in self.summary if each.system.rival]
-        return min(found, default=None)
+        """The least of the medians that the goal is about; None where no rival was measured beside its like."""
+        return min((each.ratio[GOAL_RUNS].median for each in self.rivals), default=None)
+
+    @property
+    def rivals(self) -> list[Summary]:
+        """Those that the goal is about, measured beside what they are set against."""
+        return [each for each in self.summary if each.system.rival_of == each.against.way]
 
 
 def compare(systems: Sequence[System], turns: Sequence[Turn]) -> list[Summary]:
-    """Sum up the turns of each system; each is set against the first one's turn of the same round."""
-    first = {turn.round: turn for turn in turns if turn.system == systems[0]}
-    return [_summary(system, [turn for turn in turns if turn.system == system], first) for system in systems]
+    """Sum up the turns of each system; each is set against another one's turn of the same round.
+
+    A rival is set against its like, where that was measured, and everything else against the first system.
+    """
+    ways = {each.way: each for each in systems if each.name == systems[0].name}
+    return [_summary(each, ways.get(each.rival_of or "", systems[0]), turns) for each in systems]
 
 
-def _summary(system: System, turns: Sequence[Turn], first: dict[int, Turn]) -> Summary:
+def _summary(system: System, against: System, all_turns: Sequence[Turn]) -> Summary:
+    turns = [turn for turn in all_turns if turn.system == system]
+    other = {turn.round: turn for turn in all_turns if turn.system == against}
     counts = list(turns[0].per_second)
     return Summary(
         system=system,
+        against=against,
         per_second={runs: spread([turn.per_second[runs] for turn in turns]) for runs in counts},
         ratio={
-            runs: spread([_times(first[turn.round].per_second[runs], turn.per_second[runs]) for turn in turns])
+            runs: spread([_times(other[turn.round].per_second[runs], turn.per_second[runs]) for turn in turns])
             for runs in counts
         },
         cpu_us={runs: spread([turn.cpu_us[runs] for turn in turns]) for runs in counts},

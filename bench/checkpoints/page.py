@@ -37,8 +37,8 @@ def show(report: Report, console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(
-        f"Medians of {report.plan.rounds} rounds; in brackets, how many times as many the first one keeps, in the"
-        " same round."
+        f"Medians of {report.plan.rounds} rounds; in brackets, how many times as many the first one keeps in the"
+        " same round, or the one that the goal names."
     )
     console.print(_account(report))
     if (told := verdict(report)) is not None:
@@ -46,15 +46,18 @@ def show(report: Report, console: Console) -> None:
 
 
 def verdict(report: Report) -> str | None:
-    """Say whether the goal is met; None where no rival was measured."""
+    """Say whether the goal is met; None where no rival was measured beside its like."""
     ratio = report.goal_ratio
     if ratio is None:
         return None
     met = "met" if ratio >= GOAL else "NOT MET"
-    rivals = " and ".join(str(each.system) for each in report.summary if each.system.rival)
+    found = ", ".join(
+        f"{each.against.way} {each.ratio[GOAL_RUNS].median:.1f} times as many as {each.system}"
+        for each in report.rivals
+    )
     return (
-        f"The goal, {GOAL:g} times as many checkpoints with {GOAL_RUNS} runs as {rivals}, is {met}:"
-        f" {ratio:.1f} times at least."
+        f"The goal, {GOAL:g} times as many checkpoints with {GOAL_RUNS} runs as others by the same means, is {met}:"
+        f" {found}."
     )
 
 
@@ -104,12 +107,13 @@ def table_lines(report: Report) -> list[str]:
             for each in report.summary
         ),
         "",
-        f"How many times as many {report.summary[0].system} keeps, in the same round: median (lowest to highest).",
+        f"How many times as many {report.summary[0].system.name} keeps, in the same round: median (lowest to"
+        " highest).",
         "",
-        _row("against", *names),
-        _row(*["---"] * (len(names) + 1)),
+        _row("by", "against", *names),
+        _row(*["---"] * (len(names) + 2)),
         *(
-            _row(str(each.system), *(_times(each.ratio.get(runs)) for runs in counts))
+            _row(each.against.way, str(each.system), *(_times(each.ratio.get(runs)) for runs in counts))
             for each in report.summary[1:]
         ),
         "",

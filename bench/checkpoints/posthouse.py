@@ -2,6 +2,7 @@
 
 Owns the four ways in which a step is kept: by `run.step`, as programs do; by the two calls which that makes, a
 step's beginning and its end; by `run.step` that does not announce the step; and by the one call which that makes.
+And the store alone, with no worker and no bus: the same one call, in the program's own process.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ import uuid_utils
 from anyio.from_thread import start_blocking_portal
 
 import bus
-from store.records import GlobalOwner, StepStatus, WorkflowDefinition, WorkflowStepLog, timestamp
+from store import open_store
+from store.records import (
+    GlobalOwner,
+    RunStatus,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+    timestamp,
+)
+from store.repository import WorkflowRepository
 
 from .loads import Run, serve
 
-__all__ = ["WAYS", "execute"]
+__all__ = ["WAYS", "execute", "execute_alone"]
 
 _DEFINITION = WorkflowDefinition(id="bench", name="bench", owner=GlobalOwner())
 
@@ -49,9 +60,13 @@ async def _by_two_calls(bot: bus.Bot, run: Run) -> None:
 async def _by_one_call(bot: bus.Bot, run: Run) -> None:
     async with bot.workflows.run("bench", id=run.id) as held:
         while run.more:
-            output = run()
-            row = _row(run, StepStatus.COMPLETED, output=output, completed_at=timestamp(datetime.now(UTC)))
-            await bot.workflows.create_step_log(row, fence=held.fence)
+            await _keep(bot.workflows, run, held.fence)
+
+
+async def _keep(workflows: WorkflowRepository, run: Run, fence: int) -> None:
+    output = run()
+    row = _row(run, StepStatus.COMPLETED, output=output, completed_at=_now())
+    await workflows.create_step_log(row, fence=fence)
 
 
 def _row(run: Run, status: StepStatus, **fields: Any) -> WorkflowStepLog:
@@ -61,9 +76,13 @@ def _row(run: Run, status: StepStatus, **fields: Any) -> WorkflowStepLog:
         step_id=f"step#{run.steps}",
         step_name="step",
         status=status,
-        started_at=timestamp(datetime.now(UTC)),
+        started_at=_now(),
         **fields,
     )
+
+
+def _now() -> str:
+    return timestamp(datetime.now(UTC))
 
 
 WAYS: dict[str, Callable[[bus.Bot, Run], Coroutine[Any, Any, None]]] = {
@@ -88,3 +107,36 @@ def execute(pipe: Connection, url: str, way: str) -> None:
         with portal.wrap_async_context_manager(bot):
             portal.call(bot.workflows.save_definition, _DEFINITION)
             serve(pipe, {}, partial(portal.call, carry_out))
+
+
+def execute_alone(pipe: Connection, path: str) -> None:
+    """Keep the steps of runs in a store of this process."""
+
+    async def carry_out(runs: Sequence[Run]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for run in runs:
+                tasks.start_soon(_by_store, store.workflows, run)
+
+    with (
+        start_blocking_portal(backend_options={"use_uvloop": True}) as portal,
+        portal.wrap_async_context_manager(open_store(path)) as store,
+    ):
+        portal.call(store.workflows.save_definition, _DEFINITION)
+        serve(pipe, {}, partial(portal.call, carry_out))
+
+
+async def _by_store(workflows: WorkflowRepository, run: Run) -> None:
+    await workflows.create_run(
+        WorkflowRun(
+            id=run.id,
+            workflow_id=_DEFINITION.id,
+            workflow_name=_DEFINITION.name,
+            status=RunStatus.PENDING,
+            trigger_type="manual",
+            started_at=_now(),
+        )
+    )
+    claim = await workflows.claim_run(run.id, "bencher")
+    while run.more:
+        await _keep(workflows, run, claim.fence)
+    await workflows.update_run_status(run.id, RunStatus.COMPLETED, fence=claim.fence)

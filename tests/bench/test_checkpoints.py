@@ -66,7 +66,8 @@ def test_it_says_on_what_it_ran(run: tuple[str, Any]) -> None:
 # ── What is made of the figures ──────────────────────────────────────────────────────────────────────────
 
 OURS = System("posthouse", "run.step", "all of it")
-RIVAL = System("other", "steps", "some of it", rival=True)
+STORE = System("posthouse", "store", "all of it, too")
+RIVAL = System("other", "steps", "some of it", rival_of="run.step")
 DISK = System("disk", "alone", "a limit", limit=True)
 
 
@@ -115,9 +116,21 @@ def test_what_was_said_to_be_kept_and_is_not_there_is_seen() -> None:
 def test_the_goal_is_about_every_rival() -> None:
     met = report(turn(OURS, 1, 100), turn(RIVAL, 1, 10), turn(DISK, 1, 999))
     assert met.goal_ratio == 10.0
-    assert "is met: 10.0 times" in (verdict(met) or "")
-    assert "is NOT MET: 9.9 times" in (verdict(report(turn(OURS, 1, 99), turn(RIVAL, 1, 10))) or "")
+    assert (verdict(met) or "").endswith("is met: run.step 10.0 times as many as other, steps.")
+    missed = verdict(report(turn(OURS, 1, 99), turn(RIVAL, 1, 10)))
+    assert (missed or "").endswith("is NOT MET: run.step 9.9 times as many as other, steps.")
     assert verdict(report(turn(OURS, 1, 99), turn(DISK, 1, 10))) is None
+
+
+def test_a_rival_is_set_against_its_like() -> None:
+    saver = System("other", "saver", "some of it", rival_of="store")
+    found = report(turn(OURS, 1, 100), turn(STORE, 1, 300), turn(saver, 1, 20))
+    assert [each.against.way for each in found.summary] == ["run.step", "run.step", "store"]
+    assert found.summary[2].ratio[64].median == 15.0
+    assert found.goal_ratio == 15.0
+    without = report(turn(OURS, 1, 100), turn(saver, 1, 20))
+    assert without.summary[1].ratio[64].median == 5.0
+    assert without.goal_ratio is None, "that is not what the goal is about"
 
 
 def test_the_page_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
