@@ -235,8 +235,7 @@ class Writer:
                 group = self._groups.popleft()
                 self._queued -= len(group.pendings)
                 with anyio.CancelScope(shield=True):
-                    await self._commit(group.pendings)
-                group.done.set()
+                    await self._commit(group)
                 self._room.set()
         finally:
             self._closing = True
@@ -247,12 +246,13 @@ class Writer:
         self._closing = True
         self._wake.set()
 
-    async def _commit(self, group: list[_Pending[Any]]) -> None:
-        transaction = Transaction(self._connection, self.last_seq, alone=len(group) == 1)
+    async def _commit(self, group: _Group) -> None:
+        pendings = group.pendings
+        transaction = Transaction(self._connection, self.last_seq, alone=len(pendings) == 1)
         try:
             try:
-                for pendings in _portions(group):
-                    await _carry_out(pendings, transaction)
+                for portion in _portions(pendings):
+                    await _carry_out(portion, transaction)
                 if self._connection.in_transaction:
                     await self._connection.commit()
             except Exception as error:
@@ -260,19 +260,20 @@ class Writer:
                     raise
                 await self._connection.rollback()
                 transaction = Transaction(self._connection, self.last_seq, alone=False)
-                await self._commit_each(group, transaction)
+                await self._commit_each(pendings, transaction)
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
                 self._committed(self.last_seq)
             if self._outgrown():
                 await copy_back(self._connection)
         except (sqlite3.Error, OSError) as error:
-            await self._fail(group, error)
+            await self._fail(pendings, error)
         self.transactions += 1
-        self.operations += len(group)
+        self.operations += len(pendings)
+        group.done.set()
 
-    async def _commit_each(self, group: list[_Pending[Any]], transaction: Transaction) -> None:
-        for pending in group:
+    async def _commit_each(self, pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+        for pending in pendings:
             pending.error = None
             try:
                 async with transaction.savepoint():
@@ -283,7 +284,7 @@ class Writer:
                 pending.error = error
         await self._connection.commit()
 
-    async def _fail(self, group: list[_Pending[Any]], error: sqlite3.Error | OSError) -> None:
+    async def _fail(self, pendings: Sequence[_Pending[Any]], error: sqlite3.Error | OSError) -> None:
         failure = translate(error) if isinstance(error, sqlite3.Error) else None
         failure = failure or StoreFailed(f"the database reported {error}")
         failure.__cause__ = error
@@ -294,7 +295,7 @@ class Writer:
             await self._connection.rollback()
         except sqlite3.Error as rollback_error:
             self._failure = self._failure or StoreFailed(f"the rollback failed: {rollback_error}")
-        for pending in group:
+        for pending in pendings:
             pending.error = failure
 
     def _abandon(self, error: StoreError) -> None:
@@ -307,10 +308,10 @@ class Writer:
         self._room.set()
 
 
-def _portions(group: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
-    """Give those of a group that are carried out together, in their order."""
+def _portions(pendings: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
+    """Give those that are carried out together, in their order."""
     portion: list[_Pending[Any]] = []
-    for pending in group:
+    for pending in pendings:
         if portion and (pending.joint is None or pending.joint != portion[0].joint):
             yield portion
             portion = []

@@ -61,18 +61,17 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 def _ack_before_commit() -> None:
     def make(honest: Any) -> Any:
-        async def commit(writer: Any, group: list[Any]) -> None:
+        async def commit(writer: Any, group: Any) -> None:
             transaction = Transaction(writer._connection, writer.last_seq, alone=False)
             try:
-                for pending in group:
+                for pending in group.pendings:
                     pending.result = await pending.operation(transaction)
             except Exception:
                 await writer._connection.rollback()
                 await honest(writer, group)
                 return
             writer.last_seq = transaction.last_seq
-            for pending in group:
-                pending.done.set()
+            group.done.set()
             await anyio.sleep(_WINDOW_SECONDS)
             await writer._connection.commit()
             writer._committed(writer.last_seq)
