@@ -98,6 +98,7 @@ class Connection:
         """Why the last hello was refused, although a later one may be welcome."""
         self.sessions = 0
         self._port: Port | None = None
+        self._running = False
         self._open = False
         self._number = 0
         self._requests: dict[int, Request] = {}
@@ -217,11 +218,18 @@ class Connection:
     # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Keep a session until cancelled, or until the worker says that there will be none."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._deadlines.run)
-            await self._keep_session()
-            tasks.cancel_scope.cancel()
+        """Keep a session until cancelled, or until the worker says that there will be none.
+
+        Whatever waits when this ends fails, since nobody would end its waiting any more.
+        """
+        self._running = True
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._deadlines.run)
+                await self._keep_session()
+                tasks.cancel_scope.cancel()
+        finally:
+            self.close(ClosedError("the connection has ended"))
 
     async def _keep_session(self) -> None:
         attempt = 0
@@ -314,6 +322,8 @@ class Connection:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+        if not self._running:
+            raise RuntimeError("a bot is connected in its context only: async with bus.connect(…) as bot")
 
     def _next_number(self) -> int:
         self._number += 1
@@ -470,6 +480,8 @@ class Connection:
         self._room.set()
 
     def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
+        if request.done.is_set():
+            return  # the first word counts
         request.value, request.error = value, error
         for ticket, place in request.places or ():
             if error is not None:

@@ -367,8 +367,6 @@ class Run:
         self._records.note(ended)
 
     def _value(self, value: Any, kind: str, step_id: str) -> Any:
-        if value is None:
-            return None
         what = f"{kind} of step {step_id!r}"
         return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
 

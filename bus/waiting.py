@@ -13,13 +13,13 @@ import msgspec
 from .errors import BusError
 from .message import Receipt
 
-__all__ = ["Deadlines", "Request", "Ticket", "Waiter"]
+__all__ = ["Awaited", "Deadlines", "Request", "Ticket"]
 
 _LOOK_SECONDS = 10.0
 """How long the timer sleeps where nothing waits: what comes meanwhile and is due later need not wake it."""
 
 
-class Waiter:
+class Awaited:
     """What is waited for until it is `done`, or `overdue`."""
 
     __slots__ = ("done", "due_at", "overdue")
@@ -30,7 +30,7 @@ class Waiter:
         self.overdue = False
 
 
-class Ticket(Waiter):
+class Ticket(Awaited):
     """Messages of one call, and what became of each: a receipt or an error."""
 
     __slots__ = ("ids", "open", "outcomes", "payloads")
@@ -51,7 +51,7 @@ class Ticket(Waiter):
                 self.done.set()
 
 
-class Request(Waiter):
+class Request(Awaited):
     """A frame that waits for its answer; a publish frame has the `places` of its messages in their tickets."""
 
     __slots__ = ("error", "frame", "once", "places", "value")
@@ -70,24 +70,24 @@ class Deadlines:
     """Ends waits that take too long, while `run` is running."""
 
     def __init__(self) -> None:
-        self._waiters: dict[Waiter, None] = {}
+        self._awaited: dict[Awaited, None] = {}
         self._looks_at = 0.0
         self._sooner = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<Deadlines of {len(self._waiters)}>"
+        return f"<Deadlines of {len(self._awaited)}>"
 
-    async def wait(self, waiter: Waiter, due_at: float) -> None:
+    async def wait(self, awaited: Awaited, due_at: float) -> None:
         """Wait until something is done; raises TimeoutError where it is not by `due_at`, of the loop's clock."""
-        waiter.due_at = due_at
-        self._waiters[waiter] = None
+        awaited.due_at = due_at
+        self._awaited[awaited] = None
         if due_at < self._looks_at:
             self._sooner.set()
         try:
-            await waiter.done.wait()
+            await awaited.done.wait()
         finally:
-            del self._waiters[waiter]
-        if waiter.overdue:
+            del self._awaited[awaited]
+        if awaited.overdue:
             raise TimeoutError
 
     async def run(self) -> None:
@@ -95,12 +95,12 @@ class Deadlines:
         while True:
             now = anyio.current_time()
             self._looks_at = now + _LOOK_SECONDS
-            for waiter in self._waiters:
-                if waiter.due_at <= now:
-                    waiter.overdue = True
-                    waiter.done.set()
-                else:
-                    self._looks_at = min(self._looks_at, waiter.due_at)
+            for awaited in self._awaited:
+                if awaited.due_at > now:
+                    self._looks_at = min(self._looks_at, awaited.due_at)
+                elif not awaited.done.is_set():
+                    awaited.overdue = True
+                    awaited.done.set()
             self._sooner = anyio.Event()
             with anyio.CancelScope(deadline=self._looks_at):
                 await self._sooner.wait()

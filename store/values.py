@@ -34,9 +34,6 @@ STEP_VALUE_BYTES_MAX = 1024 * 1024
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""
 
-_FAULTS = (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError)
-"""What becomes of values that are no JSON."""
-
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 _Status = TypeVar("_Status", bound=StrEnum)
 
@@ -44,7 +41,6 @@ _Status = TypeVar("_Status", bound=StrEnum)
 def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
     """Give a value as JSON text; InvalidValue where JSON cannot hold it, TooLarge above the limit."""
     encoded = _encode(value, what)
-    _check_finite(value, encoded, what)
     if bytes_max is not None and len(encoded) > bytes_max:
         raise TooLarge(what, len(encoded), bytes_max)
     return encoded.decode()
@@ -52,12 +48,12 @@ def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
 
 def json_value(value: Any, what: str) -> Any:
     """Give a value as it will be read back: tuples as lists, times as text; InvalidValue as above."""
-    return _normal(value, Any, what)
+    return _decode(_encode(value, what), Any, what)
 
 
 def normal_record(record: _Record, what: str) -> _Record:
     """Give a record as it will be read back. InvalidValue also where a field is not of its type."""
-    normal: _Record = _normal(record, type(record), what)
+    normal: _Record = _decode(_encode(record, what), type(record), what)
     return normal
 
 
@@ -91,41 +87,19 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
 
 def _encode(value: Any, what: str) -> bytes:
     try:
-        return msgspec.json.encode(value)
-    except _FAULTS as error:
+        encoded = msgspec.json.encode(value)
+        if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+            raise InvalidValue(what, "JSON has no NaN and no infinity")
+    except (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
+    return encoded
 
 
-def _normal(value: Any, kind: Any, what: str) -> Any:
-    encoded = _encode(value, what)
+def _decode(encoded: bytes, kind: Any, what: str) -> Any:
     try:
-        normal = msgspec.json.decode(encoded, type=kind)
-        if normal == value:  # nothing was lost: null equals no number
-            return normal
-    except _FAULTS as error:
-        _check_finite(value, encoded, what)
+        return msgspec.json.decode(encoded, type=kind)
+    except (RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
-    _check_finite(value, encoded, what)
-    return normal
-
-
-def _check_finite(value: Any, encoded: bytes, what: str) -> None:
-    """Raise InvalidValue for a number that became null; none did in what comes back as it was."""
-    if b"null" not in encoded or _comes_back(value, encoded):
-        return
-    try:
-        finite = _finite(msgspec.to_builtins(value))
-    except _FAULTS as error:
-        raise InvalidValue(what, str(error)) from error
-    if not finite:
-        raise InvalidValue(what, "JSON has no NaN and no infinity")
-
-
-def _comes_back(value: Any, encoded: bytes) -> bool:
-    try:
-        return bool(msgspec.json.decode(encoded, type=type(value)) == value)
-    except _FAULTS:
-        return False
 
 
 def _finite(value: Any) -> bool:

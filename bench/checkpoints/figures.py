@@ -113,7 +113,7 @@ def compare(systems: Sequence[System], turns: Sequence[Turn]) -> list[Summary]:
 
     A rival is set against its like, where that was measured, and everything else against the first system.
     """
-    ways = {each.way: each for each in systems if each.name == systems[0].name}
+    ways = {each.way: each for each in systems}
     return [_summary(each, ways.get(each.rival_of or "", systems[0]), turns) for each in systems]
 
 

@@ -51,9 +51,8 @@ def verdict(report: Report) -> str | None:
     if ratio is None:
         return None
     met = "met" if ratio >= GOAL else "NOT MET"
-    found = ", ".join(
-        f"{each.against.way} {each.ratio[GOAL_RUNS].median:.1f} times as many as {each.system}"
-        for each in report.rivals
+    found = "; ".join(
+        f"{each.ratio[GOAL_RUNS].median:.1f} times {each.system} (by {each.against.way})" for each in report.rivals
     )
     return (
         f"The goal, {GOAL:g} times as many checkpoints with {GOAL_RUNS} runs as others by the same means, is {met}:"

@@ -133,13 +133,10 @@ class Steps:
     async def _write_portion(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> list[WorkflowStepLog | StoreError]:
-        asked: list[int | str | None] = []
-        for place, write in enumerate(writes):
-            if isinstance(write, NewStep):
-                asked += place, write.step.id, write.step.run_id
-            else:
-                asked += place, write.step_id, None
-        find = _FIND % ", ".join(["(?, ?, ?)"] * len(writes))
+        asked: list[str | None] = []
+        for write in writes:
+            asked += (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id, None)
+        find = _FIND % ", ".join(f"({place}, ?, ?)" for place in range(len(writes)))
         rows = await transaction.connection.execute_fetchall(find, asked)
         found = _Found()
         outcomes: list[WorkflowStepLog | StoreError] = []

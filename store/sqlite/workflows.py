@@ -279,7 +279,7 @@ class SqliteWorkflows:
     ) -> WorkflowStepLog:
         """Move a step log, named by its own id, to a status. None keeps output and error."""
         move = StepMove(
-            step_id,
+            json_value(step_id, "id of a step log"),
             status_value(status, StepStatus),
             json_value(output, f"output of step {step_id!r}"),
             json_value(error, f"error of step {step_id!r}"),

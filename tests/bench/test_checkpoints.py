@@ -116,9 +116,9 @@ def test_what_was_said_to_be_kept_and_is_not_there_is_seen() -> None:
 def test_the_goal_is_about_every_rival() -> None:
     met = report(turn(OURS, 1, 100), turn(RIVAL, 1, 10), turn(DISK, 1, 999))
     assert met.goal_ratio == 10.0
-    assert (verdict(met) or "").endswith("is met: run.step 10.0 times as many as other, steps.")
+    assert (verdict(met) or "").endswith("is met: 10.0 times other, steps (by run.step).")
     missed = verdict(report(turn(OURS, 1, 99), turn(RIVAL, 1, 10)))
-    assert (missed or "").endswith("is NOT MET: run.step 9.9 times as many as other, steps.")
+    assert (missed or "").endswith("is NOT MET: 9.9 times other, steps (by run.step).")
     assert verdict(report(turn(OURS, 1, 99), turn(DISK, 1, 10))) is None
 
 
@@ -128,6 +128,7 @@ def test_a_rival_is_set_against_its_like() -> None:
     assert [each.against.way for each in found.summary] == ["run.step", "run.step", "store"]
     assert found.summary[2].ratio[64].median == 15.0
     assert found.goal_ratio == 15.0
+    assert report(turn(saver, 1, 20), turn(STORE, 1, 300)).goal_ratio == 15.0, "in whatever order"
     without = report(turn(OURS, 1, 100), turn(saver, 1, 20))
     assert without.summary[1].ratio[64].median == 5.0
     assert without.goal_ratio is None, "that is not what the goal is about"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NoReturn
 
 import anyio
 import pytest
 
 import bus
-from bus.waiting import Deadlines, Waiter
+from bus.waiting import Awaited, Deadlines
 
 from .fake_worker import FakeWorker
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
-    deadlines, first, second = Deadlines(), Waiter(), Waiter()
+    deadlines, first, second = Deadlines(), Awaited(), Awaited()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(deadlines.run)
         with anyio.fail_after(30):
@@ -34,7 +35,7 @@ async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
 async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the timer sleeps for something that is due much later, and for what is due already."""
     monkeypatch.setattr("bus.waiting._LOOK_SECONDS", 3600)
-    deadlines, patient = Deadlines(), Waiter()
+    deadlines, patient = Deadlines(), Awaited()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(deadlines.run)
         tasks.start_soon(deadlines.wait, patient, anyio.current_time() + 3600)
@@ -42,7 +43,7 @@ async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch)
         for seconds in (0.2, 0.0, -1.0, 0.1):
             begun = anyio.current_time()
             with anyio.fail_after(30), pytest.raises(TimeoutError):
-                await deadlines.wait(Waiter(), begun + seconds)
+                await deadlines.wait(Awaited(), begun + seconds)
             assert anyio.current_time() >= begun + seconds
         assert not patient.done.is_set()
         assert repr(deadlines) == "<Deadlines of 1>"
@@ -52,7 +53,7 @@ async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch)
 async def test_who_is_cancelled_leaves_nothing_behind() -> None:
     deadlines = Deadlines()
     with anyio.move_on_after(0.01):
-        await deadlines.wait(Waiter(), math.inf)
+        await deadlines.wait(Awaited(), math.inf)
     assert repr(deadlines) == "<Deadlines of 0>"
 
 
@@ -68,3 +69,32 @@ async def test_a_message_that_nobody_acknowledges_is_given_up(window: int) -> No
                 with pytest.raises(bus.WorkerUnavailable, match=r"no answer for the bots within 0\.3 s"):
                     await b.bots()
                 tasks.start_soon(fake.farewell)
+
+
+async def test_who_is_not_connected_is_told_so() -> None:
+    bot = bus.connect("inproc://nobody", bot="b", timeout=0.3)
+    with pytest.raises(RuntimeError, match="async with"):
+        await bot.bots()
+    with pytest.raises(RuntimeError, match="async with"):
+        await bot.send("c", 1)
+
+
+async def test_nobody_waits_for_a_connection_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is shielded from the cancellation that this brings to its bot's context."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise OSError("no descriptors")
+
+    async def ask() -> None:
+        with anyio.fail_after(30, shield=True), pytest.raises(bus.ClosedError, match="has ended"):
+            await b.bots()
+
+    with FakeWorker("inproc://mortal") as fake, pytest.RaisesGroup(OSError, flatten_subgroups=True):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fake.welcome)
+            bot = bus.connect(fake.url, bot="b", context=fake.context, timeout=None)
+            async with bot as b, anyio.create_task_group() as asking:
+                asking.start_soon(ask)
+                await fake.receive("bots")
+                monkeypatch.setattr("bus.client.connect_command", give_up)
+                fake.send(op="closing")

@@ -346,6 +346,8 @@ async def test_field_of_another_type_is_refused(workflows: WorkflowRepository, r
             await moved
     with pytest.raises(InvalidValue, match="error of run"):
         await workflows.update_run_status("r", RunStatus.FAILED, error="\ud800")
+    with pytest.raises(InvalidValue):
+        await workflows.update_step_status("\ud800", StepStatus.COMPLETED)
     assert await workflows.list_runs("w") == [running]
 
 
