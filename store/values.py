@@ -88,7 +88,7 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
 def _encode(value: Any, what: str) -> bytes:
     try:
         encoded = msgspec.json.encode(value)
-        if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+        if b"null" in encoded and not _finite(msgspec.to_builtins(_doubtful(value))):
             raise InvalidValue(what, "JSON has no NaN and no infinity")
     except (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
@@ -102,6 +102,14 @@ def _decode(encoded: bytes, kind: Any, what: str) -> Any:
         raise InvalidValue(what, str(error)) from error
 
 
+def _doubtful(value: Any) -> Any:
+    """Give what of a value may hold a number that became null: of a record, not what is text or has nothing."""
+    if not isinstance(value, msgspec.Struct):
+        return value
+    fields = msgspec.structs.astuple(value)
+    return [_doubtful(field) for field in fields if field is not None and not isinstance(field, str)]
+
+
 def _finite(value: Any) -> bool:
     waiting = [value]
     for item in waiting:  # which grows
@@ -112,6 +120,6 @@ def _finite(value: Any) -> bool:
                 return False
         elif isinstance(item, dict):
             waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
+        elif isinstance(item, (list, tuple)):
             waiting.extend(item)
     return True

@@ -53,7 +53,7 @@ class Transaction:
     """What an operation works with: the writing connection, and the log's end as this transaction has it.
 
     It begins with its first write, which spares every group a turn of the database's thread. `alone` says that this
-    operation is all of it; one that consists of several parts takes that back.
+    operation, or joint, is all of it; one that consists of several parts takes that back.
     """
 
     __slots__ = ("alone", "connection", "last_seq")
@@ -247,11 +247,11 @@ class Writer:
         self._wake.set()
 
     async def _commit(self, group: _Group) -> None:
-        pendings = group.pendings
-        transaction = Transaction(self._connection, self.last_seq, alone=len(pendings) == 1)
+        pendings, portions = group.pendings, list(_portions(group.pendings))
+        transaction = Transaction(self._connection, self.last_seq, alone=len(portions) == 1)
         try:
             try:
-                for portion in _portions(pendings):
+                for portion in portions:
                     await _carry_out(portion, transaction)
                 if self._connection.in_transaction:
                     await self._connection.commit()
