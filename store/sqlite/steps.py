@@ -2,8 +2,8 @@
 
 Owns the SQL of step logs, and how a row becomes a record again. What a status may become is decided in
 `store.transitions`. Every method is part of its caller's transaction and may be carried out twice. However many
-writes come together, what they need is read with one statement and written with two: a statement costs more for its
-way to the connection's thread and back than for its work.
+writes come together, what they need is read with one statement and written with two, and creations that nothing
+speaks against are one statement: it costs more for its way to the connection's thread and back than for its work.
 """
 
 from __future__ import annotations
@@ -47,6 +47,18 @@ _INSERT = f"INSERT INTO workflow_steps ({STEP_COLUMNS}) VALUES "
 _UPDATE = """
     UPDATE workflow_steps
     SET status = ?, error = ?, started_at = ?, completed_at = ?, output = COALESCE(?, output) WHERE id = ?"""
+
+# Creates those step logs that are new, of runs that are there and have the fence that came with them. A cross join
+# keeps the order.
+_CREATE = f"""
+    INSERT INTO workflow_steps ({STEP_COLUMNS})
+    SELECT {", ".join(f"new.column{number}" for number in range(1, 13))}
+    FROM (VALUES %s) AS new CROSS JOIN workflow_runs AS run
+    WHERE run.id = new.column2 AND run.fence = COALESCE(new.column13, run.fence)
+    ON CONFLICT DO NOTHING
+    RETURNING id"""
+
+_NEW_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 
@@ -133,9 +145,36 @@ class Steps:
     async def _write_portion(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> list[WorkflowStepLog | StoreError]:
+        created = await self._create_new(transaction, writes, now, last=last)
+        others = [write for write in writes if _id(write) not in created]
+        outcomes = iter(await self._look_and_write(transaction, others, now, last=last) if others else ())
+        return [created.get(_id(write)) or next(outcomes) for write in writes]
+
+    async def _create_new(
+        self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
+    ) -> dict[str, WorkflowStepLog]:
+        """Create what can be created without a look, where there is nothing but creations; give that by its id."""
+        new = {write.step.id: write for write in writes if isinstance(write, NewStep)}
+        if len(new) < len(writes):
+            return {}
+        steps = {id: _begun(write.step, now) for id, write in new.items()}
+        values = [
+            (*write.row, steps[id].started_at, steps[id].completed_at, write.fence) for id, write in new.items()
+        ]
+        create = _CREATE % ", ".join([_NEW_VALUES] * len(values))
+        execute = transaction.execute_last if last else transaction.connection.execute_fetchall
+        try:
+            rows = await execute(create, list(chain.from_iterable(values)))
+        except sqlite3.IntegrityError as error:
+            raise Conflict(str(error)) from error
+        return {id: steps[id] for (id,) in rows}
+
+    async def _look_and_write(
+        self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
+    ) -> list[WorkflowStepLog | StoreError]:
         asked: list[str | None] = []
         for write in writes:
-            asked += (write.step.id, write.step.run_id) if isinstance(write, NewStep) else (write.step_id, None)
+            asked += (_id(write), write.step.run_id if isinstance(write, NewStep) else None)
         find = _FIND % ", ".join(f"({place}, ?, ?)" for place in range(len(writes)))
         rows = await transaction.connection.execute_fetchall(find, asked)
         found = _Found()
@@ -175,6 +214,10 @@ class Steps:
             found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
             found.known[after.id] = after, hold
         return after
+
+
+def _id(write: StepWrite) -> str:
+    return write.step.id if isinstance(write, NewStep) else write.step_id
 
 
 def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:

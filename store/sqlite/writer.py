@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
@@ -63,8 +63,8 @@ class Transaction:
         self.last_seq = last_seq
         self.alone = alone
 
-    async def execute_last(self, sql: str, parameters: Sequence[Any]) -> None:
-        """Carry out the last write of an operation.
+    async def execute_last(self, sql: str, parameters: Sequence[Any]) -> Iterable[sqlite3.Row]:
+        """Carry out the last write of an operation, and give the rows that it returns.
 
         Where it is the only write of the only operation, it begins and commits the transaction by itself, in one
         turn of the database's thread and not in two: Python's sqlite3 begins a transaction before a statement that
@@ -72,7 +72,7 @@ class Transaction:
         """
         if self.alone and not self.connection.in_transaction:
             sql = f"WITH alone AS (SELECT 1) {sql}"
-        await self.connection.execute(sql, parameters)
+        return await self.connection.execute_fetchall(sql, parameters)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

@@ -76,6 +76,45 @@ async def test_what_is_refused_takes_nothing_along(workflows: WorkflowStore) -> 
     ]
 
 
+async def test_creations_among_themselves_are_decided_about_as_any_others(workflows: WorkflowStore) -> None:
+    claimed = await workflows.claim_run("r", "ann")
+    there, other = [await workflows.create_step_log(step(name)) for name in ("there", "other")]
+    outcomes = await workflows.write_steps(
+        [
+            StepCreation(step("a"), fence=claimed.fence),
+            StepCreation(step("there")),
+            StepCreation(step("b"), fence=claimed.fence - 1),
+            StepCreation(step("other"), fence=claimed.fence - 1),
+            StepCreation(step("c", "nowhere")),
+            StepCreation(step("d", started_at=None)),
+        ]
+    )
+    assert [type(outcome) for outcome in outcomes] == [
+        WorkflowStepLog, WorkflowStepLog, Fenced, Fenced, NotFound, WorkflowStepLog
+    ]  # fmt: skip
+    assert outcomes[1] == there
+    assert [there, other, outcomes[0], outcomes[5]] == await workflows.list_step_logs("r")
+    late, right, wrong = await workflows.write_steps(
+        [
+            StepCreation(step("e"), fence=claimed.fence - 1),
+            StepCreation(step("e"), fence=claimed.fence),
+            StepCreation(step("e", step_name="another")),
+        ]
+    )
+    assert (type(late), right, type(wrong)) == (Fenced, step("e"), Conflict)
+
+
+async def test_creations_that_are_all_new_keep_their_order(workflows: WorkflowStore) -> None:
+    names = [f"{number * 37 % 64:02}" for number in range(64)]
+    runs = ["r", "other"] * 32
+    created = await workflows.write_steps(
+        [StepCreation(step(name, run)) for name, run in zip(names, runs, strict=True)]
+    )
+    assert [each.id for each in created if isinstance(each, WorkflowStepLog)] == names
+    assert [each.id for each in await workflows.list_step_logs("r")] == names[::2]
+    assert [each.id for each in await workflows.list_step_logs("other")] == names[1::2]
+
+
 async def test_the_fence_is_that_of_each_step_s_own_run(workflows: WorkflowStore) -> None:
     await workflows.claim_run("r", "ann")
     await workflows.claim_run("other", "bob")
