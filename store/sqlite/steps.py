@@ -97,6 +97,8 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
     """Check a step log as JSON gives it before it is queued; raises InvalidValue or TooLarge."""
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
+    if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
+        raise InvalidValue("fence", f"must be the number of a claim, not {fence!r}")
     row = (
         step.id,
         step.run_id,

@@ -340,6 +340,9 @@ async def test_field_of_another_type_is_refused(workflows: WorkflowRepository, r
             await workflows.create_run(broken)
     with pytest.raises(InvalidValue):
         await workflows.create_step_log(step("s", attempt="first"))
+    no_number: Any = "1"
+    with pytest.raises(InvalidValue, match="fence"):
+        await workflows.create_step_log(step("s"), fence=no_number)
     nonsense: Any = "asleep"
     for moved in (workflows.update_run_status("r", nonsense), workflows.list_all_runs(nonsense)):
         with pytest.raises(InvalidValue, match="asleep"):
