@@ -54,9 +54,11 @@ MISSING = {
     "group": f"""
         SELECT channel_name || '/' || group_name FROM bot_subscriptions WHERE group_name IS NOT NULL EXCEPT
         {_GROUP_MAILBOXES}""",
-    "mailbox": f"SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES}) EXCEPT SELECT id FROM mailboxes",
+    "mailbox": f"""
+        SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
+        EXCEPT SELECT id FROM mailboxes""",
 }
-"""What bots, subscriptions and groups need, and have not: each gives names or ids."""
+"""What bots, subscriptions, groups and dead letters need, and have not: each gives names or ids."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -40,7 +40,7 @@ _NAMES = (
 
 STEP_COLUMNS = ", ".join(_NAMES)
 
-_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_VALUES = f"({', '.join('?' * len(_NAMES))})"
 
 _INSERT = f"INSERT INTO workflow_steps ({STEP_COLUMNS}) VALUES "
 
@@ -52,13 +52,13 @@ _UPDATE = """
 # keeps the order.
 _CREATE = f"""
     INSERT INTO workflow_steps ({STEP_COLUMNS})
-    SELECT {", ".join(f"new.column{number}" for number in range(1, 13))}
+    SELECT {", ".join(f"new.column{number}" for number in range(1, len(_NAMES) + 1))}
     FROM (VALUES %s) AS new CROSS JOIN workflow_runs AS run
-    WHERE run.id = new.column2 AND run.fence = COALESCE(new.column13, run.fence)
+    WHERE run.id = new.column2 AND run.fence = COALESCE(new.column{len(_NAMES) + 1}, run.fence)
     ON CONFLICT DO NOTHING
     RETURNING id"""
 
-_NEW_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW_VALUES = f"({', '.join('?' * (len(_NAMES) + 1))})"
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 

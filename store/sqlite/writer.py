@@ -178,7 +178,6 @@ class Writer:
         self._outgrown = outgrown
         self.last_seq = last_seq
         self._groups: deque[_Group] = deque()
-        self._queued = 0
         self._wake = anyio.Event()
         self._room = anyio.Event()
         self._closing = False
@@ -189,6 +188,10 @@ class Writer:
     def __repr__(self) -> str:
         state = "failed" if self._failure else "closing" if self._closing else "open"
         return f"<Writer {state} queued={self._queued} transactions={self.transactions}>"
+
+    @property
+    def _queued(self) -> int:
+        return sum(len(group.pendings) for group in self._groups)
 
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation in the next transaction; return its result once that is synced to disk.
@@ -216,7 +219,6 @@ class Writer:
             self._groups.append(_Group())
         group = self._groups[-1]
         group.pendings.append(pending)
-        self._queued += 1
         self._wake.set()
         await group.done.wait()
         if pending.error is not None:
@@ -233,7 +235,6 @@ class Writer:
                     self._wake = anyio.Event()
                     await self._wake.wait()
                 group = self._groups.popleft()
-                self._queued -= len(group.pendings)
                 with anyio.CancelScope(shield=True):
                     await self._commit(group)
                 self._room.set()
@@ -304,7 +305,6 @@ class Writer:
             for pending in group.pendings:
                 pending.error = error
             group.done.set()
-        self._queued = 0
         self._room.set()
 
 

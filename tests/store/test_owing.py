@@ -46,6 +46,7 @@ async def is_found(path: Path, what: str) -> None:
         ("DELETE FROM channel_groups", "the group 'news/team' is needed"),
         ("DELETE FROM mailboxes WHERE id = 'ann'", "the mailbox 'ann' is needed"),
         ("DELETE FROM mailboxes WHERE id != 'ann'", "the mailbox 'news/team' is needed"),
+        ("INSERT INTO dead_letters VALUES ('bob', 1, 'x', 1, 'y')", "the mailbox 'bob' is needed"),
     ],
 )
 async def test_damage_to_what_a_bot_is_owed_is_refused(path: Path, change: str, what: str) -> None:
