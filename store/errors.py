@@ -19,6 +19,7 @@ __all__ = [
     "RecordDamaged",
     "Refused",
     "RunHeld",
+    "RunPaused",
     "SlotsTaken",
     "StorageBusy",
     "StorageFull",
@@ -79,6 +80,15 @@ class RunHeld(Conflict):
         self.run_id = run_id
         self.holder = holder
         self.expires_at = expires_at
+
+
+class RunPaused(Conflict):
+    """A run was paused with a reason, so it cannot be claimed until somebody makes it pending again."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id!r} is {reason}; it goes on when it is made pending ('posthouse resume')")
+        self.run_id = run_id
+        self.reason = reason
 
 
 class Fenced(Refused):

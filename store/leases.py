@@ -7,6 +7,8 @@ Owns what a hold is and how it changes; what a status may become is in `store.tr
   with the fence of an earlier hold is found out by that alone.
 - A lease that ran out ends nothing by itself: its holder may renew it, unless somebody was quicker.
 - A run that waits for a slot keeps its place for as long as it is asked for. Nobody overtakes.
+- A run that is paused from outside, with the reason as its error, is stopped: nobody claims it before it is made
+  pending. One that its holder paused only waits, and whoever claims it goes on.
 
 Pure: times are arguments, as text in the stored form, whose order is the order of times.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import Conflict, Fenced, InvalidValue, RunHeld, SlotsTaken
+from .errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
 from .records import RunStatus, WorkflowRun
 from .transitions import advance_run
 
@@ -38,7 +40,7 @@ class Hold(msgspec.Struct, frozen=True):
     """What is kept of who holds a run, and of who waits.
 
     `holder` and `expires_at` are there together, or neither is. A place in the queue is a number, because a clock
-    may go back.
+    may go back. `stopped` says that a person paused the run.
     """
 
     fence: int = 0
@@ -49,6 +51,7 @@ class Hold(msgspec.Struct, frozen=True):
     queue_place: int | None = None
     queued_at: str | None = None
     queued_until: str | None = None
+    stopped: bool = False
 
 
 class HeldRun(msgspec.Struct, frozen=True):
@@ -97,13 +100,15 @@ def check_fence(run_id: str, status: str, hold_fence: int, fence: int | None) ->
 def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int) -> HeldRun:
     """Give a run as its claimant holds it; where it must wait for a slot, as it is with its place in the queue.
 
-    Raises RunHeld, InvalidTransition or Conflict where it cannot be claimed at all.
+    Raises RunHeld, RunPaused, InvalidTransition or Conflict where it cannot be claimed at all.
     """
     run, hold = held.run, held.hold
     repeated = hold.claim_id is not None and hold.claim_id == claimant.claim_id and hold.holder == claimant.holder
     if repeated:
         return HeldRun(run, msgspec.structs.replace(hold, expires_at=claimant.expires_at))
     after = advance_run(run, RunStatus.RUNNING, error=None, context=None, now=claimant.now)
+    if hold.stopped:
+        raise RunPaused(run.id, run.error or "paused")
     if hold.holder is not None and hold.expires_at is not None and hold.expires_at > claimant.now:
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     runs_already = run.status == RunStatus.RUNNING
@@ -146,16 +151,22 @@ def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRu
 
 
 def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
-    """Give a run and its hold after a change of status; `fenced` says that the holder itself wrote it."""
+    """Give a run and its hold after a change of status; `fenced` says that the holder itself wrote it.
+
+    Raises Fenced where a fence is all that is left of the hold, and the run would be running without a lease.
+    """
     run, hold = held.run, held.hold
     if after is run:
         return held
+    if fenced and after.status == RunStatus.RUNNING and hold.holder is None:
+        raise Fenced(run.id, hold.fence, run.status)
     if after.status != run.status:
         hold = msgspec.structs.replace(hold, queue_place=None, queued_at=None, queued_until=None)
     if after.status == RunStatus.RUNNING:
-        return HeldRun(after, hold)
+        return HeldRun(after, msgspec.structs.replace(hold, stopped=False))
+    stopped = after.status == RunStatus.PAUSED and (hold.stopped if fenced else after.error is not None)
     resumed = not fenced and run.status == RunStatus.CRASHED and after.status in _RELEASED
-    ended = hold.holder is not None and not fenced
+    ended = not fenced and (stopped or hold.holder is not None)
     hold = msgspec.structs.replace(
         hold,
         fence=hold.fence + 1 if ended else hold.fence,
@@ -163,5 +174,6 @@ def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
         expires_at=None,
         claim_id=None,
         recoveries=0 if resumed else hold.recoveries,
+        stopped=stopped,
     )
     return HeldRun(after, hold)

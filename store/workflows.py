@@ -149,9 +149,10 @@ class WorkflowRepository(Protocol):
         Steps that were left running become failed, "interrupted". The same holder may repeat a claim with its
         `claim_id` while it holds the run: it gets the same fence, and its lease begins anew.
 
-        Raises RunHeld while anybody's lease is live, SlotsTaken while as many runs of its workflow and concurrency
-        key are running as the definition allows or others wait longer, InvalidTransition for a run that has ended,
-        and Conflict for one that crashed too often, which a person has to resume.
+        Raises RunHeld while anybody's lease is live, RunPaused for a run that a person paused (without a fence, and
+        with an error that says why) and nobody made pending since, SlotsTaken while as many runs of its workflow and
+        concurrency key are running as the definition allows or others wait longer, InvalidTransition for a run that
+        has ended, and Conflict for one that crashed too often, which a person has to resume.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:

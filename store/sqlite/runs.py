@@ -41,7 +41,9 @@ RUN_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
     " completed_at, error, concurrency_key"
 )
-_HOLD_COLUMNS = "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until"
+_HOLD_COLUMNS = (
+    "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped"
+)
 
 SUMMARY = """
     SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
@@ -59,7 +61,8 @@ _FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 _UPDATE = """
     UPDATE workflow_runs
     SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), fence = ?, holder_bot_id = ?,
-        lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?
+        lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?,
+        stopped = ?
     WHERE id = ?"""
 
 # What a claim needs to know of the others. The run itself is not running where this is asked.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from store.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, StoreError
+from store.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, RunPaused, StoreError
 from store.records import Lease, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
 from store.repository import WorkflowRepository
 
@@ -46,6 +46,53 @@ async def test_a_run_that_has_ended_cannot_be_claimed(
         await workflows.claim_run("r", ANN, 10)
     assert (refusal.value.current, refusal.value.wanted) == (status, "running")
     assert await workflows.get_run("r") == stored
+
+
+async def test_a_run_that_a_person_paused_is_not_claimed_before_it_is_resumed(
+    workflows: WorkflowRepository, others: WorkflowRepository, pending: WorkflowRun
+) -> None:
+    held = await workflows.claim_run("r", ANN, 10)
+    paused = await others.update_run_status("r", RunStatus.PAUSED, "paused by bob: lunch")
+    for repository, bot in ((workflows, ANN), (others, BOB)):
+        with pytest.raises(RunPaused, match="paused by bob: lunch") as refusal:
+            await repository.claim_run("r", bot, 10)
+        assert (refusal.value.run_id, refusal.value.reason) == ("r", "paused by bob: lunch")
+    assert await workflows.get_run("r") == paused
+    assert await workflows.get_lease("r") is None
+    await others.update_run_status("r", RunStatus.PENDING)
+    again = await workflows.claim_run("r", ANN, 10)
+    assert again.fence > held.fence
+
+
+async def test_a_person_pauses_a_run_that_its_holder_gave_back_to_wait(
+    workflows: WorkflowRepository, others: WorkflowRepository, pending: WorkflowRun
+) -> None:
+    held = await workflows.claim_run("r", ANN, 10)
+    await workflows.release_run("r", held.fence, RunStatus.PAUSED)
+    await others.update_run_status("r", RunStatus.PAUSED, "paused by bob")
+    with pytest.raises(Fenced):
+        await workflows.release_run("r", held.fence, RunStatus.PENDING)
+    with pytest.raises(RunPaused):
+        await workflows.claim_run("r", ANN, 10)
+
+
+async def test_a_holder_that_pauses_its_run_with_an_error_keeps_nobody_out(
+    workflows: WorkflowRepository, others: WorkflowRepository, pending: WorkflowRun
+) -> None:
+    held = await workflows.claim_run("r", ANN, 10)
+    await workflows.update_run_status("r", RunStatus.PAUSED, "waits for bob", fence=held.fence)
+    assert (await others.claim_run("r", BOB, 10)).fence == held.fence + 1
+
+
+async def test_who_gave_a_run_back_does_not_run_it_with_the_old_fence(
+    workflows: WorkflowRepository, pending: WorkflowRun
+) -> None:
+    held = await workflows.claim_run("r", ANN, 10)
+    released = await workflows.release_run("r", held.fence)
+    with pytest.raises(Fenced) as refusal:
+        await workflows.update_run_status("r", RunStatus.RUNNING, fence=held.fence)
+    assert refusal.value.status == "pending"
+    assert await workflows.get_run("r") == released, "nobody holds it: as running it would keep its slot for ever"
 
 
 async def test_a_run_that_is_not_there_cannot_be_held(workflows: WorkflowRepository) -> None:

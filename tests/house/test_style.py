@@ -31,6 +31,7 @@ MIGRATIONS = {
     "20261122_0003_leases": "247cc3a13903516308d27f44b833504ecf6398392dafcc2195f4275782c1a6d5",
     "20261122_0004_commits": "9a6036fa5217923bbfe1fa4d83fdedd647c4a192ae5546ef8973ab4ec23759e7",
     "20261123_0005_checksums": "96ac9cc3fc190110f31d485c656804cb618fc4d4952e40bf23554f6a0aa9e5bf",
+    "20261123_0006_runs": "f584183df9455d8eb302302a02bbc801cef310028ba8298c7fa0f5cecbc4a904",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 

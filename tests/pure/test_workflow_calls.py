@@ -67,6 +67,7 @@ ERRORS: list[tuple[errors.StoreError, str]] = [
     (errors.InvalidTransition("run", "r", "failed", "running"), "invalid_transition"),
     (errors.DefinitionInUse("w", 3), "conflict"),
     (errors.RunHeld("r", "ann", "2026-01-01T00:00:00.000000Z"), "conflict"),
+    (errors.RunPaused("r", "paused by ann: lunch"), "conflict"),
     (errors.Fenced("r", 3, "cancelled"), "fenced"),
     (errors.SlotsTaken("r", 2, 5), "busy"),
     (errors.TooLarge("context", 11, 10), "too_large"),

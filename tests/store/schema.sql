@@ -158,8 +158,11 @@ CREATE TABLE workflow_runs (
     error           TEXT,
     concurrency_key TEXT,
     holder_bot_id TEXT, fence INTEGER NOT NULL DEFAULT 0, lease_expires_at TEXT, claim_id TEXT,
-    recoveries INTEGER NOT NULL DEFAULT 0, queue_place INTEGER, queued_at TEXT, queued_until TEXT, definition TEXT
+    recoveries INTEGER NOT NULL DEFAULT 0, queue_place INTEGER, queued_at TEXT, queued_until TEXT, definition TEXT,
+    stopped INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX idx_workflow_runs_newest_of_status ON workflow_runs (status, started_at);
+CREATE INDEX idx_workflow_runs_newest_of_workflow ON workflow_runs (workflow_id, started_at);
 CREATE INDEX idx_workflow_runs_queued ON workflow_runs (workflow_id, concurrency_key) WHERE queue_place IS NOT NULL;
 CREATE INDEX idx_workflow_runs_running ON workflow_runs (workflow_id, concurrency_key) WHERE status = 'running';
 CREATE INDEX idx_workflow_runs_started_at ON workflow_runs (started_at);

@@ -27,7 +27,8 @@ COLUMNS = {
         id TEXT | workflow_id TEXT! | workflow_name TEXT! | status TEXT! | trigger_type TEXT!
         | trigger_payload TEXT | context TEXT!='{}' | started_at TEXT! | completed_at TEXT | error TEXT
         | concurrency_key TEXT | holder_bot_id TEXT | fence INTEGER!=0 | lease_expires_at TEXT | claim_id TEXT
-        | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT""",
+        | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT
+        | stopped INTEGER!=0""",
     "workflow_steps": """
         id TEXT | run_id TEXT! | step_id TEXT! | step_name TEXT! | status TEXT! | attempt INTEGER!=1
         | idempotency_key TEXT | input TEXT | output TEXT | error TEXT | started_at TEXT | completed_at TEXT""",
@@ -82,6 +83,8 @@ INDEXES = {
     "idx_workflow_runs_workflow_id": ("workflow_runs", ["workflow_id"]),
     "idx_workflow_runs_status": ("workflow_runs", ["status"]),
     "idx_workflow_runs_started_at": ("workflow_runs", ["started_at"]),
+    "idx_workflow_runs_newest_of_workflow": ("workflow_runs", ["workflow_id", "started_at"]),
+    "idx_workflow_runs_newest_of_status": ("workflow_runs", ["status", "started_at"]),
     "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_steps_run_id": ("workflow_steps", ["run_id"]),
