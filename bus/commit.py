@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import msgspec
 import uuid_utils
 
-from store.records import RunStatus, StepStatus, WorkflowStepLog, timestamp
+from store.records import RunStatus, StepStatus, WorkflowStepLog
 from store.values import json_value
 
 from .draft import Draft
 from .errors import StepChanged
 from .message import Message
+from .replay import COMMIT, changed_text, same_json
 
 if TYPE_CHECKING:
     from .run import Run
@@ -71,6 +72,7 @@ class Commit:
         self._acks: list[Message] = []
         self._context: dict[str, Any] = {}
         self._completes = False
+        self._open = False
         self.output: Any = output
         """What is recorded as the step's output; a block may set it. When `done`, what was recorded."""
         self.done = False
@@ -98,14 +100,17 @@ class Commit:
 
     def message(self, draft: Draft) -> None:
         """Send or publish a draft."""
+        self._check_open()
         self._messages.append(msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7())))
 
     def ack(self, message: Message) -> None:
         """Settle a message that was delivered to this bot."""
+        self._check_open()
         self._acks.append(message)
 
     def context(self, values: Mapping[str, Any]) -> None:
         """Put values into the run's context, when all of this is done."""
+        self._check_open()
         self._context.update(values)
 
     def complete(self) -> None:
@@ -114,7 +119,12 @@ class Commit:
         Nothing is written when its block is left, and an exception does not fail it. Leaving this block raises
         RuntimeError while steps are at work beside it.
         """
+        self._check_open()
         self._completes = True
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError(f"commit {self._name!r} takes nothing outside its block: `async with … as tx:`")
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,16 +133,18 @@ class Commit:
         self._step_id = self._using.__enter__()
         try:
             input = run._value(self._input, "input", self._step_id)
-            row = run._records.latest(self._step_id)
+            row = run._recorded(self._step_id, COMMIT)
+            if row is not None and not same_json(row.input, input):
+                raise StepChanged(run.id, self._step_id, changed_text(row.input, input))
             if row is not None and row.status == StepStatus.COMPLETED:
-                self.done, self.output = True, row.output
+                self.done, self.output, self._open = True, row.output, True
                 return self
             run._refuse_news(self._step_id)
             if row is not None and row.status != StepStatus.FAILED:
                 raise StepChanged(run.id, self._step_id, f"what is recorded under this name is {row.status}")
             if not hasattr(run._workflows, "commit"):
                 raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
-            self._input = input
+            self._input, self._open = input, True
         except BaseException:
             self._using.__exit__(None, None, None)
             raise
@@ -141,6 +153,7 @@ class Commit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._open = False
         try:
             if error is not None:
                 return
@@ -154,7 +167,7 @@ class Commit:
 
     async def _carry_out(self) -> None:
         run, hold = self._run, self._run._hold
-        now, before = timestamp(hold.timing.clock()), run._records.latest(self._step_id)
+        before = run._records.latest(self._step_id)
         row = run._row(
             self._step_id,
             self._name,
@@ -162,8 +175,9 @@ class Commit:
             attempt=1 if before is None else before.attempt + 1,
             input=self._input,
             output=run._value(self.output, "output", self._step_id),
-            completed_at=now,
+            idempotency_key=COMMIT,
         )
+        row = msgspec.structs.replace(row, completed_at=row.started_at)
         context = json_value({**run.context, **self._context}, f"context of run {run.id!r}")
         commit_id = str(uuid_utils.uuid7())
 
@@ -178,6 +192,10 @@ class Commit:
                 messages=self._messages,
                 acks=self._acks,
             )
+            # Here, since a commit that is cancelled is still waited for and known: `Hold.record`.
+            run._records.note(row)
+            run.context.update(self._context)
+            run._note_saved(context)
             if self._completes:
                 run.completed, hold.held = True, False
             return committed
@@ -188,7 +206,4 @@ class Commit:
                     "steps are still at work beside the commit that completes the run: await them first"
                 )
             committed = await hold.record(commit)
-        run._records.note(row)
-        run.context.update(self._context)
-        run._note_saved(context)
         self.output, self.seqs = row.output, committed.seqs

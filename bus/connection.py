@@ -25,7 +25,7 @@ import anyio.abc
 import anyio.lowlevel
 import msgspec
 
-from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, request_error
+from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
 from .message import Receipt
 from .protocol import (
     RETRY,
@@ -127,11 +127,14 @@ class Connection:
         """Send a request and give the value of its answer; raises RequestError where it was refused.
 
         It is repeated in later sessions until it is answered, or TimeoutError is raised; one that may be sent only
-        `once` raises WorkerUnavailable instead.
+        `once` raises WorkerUnavailable instead. A frame that the worker would not read raises TooLarge at once: it
+        could not say which request it refuses.
         """
         self._check()
         number = self._next_number()
         request = Request(encode(make(number)), once=once)
+        if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
+            raise frame_too_large(len(request.frame), self.welcome.max_frame_bytes)
         self._requests[number] = request
         self._post(request.frame)
         try:

@@ -5,6 +5,7 @@ Owns when the run is held and what becomes of its holder when it is not any more
 - What is written of a run is written with the fence of its hold. Who has lost it writes nothing more.
 - A run that only waits (for a person, or for a time far away) is given back as paused, so that it keeps no slot and
   is nobody's lost run. Whoever has work to do then takes it again first.
+- A run that a person paused is waited for like one that another holds, and keeps no handler's place meanwhile.
 - A worker that is away ends no hold: only its word that somebody else has the run does.
 
 It knows nothing of steps.
@@ -25,11 +26,12 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from store.errors import Fenced, InvalidTransition, RunHeld, SlotsTaken, StorageBusy, StoreError
+from store.errors import Fenced, InvalidTransition, RunHeld, RunPaused, SlotsTaken, StorageBusy, StoreError
 from store.errors import StorageFull as StoreFull
 from store.records import Claim, RunStatus
 from store.repository import WorkflowRepository
 
+from .application import waiting_for_reply
 from .errors import (
     NOT_NOW,
     BusError,
@@ -44,12 +46,15 @@ from .errors import (
 )
 from .errors import StorageFull as WorkerFull
 
-__all__ = ["AWAY", "Hold", "Timing", "ended", "no_fault"]
+__all__ = ["AWAY", "ENDED", "Hold", "Timing", "ended", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
 """What says that the worker cannot write this now, and nothing about the run."""
 
 _NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
+
+ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+"""What a run becomes for good."""
 
 _LEAVE_SECONDS = 5.0
 """What a cancelled program still gets for a record or for giving its run back; a lease runs out by itself."""
@@ -84,8 +89,8 @@ class _Polls:
         self._seconds = min(seconds, seconds_max)
         self._seconds_max = seconds_max
 
-    async def pause(self, woken: anyio.Event | None = None) -> None:
-        with anyio.move_on_after(self._seconds * random.uniform(0.75, 1.0)):
+    async def pause(self, woken: anyio.Event | None = None, *, seconds_max: float = math.inf) -> None:
+        with anyio.move_on_after(min(self._seconds * random.uniform(0.75, 1.0), seconds_max)):
             await (woken or anyio.Event()).wait()
         self._seconds = min(self._seconds * 2, self._seconds_max)
 
@@ -122,6 +127,11 @@ class Hold:
         state = "lost" if self.failure else "held" if self.held else "not held"
         return f"<Hold of {self.run_id!r} {state} fence={self.fence}>"
 
+    @property
+    def renewal_seconds(self) -> float:
+        """How often the lease is renewed; as often is looked what became of a run that is not held."""
+        return self.lease_seconds / _RENEWALS_A_LEASE
+
     # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
 
     async def claim(self, timeout: float | None) -> Claim:
@@ -130,14 +140,16 @@ class Hold:
         Raises InvalidTransition for a run that has ended.
         """
         until = math.inf if timeout is None else anyio.current_time() + timeout
-        polls = self.timing.polls(self.lease_seconds / _RENEWALS_A_LEASE)
+        polls = self.timing.polls(self.renewal_seconds)
         while True:
             try:
                 return await self._claim()
-            except (RunHeld, SlotsTaken) as error:
-                if anyio.current_time() >= until:
-                    raise RunBusy(self.run_id, timeout or 0, str(error)) from None
-            await polls.pause()
+            except (RunHeld, RunPaused, SlotsTaken) as error:
+                refusal = error
+            if (left := until - anyio.current_time()) <= 0:
+                raise RunBusy(self.run_id, timeout or 0, str(refusal))
+            async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+                await polls.pause(seconds_max=left)
 
     async def _claim(self) -> Claim:
         async def claim() -> Claim:
@@ -195,15 +207,25 @@ class Hold:
                     await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
                     self._unsure = None
 
+    async def look(self) -> None:
+        """See whether the run, which rests, has ended meanwhile; raises RunCancelled or RunLost where it has."""
+        with contextlib.suppress(*AWAY):
+            run = await self.workflows.get_run(self.run_id)
+            if run is None or run.status in ENDED:
+                raise self.lose("gone" if run is None else run.status)
+
     async def _take_again(self) -> None:
         before = self.fence
-        polls = self.timing.polls(self.lease_seconds / _RENEWALS_A_LEASE)
+        polls = self.timing.polls(self.renewal_seconds)
         while True:
             try:
                 claim = await self._claim()
                 break
             except (SlotsTaken, *AWAY):
                 await polls.pause()
+            except RunPaused:
+                async with waiting_for_reply():
+                    await polls.pause()
             except RunHeld:
                 raise self.lose(RunStatus.RUNNING) from None
             except InvalidTransition as error:
@@ -230,7 +252,7 @@ class Hold:
         """Renew the lease until `stop_renewing`; cancel the work when the run is lost."""
         with self._renewing:
             while self.failure is None:
-                await anyio.sleep(self.lease_seconds / _RENEWALS_A_LEASE)
+                await anyio.sleep(self.renewal_seconds)
                 await self._renew()
             work.cancel()
 

@@ -21,7 +21,7 @@ from store.repository import WorkflowRepository
 from store.values import same_values
 
 from .errors import BusError, UnknownWorkflow
-from .holding import Hold, Timing, ended, no_fault
+from .holding import ENDED, Hold, Timing, ended, no_fault
 from .replay import error_text
 from .run import Run
 
@@ -34,6 +34,9 @@ TIMEOUT_SECONDS = 60.0
 """How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
 
 _FAIL_SECONDS = 5.0
+
+_ID_CHARACTERS_MAX = 128
+"""What a commit's frame has room for."""
 
 
 class Executor(msgspec.Struct, frozen=True):
@@ -62,6 +65,8 @@ async def open_run(
     executor: Executor, workflow: str, start: Start | None = None, *, timeout: float | None = TIMEOUT_SECONDS
 ) -> AsyncIterator[Run]:
     """Hold a run of a workflow around a block: one that is there, or a new one; `RemoteWorkflows.run` says more."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds, 0 or more, or None; not {timeout}")
     found, definition = await _find_or_create(executor, workflow, start or Start())
     hold = Hold(
         executor.workflows,
@@ -100,6 +105,8 @@ async def _find_or_create(
     executor: Executor, workflow: str, start: Start
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     workflows = executor.workflows
+    if start.id is not None and not 1 <= len(start.id) <= _ID_CHARACTERS_MAX:
+        raise ValueError(f"a run's id has 1 to {_ID_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow)
     definition = await _definition(executor, workflow, start.definition)
@@ -135,6 +142,8 @@ async def _known(
 async def _definition(executor: Executor, workflow: str, given: WorkflowDefinition | None) -> WorkflowDefinition:
     workflows = executor.workflows
     if given is not None:
+        if not isinstance(given, WorkflowDefinition):
+            raise TypeError(f"definition is a store.records.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
             raise ValueError(f"the definition is one of {given.name!r}, not of {workflow!r}")
         known = await workflows.get_definition(given.id)
@@ -156,7 +165,7 @@ async def _claim(hold: Hold, definition: WorkflowDefinition | None, timeout: flo
         claim = await hold.claim(timeout)
     except InvalidTransition:
         run = await hold.workflows.get_run(hold.run_id)
-        if run is None or run.status not in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
+        if run is None or run.status not in ENDED:
             raise
         if run.status != RunStatus.COMPLETED:
             raise ended(run.id, run.status, run.error) from None

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import uuid_utils
 
+from store.errors import InvalidValue
 from store.records import RunStatus, WorkflowStepLog
 from store.values import json_value, normal_record
 
@@ -24,6 +25,9 @@ from .protocol import Commit
 from .workflow_calls import store_error
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
+
+_MESSAGES_MAX = 1000
+"""The protocol's most messages in a commit."""
 
 _COMMIT_AGAIN_SECONDS = 0.05
 """How soon a commit is tried again whose message has not come again: that takes some milliseconds, as a rule."""
@@ -68,14 +72,19 @@ class RemoteCommits:
         Checks the `fence` of a run (which `run_id` needs), leaves each step log as it is given (a new id is
         created, a known one moves to its status), writes the context and the status, stores the messages, and acks
         messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
-        same.
+        same: the drafts, too, need the ids that they had.
 
-        Raises store.errors.Fenced, InvalidTransition, Conflict (also for an id with other contents), NotFound and
-        TooLarge; bus.Conflict for an ack of what was settled before; UnknownBot, LimitReached and the like as
-        `send` does. After a lost session it waits until what it acks has come to the new one, and raises
-        NotInFlight after a session's timeout. Nothing was stored then. After WorkerUnavailable that is unknown:
-        commit again with the same `id`.
+        Raises store.errors.Fenced, InvalidTransition, InvalidValue, Conflict (also for an id with other contents),
+        NotFound, and TooLarge for what does not fit into a record, or all of it into a frame; bus.Conflict for an
+        ack of what was settled before; UnknownBot, LimitReached and the like as `send` does. After a lost session
+        it waits until what it acks has come to the new one, and raises NotInFlight after a session's timeout.
+        Nothing was stored then. After WorkerUnavailable that is unknown: commit again with the same `id`.
         """
+        if error is not None and status is None:
+            raise InvalidValue("error", "a commit says why a run has a status, so it needs a status")
+        if len(messages) > _MESSAGES_MAX:
+            raise InvalidValue("messages", f"a commit has at most {_MESSAGES_MAX}, not {len(messages)}")
+        acks = list(dict.fromkeys(acks))
         publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
         commit_id = id or str(uuid_utils.uuid7())
         steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]

@@ -23,9 +23,12 @@ import msgspec
 from store.records import StepStatus, WorkflowStepLog, parse_timestamp
 
 __all__ = [
+    "APPROVAL",
+    "COMMIT",
     "GIVEN_BACK",
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
+    "STEP",
     "Answer",
     "Attempt",
     "Changed",
@@ -35,10 +38,15 @@ __all__ = [
     "Records",
     "Retry",
     "Wanted",
+    "changed_text",
     "decide",
     "error_text",
+    "kind_of",
     "same_json",
 ]
+
+STEP, APPROVAL, COMMIT = "step", "approval", "commit"
+"""What a step log is of; its idempotency key says so where no function was called. It answers no other call."""
 
 INTERRUPTED = "interrupted"
 """The error of a step whose holder was lost, as the store writes it."""
@@ -49,11 +57,17 @@ GIVEN_BACK = "given back"
 INTERRUPTIONS_MAX = 10
 """After so many lost holders in one step it is the step that ends them."""
 
+_SHOWN_CHARACTERS_MAX = 200
+"""Of an input that an error shows the end is left out."""
+
 _ERROR_CHARACTERS_MAX = 10_000
 """Of a longer error the end is left out: it has to fit into a frame, and be read by people."""
 
 _DOUBLINGS_MAX = 64
 """Beyond that every delay is over its limit, and powers leave the numbers."""
+
+WAIT_SECONDS_MAX = 100 * 365 * 86_400
+"""A hundred years: what is longer leaves the calendar."""
 
 OnChanged = Literal["raise", "reuse", "again"]
 
@@ -179,6 +193,10 @@ class Records:
         """Take in a step log, in the place of what was known of it."""
         self._rows.setdefault(row.step_id, {})[row.id] = row
 
+    def forget(self, row: WorkflowStepLog) -> None:
+        """Leave out a step log that was not recorded after all."""
+        del self._rows[row.step_id][row.id]
+
     def of(self, step_id: str) -> list[WorkflowStepLog]:
         """Give the attempts of a step."""
         return list(self._rows.get(step_id, {}).values())
@@ -215,6 +233,21 @@ class Names:
             yield name if count == 1 else f"{name}#{count}"
         finally:
             self._open.discard(name)
+
+
+def kind_of(row: WorkflowStepLog) -> str:
+    """Tell what a step log is of: STEP where a function was called, or a program slept."""
+    return row.idempotency_key if row.idempotency_key in (APPROVAL, COMMIT) else STEP
+
+
+def changed_text(recorded: Any, wanted: Any) -> str:
+    """Say that a step was recorded for another input than it is asked for now."""
+    texts = [msgspec.json.encode(value).decode() for value in (recorded, wanted)]
+    shown = [text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "…" for text in texts]
+    return (
+        f"it was recorded for the input {shown[0]}, and is asked now for {shown[1]}; give it another name, or say"
+        ' on_changed="reuse" or "again" where the step allows it'
+    )
 
 
 def same_json(one: Any, other: Any) -> bool:

@@ -22,7 +22,7 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from store.errors import InvalidValue, StoreError
+from store.errors import InvalidValue, TooLarge
 from store.records import Claim, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from store.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 
@@ -31,7 +31,10 @@ from .commit import Commit
 from .errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
 from .holding import AWAY, Hold, no_fault
 from .replay import (
+    APPROVAL,
     GIVEN_BACK,
+    STEP,
+    WAIT_SECONDS_MAX,
     Answer,
     Changed,
     GiveUp,
@@ -40,14 +43,18 @@ from .replay import (
     Records,
     Retry,
     Wanted,
+    changed_text,
     decide,
     error_text,
+    kind_of,
     same_json,
 )
 
 __all__ = ["Run"]
 
 _ONCE = Retry(max_attempts=1)
+
+_STEP_ENDS = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
 
 
 class Run:
@@ -95,7 +102,7 @@ class Run:
     @property
     def input(self) -> Any:
         """What the run was started with."""
-        return self.context.get("input")
+        return self.context.get("input") if isinstance(self.context, dict) else None
 
     @property
     def trigger_payload(self) -> Any:
@@ -132,6 +139,7 @@ class Run:
         nobody sees it, somebody else may have the run already, and an attempt that ends the process is not counted.
         """
         with self._names.using(name) as step_id:
+            self._recorded(step_id, STEP)
             asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
             wanted = Wanted(asked, retry or self._retry(name), on_changed)
             cause: Exception | None = None
@@ -143,7 +151,7 @@ class Run:
                     await anyio.lowlevel.checkpoint()
                     return decision.output
                 if isinstance(decision, Changed):
-                    raise StepChanged(self.id, step_id, _changed(decision.recorded, wanted.input))
+                    raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
                 if isinstance(decision, GiveUp):
                     raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
                 self._refuse_news(step_id)
@@ -166,16 +174,12 @@ class Run:
         self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any], *, announce: bool
     ) -> Any:
         async with self._hold.work():
-            if announce:
-                await self._create(row)
             try:
-                result = function(*args)
-                if inspect.isawaitable(result):
-                    result = await result
-            except (RunLost, RunCancelled):
+                if announce:
+                    await self._create(row)
+                result = await self._called(function, args)
+            except Exception:
                 raise
-            except Exception as error:
-                raise _Failure(error) from error
             except BaseException:
                 if announce:
                     await self._hold.record_at_last(
@@ -186,11 +190,20 @@ class Run:
                 raise
             try:
                 output = self._value(result, "output", row.step_id)
-            except StoreError as error:
+                await self._end(row, StepStatus.COMPLETED, output=output)
+            except (InvalidValue, TooLarge) as error:
                 await self._end(row, StepStatus.FAILED, error=error_text(error))
                 raise
-            await self._end(row, StepStatus.COMPLETED, output=output)
             return output
+
+    async def _called(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        try:
+            result = function(*args)
+            return await result if inspect.isawaitable(result) else result
+        except Exception as error:
+            if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
+                raise
+            raise _Failure(error) from error
 
     def _asked(self, args: Sequence[Any], step_id: str) -> Any:
         try:
@@ -216,15 +229,18 @@ class Run:
         """
         with self._names.using(name) as step_id:
             asked = self._value(prompt, "prompt", step_id)
-            row = self._records.latest(step_id)
+            row = self._recorded(step_id, APPROVAL)
             if row is None:
                 self._refuse_news(step_id)
-                row = self._row(step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked)
+                row = self._row(
+                    step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
+                )
                 async with self._hold.work():
                     await self._create(row)
             elif not same_json(row.input, asked):
-                raise StepChanged(self.id, step_id, _changed(row.input, asked))
-            if row.status == StepStatus.WAITING_APPROVAL:
+                raise StepChanged(self.id, step_id, changed_text(row.input, asked))
+            if row.status not in _STEP_ENDS:
+                self._refuse_news(step_id)
                 row = await self._answered(row)
             refused = isinstance(row.output, dict) and row.output.get("approved") is False
             if row.status == StepStatus.FAILED or refused:
@@ -236,13 +252,13 @@ class Run:
         timing = self._hold.timing
         polls = timing.polls(timing.poll_seconds_max)
         async with waiting_for_reply():
-            while row.status == StepStatus.WAITING_APPROVAL:
+            while row.status not in _STEP_ENDS:
                 answered = timing.answered()
                 await self._hold.rest()
                 # A person may take days, and the worker be started again meanwhile.
                 with contextlib.suppress(*AWAY):
                     row = await self._look_at(row)
-                if row.status == StepStatus.WAITING_APPROVAL:
+                if row.status not in _STEP_ENDS:
                     await polls.pause(answered)
         self._records.note(row)
         async with self._hold.work():
@@ -261,13 +277,17 @@ class Run:
         """Sleep for so many seconds, by this machine's clock; after a restart only for what is left.
 
         `run.sleep(60)`, or with a name of its own `run.sleep("cool down", 60)`. Sleeping for longer than a lease
-        gives the run back as paused meanwhile, unless steps are at work beside this: then it keeps no slot.
+        gives the run back as paused meanwhile, unless steps are at work beside this: then it keeps no slot, and a
+        handler that sleeps lends its place to another one.
         """
         name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
-        if not isinstance(name, str) or not isinstance(duration, int | float) or not 0 <= duration < float("inf"):
-            raise TypeError("write run.sleep(seconds) or run.sleep(name, seconds), with seconds of 0 or more")
+        number = isinstance(duration, int | float) and 0 <= duration <= WAIT_SECONDS_MAX
+        if not isinstance(name, str) or isinstance(duration, str) or not number:
+            raise TypeError(
+                f"write run.sleep(seconds) or run.sleep(name, seconds), with 0 to {WAIT_SECONDS_MAX} seconds"
+            )
         with self._names.using(name) as step_id:
-            row = self._records.latest(step_id)
+            row = self._recorded(step_id, STEP)
             if row is None:
                 self._refuse_news(step_id)
                 until = {"seconds": duration, "until": timestamp(self._later(duration))}
@@ -275,20 +295,25 @@ class Run:
                 row = self._row(step_id, name, status=StepStatus.PENDING, input=until)
                 async with self._hold.work():
                     await self._create(row)
+            wake_up = _wake_up(row, self.id)
             if row.status == StepStatus.PENDING:
-                await self._wait_until(_wake_up(row, self.id))
+                self._refuse_news(step_id)
+                await self._wait_until(wake_up)
                 async with self._hold.work():
                     await self._end(row, StepStatus.COMPLETED)
             await anyio.lowlevel.checkpoint()
 
     async def _wait_until(self, until: datetime) -> None:
-        timing = self._hold.timing
-        while (left := timing.left(until)) > 0:
-            if left > self._hold.lease_seconds:
-                await self._hold.rest()
-            else:
-                self._hold.check()
-            await anyio.sleep(min(left, timing.poll_seconds_max))
+        hold, timing = self._hold, self._hold.timing
+        rests = timing.left(until) > hold.lease_seconds
+        async with waiting_for_reply() if rests else contextlib.nullcontext():
+            while (left := timing.left(until)) > 0:
+                if rests:
+                    await hold.rest()
+                    await hold.look()
+                else:
+                    hold.check()
+                await anyio.sleep(min(left, hold.renewal_seconds if rests else timing.poll_seconds_max))
 
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
@@ -321,6 +346,15 @@ class Run:
         return json_value(self.context, f"context of run {self.id!r}")
 
     # ── Records ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
+        """Give the last attempt of a step; StepChanged where what is recorded is of another kind than the call."""
+        row = self._records.latest(step_id)
+        if row is not None and kind_of(row) != kind:
+            raise StepChanged(
+                self.id, step_id, f"recorded under this name is the kind {kind_of(row)!r}, and not {kind!r}"
+            )
+        return row
 
     async def _load(self) -> None:
         self._records = Records(await self._workflows.list_step_logs(self.id))
@@ -363,7 +397,11 @@ class Run:
             now = timestamp(self._hold.timing.clock())
             whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
             self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
-            ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
+            try:
+                ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
+            except (InvalidValue, TooLarge):
+                self._records.forget(whole)
+                raise
         self._records.note(ended)
 
     def _value(self, value: Any, kind: str, step_id: str) -> Any:
@@ -387,15 +425,3 @@ def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:
         return msgspec.convert(row.input["until"], datetime)
     except (LookupError, TypeError, msgspec.ValidationError):
         raise StepChanged(run_id, row.step_id, "what is recorded under this name is no sleep") from None
-
-
-def _changed(recorded: Any, wanted: Any) -> str:
-    shown = [text if len(text) <= 200 else text[:200] + "…" for text in map(_json, (recorded, wanted))]
-    return (
-        f"it was recorded for the input {shown[0]}, and is asked now for {shown[1]}; give it another name, or say"
-        ' on_changed="reuse" or "again" where the step allows it'
-    )
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

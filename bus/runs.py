@@ -128,8 +128,8 @@ def cancel(link: Link, run_id: str, reason: str | None) -> None:
 def pause(link: Link, run_id: str, reason: str | None) -> None:
     """Take a run from the bot that holds it, until `posthouse resume`.
 
-    The bot is not stopped at once: it is told at its next write, or when it renews its lease. A bot that claims
-    paused runs by itself may go on with it; posthouse does not keep it from that.
+    The bot is not stopped at once: it is told at its next write, or when it renews its lease. No bot can claim the
+    run before it is resumed; one that opens it waits, and goes on then.
     """
     error = _said("paused", link, reason)
     _move(link, run_id, RunStatus.PAUSED, error, f"'posthouse resume {run_id}' lets it go on")

@@ -150,9 +150,9 @@ class WorkflowRepository(Protocol):
         `claim_id` while it holds the run: it gets the same fence, and its lease begins anew.
 
         Raises RunHeld while anybody's lease is live, RunPaused for a run that a person paused (without a fence, and
-        with an error that says why) and nobody made pending since, SlotsTaken while as many runs of its workflow and
-        concurrency key are running as the definition allows or others wait longer, InvalidTransition for a run that
-        has ended, and Conflict for one that crashed too often, which a person has to resume.
+        with an error that says why) and nobody made pending since, SlotsTaken while as many runs of its workflow
+        and concurrency key are running as the definition allows or others wait longer, InvalidTransition for a run
+        that has ended, and Conflict for one that crashed too often, which a person has to resume.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
