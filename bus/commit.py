@@ -14,7 +14,7 @@ import msgspec
 import uuid_utils
 
 from store.records import RunStatus, StepStatus, WorkflowStepLog
-from store.values import json_value
+from store.values import json_text, json_value
 
 from .draft import Draft
 from .errors import StepChanged
@@ -179,6 +179,7 @@ class Commit:
         )
         row = msgspec.structs.replace(row, completed_at=row.started_at)
         context = json_value({**run.context, **self._context}, f"context of run {run.id!r}")
+        changed = json_text(context, "context") != run._saved
         commit_id = str(uuid_utils.uuid7())
 
         async def commit() -> Committed:
@@ -187,7 +188,7 @@ class Commit:
                 run_id=run.id,
                 fence=hold.fence,
                 steps=[row],
-                context=context,
+                context=context if changed else None,
                 status=RunStatus.COMPLETED if self._completes else None,
                 messages=self._messages,
                 acks=self._acks,
