@@ -7,6 +7,7 @@ and says how to write it.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,18 @@ _URL = re.compile(r"tcp://[^/\s]+:\d{1,5}|ipc://\S+")
 
 Command = Callable[..., None]
 
-_seconds = click.FloatRange(min=0, min_open=True, max=86_400 * 3660)
+
+class _Seconds(click.FloatRange):
+    """Seconds from above 0 to ten years. NaN is refused here, because it is outside of no range."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        seconds = float(super().convert(value, parameter, context))
+        if math.isnan(seconds):
+            self.fail("NaN is no number of seconds.", parameter, context)
+        return seconds
+
+
+_seconds = _Seconds(min=0, min_open=True, max=86_400 * 3660)
 
 
 class Link(msgspec.Struct, frozen=True):

@@ -19,6 +19,9 @@ __all__ = ["Draft", "payload", "publication"]
 _FRAME_OVERHEAD_BYTES = 128
 """Room for what surrounds a message in its frame."""
 
+_SECONDS_MAX = 86_400 * 3660
+"""The longest `ttl` or `delay` that the worker takes: ten years."""
+
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A message to be published: to a bot (name or id) or on a channel, with a body that can be JSON."""
@@ -36,9 +39,10 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
-    """Give a draft as the wire has it; raises InvalidBody or ValueError."""
+    """Give a draft as the wire has it; raises InvalidBody, or ValueError for what is no message."""
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message goes either to a bot or on a channel")
+    _check_times(draft)
     recipient: ToBot | ToChannel
     if draft.to is None:
         recipient = ToChannel(draft.channel or "")
@@ -59,6 +63,22 @@ def publication(draft: Draft, message_id: str) -> Publication:
         delay=draft.delay,
         expects_reply=draft.expects_reply,
     )
+
+
+def _check_times(draft: Draft) -> None:
+    """Raise ValueError for a time that the worker does not take.
+
+    It would not even see NaN or infinity: these are written as null, and null is no time at all.
+    """
+    ttl, delay = draft.ttl, draft.delay
+    if ttl is not None and not (_is_number(ttl) and 0 < ttl <= _SECONDS_MAX):
+        raise ValueError(f"ttl is a number of seconds above 0 and at most {_SECONDS_MAX:,}, not {ttl!r}")
+    if delay is not None and not (_is_number(delay) and 0 <= delay <= _SECONDS_MAX):
+        raise ValueError(f"delay is a number of seconds from 0 to {_SECONDS_MAX:,}, not {delay!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:

@@ -262,6 +262,8 @@ def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:
         ["publish", "no channel", "x", "--as", "someone"],
         ["send", "someone", "x", "--as", "someone", "--header", "novalue"],
         ["send", "someone", "x", "--as", "someone", "--reply-to", "41"],
+        ["send", "someone", "x", "--as", "someone", "--ttl", "nan"],
+        ["send", "someone", "x", "--as", "someone", "--delay", "nan"],
         ["listen", "--as", "someone", "--count", "0"],
         ["history"],
         ["history", "--channel", "a", "--thread", UNKNOWN_ID],

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
 
 import bus
+from bus.draft import publication
 from bus.testing import Worker
 
 pytestmark = pytest.mark.anyio
 
 ID = "01900000-0000-7000-8000-00000000000a"
+
+WRONG_SECONDS = (math.nan, math.inf, -math.inf, -1, 316_224_001, True, "60")
 
 
 async def bodies(bot: bus.Bot, count: int) -> list[object]:
@@ -138,6 +144,34 @@ async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:
     with pytest.raises(bus.BotConflict):
         async with worker.connect(bot="a", bot_id=ID):
             pass
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"ttl": wrong} for wrong in (0, *WRONG_SECONDS)] + [{"delay": wrong} for wrong in WRONG_SECONDS],
+    ids=str,
+)
+def test_a_time_that_is_none_is_refused_before_it_is_sent(times: dict[str, Any]) -> None:
+    [(name, value)] = times.items()
+    with pytest.raises(ValueError, match=rf"^{name} is a number of seconds .*, not {re.escape(repr(value))}$"):
+        publication(bus.Draft(to="b", body=1, **times), ID)
+
+
+async def test_no_message_goes_at_once_for_a_time_that_is_none(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        for seconds in (math.nan, math.inf):
+            late = bus.Draft(to="a", body="too soon", delay=seconds)
+            with pytest.raises(ValueError, match="delay is a number of seconds"):
+                await a.send("a", "too soon", delay=seconds)
+            with pytest.raises(ValueError, match="ttl is a number of seconds"):
+                await a.publish("news", "for ever", ttl=seconds)
+            with pytest.raises(ValueError, match="delay is a number of seconds"):
+                await a.send_all([bus.Draft(to="a", body="beside it"), late])
+            with pytest.raises(ValueError, match="delay is a number of seconds"):
+                await a.workflows.commit(messages=[late])
+        assert (await a.status())["last_seq"] == 0, "nothing was sent"
+        receipt = await a.send("a", "in ten years", delay=316_224_000, ttl=316_224_000)
+        assert receipt.scheduled, "the longest that the worker takes"
 
 
 async def test_one_refused_of_many_leaves_the_others(worker: Worker) -> None:
