@@ -6,6 +6,8 @@ a bot stops. Its rules:
 - A handler that returns acks; what it returns, where that is not None, is stored as a reply before that. One that
   raises naks, and the error is logged. One that is cancelled, or that a limit of the worker stops, releases its
   message: it comes back, and that is not held against it.
+- A handler that meets a run which has failed or was cancelled (ENDED) makes its message a dead letter at once, with
+  the error as the reason: that run is never opened again, so trying again would only fail as often as it may.
 - A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
   it come again and again. Add the handler, and retry it.
 - A handler that waits for a reply, or for a person, lends its place to another one: bots that ask each other in
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 import anyio
 import anyio.abc
 
-from .errors import NOT_NOW
+from .errors import ENDED, NOT_NOW
 from .message import Message, was_cancelled
 from .protocol import Credit
 
@@ -51,6 +53,9 @@ _CONCURRENCY_MAX = 1000
 
 _STOP_SECONDS = 10.0
 """What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
+
+_REASON_CHARACTERS_MAX = 1024
+"""The protocol's longest reason. The error of a run may be longer; its end is left out."""
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -346,6 +351,16 @@ class _Service:
         if isinstance(error, NOT_NOW):
             _logger.warning("the handler of %r has to try again later: %s", message, error)
             await message.release(error.retry_after)
+        elif isinstance(error, ENDED):
+            reason = _reason(error)
+            text = " ".join(reason.split())  # an author's error may have many lines, and was logged with them
+            _logger.warning("the handler of %r met a run that has ended, and is not tried again: %s", message, text)
+            await message.term(reason)
         else:
             _logger.error("the handler of %r failed", message, exc_info=error)
             await message.nak()
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
+    "ENDED",
     "NOT_NOW",
     "AddressError",
     "BindError",
@@ -290,6 +291,9 @@ class Rejected(RunError):
 
 NOT_NOW = (LimitReached, NotInFlight, StorageFull, RunBusy, RunLost)
 """What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
+
+ENDED = (RunCancelled, RunFailed)
+"""What says that a run has ended and is never opened again: to try again what met it is of no use."""
 
 
 _BY_CODE: dict[str, type[RequestError]] = {

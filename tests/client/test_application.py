@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,12 +14,15 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from store.records import GlobalOwner, RunStatus, WorkflowDefinition
 
 from .test_bot import bodies
 
 pytestmark = pytest.mark.anyio
 
 Seen = list[tuple[str, object]]
+
+DIGEST = WorkflowDefinition(id="digest", name="digest", owner=GlobalOwner())
 
 
 @asynccontextmanager
@@ -154,6 +158,47 @@ async def test_a_handler_that_raises_gives_the_message_back(
             await a.send("clumsy", "vase", message_type="unsayable")
             await handled.wait_for(4)
     assert handled.seen == [("attempt", 1), ("attempt", 2), ("unsayable", 1), ("unsayable", 2)]
+
+
+async def test_a_run_that_has_ended_is_not_tried_again(
+    impatient_worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot, handled, long = impatient_worker.connect(bot="digester"), Handled(), "no such\npage " * 200
+
+    @bot.on_message("fails")
+    async def fails(message: bus.Message) -> None:
+        handled.note("fails", message.attempt)
+        async with bot.workflows.run("digest", id=message.id, definition=DIGEST):
+            raise ValueError(long)
+
+    @bot.on_message("is cancelled")
+    async def is_cancelled(message: bus.Message) -> None:
+        handled.note("is cancelled", message.attempt)
+        async with bot.workflows.run("digest", id=message.id, definition=DIGEST) as run:
+            await bot.workflows.update_run_status(run.id, RunStatus.CANCELLED, "by hand")
+            await run.save_context()
+
+    async with impatient_worker.connect(bot="a") as a:
+        with caplog.at_level(logging.WARNING, "posthouse.client"):
+            async with serving(bot):
+                dead: dict[str, str] = {}
+                for message_type in ("fails", "is cancelled"):
+                    sent = await a.send("digester", 1, message_type=message_type)
+                    while sent.id not in dead:  # it is on disk with one of the next batches
+                        rows = await a.dead_letters(bot="digester")
+                        dead |= {row["message"]["id"]: row["reason"] for row in rows}
+                await bot.status()
+    assert handled.seen == [("fails", 1), ("fails", 2), ("is cancelled", 1)]
+    failed, cancelled = dead.values()
+    assert re.fullmatch(r"run '\S+' failed before: ValueError: no such\npage [^…]*…", failed)
+    assert len(failed) == 1024, "the longest reason"
+    assert re.fullmatch(r"run '\S+' was cancelled", cancelled)
+    assert [(record.levelname, record.exc_info is not None) for record in caplog.records] == [
+        ("ERROR", True),
+        ("WARNING", False),
+        ("WARNING", False),
+    ]
+    assert "\n" not in caplog.records[1].getMessage()
 
 
 def _again(bot: bus.Bot, worker: Worker) -> bus.Bot:
