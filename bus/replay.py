@@ -13,10 +13,11 @@ Pure: times and chance are arguments.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -29,6 +30,7 @@ __all__ = [
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
     "STEP",
+    "WAIT_SECONDS_MAX",
     "Answer",
     "Attempt",
     "Changed",
@@ -64,7 +66,7 @@ _ERROR_CHARACTERS_MAX = 10_000
 """Of a longer error the end is left out: it has to fit into a frame, and be read by people."""
 
 _DOUBLINGS_MAX = 64
-"""Beyond that every delay is over its limit, and powers leave the numbers."""
+"""Beyond that a delay that grows is over its limit, as a rule."""
 
 WAIT_SECONDS_MAX = 100 * 365 * 86_400
 """A hundred years: what is longer leaves the calendar."""
@@ -75,7 +77,8 @@ OnChanged = Literal["raise", "reuse", "again"]
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often a step is tried, and how long to wait between: `delay` seconds, and `factor` times more each time.
 
-    No wait is longer than `delay_max` seconds; `jitter` is the part of it that chance may add.
+    No wait is longer than `delay_max` seconds, which is a hundred years at most; `jitter` is the part of it that
+    chance may add. Raises ValueError for numbers that make no sense.
     """
 
     max_attempts: int = 3
@@ -85,23 +88,38 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts is 1 or more, not {self.max_attempts}")
-        if min(self.delay, self.factor, self.delay_max, self.jitter) < 0:
-            raise ValueError("delay, factor, delay_max and jitter are 0 or more")
+        if not _is_number(self.max_attempts) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ValueError(f"max_attempts is a whole number, 1 or more, not {self.max_attempts!r}")
+        for name in ("delay", "factor", "delay_max", "jitter"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"{name} is a finite number, 0 or more, not {value!r}")
+        if self.delay_max > WAIT_SECONDS_MAX:
+            raise ValueError(f"delay_max is at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
 
     def wait_seconds(self, failures: int, chance: float) -> float:
-        """Give the wait after so many failures; `chance` is from 0 to 1."""
-        wait: float = self.delay * self.factor ** min(failures - 1, _DOUBLINGS_MAX)
-        return min(wait, self.delay_max) * (1 + self.jitter * chance)
+        """Give the wait after so many failures, WAIT_SECONDS_MAX at most; `chance` is from 0 to 1."""
+        try:
+            wait = self.delay * float(self.factor) ** min(failures - 1, _DOUBLINGS_MAX)
+        except OverflowError:
+            wait = self.delay_max if self.delay > 0 else 0.0
+        return min(min(wait, self.delay_max) * (1 + self.jitter * chance), WAIT_SECONDS_MAX)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a call asks of a step."""
+    """What a call asks of a step. Raises ValueError for another word than those of `on_changed`."""
 
     input: Any
     retry: Retry
     on_changed: OnChanged = "raise"
+
+    def __post_init__(self) -> None:
+        if self.on_changed not in get_args(OnChanged):
+            raise ValueError(f'on_changed is "raise", "reuse" or "again", not {self.on_changed!r}')
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -170,9 +188,9 @@ def _wait_left(failures: Sequence[WorkflowStepLog], retry: Retry, now: datetime,
     if not failures or failures[-1].completed_at is None:
         return 0.0
     wait = retry.wait_seconds(len(failures), chance)
-    due = parse_timestamp(failures[-1].completed_at) + timedelta(seconds=wait)
+    gone = (now - parse_timestamp(failures[-1].completed_at)).total_seconds()
     # The failure was stamped by the worker's clock, which need not be this one: never more than the whole wait.
-    return max(0.0, min(wait, (due - now).total_seconds()))
+    return max(0.0, min(wait, wait - gone))
 
 
 class Records:
@@ -222,8 +240,11 @@ class Names:
 
     @contextmanager
     def using(self, name: str) -> Iterator[str]:
-        """Give a call's step id; RuntimeError while another call has the name: their order would be chance."""
-        if not name or "#" in name:
+        """Give a call's step id; ValueError for what is no name.
+
+        RuntimeError while another call has the name: their order would be chance.
+        """
+        if not isinstance(name, str) or not name or "#" in name:
             raise ValueError(f"a step's name is a text without '#', not {name!r}")
         if name in self._open:
             raise RuntimeError(f"step {name!r} is still at work: steps side by side need names of their own")

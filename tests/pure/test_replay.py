@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from bus.replay import (
     GIVEN_BACK,
     INTERRUPTED,
     INTERRUPTIONS_MAX,
+    WAIT_SECONDS_MAX,
     Answer,
     Attempt,
     Changed,
@@ -92,10 +94,60 @@ def test_waits_grow_to_their_limit_and_chance_adds_its_part() -> None:
     assert retry.wait_seconds(5000, 0.5) == 75
 
 
-@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"delay": -1}, {"jitter": -0.1}])
-def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="or more"):
+@pytest.mark.parametrize("jitter", [0, 0.1, 1e300])
+@pytest.mark.parametrize("factor", [0, 1, 2, 10**300, 1e200, 1.7e308], ids="{:g}".format)
+@pytest.mark.parametrize("delay", [0, 1, 1e-9, 10**300, 1.7e308], ids="{:g}".format)
+def test_no_wait_leaves_the_numbers(delay: float, factor: float, jitter: float) -> None:
+    for delay_max in (0, 60, WAIT_SECONDS_MAX):
+        retry = Retry(max_attempts=10_000, delay=delay, factor=factor, delay_max=delay_max, jitter=jitter)
+        for failures in (1, 2, 5000):
+            for chance in (0.0, 0.5, 1.0):
+                wait = retry.wait_seconds(failures, chance)
+                assert 0 <= wait <= WAIT_SECONDS_MAX
+                assert wait == 0 or (delay > 0 and delay_max > 0)
+                assert NOW + timedelta(seconds=wait) >= NOW
+
+
+def test_a_factor_beyond_the_numbers_waits_as_long_as_it_may() -> None:
+    assert Retry(factor=1e200, jitter=0).wait_seconds(5, 0) == 300
+    assert decided(failed(1), failed(2), retry=Retry(factor=1e200, jitter=0)) == Attempt(3, 300, last=True)
+    longest = Retry(delay=1e18, delay_max=WAIT_SECONDS_MAX, jitter=1e18)
+    at_last = row(1, StepStatus.FAILED, completed_at="9999-12-31T00:00:00.000000Z")
+    assert decided(at_last, retry=longest, chance=1.0) == Attempt(2, WAIT_SECONDS_MAX, last=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"max_attempts": 0}, "max_attempts is a whole number, 1 or more, not 0"),
+        ({"max_attempts": 1.5}, "max_attempts is a whole number, 1 or more, not 1.5"),
+        ({"max_attempts": math.nan}, "max_attempts is a whole number, 1 or more, not nan"),
+        ({"max_attempts": True}, "max_attempts is a whole number, 1 or more, not True"),
+        ({"max_attempts": "3"}, "max_attempts is a whole number, 1 or more, not '3'"),
+        ({"delay_max": 1e18}, r"delay_max is at most 3,153,600,000 s, not 1e\+18"),
+        *(
+            ({name: value}, f"{name} is a finite number, 0 or more, not {value!r}")
+            for name in ("delay", "factor", "delay_max", "jitter")
+            for value in (-1, -0.1, math.nan, math.inf, -math.inf, 10**400, True, "1", None)
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
         Retry(**wrong)
+
+
+@pytest.mark.parametrize("word", ["resue", "", "RAISE", None, True, ["again"]])
+def test_another_word_for_a_change_is_refused(word: Any) -> None:
+    with pytest.raises(ValueError, match='on_changed is "raise", "reuse" or "again", not '):
+        decided(done(1, 1), input=2, on_changed=word)
+
+
+@pytest.mark.parametrize("name", [3, None, b"a", "", "a#2"])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="a step's name is a text without '#', not"), Names().using(name):
+        raise AssertionError("it must not begin")
 
 
 def test_names_count_how_often_they_are_used() -> None:
