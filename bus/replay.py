@@ -277,7 +277,21 @@ def same_json(one: Any, other: Any) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Give an error as it is recorded."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    text = text.encode(errors="replace").decode()
+    """Give an error as it is recorded; of a group what its errors say: itself it says only how many they are."""
+    text = "; ".join(_said(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Give the errors that are no groups, in their order."""
+    left = [error]
+    while left:
+        error = left.pop()
+        if isinstance(error, BaseExceptionGroup):
+            left += reversed(error.exceptions)
+        else:
+            yield error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

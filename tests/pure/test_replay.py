@@ -186,3 +186,17 @@ def test_an_error_is_recorded_as_text_that_can_be_stored() -> None:
     assert error_text(KeyError()) == "KeyError"
     assert error_text(ValueError("\ud800")) == "ValueError: ?"
     assert len(error_text(ValueError("x" * 100_000))) < 11_000
+
+
+def test_of_a_group_the_errors_in_it_are_recorded() -> None:
+    inner = ExceptionGroup("unhandled errors in a TaskGroup", [KeyError("y"), OSError()])
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("x"), inner, RuntimeError("z")])
+    assert error_text(group) == "ValueError: x; KeyError: 'y'; OSError; RuntimeError: z"
+    assert error_text(ExceptionGroup("one", [ValueError("x")])) == "ValueError: x"
+    deep: Exception = ValueError("x")
+    for _ in range(5000):
+        deep = ExceptionGroup("one", [deep])
+    assert error_text(deep) == "ValueError: x"
+    many = error_text(ExceptionGroup("many", [ValueError("x" * 100)] * 1000))
+    assert len(many) < 11_000
+    assert many.startswith("ValueError: xxx")
