@@ -5,6 +5,7 @@ Owns which step is meant, and how both are shown; what is written of an answer i
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import msgspec
@@ -129,7 +130,8 @@ def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment
     if link.as_json:
         show_json(after)
     else:
-        more = f": 'posthouse resume {run.id}' lets it go on" if run.status == RunStatus.CRASHED else ""
+        resume = f"; to let it go on: posthouse resume {shlex.quote(run.id)}"
+        more = resume if run.status == RunStatus.CRASHED else ""
         click.echo(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}")
 
 
@@ -137,7 +139,9 @@ async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStep
     """Find the step that is meant; raises Impossible where none waits, or several do."""
     waiting = await bot.workflows.list_waiting_approvals(run.id, limit=None)
     if not waiting:
-        raise Impossible(f"no step of run {run.id} waits for an approval; 'posthouse run {run.id}' shows its steps")
+        raise Impossible(
+            f"no step of run {run.id} waits for an approval; to see its steps: posthouse run {shlex.quote(run.id)}"
+        )
     found = [each for each in waiting if step in (None, each.step_id, each.id)]
     if len(found) == 1:
         return found[0]

@@ -6,6 +6,7 @@ run is read or followed is not known here.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -156,12 +157,12 @@ def _step_rows(steps: Sequence[WorkflowStepLog]) -> list[tuple[Any, ...]]:
 
 
 def hint(view: RunView) -> str:
-    """Say what a person may do now, where something waits for one."""
+    """Say what a person may do now, where something waits for one, as a shell reads it."""
     waiting = [step.step_id for step in view.steps if step.status == "waiting_approval"]
     if view.run.status == RunStatus.CRASHED:
-        return f"to let it go on: posthouse resume {view.run.id}"
+        return f"to let it go on: posthouse resume {shlex.quote(view.run.id)}"
     if waiting and view.run.completed_at is None:
-        return f"to approve {waiting[0]}: posthouse approve {view.run.id} {waiting[0]}"
+        return f"to approve {waiting[0]}: posthouse approve {shlex.join((view.run.id, waiting[0]))}"
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from store.records import RunStatus
 
 from .executing import STARTED, asking, crashed, created, ended, running
@@ -51,6 +53,21 @@ def test_the_one_that_waits_needs_no_name(posthouse: Posthouse) -> None:
     assert (code, "no step of run single-1 waits for an approval" in line) == (1, True)
 
 
+def test_what_is_to_be_typed_is_quoted_for_a_shell(posthouse: Posthouse) -> None:
+    run, step = "quoted 1; rm", "send all?"
+    created(posthouse, "quoted", run)
+    asking(posthouse, run, step, "Send?")
+    shown = posthouse.run("run", run).stderr
+    assert shown == "to approve send all?: posthouse approve 'quoted 1; rm' 'send all?'\n"
+    words = shlex.split(shown.partition(": ")[2])
+    assert words == ["posthouse", "approve", run, step]
+    crashed(posthouse, run)
+    assert posthouse.run("run", run).stderr == "to let it go on: posthouse resume 'quoted 1; rm'\n"
+    assert posthouse.answer(*words[1:]).endswith("; to let it go on: posthouse resume 'quoted 1; rm'\n")
+    code, line = posthouse.refusal("approve", run)
+    assert (code, line.endswith("; to see its steps: posthouse run 'quoted 1; rm'")) == (1, True)
+
+
 def test_of_two_that_wait_one_is_named(posthouse: Posthouse) -> None:
     created(posthouse, "pair", "pair-1")
     asking(posthouse, "pair-1", "deploy", {"prompt": "Deploy?"})
@@ -83,4 +100,4 @@ def test_approving_for_a_crashed_run_says_how_it_goes_on(posthouse: Posthouse) -
     crashed(posthouse, "stuck-1")
     asking(posthouse, "stuck-1", "deploy", "Deploy?")
     text = posthouse.answer("approve", "stuck-1", "deploy")
-    assert text.endswith("the run is crashed: 'posthouse resume stuck-1' lets it go on\n")
+    assert text.endswith("the run is crashed; to let it go on: posthouse resume stuck-1\n")
