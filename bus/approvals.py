@@ -130,8 +130,10 @@ def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment
     if link.as_json:
         show_json(after)
     else:
+        # Nobody claims a run that a person paused, which has a reason then; one that only waits has none.
+        stopped = run.status == RunStatus.PAUSED and run.error is not None
         resume = f"; to let it go on: posthouse resume {shlex.quote(run.id)}"
-        more = resume if run.status == RunStatus.CRASHED else ""
+        more = resume if stopped or run.status == RunStatus.CRASHED else ""
         click.echo(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}")
 
 
@@ -146,7 +148,9 @@ async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStep
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Impossible(f"{step} of run {run.id} does not wait for an approval; what does: {_listed(waiting)}")
+        raise Impossible(
+            f"step {step!r} of run {run.id} does not wait for an approval; what does: {_listed(waiting)}"
+        )
     names = [each.step_id for each in found]
     by = "name" if len(set(names)) == len(names) else "id"
     raise Impossible(f"{len(found)} steps of run {run.id} wait; give the {by} of one: {_listed(found)}")
