@@ -54,9 +54,6 @@ _CONCURRENCY_MAX = 1000
 _STOP_SECONDS = 10.0
 """What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
 
-_REASON_CHARACTERS_MAX = 1024
-"""The protocol's longest reason. The error of a run may be longer; its end is left out."""
-
 _logger = logging.getLogger("posthouse.client")
 
 
@@ -352,15 +349,9 @@ class _Service:
             _logger.warning("the handler of %r has to try again later: %s", message, error)
             await message.release(error.retry_after)
         elif isinstance(error, ENDED):
-            reason = _reason(error)
-            text = " ".join(reason.split())  # an author's error may have many lines, and was logged with them
+            text = " ".join(str(error).split())  # an author's error may have many lines, and was logged with them
             _logger.warning("the handler of %r met a run that has ended, and is not tried again: %s", message, text)
-            await message.term(reason)
+            await message.term(str(error))
         else:
             _logger.error("the handler of %r failed", message, exc_info=error)
             await message.nak()
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

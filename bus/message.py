@@ -16,7 +16,7 @@ import uuid_utils
 
 from store.records import parse_timestamp
 
-from .errors import NOT_NOW
+from .errors import ENDED, NOT_NOW
 from .protocol import StoredMessage
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ __all__ = ["Message", "Receipt", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
+
+_DELAY_SECONDS_MAX = 86_400 * 366
+_REASON_CHARACTERS_MAX = 1024
+"""The protocol's longest delay and reason: the worker would refuse the frame, and the message stay in flight."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -46,7 +50,8 @@ class Message:
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
     and the exception goes on. A cancelled block, and one that LimitReached or StorageFull leaves, releases: the
-    message comes back too, and that is no failure.
+    message comes back too, and that is no failure. RunCancelled and RunFailed make it a dead letter: a run that has
+    ended is never opened again.
     """
 
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
@@ -132,6 +137,7 @@ class Message:
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
         """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
+        _check_delay(delay)
         await self._bot._settle(self, "nak", confirm=confirm, delay=delay)
 
     async def release(self, delay: float | None = None, *, confirm: bool = False) -> None:
@@ -140,10 +146,13 @@ class Message:
         It comes at once the first time, and after a second (the worker's first back-off) when it is given back time
         and again; or after `delay` seconds, where that is above 0.
         """
+        _check_delay(delay)
         await self._bot._settle(self, "release", confirm=confirm, delay=delay)
 
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
-        """Settle: never deliver this again; it becomes a dead letter with this reason."""
+        """Settle: never deliver this again; it becomes a dead letter with the beginning of this reason."""
+        if len(reason) > _REASON_CHARACTERS_MAX:
+            reason = reason[: _REASON_CHARACTERS_MAX - 1] + "…"
         await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
 
     def _settle_committed(self) -> None:
@@ -189,8 +198,15 @@ class Message:
             await self.release()  # it waits for nothing, so that a cancelled scope lets it pass
         elif isinstance(error, NOT_NOW):
             await self.release(error.retry_after)
+        elif isinstance(error, ENDED):
+            await self.term(str(error))
         else:
             await self.nak()
+
+
+def _check_delay(delay: float | None) -> None:
+    if delay is not None and not 0 <= delay <= _DELAY_SECONDS_MAX:
+        raise ValueError(f"delay is a number of seconds from 0 to {_DELAY_SECONDS_MAX:,}, not {delay!r}")
 
 
 def was_cancelled(error: BaseException) -> bool:

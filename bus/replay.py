@@ -72,6 +72,7 @@ WAIT_SECONDS_MAX = 100 * 365 * 86_400
 """A hundred years: what is longer leaves the calendar."""
 
 OnChanged = Literal["raise", "reuse", "again"]
+_ON_CHANGED = get_args(OnChanged)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +119,7 @@ class Wanted(msgspec.Struct, frozen=True):
     on_changed: OnChanged = "raise"
 
     def __post_init__(self) -> None:
-        if self.on_changed not in get_args(OnChanged):
+        if self.on_changed not in _ON_CHANGED:
             raise ValueError(f'on_changed is "raise", "reuse" or "again", not {self.on_changed!r}')
 
 

@@ -216,6 +216,33 @@ async def test_giving_up_and_trying_again(impatient_worker: Worker) -> None:
         assert await a.dead_letters() == []
 
 
+async def test_a_long_reason_is_cut_and_a_delay_that_is_none_is_refused(impatient_worker: Worker) -> None:
+    async with impatient_worker.connect(bot="a") as a:
+        await a.send("a", "poison")
+        with anyio.fail_after(30):
+            message = await a.receive()
+            for delay in (float("nan"), float("inf"), -1.0):
+                for settle in (message.nak, message.release):
+                    with pytest.raises(ValueError, match="delay is a number of seconds"):
+                        await settle(delay)
+            assert not message.settled
+            await message.term("x" * 2000, confirm=True)
+            [dead] = await a.dead_letters()
+        assert dead["reason"] == "x" * 1023 + "…"
+
+
+async def test_a_block_that_meets_a_run_that_has_ended_gives_its_message_up(impatient_worker: Worker) -> None:
+    async with impatient_worker.connect(bot="a") as a:
+        await a.send("a", "order")
+        with anyio.fail_after(30):
+            with pytest.raises(bus.RunCancelled):
+                async with await a.receive() as message:
+                    raise bus.RunCancelled("r")
+            while not (dead := await a.dead_letters()):
+                pass
+        assert (dead[0]["seq"], dead[0]["reason"]) == (message.seq, "run 'r' was cancelled")
+
+
 async def test_long_work_is_not_taken_away(impatient_worker: Worker) -> None:
     """The client extends what it holds: its ack_wait passes several times, and nobody gets the message."""
     async with impatient_worker.connect(bot="a") as a:
