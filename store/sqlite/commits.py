@@ -87,7 +87,9 @@ class Commits:
             move = StepMove(step.id, step.status, step.output, step.error, work.fence)
             await self._steps.write(transaction, move, self._now())
             return
-        await self._steps.write(transaction, new_step(step, fence=work.fence), self._now())
+        new = new_step(step, fence=work.fence)
+        self._runs.check_size(new.step, f"step {step.step_id!r}")
+        await self._steps.write(transaction, new, self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""

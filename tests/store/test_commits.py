@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
-from store.errors import Conflict, NotFound
-from store.records import RunStatus
+from store import open_store
+from store.errors import Conflict, NotFound, TooLarge
+from store.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from store.repository import (
     AddBot,
     AddMessages,
@@ -16,9 +19,11 @@ from store.repository import (
     CommitWork,
     MailboxState,
     MessageLog,
+    NotCommitted,
     SaveMailbox,
     Store,
     UnsettledState,
+    WorkflowRules,
 )
 
 from .samples import at, bot, direct
@@ -26,9 +31,9 @@ from .samples import at, bot, direct
 pytestmark = pytest.mark.anyio
 
 
-def work(id: str, *recipients: str, run_id: str | None = None, known_only: bool = False) -> CommitWork:
+def work(id: str, *recipients: str, run_id: str | None = None, **fields: Any) -> CommitWork:
     """A commit that sends one message to each recipient, for a run or for none."""
-    return CommitWork(
+    defaults = CommitWork(
         id=id,
         bot_id="ann",
         digest="of its contents",
@@ -40,10 +45,19 @@ def work(id: str, *recipients: str, run_id: str | None = None, known_only: bool 
         context=None,
         messages=[direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients],
         channels=[],
-        known_only=known_only,
+        known_only=False,
         timestamp=at(0),
         number=1,
     )
+    return msgspec.structs.replace(defaults, **fields)
+
+
+async def hold_run(store: Store, id: str) -> None:
+    """Let a run of the workflow w be held, with the fence 1."""
+    await store.workflows.save_definition(WorkflowDefinition(id="w", name="w", owner=GlobalOwner()))
+    run = WorkflowRun(id=id, workflow_id="w", workflow_name="w", trigger_type="manual", started_at=at(0))
+    await store.workflows.create_run(run)
+    await store.workflows.claim_run(id, "ann")
 
 
 async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
@@ -93,3 +107,16 @@ async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
     assert isinstance(answers[0], Committed)
     [mailbox] = (await log.load()).mailboxes
     assert mailbox.unsettled == ()
+
+
+async def test_a_new_step_that_could_not_be_sent_to_who_reads_it_is_refused(path: Path) -> None:
+    """Its numbers are longer as they are stored than as they came."""
+    output = [1e15] * 100
+    step = WorkflowStepLog(id="s", run_id="r", step_id="s", step_name="s", output=output)
+    async with open_store(str(path), rules=WorkflowRules(record_bytes_max=1_500)) as store:
+        await hold_run(store, "r")
+        [answer] = await store.log.apply([work("c", "bob", run_id="r", steps=[step])])
+        assert isinstance(answer, NotCommitted)
+        assert isinstance(answer.error, TooLarge)
+        assert await store.workflows.list_step_logs("r") == []
+        assert await store.log.find("c to bob") is None
