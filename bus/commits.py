@@ -23,7 +23,7 @@ from .bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from .dispatch import Dispatch
 from .effects import Turn
 from .mailbox import Mailbox
-from .protocol import Code, Commit, ErrorFrame, Rejected, encode
+from .protocol import RETRY, Code, Commit, ErrorFrame, Rejected, encode
 from .sessions import Session
 from .workflow_calls import error_details
 
@@ -115,7 +115,7 @@ class Committing:
             case NotCommitted(error):
                 code, details = error_details(error) or (Code.INTERNAL, None)
                 frame = ErrorFrame(
-                    code=code, message=str(error), request=commit.request, retry=False, details=details
+                    code=code, message=str(error), request=commit.request, retry=code in RETRY, details=details
                 )
                 self._turn.send(session.address, frame)
             case None:

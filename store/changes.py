@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import Refused
+from .errors import RecordDamaged, Refused
 from .records import Bot, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [
@@ -297,9 +297,9 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class NotCommitted(msgspec.Struct, frozen=True):
-    """A commit was refused, and nothing of it was stored."""
+    """A commit was refused, or what it changes is damaged; nothing of it was stored."""
 
-    error: Refused
+    error: Refused | RecordDamaged
 
 
 class Recovered(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import uuid
 
 import msgspec
 
-from ..errors import Conflict, Refused
+from ..errors import Conflict, RecordDamaged, Refused
 from ..records import RecoveredRun, WorkflowStepLog
 from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns, StepMove
 from .arrivals import Arrivals, in_log
@@ -52,7 +52,7 @@ class Commits:
         try:
             async with transaction.savepoint():
                 added = await self._carry_out(transaction, work)
-        except Refused as error:
+        except (Refused, RecordDamaged) as error:
             return NotCommitted(error)
         return Committed([outcome.seq for outcome in added], added)
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from bus.protocol import Code, Commit, ToBot, decode_request
+from store.errors import RecordDamaged
+from store.repository import NotCommitted
 
 from .worker import ID, Worker, delivered, published
 
@@ -68,3 +70,16 @@ def test_two_commits_of_one_id_settle_nothing_of_each_other() -> None:
     assert worker.in_flight(b"a") == [second]
     worker.restart()
     assert [message["seq"] for message in delivered(worker.hello("a"))] == [second]
+
+
+def test_a_commit_on_what_is_damaged_is_told_so() -> None:
+    worker, [first, second] = _receiver()
+    worker.say(b"a", _commit(1, [first]))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    damaged = NotCommitted(RecordDamaged("workflow_runs", "id r"))
+    answers = [damaged, *[None] * (len(batch.changes) - 1)]
+    [refused] = worker.do(worker.core.applied(batch, answers, worker.moment))
+    assert (refused["code"], refused["retry"], refused["request"]) == ("internal", True, 7)
+    assert "posthouse check" in refused["message"]
+    assert worker.in_flight(b"a") == [first, second]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import msgspec
 import pytest
 
 from store import open_store
-from store.errors import Conflict, NotFound, TooLarge
-from store.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from store.errors import Conflict, NotFound, RecordDamaged, TooLarge
+from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from store.repository import (
     AddBot,
     AddMessages,
@@ -50,6 +52,13 @@ def work(id: str, *recipients: str, run_id: str | None = None, **fields: Any) ->
         number=1,
     )
     return msgspec.structs.replace(defaults, **fields)
+
+
+def change(path: Path, sql: str) -> None:
+    """Change what is stored, as nobody does who goes through the store."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
 
 
 async def hold_run(store: Store, id: str) -> None:
@@ -107,6 +116,29 @@ async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
     assert isinstance(answers[0], Committed)
     [mailbox] = (await log.load()).mailboxes
     assert mailbox.unsettled == ()
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("UPDATE workflow_runs SET context = '{broken'", "workflow_runs"),
+        ("UPDATE workflow_steps SET output = '{broken'", "workflow_steps"),
+    ],
+)
+async def test_one_of_what_is_damaged_leaves_its_neighbours(store: Store, path: Path, sql: str, table: str) -> None:
+    await hold_run(store, "r")
+    step = WorkflowStepLog(id="s", run_id="r", step_id="s", step_name="s", status=StepStatus.RUNNING, output=1)
+    await store.workflows.create_step_log(step, fence=1)
+    change(path, sql)
+    fields: dict[str, Any] = {"run_id": "r", "steps": [step], "context": {"n": 1}}
+    damaged, [added] = await store.log.apply(
+        [work("c", "bob", **fields), AddMessages([direct("d", "ann", "bob")], at(1))]
+    )
+    assert isinstance(damaged, NotCommitted)
+    assert isinstance(damaged.error, RecordDamaged)
+    assert damaged.error.table == table
+    assert added.seq == 1
+    assert await store.log.find("c to bob") is None
 
 
 async def test_a_new_step_that_could_not_be_sent_to_who_reads_it_is_refused(path: Path) -> None:
