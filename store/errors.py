@@ -144,6 +144,7 @@ class RecordDamaged(StoreError):
     """A record does not match its checksum, so it is reported and not handed out."""
 
     def __init__(self, table: str, key: str) -> None:
+        key = key.encode(errors="replace").decode()  # it may be what is damaged
         super().__init__(f"record {key} of {table} does not match its checksum; run 'posthouse check'")
         self.table = table
         self.key = key

@@ -307,12 +307,15 @@ class _Reading:
         return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())
 
     def _workflows(self) -> None:
-        """See that what a workflow would be resumed from is JSON."""
+        """See that what a workflow would be resumed from is JSON, and that the rest is text."""
         for table, column in _JSON_COLUMNS:
             rows = self._connection.execute(
                 f"SELECT id FROM {table} WHERE {column} IS NOT NULL AND NOT json_valid({column})"
             )
             _list(self.damage, [f"the {column} of {row[0]!r} in {table} cannot be read" for row in rows])
+        for table in ("workflows", "workflow_runs", "workflow_steps", "workflow_commits"):
+            rows = self._connection.execute(f"SELECT * FROM {table}")
+            _list(self.damage, [f"a text of {row[0]!r} in {table} is no UTF-8" for row in rows if not is_text(row)])
 
 
 class _Entry(NamedTuple):

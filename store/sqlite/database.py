@@ -77,6 +77,9 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
                 lock.write(identity.epoch, identity.last_seq)
             except (sqlite3.Error, OSError) as error:
                 raise _refusal(path, error) from error
+            # A text that Python cannot read would fail the whole group and leave its statement open, which holds a
+            # snapshot: once another program wrote, nothing could be written here any more.
+            write.text_factory = lenient_text
             writer = Writer(
                 write,
                 identity.last_seq,

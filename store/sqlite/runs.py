@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import aiosqlite
@@ -21,7 +22,7 @@ from ..repository import CommitWork
 from ..transitions import advance_run
 from ..values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
 from ..workflows import WorkflowRules
-from .reader import Reader
+from .reader import Reader, is_text
 from .writer import refusal
 
 __all__ = [
@@ -87,7 +88,7 @@ _INTERRUPT = """
     WHERE status = 'running' AND run_id IN (SELECT value FROM json_each(?2))"""
 
 _LOST = f"""{SUMMARY}
-    WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ?"""
+    WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ? OFFSET ?"""
 
 _CRASH = """
     UPDATE workflow_runs
@@ -187,11 +188,8 @@ class Runs:
 
     async def renew(self, connection: aiosqlite.Connection, run_id: str, fence: int, expires_at: str) -> Lease:
         """Let the lease of a run begin anew. Its context, which may be large, is not read."""
-        rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
-        row = next(iter(rows), None)
-        if row is None:
-            raise NotFound("run", run_id)
-        hold = renew(run_id, row[0], Hold(*row[1:]), fence, expires_at)
+        status, hold = await self._find_hold(connection, run_id)
+        hold = renew(run_id, status, hold, fence, expires_at)
         await connection.execute("UPDATE workflow_runs SET lease_expires_at = ? WHERE id = ?", (expires_at, run_id))
         return Lease(run_id=run_id, holder=hold.holder or "", fence=hold.fence, expires_at=expires_at)
 
@@ -206,9 +204,8 @@ class Runs:
         return after.run
 
     async def recover(self, connection: aiosqlite.Connection, now: str, limit: int) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out."""
-        found = await connection.execute_fetchall(_LOST, (now, limit))
-        lost = [summary_record(row) for row in found]
+        """Give up runs whose lease ran out, but for those that are damaged."""
+        lost = await _find_lost(connection, now, limit)
         if not lost:
             return []
         ids = json_text([run.id for run in lost], "run ids")
@@ -234,8 +231,36 @@ class Runs:
             raise NotFound("run", run_id)
         return HeldRun(run_record(row), Hold(*row[11:]))
 
+    async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, Hold]:
+        """Give a run's status and who holds it, without its context, which may be large."""
+        rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
+        row = next(iter(rows), None)
+        if row is None:
+            raise NotFound("run", run_id)
+        if not is_text(row):
+            raise RecordDamaged("workflow_runs", f"id {run_id}")
+        return row[0], Hold(*row[1:])
+
 
 # ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> list[RunSummary]:
+    """Give the oldest runs whose lease ran out.
+
+    One that is damaged is left as it is, for its holder could not be told of it. No other is kept from being found.
+    """
+    lost: list[RunSummary] = []
+    seen = 0
+    while len(lost) < limit:
+        rows = list(await connection.execute_fetchall(_LOST, (now, limit, seen)))
+        for row in rows:
+            with suppress(RecordDamaged):
+                lost.append(summary_record(row))
+        seen += len(rows)
+        if len(rows) < limit:
+            break
+    return lost[:limit]
 
 
 async def _write(connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
@@ -266,6 +291,9 @@ def new_run(run: WorkflowRun) -> NewRun:
 
 def run_record(row: sqlite3.Row) -> WorkflowRun:
     """Give a run of its columns; RecordDamaged where they hold none."""
+    # Of the two in the middle, which may be large, the decoder says so.
+    if not is_text((*row[:5], *row[7:])):
+        raise RecordDamaged("workflow_runs", f"id {row[0]}")
     try:
         return WorkflowRun(
             id=row[0],
@@ -294,6 +322,8 @@ async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> Wo
 
 def summary_record(row: sqlite3.Row) -> RunSummary:
     """Give a run of the columns of a summary; RecordDamaged where they hold none."""
+    if not is_text(row):
+        raise RecordDamaged("workflow_runs", f"id {row[0]}")
     try:
         return RunSummary(
             id=row[0],

@@ -21,6 +21,7 @@ from ..records import StepStatus, WorkflowStepLog
 from ..transitions import STEP_BEGINS, advance_step
 from ..values import STEP_VALUE_BYTES_MAX, json_text, same_values
 from ..workflows import StepMove
+from .reader import is_text
 from .writer import Transaction
 
 __all__ = [
@@ -280,6 +281,9 @@ def _value(text: str | None) -> Any:
 
 def step_record(row: sqlite3.Row) -> WorkflowStepLog:
     """Give a step log of its columns; RecordDamaged where they hold none."""
+    # Of input and output, which may be large, the decoder says so.
+    if not is_text((*row[:7], *row[9:12])):
+        raise RecordDamaged("workflow_steps", f"id {row[0]}")
     try:
         return WorkflowStepLog(
             id=row[0],

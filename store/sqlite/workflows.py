@@ -376,5 +376,5 @@ def _owner_columns(owner: Owner) -> tuple[str, str | None]:
 def _definition(row: sqlite3.Row) -> WorkflowDefinition:
     try:
         return msgspec.json.decode(row[1], type=WorkflowDefinition)
-    except msgspec.MsgspecError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflows", f"id {row[0]}") from error
