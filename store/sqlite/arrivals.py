@@ -39,7 +39,7 @@ _DUE = """
     SELECT rowid, LENGTH(body) FROM scheduled_messages WHERE due_at <= ? ORDER BY due_at, rowid LIMIT ?"""
 
 _READ_DUE = f"""
-    SELECT {_COLUMNS} FROM scheduled_messages WHERE rowid IN (SELECT value FROM json_each(?))
+    SELECT {_COLUMNS}, rowid FROM scheduled_messages WHERE rowid IN (SELECT value FROM json_each(?))
     ORDER BY due_at, rowid"""
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
@@ -129,7 +129,7 @@ class Arrivals:
         rowids = _fitting(found, change.bytes_max)
         due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
         messages = [_message(row) for row in due if is_intact_scheduled(row)]
-        damaged = tuple(row[0] for row in due if not is_intact_scheduled(row))
+        damaged = [row for row in due if not is_intact_scheduled(row)]
         numbered = list(enumerate(messages, transaction.last_seq + 1))
         transaction.last_seq += len(numbered)
         await insert(transaction, numbered, change.timestamp)
@@ -137,12 +137,14 @@ class Arrivals:
             "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
         )
         await connection.executemany(
-            "UPDATE scheduled_messages SET due_at = NULL WHERE id = ?", [(id,) for id in damaged]
+            # The id may be what is damaged.
+            "UPDATE scheduled_messages SET due_at = NULL WHERE rowid = ?",
+            [(row[12],) for row in damaged],
         )
         return Released(
             [in_log(message, seq, change.timestamp) for seq, message in numbered],
             await next_due_at(connection),
-            damaged,
+            tuple(row[0] for row in damaged),
         )
 
 

@@ -154,6 +154,18 @@ async def test_damaged_message_is_told_and_never_due(path: Path) -> None:
         assert await release(store.log, 60) == Released([], None)
 
 
+@pytest.mark.parametrize("column", ["id", "sender_bot_name", "recipient_bot_id", "message_type", "body"])
+async def test_a_damaged_text_keeps_nothing_else_from_being_due(path: Path, column: str) -> None:
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(id, "ann", "bob", due_at=at(1)) for id in ("a", "b")))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"UPDATE scheduled_messages SET {column} = CAST(X'ff' AS TEXT) WHERE id = 'a'")
+            connection.commit()
+        released = await release(store.log, 5)
+        assert (ids(released.messages), len(released.damaged), released.next_due_at) == (["b"], 1, None)
+        assert await release(store.log, 60) == Released([], None)
+
+
 async def test_audit_side_knows_what_waits(path: Path) -> None:
     async with open_store(str(path)) as store:
         await add(store.log, direct("a", "ann", "bob", due_at=at(9)))
