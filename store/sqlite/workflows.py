@@ -59,11 +59,11 @@ _CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expi
 # does not matter any more.
 _WAITING = f"""
     SELECT {STEP_COLUMNS} FROM workflow_steps
-    WHERE status = 'waiting_approval' AND (?1 IS NULL OR run_id = ?1)
+    WHERE status = 'waiting_approval' {{}}
         AND EXISTS (
             SELECT 1 FROM workflow_runs AS run
             WHERE run.id = workflow_steps.run_id AND run.status NOT IN ('completed', 'failed', 'cancelled'))
-    {STEP_ORDER} LIMIT ?2 OFFSET ?3"""
+    {STEP_ORDER} LIMIT ? OFFSET ?"""
 
 
 class SqliteWorkflows:
@@ -351,7 +351,11 @@ class SqliteWorkflows:
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
-        rows = await self._database.read.execute_fetchall(_WAITING, (run_id, *row_range(limit, offset)))
+        # Two statements: with a condition that may not apply SQLite looks through what waits for all runs.
+        condition, of_run = ("", ()) if run_id is None else ("AND run_id = ?", (run_id,))
+        rows = await self._database.read.execute_fetchall(
+            _WAITING.format(condition), (*of_run, *row_range(limit, offset))
+        )
         return [step_record(row) for row in rows]
 
     # ── The writer and the clock ─────────────────────────────────────────────────────────────────────────
