@@ -149,7 +149,11 @@ class Runs:
 
     async def move(self, connection: aiosqlite.Connection, change: RunChange, now: str) -> WorkflowRun:
         """Move a run to a status."""
-        held = await self._find(connection, change.run_id)
+        return await self._move(connection, await self._find(connection, change.run_id), change, now)
+
+    async def _move(
+        self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str
+    ) -> WorkflowRun:
         check_fence(change.run_id, held.run.status, held.hold.fence, change.fence)
         after = advance_run(held.run, change.status, error=change.error, context=change.context, now=now)
         if change.context is not None:
@@ -162,13 +166,16 @@ class Runs:
     async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
         """Check a commit's fence, and write the context and the status that it has; without a status that stays."""
         run_id = work.run_id or ""
-        held = await self._find(connection, run_id)
-        check_fence(run_id, held.run.status, held.hold.fence, work.fence)
         if work.status is None and work.context is None:
+            current, hold = await self._find_hold(connection, run_id)
+            check_fence(run_id, current, hold.fence, work.fence)
             return
+        held = await self._find(connection, run_id)
+        # Whoever does not hold the run is told that first, whatever else is wrong with the commit.
+        check_fence(run_id, held.run.status, held.hold.fence, work.fence)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
         change = run_change(run_id, status, error=error, context=work.context, fence=work.fence)
-        await self.move(connection, change, now)
+        await self._move(connection, held, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
         """Let a run be held. The refusal for want of a slot is given back: the run's place in the queue stays."""

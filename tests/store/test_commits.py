@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import anyio
 import msgspec
 import pytest
@@ -152,3 +153,26 @@ async def test_a_new_step_that_could_not_be_sent_to_who_reads_it_is_refused(path
         assert isinstance(answer.error, TooLarge)
         assert await store.workflows.list_step_logs("r") == []
         assert await store.log.find("c to bob") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [({}, [False]), ({"context": {"n": 1}}, [True]), ({"status": RunStatus.COMPLETED}, [True])],
+    ids=["fence alone", "context", "status"],
+)
+async def test_a_commit_reads_its_run_once_and_the_context_only_to_change_the_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], read: list[bool]
+) -> None:
+    await hold_run(store, "r")
+    found: list[bool] = []
+    execute_fetchall = aiosqlite.Connection.execute_fetchall
+
+    def note(connection: aiosqlite.Connection, sql: str, parameters: Any = ()) -> Any:
+        if "FROM workflow_runs" in sql:
+            found.append("context" in sql)
+        return execute_fetchall(connection, sql, parameters)
+
+    monkeypatch.setattr(aiosqlite.Connection, "execute_fetchall", note)
+    [answer] = await store.log.apply([work("c", "bob", run_id="r", **fields)])
+    assert isinstance(answer, Committed)
+    assert found == read
