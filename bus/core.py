@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
-from store.records import Bot
+from store.records import WORKER_ID, Bot
 from store.repository import (
     AddBot,
     LogState,
@@ -59,7 +59,7 @@ from .protocol import (
     Welcome,
 )
 from .publishing import Publishing
-from .recovering import WORKER_ID, Recovering
+from .recovering import Recovering
 from .retention import Retention
 from .scheduling import Scheduling
 from .sessions import Session, Sessions

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from store.records import WORKER_ID
 from store.repository import Recovered, RecoverRuns
 
 from .batch import Batches, Job
@@ -21,10 +22,7 @@ from .effects import Turn
 from .protocol import Code
 from .settings import Workflows
 
-__all__ = ["WORKER_ID", "WORKER_NAME", "Recovering"]
-
-WORKER_ID = "00000000-0000-0000-0000-000000000000"
-"""The nil UUID (RFC 9562): the sender of what the worker itself has to say."""
+__all__ = ["WORKER_NAME", "Recovering"]
 
 WORKER_NAME = "posthouse"
 

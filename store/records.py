@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "WORKER_ID",
     "Bot",
     "BotMessage",
     "BotOwner",
@@ -76,6 +77,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 # ── Bots, messages, channels ─────────────────────────────────────────────────────────────────────────────
+
+WORKER_ID = "00000000-0000-0000-0000-000000000000"
+"""The nil UUID (RFC 9562): the sender of what the worker itself has to say. No bot has it."""
 
 
 class Bot(Record, frozen=True):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..errors import DatabaseDamaged, DatabaseNewer
+from ..records import WORKER_ID
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .lockfile import Mark, read_mark
@@ -243,7 +244,7 @@ class _Reading:
             [[self.counts[name]]] = self._connection.execute(f"SELECT COUNT(*) FROM {table}")
         bots = {row[0] for row in self._connection.execute("SELECT id FROM bots")}
         channels = {row[0] for row in self._connection.execute("SELECT name FROM bot_channels")}
-        known = {"sender": bots, "recipient": bots, "channel": channels}
+        known = {"sender": bots | {WORKER_ID}, "recipient": bots, "channel": channels}
         unknown = [
             f"message {seq} has the {what} {name!r}, which is not known here"
             for (what, name), seq in self._messages.named.items()

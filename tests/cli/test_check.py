@@ -17,7 +17,7 @@ import pytest
 
 from store import open_store
 from store.errors import DatabaseDamaged, DatabaseNewer
-from store.records import Bot, Channel
+from store.records import WORKER_ID, Bot, Channel
 from store.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store.sqlite.check import Check
 from store.sqlite.lockfile import Mark, read_mark
@@ -315,6 +315,17 @@ def test_unknown_names_are_a_warning(path: Path) -> None:
         "bot 'bob-id' has subscriptions and is not known",
     ]
     assert Posthouse().answer("check", path).startswith("warning: message 2 has the recipient")
+
+
+def test_the_worker_itself_is_known(path: Path) -> None:
+    async def tell() -> None:
+        notice = msgspec.structs.replace(message(2), id="notice", sender_bot_id=WORKER_ID)
+        async with open_store(str(path)) as store:
+            await store.log.apply([AddMessages([notice], NOW)])
+
+    anyio.run(tell)
+    check = checked(path)
+    assert (check.damage, check.warnings) == ([], [])
 
 
 @pytest.mark.parametrize(
