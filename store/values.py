@@ -88,7 +88,8 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
 def _encode(value: Any, what: str) -> bytes:
     try:
         encoded = msgspec.json.encode(value)
-        if b"null" in encoded and not _finite(msgspec.to_builtins(_doubtful(value))):
+        nulls = encoded.count(b"null")
+        if nulls and nulls > _absent(value) and not _finite(msgspec.to_builtins(_doubtful(value))):
             raise InvalidValue(what, "JSON has no NaN and no infinity")
     except (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
@@ -100,6 +101,13 @@ def _decode(encoded: bytes, kind: Any, what: str) -> Any:
         return msgspec.json.decode(encoded, type=kind)
     except (RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
+
+
+def _absent(value: Any) -> int:
+    """Count the fields of a record that are None: each is written as a null that no number became."""
+    if not isinstance(value, msgspec.Struct) or value.__struct_config__.omit_defaults:
+        return 0
+    return sum([field is None for field in msgspec.structs.astuple(value)])
 
 
 def _doubtful(value: Any) -> Any:

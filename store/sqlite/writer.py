@@ -193,6 +193,11 @@ class Writer:
     def _queued(self) -> int:
         return sum(len(group.pendings) for group in self._groups)
 
+    @property
+    def _full(self) -> bool:
+        # Groups are filled one after the other, so few of them need not be counted.
+        return len(self._groups) * OPERATIONS_GROUP_MAX >= OPERATIONS_QUEUED_MAX <= self._queued
+
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation in the next transaction; return its result once that is synced to disk.
 
@@ -208,7 +213,7 @@ class Writer:
         return await self._wait(_Pending(None, joint=joint, write=write))
 
     async def _wait(self, pending: _Pending[T]) -> T:
-        while self._queued >= OPERATIONS_QUEUED_MAX and not self._closing and self._failure is None:
+        while self._full and not self._closing and self._failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
         if self._failure is not None:
