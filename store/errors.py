@@ -86,7 +86,7 @@ class RunPaused(Conflict):
     """A run was paused with a reason, so it cannot be claimed until somebody makes it pending again."""
 
     def __init__(self, run_id: str, reason: str) -> None:
-        super().__init__(f"run {run_id!r} is {reason}; it goes on when it is made pending ('posthouse resume')")
+        super().__init__(f"run {run_id!r} was stopped ({reason}): it goes on when it is made pending, as by 'posthouse resume'")
         self.run_id = run_id
         self.reason = reason
 
