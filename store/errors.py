@@ -86,7 +86,9 @@ class RunPaused(Conflict):
     """A run was paused with a reason, so it cannot be claimed until somebody makes it pending again."""
 
     def __init__(self, run_id: str, reason: str) -> None:
-        super().__init__(f"run {run_id!r} was stopped ({reason}): it goes on when it is made pending, as by 'posthouse resume'")
+        super().__init__(
+            f"run {run_id!r} was stopped ({reason}): make it pending ('posthouse resume') to let it go on"
+        )
         self.run_id = run_id
         self.reason = reason
 
