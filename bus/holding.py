@@ -46,14 +46,14 @@ from .errors import (
 )
 from .errors import StorageFull as WorkerFull
 
-__all__ = ["AWAY", "ENDED", "Hold", "Timing", "ended", "no_fault"]
+__all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
 """What says that the worker cannot write this now, and nothing about the run."""
 
 _NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
 
-ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+RUN_ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 """What a run becomes for good."""
 
 _LEAVE_SECONDS = 5.0
@@ -211,7 +211,7 @@ class Hold:
         """See whether the run, which rests, has ended meanwhile; raises RunCancelled or RunLost where it has."""
         with contextlib.suppress(*AWAY):
             run = await self.workflows.get_run(self.run_id)
-            if run is None or run.status in ENDED:
+            if run is None or run.status in RUN_ENDS:
                 raise self.lose("gone" if run is None else run.status)
 
     async def _take_again(self) -> None:

@@ -21,7 +21,7 @@ from store.repository import WorkflowRepository
 from store.values import same_values
 
 from .errors import BusError, UnknownWorkflow
-from .holding import ENDED, Hold, Timing, ended, no_fault
+from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
 from .replay import error_text
 from .run import Run
 
@@ -165,7 +165,7 @@ async def _claim(hold: Hold, definition: WorkflowDefinition | None, timeout: flo
         claim = await hold.claim(timeout)
     except InvalidTransition:
         run = await hold.workflows.get_run(hold.run_id)
-        if run is None or run.status not in ENDED:
+        if run is None or run.status not in RUN_ENDS:
             raise
         if run.status != RunStatus.COMPLETED:
             raise ended(run.id, run.status, run.error) from None
