@@ -77,7 +77,7 @@ class Asking:
         return await self._request("the message", lambda number: MessageQuery(request=number, id=message_id))
 
     async def bots(self) -> list[dict[str, Any]]:
-        """List all bots: id, name, online, created_at, last_seen_at, backlog."""
+        """List all bots: id, name, online, sessions, created_at, last_seen_at, backlog, in_flight."""
         return _rows(await self._request("the bots", lambda number: Bots(request=number)), "bots")
 
     async def channels(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Owns the public calls. How they reach the worker, and what happens when it is aw
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
@@ -27,6 +28,7 @@ from .asking import Asking
 from .connection import Connection
 from .draft import Draft, payload
 from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
+from .forgotten import Forgotten
 from .message import Message, Receipt
 from .protocol import (
     PROTOCOL_VERSION,
@@ -53,6 +55,8 @@ DEFAULT_URL = "tcp://127.0.0.1:7710"
 
 DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
 """Where its tap is."""
+
+_logger = logging.getLogger("posthouse.client")
 
 _VERSION = "posthouse-python/0.1"
 _GOODBYE_SECONDS = 2.0
@@ -117,7 +121,9 @@ class Bot(Asking, Application):
             deliver=self._deliver,
             gap=self._deliver_gap,
             closed=self._wake,
+            beat=self._look_for_forgotten,
         )
+        self._forgotten = Forgotten()
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
 
@@ -393,6 +399,8 @@ class Bot(Asking, Application):
         while not self._inbox:
             if self._connection.failure is not None:
                 raise self._connection.failure
+            if len(self._connection.held) >= self._max_in_flight and self._forgotten.is_due(anyio.current_time()):
+                self._look_for_forgotten()
             self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
             await self._arrived.wait()
         return self._inbox.popleft()
@@ -411,6 +419,19 @@ class Bot(Asking, Application):
         await self._request(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
+
+    def _look_for_forgotten(self) -> None:
+        """Warn the author of a bot that gets nothing any more, because it settles nothing."""
+        welcome = self._connection.welcome
+        if welcome is None or self._inbox or self._max_in_flight == 0:
+            return
+        warning = self._forgotten.look(
+            self._connection.held.values(),
+            anyio.current_time(),
+            messages_max=min(self._max_in_flight, welcome.max_in_flight or self._max_in_flight),
+        )
+        if warning is not None:
+            _logger.warning("bot %r: %s", self.name, warning)
 
     def _wake(self) -> None:
         self._arrived.set()

@@ -133,7 +133,8 @@ def listen(link: Link, **options: Any) -> None:
     """Print the messages that come for a bot, until Ctrl-C.
 
     Those are its direct messages and those on the channels that it is subscribed to. `--channel` subscribes it, for
-    good: the next `listen` finds what came in the meantime. Each message is acknowledged after it was printed.
+    good: the next `listen` finds what came in the meantime. Each message is acknowledged after it was printed. If
+    another program is connected as this bot, a line on standard error says so: each message goes to one of them.
 
     Exits with 0 after Ctrl-C; with `--count`, 130 says that fewer came.
     """
@@ -228,16 +229,30 @@ async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, An
 @click.command()
 @linked("console")
 def bots(link: Link) -> None:
-    """List all bots: whether each is connected, what waits for it, and when it was last heard."""
+    """List all bots: how many sessions each has, what waits for it, and when it was last heard.
+
+    WAITING is what its mailbox has still to have settled, IN FLIGHT is what its sessions hold of that. Two programs
+    with one name are two sessions: they share a mailbox. A command is a session of the bot that `--as` names, too.
+    """
     found = ask(link, lambda bot: bot.bots())
     if link.as_json:
         show_json(found)
         return
     rows = [
-        (bot["name"], bot["online"], bot["backlog"], Time(bot["last_seen_at"]), Time(bot["created_at"]), bot["id"])
+        (
+            bot["name"],
+            bot["online"],
+            bot["backlog"],
+            bot["in_flight"],
+            bot["sessions"],
+            Time(bot["last_seen_at"]),
+            Time(bot["created_at"]),
+            bot["id"],
+        )
         for bot in found
     ]
-    show_rows(("bot", "online", "waiting", "last seen", "first seen", "id"), rows, nothing="no bots")
+    columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "first seen", "id")
+    show_rows(columns, rows, nothing="no bots")
 
 
 @click.command()

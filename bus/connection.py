@@ -26,6 +26,7 @@ import anyio.lowlevel
 import msgspec
 
 from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
+from .forgotten import shared
 from .message import Receipt
 from .protocol import (
     RETRY,
@@ -39,7 +40,6 @@ from .protocol import (
     Hello,
     Ok,
     Ping,
-    Pong,
     Published,
     StoredMessage,
     Welcome,
@@ -83,12 +83,14 @@ class Connection:
         deliver: Callable[[StoredMessage], None],
         gap: Callable[[Gap], None],
         closed: Callable[[], None],
+        beat: Callable[[], None],
     ) -> None:
         self._open_port = open_port
         self._hello = hello
         self._deliver = deliver
         self._gap = gap
         self._closed = closed
+        self._beat = beat
         self.welcome: Welcome | None = None
         """The terms of the session; of the last one while there is none."""
         self.connected = anyio.Event()
@@ -107,7 +109,8 @@ class Connection:
         self._in_flight = 0
         self._outbox: list[bytes] = []
         self._acks: list[int] = []
-        self._held: dict[int, StoredMessage] = {}
+        self.held: dict[int, StoredMessage] = {}
+        """What was delivered and is not settled, by its seqs."""
         self._settled: OrderedDict[int, str] = OrderedDict()
         self._wake = anyio.Event()
         self._lost = anyio.Event()
@@ -117,7 +120,7 @@ class Connection:
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "open" if self._open else "connecting"
-        return f"<Connection {state} requests={len(self._requests)} held={len(self._held)}>"
+        return f"<Connection {state} requests={len(self._requests)} held={len(self.held)}>"
 
     # ── For callers ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +185,7 @@ class Connection:
 
         The id is kept beside the seq, because a log that was restored from a copy gives seqs a second time.
         """
-        self._held.pop(message.seq, None)
+        self.held.pop(message.seq, None)
         self._settled[message.seq] = message.id
         if len(self._settled) > _SETTLED_REMEMBERED_MAX:
             self._settled.popitem(last=False)
@@ -193,12 +196,12 @@ class Connection:
 
     def holds(self, message: StoredMessage) -> bool:
         """Tell whether a message is still this bot's to settle, and its seq names no other one by now."""
-        return self._held.get(message.seq) is message
+        return self.held.get(message.seq) is message
 
     def release(self, message: StoredMessage) -> None:
         """Note that a message was given back or given up: it may come again."""
         if self.holds(message):
-            del self._held[message.seq]
+            del self.held[message.seq]
 
     async def goodbye(self) -> None:
         """Send what is left and end the session in order, if there is one."""
@@ -271,9 +274,11 @@ class Connection:
         before = self.welcome
         if before is not None and before.epoch != welcome.epoch:
             _logger.warning("the worker at hand has another log than before: epoch %s", welcome.epoch)
-            self._held.clear()
+            self.held.clear()
             self._settled.clear()
         _logger.info("bot %r has session %s of %s", welcome.bot, welcome.session, welcome.worker)
+        if before is None and (others := shared(welcome)):
+            _logger.warning("%s", others)  # in later sessions, the one that was lost may be among the others
         self.welcome = welcome
         self._open = True
         self.sessions += 1
@@ -311,10 +316,11 @@ class Connection:
                 _logger.warning("nothing heard from the worker for %.0f s: connecting anew", now - self._heard_at)
                 self._lost.set()
                 return
-            if self._held:
-                self._transmit(encode(Extend(seqs=list(self._held))))
+            if self.held:
+                self._transmit(encode(Extend(seqs=list(self.held))))
             self._transmit(encode(Ping()))
             self._drain()
+            self._beat()
 
     # ── Frames out ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -427,15 +433,13 @@ class Connection:
                 self._gap(frame)
             case Closing():
                 self._lost.set()
-            case Pong():
-                pass
 
     def _delivered(self, messages: Sequence[StoredMessage]) -> None:
         for message in messages:
             if self._settled.get(message.seq) == message.id:
                 self.ack(message.seq)
-            elif message.seq not in self._held or self._held[message.seq].id != message.id:
-                self._held[message.seq] = message
+            elif message.seq not in self.held or self.held[message.seq].id != message.id:
+                self.held[message.seq] = message
                 self._deliver(message)
 
     def _published(self, published: Published) -> None:

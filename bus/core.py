@@ -424,6 +424,7 @@ class Core:
                 max_frame_bytes=limits.frame_bytes_max,
                 max_body_bytes=limits.body_bytes_max,
                 last_seq=self.last_seq,
+                sessions=1 + sum(each is not session and each.credit > 0 for each in self.sessions.of_bot(bot.id)),
             ),
         )
         self.dispatch.attach(session)

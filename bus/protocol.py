@@ -360,7 +360,7 @@ class _WorkerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="op"):
     """What every frame of the worker has in common."""
 
 
-class Welcome(_WorkerFrame, frozen=True, tag="welcome"):
+class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """A session is open, under these terms. Durations are in seconds."""
 
     request: int
@@ -379,6 +379,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome"):
     max_frame_bytes: int
     max_body_bytes: int
     last_seq: int
+    sessions: int = 1
+    """How many sessions share the bot's mailbox, this one included; those without a credit do not."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):

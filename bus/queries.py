@@ -178,9 +178,11 @@ class Queries:
                     "id": bot.id,
                     "name": bot.name,
                     "online": bool(core.sessions.of_bot(bot.id)),
+                    "sessions": len(core.sessions.of_bot(bot.id)),
                     "created_at": bot.created_at,
                     "last_seen_at": bot.last_seen_at,
                     "backlog": backlogs[bot.id],
+                    "in_flight": sum(len(session.in_flight) for session in core.sessions.of_bot(bot.id)),
                 }
                 for bot in bots
             ]

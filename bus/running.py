@@ -6,6 +6,7 @@ usage, 69 (sysexits) when no worker answered, and 128 and the signal's number wh
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -42,8 +43,18 @@ class Impossible(Exception):
     """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
 
 
+class _Shown(logging.Handler):
+    """Shows what the client warns of, as a line of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        show_error(record.getMessage())
+
+
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's work; an error that ends it becomes one line and an exit code."""
+    client = logging.getLogger("posthouse.client")
+    if not client.handlers:
+        client.addHandler(_Shown(logging.WARNING))
     try:
         return anyio.run(work)
     except* (BusError, StoreError, Impossible) as errors:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,17 @@ class Posthouse:
     def json(self, *arguments: str | Path, stdin: str = "") -> Any:
         """Run a command that has to succeed, and give its JSON."""
         return json.loads(self.answer(*arguments, "--json", stdin=stdin))
+
+    def bot(self, name: str) -> dict[str, Any]:
+        """Return what `posthouse bots` says about one."""
+        [found] = [each for each in self.json("bots") if each["name"] == name]
+        return dict(found)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds that commands can see."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"it did not come true within {TIMEOUT_SECONDS} s"
 
     def refusal(self, *arguments: str | Path) -> tuple[int, str]:
         """Run a command that has to fail with one line, and give its exit code and the line."""

@@ -125,6 +125,23 @@ def test_an_interrupt_before_the_count_is_told(posthouse: Posthouse) -> None:
         assert (listening.exit_code(), listening.errors()) == (130, "")
 
 
+def test_a_second_listener_with_the_same_name_is_told_and_both_are_counted(posthouse: Posthouse) -> None:
+    posthouse.answer("bots", "--as", "shared")
+    with (
+        posthouse.start("listen", "--as", "shared") as first,
+        posthouse.start("listen", "--as", "shared") as second,
+    ):
+        posthouse.wait_until(lambda: posthouse.bot("shared")["sessions"] == 2)
+        for each in (first, second):
+            each.interrupt()
+        told = [each.errors() for each in (first, second) if each.exit_code() == 0]
+    assert sorted(told, key=len) == [
+        "",
+        "posthouse: bot 'shared' has 1 other session: they share its mailbox,"
+        " and each message goes to one of them\n",
+    ]
+
+
 def test_a_reader_that_goes_away_ends_it_and_loses_nothing(posthouse: Posthouse) -> None:
     posthouse.answer("bots", "--as", "piped")
     posthouse.answer("send", "piped", "1", "--as", "caller")
@@ -194,7 +211,7 @@ def test_the_tables_say_who_there_is_and_what(posthouse: Posthouse) -> None:
     posthouse.answer("publish", "tables", "1", "--as", "carpenter")
     posthouse.answer("listen", "--as", "apprentice", "--channel", "tables", "--from", "all", "--count", "1")
     [bot] = [line.split() for line in posthouse.answer("bots").splitlines() if line.startswith("apprentice ")]
-    assert bot[1:3] == ["no", "0"]
+    assert bot[1:5] == ["no", "0", "0", "0"]
     [channel] = [line.split() for line in posthouse.answer("channels").splitlines() if line.startswith("tables ")]
     assert (channel[1:3], channel[-1]) == (["1", "1"], "carpenter")
     for query in (["--bot", "apprentice"], ["--channel", "tables"]):

@@ -30,6 +30,7 @@ PURE = {
     "bus.dispatch",
     "bus.effects",
     "bus.envelope",
+    "bus.forgotten",
     "bus.batch",
     "bus.bodies",
     "bus.core",

@@ -102,6 +102,23 @@ def test_bots_are_listed(shared: Worker, name: str) -> None:
     assert (bots[f"{name}-gone"]["online"], bots[f"{name}-gone"]["backlog"]) == (False, 3)
 
 
+def test_bots_are_listed_with_their_sessions_and_what_these_hold(shared: Worker, name: str) -> None:
+    first, second = shared.session(), shared.session()
+    assert "sessions" not in first.hello(name, max_in_flight=2)
+    assert second.hello(name, max_in_flight=0)["sessions"] == 2
+    second.publish(*(to_bot(name, number) for number in range(3)))
+    held = first.take(2)
+    [row] = [bot for bot in second.value("bots")["bots"] if bot["name"] == name]
+    assert (row["sessions"], row["backlog"], row["in_flight"]) == (2, 3, 2)
+    first.settle("ack", held[0]["seq"])
+    first.take_one()
+    second.goodbye()
+    first.goodbye()
+    asker = shared.session(f"{name}-asker")
+    [row] = [bot for bot in asker.value("bots")["bots"] if bot["name"] == name]
+    assert (row["sessions"], row["backlog"], row["in_flight"]) == (0, 2, 0)
+
+
 def test_channels_are_listed(shared: Worker, name: str) -> None:
     first, second = shared.session(name), shared.session(f"{name}-second")
     first.publish(to_channel(name, 1), to_channel(name, 2))
