@@ -33,8 +33,13 @@ __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 WAL_RESET_FIXED = (3, 51, 3)
 """Before this SQLite, two connections that write or checkpoint at once can corrupt a database."""
 
-_CACHE_KIBIBYTES = 64 * 1024
-"""Page cache of the writer: the upper levels of every index of some ten million messages."""
+_WRITER_CACHE_KIBIBYTES = 16 * 1024
+"""Page cache of the writer: the upper levels of every index of some ten million messages, and what a large batch
+writes. SQLite fills it with every page that it touches and returns none, so that a worker grows until it is full.
+"""
+
+_READER_CACHE_KIBIBYTES = 2 * 1024
+"""Page cache of each reader: what it reads has been written a moment ago, and is in the system's own cache."""
 
 
 class Database:
@@ -140,6 +145,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
         connection.text_factory = lenient_text
         try:
             await connection.execute("PRAGMA query_only = ON")
+            await connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIBIBYTES}")
             # SQLite opens the WAL with the first statement that reads: later no descriptor may be left for it.
             await connection.execute_fetchall("SELECT epoch FROM log")
         except sqlite3.Error as error:
@@ -154,7 +160,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
 async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
-    await connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
+    await connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")
     await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
     mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
