@@ -34,7 +34,7 @@ from store import open_store
 from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
 from store.repository import Store, StoreWatch
 
-__all__ = ["main"]
+__all__ = ["exit_codes", "main"]
 
 _OBJECTS_A_COLLECTION = 50_000
 """What comes and goes with some batches: 700 as Python ships it."""
@@ -46,6 +46,16 @@ _OTHER_DESCRIPTORS = 100
 """What a worker opens beside its bots' connections: the database, its sockets, and some listeners at the tap."""
 
 EXIT_DATA, EXIT_IO, EXIT_IN_USE, EXIT_CONFIG = 65, 74, 75, 78
+
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingsError, EXIT_CONFIG),
+    (DatabaseDamaged, EXIT_DATA),
+    (DatabaseNewer, EXIT_DATA),
+    (DatabaseInUse, EXIT_IN_USE),
+    (BindError, EXIT_CONFIG),
+    (StoreFailure, EXIT_IO),
+)
+"""The exit code of each error that a person can do something about. Of several errors the first row counts."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -72,7 +82,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     The options override the configuration. A first signal stops in order: what is accepted is written, and every
     bot is told. A second one exits at once.
     """
-    with _exit_codes():
+    with exit_codes():
         settings = _settings(config, bind, tap, database)
         _configure_logs(settings)
         backend_options = {"use_uvloop": sys.platform != "win32"}
@@ -90,7 +100,7 @@ def check(file: Path, as_json: bool) -> None:
     from bus.console import show_check
     from store.sqlite.check import Check
 
-    with _exit_codes():
+    with exit_codes():
         if not show_check(Check(file), as_json=as_json):
             sys.exit(EXIT_DATA)
 
@@ -111,34 +121,41 @@ def _settings(config: Path | None, bind: str | None, tap: str | None, database: 
 
 
 @contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn the error that ended the work into one line and an exit code."""
+def exit_codes() -> Iterator[None]:
+    """Turn the error that ended the work into one line and an exit code.
+
+    The code is decided inside the handler and raised outside of it: early releases of Python 3.11 lose a SystemExit
+    that is raised while a group of errors is handled.
+    """
     try:
         yield
-    except* SettingsError as errors:
-        _exit(EXIT_CONFIG, errors)
-    except* (DatabaseDamaged, DatabaseNewer) as errors:
-        _exit(EXIT_DATA, errors)
-    except* DatabaseInUse as errors:
-        _exit(EXIT_IN_USE, errors)
-    except* BindError as errors:
-        in_use = all(isinstance(error, BindError) and error.in_use for error in _leaves(errors))
-        _exit(EXIT_IN_USE if in_use else EXIT_CONFIG, errors)
-    except* StoreFailure as errors:
-        _exit(EXIT_IO, errors)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def _exit(code: int, errors: BaseExceptionGroup[BaseException]) -> None:
-    click.echo(f"posthouse: {next(_leaves(errors))}", err=True)
+    except BaseException as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+    else:
+        return
+    code, line = refusal
+    click.echo(f"posthouse: {line}", err=True)
     sys.exit(code)
+
+
+def _refusal(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the line for an error, or for one in a group; None where it is a fault of ours."""
+    leaves = list(_leaves(error))
+    for kind, code in _EXIT_CODES:
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return EXIT_IN_USE if isinstance(leaf, BindError) and leaf.in_use else code, str(leaf)
+    return None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 async def _serve(settings: Settings) -> None:

@@ -51,22 +51,27 @@ class _Shown(logging.Handler):
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a command's work; an error that ends it becomes one line and an exit code."""
+    """Run a command's work; an error that ends it becomes one line and an exit code.
+
+    The code is decided inside the handlers and raised outside of them: early releases of Python 3.11 lose a
+    SystemExit that is raised in an `except*` block.
+    """
     client = logging.getLogger("posthouse.client")
     if not client.handlers:
         client.addHandler(_Shown(logging.WARNING))
+    code = 0
     try:
         return anyio.run(work)
     except* (BusError, StoreError, Impossible) as errors:
         error = _first(errors)
         show_error(str(error))
-        sys.exit(EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED)
+        code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED
     except* BrokenPipeError:
         # Whoever read this has had enough. What Python has left to write at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except* KeyboardInterrupt:
-        sys.exit(EXIT_SIGNAL + signal.SIGINT)
+        code = EXIT_SIGNAL + signal.SIGINT
+    sys.exit(code)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
