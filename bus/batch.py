@@ -42,10 +42,11 @@ class Job:
 
     `done` gets the answers: one a message where there are messages, else one a change. `failed` is called instead
     when nothing was stored. The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the
-    changes weigh; messages are weighed here.
+    changes weigh; messages are weighed here. `begin` is called when the job is taken into a batch, and may still
+    set its changes and mailboxes.
     """
 
-    __slots__ = ("changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
+    __slots__ = ("begin", "changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
 
     def __init__(
         self,
@@ -57,8 +58,10 @@ class Job:
         channels: Sequence[Channel] = (),
         mailboxes: Sequence[Mailbox] = (),
         size_bytes: int = 0,
+        begin: Callable[[Job], None] | None = None,
     ) -> None:
         assert not (messages and changes), "messages are merged with their neighbours', changes are not"
+        self.begin = begin
         self.done = done
         self.failed = failed
         self.messages = messages
@@ -74,6 +77,9 @@ class Batch:
     __slots__ = ("_answers_at", "_buried", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
     def __init__(self, jobs: list[Job], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
+        for job in jobs:
+            if job.begin is not None:
+                job.begin(job)
         self.jobs = jobs
         self.timestamp = timestamp
         self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))

@@ -53,7 +53,8 @@ class Directory:
         for channel, head_seq in state.channels:
             self.channels[channel.name] = ChannelEntry(channel, head_seq)
         for group in state.groups:
-            place = places.get(group_mailbox_id(group.channel, group.name))
+            mailbox_id = group_mailbox_id(group.channel, group.name)
+            place = places.get(mailbox_id) or MailboxState(mailbox_id, min(group.start_seq, state.last_seq))
             self._open_group(group.channel, group.name, group.start_seq, place)
         for subscription in state.subscriptions:
             if subscription.bot_id not in self.bots:
@@ -117,7 +118,9 @@ class Directory:
         else:
             self.mailboxes[subscription.bot_id].forget(subscription.channel)
             if group_mailbox_id(subscription.channel, subscription.group) not in self.mailboxes:
-                self._open_group(subscription.channel, subscription.group, subscription.start_seq)
+                position = min(subscription.start_seq, last_seq)
+                state = MailboxState(group_mailbox_id(subscription.channel, subscription.group), position)
+                self._open_group(subscription.channel, subscription.group, subscription.start_seq, state)
         return self._enter(subscription)
 
     def _enter(self, subscription: Subscription) -> Mailbox:
@@ -129,9 +132,8 @@ class Directory:
         self._subscriptions.setdefault(bot_id, {})[channel] = subscription
         return mailbox
 
-    def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState | None = None) -> None:
+    def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
         """Enter a group: its mailbox wants the channel whether it has members or not."""
-        state = state or MailboxState(group_mailbox_id(channel, group), start_seq)
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox

@@ -237,8 +237,8 @@ class Dispatch:
             if mailbox is None:
                 continue
             if isinstance(request, Nak):
-                now, delay = self._turn.moment.now, request.delay
-                abandoned = mailbox.fail(session, seq, now, delay=delay, release=request.release)
+                now, wall = self._turn.moment
+                abandoned = mailbox.fail(session, seq, now, wall=wall, delay=request.delay, release=request.release)
             else:
                 abandoned = mailbox.terminate(session, seq, request.reason or "term")
             if abandoned is not None:

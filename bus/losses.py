@@ -20,6 +20,7 @@ class Losses:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
         """What is being removed, by seq, with its channel; None for a direct message."""
+        self._withheld: list[int] = []
         self.gone: set[int] = set()
         """What was removed while a page is being read that may have it still."""
 
@@ -27,17 +28,26 @@ class Losses:
         return f"<Losses gap={self.gap} losing={len(self.losing)}>"
 
     def prepare(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages are about to be removed."""
+        """Note that messages are being removed."""
         self.losing = dict(channels)
+
+    def withhold(self, seq: int) -> None:
+        """Note that a message that is being removed came to its turn."""
+        self._withheld.append(seq)
+
+    def take_withheld(self) -> list[int]:
+        """Return what came to its turn while it was being removed."""
+        withheld, self._withheld = self._withheld, []
+        return withheld
 
     def keep(self) -> None:
         """Note that nothing was removed."""
         self.losing = {}
 
-    def take(self, *, reading: bool) -> dict[int, str | None]:
-        """Give what was removed, and count it as lost; `reading` says that a page is being read."""
+    def take(self, missed: Iterable[int], *, reading: bool) -> dict[int, str | None]:
+        """Return what was removed; the gap grows by what is missed. `reading` says that a page is being read."""
         lost, self.losing = self.losing, {}
-        self.gap = self._with(lost)
+        self.gap = self._with(missed)
         if reading:
             self.gone.update(lost)
         return lost

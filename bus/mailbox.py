@@ -13,8 +13,9 @@ Pure: time is an argument, and what must be read or sent is returned.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 
+from store.records import later, parse_timestamp
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
 
 from .backlog import Backlog
@@ -25,7 +26,7 @@ from .sessions import Session
 from .settings import Delivery, Limits
 from .sharing import HandedOut, Turns
 from .sources import DIRECT, Interest, Sources
-from .unsettled import Abandoned, Unsettled
+from .unsettled import Abandoned, Unsettled, restored
 
 __all__ = ["Mailbox"]
 
@@ -58,8 +59,10 @@ class Mailbox:
         self._reviving: set[int] = set()
         self._delivery = delivery
         self._limits = limits
-        self._unsettled = {item.seq: Unsettled(item.attempt, item.failures, None) for item in state.unsettled}
-        self._returned = sorted(self._unsettled)
+        self._unsettled = {item.seq: restored(item) for item in state.unsettled}
+        self._returned = sorted(seq for seq, item in self._unsettled.items() if item.due_at is None)
+        self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
+        """What rests since before the start; `hand_out` knows for how much longer."""
         self._delayed: list[tuple[float, int]] = []
         self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
@@ -99,12 +102,9 @@ class Mailbox:
         """Give what is to be kept on disk, and count it as kept."""
         self.dirty = False
         position, floors = self.sources.saved()
-        unsettled = [
-            UnsettledState(seq, item.attempt, item.failures)
-            for seq, item in self._unsettled.items()
-            if seq not in self.losses.losing
-        ]
-        unsettled += [UnsettledState(seq, 0, 0) for seq in self._reviving if seq not in self._unsettled]
+        unsettled = [item.saved(seq) for seq, item in self._unsettled.items() if seq not in self.losses.losing]
+        reviving = [seq for seq in self._reviving if seq not in self._unsettled]
+        unsettled += [UnsettledState(seq, 0, 0, retried=True) for seq in reviving]
         unsettled.sort(key=lambda item: item.seq)
         self._ahead = {seq for seq in self._ahead if seq > self.position}
         return MailboxState(
@@ -140,19 +140,22 @@ class Mailbox:
             self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
-        """Want a channel no more: what waits is dropped, what is in flight may still be settled."""
+        """Want a channel no more: what waits is dropped, what is in flight may still be settled.
+
+        A dead letter that is tried again is neither: somebody asked for it.
+        """
         if not self.sources.remove(channel):
             return
         self.intake.drop(lambda envelope: envelope.channel == channel)
         for seq, item in list(self._unsettled.items()):
-            if item.session is None and item.envelope is not None and item.envelope.channel == channel:
+            if item.session is None and item.is_of(channel):
                 del self._unsettled[seq]
                 self.dirty = True
 
     def forget(self, channel: str) -> None:
         """Owe nothing of a channel that was left, not even what is in flight: a group takes it over."""
         for seq, item in list(self._unsettled.items()):
-            if item.envelope is not None and item.envelope.channel == channel:
+            if item.is_of(channel):
                 if item.session is not None:
                     self._take_back(seq, item)
                 del self._unsettled[seq]
@@ -236,11 +239,11 @@ class Mailbox:
         request = self.intake.end_reading()
         found = {envelope.seq: envelope for envelope in recalled}
         lost = self._recall(request.seqs, found)
-        skipped = [seq for seq in damaged if seq not in request.seqs]
-        lost.update(skipped)
         # Where only single messages were asked for, nothing follows. Where the mailbox was rewound, left or given
         # another channel in the meantime, what was read no longer follows what is there.
         if request.sources and self.sessions and request.sources == self.remaining():
+            skipped = [seq for seq in damaged if seq not in request.seqs]
+            lost.update(seq for seq in skipped if seq not in self._unsettled and seq not in self._ahead)
             seen = [*(envelope.seq for envelope in messages), *skipped]
             through_seq = request.through_seq if complete else max(seen, default=self.intake.loaded_seq)
             wanted = [envelope for envelope in messages if self._is_new(envelope)]
@@ -268,6 +271,8 @@ class Mailbox:
 
         What expired by the wall clock is passed over, and is found in `take_expired`.
         """
+        if self._resting and wall:
+            self._rest_on(now, wall)
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._returned, heapq.heappop(self._delayed)[1])
         if not (self._returned or self.intake):
@@ -308,6 +313,7 @@ class Mailbox:
     def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
         """Note that a session has a message; give it as this mailbox delivers it."""
         item.attempt += 1
+        item.due_at = None
         item.session = session
         item.deadline = deadline
         session.in_flight[envelope.seq] = self
@@ -351,7 +357,14 @@ class Mailbox:
         return self._abandon(seq, reason, item)
 
     def fail(
-        self, session: Session, seq: int, now: float, *, delay: float | None = None, release: bool = False
+        self,
+        session: Session,
+        seq: int,
+        now: float,
+        *,
+        wall: str = "",
+        delay: float | None = None,
+        release: bool = False,
     ) -> Abandoned | None:
         """Take a message back, to come again after a while; count a failure, perhaps the last, unless released."""
         if session.in_flight.get(seq) is not self:
@@ -364,6 +377,8 @@ class Mailbox:
         abandoned = self._give_back(seq, item, due=now + delay, failure=None if release else "nak")
         if delay > 0:
             item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
+            if wall:
+                item.due_at, item.delay = later(wall, delay), delay
         return abandoned
 
     def extend(self, session: Session, seqs: Iterable[int], now: float) -> None:
@@ -434,7 +449,8 @@ class Mailbox:
             if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
                 self._unsettled[seq] = Unsettled(0, 0, None)
                 heapq.heappush(self._returned, seq)
-                self.dirty = True
+            self._unsettled[seq].retried = True
+            self.dirty = True
 
     def stay_dead(self, seqs: Iterable[int]) -> None:
         """Leave dead letters as they are: the disk would not take that they come back."""
@@ -443,10 +459,16 @@ class Mailbox:
 
     # ── Retention ────────────────────────────────────────────────────────────────────────────────────────
 
+    def holds(self, seqs: Set[int]) -> set[int]:
+        """Return those that were handed out and are not settled, and the dead letters, of whatever channel."""
+        held: set[int] = set()
+        for kept in (self._unsettled.keys(), self.dead, self._reviving):
+            if kept:
+                held |= kept & seqs
+        return held
+
     def owes(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Tell whether a message is still to be delivered or settled here, or stands among its dead letters."""
-        if seq in self._unsettled or seq in self.dead or seq in self._reviving:
-            return True
+        """Return whether a message is still to be handed out for the first time."""
         return (
             seq > self.sources.handed_out(channel)
             and seq not in self._ahead
@@ -454,33 +476,45 @@ class Mailbox:
         )
 
     def is_through(self, seq: int, channel: str | None) -> bool:
-        """Tell whether all of a source up to a seq was handed out and settled, without a look at each message."""
+        """Return whether all of a source up to a seq was handed out, without a look at each message."""
         idle = self.level and not self.intake
-        return (idle or seq <= self.sources.handed_out(channel)) and not (
-            self._unsettled or self.dead or self._reviving
-        )
+        return idle or seq <= self.sources.handed_out(channel)
 
     def can_lose(self, seq: int) -> bool:
-        """Tell whether a message that is owed waits, and is neither being worked on nor a dead letter."""
+        """Return whether a message that is owed waits, is not being worked on, and is or was no dead letter."""
         item = self._unsettled.get(seq)
-        return (item is None or item.session is None) and seq not in self.dead and seq not in self._reviving
+        if item is not None and (item.session is not None or item.retried):
+            return False
+        if any(seq in seqs for seqs in self.settling.values()):
+            return False
+        return seq not in self.dead and seq not in self._reviving
 
     def prepare_to_lose(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages, by seq, are about to be removed: the state saved with that owes them no more."""
+        """Note that messages, by seq, are being removed: the state saved with that owes them no more.
+
+        Until `lose` or `keep` none of them is handed out, and none expires.
+        """
         self.losses.prepare(channels)
         self.dirty = True
 
+    def keep(self) -> None:
+        """Note that nothing was removed: what came to its turn meanwhile is next."""
+        self.losses.keep()
+        for seq in self.losses.take_withheld():
+            heapq.heappush(self._returned, seq)
+
     def lose(self) -> None:
-        """Owe no more what was removed, but for what has been handed out in the meantime."""
-        lost = self.losses.take(reading=self.intake.reading is not None)
+        """Owe no more what was removed; what is of a channel that was left in the meantime is no loss."""
+        missed = {seq for seq, channel in self.losses.losing.items() if self.sources.still_wants(seq, channel)}
+        lost = self.losses.take(missed, reading=self.intake.reading is not None)
+        self.losses.take_withheld()
         handed_out = self.sources.handed_out(None)
         early = self._unsettled.keys() | self._ahead
         waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
         self.backlog.went(sum(seq > handed_out for seq in waiting))
         self.intake.drop(lambda envelope: envelope.seq in lost)
         for seq in lost:
-            if seq in self._unsettled and self._unsettled[seq].session is None:
-                del self._unsettled[seq]
+            self._unsettled.pop(seq, None)
         self.dirty = True
 
     def forget_gap(self) -> None:
@@ -495,19 +529,32 @@ class Mailbox:
         expired, self._expired = self._expired, []
         return expired
 
+    def _rest_on(self, now: float, wall: str) -> None:
+        """Let what rested before the start do so for what is left of it, however the wall clock was set since."""
+        for seq in self._resting:
+            item = self._unsettled.get(seq)
+            if item is not None and item.due_at is not None:
+                left = (parse_timestamp(item.due_at) - parse_timestamp(wall)).total_seconds()
+                heapq.heappush(self._delayed, (now + min(max(left, 0.0), item.delay), seq))
+        self._resting = []
+
     def _owed(self, wall: str) -> Iterator[_Owed]:
         """Give what is to be handed out, in order, one by one; what must not be handed out any more is dropped."""
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)
+            if seq in self.losses.losing:
+                self.losses.withhold(heapq.heappop(self._returned))
+                continue
             envelope = item.envelope if item is not None and item.session is None else None
             if item is not None and item.session is None and envelope is None:
                 return  # it must be read first, and goes before what is new
             heapq.heappop(self._returned)
             if item is None or envelope is None:
                 continue  # settled, dropped or handed out since it was put here
-            if not self.sources.still_wants(seq, envelope.channel):
+            if not (item.retried or self.sources.still_wants(seq, envelope.channel)):
                 del self._unsettled[seq]
+                self.dirty = True
             elif not self._expires(envelope, item, wall):
                 yield envelope, item
         sources, unsettled = self.sources, self._unsettled
@@ -521,7 +568,9 @@ class Mailbox:
             item = unsettled[seq] = Unsettled(0, 0, envelope)
             if envelope.channel is None:
                 self.backlog.went()
-            if not self._expires(envelope, item, wall):
+            if seq in self.losses.losing:
+                self.losses.withhold(seq)
+            elif not self._expires(envelope, item, wall):
                 yield envelope, item
 
     def _expires(self, envelope: Envelope, item: Unsettled, wall: str) -> bool:
@@ -585,7 +634,7 @@ class Mailbox:
             envelope = found.get(seq)
             if envelope is None:
                 lost.add(seq)
-            elif self.sources.still_wants(seq, envelope.channel):
+            elif item.retried or self.sources.still_wants(seq, envelope.channel):
                 item.envelope = envelope if self.sessions else None
                 continue
             del self._unsettled[seq]

@@ -139,7 +139,12 @@ class Queries:
         return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
-        """Give the mailboxes that a message is, or was, for."""
+        """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
+        reached = self._recipients(message)
+        holders = [box for box in self._core.directory.mailboxes.values() if box.holds({message.seq})]
+        return list(dict.fromkeys([*reached, *holders]))
+
+    def _recipients(self, message: LogMessage) -> list[Mailbox]:
         directory, channel = self._core.directory, message.recipient_channel
         if channel is None:
             mailbox = directory.mailboxes.get(message.recipient_bot_id or "")

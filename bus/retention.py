@@ -13,7 +13,7 @@ At most one portion is looked at or removed at a time, in the same batches as ev
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from datetime import timedelta
 from typing import Any
 
@@ -171,7 +171,8 @@ class Retention:
     # ── Removing ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _removable(self, rows: Sequence[Surveyed]) -> _Removal:
-        """Give those that no mailbox has still to deliver, or that may be lost all the same."""
+        """Return those that no mailbox has still to deliver, or that may be lost all the same."""
+        holders = self._holders(frozenset(row.seq for row in rows))
         behind: dict[tuple[str | None, str | None], list[Mailbox]] = {}
         losing: dict[Mailbox, dict[int, str | None]] = {}
         removable: list[Surveyed] = []
@@ -186,6 +187,7 @@ class Retention:
                 for mailbox in behind[source]
                 if mailbox.owes(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
+            owing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in owing]
             if not owing or (
                 self._settings.remove_undelivered and all(mailbox.can_lose(row.seq) for mailbox in owing)
             ):
@@ -193,6 +195,14 @@ class Retention:
                 for mailbox in owing:
                     losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
         return _Removal(removable, losing)
+
+    def _holders(self, seqs: Set[int]) -> dict[int, list[Mailbox]]:
+        """Return, by seq, which mailboxes have it in flight, returned or dead, also of a channel that they left."""
+        holders: dict[int, list[Mailbox]] = {}
+        for mailbox in self._directory.mailboxes.values():
+            for seq in mailbox.holds(seqs):
+                holders.setdefault(seq, []).append(mailbox)
+        return holders
 
     def _wanting(self, row: Surveyed) -> Iterable[Mailbox]:
         if row.recipient_channel is None:
@@ -202,8 +212,16 @@ class Retention:
         return () if entry is None else entry.mailboxes.values()
 
     def _remove(self, removal: _Removal) -> None:
-        for mailbox, channels in removal.losing.items():
-            mailbox.prepare_to_lose(channels)
+        def begin(job: Job) -> None:
+            nonlocal removal
+            removal = self._removable(removal.rows)  # some may have been handed out, or asked for, in the meantime
+            for mailbox, channels in removal.losing.items():
+                mailbox.prepare_to_lose(channels)
+            job.changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]
+            # With them goes the state of every mailbox that settled some of these, and was not saved since: what is
+            # on disk owes nothing that is not there.
+            changed = [mailbox for mailbox in self._directory.mailboxes.values() if mailbox.dirty]
+            job.mailboxes = list(dict.fromkeys([*removal.losing, *changed]))
 
         def done(answers: Sequence[Any]) -> None:
             self._dispatch.counters["removed"] += answers[0]
@@ -220,14 +238,11 @@ class Retention:
 
         def failed(code: Code, message: str) -> None:
             for mailbox in removal.losing:
-                mailbox.losses.keep()
+                mailbox.keep()
+                self._dispatch.touch(mailbox)
             self._end()
 
-        changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]
-        # With them goes the state of every mailbox that settled some of these, and was not saved since: what is on
-        # disk owes nothing that is not there.
-        mailboxes = [*removal.losing, *self._dispatch.flush()]
-        self._batches.add(Job(done, failed, changes=changes, mailboxes=mailboxes))
+        self._batches.add(Job(done, failed, begin=begin))
 
 
 _Sweep = Generator[SurveyRequest | _Removal, Sequence[Surveyed], None]

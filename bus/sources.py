@@ -107,10 +107,13 @@ class Sources:
         return position, {source: seq for source, seq in floors.items() if seq > position and source in sources}
 
     def _raised_floors(self) -> dict[str, int]:
-        return {source: max(start, self.position) for source, start in self._starts()}
+        # Where a subscription starts is no floor: it may lie beyond the end of the log, and a floor never does.
+        sources = [DIRECT, *self.interests] if self._direct else list(self.interests)
+        return {source: self.handed_out(source) for source in sources}
 
     def _starts(self) -> list[tuple[str, int]]:
         direct = [(DIRECT, self._floors.get(DIRECT, 0))] if self._direct else []
         return direct + [
-            (channel, self._floors.get(channel, interest.start_seq)) for channel, interest in self.interests.items()
+            (channel, max(self._floors.get(channel, 0), interest.start_seq))
+            for channel, interest in self.interests.items()
         ]

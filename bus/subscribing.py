@@ -143,6 +143,7 @@ class Subscribing:
 
     def _leave(self, bot_id: str, channel: str) -> None:
         mailbox = self._directory.unsubscribe(bot_id, channel)
+        self._dispatch.touch(mailbox)  # what it dropped is to be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):
                 if mailbox in session.mailboxes:

@@ -186,11 +186,18 @@ class RecoverRuns(msgspec.Struct, frozen=True):
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
-    """A message at or below a mailbox's position that is not settled."""
+    """A message at or below a mailbox's position that is not settled.
+
+    `due_at` is when it comes again, by the wall clock, where it rests for `delay` seconds; None where it is due.
+    `retried` says that it was a dead letter, and is owed whether its channel was left or not.
+    """
 
     seq: int
     attempt: int
     failures: int
+    due_at: str | None = None
+    delay: float = 0.0
+    retried: bool = False
 
 
 class MailboxState(msgspec.Struct, frozen=True):

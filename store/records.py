@@ -9,7 +9,8 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -47,6 +48,7 @@ __all__ = [
     "WorkflowRun",
     "WorkflowStep",
     "WorkflowStepLog",
+    "later",
     "parse_timestamp",
     "timestamp",
 ]
@@ -62,6 +64,11 @@ def timestamp(moment: datetime) -> str:
         return utc.isoformat(timespec="microseconds")[:-6] + "Z"
     written = msgspec.json.encode(utc)[1:-1].decode()  # which takes a tenth of the time
     return written if utc.microsecond else f"{written[:-1]}.000000Z"
+
+
+def later(text: str, seconds: float) -> str:
+    """Return the time so many seconds after a stored one, rounded up: whoever waits for it never wakes early."""
+    return timestamp(parse_timestamp(text) + timedelta(microseconds=math.ceil(seconds * 1_000_000)))
 
 
 def parse_timestamp(text: str) -> datetime:

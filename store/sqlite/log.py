@@ -11,8 +11,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-import aiosqlite
-
 from ..errors import Conflict
 from ..records import Channel
 from ..repository import (
@@ -223,7 +221,7 @@ class SqliteLog:
             return Subscribed(start_seq, created=False, group=group)
         start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
         if change.group is not None:
-            start_seq = await self._open_group(connection, change, start_seq)
+            start_seq = await self._open_group(transaction, change, start_seq)
         values = (
             change.bot_id, change.channel, change.subscribed_at, start_seq, int(change.echo), change.group,
         )  # fmt: skip
@@ -235,8 +233,9 @@ class SqliteLog:
         )
         return Subscribed(start_seq, created=True, group=change.group)
 
-    async def _open_group(self, connection: aiosqlite.Connection, change: AddSubscription, start_seq: int) -> int:
-        """Open a group and its mailbox where there is none, and give where it starts."""
+    async def _open_group(self, transaction: Transaction, change: AddSubscription, start_seq: int) -> int:
+        """Open a group and its mailbox where there is none, and return where it starts."""
+        connection = transaction.connection
         checksum = seal(change.channel, change.group, start_seq)
         cursor = await connection.execute(
             "INSERT INTO channel_groups (channel_name, name, created_at, start_seq, checksum)"
@@ -244,7 +243,9 @@ class SqliteLog:
             (change.channel, change.group, change.subscribed_at, start_seq, checksum),
         )
         if cursor.rowcount > 0:
-            state = MailboxState(group_mailbox_id(change.channel, change.group or ""), start_seq)
+            # A group may start beyond the end of the log; a position lies within it.
+            position = min(start_seq, transaction.last_seq)
+            state = MailboxState(group_mailbox_id(change.channel, change.group or ""), position)
             await connection.execute(SAVE_MAILBOX, mailbox_row(state))
             return start_seq
         [[start_seq]] = await connection.execute_fetchall(

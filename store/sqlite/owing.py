@@ -82,12 +82,19 @@ def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
     values = (
         state.mailbox_id,
         state.position,
-        msgspec.json.encode(state.unsettled).decode(),
+        msgspec.json.encode([_written(item) for item in state.unsettled]).decode(),
         msgspec.json.encode(state.floors).decode(),
         msgspec.json.encode(state.ahead).decode(),
         *(state.gap or (None, None)),
     )
     return (*values, seal(*values))
+
+
+def _written(item: UnsettledState) -> tuple[Any, ...]:
+    """Return what is stored of an unsettled message: most rest for no time, and never were dead letters."""
+    if item.due_at is None and not item.retried:
+        return (item.seq, item.attempt, item.failures)
+    return msgspec.structs.astuple(item)
 
 
 def mailbox_of(row: Sequence[Any]) -> MailboxState:

@@ -195,7 +195,7 @@ class FakeLog:
         if (channel, name) not in self.groups:
             self.groups[channel, name] = Group(channel, name, start_seq)
             mailbox_id = group_mailbox_id(channel, name)
-            self.mailboxes[mailbox_id] = MailboxState(mailbox_id, start_seq)
+            self.mailboxes[mailbox_id] = MailboxState(mailbox_id, min(start_seq, self.last_seq))
         return self.groups[channel, name].start_seq
 
     def read_page(self, request: PageRequest) -> Page:

@@ -70,6 +70,8 @@ class Promises:
         self._delivered_at: dict[tuple[str, int], int] = {}
         self._wanted_again: dict[tuple[str, int], int] = {}
         self._retried: set[tuple[str, int]] = set()
+        self._revived: set[tuple[str, int]] = set()
+        """The dead letters whose retry was answered, until they are delivered."""
 
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,6 +120,20 @@ class Promises:
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
+        self._check_file()
+
+    def _check_file(self) -> None:
+        """What is on disk is sound, as `posthouse check` sees it."""
+        for state in self.log.mailboxes.values():
+            furthest = max([state.position, *state.floors.values()])
+            if furthest > self.log.last_seq:
+                raise Violation(f"{self.key(state.mailbox_id)} is at {furthest}, beyond the end of the log")
+            for item in state.unsettled:
+                if item.seq not in self.log.messages:
+                    raise Violation(f"{self.key(state.mailbox_id)} owes {item.seq} on disk, and it is not there")
+        for mailbox_id, seq in self.log.dead_letters:
+            if seq not in self.log.messages:
+                raise Violation(f"{seq} is a dead letter of {self.key(mailbox_id)}, and it is not there")
 
     def _note_subscription(self, change: AddSubscription, start_seq: int) -> None:
         bot = self.name(change.bot_id)
@@ -141,6 +157,11 @@ class Promises:
         """Somebody asked for a dead letter."""
         self.want_again(key, [seq])
         self._retried.add((key, seq))
+
+    def note_retried(self, key: str, seq: int) -> None:
+        """Somebody was told that a dead letter is tried again."""
+        if self._delivered_at.get((key, seq), -1) < self._wanted_again[key, seq]:
+            self._revived.add((key, seq))
 
     def confirming(self, items: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Note which deliveries are being acked, to be given to `note_confirmed`."""
@@ -183,6 +204,7 @@ class Promises:
         if seq in self.settled[key]:
             raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
         self.delivered[key].add(seq)
+        self._revived.discard((key, seq))
         self._delivered_at[key, seq] = self.steps
         if message.attempt == 1:
             self._check_order(key, stored, core)
@@ -194,6 +216,8 @@ class Promises:
             if self.name(stored.recipient_bot_id or "") != bot or message.group is not None:
                 raise Violation(f"{stored.seq} was delivered to {bot}, and is for another bot")
             return bot
+        if message.group is None and (bot, stored.seq) in self._retried:
+            return bot  # somebody asked for it, whether its channel was left or not
         interest = self.interests.get((bot, channel))
         if interest is None or interest.start_seq >= stored.seq:
             raise Violation(f"{stored.seq} on {channel} was delivered to {bot} outside its subscription")
@@ -272,6 +296,10 @@ class Promises:
             for key in self._owed(stored):
                 if not self._is_accounted_for(key, stored.seq):
                     raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")
+        for key, seq in self._revived:
+            dead = any(self.key(box) == key and seq == other for box, other in self.log.dead_letters)
+            if "/" not in key and not dead:
+                raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
             found = stands.get((bot, channel))

@@ -362,7 +362,7 @@ class Simulation:
         if connection is None:
             return
         channel = self.random.choice(CHANNELS)
-        seq = self.random.randint(1, self.log.last_seq + 3)
+        seq = self.random.randint(1, self.log.last_seq + self.random.choice([3, 3, 100]))
         starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
         start = self.random.choice(starts)
         echo = self.random.random() < 0.3
@@ -472,7 +472,14 @@ class Simulation:
         mailbox_id, seq = self.random.choice(dead)
         key = self.promises.key(mailbox_id)
         self.promises.note_retry(key, seq)
-        self._send(connection, RetryDeadLetters(request=self._number(), bot=key, seqs=[seq]))
+        number = self._number()
+
+        def answered(value: Any) -> None:
+            if value is not None and value["retried"]:
+                self.promises.note_retried(key, seq)
+
+        connection.answers[number] = answered
+        self._send(connection, RetryDeadLetters(request=number, bot=key, seqs=[seq]))
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:

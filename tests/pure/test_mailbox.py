@@ -273,3 +273,75 @@ def test_damage_and_removal_are_told() -> None:
     mailbox.next_read(7)
     assert mailbox.page_read([], [letter(7)], complete=True, damaged=(3, 6)) == (3, 4, 6)
     assert handed(mailbox) == [(7, 1)]
+
+
+WALL = "2026-01-01T00:00:%02d.000000Z"
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_what_rests_rests_on_after_a_restart(release: bool) -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.arrive(letter(1))
+    mailbox.arrive(letter(2))
+    assert handed(mailbox) == [(1, 1), (2, 1)]
+    mailbox.fail(one, 1, now=0, wall=WALL % 0, delay=30.0, release=release)
+    mailbox.fail(one, 2, now=0, wall=WALL % 0, release=release)
+    [first, second] = mailbox.state().unsettled
+    assert (first.due_at, first.delay) == (WALL % 30, 30.0)
+    assert second.due_at == ("2026-01-01T00:00:00.050000Z" if release else WALL % 1)
+    again = Mailbox(mailbox.state(), DELIVERY, LIMITS)
+    two = session()
+    again.attach(two)
+    again.hand_out(1000, WALL % 10)
+    assert again.timed
+    assert handed(again, 1000) == [(2, 2)]
+    assert handed(again, 1019.9) == []
+    assert handed(again, 1020) == [(1, 2)]
+    assert again.settle(two, 1)
+
+
+@pytest.mark.parametrize(("wall", "left"), [(WALL % 59, 0.0), ("2025-01-01T00:00:00.000000Z", 30.0)])
+def test_a_rest_is_never_longer_than_its_delay_and_ends_where_the_clock_is_past_it(wall: str, left: float) -> None:
+    mailbox = box(position=1, unsettled=(UnsettledState(1, 1, 1, WALL % 30, 30.0),))
+    mailbox.attach(session())
+    mailbox.hand_out(0, wall)
+    assert not left or handed(mailbox, left - 0.1) == []
+    assert handed(mailbox, left) == [(1, 2)]
+
+
+def test_what_was_delivered_again_rests_no_more() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.arrive(letter(1))
+    handed(mailbox)
+    mailbox.fail(one, 1, now=0, wall=WALL % 0, delay=5.0)
+    assert handed(mailbox, 5) == [(1, 2)]
+    assert mailbox.state().unsettled == (UnsettledState(1, 2, 1, None, 5.0),)
+
+
+def test_a_dead_letter_is_delivered_again_whether_its_channel_was_left_or_not() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.subscribe("news", Interest(0, echo=False), last_seq=0)
+    mailbox.arrive(letter(1, "news"))
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.terminate(one, 1, "no") is not None
+    mailbox.unsubscribe("news")
+    assert mailbox.put_back([1]) == [1]
+    assert mailbox.state().unsettled == (UnsettledState(1, 0, 0, retried=True),)
+    mailbox.revive([1])
+    again = Mailbox(mailbox.state(), DELIVERY, LIMITS)
+    again.attach(session())
+    page = again.next_read(1)
+    assert page is not None
+    assert page.seqs == (1,)
+    again.page_read([letter(1, "news")], [], complete=True, damaged=())
+    assert [seq for _, _, seqs in again.hand_out(0) for seq in seqs] == [1]
+
+
+def test_a_damaged_message_that_was_settled_before_its_turn_is_no_loss() -> None:
+    mailbox = box(ahead=(3,))
+    mailbox.attach(session())
+    mailbox.next_read(5)
+    assert mailbox.page_read([], [], complete=True, damaged=(3, 4)) == (4,)

@@ -6,7 +6,7 @@ breaks a promise. One that no world finds would mean that the simulation does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -189,6 +189,47 @@ def removes_what_is_owed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Mailbox, "owes", lambda self, seq, sender_bot_id, channel: False)
 
 
+def removes_what_is_held(patch: pytest.MonkeyPatch) -> None:
+    """Retention that looks for dead letters, and what is in flight, nowhere."""
+    patch.setattr(Mailbox, "holds", lambda self, seqs: set())
+
+
+def hands_out_what_is_being_removed(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that does not keep back what leaves the log."""
+    owed = Mailbox._owed
+
+    def broken(self: Mailbox, wall: str) -> Iterator[Any]:
+        losing, self.losses.losing = self.losses.losing, {}
+        try:
+            yield from owed(self, wall)
+        finally:
+            self.losses.losing = losing
+
+    patch.setattr(Mailbox, "_owed", broken)
+
+
+def forgets_a_retry_of_a_channel_that_was_left(patch: pytest.MonkeyPatch) -> None:
+    """A dead letter that is tried again, and dropped because its channel was left."""
+    revive = Mailbox.revive
+
+    def broken(self: Mailbox, seqs: Iterable[int]) -> None:
+        tried = list(seqs)
+        revive(self, tried)
+        for seq in tried:
+            self._unsettled[seq].retried = False
+
+    patch.setattr(Mailbox, "revive", broken)
+
+
+def lies_beyond_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A floor where a subscription starts, wherever that is."""
+    patch.setattr(
+        Sources,
+        "_raised_floors",
+        lambda self: {source: max(start, self.position) for source, start in self._starts()},
+    )
+
+
 def tells_nobody_of_a_gap(patch: pytest.MonkeyPatch) -> None:
     """Retention that takes undelivered messages in silence."""
     patch.setattr(Dispatch, "tell_gap", lambda self, mailbox, sessions: None)
@@ -205,6 +246,10 @@ FAULTS: list[Fault] = [
     releases_before_it_is_due,
     forgets_to_enter_what_was_released,
     removes_what_is_owed,
+    removes_what_is_held,
+    hands_out_what_is_being_removed,
+    forgets_a_retry_of_a_channel_that_was_left,
+    lies_beyond_the_end,
     tells_nobody_of_a_gap,
     counts_only_what_comes,
     repeats_replies_that_came_early,

@@ -6,8 +6,22 @@ from typing import Any
 
 import pytest
 
-from bus.protocol import Ack, Code, Ping, RetryDeadLetters, Subscribe, Term, ToBot, ToChannel
+from bus.batch import Batch
+from bus.protocol import (
+    Ack,
+    Code,
+    Credit,
+    Nak,
+    Ping,
+    RetryDeadLetters,
+    Subscribe,
+    Term,
+    ToBot,
+    ToChannel,
+    Unsubscribe,
+)
 from bus.settings import Keep, RetentionSettings, Settings
+from store.repository import RemoveMessages
 
 from .worker import Worker, delivered, frames, published
 
@@ -207,3 +221,124 @@ def test_a_restart_counts_anew(messages_max: int) -> None:
     send(worker, *[ToChannel("news")] * 5)
     worker.settle(3)
     assert len(worker.log.messages) == min(messages_max, 35)
+
+
+@pytest.mark.parametrize("remove_undelivered", [False, True])
+def test_what_is_owed_of_a_channel_that_was_left_stays(remove_undelivered: bool) -> None:
+    worker = world(messages_max=1, remove_undelivered=remove_undelivered)
+    worker.hello("bob")
+    worker.say(b"bob", Subscribe(request=2, channel="news"))
+    worker.commit()
+    send(worker, *[ToChannel("news")] * 3, *[ToChannel("other")] * 4)
+    worker.say(b"bob", Term(seqs=[1], reason="no"))
+    worker.say(b"bob", Ack(seqs=[2]))
+    worker.say(b"bob", Unsubscribe(request=3, channel="news"))
+    worker.commit(flush=True)
+    for _ in range(4):
+        worker.say(b"bob", Ping())
+        worker.settle(1)
+    assert list(worker.log.messages) == [1, 3, 7], "the dead letter, the one in flight, and the last"
+    worker.say(b"bob", Ack(seqs=[3]))
+    worker.settle(3)
+    assert list(worker.log.messages) == [1, 7]
+
+
+def test_what_waits_for_its_end_of_a_channel_that_was_left_is_saved_with_its_removal() -> None:
+    worker = world(messages_max=1)
+    worker.hello("bob")
+    worker.say(b"bob", Subscribe(request=2, channel="news"))
+    worker.commit()
+    send(worker, *[ToChannel("news")] * 2, *[ToChannel("other")] * 2)
+    worker.say(b"bob", Nak(seqs=[1], delay=0.0))
+    worker.commit(flush=True)
+    worker.say(b"bob", Unsubscribe(request=3, channel="news"))
+    worker.settle(4)
+    owed = {item.seq for state in worker.log.mailboxes.values() for item in state.unsettled}
+    assert owed <= worker.log.messages.keys()
+
+
+def being_removed(worker: Worker) -> Batch:
+    """Go on until messages are being removed."""
+    worker.tick(1)
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    assert any(isinstance(change, RemoveMessages) for change in batch.changes)
+    return batch
+
+
+def test_what_is_being_removed_is_not_handed_out() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob", max_in_flight=0)
+    send(worker, *[ToBot(bot="bob")] * 4)
+    batch = being_removed(worker)
+    said = worker.say(b"bob", Credit(max_in_flight=10))
+    assert [message["seq"] for message in delivered(said)] == [4]
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert gaps(said) == [(1, 3, "retention")]
+    assert worker.in_flight(b"bob") == [4]
+    worker.restart()
+    worker.hello("bob")
+    assert worker.in_flight(b"bob") == [4]
+
+
+def test_what_is_not_removed_after_all_is_handed_out() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob", max_in_flight=0)
+    send(worker, *[ToBot(bot="bob")] * 4)
+    batch = being_removed(worker)
+    worker.say(b"bob", Credit(max_in_flight=10))
+    said = frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    assert [message["seq"] for message in delivered(said)] == [1, 2, 3]
+    assert gaps(said) == []
+
+
+def test_what_is_handed_out_before_its_removal_is_written_stays() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob", max_in_flight=0)
+    send(worker, *[ToBot(bot="bob")] * 4)
+    worker.tick(1)  # their removal waits for the next batch
+    worker.say(b"bob", Credit(max_in_flight=2))
+    said = worker.commit()
+    assert sorted(worker.log.messages) == [1, 2, 4]
+    assert gaps(said) == [(3, 3, "retention")]
+
+
+def test_what_expires_while_it_is_being_removed_is_no_dead_letter() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob", max_in_flight=0)
+    send(worker, *[ToBot(bot="bob")] * 3, ttl=2.0)
+    batch = being_removed(worker)
+    worker.now += 5
+    worker.say(b"bob", Credit(max_in_flight=10))
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    worker.settle(2)
+    assert [seq for _, seq in worker.log.dead_letters] == [3]
+    assert set(worker.log.messages) == {3}
+
+
+def test_a_dead_letter_that_is_tried_again_is_not_lost_before_it_is_settled() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob")
+    send(worker, ToBot(bot="bob"), ToChannel("news"))
+    worker.say(b"bob", Term(seqs=[1], reason="no"))
+    worker.say(b"bob", RetryDeadLetters(request=5, bot="bob", seqs=[1]))
+    worker.say(b"bob", Credit(max_in_flight=0))
+    worker.commit()
+    worker.core.unreachable(b"bob", worker.moment)
+    worker.settle(4)
+    assert list(worker.log.messages) == [1, 2]
+
+
+def test_what_a_channel_that_is_left_drops_is_no_loss() -> None:
+    worker = world(messages_max=1, remove_undelivered=True)
+    worker.hello("bob", max_in_flight=0)
+    worker.say(b"bob", Subscribe(request=2, channel="news"))
+    worker.commit()
+    send(worker, *[ToChannel("news")] * 4)
+    worker.say(b"bob", Unsubscribe(request=3, channel="news"))
+    worker.tick(1)  # both are in one batch
+    said: list[dict[str, Any]] = []
+    while worker.core.has_batch(worker.moment):
+        said += worker.commit()
+    assert list(worker.log.messages) == [4]
+    assert gaps(said) == []

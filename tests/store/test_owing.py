@@ -15,7 +15,14 @@ import pytest
 from store import open_store
 from store.errors import DatabaseDamaged, StoreFailed
 from store.records import BotSubscription
-from store.repository import AddBot, AddChannel, AddSubscription
+from store.repository import (
+    AddBot,
+    AddChannel,
+    AddSubscription,
+    MailboxState,
+    SaveMailbox,
+    UnsettledState,
+)
 from store.sqlite.check import Check
 from store.sqlite.reader import Reader
 
@@ -139,3 +146,39 @@ async def test_what_a_bot_was_owed_before_there_were_checksums_is_taken_as_it_is
         connection.execute("UPDATE mailboxes SET position = 0, checksum = NULL")
     async with open_store(str(path)) as store:
         assert [state.position for state in (await store.log.load()).mailboxes] == [0]
+
+
+async def test_what_rests_and_what_is_tried_again_is_kept_with_what_is_not_settled(path: Path) -> None:
+    plain = UnsettledState(1, 2, 1)
+    resting = UnsettledState(2, 1, 1, due_at=at(30), delay=30.0)
+    retried = UnsettledState(3, 0, 0, retried=True)
+    state = MailboxState("ann", 3, (plain, resting, retried))
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("ann"))])
+        await add(store.log, *[direct(str(number), "ann", "ann") for number in range(3)])
+        await store.log.apply([SaveMailbox(state)])
+    async with open_store(str(path)) as store:
+        assert (await store.log.load()).mailboxes == [state]
+    with closing(sqlite3.connect(path)) as connection:
+        [[unsettled]] = connection.execute("SELECT unsettled FROM mailboxes")
+    assert unsettled.startswith("[[1,2,1],"), "what does not rest is written as ever"
+    reading = Check(path)
+    assert list(reading.run())
+    assert reading.damage == []
+
+
+@pytest.mark.parametrize("group", [None, "team"])
+async def test_a_subscription_beyond_the_end_of_the_log_is_no_damage(path: Path, group: str | None) -> None:
+    subscribe = AddSubscription("ann", "news", at(0), start_seq=1000, echo=False, group=group)
+    async with open_store(str(path)) as store:
+        await store.log.apply([AddBot(bot("ann")), AddChannel(channel("news"))])
+        await add(store.log, direct("1", "ann", "ann"))
+        await store.log.apply([subscribe])
+        state = await store.log.load()
+    assert [subscription.start_seq for subscription in state.subscriptions] == [1000]
+    assert {mailbox.mailbox_id: mailbox.position for mailbox in state.mailboxes} == {"ann": 0} | (
+        {} if group is None else {"news/team": 1}
+    )
+    reading = Check(path)
+    assert list(reading.run())
+    assert reading.damage == []

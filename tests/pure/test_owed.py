@@ -1,0 +1,94 @@
+"""What a mailbox is owed whatever happens to its subscriptions and to the worker: one decision at a time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from bus.protocol import Ack, Nak, RetryDeadLetters, StartAt, Subscribe, Term, ToBot, ToChannel, Unsubscribe
+
+from .worker import Worker, delivered, published
+
+
+def joined(worker: Worker, start: Literal["new", "all"] | StartAt = "new", group: str | None = None) -> None:
+    worker.say(b"bob", Subscribe(request=2, channel="news", start=start, group=group))
+    worker.commit()
+
+
+def seqs(worker: Worker) -> list[int]:
+    """Go on for a while, and return what is delivered."""
+    return [message["seq"] for message in delivered(worker.settle(2))]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["", "with a crash before the delivery"])
+@pytest.mark.parametrize("since", ["left", "joined again", "joined in a group"])
+def test_a_dead_letter_of_a_channel_that_was_left_is_delivered_when_it_is_tried_again(
+    since: str, crash: bool
+) -> None:
+    worker = Worker()
+    worker.hello("eve")
+    worker.hello("bob")
+    joined(worker)
+    worker.say(b"eve", published(ToChannel("news")))
+    worker.commit()
+    worker.say(b"bob", Term(seqs=[1], reason="no"))
+    worker.say(b"bob", Unsubscribe(request=3, channel="news"))
+    worker.commit()
+    if since != "left":
+        joined(worker, group="team" if since == "joined in a group" else None)
+    said = worker.say(b"eve", RetryDeadLetters(request=4, bot="bob", seqs=[1]))
+    if crash:
+        batch = worker.core.take_batch(worker.moment)
+        assert batch is not None
+        worker.log.apply(batch.changes)
+        worker.restart()
+        worker.hello("bob")
+    else:
+        said += worker.commit()
+        assert {"op": "ok", "request": 4, "value": {"retried": 1}} in said
+    assert worker.in_flight(b"bob") == [1]
+    worker.say(b"bob", Nak(seqs=[1], delay=1.0))
+    assert seqs(worker) == [1], "it is owed until it is settled"
+    worker.say(b"bob", Ack(seqs=[1]))
+    worker.settle(2)
+    assert [state.unsettled for state in worker.log.mailboxes.values()] == [()] * len(worker.log.mailboxes)
+
+
+def test_a_nak_keeps_its_delay_over_a_restart() -> None:
+    worker = Worker()
+    worker.hello("bob")
+    worker.say(b"bob", published(*[ToBot(bot="bob")] * 2))
+    worker.commit()
+    worker.say(b"bob", Nak(seqs=[1], delay=60.0))
+    worker.say(b"bob", Nak(seqs=[2], delay=60.0, release=True, request=5))
+    worker.commit()
+    worker.now += 50
+    worker.restart()
+    worker.hello("bob")
+    assert delivered(worker.tick(9)) == []
+    assert [message["attempt"] for message in delivered(worker.tick(2))] == [2, 2]
+
+
+@pytest.mark.parametrize("group", [None, "team"])
+def test_a_start_beyond_the_end_waits_for_its_seq_and_harms_nothing_else(group: str | None) -> None:
+    worker = Worker()
+    worker.hello("eve")
+    worker.hello("bob")
+    joined(worker, StartAt(seq=6), group)
+    worker.say(b"bob", Subscribe(request=3, channel="other", start="all"))
+    worker.commit()
+    got: list[int] = []
+    for number in range(4):
+        worker.say(b"eve", published(ToBot(bot="bob"), ToChannel("news")))
+        got += [message["seq"] for message in delivered(worker.commit())]
+        worker.say(b"bob", Subscribe(request=4, channel=f"another-{number}", start="all"))
+        worker.commit(flush=True)
+        for state in worker.log.mailboxes.values():
+            assert max([state.position, *state.floors.values()]) <= worker.log.last_seq
+        worker.restart()
+        worker.hello("bob")
+        worker.say(b"bob", Ack(seqs=worker.in_flight(b"bob")))
+        worker.commit(flush=True)
+        worker.hello("eve")
+    assert got == [1, 3, 5, 6, 7, 8]
