@@ -13,7 +13,7 @@ Pure: time is an argument, and what must be read or sent is returned.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from store.records import later, parse_timestamp
 from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
@@ -21,6 +21,7 @@ from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledSta
 from .backlog import Backlog
 from .envelope import Envelope, write_ending
 from .intake import Intake
+from .leaving import Leaving
 from .losses import Losses
 from .sessions import Session
 from .settings import Delivery, Limits
@@ -39,7 +40,7 @@ _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
 
 
-class Mailbox:
+class Mailbox(Leaving):
     """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
 
     def __init__(
@@ -456,71 +457,6 @@ class Mailbox:
         """Leave dead letters as they are: the disk would not take that they come back."""
         self._reviving.difference_update(seqs)
         self.dead.update(seqs)
-
-    # ── Retention ────────────────────────────────────────────────────────────────────────────────────────
-
-    def holds(self, seqs: Set[int]) -> set[int]:
-        """Return those that were handed out and are not settled, and the dead letters, of whatever channel."""
-        held: set[int] = set()
-        for kept in (self._unsettled.keys(), self.dead, self._reviving):
-            if kept:
-                held |= kept & seqs
-        return held
-
-    def owes(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Return whether a message is still to be handed out for the first time."""
-        return (
-            seq > self.sources.handed_out(channel)
-            and seq not in self._ahead
-            and self.sources.wants(seq, sender_bot_id, channel)
-        )
-
-    def is_through(self, seq: int, channel: str | None) -> bool:
-        """Return whether all of a source up to a seq was handed out, without a look at each message."""
-        idle = self.level and not self.intake
-        return idle or seq <= self.sources.handed_out(channel)
-
-    def can_lose(self, seq: int) -> bool:
-        """Return whether a message that is owed waits, is not being worked on, and is or was no dead letter."""
-        item = self._unsettled.get(seq)
-        if item is not None and (item.session is not None or item.retried):
-            return False
-        if any(seq in seqs for seqs in self.settling.values()):
-            return False
-        return seq not in self.dead and seq not in self._reviving
-
-    def prepare_to_lose(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages, by seq, are being removed: the state saved with that owes them no more.
-
-        Until `lose` or `keep` none of them is handed out, and none expires.
-        """
-        self.losses.prepare(channels)
-        self.dirty = True
-
-    def keep(self) -> None:
-        """Note that nothing was removed: what came to its turn meanwhile is next."""
-        self.losses.keep()
-        for seq in self.losses.take_withheld():
-            heapq.heappush(self._returned, seq)
-
-    def lose(self) -> None:
-        """Owe no more what was removed; what is of a channel that was left in the meantime is no loss."""
-        missed = {seq for seq, channel in self.losses.losing.items() if self.sources.still_wants(seq, channel)}
-        lost = self.losses.take(missed, reading=self.intake.reading is not None)
-        self.losses.take_withheld()
-        handed_out = self.sources.handed_out(None)
-        early = self._unsettled.keys() | self._ahead
-        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
-        self.backlog.went(sum(seq > handed_out for seq in waiting))
-        self.intake.drop(lambda envelope: envelope.seq in lost)
-        for seq in lost:
-            self._unsettled.pop(seq, None)
-        self.dirty = True
-
-    def forget_gap(self) -> None:
-        """Note that what was lost was told."""
-        self.losses.gap = None
-        self.dirty = True
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -238,7 +238,7 @@ class Retention:
 
         def failed(code: Code, message: str) -> None:
             for mailbox in removal.losing:
-                mailbox.keep()
+                mailbox.retain()
                 self._dispatch.touch(mailbox)
             self._end()
 

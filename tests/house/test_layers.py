@@ -20,6 +20,7 @@ PURE = {
     "bus.recovering",
     "store.changes",
     "bus.intake",
+    "bus.leaving",
     "bus.losses",
     "bus.publishing",
     "bus.retention",
