@@ -41,6 +41,11 @@ writes. SQLite fills it with every page that it touches and returns none, so tha
 _READER_CACHE_KIBIBYTES = 2 * 1024
 """Page cache of each reader: what it reads has been written a moment ago, and is in the system's own cache."""
 
+_STATEMENTS_KEPT = 64
+"""Prepared statements that a connection keeps, more than are in steady use. One with some hundred values takes tens
+of kibibytes, and with a text for each number of values they add up to what the page cache has.
+"""
+
 
 class Database:
     """An open database: the writer, two readers, and which log it is."""
@@ -129,7 +134,7 @@ def _inspect(path: Path, lock: LockFile) -> None:
 @asynccontextmanager
 async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     try:
-        connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=512)
+        connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=_STATEMENTS_KEPT)
     except sqlite3.Error as error:
         raise _refusal(path, error) from error
     try:
