@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints clean
+.PHONY: help demo test lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
+	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
 	@echo "make clean              remove what these made"
 
 $(BIN)/.installed: pyproject.toml
@@ -71,6 +72,10 @@ bench-stalled: $(BIN)/.installed
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
+soak: SECONDS ?= 7500
+soak: $(BIN)/.installed
+	$(BIN)/python -m bench.soak --seconds $(SECONDS) $(OPTIONS)
 
 clean:
 	rm -rf .venv .venv-bench .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

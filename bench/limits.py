@@ -31,7 +31,7 @@ from .workloads import Figures, LostMessages, Scale
 
 __all__ = ["commits", "forwarding", "inserts", "syncs"]
 
-_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -65536", "wal_autocheckpoint = 4000")
+_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -16384", "wal_autocheckpoint = 4000")
 """As the store sets them."""
 
 _ROWS_AHEAD = 20_000

@@ -21,9 +21,6 @@ from .writer import Transaction
 
 __all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "in_log", "is_intact_scheduled", "next_due_at"]
 
-_IDS_A_STATEMENT = 500
-"""Well below the 32,766 variables of a statement."""
-
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
     " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, checksum"
@@ -41,6 +38,14 @@ _DUE = """
 _READ_DUE = f"""
     SELECT {_COLUMNS}, rowid FROM scheduled_messages WHERE rowid IN (SELECT value FROM json_each(?))
     ORDER BY due_at, rowid"""
+
+_WITH_IDS = "WHERE id IN (SELECT value FROM json_each(?1))"
+
+_IS_ANY_SCHEDULED = f"SELECT 1 FROM scheduled_messages {_WITH_IDS} LIMIT 1"
+
+_FIND_IDS = f"""
+    SELECT id, seq, sender_bot_id FROM bot_messages {_WITH_IDS}
+    UNION ALL SELECT id, NULL, sender_bot_id FROM scheduled_messages {_WITH_IDS}"""
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All that waits."""
@@ -177,27 +182,14 @@ async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | No
 
 
 async def _is_any_scheduled(connection: aiosqlite.Connection, messages: Sequence[NewMessage]) -> bool:
-    for start in range(0, len(messages), _IDS_A_STATEMENT):
-        part = [message.id for message in messages[start : start + _IDS_A_STATEMENT]]
-        sql = f"SELECT 1 FROM scheduled_messages WHERE id IN ({', '.join('?' * len(part))}) LIMIT 1"
-        if list(await connection.execute_fetchall(sql, part)):
-            return True
-    return False
+    ids = json.dumps([message.id for message in messages])
+    return bool(list(await connection.execute_fetchall(_IS_ANY_SCHEDULED, (ids,))))
 
 
 async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
     """Give the ids that are used already, with the message's seq (None: it waits) and its sender."""
-    known: dict[str, tuple[int | None, str]] = {}
-    for start in range(0, len(ids), _IDS_A_STATEMENT):
-        part = ids[start : start + _IDS_A_STATEMENT]
-        marks = ", ".join("?" * len(part))
-        sql = (
-            f"SELECT id, seq, sender_bot_id FROM bot_messages WHERE id IN ({marks})"
-            f" UNION ALL SELECT id, NULL, sender_bot_id FROM scheduled_messages WHERE id IN ({marks})"
-        )
-        rows = await connection.execute_fetchall(sql, (*part, *part))
-        known.update({row[0]: (row[1], row[2]) for row in rows})
-    return known
+    rows = await connection.execute_fetchall(_FIND_IDS, (json.dumps(ids),))
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def _row(message: NewMessage) -> tuple[Any, ...]:

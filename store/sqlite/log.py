@@ -6,6 +6,7 @@ messages come in stands in `arrivals`, how they are read for mailboxes in `pages
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ from .database import Database, starting
 from .loading import load_state
 from .owing import SAVE_MAILBOX, mailbox_row, seal
 from .pages import Pages, count_waiting
-from .rows import fetch
+from .rows import WITH_SEQS, fetch
 from .wal import file_bytes
 from .writer import Transaction
 
@@ -256,8 +257,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-        marks = ", ".join("?" * len(seqs))
-        cursor = await transaction.connection.execute(f"DELETE FROM bot_messages WHERE seq IN ({marks})", seqs)
+        cursor = await transaction.connection.execute(f"DELETE FROM bot_messages {WITH_SEQS}", (json.dumps(seqs),))
         return cursor.rowcount
 
     async def read_page(self, request: PageRequest) -> Page:
@@ -327,8 +327,7 @@ class SqliteLog:
         return [(dead, messages.get(dead.seq)) for dead in found]
 
     async def _messages(self, seqs: Sequence[int]) -> list[LogMessage]:
-        marks = ", ".join("?" * len(seqs))
-        return await fetch(self._database.read, f"WHERE seq IN ({marks})", seqs)
+        return await fetch(self._database.read, WITH_SEQS, (json.dumps(seqs),))
 
     async def sizes(self) -> dict[str, int]:
         """Give the number of messages and the bytes on disk."""

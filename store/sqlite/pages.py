@@ -10,12 +10,12 @@ from typing import Any
 
 from ..repository import LogMessage, Page, PageRequest
 from .reader import Reader
-from .rows import fetch_each
+from .rows import WITH_SEQS, fetch_each
 
 __all__ = ["Pages", "count_waiting"]
 
-_SOURCES_A_STATEMENT = 200
-"""Sources read by one statement: SQLite joins at most 500 SELECTs."""
+_SOURCES_A_STATEMENT = 50
+"""Sources read by one statement, which is prepared and kept for each combination of them: 4 KiB a source."""
 
 _ROWS_A_FETCH = 64
 """Rows that are read at once: few enough to stop soon after a page's byte limit."""
@@ -34,10 +34,9 @@ class Pages:
         """Read part of a mailbox."""
         damaged: list[int] = []
         recalled: list[LogMessage] = []
-        for start in range(0, len(request.seqs), _SOURCES_A_STATEMENT):
-            part = request.seqs[start : start + _SOURCES_A_STATEMENT]
-            marks = ", ".join("?" * len(part))
-            for seq, message in await fetch_each(self._reader, f"WHERE seq IN ({marks})", part):
+        for start in range(0, len(request.seqs), _ROWS_A_FETCH):
+            part = request.seqs[start : start + _ROWS_A_FETCH]
+            for seq, message in await fetch_each(self._reader, WITH_SEQS, (json.dumps(part),)):
                 recalled.append(message) if message is not None else damaged.append(seq)
         messages, complete = await self._follow(request, damaged)
         return Page(recalled, messages, complete, tuple(damaged))
@@ -51,8 +50,7 @@ class Pages:
         size_bytes = 0
         for start in range(0, len(wanted), _ROWS_A_FETCH):
             part = wanted[start : start + _ROWS_A_FETCH]
-            marks = ", ".join("?" * len(part))
-            for seq, message in await fetch_each(self._reader, f"WHERE seq IN ({marks})", part):
+            for seq, message in await fetch_each(self._reader, WITH_SEQS, (json.dumps(part),)):
                 if size_bytes >= request.bytes_max:
                     return messages, False
                 if message is None:

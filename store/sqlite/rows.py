@@ -20,7 +20,7 @@ from ..repository import LogMessage, NewMessage
 from .reader import Reader
 from .writer import Transaction
 
-__all__ = ["COLUMNS", "checksum", "fetch", "fetch_each", "insert", "intact", "message_of"]
+__all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insert", "intact", "message_of"]
 
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
@@ -32,6 +32,9 @@ _OPTIONAL = frozenset({"recipient_bot_id", "recipient_channel", "reply_to", "exp
 
 COLUMNS = ", ".join(f"CAST({name} AS BLOB)" if name in _BYTES else name for name in _NAMES)
 """What `message_of` reads, in its order."""
+
+WITH_SEQS = "WHERE seq IN (SELECT value FROM json_each(?))"
+"""Those with the seqs of a JSON array. One text however many there are: each text is a statement that is kept."""
 
 _SEPARATOR = "\x1e"
 """What no JSON has in it. A type may; then its checksum differs, or the columns do not have as many parts."""

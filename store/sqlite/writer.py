@@ -12,6 +12,7 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
 - A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
 - SQLite copies the WAL back after a commit, and keeps it to itself where that fails. The WAL grows then, which is
   what shows it: where it did, the copying is tried once more, and a second failure is one of the disk.
+- Readers that overlap keep the WAL from its beginning. Where it is too long, the writer waits for them a moment.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import aiosqlite
 import anyio
 
 from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed
+from .wal import RESTART_MILLISECONDS, WalLength
 
 __all__ = [
+    "BUSY_MILLISECONDS",
     "OPERATIONS_GROUP_MAX",
     "OPERATIONS_QUEUED_MAX",
     "Joint",
@@ -44,6 +47,9 @@ OPERATIONS_QUEUED_MAX = 10_000
 
 OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
+
+BUSY_MILLISECONDS = 5_000
+"""How long a statement waits for another program's lock, as Python's sqlite3 has it."""
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -132,6 +138,21 @@ async def copy_back(connection: aiosqlite.Connection) -> None:
             raise
 
 
+async def begin_wal_anew(connection: aiosqlite.Connection) -> None:
+    """Copy all of the WAL back, and let the next write begin it anew, if its readers are done in a moment.
+
+    Readers that begin meanwhile do not prolong that: nothing is written, so that they read what is copied back.
+    """
+    await connection.execute_fetchall(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
+    try:
+        await connection.execute_fetchall("PRAGMA wal_checkpoint(RESTART)")
+    except sqlite3.Error as error:
+        if not isinstance(translate(error), StorageBusy | StorageFull):
+            raise
+    finally:
+        await connection.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+
+
 class _Pending(Generic[T]):
     """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
 
@@ -161,8 +182,7 @@ class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
     `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
-    and before anybody is answered. `outgrown` tells, after every commit, whether the WAL is longer than before
-    and than it has to be.
+    and before anybody is answered. `growth` is asked, after every commit, what is to be done about the WAL.
     """
 
     def __init__(
@@ -171,11 +191,11 @@ class Writer:
         last_seq: int,
         *,
         committed: Callable[[int], None],
-        outgrown: Callable[[], bool],
+        growth: Callable[[], WalLength],
     ) -> None:
         self._connection = connection
         self._committed = committed
-        self._outgrown = outgrown
+        self._growth = growth
         self.last_seq = last_seq
         self._groups: deque[_Group] = deque()
         self._wake = anyio.Event()
@@ -270,7 +290,10 @@ class Writer:
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
                 self._committed(self.last_seq)
-            if self._outgrown():
+            length = self._growth()
+            if length is WalLength.TOO_LONG:
+                await begin_wal_anew(self._connection)
+            elif length is WalLength.LONGER:
                 await copy_back(self._connection)
         except (sqlite3.Error, OSError) as error:
             await self._fail(pendings, error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 import anyio
 import pytest
@@ -16,6 +18,9 @@ from store.sqlite.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
 from .samples import at, direct, page
 
 MEBIBYTE = 2**20
+
+_SNAPSHOT_SECONDS = 0.1
+"""Longer than a commit takes, so that a snapshot is older than the commit at whose end the WAL is copied back."""
 
 
 def test_it_is_said_once_and_again_when_it_has_doubled() -> None:
@@ -88,3 +93,60 @@ async def test_those_who_ask_all_the_time_do_not_keep_it_growing(tmp_path: Path)
             await asked.wait()
             tasks.cancel_scope.cancel()
     assert largest <= WAL_KEPT_BYTES, f"{largest} bytes"
+
+
+@pytest.mark.anyio
+async def test_short_readers_of_another_program_that_overlap_do_not_keep_it_growing(tmp_path: Path) -> None:
+    """None of them lasts, but at every moment one of them has a snapshot, and the WAL could never begin anew."""
+    path, wal = tmp_path / "log.db", tmp_path / "log.db-wal"
+    written, largest = 0, 0
+    with anyio.fail_after(60):
+        async with open_store(str(path)) as store:
+            with _Overlapping(path) as readers:
+                while written < 2 * WAL_KEPT_BYTES:
+                    written += 200_000
+                    message = direct(f"m{written}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
+                    await store.log.apply([AddMessages([message], at(0))])
+                    largest = max(largest, await file_bytes(wal))
+            assert readers.snapshots > 2
+    # A machine that stands still may let the writer's first wait run out; the second is half as much later.
+    assert largest <= 1.5 * WAL_KEPT_BYTES + MEBIBYTE, f"{largest} bytes"
+
+
+class _Overlapping:
+    """Two connections in a thread that read in turns, each of which begins before the other one ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.snapshots = 0
+        self._path = path
+        self._over = threading.Event()
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._begun.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        with (
+            closing(sqlite3.connect(self._path, isolation_level=None)) as first,
+            closing(sqlite3.connect(self._path, isolation_level=None)) as second,
+        ):
+            reading, next_one = first, second
+            self._begin(reading)
+            self._begun.set()
+            while not self._over.wait(_SNAPSHOT_SECONDS):
+                self._begin(next_one)
+                reading.execute("COMMIT")
+                reading, next_one = next_one, reading
+            reading.execute("COMMIT")
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM bots").fetchone()
+        self.snapshots += 1
