@@ -37,6 +37,7 @@ __all__ = [
     "Operation",
     "Transaction",
     "Writer",
+    "begin_wal_anew",
     "copy_back",
     "refusal",
     "translate",
