@@ -116,18 +116,14 @@ class Admission:
         return f"<Admission {self.rates}>"
 
     def admit(self, session: Session, publication: Publication) -> NewMessage:
-        """Give the message as it is to be stored; raises Rejected with what is wrong, or that it is too fast."""
-        message = _admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
-        if not self.rates.unlimited:
-            self._slow_down(message)
-        return message
+        """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
+        return _admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
 
-    def _slow_down(self, message: NewMessage) -> None:
-        """Refuse a message that comes too fast."""
+    def _slow_down(self, message: NewMessage) -> Rejected | None:
+        """Return what to tell the sender of a message that comes too fast."""
         too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
         if too_fast is None:
-            return
-        self._dispatch.counters["rate_limited"] += 1
+            return None
         whom = "publish"
         if too_fast.setting.startswith("pair"):
             whom = f"send {self._directory.bots[message.recipient_bot_id or ''].name!r}"
@@ -135,10 +131,15 @@ class Admission:
             f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
             f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
         )
-        raise Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
+        return Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
     def reserve(self, message: NewMessage) -> Rejected | None:
-        """Take up room for a message; where there is none, give what to tell its sender."""
+        """Take up room for a message, within its rates; where there is none, return what to tell its sender.
+
+        That is told only where the message's id is not known: the log is asked first.
+        """
+        if not self.rates.unlimited and (too_fast := self._slow_down(message)) is not None:
+            return too_fast
         if message.due_at is not None:
             if self._scheduling.has_room():
                 self._scheduling.expected += 1
@@ -153,6 +154,11 @@ class Admission:
                 return Rejected(Code.MAILBOX_FULL, text)
             mailbox.backlog.expected += 1
         return None
+
+    def refused(self, code: str) -> None:
+        """Count a message, or a commit, for which there was no room, and which is not known."""
+        if code == Code.RATE_LIMITED:
+            self._dispatch.counters["rate_limited"] += 1
 
     def leave(self, message: NewMessage) -> None:
         """Give back the room that a message took up: what became of it is known."""

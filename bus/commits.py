@@ -121,6 +121,7 @@ class Committing:
             case None:
                 assert pending.refusal is not None, "only what is refused is only looked up"
                 refusal = pending.refusal
+                self._admission.refused(refusal.code)
                 self._turn.refuse(session.address, refusal.code, refusal.message, commit.request)
 
     def _enter(self, pending: _Pending, added: Sequence[Added] | None) -> None:

@@ -35,7 +35,7 @@ class _Frame:
         self.messages: dict[int, NewMessage] = {}
         self.errors: list[ItemError] = []
         self.full: dict[int, ItemError] = {}
-        """What to say of those that are only looked up, because there is no room, where they are not known."""
+        """What to say of those that are only looked up, for want of room or by a rate, where they are not known."""
 
 
 class Publishing:
@@ -77,7 +77,9 @@ class Publishing:
                 lambda added: self._done(frame, added),
                 lambda code, message: self._failed(frame, code, message),
                 messages=admitted,
-                channels=self._admission.new_channels(session, admitted),
+                channels=self._admission.new_channels(
+                    session, [message for message in admitted if not message.known_only]
+                ),
             )
         )
 
@@ -86,7 +88,7 @@ class Publishing:
         lack = self._admission.reserve(message)
         if lack is None:
             return message
-        frame.full[index] = ItemError(index, lack.code, lack.message)
+        frame.full[index] = ItemError(index, lack.code, lack.message, lack.retry_after)
         return msgspec.structs.replace(message, known_only=True)
 
     def _leave_room(self, frame: _Frame) -> None:
@@ -110,6 +112,7 @@ class Publishing:
                 frame.errors.append(ItemError(index, Code.ID_CONFLICT, text))
             elif index in frame.full:
                 frame.errors.append(frame.full[index])
+                self._admission.refused(frame.full[index].code)
             self._admission.enter(message, outcome, self.timestamp)
         self._dispatch.counters["refused"] += len(frame.errors)
         frame.errors.sort(key=lambda error: error.index)

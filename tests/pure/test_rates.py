@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
 
-from bus.protocol import Publication, Publish, ToBot, ToChannel
+from bus.protocol import Commit, Publication, Publish, ToBot, ToChannel
 from bus.rates import Rates, TooFast
 from bus.settings import Limits, Settings
 
-from .worker import ID, Worker, frames
+from .worker import ID, Worker, published
 
 
 def rates(sender: float = 0, pair: float = 0, burst_seconds: float = 10.0) -> Rates:
@@ -166,9 +167,9 @@ def test_a_message_too_fast_is_refused_for_itself() -> None:
         return Publish(request=9, messages=messages)
 
     worker.say(b"a", publish(*to))
-    [published] = [frame for frame in worker.commit() if frame["op"] == "published"]
-    assert published["seqs"] == [1, 2, None, 3, 4, None]
-    limited, unknown = published["errors"]
+    [answer] = [frame for frame in worker.commit() if frame["op"] == "published"]
+    assert answer["seqs"] == [1, 2, None, 3, 4, None]
+    limited, unknown = answer["errors"]
     assert limited == {
         "index": 2,
         "code": "rate_limited",
@@ -184,17 +185,62 @@ def test_a_message_too_fast_is_refused_for_itself() -> None:
     assert (listed.sender_bot_id, listed.recipient_bot_id) == (names["a"].id, names["b"].id)
     worker.now += 0.5
     assert worker.say(b"a", publish(ToBot(bot="b"))) == []
-    [published] = frames(worker.core.receive(b"a", publish(ToBot(bot="b")), worker.moment))
-    assert published["seqs"] == [None], "all that a frame has was refused: there is nothing to wait for"
+    assert worker.say(b"a", publish(ToBot(bot="b"))) == [], "the log is asked first whether it is known"
+    answers = [frame["seqs"] for frame in worker.commit() if frame["op"] == "published"]
+    assert answers == [[5], [None]]
+
+
+def test_a_repeat_over_a_rate_is_a_duplicate() -> None:
+    worker = Worker(Settings(limits=Limits(sender_messages_per_second_max=1, rate_burst_seconds=1)))
+    worker.hello("a")
+    first = published(ToBot(bot="a"), ToChannel("other"))
+    worker.say(b"a", first)
+    answer = worker.commit()[0]
+    assert (answer["seqs"], [error["code"] for error in answer["errors"]]) == ([1, None], ["rate_limited"])
+    assert "other" not in worker.core.directory.channels, "nothing of what is refused comes into being"
+    worker.say(b"a", first)
+    again = worker.commit()[0]
+    assert (again["seqs"], again["duplicates"]) == ([1, None], [0])
+    assert [(error["index"], error["code"]) for error in again["errors"]] == [(1, "rate_limited")]
+    assert again["errors"][0]["retry_after"] == 1.0
+    assert worker.core.dispatch.counters["rate_limited"] == 2
+
+
+def test_a_repeat_of_a_delayed_message_over_a_rate_is_a_duplicate_that_waits() -> None:
+    worker = Worker(Settings(limits=Limits(sender_messages_per_second_max=1, rate_burst_seconds=1)))
+    worker.hello("a")
+    first = published(ToBot(bot="a"), delay=60.0)
+    for duplicates in (None, [0]):
+        worker.say(b"a", first)
+        answer = worker.commit()[-1]
+        assert (answer["scheduled"], answer.get("duplicates"), answer.get("errors")) == ([0], duplicates, None)
+
+
+def test_a_commit_over_a_rate_has_its_first_answer() -> None:
+    worker = Worker(Settings(limits=Limits(sender_messages_per_second_max=1, rate_burst_seconds=1)))
+    worker.hello("a")
+
+    def commit(number: int) -> dict[str, Any]:
+        messages = [Publication(id=ID % number, recipient=ToBot(bot="a"), body=msgspec.Raw(b"1"))]
+        assert worker.say(b"a", Commit(request=number, id=ID % (10**7 + number), messages=messages)) == []
+        [answer] = [frame for frame in worker.commit() if frame.get("request") == number]
+        return answer
+
+    assert commit(1)["value"] == {"seqs": [1]}
+    assert commit(1)["value"] == {"seqs": [1]}
+    assert commit(2)["code"] == "rate_limited"
+    assert worker.core.last_seq == 1
 
 
 def test_what_is_refused_for_another_reason_costs_nothing() -> None:
     worker = Worker(Settings(limits=Limits(sender_messages_per_second_max=1, rate_burst_seconds=1)))
     worker.hello("a")
-    good = Publication(id=ID % 1, recipient=ToBot(bot="a"), body=msgspec.Raw(b"1"))
+    good, other = (
+        Publication(id=ID % number, recipient=ToBot(bot="a"), body=msgspec.Raw(b"1")) for number in (1, 2)
+    )
     bad = Publication(id="x", recipient=ToBot(bot="a"), body=msgspec.Raw(b"1"))
-    worker.say(b"a", Publish(request=9, messages=[bad, bad, good, good]))
-    published = worker.commit()[0]
-    codes = [error["code"] for error in published["errors"]]
+    worker.say(b"a", Publish(request=9, messages=[bad, bad, good, other]))
+    answer = worker.commit()[0]
+    codes = [error["code"] for error in answer["errors"]]
     assert codes == ["bad_request", "bad_request", "rate_limited"]
-    assert "sender_messages_per_second_max" in published["errors"][2]["message"]
+    assert "sender_messages_per_second_max" in answer["errors"][2]["message"]
