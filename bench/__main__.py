@@ -6,6 +6,7 @@ with 1 otherwise; how long anything took never decides.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,18 +19,19 @@ import rich_click as click
 from rich.console import Console
 
 from . import machine
-from .big import Big, measure_big
+from .big import BIG_WORKLOADS, Big, measure_big
 from .comparison import Comparison, Plan
 from .goals import judge
-from .peers.jetstream import JetStream, JetStreamSyncing
+from .peers.jetstream import JetStream, JetStreamAtomic, JetStreamFast, JetStreamSyncing
 from .peers.programs import install
 from .peers.rabbitmq import RabbitMQ
 from .peers.redis import RedisAlways, RedisEverySecond
-from .plots import draw
+from .plots import PICTURES, draw
 from .processes import ROOT
 from .results import Report
 from .systems import ThroughBus, WithFrames
 from .table import page, show
+from .words import fill_in, words
 from .workloads import WORKLOADS, Scale
 
 __all__ = []
@@ -47,7 +49,9 @@ _FULL = Plan(
         WithFrames,
         ThroughBus,
         JetStreamSyncing,
+        JetStreamFast,
         JetStream,
+        JetStreamAtomic,
         RedisAlways,
         RedisEverySecond,
         RabbitMQ,
@@ -57,6 +61,8 @@ _FULL = Plan(
 )
 
 _FOLDER = ROOT / "docs" / "performance"
+_WORDED = [ROOT / "README.md", _FOLDER / "README.md"]
+"""The pages that have parts which are made of the report."""
 
 _WIDTH = 180
 """Of lines that go elsewhere than to a terminal."""
@@ -79,6 +85,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
 )
+@click.option("--keep", is_flag=True, help="Take over from the run before what is not measured; the page says so.")
+@click.option("--rewrite", is_flag=True, help="Measure nothing; write the page and the words from the JSON anew.")
 @click.option(
     "--out",
     "folder",
@@ -96,10 +104,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def _main(**options: Any) -> None:
     """Measure posthouse, what it is made of, and its peers, on the same two cores and the same disk."""
     signal.signal(signal.SIGTERM, _terminate)
+    if options["rewrite"]:
+        _rewrite(options["folder"] or _FOLDER)
+        return
     machine.pin()
     machine.allow_files()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
-    report = Report(machine=machine.facts(), versions={}, promises={})
+    report = Report(machine=machine.facts(), versions={}, promises={}, options=shlex.join(sys.argv[1:]))
     if not options["quick"]:
         for said in install():
             console.print(said, markup=False)
@@ -110,6 +121,8 @@ def _main(**options: Any) -> None:
     comparison.run()
     if plan.big:
         measure_big(comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale)
+    if options["keep"]:
+        report.keep(_read(_FOLDER / "comparison.json"), WORKLOADS.keys() | BIG_WORKLOADS)
     show(report, judge(report), console)
     if options["json_file"] is not None:
         _write_json(report, options["json_file"])
@@ -126,8 +139,22 @@ def _write_json(report: Report, file: Path) -> None:
 def _write_page(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(report, folder / "comparison.json")
-    pictures = [file.name for file in draw(report, folder)]
+    draw(report, folder)
+    _rewrite(folder)
+
+
+def _rewrite(folder: Path) -> None:
+    """Write the page of the report that lies in a folder; of the project's own report, other pages' words, too."""
+    report = _read(folder / "comparison.json")
+    pictures = [name for name in PICTURES if (folder / name).exists()]
     folder.joinpath("comparison.md").write_text(page(report, judge(report), pictures), encoding="utf-8")
+    if folder == _FOLDER:
+        for file in _WORDED:
+            file.write_text(fill_in(file.read_text(encoding="utf-8"), words(report)), encoding="utf-8")
+
+
+def _read(file: Path) -> Report:
+    return msgspec.json.decode(file.read_bytes(), type=Report)
 
 
 def _plan(options: dict[str, Any]) -> Plan:

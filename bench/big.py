@@ -16,16 +16,20 @@ import zmq
 
 from .comparison import Comparison
 from .filling import fill
-from .goals import BACKLOG, CONNECTED, EMPTY, FRAMES, FULL, RESTART
+from .goals import BACKLOG, CONNECTED, EMPTY, FULL, RESTART
 from .holding import hold
 from .machine import memory_bytes
+from .names import FRAMES
 from .processes import DATABASE, QuickClient, Worker, data_folder
 from .roles import Order, Sender
 from .systems import WithFrames
 from .wire import Session, WireError
 from .workloads import Figures, LostMessages, Scale, drain, one_to_one
 
-__all__ = ["Big", "measure_big"]
+__all__ = ["BIG_WORKLOADS", "Big", "measure_big"]
+
+_MAKING = "making the log"
+BIG_WORKLOADS = frozenset({CONNECTED, BACKLOG, _MAKING, EMPTY, FULL, RESTART})
 
 _BOTS_A_PROCESS = 5000
 _READY_SECONDS = 60.0
@@ -51,7 +55,7 @@ def measure_big(comparison: Comparison, big: Big, scale: Scale) -> None:
     comparison.note(CONNECTED, FRAMES, lambda: _connect(big.bots), 1)
     comparison.note(BACKLOG, FRAMES, lambda: _drain(big.backlog, scale), 1)
     with data_folder() as folder:
-        comparison.note("making the log", FRAMES, lambda: _fill(Path(folder), big.stored), 1)
+        comparison.note(_MAKING, FRAMES, lambda: _fill(Path(folder), big.stored), 1)
         for round_number in range(1, big.rounds + 1):
             comparison.note(EMPTY, FRAMES, lambda: _one_to_one(None, scale), round_number)
             comparison.note(FULL, FRAMES, lambda: _one_to_one(Path(folder), scale), round_number)

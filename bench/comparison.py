@@ -15,15 +15,15 @@ import msgspec
 from rich.console import Console
 
 from . import limits, machine
+from .names import HALF_RATE, ONE_TO_ONE_100
 from .processes import BenchFailed
 from .results import LIMITS, Failure, Measured, NotRun, Report
 from .systems import Posthouse, System
 from .wire import WireError
 from .workloads import WORKLOADS, Figures, Scale, Workload, half_rate
 
-__all__ = ["HALF_RATE", "Comparison", "Plan"]
+__all__ = ["Comparison", "Plan"]
 
-HALF_RATE = "one to one, half of the rate"
 OWN_BATCHES = "SQLite, posthouse's batches"
 
 
@@ -91,12 +91,13 @@ class Comparison:
             Measured(workload=name, system=system, round=round_number, load_before=load, figures=figures)
         )
         told = "  ".join(f"{key} {value:,.2f}" for key, value in figures.items())
-        self._console.print(f"  {round_number}  {name:<33}{system:<24}{told}", markup=False, soft_wrap=True)
+        self._console.print(f"  {round_number}  {name:<33}{system:<40}{told}", markup=False, soft_wrap=True)
         return figures
 
     def _look_for_systems(self) -> None:
         for system in self._plan.systems:
             self._report.promises[system.name] = system.promise
+            self._report.batches[system.name] = system.batches
             why = system.missing()
             if why is None:
                 self._report.versions |= system.versions()
@@ -107,9 +108,7 @@ class Comparison:
 
     def _systems(self, workload: str) -> list[type[System]]:
         return [
-            system
-            for system in self._plan.systems
-            if system.name not in self._absent and workload not in system.left_out
+            system for system in self._plan.systems if system.name not in self._absent and system.takes(workload)
         ]
 
     def _measure_limits(self, round_number: int) -> None:
@@ -120,7 +119,7 @@ class Comparison:
             "ROUTER to DEALER, 100 in a frame": limits.forwarding(100),
             "ROUTER to DEALER, 1 in a frame": limits.forwarding(1),
         }
-        batch = self._report.figure("one to one", self._plan.systems[0].name, "batch_messages")
+        batch = self._report.figure(ONE_TO_ONE_100, self._plan.systems[0].name, "batch_messages")
         if batch is not None:
             parts[OWN_BATCHES] = limits.inserts(max(1, round(batch)))
         for name, measure in parts.items():
@@ -128,6 +127,6 @@ class Comparison:
 
     def _measure_half_rate(self, round_number: int) -> None:
         system = self._plan.systems[0]
-        rate = self._report.figure("one to one", system.name, "rate")
+        rate = self._report.figure(ONE_TO_ONE_100, system.name, "rate")
         if rate is not None:
             self.measure(HALF_RATE, system, half_rate(rate), round_number)

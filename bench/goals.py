@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from . import names
+from .names import FRAMES
 from .results import LIMITS, Report
 
-__all__ = ["BACKLOG", "CONNECTED", "EMPTY", "FRAMES", "FULL", "GOALS", "RESTART", "Goal", "Judged", "judge"]
+__all__ = ["BACKLOG", "CONNECTED", "EMPTY", "FULL", "GOALS", "RESTART", "Goal", "Judged", "judge"]
 
-FRAMES = "posthouse, frames"
 EMPTY = "one to one, empty log"
 FULL = "one to one, ten million stored"
 RESTART = "restart, ten million stored"
@@ -69,10 +70,14 @@ def _limit(workload: str, name: str) -> Callable[[Find], float | None]:
     return _value(workload, name, LIMITS)
 
 
-_ONE_TO_ONE = _value("one to one", "rate")
-_PUBLISH_P50 = _value("publish, 1 in flight", "p50_ms")
+def _beside(workload: str, system: str) -> Callable[[Find], float | None]:
+    return _ratio(_value(workload, "rate"), _value(workload, "rate", system))
+
+
+_ONE_TO_ONE = _value(names.ONE_TO_ONE_100, "rate")
+_PUBLISH_P50 = _value(names.PUBLISH_ONE, "p50_ms")
 GOALS = [
-    Goal(name="one to one, settled", figure=_ONE_TO_ONE, at_least=60_000, unit="/s"),
+    Goal(name="one to one, settled, in batches of 100", figure=_ONE_TO_ONE, at_least=60_000, unit="/s"),
     Goal(
         name="the same, against raw SQLite in batches of 4,096",
         figure=_ratio(_ONE_TO_ONE, _limit("SQLite, 4096 rows", "rate")),
@@ -83,19 +88,25 @@ GOALS = [
         figure=_ratio(_ONE_TO_ONE, _limit("SQLite, posthouse's batches", "rate")),
         at_least=0.6,
     ),
+    *[
+        Goal(
+            name=f"{workload}, against JetStream that syncs",
+            figure=_beside(workload, names.JETSTREAM_SYNCING),
+            at_least=10,
+        )
+        for workload in (names.ONE_TO_ONE_SINGLES, names.ONE_TO_ONE_100, names.ONE_TO_ONE_1000)
+    ],
+    *[
+        Goal(
+            name=f"{workload}, against JetStream that does not sync",
+            figure=_beside(workload, names.JETSTREAM),
+            at_least=1,
+        )
+        for workload in (names.ONE_TO_ONE_SINGLES, names.ONE_TO_ONE_100, names.ONE_TO_ONE_1000)
+    ],
     Goal(
-        name="the same, against JetStream that syncs",
-        figure=_ratio(_ONE_TO_ONE, _value("one to one", "rate", "JetStream, syncing")),
-        at_least=10,
-    ),
-    Goal(
-        name="the same, against JetStream that does not sync",
-        figure=_ratio(_ONE_TO_ONE, _value("one to one", "rate", "JetStream, its default")),
-        at_least=1,
-    ),
-    Goal(
-        name="publish, acknowledged",
-        figure=_value("publish, many in flight", "rate"),
+        name="publish, acknowledged, in batches of 100",
+        figure=_value(names.PUBLISH_100, "rate"),
         at_least=80_000,
         unit="/s",
     ),
@@ -107,12 +118,12 @@ GOALS = [
     ),
     Goal(
         name="the same against JetStream that syncs",
-        figure=_ratio(_PUBLISH_P50, _value("publish, 1 in flight", "p50_ms", "JetStream, syncing")),
+        figure=_ratio(_PUBLISH_P50, _value(names.PUBLISH_ONE, "p50_ms", names.JETSTREAM_SYNCING)),
         at_most=1,
     ),
     Goal(
         name="p99 at half of the top rate",
-        figure=_value("one to one, half of the rate", "p99_ms"),
+        figure=_value(names.HALF_RATE, "p99_ms"),
         at_most=10,
         unit=" ms",
     ),

@@ -10,26 +10,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .goals import FRAMES
+from . import names
+from .names import BUS, FRAMES
 from .results import LIMITS, Report, Row
 
-__all__ = ["draw"]
+__all__ = ["PICTURES", "draw"]
 
-_COLOURS = {FRAMES: "#0b5fa5", "posthouse, bus": "#6fa8d6"}
+PICTURES = ("throughput.png", "latency.png", "limits.png")
+
+_COLOURS = {FRAMES: "#0b5fa5", BUS: "#6fa8d6"}
 _OTHER, _LIMIT = "#9a9a9a", "#d0b060"
 
 _RATES = [
-    "publish, many in flight",
-    "one to one",
+    names.PUBLISH_SINGLES,
+    names.PUBLISH_100,
+    names.PUBLISH_1000,
+    names.ONE_TO_ONE_SINGLES,
+    names.ONE_TO_ONE_100,
+    names.ONE_TO_ONE_1000,
     "one to ten",
     "one to a hundred",
     "a hundred bots in pairs",
     "draining a backlog",
     "request and reply, many",
 ]
-_LATENCIES = ["publish, 1 in flight", "request and reply, 1 at a time"]
+_LATENCIES = [names.PUBLISH_ONE, "request and reply, 1 at a time"]
 _LIMITS = ("SQLite, 4096", "SQLite, posthouse", "ROUTER to DEALER, 100")
-_PARTS = ["one to one", "publish, many in flight"]
+_PARTS = [names.ONE_TO_ONE_100, names.PUBLISH_100]
 
 _WIDTH_INCHES = 9.0
 _BAR_INCHES = 0.26
@@ -43,9 +50,9 @@ def draw(report: Report, folder: Path) -> list[Path]:
     limits = [row for row in rows if row.system == LIMITS and row.workload.startswith(_LIMITS)]
     ours = [row for row in rows if row.system == FRAMES and row.workload in _PARTS]
     pictures = [
-        ("throughput.png", "messages a second", "rate", _of(rows, _RATES)),
-        ("latency.png", "milliseconds, p50", "p50_ms", _of(rows, _LATENCIES)),
-        ("limits.png", "messages a second", "rate", [("posthouse, and what it is made of", [*ours, *limits])]),
+        (PICTURES[0], "messages a second", "rate", _of(rows, _RATES)),
+        (PICTURES[1], "milliseconds, p50", "p50_ms", _of(rows, _LATENCIES)),
+        (PICTURES[2], "messages a second", "rate", [("posthouse, and what it is made of", [*ours, *limits])]),
     ]
     files: list[Path] = []
     for name, unit, figure, groups in pictures:
@@ -80,7 +87,7 @@ def _draw(file: Path, unit: str, figure: str, groups: Sequence[tuple[str, Sequen
 
 def _panel(panel: Any, title: str, figure: str, rows: Sequence[Row]) -> None:
     mixed = len({row.workload for row in rows}) > 1
-    names = [
+    labels = [
         f"{'' if row.system == LIMITS else 'posthouse: '}{row.workload}" if mixed else row.system for row in rows
     ]
     found = [row.figures[figure] for row in rows]
@@ -95,7 +102,7 @@ def _panel(panel: Any, title: str, figure: str, rows: Sequence[Row]) -> None:
     for place, each in zip(places, found, strict=True):
         text = f"{each.median:,.0f}" if each.median >= 100 else f"{each.median:.2f}"
         panel.text(each.highest + end * 0.01, place, text, va="center", fontsize=8)
-    panel.set_yticks(places, names, fontsize=8)
+    panel.set_yticks(places, labels, fontsize=8)
     panel.tick_params(axis="x", labelsize=8)
     panel.xaxis.set_major_formatter("{x:,.10g}")
     panel.set_xlim(0, end * 1.12)

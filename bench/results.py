@@ -5,7 +5,7 @@ Owns the values that are written as JSON, and their summing up. Pure: no process
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import msgspec
@@ -58,6 +58,12 @@ class Report(msgspec.Struct, kw_only=True):
     machine: dict[str, Any]
     versions: dict[str, str]
     promises: dict[str, str]
+    batches: dict[str, str] = {}
+    """What a batch is to each system."""
+    options: str = ""
+    """What the command was told."""
+    earlier: list[str] = []
+    """Workloads whose figures are those of an earlier run."""
     measured: list[Measured] = []
     not_run: list[NotRun] = []
     failures: list[Failure] = []
@@ -73,6 +79,13 @@ class Report(msgspec.Struct, kw_only=True):
             if (row.workload, row.system) == (workload, system) and name in row.figures:
                 return row.figures[name].median
         return None
+
+    def keep(self, before: Report, workloads: Set[str]) -> None:
+        """Take over those of some workloads that only an earlier run has, and name them as such."""
+        missing = workloads - {each.workload for each in self.measured}
+        kept = [each for each in before.measured if each.workload in missing]
+        self.measured += kept
+        self.earlier = list(dict.fromkeys(each.workload for each in kept))
 
 
 def rows(measured: Sequence[Measured]) -> list[Row]:

@@ -16,11 +16,17 @@ from typing import Any, Self
 import zmq
 
 from . import links, machine, raw, raw_asking, through_bus
+from .names import BUS, FRAMES
 from .processes import BenchFailed, Client, QuickClient, Server, Worker
 from .roles import Receiver, Sender
 from .wire import Session
 
-__all__ = ["Posthouse", "System", "ThroughBus", "WithFrames", "link_roles"]
+__all__ = ["EACH_SECOND", "SYNCED", "WRITTEN", "Posthouse", "System", "ThroughBus", "WithFrames", "link_roles"]
+
+SYNCED = "synced"
+WRITTEN = "written, not synced"
+EACH_SECOND = "in memory, synced each second"
+"""What an acknowledgement may be worth."""
 
 _READY_SECONDS = 60.0
 
@@ -43,6 +49,8 @@ class System:
 
     name: str
     promise: str
+    batches: str
+    """What several messages at once are for its client and its server."""
     window = 4000
     """How many messages one producer may have unanswered, when it is to be fast."""
     portion = 100
@@ -50,6 +58,8 @@ class System:
 
     left_out: frozenset[str] = frozenset()
     """Workloads that make no sense for this system."""
+    only: frozenset[str] | None = None
+    """The only workloads for this system; None where it has no such limit."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -77,6 +87,11 @@ class System:
         """What the server's processes hold."""
         assert self._server is not None
         return machine.memory_bytes(self._server.pid)
+
+    @classmethod
+    def takes(cls, workload: str) -> bool:
+        """Return True if a workload is measured on this system."""
+        return workload not in cls.left_out and (cls.only is None or workload in cls.only)
 
     @classmethod
     def missing(cls) -> str | None:
@@ -145,7 +160,8 @@ def link_roles(connect: links.Connect, address: str) -> dict[str, tuple[Any, ...
 class Posthouse(System):
     """What posthouse's two kinds of clients have in common."""
 
-    promise = "synced"
+    promise = SYNCED
+    batches = "a frame: one answer, a commit with all that came meanwhile"
 
     def __init__(self, *, profile: Path | None = None, folder: Path | None = None) -> None:
         super().__init__()
@@ -212,7 +228,7 @@ class Posthouse(System):
 class WithFrames(Posthouse):
     """posthouse, and clients that write their frames by hand."""
 
-    name = "posthouse, frames"
+    name = FRAMES
 
     def _roles(self) -> dict[str, tuple[Any, ...]]:
         url = self.worker.url
@@ -227,7 +243,7 @@ class WithFrames(Posthouse):
 class ThroughBus(Posthouse):
     """posthouse, and clients that use its Python package."""
 
-    name = "posthouse, bus"
+    name = BUS
 
     def _roles(self) -> dict[str, tuple[Any, ...]]:
         return link_roles(through_bus.connect, self.worker.url)

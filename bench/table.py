@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from .figures import Spread, spread
-from .goals import FRAMES, Judged
+from .goals import Judged
+from .names import FRAMES
 from .results import LIMITS, Report, Row
+from .systems import EACH_SECOND, SYNCED, WRITTEN
+from .workloads import MEANING
 
 __all__ = ["page", "show"]
 
@@ -44,7 +47,7 @@ _OTHERS = {
     "out_of_order": "{:,.0f} out of order",
 }
 
-_QUIET = {"repeated", "out_of_order", "sent_rate", "stored"}
+_QUIET = {"repeated", "out_of_order", "sent_rate", "stored", "acknowledged"}
 """Not shown where they are 0, and not in the page at all: the JSON has them."""
 
 _COLUMNS = [
@@ -63,6 +66,15 @@ _ONE_AT_A_TIME = ("1 in flight", "1 at a time")
 
 
 _GOAL_COLUMNS = ["goal", "wanted", "found", ""]
+
+_PROMISES = {
+    SYNCED: ("nothing", "nothing"),
+    WRITTEN: ("nothing", "the last two minutes"),
+    EACH_SECOND: ("nothing, or a second where the disk is slow", "the last second or two"),
+}
+"""What a killed server and a power cut may take of what was acknowledged."""
+
+_SYSTEM_COLUMNS = ["system", "acknowledged is", "a killed server loses", "a power cut loses", "a batch is"]
 
 _HEAD = """# posthouse beside other systems
 
@@ -83,19 +95,31 @@ def show(report: Report, judged: Sequence[Judged], console: Console) -> None:
 def page(report: Report, judged: Sequence[Judged], pictures: Sequence[str]) -> str:
     """Write the tables in Markdown, with links to pictures in the same folder."""
     parts = [_HEAD, "## Goals", _markdown(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2})]
+    parts += ["## Systems", _markdown(_SYSTEM_COLUMNS, _system_cells(report))]
+    parts += ["## Workloads", _markdown(["workload", "what is done"], list(MEANING.items()))]
     parts += ["## Figures", _markdown(_COLUMNS, _cells(report), right=_RIGHT)]
+    if report.earlier:
+        parts.append(f"Taken over from an earlier run: {'; '.join(report.earlier)}.")
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     if report.not_run:
         parts += ["## Not run", _markdown(["system", "why"], [(each.system, each.why) for each in report.not_run])]
     if report.failures:
         cells = [(each.workload, each.system, each.why) for each in report.failures]
         parts += ["## Failed", _markdown(["workload", "system", "why"], cells)]
-    facts = [(name, str(value)) for name, value in (report.machine | report.versions).items()]
+    facts = [("options", report.options)] if report.options else []
+    facts += [(name, str(value)) for name, value in (report.machine | report.versions).items()]
     loads = spread([each.load_before for each in report.measured]) if report.measured else None
     if loads is not None:
         facts.append(("load before a measurement", _range(loads, "{:.1f}")))
     parts += ["## The machine, and the versions", _markdown(["", ""], facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def _system_cells(report: Report) -> list[tuple[str, ...]]:
+    return [
+        (name, promise, *_PROMISES.get(promise, ("", "")), report.batches.get(name, ""))
+        for name, promise in report.promises.items()
+    ]
 
 
 def _cells(report: Report) -> list[tuple[str, ...]]:

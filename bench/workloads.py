@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
+from . import names
 from .figures import latency
 from .links import ASKER
 from .machine import Watched
@@ -20,6 +22,7 @@ from .roles import Answered, Order, Paced, Receiver, Sender, Taken, Wanted
 from .systems import System
 
 __all__ = [
+    "MEANING",
     "WORKLOADS",
     "Figures",
     "LostMessages",
@@ -86,24 +89,25 @@ def publish_one(system: System, scale: Scale) -> Figures:
     return _rate(found) | _latencies(found.latencies)
 
 
-def publish_many(system: System, scale: Scale) -> Figures:
-    """Two senders in a process each, with as much unanswered as the system likes."""
+def publish_many(system: System, scale: Scale, *, portion: int) -> Figures:
+    """Two senders in a process each, with as much unanswered as the system likes, so many published at once."""
     system.register(["reader"])
     producers = [system.produce([Sender(bot=f"writer-{each}", number=each, to="reader")]) for each in (1, 2)]
     warm = [_answered(producer, _WARM) for producer in producers]
     for producer in producers:
-        producer.tell(_fast(system, scale))
+        producer.tell(_fast(system, scale, portion))
     found = [_awaited(producer) for producer in producers]
     _check_stored(system, [*warm, *found])
     began, ended = min(each.began for each in found), max(each.ended for each in found)
-    return {"rate": sum(sum(each.counts) for each in found) / (ended - began) * 1e9}
+    acknowledged = sum(sum(each.counts) for each in found)
+    return {"rate": acknowledged / (ended - began) * 1e9, "acknowledged": acknowledged}
 
 
-def one_to_one(system: System, scale: Scale) -> Figures:
+def one_to_one(system: System, scale: Scale, *, portion: int = 100) -> Figures:
     """One sender and one receiver: the time ends when all is received and settled for good."""
     consumer = system.consume([Receiver(bot="reader")])
     producer = system.produce([Sender(bot="writer", number=1, to="reader")])
-    return _run(system, scale, _Flow(producer, [consumer], lambda sent: [sent]))
+    return _run(system, scale, _Flow(producer, [consumer], lambda sent: [sent]), portion=portion)
 
 
 def fan_out(subscribers: int) -> Workload:
@@ -174,9 +178,13 @@ def half_rate(rate: float) -> Workload:
 
 
 WORKLOADS: dict[str, Workload] = {
-    "publish, 1 in flight": publish_one,
-    "publish, many in flight": publish_many,
-    "one to one": one_to_one,
+    names.PUBLISH_ONE: publish_one,
+    names.PUBLISH_SINGLES: partial(publish_many, portion=1),
+    names.PUBLISH_100: partial(publish_many, portion=100),
+    names.PUBLISH_1000: partial(publish_many, portion=1000),
+    names.ONE_TO_ONE_SINGLES: partial(one_to_one, portion=1),
+    names.ONE_TO_ONE_100: partial(one_to_one, portion=100),
+    names.ONE_TO_ONE_1000: partial(one_to_one, portion=1000),
     "one to ten": fan_out(10),
     "one to a hundred": fan_out(100),
     "a hundred bots in pairs": pairs,
@@ -185,12 +193,32 @@ WORKLOADS: dict[str, Workload] = {
     "request and reply, many": ask_many,
 }
 
+_TWO = "two clients publish to one bot, 4,000 messages unanswered each (RabbitMQ: 1,000)"
+_PAIR = "one client publishes, another receives and settles"
+MEANING: dict[str, str] = {
+    names.PUBLISH_ONE: "one client, one message at a time; then as many must be stored as were acknowledged",
+    names.PUBLISH_SINGLES: f"{_TWO}, each message published and acknowledged by itself; stored as above",
+    names.PUBLISH_100: f"{_TWO}, 100 in a call; stored as above",
+    names.PUBLISH_1000: f"{_TWO}, 1,000 in a call; stored as above",
+    names.ONE_TO_ONE_SINGLES: f"{_PAIR}, each message published by itself; all must come",
+    names.ONE_TO_ONE_100: f"{_PAIR}, 100 in a call; all must come",
+    names.ONE_TO_ONE_1000: f"{_PAIR}, 1,000 in a call; all must come",
+    "one to ten": "one client publishes on a channel, 100 in a call; ten subscribers in two processes",
+    "one to a hundred": "the same with a hundred subscribers",
+    "a hundred bots in pairs": "a hundred bots in two processes, 10 messages in a call",
+    "draining a backlog": "one client receives and settles what another published before",
+    "request and reply, 1 at a time": "one client asks, another answers; both messages stored",
+    "request and reply, many": "the same, many questions at a time",
+}
+"""What each workload does, for the page: how many clients, and how many messages at once."""
+
 
 # ── What they have in common ─────────────────────────────────────────────────────────────────────────────
 
 
-def _fast(system: System, scale: Scale) -> Order:
-    return Order(seconds=scale.seconds, count=scale.messages, window=system.window, portion=system.portion)
+def _fast(system: System, scale: Scale, portion: int | None = None) -> Order:
+    portion = portion or system.portion
+    return Order(seconds=scale.seconds, count=scale.messages, window=system.window, portion=portion)
 
 
 class _Flow(msgspec.Struct, frozen=True):
@@ -201,10 +229,18 @@ class _Flow(msgspec.Struct, frozen=True):
     due: Callable[[list[int]], list[list[int]]]
 
 
-def _run(system: System, scale: Scale, flow: _Flow, *, senders: int = 1, most: int = 1 << 60) -> Figures:
+def _run(
+    system: System,
+    scale: Scale,
+    flow: _Flow,
+    *,
+    senders: int = 1,
+    most: int = 1 << 60,
+    portion: int | None = None,
+) -> Figures:
     """Send as fast as is acknowledged, receive and settle: the rate is that of deliveries, all of them settled."""
     _warm_up(flow, scale)
-    order = _fast(system, scale)
+    order = _fast(system, scale, portion)
     order = msgspec.structs.replace(order, count=min(most, order.count))
     if senders > 1:
         portion = max(1, order.portion // 10)

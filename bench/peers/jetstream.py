@@ -2,25 +2,28 @@
 
 Owns its server and its client. A bot's subject is `direct.<name>`, a channel's `channel.<name>`. Messages are
 pushed: the Python client's `fetch` of a pull consumer waits until a batch is full or its time is over, which delays
-what comes in small numbers.
+what comes in small numbers. Several messages at once are a batch, in the faster of the two ways for its promise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 from ..links import Inbox, Link, PlainLink
+from ..names import JETSTREAM, JETSTREAM_ATOMIC, JETSTREAM_FAST, JETSTREAM_SYNCING, PUBLISH_100, PUBLISH_1000
 from ..processes import Server
 from ..roles import Receiver, Sender
-from ..systems import System, link_roles
+from ..systems import SYNCED, WRITTEN, System, link_roles
+from .jetstream_batches import AtomicBatches, Batches, FastIngest
 from .programs import HOST, find, free_port, is_open, lacking
 
-__all__ = ["JetStream", "JetStreamSyncing", "connect"]
+__all__ = ["JetStream", "JetStreamAtomic", "JetStreamFast", "JetStreamSyncing", "connect"]
 
 _STREAM = "BENCH"
 _PENDING_MAX = 4096
@@ -53,10 +56,12 @@ class _Server(Server):
 class JetStream(System):
     """JetStream as it is shipped: it acknowledges what is written, and syncs it every two minutes."""
 
-    name = "JetStream, its default"
-    promise = "written, not synced"
+    name = JETSTREAM
+    promise = WRITTEN
+    batches = "fast ingest: one answer a batch, each message stored by itself"
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
     settings = ""
+    way: type[Batches] = FastIngest
 
     @classmethod
     def missing(cls) -> str | None:
@@ -96,20 +101,41 @@ class JetStream(System):
     def _prepare(self) -> None:
         async def make_stream() -> None:
             async with _client(self._url) as js:
-                await js.add_stream(name=_STREAM, subjects=["direct.>", "channel.>"])
+                subjects = ["direct.>", "channel.>"]
+                await js.add_stream(name=_STREAM, subjects=subjects, allow_atomic=True, allow_batched=True)
 
         asyncio.run(make_stream())
 
     def _roles(self) -> dict[str, tuple[Any, ...]]:
-        return link_roles(connect, self._url)
+        return link_roles(partial(connect, way=self.way), self._url)
+
+
+class JetStreamAtomic(JetStream):
+    """The same with atomic batches."""
+
+    name = JETSTREAM_ATOMIC
+    batches = "atomic: one answer a batch, stored as one"
+    only = frozenset({PUBLISH_100, PUBLISH_1000})
+    way: type[Batches] = AtomicBatches
 
 
 class JetStreamSyncing(JetStream):
     """JetStream that syncs before it acknowledges, as posthouse does."""
 
-    name = "JetStream, syncing"
-    promise = "synced"
+    name = JETSTREAM_SYNCING
+    promise = SYNCED
+    batches = "atomic: one answer and one sync a batch"
     settings = "sync_interval: always"
+    way: type[Batches] = AtomicBatches
+
+
+class JetStreamFast(JetStreamSyncing):
+    """The same with fast ingest."""
+
+    name = JETSTREAM_FAST
+    batches = "fast ingest: one answer a batch, one sync a message"
+    only = frozenset({PUBLISH_100, PUBLISH_1000})
+    way: type[Batches] = FastIngest
 
 
 def _subject(to: str, *, is_channel: bool) -> str:
@@ -152,16 +178,17 @@ class _Inbox:
 
 
 class _Link(PlainLink):
-    def __init__(self, js: Any) -> None:
+    def __init__(self, js: Any, batches: Batches) -> None:
         super().__init__()
         self._js = js
+        self._batches = batches
 
     async def publish(self, sender: Sender, bodies: Sequence[bytes]) -> None:
         subject = _subject(sender.to, is_channel=sender.is_channel)
         if len(bodies) == 1:
-            await self._js.publish(subject, bodies[0])
+            await (await self._js.publish_async(subject, bodies[0]))
         else:
-            await asyncio.gather(*[await self._js.publish_async(subject, body) for body in bodies])
+            await self._batches.publish(subject, bodies)
 
     async def inbox(self, receiver: Receiver) -> Inbox:
         from nats.js.api import AckPolicy, ConsumerConfig
@@ -176,7 +203,9 @@ class _Link(PlainLink):
 
 
 @asynccontextmanager
-async def connect(address: str, bots: Sequence[str], *, sends_only: bool = False) -> AsyncIterator[Link]:
-    """Connect a process: one connection for all of its bots."""
+async def connect(
+    address: str, bots: Sequence[str], *, sends_only: bool = False, way: Callable[[Any], Batches]
+) -> AsyncIterator[Link]:
+    """Connect a process: one connection for all of its bots. `way` is that of its batches."""
     async with _client(address) as js:
-        yield _Link(js)
+        yield _Link(js, way(js))

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..links import ASKER, Inbox, Link, PlainLink
+from ..names import RABBITMQ
 from ..processes import Server
 from ..roles import Receiver, Sender
-from ..systems import System, link_roles
+from ..systems import SYNCED, System, link_roles
 from .programs import HOST, find, free_port, is_open, lacking
 
 __all__ = ["RabbitMQ", "connect"]
@@ -112,8 +113,9 @@ class _Server(Server):
 class RabbitMQ(System):
     """RabbitMQ with quorum queues, as it is shipped."""
 
-    name = "RabbitMQ, quorum queue"
-    promise = "synced"
+    name = RABBITMQ
+    promise = SYNCED
+    batches = "none: so many confirms are awaited at once"
     window = 1000
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
 

@@ -13,9 +13,10 @@ from importlib import metadata
 from typing import Any
 
 from ..links import Inbox, Link, PlainLink
+from ..names import REDIS, REDIS_SYNCING
 from ..processes import Server
 from ..roles import Receiver, Sender
-from ..systems import System, link_roles
+from ..systems import EACH_SECOND, SYNCED, System, link_roles
 from .programs import HOST, find, free_port, is_open, lacking
 
 __all__ = ["RedisAlways", "RedisEverySecond", "connect"]
@@ -56,8 +57,9 @@ class _Server(Server):
 class RedisEverySecond(System):
     """Redis with its usual append-only file."""
 
-    name = "Redis, every second"
-    promise = "in memory, synced each second"
+    name = REDIS
+    promise = EACH_SECOND
+    batches = "a pipeline: an answer a message, a sync for what the server reads at once"
     left_out = frozenset({"one to a hundred", "a hundred bots in pairs"})
     fsync = "everysec"
 
@@ -102,8 +104,8 @@ class RedisEverySecond(System):
 class RedisAlways(RedisEverySecond):
     """Redis that syncs before it answers, as posthouse does."""
 
-    name = "Redis, always"
-    promise = "synced"
+    name = REDIS_SYNCING
+    promise = SYNCED
     fsync = "always"
 
 

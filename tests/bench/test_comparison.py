@@ -7,8 +7,9 @@ import json
 import pytest
 
 from bench.figures import Spread
-from bench.goals import BACKLOG, FRAMES, judge
+from bench.goals import BACKLOG, judge
 from bench.messages import BODY_BYTES, Content, Tally, read, value, write
+from bench.names import FRAMES, JETSTREAM_SYNCING, ONE_TO_ONE_100
 from bench.results import LIMITS, Failure, Measured, NotRun, Report, rows
 from bench.roles import Taken
 from bench.table import page
@@ -94,17 +95,30 @@ def test_rounds_are_summed_up() -> None:
 
 def test_a_goal_is_met_or_not_or_not_measured() -> None:
     found = report(
-        measured("one to one", FRAMES, rate=70_000.0),
+        measured(ONE_TO_ONE_100, FRAMES, rate=70_000.0),
         measured("SQLite, 4096 rows", LIMITS, rate=140_000.0),
-        measured("one to one", "JetStream, syncing", rate=7_000.0),
+        measured(ONE_TO_ONE_100, JETSTREAM_SYNCING, rate=7_000.0),
         measured(BACKLOG, FRAMES, rate=1.0, memory_before_mib=100.0, memory_most_mib=200.0),
     )
     verdicts = [(each.name, each.figure, each.met) for each in judge(found)]
-    assert ("one to one, settled", 70_000, True) in verdicts
+    assert ("one to one, settled, in batches of 100", 70_000, True) in verdicts
     assert ("the same, against raw SQLite in batches of 4,096", 0.5, False) in verdicts
-    assert ("the same, against JetStream that syncs", 10, True) in verdicts
-    assert ("the same, against JetStream that does not sync", None, None) in verdicts
+    assert (f"{ONE_TO_ONE_100}, against JetStream that syncs", 10, True) in verdicts
+    assert (f"{ONE_TO_ONE_100}, against JetStream that does not sync", None, None) in verdicts
     assert ("memory while it is drained, against before", 2, False) in verdicts
+
+
+def test_what_an_earlier_run_found_is_kept_and_named_where_it_is_missing() -> None:
+    before = report(
+        measured("restart", FRAMES, rate=1.0), measured("one", FRAMES, rate=2.0), measured("gone", FRAMES)
+    )
+    found = report(measured("one", FRAMES, rate=3.0))
+    found.keep(before, {"restart", "one", "other"})
+    assert [(each.workload, each.figures) for each in found.measured] == [
+        ("one", {"rate": 3.0}),
+        ("restart", {"rate": 1.0}),
+    ]
+    assert found.earlier == ["restart"]
 
 
 def test_the_page_shows_everything() -> None:
@@ -116,9 +130,14 @@ def test_the_page_shows_everything() -> None:
     )
     found.not_run.append(NotRun("absent", "it is not installed"))
     found.failures.append(Failure(workload="one to ten", system="lossy", why="2 were due, 1 came"))
+    found.promises["other"] = "written, not synced"
+    found.batches["other"] = "atomic"
+    found.earlier.append("restart")
     text = page(found, judge(found), ["a.png"])
     assert "| one to one | posthouse, frames | synced | 50,000 |  |  |  | 0.50 | 1,000 messages a commit |" in text
-    assert "| one to one | other |  | 10,000 (5,000 to 15,000) |  |  | 0.20 | 0.10 |  |" in text
+    assert "| one to one | other | written, not synced | 10,000 (5,000 to 15,000) |  |  | 0.20 | 0.10 |  |" in text
+    assert "| other | written, not synced | nothing | the last two minutes | atomic |" in text
+    assert "Taken over from an earlier run: restart." in text
     assert "| absent | it is not installed |" in text
     assert "| one to ten | lossy | 2 were due, 1 came |" in text
     assert "](a.png)" in text
