@@ -110,13 +110,15 @@ class Asking:
         """Ask the worker how it is: counters, rates, sizes, versions."""
         return await self._request("the status", lambda number: Status(request=number))
 
-    async def _request(self, what: str, make: Any, *, once: bool = False) -> dict[str, Any]:
-        value: dict[str, Any] = msgspec.json.decode(await self._ask(what, make, once=once))
+    async def _request(self, what: str, make: Any) -> dict[str, Any]:
+        value: dict[str, Any] = msgspec.json.decode(await self._ask(what, make))
         return value
 
-    async def _ask(self, what: str, make: Any, *, once: bool = False) -> msgspec.Raw:
+    async def _ask(
+        self, what: str, make: Any, *, once: bool = False, settles: Sequence[StoredMessage] = ()
+    ) -> msgspec.Raw:
         try:
-            return await self._connection.request(make, once=once, timeout=self.timeout)
+            return await self._connection.request(make, once=once, settles=settles, timeout=self.timeout)
         except TimeoutError:
             raise self._unavailable(what) from None
 

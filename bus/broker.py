@@ -28,7 +28,7 @@ from store.repository import PageRequest, Store
 
 from .batch import Batch
 from .core import Core
-from .effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey, Tap, unsent
+from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
 from .protocol import RETRY, Code, ErrorFrame, Query, Rejected, Workflow, decode_request, encode
 from .queries import Queries
 from .settings import Settings
@@ -198,6 +198,8 @@ class Broker:
                     self._tasks.start_soon(self._count, effect)
                 case Survey():
                     self._tasks.start_soon(self._survey, effect)
+                case Locate():
+                    self._tasks.start_soon(self._locate, effect)
         if not self._draining:
             self._wake_writer()
             if sent:
@@ -275,6 +277,10 @@ class Broker:
     async def _survey(self, survey: Survey) -> None:
         rows = await self._store.survey(survey.request)
         self._carry_out(self._core.surveyed(rows, self._moment()))
+
+    async def _locate(self, located: Locate) -> None:
+        messages = await self._store.locate(located.seqs)
+        self._carry_out(self._core.located(located, messages, self._moment()))
 
     def _ask(self, ask: Ask) -> None:
         if self._asking >= self._settings.limits.queries_max:

@@ -24,24 +24,23 @@ from store.records import timestamp
 
 from .answering import APPROVE, REJECT, take_answer
 from .application import Application, waiting_for_reply
-from .asking import Asking
+from .confirming import Confirming
 from .connection import Connection
 from .draft import Draft, payload
 from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
 from .forgotten import Forgotten
 from .message import Message, Receipt
 from .protocol import (
+    AWAITED_MAX,
     PROTOCOL_VERSION,
-    Ack,
     Credit,
     Gap,
     Hello,
-    Nak,
     StartAt,
     StoredMessage,
     Subscribe,
-    Term,
     Unsubscribe,
+    is_id,
 )
 from .transport import connect_command
 from .waiting import Ticket
@@ -73,7 +72,7 @@ _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
 
 
-class Bot(Asking, Application):
+class Bot(Confirming, Application):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session by itself: it says hello again after a restart of the worker and
@@ -186,7 +185,12 @@ class Bot(Asking, Application):
             bot_id=self._bot_id,
             max_in_flight=self._max_in_flight,
             client=_VERSION,
+            awaits=self._awaited(),
         )
+
+    def _awaited(self) -> list[str]:
+        """Return the ids of the messages whose replies are waited for, the oldest first."""
+        return [id for id, reply in self._replies.items() if reply.message is None and is_id(id)][:AWAITED_MAX]
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -365,7 +369,7 @@ class Bot(Asking, Application):
         else:
             place = StartAt(seq=start) if isinstance(start, int) else start
         if place != "new":
-            self._connection.want_again()
+            self._connection.deliveries.want_again()
         value = await self._request(
             f"the subscription to {channel!r}",
             lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
@@ -399,7 +403,8 @@ class Bot(Asking, Application):
         while not self._inbox:
             if self._connection.failure is not None:
                 raise self._connection.failure
-            if len(self._connection.held) >= self._max_in_flight and self._forgotten.is_due(anyio.current_time()):
+            spent = len(self._connection.deliveries.held) >= self._max_in_flight
+            if spent and self._forgotten.is_due(anyio.current_time()):
                 self._look_for_forgotten()
             self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
             await self._arrived.wait()
@@ -426,7 +431,7 @@ class Bot(Asking, Application):
         if welcome is None or self._inbox or self._max_in_flight == 0:
             return
         warning = self._forgotten.look(
-            self._connection.held.values(),
+            self._connection.deliveries.held.values(),
             anyio.current_time(),
             messages_max=min(self._max_in_flight, welcome.max_in_flight or self._max_in_flight),
         )
@@ -448,57 +453,6 @@ class Bot(Asking, Application):
 
     def _deliver_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)
-
-    async def _settle(
-        self,
-        message: Message,
-        how: Literal["ack", "nak", "release", "term"],
-        *,
-        confirm: bool,
-        delay: float | None = None,
-        reason: str | None = None,
-    ) -> None:
-        connection = self._connection
-        if message.settled:
-            if confirm:
-                await self._confirm(message)
-            return
-        message.settled = True
-        if not connection.holds(message.stored):
-            return  # the log was replaced under it: its seq is another message's now
-        message._settled_in = connection.sessions
-        seqs = [message.seq]
-        if how == "ack":
-            connection.settle(message.stored)
-        else:
-            connection.release(message.stored)
-        if how == "ack" and not confirm:
-            connection.ack(message.seq)
-            return
-
-        def make(number: int | None) -> Ack | Nak | Term:
-            if how == "ack":
-                return Ack(seqs=seqs, request=number)
-            if how in ("nak", "release"):
-                return Nak(seqs=seqs, delay=delay, release=how == "release", request=number)
-            return Term(seqs=seqs, reason=reason, request=number)
-
-        if confirm:
-            await self._request(f"the {how} of message {message.seq}", make, once=True)
-        else:
-            connection.send(make(None))
-
-    async def _confirm(self, message: Message) -> None:
-        """Confirm what was said before: the worker has taken that when it answers what comes after."""
-        if message._settled_in != self._connection.sessions:
-            raise WorkerUnavailable(
-                "the session in which this was settled is over: it cannot be confirmed any more"
-            )
-        await self._request(
-            f"the settling of message {message.seq}",
-            lambda number: Ack(seqs=[message.seq], request=number),
-            once=True,
-        )
 
 
 class _Reply:

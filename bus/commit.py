@@ -159,7 +159,7 @@ class Commit:
                 return
             if self.done:
                 for message in self._acks:
-                    await message.ack()
+                    await message.ack(confirm=True)
             else:
                 await self._carry_out()
         finally:

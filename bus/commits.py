@@ -146,6 +146,7 @@ class Committing:
     def _keep_unsettled(self, pending: _Pending) -> None:
         for mailbox in pending.mailboxes:
             mailbox.keep_unsettled(pending.work.number)
+            self._dispatch.touch(mailbox)
 
 
 class _Pending:

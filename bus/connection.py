@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict, deque
+import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,10 +26,12 @@ import anyio.abc
 import anyio.lowlevel
 import msgspec
 
+from .deliveries import Deliveries, of_another_log
 from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
 from .forgotten import shared
 from .message import Receipt
 from .protocol import (
+    HELD_MAX,
     RETRY,
     Closing,
     Code,
@@ -50,9 +53,6 @@ from .transport import Port
 from .waiting import Deadlines, Request, Ticket
 
 __all__ = ["Connection"]
-
-_SETTLED_REMEMBERED_MAX = 20_000
-"""Settled seqs that are remembered to drop repeats: many times the largest credit."""
 
 _MESSAGES_A_FRAME = 1000
 """The protocol's most messages in a publish frame."""
@@ -100,6 +100,7 @@ class Connection:
         """Why the last hello was refused, although a later one may be welcome."""
         self.sessions = 0
         self._port: Port | None = None
+        self._token = ""
         self._running = False
         self._open = False
         self._number = 0
@@ -109,9 +110,7 @@ class Connection:
         self._in_flight = 0
         self._outbox: list[bytes] = []
         self._acks: list[int] = []
-        self.held: dict[int, StoredMessage] = {}
-        """What was delivered and is not settled, by its seqs."""
-        self._settled: OrderedDict[int, str] = OrderedDict()
+        self.deliveries = Deliveries()
         self._wake = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
@@ -120,22 +119,28 @@ class Connection:
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "open" if self._open else "connecting"
-        return f"<Connection {state} requests={len(self._requests)} held={len(self.held)}>"
+        return f"<Connection {state} requests={len(self._requests)} held={len(self.deliveries.held)}>"
 
     # ── For callers ──────────────────────────────────────────────────────────────────────────────────────
 
     async def request(
-        self, make: Callable[[int], msgspec.Struct], *, once: bool = False, timeout: float | None = None
+        self,
+        make: Callable[[int], msgspec.Struct],
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+        timeout: float | None = None,
     ) -> msgspec.Raw:
         """Send a request and give the value of its answer; raises RequestError where it was refused.
 
-        It is repeated in later sessions until it is answered, or TimeoutError is raised; one that may be sent only
-        `once` raises WorkerUnavailable instead. A frame that the worker would not read raises TooLarge at once: it
-        could not say which request it refuses.
+        It is repeated in later sessions until it is answered, or TimeoutError is raised. One that may be sent only
+        `once` raises WorkerUnavailable instead, and one that `settles` messages NotInFlight where the worker has
+        another log by then. A frame that the worker would not read raises TooLarge at once: it could not say which
+        request it refuses.
         """
         self._check()
         number = self._next_number()
-        request = Request(encode(make(number)), once=once)
+        request = Request(encode(make(number)), once=once, settles=settles)
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
             raise frame_too_large(len(request.frame), self.welcome.max_frame_bytes)
         self._requests[number] = request
@@ -180,29 +185,6 @@ class Connection:
         self._acks.append(seq)
         self._wake.set()
 
-    def settle(self, message: StoredMessage) -> None:
-        """Note that a message is done with: repeats of it are dropped from now on.
-
-        The id is kept beside the seq, because a log that was restored from a copy gives seqs a second time.
-        """
-        self.held.pop(message.seq, None)
-        self._settled[message.seq] = message.id
-        if len(self._settled) > _SETTLED_REMEMBERED_MAX:
-            self._settled.popitem(last=False)
-
-    def want_again(self) -> None:
-        """Forget what was done with: the bot is about to ask for messages that it may have had."""
-        self._settled.clear()
-
-    def holds(self, message: StoredMessage) -> bool:
-        """Tell whether a message is still this bot's to settle, and its seq names no other one by now."""
-        return self.held.get(message.seq) is message
-
-    def release(self, message: StoredMessage) -> None:
-        """Note that a message was given back or given up: it may come again."""
-        if self.holds(message):
-            del self.held[message.seq]
-
     async def goodbye(self) -> None:
         """Send what is left and end the session in order, if there is one."""
         if self._open:
@@ -229,6 +211,7 @@ class Connection:
         Whatever waits when this ends fails, since nobody would end its waiting any more.
         """
         self._running = True
+        self._token = secrets.token_hex(16)  # here, since a process that was forked before this is another client
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._deadlines.run)
@@ -255,7 +238,7 @@ class Connection:
         port = self._port = self._open_port()
         try:
             self._heard_at = anyio.current_time()
-            self._transmit(encode(self._hello(self._next_number())))
+            self._transmit(encode(self._returning_hello()))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, port)
                 tasks.start_soon(self._watch)
@@ -270,15 +253,26 @@ class Connection:
             self._port = None
             port.close(linger=self.failure is not None)
 
+    def _returning_hello(self) -> Hello:
+        """Return a hello that says what this bot still holds, and proves that it is the same client as before."""
+        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token)
+        if self.welcome is None:
+            return hello
+        settling = (message.seq for request in self._requests.values() for message in request.settles)
+        holds = sorted({*self.deliveries.held, *settling})[:HELD_MAX]
+        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=holds)
+
     def _opened(self, welcome: Welcome) -> None:
         before = self.welcome
-        if before is not None and before.epoch != welcome.epoch:
+        renewed = before is not None and before.epoch != welcome.epoch
+        if renewed:
             _logger.warning("the worker at hand has another log than before: epoch %s", welcome.epoch)
-            self.held.clear()
-            self._settled.clear()
+            self.deliveries.forget()
         _logger.info("bot %r has session %s of %s", welcome.bot, welcome.session, welcome.worker)
         if before is None and (others := shared(welcome)):
             _logger.warning("%s", others)  # in later sessions, the one that was lost may be among the others
+        if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
+            _logger.warning("%d messages are with this bot no more: %s", len(lost), lost[:10])
         self.welcome = welcome
         self._open = True
         self.sessions += 1
@@ -288,6 +282,8 @@ class Connection:
             if request.once:
                 text = "the session ended before this was confirmed: the message may be delivered again"
                 self._finish(request, error=WorkerUnavailable(text))
+            elif request.settles and renewed:
+                self._finish(request, error=of_another_log())
             else:
                 self._transmit(request.frame)
         self.connected.set()
@@ -316,8 +312,8 @@ class Connection:
                 _logger.warning("nothing heard from the worker for %.0f s: connecting anew", now - self._heard_at)
                 self._lost.set()
                 return
-            if self.held:
-                self._transmit(encode(Extend(seqs=list(self.held))))
+            if self.deliveries.held:
+                self._transmit(encode(Extend(seqs=list(self.deliveries.held))))
             self._transmit(encode(Ping()))
             self._drain()
             self._beat()
@@ -436,10 +432,9 @@ class Connection:
 
     def _delivered(self, messages: Sequence[StoredMessage]) -> None:
         for message in messages:
-            if self._settled.get(message.seq) == message.id:
+            if self.deliveries.was_settled(message):
                 self.ack(message.seq)
-            elif message.seq not in self.held or self.held[message.seq].id != message.id:
-                self.held[message.seq] = message
+            elif self.deliveries.take(message):
                 self._deliver(message)
 
     def _published(self, published: Published) -> None:

@@ -13,7 +13,7 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from store.records import WORKER_ID, Bot
@@ -23,7 +23,6 @@ from store.repository import (
     MailboxState,
     Page,
     PageRequest,
-    RemoveDeadLetters,
     SeenBot,
     Surveyed,
 )
@@ -33,7 +32,7 @@ from .batch import Batch, Batches, Job
 from .commits import Committing
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Ask, Count, Effect, FindStart, Moment, Turn
+from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Turn
 from .mailbox import Mailbox
 from .protocol import (
     PROTOCOL_VERSION,
@@ -61,9 +60,11 @@ from .protocol import (
 from .publishing import Publishing
 from .recovering import Recovering
 from .retention import Retention
+from .returning import Returning
 from .scheduling import Scheduling
 from .sessions import Session, Sessions
 from .settings import Settings
+from .settling import Settling
 from .subscribing import Subscribing
 
 __all__ = ["Core"]
@@ -98,6 +99,8 @@ class Core:
             turn=self._turn,
             held_max=settings.limits.held_requests_max,
         )
+        self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
+        self._returning = Returning(self.directory, self.dispatch, self._turn, epoch=state.epoch)
         self._retention = Retention(
             settings.retention,
             directory=self.directory,
@@ -185,6 +188,16 @@ class Core:
             self._subscribing.subscribe(session, found.subscribe, start_seq)
         return self._finish()
 
+    def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
+        """Take whom messages are for that a returning client holds."""
+        self._turn.moment = moment
+        session = self.sessions.get(located.address)
+        if session is not None and session.id == located.session_id:
+            session.opening = False
+            self._welcome(session, located.hello, messages)
+            self._carry_out_held(session)
+        return self._finish()
+
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
         """Take that nothing can be sent to a connection any more: its session is over.
 
@@ -216,6 +229,7 @@ class Core:
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now
+                self.dispatch.extend(session, list(session.in_flight))
             return self._finish()
         timeout = self._settings.delivery.session_timeout_seconds
         if moment.now - self._swept_at >= timeout / 10:
@@ -227,7 +241,10 @@ class Core:
         return self._finish()
 
     def _was_deaf(self, now: float) -> bool:
-        """Tell whether the worker itself stood still, or the disk kept it from reading: then nobody was silent."""
+        """Return True where the worker stood still, or the disk kept it from reading: then nobody else was silent.
+
+        What waits in the socket is read before anybody is held to a deadline.
+        """
         heartbeat = self._settings.delivery.heartbeat_seconds
         return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
 
@@ -299,23 +316,18 @@ class Core:
                 self._publishing.request(session, request)
             case Commit():
                 self._committing.request(session, request)
-            case Ack():
-                self._confirm(session, request.request, self.dispatch.settle(session, request.seqs))
-            case Nak() | Term():
-                self._confirm(session, request.request, self.dispatch.give_up(session, request))
-            case Extend():
-                self.dispatch.extend(session, request.seqs)
-                self._confirm(session, request.request, ())
+            case Ack() | Nak() | Term() | Extend():
+                self._settling.settle(session, request)
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
                 self.dispatch.touch_session(session)
-                self._confirm(session, request.request, ())
+                self._settling.confirm(session, request.request, session.mailboxes)
             case Subscribe():
                 self._subscribing.request(session, request)
             case Unsubscribe():
                 self._subscribing.unsubscribe(session, request)
             case RetryDeadLetters():
-                self._retry_dead_letters(session, request)
+                self._settling.retry_dead_letters(session, request)
             case Ping():
                 self._turn.send(address, Pong(last_seq=self.last_seq))
             case Goodbye():
@@ -332,9 +344,11 @@ class Core:
             )
         if hello.bot_id == WORKER_ID:
             raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
-        if self.sessions.get(address) is None and len(self.sessions) >= self._settings.limits.sessions_max:
-            raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
+        bot = self.directory.names.get(hello.bot)
         before = self.sessions.get(address)
+        returns = bot is not None and self.sessions.of_client(bot.id, hello.token) is not None
+        if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
+            raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
         waiting = self._registering.get(hello.bot)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
@@ -343,7 +357,6 @@ class Core:
                 self._end(before, vanished=False)
             waiting.append((address, hello))
             return
-        bot = self.directory.names.get(hello.bot)
         if bot is not None and hello.bot_id not in (None, bot.id):
             raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
@@ -386,8 +399,7 @@ class Core:
                 session.opening = False
                 self.sessions.remove(session)
                 self._open(session, bot, hello)
-                for request in session.held:
-                    self._try(session.address, request)
+                self._carry_out_held(session)
             for address, other in others:
                 self._try(address, other)
 
@@ -400,11 +412,30 @@ class Core:
 
         self._batches.add(Job(done, failed, changes=[AddBot(bot)]))
 
+    def _carry_out_held(self, session: Session) -> None:
+        """Carry out what came while a session was being opened."""
+        held, session.held = session.held, []
+        for request in held:
+            self._try(session.address, request)
+
     def _open(self, session: Session, bot: Bot, hello: Hello) -> None:
         session.bot_id, session.bot_name = bot.id, bot.name
         self.sessions.add(session)
-        self._see(bot.id)
+        unknown = self._returning.unknown(session, hello)
+        if unknown:
+            session.opening = True
+            self._turn.add(Locate(session.address, session.id, hello, unknown))
+        else:
+            self._welcome(session, hello, ())
+
+    def _welcome(self, session: Session, hello: Hello, located: Sequence[Surveyed]) -> None:
+        """Begin a session: it takes the place of its client's earlier one."""
+        earlier = self.sessions.of_client(session.bot_id, hello.token)
+        session.token = hello.token
+        self._see(session.bot_id)
+        not_held = self._returning.keep(session, hello, earlier, located)
         delivery, limits = self._settings.delivery, self._settings.limits
+        sharers = self.sessions.of_bot(session.bot_id)
         self._turn.send(
             session.address,
             Welcome(
@@ -413,8 +444,8 @@ class Core:
                 worker=self._worker,
                 session=session.id,
                 epoch=self.epoch,
-                bot=bot.name,
-                bot_id=bot.id,
+                bot=session.bot_name,
+                bot_id=session.bot_id,
                 max_in_flight=session.credit,
                 max_publish_in_flight=limits.publishes_in_flight_max,
                 heartbeat=delivery.heartbeat_seconds,
@@ -424,10 +455,14 @@ class Core:
                 max_frame_bytes=limits.frame_bytes_max,
                 max_body_bytes=limits.body_bytes_max,
                 last_seq=self.last_seq,
-                sessions=1 + sum(each is not session and each.credit > 0 for each in self.sessions.of_bot(bot.id)),
+                sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
+                not_held=not_held,
             ),
         )
         self.dispatch.attach(session)
+        self._returning.take_over(session, hello, earlier)
+        if earlier is not None:
+            self._end(earlier, vanished=False)
 
     def _see(self, bot_id: str) -> None:
         self._seen[bot_id] = self._turn.moment.wall
@@ -439,37 +474,3 @@ class Core:
             return
         self._see(session.bot_id)
         self.dispatch.detach(session, vanished=vanished, unsent=unsent)
-
-    # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _confirm(self, session: Session, number: int | None, mailboxes: Iterable[Mailbox]) -> None:
-        """Answer a settle that asked for it, once it is on disk; where nothing changed, after what came before."""
-        if number is None:
-            return
-        address = session.address
-        self._batches.add(
-            Job(
-                lambda _: self._turn.send(address, Ok(request=number)),
-                lambda code, message: self._turn.refuse(address, code, message, number),
-                mailboxes=list(mailboxes) or [self.directory.mailboxes[session.bot_id]],
-            )
-        )
-
-    def _retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
-        mailbox = self.directory.find_mailbox(request.bot)
-        if mailbox is None:
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:128]!r}")
-        address, number = session.address, request.request
-        seqs = mailbox.put_back(request.seqs)
-
-        def done(_: Sequence[Any]) -> None:
-            mailbox.revive(seqs)
-            self._turn.answer(address, number, {"retried": len(seqs)})
-            self.dispatch.touch(mailbox)
-
-        def failed(code: Code, message: str) -> None:
-            mailbox.stay_dead(seqs)
-            self._turn.refuse(address, code, message, number)
-
-        changes = [RemoveDeadLetters(mailbox.id, tuple(seqs))]
-        self._batches.add(Job(done, failed, changes=changes, mailboxes=[mailbox]))

@@ -86,7 +86,7 @@ class Dispatch:
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
         """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
-        if letter.expires_at is not None and letter.expires_at <= self._turn.moment.wall:
+        if letter.is_expired(self._turn.moment.wall):
             return False
         for session in mailbox.sessions:
             if reply_to in session.expecting:
@@ -210,6 +210,13 @@ class Dispatch:
                 mailbox.forget_gap()
                 self.touch(mailbox)
 
+    def hand_over(self, seq: int, earlier: Session, session: Session) -> None:
+        """Send a reply to the session that takes the place of the one it was sent to."""
+        delivery = earlier.in_flight[seq].hand_over(seq, session, *self._turn.moment)
+        if delivery is not None:
+            self.counters["delivered"] += 1
+            self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
+
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Take messages out for good; give the mailboxes that this changed."""
         mailboxes: dict[Mailbox, None] = {}
@@ -234,7 +241,7 @@ class Dispatch:
         mailboxes: dict[Mailbox, None] = {}
         for seq in request.seqs:
             mailbox = session.in_flight.get(seq)
-            if mailbox is None:
+            if mailbox is None or mailbox.is_settling(seq):
                 continue
             if isinstance(request, Nak):
                 now, wall = self._turn.moment

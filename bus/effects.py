@@ -14,9 +14,22 @@ import msgspec
 
 from store.repository import PageRequest, SurveyRequest
 
-from .protocol import RETRY, Code, ErrorFrame, Ok, Query, Subscribe, Workflow, encode
+from .protocol import RETRY, Code, ErrorFrame, Hello, Ok, Query, Subscribe, Workflow, encode
 
-__all__ = ["Ask", "Count", "Effect", "FindStart", "Moment", "Read", "Send", "Survey", "Tap", "Turn", "unsent"]
+__all__ = [
+    "Ask",
+    "Count",
+    "Effect",
+    "FindStart",
+    "Locate",
+    "Moment",
+    "Read",
+    "Send",
+    "Survey",
+    "Tap",
+    "Turn",
+    "unsent",
+]
 
 
 class Moment(NamedTuple):
@@ -80,7 +93,16 @@ class FindStart(NamedTuple):
     time: str
 
 
-Effect = Send | Tap | Read | Count | Survey | Ask | FindStart
+class Locate(NamedTuple):
+    """Find out whom messages are for that a returning client holds, and give it to `Core.located`."""
+
+    address: bytes
+    session_id: str
+    hello: Hello
+    seqs: tuple[int, ...]
+
+
+Effect = Send | Tap | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:

@@ -29,6 +29,10 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     wire: bytes
     expires_at: str | None = None
 
+    def is_expired(self, wall: str) -> bool:
+        """Return True if it is to be delivered no more, at a time of the wall clock."""
+        return self.expires_at is not None and self.expires_at <= wall
+
 
 class _Stored(msgspec.Struct, frozen=True, gc=False):
     """A stored message in the wire's fields and their order; body and headers are JSON already."""

@@ -160,9 +160,10 @@ class Conflict(RequestError):
 
 
 class NotInFlight(Conflict):
-    """A commit acks a message that is not with this session any more. Nothing was done; the message comes again.
+    """A message that was to be settled is not with this bot any more: nothing was done to it.
 
-    Another session of the bot has it, or one that the worker has not given up yet.
+    Another session of the bot has it, it waits to be delivered again, or it is a dead letter by now: then
+    `details["state"]` is "in_flight", "returned", "waiting" or "dead". A commit that acks it did nothing at all.
     """
 
 

@@ -16,18 +16,19 @@ import heapq
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from store.records import later, parse_timestamp
-from store.repository import DeadLetter, MailboxState, PageRequest, UnsettledState
+from store.repository import DeadLetter, MailboxState, PageRequest, Surveyed, UnsettledState
 
 from .backlog import Backlog
-from .envelope import Envelope, write_ending
+from .envelope import Envelope
 from .intake import Intake
 from .leaving import Leaving
 from .losses import Losses
+from .outstanding import Outstanding
 from .sessions import Session
 from .settings import Delivery, Limits
 from .sharing import HandedOut, Turns
 from .sources import DIRECT, Interest, Sources
-from .unsettled import Abandoned, Unsettled, restored
+from .unsettled import Abandoned, Unsettled
 
 __all__ = ["Mailbox"]
 
@@ -40,17 +41,14 @@ _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
 
 
-class Mailbox(Leaving):
+class Mailbox(Leaving, Outstanding):
     """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
 
     def __init__(
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
     ) -> None:
+        super().__init__(state, delivery, group=group)
         self.id = state.mailbox_id
-        self.group = group
-        """The name of the group that shares it; None for a bot's own."""
-        self._first = write_ending(1, group)
-        self.dirty = False
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog(known=False)
@@ -58,18 +56,9 @@ class Mailbox(Leaving):
         self.dead: set[int] = set()
         self.buried: list[DeadLetter] = []
         self._reviving: set[int] = set()
-        self._delivery = delivery
         self._limits = limits
-        self._unsettled = {item.seq: restored(item) for item in state.unsettled}
-        self._returned = sorted(seq for seq, item in self._unsettled.items() if item.due_at is None)
-        self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
-        """What rests since before the start; `hand_out` knows for how much longer."""
-        self._delayed: list[tuple[float, int]] = []
-        self._deadlines: list[tuple[float, list[int]]] = []
         self._ahead = set(state.ahead)
         self.losses = Losses(state.gap)
-        self.settling: dict[int, frozenset[int]] = {}
-        """What commits on their way to the disk settle, by their numbers."""
         self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
@@ -93,11 +82,6 @@ class Mailbox(Leaving):
     def level(self) -> bool:
         """Whether every committed message above the position is in memory."""
         return self.intake.level
-
-    @property
-    def timed(self) -> bool:
-        """Whether `expire` has something to wait for."""
-        return bool(self._deadlines or self._delayed)
 
     def state(self) -> MailboxState:
         """Give what is to be kept on disk, and count it as kept."""
@@ -175,9 +159,10 @@ class Mailbox(Leaving):
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
         """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
 
-        Gives the delivery; None where it is its turn anyway, and `arrive` will do.
+        Gives the delivery; None where it is its turn anyway and only this session can get it: `arrive` will do.
         """
-        if self.level and not self.intake and not self._returned and session.free > 0:
+        alone = len(self.sessions) == 1
+        if alone and self.level and not self.intake and not self._returned and session.free > 0:
             return None
         item = self._unsettled[envelope.seq] = Unsettled(0, 0, envelope)
         deadline = now + self._delivery.ack_wait_seconds
@@ -311,16 +296,6 @@ class Mailbox(Leaving):
             by_session[session].seqs.append(taken[0].seq)
             turns.give_back(session)
 
-    def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
-        """Note that a session has a message; give it as this mailbox delivers it."""
-        item.attempt += 1
-        item.due_at = None
-        item.session = session
-        item.deadline = deadline
-        session.in_flight[envelope.seq] = self
-        session.in_flight_bytes += len(envelope.wire)
-        return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
-
     def settle(self, session: Session, seq: int) -> bool:
         """Take a message out for good; False where it is not in flight for this session."""
         item = self._unsettled.get(seq)
@@ -329,17 +304,6 @@ class Mailbox(Leaving):
         self._take_back(seq, item)
         self._drop(seq)
         return True
-
-    def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk, by its number, settles messages: their ack_wait restarts."""
-        self.settling[number] = frozenset(seqs)
-        for seq in self.settling[number]:
-            self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
-        self.dirty = True
-
-    def keep_unsettled(self, number: int) -> None:
-        """Note that a commit was refused."""
-        del self.settling[number]
 
     def settle_committed(self, number: int) -> int:
         """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
@@ -353,7 +317,7 @@ class Mailbox(Leaving):
     def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
         """Give up on a message because its bot says so."""
         item = self._unsettled.get(seq)
-        if item is None or not self.settle(session, seq):
+        if item is None or self.is_settling(seq) or not self.settle(session, seq):
             return None
         return self._abandon(seq, reason, item)
 
@@ -368,7 +332,7 @@ class Mailbox(Leaving):
         release: bool = False,
     ) -> Abandoned | None:
         """Take a message back, to come again after a while; count a failure, perhaps the last, unless released."""
-        if session.in_flight.get(seq) is not self:
+        if session.in_flight.get(seq) is not self or self.is_settling(seq):
             return None
         item = self._unsettled[seq]
         if release:
@@ -382,12 +346,6 @@ class Mailbox(Leaving):
                 item.due_at, item.delay = later(wall, delay), delay
         return abandoned
 
-    def extend(self, session: Session, seqs: Iterable[int], now: float) -> None:
-        """Restart the ack_wait of messages that are in flight for this session."""
-        for seq in seqs:
-            if session.in_flight.get(seq) is self:
-                self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
-
     def expire(self, now: float) -> list[Abandoned]:
         """Take back what was not settled in time; give what that made the mailbox give up on."""
         abandoned: list[Abandoned] = []
@@ -396,6 +354,8 @@ class Mailbox(Leaving):
                 item = self._unsettled.get(seq)
                 if item is None or item.session is None:
                     continue
+                if self.is_settling(seq):
+                    item.deadline = now + self._delivery.ack_wait_seconds
                 if item.deadline > now:  # it was extended: look again then
                     heapq.heappush(self._deadlines, (item.deadline, [seq]))
                 else:
@@ -415,8 +375,13 @@ class Mailbox(Leaving):
         self.sessions.remove(session)
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
-            failure = "its session vanished" if vanished and seq not in unsent else None
-            given_up = self._give_back(seq, self._unsettled[seq], due=now, failure=failure)
+            item = self._unsettled[seq]
+            if self.is_settling(seq):  # it comes again only if that commit is refused
+                self._take_back(seq, item)
+                continue
+            failed = vanished and seq not in unsent
+            item.vanished = session.token if failed else item.vanished
+            given_up = self._give_back(seq, item, due=now, failure="its session vanished" if failed else None)
             if given_up is not None:
                 abandoned.append(given_up)
         if not self.sessions:
@@ -425,6 +390,39 @@ class Mailbox(Leaving):
             self._deadlines.clear()
             self.intake.unload(self.position)
         return abandoned
+
+    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
+
+    def state_of(self, seq: int) -> str:
+        """Return what became of a message whose source is unknown: as `fate`, and "settled" only where it is sure.
+
+        A message that is none of this mailbox's counts as settled where everything up to it is.
+        """
+        item = self._unsettled.get(seq)
+        if item is not None:
+            return "returned" if item.session is None and not self.is_settling(seq) else "in_flight"
+        if seq in self.dead or seq in self._reviving:
+            return "dead" if seq in self.dead else "returned"
+        through = seq in self._ahead or (self.level and not self.intake) or seq <= self.sources.through
+        return "settled" if through else "waiting"
+
+    def keep_early(self, session: Session, message: Surveyed, now: float) -> bool:
+        """Put in flight what a client holds and the mailbox does not remember to have handed out: it restarted.
+
+        False where the message is not wanted, or was settled.
+        """
+        seq, channel = message.seq, message.recipient_channel
+        settled = seq <= self.sources.handed_out(channel) or seq in self._ahead
+        elsewhere = seq in self.dead or seq in self._reviving or seq in self.losses.losing
+        if settled or elsewhere or not self.sources.wants(seq, message.sender_bot_id, channel):
+            return False
+        self._unsettled[seq] = Unsettled(1, 0, None)
+        if channel is None:
+            self.backlog.went()
+        self.dirty = True
+        return self.keep(session, seq, now, earlier=None)
+
+    # ── Dead letters ─────────────────────────────────────────────────────────────────────────────────────
 
     def bury(self, dead_letter: DeadLetter) -> None:
         """Keep a dead letter for the disk: it goes there with the state that no longer owes it, or neither does."""
@@ -511,7 +509,7 @@ class Mailbox(Leaving):
 
     def _expires(self, envelope: Envelope, item: Unsettled, wall: str) -> bool:
         """Give up on a message whose time is over; tell whether it is."""
-        if envelope.expires_at is None or envelope.expires_at > wall:
+        if not envelope.is_expired(wall):
             return False
         self._drop(envelope.seq)
         self._expired.append(self._abandon(envelope.seq, "expired", item))
@@ -547,25 +545,11 @@ class Mailbox(Leaving):
         del self._unsettled[seq]
         self.dirty = True
 
-    def _take_back(self, seq: int, item: Unsettled) -> None:
-        session, envelope = item.session, item.envelope
-        assert session is not None, "only what is in flight is taken back"
-        assert envelope is not None, "what is in flight is in memory"
-        del session.in_flight[seq]
-        if session.express:
-            session.express.discard(seq)
-        session.in_flight_bytes -= len(envelope.wire)
-        item.session = None
-
-    def _is_lost(self, seq: int) -> bool:
-        item = self._unsettled.get(seq)
-        return item is not None and item.session is None and item.envelope is None
-
     def _recall(self, seqs: Iterable[int], found: dict[int, Envelope]) -> set[int]:
         lost: set[int] = set()
         for seq in seqs:
             item = self._unsettled.get(seq)
-            if item is None:
+            if item is None or item.session is not None:
                 continue
             envelope = found.get(seq)
             if envelope is None:

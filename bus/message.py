@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import msgspec
@@ -22,7 +22,7 @@ from .protocol import StoredMessage
 if TYPE_CHECKING:
     from .client import Bot
 
-__all__ = ["Message", "Receipt", "was_cancelled"]
+__all__ = ["Message", "Receipt", "Settling", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
@@ -45,6 +45,15 @@ class Receipt(msgspec.Struct, frozen=True):
     scheduled: bool = False
 
 
+class Settling(msgspec.Struct, frozen=True):
+    """How a message was settled, and in which session and log: a later confirmation depends on it."""
+
+    how: Literal["ack", "nak", "release", "term"]
+    session: int
+    epoch: str
+    reason: str | None = None
+
+
 class Message:
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
@@ -57,8 +66,8 @@ class Message:
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
         self._bot = bot
         self._stored = stored
-        self._settled_in = -1
-        """The number of the session in which it was settled."""
+        self._settling: Settling | None = None
+        """How it was settled, and in which session and log."""
         self.settled = False
         """Whether ack, nak, release or term was said."""
 
@@ -132,7 +141,10 @@ class Message:
         return self._stored
 
     async def ack(self, *, confirm: bool = False) -> None:
-        """Settle: done. With `confirm`, return only when that is on disk and can no longer be delivered again."""
+        """Settle: done. With `confirm`, return only when that is on disk: it is never delivered again then.
+
+        Raises NotInFlight where the message is with this bot no more, and WorkerUnavailable where that is unknown.
+        """
         await self._bot._settle(self, "ack", confirm=confirm)
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
@@ -157,9 +169,11 @@ class Message:
 
     def _settle_committed(self) -> None:
         """Note that a commit settled it."""
-        if not self.settled:
+        connection = self._bot._connection
+        if not self.settled and connection.welcome is not None:
             self.settled = True
-            self._bot._connection.settle(self._stored)
+            self._settling = Settling("ack", connection.sessions, connection.welcome.epoch)
+            connection.deliveries.settle(self._stored)
 
     async def reply(
         self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None

@@ -20,6 +20,8 @@ from store.records import RunStatus, WorkflowStepLog
 from .bodies import mark_undecodable
 
 __all__ = [
+    "AWAITED_MAX",
+    "HELD_MAX",
     "PROTOCOL_VERSION",
     "RETRY",
     "Ack",
@@ -41,6 +43,7 @@ __all__ = [
     "MessageQuery",
     "Nak",
     "Ok",
+    "PassedOver",
     "Ping",
     "Pong",
     "Publication",
@@ -50,6 +53,7 @@ __all__ = [
     "Rejected",
     "Request",
     "RetryDeadLetters",
+    "Settled",
     "StartAt",
     "Status",
     "StoredMessage",
@@ -85,6 +89,8 @@ Name = Annotated[str, Meta(pattern=NAME)]
 Id = Annotated[str, Meta(pattern=ID)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 Seqs = Annotated[list[Seq], Meta(max_length=10_000)]
+HELD_MAX, AWAITED_MAX = 2000, 1000
+"""The most messages that a returning client holds, and replies that it awaits: replies lie outside the credit."""
 QueryLimit = Annotated[int, Meta(ge=1, le=1000)]
 Credits = Annotated[int, Meta(ge=0, le=1000)]
 
@@ -151,6 +157,13 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
     bot_id: Id | None = None
     max_in_flight: Credits | None = None
     client: Annotated[str, Meta(max_length=128)] | None = None
+    token: Annotated[str, Meta(min_length=16, max_length=128)] | None = None
+    """A secret of the client, the same in each of its hellos: it proves that an earlier session was its own."""
+    epoch: str | None = None
+    holds: Annotated[list[Seq], Meta(max_length=HELD_MAX)] = []
+    """What it was delivered before and has not settled, in the log of that `epoch`."""
+    awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
+    """Messages of its own whose first replies it still waits for."""
 
 
 class Ping(_ClientFrame, frozen=True, tag="ping"):
@@ -381,6 +394,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     last_seq: int
     sessions: int = 1
     """How many sessions share the bot's mailbox, this one included; those without a credit do not."""
+    not_held: list[int] = []
+    """Those of the hello's `holds` that are not in flight for this session."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):
@@ -442,6 +457,19 @@ class Ok(_WorkerFrame, frozen=True, tag="ok", omit_defaults=True):
 
     request: int
     value: Raw = Raw(b"{}")
+
+
+class PassedOver(msgspec.Struct, frozen=True):
+    """A message that a settle named and did not change, and its state in the bot's mailboxes."""
+
+    seq: int
+    state: str
+
+
+class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The value of an `ok` that answers a settle."""
+
+    passed_over: list[PassedOver] = []
 
 
 class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):

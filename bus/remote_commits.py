@@ -21,7 +21,7 @@ from .asking import Asking
 from .draft import Draft, publication
 from .errors import Conflict, NotInFlight, RequestError
 from .message import Message
-from .protocol import Commit
+from .protocol import Commit, StoredMessage
 from .workflow_calls import store_error
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
@@ -118,9 +118,9 @@ class RemoteCommits:
         connection, until = self._bot._connection, None
         while True:
             try:
-                return await self._ask("the commit", frame)
+                return await self._ask("the commit", frame, settles=[message.stored for message in acks])
             except Conflict as error:
-                if not acks or any(each.settled or not connection.holds(each.stored) for each in acks):
+                if not acks or any(each.settled or not connection.deliveries.holds(each.stored) for each in acks):
                     raise
                 now, terms = anyio.current_time(), connection.welcome
                 until = until or now + (terms.session_timeout if terms is not None else 0.0)
@@ -128,9 +128,11 @@ class RemoteCommits:
                     raise NotInFlight(error.code, error.message) from None
             await anyio.sleep(_COMMIT_AGAIN_SECONDS)
 
-    async def _ask(self, what: str, make: Callable[[int], msgspec.Struct]) -> msgspec.Raw:
+    async def _ask(
+        self, what: str, make: Callable[[int], msgspec.Struct], *, settles: Sequence[StoredMessage] = ()
+    ) -> msgspec.Raw:
         try:
-            return await self._bot._ask(what, make)
+            return await self._bot._ask(what, make, settles=settles)
         except RequestError as error:
             told = store_error(error.message, error.details)
             if told is None:

@@ -37,6 +37,7 @@ class Session:
         "mailboxes",
         "opening",
         "served",
+        "token",
     )
 
     def __init__(
@@ -60,9 +61,11 @@ class Session:
         self.served = 0
         """When it was last handed a message: of sessions with as much credit, who waits longest is next."""
         self.opening = False
-        """True while the registration of a new bot is on its way to the disk."""
+        """True while the registration of a new bot, or a look at what a client holds, is on its way to the disk."""
         self.held: list[Request] = []
         """Requests that came in the meantime, to be carried out in order."""
+        self.token: str | None = None
+        """The secret of its client, by which a later session is known to be of the same one."""
 
     def __repr__(self) -> str:
         state = "opening" if self.opening else "open"
@@ -99,6 +102,12 @@ class Sessions:
     def of_bot(self, bot_id: str) -> list[Session]:
         """Give a bot's sessions."""
         return self._by_bot.get(bot_id, [])
+
+    def of_client(self, bot_id: str, token: str | None) -> Session | None:
+        """Return the session of the client that knows a token; None where there is no such session."""
+        if token is None:
+            return None
+        return next((session for session in self.of_bot(bot_id) if session.token == token), None)
 
     def add(self, session: Session) -> None:
         """Take in a session whose address has none."""

@@ -64,6 +64,12 @@ class Sources:
         """Give the seq up to which a source was handed out."""
         return max(self.position, self._floors.get(channel or DIRECT, 0))
 
+    @property
+    def through(self) -> int:
+        """The seq up to which every source was handed out."""
+        sources = [None, *self.interests] if self._direct else list(self.interests)
+        return min((self.handed_out(source) for source in sources), default=self.position)
+
     def restore(self, channel: str, interest: Interest) -> None:
         """Want a channel as before a restart: the state that was saved knows how far it was handed out."""
         self.interests[channel] = interest

@@ -36,6 +36,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     delay: float = 0.0
     retried: bool = False
     """Whether it was a dead letter: then it is owed whether its channel was left or not."""
+    vanished: str | None = None
+    """The token of the client whose vanishing was the last failure: it is taken back when that client returns."""
 
     def is_of(self, channel: str) -> bool:
         """Return whether it is here for the sake of a channel, as far as memory knows."""

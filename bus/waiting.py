@@ -6,12 +6,14 @@ Owns the one timer that ends their waiting. A timer for each costs the event loo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import anyio
 import msgspec
 
 from .errors import BusError
 from .message import Receipt
+from .protocol import StoredMessage
 
 __all__ = ["Awaited", "Deadlines", "Request", "Ticket"]
 
@@ -54,14 +56,23 @@ class Ticket(Awaited):
 class Request(Awaited):
     """A frame that waits for its answer; a publish frame has the `places` of its messages in their tickets."""
 
-    __slots__ = ("error", "frame", "once", "places", "value")
+    __slots__ = ("error", "frame", "once", "places", "settles", "value")
 
-    def __init__(self, frame: bytes, places: list[tuple[Ticket, int]] | None = None, *, once: bool = False) -> None:
+    def __init__(
+        self,
+        frame: bytes,
+        places: list[tuple[Ticket, int]] | None = None,
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+    ) -> None:
         super().__init__()
         self.frame = frame
         self.places = places
         self.once = once
         """Whether it means something in its own session only, and is not repeated."""
+        self.settles = settles
+        """The messages that it settles: it is not repeated where the worker has another log."""
         self.value: msgspec.Raw | None = None
         self.error: BusError | None = None
 

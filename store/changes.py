@@ -431,7 +431,7 @@ class SurveyRequest(msgspec.Struct, frozen=True):
 
 
 class Surveyed(msgspec.Struct, frozen=True, gc=False):
-    """What retention needs to know of a message; `size_bytes` is that of its body and headers."""
+    """A message without its contents; `size_bytes` is that of its body and headers."""
 
     seq: int
     sender_bot_id: str

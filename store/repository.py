@@ -173,6 +173,9 @@ class MessageLog(Protocol):
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Look through a part of the log, in the order of seqs."""
 
+    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
+        """Return who sent these messages to whom, in the order of seqs; what is not in the log is left out."""
+
     async def channel_summaries(self) -> list[ChannelSummary]:
         """List all channels by name."""
 

@@ -95,7 +95,9 @@ _THREAD = """
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
            LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
-    FROM bot_messages WHERE {source}seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
+    FROM bot_messages WHERE {where} ORDER BY seq"""
+_SURVEY_PART = "seq > ? AND seq <= ?"
+_SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
 
 _SEQ_MAX = (1 << 63) - 1
 
@@ -294,13 +296,20 @@ class SqliteLog:
         channel, after, through = request.channel, request.after_seq, request.through_seq
         if channel is None:
             rows = await self._database.read.execute_fetchall(
-                _SURVEY.format(source=""), (after, through, request.messages_max)
+                f"{_SURVEY.format(where=_SURVEY_PART)} LIMIT ?", (after, through, request.messages_max)
             )
         else:
             rows = await self._database.read.execute_fetchall(
-                _SURVEY.format(source="recipient_channel = ? AND "),
+                f"{_SURVEY.format(where=f'recipient_channel = ? AND {_SURVEY_PART}')} LIMIT ?",
                 (channel, after, through, request.messages_max),
             )
+        return [Surveyed(*row) for row in rows]
+
+    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
+        """Return who sent these messages to whom."""
+        rows = await self._database.read.execute_fetchall(
+            _SURVEY.format(where=_SURVEY_NAMED), (json.dumps(list(seqs)),)
+        )
         return [Surveyed(*row) for row in rows]
 
     async def channel_summaries(self) -> list[ChannelSummary]:

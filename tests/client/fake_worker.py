@@ -74,7 +74,10 @@ class FakeWorker:
 
     async def welcome(self, **terms: Any) -> None:
         """Take a hello and welcome it under these terms."""
-        hello = await self.receive("hello")
+        self.welcome_to(await self.receive("hello"), **terms)
+
+    def welcome_to(self, hello: dict[str, Any], **terms: Any) -> None:
+        """Welcome a hello under these terms."""
         self.send(**(WELCOME | terms | {"request": hello["request"]}))
 
     async def publish(self, first_seq: int = 1) -> list[str]:

@@ -92,8 +92,8 @@ async def test_large_messages_use_up_the_credit_in_bytes(impatient_worker: Worke
         with anyio.move_on_after(1):
             while True:
                 await lazy.receive()
-        assert f" of the {len(lazy._connection.held)} " in await warnings.next()
-        assert len(lazy._connection.held) < count
+        assert f" of the {len(lazy._connection.deliveries.held)} " in await warnings.next()
+        assert len(lazy._connection.deliveries.held) < count
 
 
 async def test_who_still_has_its_messages_or_settles_them_is_not_warned(
@@ -125,9 +125,9 @@ async def test_who_forgets_again_after_all_was_settled_is_warned_again(
         await lazy.receive()
         await warnings.next()
         # What was forgotten comes no second time to this program; what is settled by other means is let go.
-        [seq] = [message.seq for message in lazy._connection.held.values()]
-        for message in list(lazy._connection.held.values()):
-            lazy._connection.settle(message)
+        [seq] = [message.seq for message in lazy._connection.deliveries.held.values()]
+        for message in list(lazy._connection.deliveries.held.values()):
+            lazy._connection.deliveries.settle(message)
         del message
         lazy._connection.ack(seq)
         await fill(worker, "lazy", 1)

@@ -138,7 +138,7 @@ async def test_what_is_not_settled_still_comes_back(tmp_path: Path) -> None:
     async with world(tmp_path) as (place, clock), place.worker(), place.connect("a") as a:
         await a.send("a", "left behind")
         message = await a.receive()
-        a._connection.release(message.stored)  # from now on the client extends it no more
+        a._connection.deliveries.release(message.stored)  # from now on the client extends it no more
         clock.wrong_by = -HOUR
         again = await a.receive()
         assert (again.seq, again.attempt) == (message.seq, 2)

@@ -222,19 +222,26 @@ class FakeLog:
 
     def survey(self, request: SurveyRequest) -> list[Surveyed]:
         found = [
-            Surveyed(
-                message.seq,
-                message.sender_bot_id,
-                message.recipient_bot_id,
-                message.recipient_channel,
-                message.timestamp,
-                len(message.body) + len(message.headers),
-            )
+            _surveyed(message)
             for message in self.messages.values()
             if request.after_seq < message.seq <= request.through_seq
             and request.channel in (None, message.recipient_channel)
         ]
         return found[: request.messages_max]
+
+    def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
+        return [_surveyed(self.messages[seq]) for seq in sorted(set(seqs)) if seq in self.messages]
+
+
+def _surveyed(message: LogMessage) -> Surveyed:
+    return Surveyed(
+        message.seq,
+        message.sender_bot_id,
+        message.recipient_bot_id,
+        message.recipient_channel,
+        message.timestamp,
+        len(message.body) + len(message.headers),
+    )
 
 
 def _wants(message: LogMessage, mailbox_id: str, source: tuple[str, int, bool]) -> bool:

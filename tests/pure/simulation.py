@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import click
@@ -20,7 +21,7 @@ import msgspec
 
 from bus.batch import Batch
 from bus.core import Core
-from bus.effects import Count, Effect, Moment, Read, Send, Survey, Tap, unsent
+from bus.effects import Count, Effect, Locate, Moment, Read, Send, Survey, Tap, unsent
 from bus.protocol import (
     Ack,
     Code,
@@ -57,6 +58,9 @@ from .fake_log import FakeLog
 from .promises import Promises, Violation
 
 __all__ = ["Simulation", "play"]
+
+Question = Read | Count | Survey | Locate
+"""What the core asks of the disk."""
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
@@ -105,13 +109,18 @@ RETENTIONS = [
 class Connection:
     """One connection as a bot sees it."""
 
-    def __init__(self, address: bytes, bot: str) -> None:
+    def __init__(self, address: bytes, bot: str, token: str) -> None:
         self.address = address
         self.bot = bot
+        self.token = token
+        self.acking: dict[int, dict[tuple[str, int], int]] = {}
+        """Acks whose confirmation is waited for, by request."""
         self.welcomed = False
         self.inbox: list[bytes] = []
         self.unsettled: list[int] = []
         self.answers: dict[int, Callable[[Any], None]] = {}
+        self.later: list[Callable[[], None]] = []
+        """What it says when it is welcome."""
         self.groups: dict[int, str | None] = {}
         """By which group each message was delivered."""
 
@@ -129,8 +138,10 @@ class Simulation:
         self.ids = 0
         self.requests = 0
         self.connections: dict[bytes, Connection] = {}
+        self.away: list[Connection] = []
+        """Clients that lost their connection, and may return."""
         self.batch: Batch | None = None
-        self.questions: list[tuple[Read | Count | Survey, Any]] = []
+        self.questions: list[tuple[Question, Any]] = []
         """What the core asked of the disk, each with the answer where it was read already."""
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
         self.commits: dict[str, tuple[Commit, str]] = {}
@@ -166,7 +177,7 @@ class Simulation:
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
-                case Read() | Count() | Survey():
+                case Read() | Count() | Survey() | Locate():
                     self.questions.append((effect, None))
                 case Tap():
                     pass
@@ -187,6 +198,8 @@ class Simulation:
         self.promises.steps += 1
         events: list[tuple[Callable[[], None], int]] = [
             (self._connect, 3),
+            (self._break, 2),
+            (self._return, 3),
             (self._publish, 14),
             (self._read_frame, 22),
             (self._settle_some, 12),
@@ -217,12 +230,31 @@ class Simulation:
             return
         self._hello(self.random.choice(BOTS), self.random.choice([0, 1, 2, 5, 5]))
 
-    def _hello(self, bot: str, credit: int) -> Connection:
-        connection = Connection(self._new_id().encode(), bot)
+    def _hello(self, bot: str, credit: int, client: Connection | None = None) -> Connection:
+        connection = Connection(self._new_id().encode(), bot, self._new_id())
         self.connections[connection.address] = connection
-        hello = Hello(request=self._number(), protocol=1, bot=bot, max_in_flight=credit)
+        hello = Hello(request=self._number(), protocol=1, bot=bot, max_in_flight=credit, token=connection.token)
+        if client is not None:
+            connection.token, connection.unsettled = client.token, client.unsettled
+            connection.groups, acking = client.groups, list(client.acking.values())
+            holds = [*client.unsettled, *(seq for delivered in acking for _, seq in delivered)]
+            hello = msgspec.structs.replace(hello, token=client.token, epoch="epoch", holds=holds)
+            connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
         self._send(connection, hello)
         return connection
+
+    def _break(self) -> None:
+        """Break a connection: what is on its way there is lost, and the worker does not know."""
+        connection = self._pick()
+        if connection is not None:
+            del self.connections[connection.address]
+            self.away = [*self.away[-7:], connection]
+
+    def _return(self) -> None:
+        """Let a client come back that holds what it was delivered, and repeats what was not answered."""
+        if self.away and len(self.connections) < 8:
+            client = self.away.pop(self.random.randrange(len(self.away)))
+            self._hello(client.bot, self.random.choice([0, 1, 2, 5, 5]), client)
 
     def _publish(self) -> None:
         connection = self._pick()
@@ -272,6 +304,9 @@ class Simulation:
         match decode_worker_frame(frame):
             case Welcome():
                 connection.welcomed = True
+                for repeat in connection.later:
+                    repeat()
+                connection.later = []
             case Deliver(messages):
                 connection.unsettled += [message.seq for message in messages]
                 connection.groups |= {message.seq: message.group for message in messages}
@@ -297,19 +332,15 @@ class Simulation:
             return
         count = self.random.randint(1, len(connection.unsettled))
         seqs = self.random.sample(connection.unsettled, count)
-        session = self.core.sessions.get(connection.address)
-        in_flight = [seq for seq in seqs if session is not None and seq in session.in_flight]
         number = self._number() if self.random.random() < 0.4 else None
         how = self.random.choices(["ack", "nak", "release", "term", "extend", "forget"], [10, 3, 2, 1, 1, 1])[0]
         if how != "extend":
             connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
         if how == "ack":
-            if number is not None:
-                delivered = self.promises.confirming((self._key(connection, seq), seq) for seq in in_flight)
-                connection.answers[number] = lambda value: (
-                    None if value is None else self.promises.note_confirmed(delivered)
-                )
-            self._send(connection, Ack(seqs=seqs, request=number))
+            if number is None:
+                self._send(connection, Ack(seqs=seqs))
+            else:
+                self._ack(connection, self.promises.confirming((self._key(connection, seq), seq) for seq in seqs))
         elif how in ("nak", "release"):
             delay = self.random.choice([None, 0.0, 1.0])
             self._send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
@@ -317,6 +348,22 @@ class Simulation:
             self._send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":
             self._send(connection, Extend(seqs=seqs, request=number))
+
+    def _ack(self, connection: Connection, delivered: dict[tuple[str, int], int]) -> None:
+        """Ack with confirmation: what the answer does not name must never come again."""
+        number = self._number()
+        connection.acking[number] = delivered
+
+        def answered(value: Any) -> None:
+            del connection.acking[number]
+            if value is not None:
+                passed_over = {each["seq"] for each in value.get("passed_over", ())}
+                self.promises.note_confirmed(
+                    {key: step for key, step in delivered.items() if key[1] not in passed_over}
+                )
+
+        connection.answers[number] = answered
+        self._send(connection, Ack(seqs=[seq for _, seq in delivered], request=number))
 
     def _commit_work(self) -> None:
         """Let a bot send on and settle what drove it in one transaction; now and then the same again."""
@@ -417,7 +464,7 @@ class Simulation:
             question = self.questions[index][0]
             self.questions[index] = (question, self._read(question))
 
-    def _read(self, question: Read | Count | Survey) -> Any:
+    def _read(self, question: Question) -> Any:
         match question:
             case Read(request):
                 return self.log.read_page(request)
@@ -425,13 +472,15 @@ class Simulation:
                 return self.log.backlog(request)
             case Survey(request):
                 return self.log.survey(request)
+            case Locate():
+                return self.log.locate(question.seqs)
 
     def _answer(self) -> None:
         read = [index for index, (_, answer) in enumerate(self.questions) if answer is not None]
         if read:
             self._give(*self.questions.pop(self.random.choice(read)))
 
-    def _give(self, question: Read | Count | Survey, answer: Any) -> None:
+    def _give(self, question: Question, answer: Any) -> None:
         match question:
             case Read(request):
                 self._do(self.core.page_read(request, answer, self._moment()))
@@ -439,6 +488,8 @@ class Simulation:
                 self._do(self.core.counted(question, answer, self._moment()))
             case Survey():
                 self._do(self.core.surveyed(answer, self._moment()))
+            case Locate():
+                self._do(self.core.located(question, answer, self._moment()))
 
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
@@ -489,6 +540,8 @@ class Simulation:
         """Kill the worker: what was not committed is gone, and every connection with it."""
         self.batch = None
         self.questions = []
+        welcomed = [connection for connection in self.connections.values() if connection.welcomed]
+        self.away = [*self.away, *welcomed][-8:]
         self.connections = {}
         self.promises.note_restart()
         self.core = self._start()

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from bus.effects import Locate
+
 from .simulation import Simulation, play
 
 WORLDS = 12
@@ -36,8 +38,10 @@ def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     simulation = Simulation(5)
     seen: set[str] = set()
-    for step in range(1, 5001):
+    for step in range(1, 8001):
         simulation.step()
+        if any(isinstance(question, Locate) for question, _ in simulation.questions):
+            seen.add("a client that holds what the worker forgot")
         for mailbox in simulation.core.directory.mailboxes.values():
             seen.add(repr(mailbox).split()[2])
             if mailbox.intake.aside:
@@ -69,6 +73,7 @@ def test_the_worlds_reach_every_state() -> None:
         if step % 1000 == 0:
             simulation.settle()
     assert seen == {
+        "a client that holds what the worker forgot",
         "level",
         "behind",
         "away",

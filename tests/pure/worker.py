@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bus.core import Core
-from bus.effects import Count, Effect, Moment, Read, Send, Survey
+from bus.effects import Count, Effect, Locate, Moment, Read, Send, Survey
 from bus.protocol import Hello, Publication, Publish, ToBot, ToChannel
 from bus.settings import Settings
 from store.records import timestamp
@@ -68,6 +68,8 @@ class Worker:
                     said += self.do(self.core.counted(effect, self.log.backlog(request), self.moment))
                 case Survey(request):
                     said += self.do(self.core.surveyed(self.log.survey(request), self.moment))
+                case Locate():
+                    said += self.do(self.core.located(effect, self.log.locate(effect.seqs), self.moment))
                 case _:
                     pass
         return said

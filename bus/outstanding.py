@@ -1,0 +1,155 @@
+"""What a mailbox handed out and is not settled: where it is, until when, and which commits are about to settle it.
+
+Owns the unsettled messages of one mailbox, and the queues in which those wait that nobody has: until they are due,
+or for credit. What the mailbox is still to hand out the first time is not here.
+
+Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from store.repository import MailboxState
+
+from .envelope import Envelope, write_ending
+from .losses import Losses
+from .sessions import Session
+from .settings import Delivery
+from .unsettled import Unsettled, restored
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+
+__all__ = ["Outstanding"]
+
+
+class Outstanding:
+    """The part of a mailbox that knows what is out. `dirty` says that the state on disk is not this one."""
+
+    losses: Losses
+
+    def __init__(self, state: MailboxState, delivery: Delivery, *, group: str | None) -> None:
+        self.group = group
+        """The name of the group that shares the mailbox; None for a bot's own."""
+        self.dirty = False
+        self.settling: dict[int, frozenset[int]] = {}
+        """What commits on their way to the disk settle, by their numbers."""
+        self._first = write_ending(1, group)
+        self._delivery = delivery
+        self._unsettled = {item.seq: restored(item) for item in state.unsettled}
+        self._returned = sorted(seq for seq, item in self._unsettled.items() if item.due_at is None)
+        self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
+        """What rests since before the start; `hand_out` knows for how much longer."""
+        self._delayed: list[tuple[float, int]] = []
+        self._deadlines: list[tuple[float, list[int]]] = []
+
+    @property
+    def timed(self) -> bool:
+        """Whether `expire` has something to wait for."""
+        return bool(self._deadlines or self._delayed)
+
+    def has(self, seq: int) -> bool:
+        """Return True if a message was handed out and is not settled."""
+        return seq in self._unsettled
+
+    # ── In flight ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
+        """Note that a session has a message; give it as this mailbox delivers it."""
+        item.attempt += 1
+        item.due_at = None
+        item.session = session
+        item.deadline = deadline
+        session.in_flight[envelope.seq] = cast("Mailbox", self)
+        session.in_flight_bytes += len(envelope.wire)
+        return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
+
+    def extend(self, session: Session, seqs: Iterable[int], now: float) -> None:
+        """Restart the ack_wait of messages that are in flight for this session."""
+        for seq in seqs:
+            if session.in_flight.get(seq) is self:
+                self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
+
+    def _take_back(self, seq: int, item: Unsettled) -> None:
+        session, envelope = item.session, item.envelope
+        assert session is not None, "only what is in flight is taken back"
+        del session.in_flight[seq]
+        if session.express:
+            session.express.discard(seq)
+        if envelope is not None:  # None where a client held it since before this worker knew of it
+            session.in_flight_bytes -= len(envelope.wire)
+        item.session = None
+
+    def _is_lost(self, seq: int) -> bool:
+        item = self._unsettled.get(seq)
+        return item is not None and item.session is None and item.envelope is None
+
+    # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
+        """Note that a commit on its way to the disk, by its number, settles messages: their ack_wait restarts."""
+        self.settling[number] = frozenset(seqs)
+        for seq in self.settling[number]:
+            self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
+        self.dirty = True
+
+    def keep_unsettled(self, number: int) -> None:
+        """Note that a commit was refused: what nobody has any more of what it would have settled comes again."""
+        for seq in self.settling.pop(number):
+            item = self._unsettled.get(seq)
+            if item is not None and item.session is None and not self.is_settling(seq):
+                heapq.heappush(self._returned, seq)
+
+    def is_settling(self, seq: int) -> bool:
+        """Return True while a commit that settles a message is on its way to the disk."""
+        return any(seq in seqs for seqs in self.settling.values())
+
+    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
+
+    def keep(self, session: Session, seq: int, now: float, *, earlier: Session | None) -> bool:
+        """Put in flight for a client's new session what it has held since an earlier one; False where it cannot.
+
+        It cannot where another session has the message by now, or it is being removed from the log. That the client
+        vanished is no failure any more: it is back.
+        """
+        item = self._unsettled[seq]
+        if item.vanished is not None and item.vanished == session.token:
+            item.failures -= 1
+            item.vanished = None
+            self.dirty = True
+        if seq in self.losses.losing:
+            return False
+        if item.session is None:
+            self._returned = [other for other in self._returned if other != seq]
+            self._delayed = [(due, other) for due, other in self._delayed if other != seq]
+            heapq.heapify(self._returned)
+            heapq.heapify(self._delayed)
+        elif item.session is earlier:
+            self._take_back(seq, item)
+        else:
+            return False
+        item.due_at = None
+        item.session = session
+        item.deadline = now + self._delivery.ack_wait_seconds
+        session.in_flight[seq] = cast("Mailbox", self)
+        session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
+        heapq.heappush(self._deadlines, (item.deadline, [seq]))
+        return True
+
+    def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
+        """Put a reply that did not arrive in a client's earlier session in flight for its new one.
+
+        Returns the delivery; None where it is not to be delivered any more, and `detach` will do.
+        """
+        item = self._unsettled[seq]
+        envelope = item.envelope
+        if envelope is None or self.is_settling(seq) or envelope.is_expired(wall):
+            return None
+        self._take_back(seq, item)
+        deadline = now + self._delivery.ack_wait_seconds
+        session.express.add(seq)
+        heapq.heappush(self._deadlines, (deadline, [seq]))
+        return self._put_in_flight(envelope, item, session, deadline)
