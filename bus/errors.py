@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from store.errors import Portable
+
 __all__ = [
     "ENDED",
     "NOT_NOW",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 
-class BusError(Exception):
+class BusError(Portable):
     """The root of everything that the bus raises."""
 
 

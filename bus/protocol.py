@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from store.errors import Portable
 from store.records import RunStatus, WorkflowStepLog
 
 from .bodies import mark_undecodable
@@ -126,7 +127,7 @@ RETRY = frozenset(
 """The codes after which the same request may succeed."""
 
 
-class Rejected(Exception):
+class Rejected(Portable):
     """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
 
     def __init__(
