@@ -8,11 +8,12 @@ Pure: bytes in, a verdict out.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 import msgspec
+
+from store.exact import exact_json
 
 __all__ = ["BODY_DEPTH_MAX", "body_fault", "is_suspicious", "mark_undecodable", "value_fault", "write_body"]
 
@@ -74,22 +75,11 @@ def value_fault(value: Any, what: str) -> str | None:
 
 
 def write_body(value: Any) -> bytes:
-    """Write a value as a body. ValueError for NaN and infinities, which JSON has not and msgspec makes null.
-
-    TypeError where a value is of no JSON type.
-    """
-    body = msgspec.json.encode(value)
-    if b"null" in body:
-        waiting = [msgspec.to_builtins(value)]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f"the body has {item}, which is no JSON number")
-            if isinstance(item, dict):
-                waiting += item.values()
-            elif isinstance(item, list | tuple):
-                waiting += item
-    return body
+    """Return a value as a body. Raise ValueError for what JSON would lose, TypeError for what is not JSON."""
+    try:
+        return exact_json(value)
+    except RecursionError:
+        raise ValueError(f"the body is nested deeper than {BODY_DEPTH_MAX}") from None
 
 
 _ESCAPE = re.compile(

@@ -39,30 +39,47 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
-    """Give a draft as the wire has it; raises InvalidBody, or ValueError for what is no message."""
+    """Give a draft as the wire has it; raises InvalidBody, or ValueError or TypeError for what is no message."""
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message goes either to a bot or on a channel")
     _check_times(draft)
     recipient: ToBot | ToChannel
     if draft.to is None:
-        recipient = ToChannel(draft.channel or "")
+        recipient = ToChannel(_text("channel", draft.channel))
     else:
-        recipient = ToBot(bot_id=draft.to) if is_id(draft.to) else ToBot(bot=draft.to)
+        to = _text("to", draft.to)
+        recipient = ToBot(bot_id=to) if is_id(to) else ToBot(bot=to)
     try:
         body = write_body(draft.body)
     except ValueError as error:
         raise InvalidBody("invalid_body", str(error)) from None
     return Publication(
-        id=message_id,
+        id=_text("id", message_id),
         recipient=recipient,
         body=msgspec.Raw(body),
-        message_type=draft.message_type,
-        reply_to=draft.reply_to,
-        headers=dict(draft.headers),
+        message_type=_text("message_type", draft.message_type),
+        reply_to=None if draft.reply_to is None else _text("reply_to", draft.reply_to),
+        headers=_headers(draft.headers) if draft.headers else {},
         ttl=draft.ttl,
         delay=draft.delay,
         expects_reply=draft.expects_reply,
     )
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {_text("a header's name", name): _text(f"header {name!r}", value) for name, value in headers.items()}
+
+
+def _text(what: str, value: Any) -> str:
+    """Return the text that a str is, or a member of an enum that is a str; raise TypeError for anything else.
+
+    The worker could not say which message of a frame it is that it cannot read.
+    """
+    if type(value) is str:
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is text, not {value!r}: write str(…) where that is meant")
+    return str.__str__(value)
 
 
 def _check_times(draft: Draft) -> None:

@@ -1,20 +1,20 @@
 """What callers hand in, before it is stored: JSON values, records, row limits.
 
 Owns the size limits of workflow records and the one way from a value to JSON text. What is stored is what
-will be read back: a value that JSON would lose in silence (NaN, which becomes null) is refused.
+will be read back: a value that JSON would lose in silence is refused (`exact`).
 
 Pure: no clock, no randomness, no I/O.
 """
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
 
 from .errors import InvalidValue, TooLarge
+from .exact import exact_json
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
@@ -87,13 +87,9 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
 
 def _encode(value: Any, what: str) -> bytes:
     try:
-        encoded = msgspec.json.encode(value)
-        nulls = encoded.count(b"null")
-        if nulls and nulls > _absent(value) and not _finite(msgspec.to_builtins(_doubtful(value))):
-            raise InvalidValue(what, "JSON has no NaN and no infinity")
-    except (TypeError, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
+        return exact_json(value)
+    except (TypeError, ValueError, RecursionError) as error:  # those of msgspec and of Unicode are ValueErrors
         raise InvalidValue(what, str(error)) from error
-    return encoded
 
 
 def _decode(encoded: bytes, kind: Any, what: str) -> Any:
@@ -101,33 +97,3 @@ def _decode(encoded: bytes, kind: Any, what: str) -> Any:
         return msgspec.json.decode(encoded, type=kind)
     except (RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error
-
-
-def _absent(value: Any) -> int:
-    """Count the fields of a record that are None: each is written as a null that no number became."""
-    if not isinstance(value, msgspec.Struct) or value.__struct_config__.omit_defaults:
-        return 0
-    return sum([field is None for field in msgspec.structs.astuple(value)])
-
-
-def _doubtful(value: Any) -> Any:
-    """Give what of a value may hold a number that became null: of a record, not what is text or has nothing."""
-    if not isinstance(value, msgspec.Struct):
-        return value
-    fields = msgspec.structs.astuple(value)
-    return [_doubtful(field) for field in fields if field is not None and not isinstance(field, str)]
-
-
-def _finite(value: Any) -> bool:
-    waiting = [value]
-    for item in waiting:  # which grows
-        if isinstance(item, str):
-            continue
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return False
-        elif isinstance(item, dict):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-    return True

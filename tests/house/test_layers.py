@@ -53,6 +53,7 @@ PURE = {
     "bus.workflow_calls",
     "store.definitions",
     "store.errors",
+    "store.exact",
     "store.leases",
     "store.records",
     "store.repository",
@@ -83,7 +84,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 
-BUS_TAKES_OF_STORE = {"store.errors", "store.records", "store.repository", "store.values"}
+BUS_TAKES_OF_STORE = {"store.errors", "store.exact", "store.records", "store.repository", "store.values"}
 
 WITH_PROTOCOLS = {"store.repository", "store.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import json
+from datetime import date
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.bodies import BODY_DEPTH_MAX, body_fault, mark_undecodable
+from bus.bodies import BODY_DEPTH_MAX, body_fault, mark_undecodable, write_body
+from bus.draft import Draft, publication
+from bus.errors import InvalidBody
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -101,3 +108,165 @@ def test_marking_leaves_a_frame_that_can_be_decoded() -> None:
 def test_no_frame_is_looked_at_more_than_once(frame: bytes) -> None:
     """A frame of a megabyte takes a second at most; what is looked at again and again would take hours."""
     mark_undecodable(frame)
+
+
+# ── What a client writes ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
+class Share(enum.Enum):
+    ALL = float("inf")
+
+
+@dataclasses.dataclass
+class Reading:
+    value: Any
+
+
+class Note(msgspec.Struct):
+    value: Any
+
+
+@given(JSON)
+def test_what_a_client_writes_is_what_was_meant(value: object) -> None:
+    assert msgspec.json.decode(write_body(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["null", '{"parent": null}', '"the contract is null and void"', '"annulled"', " [1, null] ", '"NaN"']
+)
+def test_a_raw_body_goes_as_it_is(text: str) -> None:
+    assert write_body(msgspec.Raw(text.encode())) == text.encode()
+    for value in (
+        [msgspec.Raw(text.encode())],
+        Note(msgspec.Raw(text.encode())),
+        {"a": msgspec.Raw(text.encode())},
+    ):
+        assert text.encode() in write_body(value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"nul",
+        b"NaN",
+        b"[1",
+        b"Infinity",
+        b"1,2",
+        b"1],[2",
+        b'"\xff"',
+        b'{"a":1}}',
+        b"null null",
+        b"[" * 100_000,
+    ],
+    ids=lambda raw: repr(raw[:10]),
+)
+def test_a_raw_body_that_is_no_json_is_refused(raw: bytes) -> None:
+    for value in (msgspec.Raw(raw), [msgspec.Raw(raw)], Note(msgspec.Raw(raw)), [Reading(msgspec.Raw(raw))]):
+        with pytest.raises(InvalidBody):
+            publication(Draft(to="b", body=value), "id")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (Text("x"), b'"x"'),
+        ([Whole(3), Real(1.5)], b"[3,1.5]"),
+        ({"a": Text("null")}, b'{"a":"null"}'),
+        ({Text("a"): 1, Colour.RED: 2, Rank.FIRST: 3, Whole(4): 5}, b'{"a":1,"red":2,"1":3,"4":5}'),
+        ([Colour.RED, Rank.FIRST], b'["red",1]'),
+        ({1: "a", 2: "b", 1.5: None}, b'{"1":"a","2":"b","1.5":null}'),
+        (Reading(Note((1, None))), b'{"value":{"value":[1,null]}}'),
+        (2**64 + 1, b"18446744073709551617"),
+    ],
+    ids=repr,
+)
+def test_a_subclass_is_written_as_what_it_is_one_of(value: object, written: bytes) -> None:
+    assert write_body(value) == written
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: "a", "1": "b"},
+        [{"x": {1.5: "a", "1.5": "b"}}],
+        Reading({Rank.FIRST: "a", "1": "b"}),
+        Note([{date(2026, 1, 2): "a", "2026-01-02": "b"}]),
+        float("nan"),
+        [None, "null", float("-inf")],
+        {"a": Real("nan")},
+        (Share.ALL,),
+        Reading(float("nan")),
+        [Note({"x": float("inf")})],
+        "\ud800",
+        {"\udc00": 1},
+    ],
+    ids=repr,
+)
+def test_what_json_would_lose_is_refused(value: object) -> None:
+    with pytest.raises(InvalidBody):
+        publication(Draft(to="b", body=value), "id")
+
+
+@pytest.mark.parametrize("value", [object(), {True: 1}, {None: 1}, {(1, 2): 3}, 1j, [range(3)]], ids=repr)
+def test_what_json_has_no_type_for_is_a_mistake(value: object) -> None:
+    with pytest.raises(TypeError, match="JSON"):
+        write_body(value)
+
+
+def test_what_contains_itself_is_refused() -> None:
+    value: list[object] = []
+    value.append(value)
+    with pytest.raises(InvalidBody, match="nested"):
+        publication(Draft(to="b", body=value), "id")
+
+
+def test_names_and_headers_are_the_text_that_they_are() -> None:
+    said = publication(
+        Draft(to="b", body=1, message_type=Colour.RED, headers={Text("a"): Colour.RED, Colour.RED: Text("b")}), "id"
+    )
+    assert (said.message_type, said.headers) == ("red", {"a": "red", "red": "b"})
+    assert {type(text) for text in (said.message_type, *said.headers, *said.headers.values())} == {str}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"message_type": 5},
+        {"message_type": Rank.FIRST},
+        {"headers": {1: "a", "1": "b"}},
+        {"headers": {"a": None}},
+        {"headers": {"a": 1}},
+        {"reply_to": 7},
+        {"to": b"b"},
+        {"to": None, "channel": 3},
+    ],
+    ids=repr,
+)
+def test_what_is_no_text_is_a_mistake(wrong: dict[str, Any]) -> None:
+    """The worker would refuse the whole frame, and everything that others sent in it."""
+    with pytest.raises(TypeError, match="is text, not"):
+        publication(Draft(**{"to": "b", "body": 1, **wrong}), "id")

@@ -44,3 +44,30 @@ def test_a_lost_number_is_found_in_what_leaves_its_defaults_out() -> None:
     assert msgspec.json.encode(call).count(b"null") == 1
     with pytest.raises(InvalidValue, match="NaN"):
         json_text(call, "call")
+
+
+@pytest.mark.parametrize(
+    "output", [{1: "a", "1": "b"}, [{"x": {2: 1, "2": None}}], msgspec.Raw(b"nul"), [msgspec.Raw(b"1,2")]], ids=repr
+)
+def test_a_value_that_would_lose_something_is_refused(output: Any) -> None:
+    with pytest.raises(InvalidValue, match="step"):
+        normal_record(step(output=output), "step")
+    with pytest.raises(InvalidValue, match="output"):
+        json_text(output, "output")
+
+
+def test_a_value_that_is_json_already_is_stored() -> None:
+    assert json_text({"a": msgspec.Raw(b"null")}, "output") == '{"a":null}'
+    assert normal_record(step(output=[msgspec.Raw(b'{"a":null}')]), "step").output == [{"a": None}]
+
+
+def test_a_subclass_of_a_plain_type_is_stored_as_that() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    class Real(float):
+        pass
+
+    assert normal_record(step(output={"a": [Text("x"), Real(1.5)]}), "step").output == {"a": ["x", 1.5]}
+    with pytest.raises(InvalidValue, match="NaN"):
+        normal_record(step(output={"a": Real("nan")}), "step")

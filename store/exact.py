@@ -1,0 +1,105 @@
+"""From a value to JSON without a loss in silence.
+
+Owns that check. msgspec writes NaN and infinities as null, two keys that become one text twice, and a `Raw` as it
+is, JSON or not. Each of these is refused here.
+
+Pure: a value in, bytes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+__all__ = ["exact_json"]
+
+_WHOLE = frozenset({str, int, bool, type(None)})
+"""What is written exactly, or not at all."""
+
+
+def exact_json(value: Any) -> bytes:
+    """Return a value as JSON.
+
+    Subclasses of str, int and float are written as what they are one of. Raises ValueError for what JSON would
+    lose, TypeError for what is of no JSON type, and RecursionError for what is nested too deep.
+    """
+    encoded = _encoder.encode(value)
+    if type(value) in _WHOLE:
+        return encoded
+    if isinstance(value, msgspec.Struct):
+        for field in msgspec.structs.astuple(value):
+            if type(field) not in _WHOLE and not isinstance(field, Enum) and field is not msgspec.UNSET:
+                exact_json(field)
+    elif _decode(encoded) != value:  # it may only have another form by now, as a tuple has, or a time
+        _check(value)
+    return encoded
+
+
+def _plain(value: Any) -> Any:
+    """Return what msgspec can write; it asks for values that it does not know, and for such keys."""
+    if value is None or isinstance(value, bool | tuple | frozenset):
+        raise TypeError(f"JSON has only text for a key, and {value!r} is none")
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_decode = msgspec.json.Decoder().decode
+
+
+def _check(value: Any) -> None:
+    """Raise ValueError where something of a value that could be written was lost."""
+    waiting = [value]
+    for item in waiting:  # which grows
+        if isinstance(item, str | bytes):
+            continue
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError(f"{item} is no number of JSON, which has no NaN and no infinity")
+        elif isinstance(item, Enum):
+            waiting.append(item.value)
+        elif isinstance(item, msgspec.Raw):
+            _check_raw(item)
+        elif isinstance(item, Mapping):
+            _check_keys(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting.extend(item)
+        else:
+            waiting.extend(_fields(item))
+
+
+def _fields(item: Any) -> Iterable[Any]:
+    if isinstance(item, msgspec.Struct):
+        return msgspec.structs.astuple(item)
+    if dataclasses.is_dataclass(item):
+        return [getattr(item, field.name, None) for field in dataclasses.fields(item)]
+    return [getattr(item, field.name, None) for field in getattr(item, "__attrs_attrs__", ())]
+
+
+def _check_raw(raw: msgspec.Raw) -> None:
+    try:
+        _decode(raw)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"a msgspec.Raw has to be one JSON value: {error}") from None
+
+
+def _check_keys(mapping: Mapping[Any, Any]) -> None:
+    if {type(key) for key in mapping} <= {str}:
+        return
+    found: dict[str, Any] = {}
+    for key in mapping:
+        text = next(iter(_decode(_encoder.encode({key: None}))))
+        if text in found:
+            raise ValueError(f"the keys {found[text]!r} and {key!r} are both {text!r} in JSON")
+        found[text] = key
