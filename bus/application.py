@@ -31,6 +31,7 @@ import anyio
 import anyio.abc
 
 from .errors import ENDED, NOT_NOW
+from .home import Home
 from .message import Message, was_cancelled
 from .protocol import Credit
 
@@ -152,6 +153,7 @@ class Application:
         if not 1 <= concurrency <= _CONCURRENCY_MAX:
             raise ValueError(f"concurrency is 1 to {_CONCURRENCY_MAX}, not {concurrency}")
         if self._service is not None:
+            self._service.home.check()
             raise RuntimeError("the bot serves already")
         self._service = _Service(cast("Bot", self), concurrency, stop_timeout)
         try:
@@ -162,6 +164,7 @@ class Application:
     def stop(self) -> None:
         """Stop serving in order; `serve` and `run` return when that is done. Does nothing where nobody serves."""
         if self._service is not None:
+            self._service.home.check()
             self._service.stop()
 
     def run(
@@ -241,6 +244,8 @@ class _Service:
         self._handlers: anyio.CancelScope
         self._stopped = anyio.Event()
         self._failure: Exception | None = None
+        self.home = Home(f"bot {bot.name!r}")
+        self.home.enter()
 
     def stop(self) -> None:
         """Take no more messages; said a second time, cancel the handlers."""
@@ -256,6 +261,7 @@ class _Service:
                     bot._max_in_flight = self._concurrency
                     await stack.enter_async_context(bot)
                 else:
+                    bot._connection.home.check()
                     stack.callback(self._grant, credit_before)
                     await bot.set_credit(self._concurrency)
                 for channel, wanted in bot._subscriptions.items():

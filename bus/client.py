@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
@@ -29,6 +30,7 @@ from .connection import Connection
 from .draft import Draft, payload
 from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
 from .forgotten import Forgotten
+from .home import Home
 from .message import Message, Receipt
 from .protocol import (
     AWAITED_MAX,
@@ -105,7 +107,8 @@ class Bot(Confirming, Application):
         self.tap_url = tap_url
         self.url = url
         self.timeout = timeout
-        self._context = context or zmq.Context.instance()
+        self._context = context
+        self._made_in = os.getpid()
         self._inbox: deque[Message] = deque()
         self._arrived = anyio.Event()
         self._received = 0
@@ -115,7 +118,8 @@ class Bot(Confirming, Application):
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
-            lambda: connect_command(self._context, url),
+            Home(f"bot {name!r}"),
+            lambda: connect_command(self._sockets, url),
             self._hello,
             deliver=self._deliver,
             gap=self._deliver_gap,
@@ -131,7 +135,9 @@ class Bot(Confirming, Application):
 
     async def __aenter__(self) -> Bot:
         if self._tasks is not None:
+            self._connection.home.check()
             raise RuntimeError("a bot's context is entered once; make another Bot to connect again")
+        self._check_context()
         self._connected_scope = anyio.CancelScope(shield=True)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -170,6 +176,18 @@ class Bot(Confirming, Application):
             waiting.arrived.set()
         self._connected_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
+
+    def _check_context(self) -> None:
+        if self._context is not None and self._made_in != os.getpid():
+            raise RuntimeError(
+                f"the ZeroMQ context of bot {self.name!r} belongs to process {self._made_in}, from which this one"
+                " was forked: make the bot here, with a context of this process"
+            )
+
+    @property
+    def _sockets(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The ZeroMQ context: where none was given, that of this process, which may have been forked since."""
+        return zmq.Context.instance() if self._context is None else self._context
 
     async def _keep_connected(self) -> None:
         # A context that is cancelled still says goodbye: what it holds goes back in order then, which is not held
@@ -397,6 +415,7 @@ class Bot(Confirming, Application):
 
     async def receive(self) -> Message:
         """Wait for the next message; raises ClosedError when the bot is closed."""
+        self._connection.home.check()
         self._received += 1
         if self._received % _RECEIVED_A_TURN == 0:
             await anyio.lowlevel.checkpoint()
@@ -412,6 +431,7 @@ class Bot(Confirming, Application):
 
     def receive_nowait(self) -> Message | None:
         """Give the next message that has arrived, or None."""
+        self._connection.home.check()
         return self._inbox.popleft() if self._inbox else None
 
     def watch(self, channel: str) -> Watch:
@@ -420,6 +440,7 @@ class Bot(Confirming, Application):
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
+        self._connection.home.check()
         self._max_in_flight = max_in_flight
         await self._request(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)

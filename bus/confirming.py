@@ -40,6 +40,7 @@ class Confirming(Asking):
         reason: str | None = None,
     ) -> None:
         connection = self._connection
+        connection.home.check()
         if message.settled:
             if confirm:
                 await self._confirm(message)

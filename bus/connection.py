@@ -29,6 +29,7 @@ import msgspec
 from .deliveries import Deliveries, of_another_log
 from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
 from .forgotten import shared
+from .home import Home
 from .message import Receipt
 from .protocol import (
     HELD_MAX,
@@ -77,6 +78,7 @@ class Connection:
 
     def __init__(
         self,
+        home: Home,
         open_port: Callable[[], Port],
         hello: Callable[[int], Hello],
         *,
@@ -85,6 +87,7 @@ class Connection:
         closed: Callable[[], None],
         beat: Callable[[], None],
     ) -> None:
+        self.home = home
         self._open_port = open_port
         self._hello = hello
         self._deliver = deliver
@@ -101,7 +104,6 @@ class Connection:
         self.sessions = 0
         self._port: Port | None = None
         self._token = ""
-        self._running = False
         self._open = False
         self._number = 0
         self._requests: dict[int, Request] = {}
@@ -193,6 +195,7 @@ class Connection:
     def close(self, error: BusError) -> None:
         """Fail everything that waits, and everything that will be asked."""
         self.failure = self.failure or error
+        self.home.leave()
         for request in self._requests.values():
             self._finish(request, error=self.failure)
         while self._unsent:
@@ -210,7 +213,7 @@ class Connection:
 
         Whatever waits when this ends fails, since nobody would end its waiting any more.
         """
-        self._running = True
+        self.home.enter()
         self._token = secrets.token_hex(16)  # here, since a process that was forked before this is another client
         try:
             async with anyio.create_task_group() as tasks:
@@ -327,8 +330,7 @@ class Connection:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
-        if not self._running:
-            raise RuntimeError("a bot is connected in its context only: async with bus.connect(…) as bot")
+        self.home.check()
 
     def _next_number(self) -> int:
         self._number += 1

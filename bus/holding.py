@@ -45,6 +45,7 @@ from .errors import (
     WorkerUnavailable,
 )
 from .errors import StorageFull as WorkerFull
+from .home import Home
 
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
@@ -122,6 +123,8 @@ class Hold:
         self.working = 0
         """How many steps and commits are at work side by side."""
         self._renewing = anyio.CancelScope()
+        self.home = Home(f"run {run_id!r}")
+        self.home.enter()
 
     def __repr__(self) -> str:
         state = "lost" if self.failure else "held" if self.held else "not held"

@@ -319,6 +319,7 @@ class Run:
 
     async def save_context(self) -> None:
         """Record the context as it is now; does nothing when the run is completed."""
+        self._hold.home.check()
         context = self._context()
         if self.completed:
             await anyio.lowlevel.checkpoint()
@@ -349,6 +350,7 @@ class Run:
 
     def _recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
         """Give the last attempt of a step; StepChanged where what is recorded is of another kind than the call."""
+        self._hold.home.check()
         row = self._records.latest(step_id)
         if row is not None and kind_of(row) != kind:
             raise StepChanged(

@@ -11,6 +11,7 @@ Owns a thread with an event loop of its own: the worker needs asyncio, the test 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
@@ -63,6 +64,7 @@ class Worker:
             settings or Settings(), listen=Listen(command=self.url, tap=self.tap_url)
         )
         self.clock = clock
+        self._process = os.getpid()
         self._portal: anyio.from_thread.BlockingPortal
         self._running: AbstractContextManager[tuple[Store, Broker]] | None = None
         self._broker: Broker | None = None
@@ -80,6 +82,8 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child leaves the test: the worker is its parent's
         try:
             if self._running is not None:
                 self.stop()
@@ -89,18 +93,21 @@ class Worker:
 
     def start(self) -> None:
         """Start serving the database; raises what `open_store` and binding raise."""
+        self._check_process()
         running = self._portal.wrap_async_context_manager(_serving(self))
         self._store, self._broker = running.__enter__()
         self._running = running
 
     def stop(self) -> None:
         """Stop in order: the batch is written, positions are saved, every session hears `closing`."""
+        self._check_process()
         assert self._broker is not None
         self._portal.call(self._broker.stop)
         self._leave()
 
     def kill(self) -> None:
         """Stop as a crash would: what was not written is lost, and nobody is told."""
+        self._check_process()
         self._leave()
 
     def _leave(self) -> None:
@@ -114,13 +121,22 @@ class Worker:
 
         It blocks until then. It is for what no bot can ask of a worker. What the worker has in memory stays.
         """
+        self._check_process()
         assert self._store is not None, "the worker is not running"
         return self._portal.call(use, self._store)
 
     def connect(self, *, bot: str, **options: Any) -> Bot:
         """Give a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
+        self._check_process()
         options = {"tap_url": self.tap_url, "context": self.context, **options}
         return Bot(bot, self.url, **options)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this worker runs inside of process {self._process}, and cannot be reached from another one: test"
+                " what forks with a worker process, posthouse serve"
+            )
 
 
 @asynccontextmanager

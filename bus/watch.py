@@ -71,6 +71,7 @@ class Watch:
     async def __aenter__(self) -> Watch:
         if self._port is not None:
             raise RuntimeError("a watch is entered once; make another one to watch again")
+        self._bot._connection.home.check()
         self._listen()
         try:
             self._last = self._wanted = await self._head()
@@ -89,6 +90,7 @@ class Watch:
 
     async def __anext__(self) -> StoredMessage:
         """Wait for the next message of the channel."""
+        self._bot._connection.home.check()
         while not self._ready:
             if self._port is None:
                 raise RuntimeError("a watch gives messages inside of its context")
@@ -107,7 +109,7 @@ class Watch:
 
     def _listen(self) -> None:
         self._session = self._bot._connection.sessions
-        self._port = connect_tap(self._bot._context, self._bot.tap_url)
+        self._port = connect_tap(self._bot._sockets, self._bot.tap_url)
         self._port.subscribe(channel_topic(self._channel))
         self._port.subscribe(head_topic(self._channel))
         self._told = False
