@@ -83,9 +83,10 @@ def _recipient(publication: Publication, directory: Directory) -> tuple[str | No
         if bot is None:
             raise Rejected(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
         return bot.id, None
-    if recipient.bot_id not in directory.bots:
+    bot = directory.find_bot(recipient.bot_id or "")
+    if bot is None:
         raise Rejected(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
-    return recipient.bot_id, None
+    return bot.id, None
 
 
 def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:

@@ -56,6 +56,7 @@ from .protocol import (
     Term,
     Unsubscribe,
     Welcome,
+    is_id,
 )
 from .publishing import Publishing
 from .recovering import Recovering
@@ -359,6 +360,11 @@ class Core:
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
             raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
+        if bot is None and is_id(hello.bot):
+            raise Rejected(
+                Code.BAD_REQUEST,
+                f"{hello.bot!r} is a UUID, which is read as a bot's id and not as a name: put something before it",
+            )
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
             raise Rejected(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
         if before is not None:

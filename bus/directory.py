@@ -71,8 +71,8 @@ class Directory:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
 
     def find_bot(self, name_or_id: str) -> Bot | None:
-        """Give a bot by its name, or else by its id."""
-        return self.names.get(name_or_id) or self.bots.get(name_or_id)
+        """Return a bot by its id, or else by its name: earlier versions let a name be a UUID."""
+        return self.bots.get(name_or_id) or self.names.get(name_or_id)
 
     def find_mailbox(self, name: str) -> Mailbox | None:
         """Give the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""

@@ -183,13 +183,18 @@ class Message:
         While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
         bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
         """
-        message_id, timeout = str(uuid_utils.uuid7()), self._bot.timeout
+        message_id, timeout, to = str(uuid_utils.uuid7()), self._bot.timeout, self.sender_id
         until = math.inf if timeout is None else anyio.current_time() + timeout
         tries = 0
         while True:
             try:
                 return await self._bot.send(
-                    self.sender, body, message_type=message_type, reply_to=self.id, headers=headers, id=message_id
+                    self.sender_id,
+                    body,
+                    message_type=message_type,
+                    reply_to=self.id,
+                    headers=headers,
+                    id=message_id,
                 )
             except NOT_NOW as error:
                 wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import sqlite3
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -345,3 +348,51 @@ async def test_everything_a_bot_missed_arrives_in_order(worker: Worker) -> None:
         assert row["last_seen_at"] > row["created_at"]
     async with worker.connect(bot="away", max_in_flight=50) as away:
         assert await bodies(away, 3000) == list(range(3000))
+
+
+async def test_a_bot_whose_name_is_a_uuid_is_reached_by_it(worker: Worker) -> None:
+    """A name of an earlier version; a new one is refused."""
+    name = str(uuid.uuid4())
+    with pytest.raises(bus.RequestError, match="put something before it"):
+        await worker.connect(bot=name).__aenter__()
+    async with worker.connect(bot="old"):
+        pass
+    worker.stop()
+    with contextlib.closing(sqlite3.connect(worker.database)) as database, database:
+        database.execute("UPDATE bots SET name = ? WHERE name = 'old'", (name,))
+    worker.start()
+    async with worker.connect(bot=name) as old, worker.connect(bot="boss") as boss:
+        with anyio.fail_after(60):
+            sent = await boss.send(name, "question")
+            async with await old.receive() as question:
+                answered = await question.reply("answer")
+            async with await boss.receive() as answer:
+                assert (answer.body, answer.sender) == ("answer", name)
+                again = await answer.reply("thanks")
+            async with await old.receive() as thanks:
+                assert thanks.body == "thanks"
+                await thanks.term("no")
+            await old.subscribe("news")
+            history = await boss.history(between=("boss", name))
+            assert [message.seq for message in reversed(history)] == [sent.seq, answered.seq, again.seq]
+            assert [letter["seq"] for letter in await boss.dead_letters(bot=name)] == [again.seq]
+            assert [found["channel_name"] for found in await boss.subscriptions(bot=name)] == ["news"]
+            assert await boss.retry_dead_letters([again.seq], bot=name) == 1
+            by_id = await boss.send(answer.sender_id, "by id")
+        assert by_id.seq > again.seq
+
+
+async def test_a_uuid_is_an_id_before_it_is_a_name(worker: Worker) -> None:
+    async with worker.connect(bot="first") as first, worker.connect(bot="other"):
+        assert first._connection.welcome is not None
+        bot_id = first._connection.welcome.bot_id
+    worker.stop()
+    with contextlib.closing(sqlite3.connect(worker.database)) as database, database:
+        database.execute("UPDATE bots SET name = ? WHERE name = 'other'", (bot_id,))
+    worker.start()
+    async with worker.connect(bot="first") as first, worker.connect(bot="boss") as boss:
+        await boss.send(bot_id, "to the id")
+        with anyio.fail_after(60):
+            async with await first.receive() as message:
+                assert message.body == "to the id"
+        assert len(await boss.history(between=("boss", bot_id))) == 1

@@ -68,6 +68,14 @@ def test_a_name_or_an_id_that_is_taken_is_a_bot_conflict(shared: Worker, name: s
     assert f"{name}-thief" not in [bot["name"] for bot in shared.session(name).value("bots")["bots"]]
 
 
+def test_a_new_name_cannot_be_a_uuid(shared: Worker, name: str) -> None:
+    session = shared.session()
+    error = session.ask("hello", answer="welcome", protocol=1, bot=new_id(), max_in_flight=0)
+    assert (error["op"], error["code"]) == ("error", "bad_request")
+    assert "put something before it" in error["message"]
+    assert session.hello(name)["bot"] == name
+
+
 def test_another_protocol_is_refused_and_ours_is_named(shared: Worker, name: str) -> None:
     session = shared.session()
     error = session.ask("hello", answer="welcome", protocol=2, bot=name, max_in_flight=0)
