@@ -183,7 +183,7 @@ class Message:
         While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
         bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
         """
-        message_id, timeout, to = str(uuid_utils.uuid7()), self._bot.timeout, self.sender_id
+        message_id, timeout = str(uuid_utils.uuid7()), self._bot.timeout
         until = math.inf if timeout is None else anyio.current_time() + timeout
         tries = 0
         while True:
