@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 import rich_click as click
 import uuid_utils
 
+from .addresses import address_fault, without_password
 from .client import DEFAULT_URL
 from .draft import Draft
 from .protocol import encode, is_id, is_name
@@ -25,8 +25,6 @@ __all__ = ["Link", "drafted", "id_of", "linked", "mailbox_of", "name_of", "worde
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather be told."""
-
-_URL = re.compile(r"tcp://[^/\s]+:\d{1,5}|ipc://\S+")
 
 Command = Callable[..., None]
 
@@ -54,8 +52,10 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def _url(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not _URL.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is no address; write tcp://HOST:PORT or ipc://PATH")
+    fault = "nobody else is in this process" if value.startswith("inproc:") else address_fault(value)
+    if fault is not None:
+        shown = without_password(value)
+        raise click.BadParameter(f"{shown!r} is no address: {fault}; write tcp://HOST:PORT or ipc://PATH")
     return value
 
 

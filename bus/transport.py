@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import anyio
 import zmq
 
+from .addresses import address_fault, without_password
 from .errors import AddressError, BindError
 from .settings import Settings
 
@@ -153,8 +154,15 @@ def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Por
     return _bind(socket, settings.listen.tap)
 
 
+def _check(address: str) -> None:
+    fault = address_fault(address)
+    if fault is not None:
+        raise AddressError(without_password(address), fault)
+
+
 def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
     """Connect a DEALER to a worker, which may not be there yet; raises AddressError where none can be."""
+    _check(address)
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
@@ -169,6 +177,7 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
 
 def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
     """Connect a SUB to a worker's tap; raises AddressError where none can be."""
+    _check(address)
     socket = context.socket(zmq.SUB)
     try:
         socket.connect(address)

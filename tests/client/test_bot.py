@@ -301,11 +301,25 @@ async def test_nobody_there(worker: Worker) -> None:
     worker.start()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "tcp://127.0.0.1", "carrier-pigeon://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "tcp://127.0.0.1",
+        "carrier-pigeon://x",
+        "tcp://127.0.0.1:99999",
+        "tcp://:7710",
+        "tcp://127.0.0.1:7710/bus",
+        "tcp://127.0.0.1:7 710",
+        "tcp://ann:secret@127.0.0.1:7710",
+        "ipc:///\udcff",
+    ],
+)
 async def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(bus.AddressError, match="write it like tcp://"):
-        async with bus.connect(url, bot="a"):
+    with pytest.raises(bus.AddressError, match="write it like tcp://") as caught:
+        async with bus.connect(url, bot="a", timeout=None):
             pass
+    assert "secret" not in repr(caught.value)
 
 
 async def test_a_cancelled_call_disturbs_nobody(worker: Worker) -> None:

@@ -1,0 +1,78 @@
+"""Addresses that a bot can connect to, and what is said of those that it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from bus.addresses import address_fault, without_password
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1:7710",
+        "tcp://localhost:1",
+        "tcp://bus.example.org:65535",
+        "tcp://[::1]:7710",
+        "tcp://[fe80::1%eth0]:7710",
+        "tcp://eth0:0;127.0.0.1:7710",
+        "ipc:///run/posthouse/bus.sock",
+        "ipc:///tmp/a folder/bus.sock",
+        "ipc://@abstract",
+        "inproc://name",
+    ],
+)
+def test_an_address_may_be(address: str) -> None:
+    assert address_fault(address) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("", "begin with"),
+        ("localhost:7710", "begin with"),
+        ("127.0.0.1", "begin with"),
+        ("tcp:/127.0.0.1:7710", "begin with"),
+        ("tcp://127.0.0.1:99999", "1 to 65535"),
+        ("tcp://127.0.0.1:0", "1 to 65535"),
+        ("tcp://127.0.0.1:-1", "1 to 65535"),
+        ("tcp://127.0.0.1:*", "1 to 65535"),
+        ("tcp://127.0.0.1:seven", "1 to 65535"),
+        ("tcp://127.0.0.1:٧٧١٠", "1 to 65535"),
+        ("tcp://127.0.0.1:000007710", "1 to 65535"),
+        ("tcp://127.0.0.1", "port is missing"),
+        ("tcp://127.0.0.1:", "port is missing"),
+        ("tcp://[::1]", "port is missing"),
+        ("tcp://", "host is missing"),
+        ("tcp://:7710", "host is missing"),
+        ("tcp://*:7710", "host is missing"),
+        ("tcp://::1:7710", "in brackets"),
+        ("tcp://[::1:7710", "in brackets"),
+        ("tcp://[nonsense]:7710", "not an IP address"),
+        ("tcp://300.1.1.1:7710", "not an IP address"),
+        ("tcp://127.0.0.1:7710/", "after the port"),
+        ("tcp://127.0.0.1:7710/bus", "after the port"),
+        ("tcp://127.0.0.1:7710?x=1", "after the port"),
+        ("tcp://ann:secret@127.0.0.1:7710", "user name"),
+        ("tcp://127.0.0.1: 7710", "space"),
+        (" tcp://127.0.0.1:7710", "does not speak"),
+        ("tcp://127.0.0.1:7710 ", "space"),
+        ("tcp://127.0.0.1:7710\n", "cannot be printed"),
+        ("tcp://\udcff:7710", "cannot be printed"),
+        ("ipc://a\0b", "cannot be printed"),
+        ("http://127.0.0.1:7710", "does not speak 'http'"),
+        ("TCP://127.0.0.1:7710", "does not speak 'TCP'"),
+        ("udp://127.0.0.1:7710", "does not speak 'udp'"),
+        ("ipc://", "path of the socket is missing"),
+        ("ipc:///" + "é" * 60, "longer than 107 bytes"),
+        ("inproc://", "missing"),
+    ],
+)
+def test_an_address_cannot_be(address: str, fault: str) -> None:
+    assert fault in (address_fault(address) or "")
+
+
+def test_a_password_is_not_shown() -> None:
+    assert without_password("tcp://ann:sec@ret@127.0.0.1:7710") == "tcp://…@127.0.0.1:7710"
+    assert without_password("tcp://127.0.0.1:7710") == "tcp://127.0.0.1:7710"
+    assert without_password("ipc://@abstract") == "ipc://@abstract"
