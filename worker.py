@@ -7,13 +7,20 @@ a start is one line on standard error that says what is wrong and what to do.
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
-import platform
-import resource
 import signal
 import sys
+
+if (__name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse") and signal.getsignal(
+    signal.SIGINT
+) is signal.default_int_handler:
+    # Importing all of this takes a while, and Ctrl-C would print where it was.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+
+import gc
+import logging
+import platform
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from importlib import metadata
@@ -27,7 +34,9 @@ import zmq
 
 from bus.broker import open_broker
 from bus.commands import COMMANDS
+from bus.console import show_check, show_error
 from bus.demo import demo
+from bus.entry import Entry
 from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
@@ -59,8 +68,11 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 _log = structlog.get_logger("posthouse")
 
+if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse":
+    Entry.begin()
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Entry, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("posthouse"), prog_name="posthouse")
 def main() -> None:
     """A durable message bus for bots: one process, one file, one command.
@@ -97,7 +109,6 @@ def check(file: Path, as_json: bool) -> None:
 
     Exits with 65 where something is damaged. The database may be in use; it is only read.
     """
-    from bus.console import show_check
     from store.sqlite.check import Check
 
     with exit_codes():
@@ -112,7 +123,7 @@ for command in COMMANDS:
 
 def _settings(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> Settings:
     try:
-        settings = parse_settings(config.read_text(encoding="utf-8")) if config is not None else Settings()
+        settings = parse_settings(config.read_text(encoding="utf-8-sig")) if config is not None else Settings()
         return settings.override(command=bind, tap=tap, database=database)
     except (SettingsError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config or 'the options'}: {error}") from error
@@ -136,7 +147,7 @@ def exit_codes() -> Iterator[None]:
     else:
         return
     code, line = refusal
-    click.echo(f"posthouse: {line}", err=True)
+    show_error(line)
     sys.exit(code)
 
 

@@ -1,7 +1,7 @@
 """Addresses that a bot can connect to, checked before ZeroMQ is asked.
 
-Owns that check. ZeroMQ refuses some bad addresses with "Invalid argument", takes a port of 99999 for another one, and
-looks for others until somebody gives up waiting.
+Owns that check. ZeroMQ refuses some bad addresses with "Invalid argument", takes a port of 99999 for another one,
+and goes on looking for others until somebody gives up waiting.
 
 Pure.
 """
@@ -52,7 +52,7 @@ def _tcp_fault(rest: str) -> str | None:
     if any(mark in rest for mark in "/?#"):
         return "it has something after the port"
     # ZeroMQ's own form, in which the address to connect from stands first.
-    source, _, target = rest.rpartition(";")
+    target = rest.rpartition(";")[2]
     found = _TCP.fullmatch(target)
     if found is None:
         return "a host with colons in it, an IPv6 address, is written in brackets: tcp://[::1]:7710"

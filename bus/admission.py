@@ -21,6 +21,7 @@ from .dispatch import Dispatch
 from .effects import Turn
 from .protocol import Code, Publication, Rejected, ToBot, encode, is_id, is_name
 from .rates import Rates
+from .refusals import NAME_RULE
 from .scheduling import Scheduling
 from .sessions import Session
 from .settings import Limits
@@ -73,7 +74,7 @@ def _recipient(publication: Publication, directory: Directory) -> tuple[str | No
         if recipient.name not in directory.channels and not is_name(recipient.name):
             raise Rejected(
                 Code.BAD_REQUEST,
-                f"channel {recipient.name[:64]!r} is no name: 1 to 128 of A-Za-z0-9._-, a letter or digit first",
+                f"{recipient.name[:64]!r} is no channel's name: {NAME_RULE}",
             )
         return None, recipient.name
     if (recipient.bot is None) == (recipient.bot_id is None):

@@ -14,9 +14,9 @@ import rich_click as click
 from store.records import RunStatus, WorkflowRun, WorkflowStepLog
 
 from .answering import Answer
-from .arguments import Link, linked
+from .arguments import Link, WithText, linked, shown
 from .client import Bot
-from .console import Time, show_json, show_rows
+from .console import Time, plain, say, show_json, show_rows
 from .finding import find_run
 from .running import Impossible, ask
 
@@ -26,8 +26,8 @@ _APPROVALS_MAX = 1000
 _PROMPT_CHARACTERS = 80
 _LISTED_MAX = 10
 
-_run_id = click.argument("run_id", metavar="RUN")
-_step = click.argument("step", metavar="[STEP]", required=False)
+_run_id = click.argument("run_id", metavar="RUN", callback=shown)
+_step = click.argument("step", metavar="[STEP]", required=False, callback=shown)
 _comment = click.option("--comment", metavar="TEXT", help="What the bot, and whoever reads the run, should know.")
 
 
@@ -91,7 +91,7 @@ def _prompt(step: WorkflowStepLog) -> str:
     return text if len(text) <= _PROMPT_CHARACTERS else f"{text[: _PROMPT_CHARACTERS - 1]}…"
 
 
-@click.command()
+@click.command(cls=WithText)
 @_run_id
 @_step
 @_comment
@@ -105,7 +105,7 @@ def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> N
     _answer(link, run_id, step, approved=True, comment=comment)
 
 
-@click.command()
+@click.command(cls=WithText)
 @_run_id
 @_step
 @_comment
@@ -134,7 +134,7 @@ def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment
         stopped = run.status == RunStatus.PAUSED and run.error is not None
         resume = f"; to let it go on: posthouse resume {shlex.quote(run.id)}"
         more = resume if stopped or run.status == RunStatus.CRASHED else ""
-        click.echo(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}")
+        say(plain(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}"))
 
 
 async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStepLog:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,15 +21,77 @@ import uuid_utils
 
 from .addresses import address_fault, without_password
 from .client import DEFAULT_URL
+from .console import stream_fault
 from .draft import Draft
 from .protocol import encode, is_id, is_name
+from .refusals import ID_RULE, NAME_RULE
 
-__all__ = ["Link", "drafted", "id_of", "linked", "mailbox_of", "name_of", "worded"]
+__all__ = [
+    "SEQ_MAX",
+    "Link",
+    "WithText",
+    "decoded",
+    "drafted",
+    "id_of",
+    "linked",
+    "mailbox_of",
+    "name_of",
+    "shown",
+    "worded",
+]
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather be told."""
 
+SEQ_MAX = 2**53 - 1
+"""The protocol's largest seq."""
+
+_INPUT_BYTES_MAX = 64 * 1024 * 1024
+"""More than any frame has, and an end for what never ends."""
+
+_HIDDEN = "\0"
+"""Stands before a text that begins with a dash; no argument of a process can have it."""
+
+_DASHED_TEXT = re.compile(r"-(?!h\Z|-).+|--(?=[^=]*\s).+|---.*", re.DOTALL)
+"""What begins with a dash and cannot be an option: these have two dashes and no space, or are `-h`."""
+
 Command = Callable[..., None]
+
+
+class WithText(click.RichCommand):
+    """A command with a text among its arguments, which may begin with a dash where no option looks like that.
+
+    `-5`, `- milk` and `--help me` are texts; `-h` and `--type` are options; `--tipe` is neither, and refused with
+    the way to write it as a text.
+    """
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, the texts hidden from the reading of options."""
+        try:
+            return super().parse_args(context, self._hide_texts(context, args))
+        except click.NoSuchOption as error:
+            hint = f"No such option: {error.option_name}. If it is a text, write -- before it."
+            raise click.UsageError(hint, context) from None
+        except click.UsageError as error:
+            if _HIDDEN not in error.message:
+                raise
+            raise click.UsageError(error.message.replace(_HIDDEN, ""), context) from None
+
+    def _hide_texts(self, context: click.Context, args: list[str]) -> list[str]:
+        options = [each for each in self.get_params(context) if isinstance(each, click.Option) and not each.is_flag]
+        values = {name: option.nargs for option in options for name in option.opts}
+        hidden: list[str] = []
+        rest = iter(args)
+        for argument in rest:
+            text = _DASHED_TEXT.fullmatch(argument) is not None
+            hidden.append(f"{_HIDDEN}{argument}" if text else argument)
+            hidden += islice(rest, len(args) if argument == "--" else values.get(argument, 0))
+        return hidden
+
+
+def shown(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return a text as it was written, if `WithText` had to hide it."""
+    return value if value is None else value.removeprefix(_HIDDEN)
 
 
 class _Seconds(click.FloatRange):
@@ -63,9 +128,7 @@ def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> A
     """Check one name, or several, of bots or channels."""
     for name in value if isinstance(value, tuple) else () if value is None else (value,):
         if not is_name(name):
-            raise click.BadParameter(
-                f"{name!r} is no name: up to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
-            )
+            raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is no name: {NAME_RULE}")
     return value
 
 
@@ -80,7 +143,7 @@ def mailbox_of(context: click.Context, parameter: click.Parameter, value: str | 
 def id_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Check the id of a message."""
     if value is not None and not is_id(value):
-        raise click.BadParameter(f"{value!r} is no message id: a UUID in lower case with hyphens")
+        raise click.BadParameter(f"{value!r} is no message id: {ID_RULE}")
     return value
 
 
@@ -96,21 +159,37 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
 
 def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
     """Give the JSON that a text is, byte for byte, or the text itself as JSON."""
-    text = value
-    if value == "-":
-        try:
-            text = sys.stdin.buffer.read().decode()
-        except UnicodeDecodeError as error:
-            raise click.BadParameter(f"standard input is not UTF-8: {error}") from error
+    value = value.removeprefix(_HIDDEN)
     try:
+        text = _read_input() if value == "-" else _as_written(value)
         encoded = text.strip().encode()
-    except UnicodeEncodeError as error:
+    except UnicodeError as error:
         raise click.BadParameter("the text is not UTF-8") from error
     try:
         msgspec.json.decode(encoded)
     except (msgspec.DecodeError, RecursionError):
         return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
     return msgspec.Raw(encoded)
+
+
+def _read_input() -> str:
+    """Return what standard input has, without a byte order mark."""
+    try:
+        data = sys.stdin.buffer.read(_INPUT_BYTES_MAX + 1)
+    except (OSError, ValueError, AttributeError) as error:
+        why = stream_fault(error) if isinstance(error, OSError) else "it is closed"
+        raise click.BadParameter(f"standard input cannot be read: {why}") from error
+    if len(data) > _INPUT_BYTES_MAX:
+        raise click.BadParameter(f"standard input has more than {_INPUT_BYTES_MAX:,} bytes")
+    return decoded(data, "standard input")
+
+
+def decoded(data: bytes, what: str) -> str:
+    """Return bytes as a text, without a byte order mark; raises BadParameter where they are not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{what} is not UTF-8: byte {error.start} cannot be decoded") from error
 
 
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
@@ -137,7 +216,7 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
         )
         @click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_seconds,
             default=_TIMEOUT_SECONDS,
             show_default=True,
             metavar="SECONDS",
@@ -146,11 +225,35 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
         @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs.")
         @functools.wraps(command)
         def connecting(*, url: str, name: str, timeout: float, as_json: bool, **rest: Any) -> None:
-            command(Link(url, name, timeout, as_json), **rest)
+            command(Link(url, name, timeout, as_json), **_all_as_written(rest))
 
         return connecting
 
     return decorate
+
+
+def _all_as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: _as_written(value) for name, value in values.items()}
+    except UnicodeError:
+        raise click.UsageError("an argument is not UTF-8") from None
+
+
+def _as_written(value: Any) -> Any:
+    """Return texts as they were written where the locale's encoding could not read them; raises UnicodeError."""
+    match value:
+        case str():
+            return os.fsencode(value).decode() if _is_undecoded(value) else value
+        case tuple():
+            return tuple(map(_as_written, value))
+        case dict():
+            return {_as_written(name): _as_written(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _is_undecoded(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def worded(command: Command) -> Command:
@@ -188,7 +291,7 @@ def drafted(command: Command) -> Command:
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:
         names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
-        fields = {name: rest.pop(name) for name in names}
+        fields = _all_as_written({name: rest.pop(name) for name in names})
         fields["id"] = fields["id"] or str(uuid_utils.uuid7())
         command(draft=Draft(**fields), **rest)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -16,12 +17,15 @@ import msgspec
 import rich_click as click
 
 from .approvals import APPROVAL_COMMANDS
-from .arguments import Link, drafted, id_of, linked, name_of, worded
+from .arguments import SEQ_MAX, Link, WithText, drafted, id_of, linked, name_of, worded
 from .client import Bot
 from .console import (
     Lines,
     Time,
+    json_line,
     message_value,
+    note,
+    say,
     show_json,
     show_receipt,
     show_rows,
@@ -32,7 +36,7 @@ from .definitions import workflows
 from .draft import Draft
 from .errors import WorkerUnavailable
 from .message import Message
-from .protocol import StoredMessage, encode
+from .protocol import StoredMessage
 from .running import EXIT_SIGNAL, ask, open_bot, run, until_signal
 from .runs import RUN_COMMANDS
 
@@ -47,7 +51,7 @@ _CREDIT = 100
 # ── Sending and receiving ────────────────────────────────────────────────────────────────────────────────
 
 
-@click.command()
+@click.command(cls=WithText)
 @click.argument("to", callback=name_of)
 @drafted
 @linked()
@@ -60,7 +64,7 @@ def send(link: Link, to: str, draft: Draft) -> None:
     _send(link, msgspec.structs.replace(draft, to=to))
 
 
-@click.command()
+@click.command(cls=WithText)
 @click.argument("channel", callback=name_of)
 @drafted
 @linked()
@@ -85,7 +89,7 @@ def _send(link: Link, draft: Draft) -> None:
     ask(link, sent)
 
 
-@click.command()
+@click.command(cls=WithText)
 @click.argument("to", callback=name_of)
 @worded
 @linked("console")
@@ -98,7 +102,7 @@ def request(link: Link, to: str, **words: Any) -> None:
     """
     reply = ask(link, lambda bot: bot.request(to, timeout=link.timeout_seconds, **words))
     line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
-    click.echo(line, nl=False)
+    say(line, end="")
 
 
 class _Listening(msgspec.Struct, frozen=True):
@@ -154,7 +158,7 @@ async def _listen(link: Link, listening: _Listening) -> None:
             messages = await _receive(bot, left or _CREDIT)
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
             # A reader that is slow must not keep the session from its heartbeats.
-            await anyio.to_thread.run_sync(_write, text, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(partial(say, text, end=""), abandon_on_cancel=True)
             for message in messages:
                 await message.ack()
             left = None if left is None else left - len(messages)
@@ -170,13 +174,8 @@ async def _receive(bot: Bot, messages_max: int) -> list[Message]:
 
 def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
     if as_json:
-        return encode(message_value(message.stored, delivered=True)).decode() + "\n"
+        return json_line(message_value(message.stored, delivered=True))
     return lines.render(message.stored)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +193,9 @@ def _write(text: str) -> None:
     show_default=True,
     help="The most messages to show.",
 )
-@click.option("--before", type=click.IntRange(min=1), metavar="SEQ", help="Only messages before this place.")
+@click.option(
+    "--before", type=click.IntRange(min=1, max=SEQ_MAX), metavar="SEQ", help="Only messages before this place."
+)
 @click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
 @linked("console")
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
@@ -207,11 +208,11 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
         return
     lines = Lines(dated=True, details=details)
     for message in messages:
-        click.echo(lines.render(message), nl=False)
+        say(lines.render(message), end="")
     if len(messages) == limit:
-        click.echo(f"for what came earlier: --before {messages[0].seq}", err=True)
+        note(f"for what came earlier: --before {messages[0].seq}")
     elif not messages:
-        click.echo("no messages", err=True)
+        note("no messages")
 
 
 async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, Any]) -> list[StoredMessage]:

@@ -173,9 +173,9 @@ def _check(commit: Commit) -> None:
         raise Rejected(Code.BAD_REQUEST, "a run's steps, context and status need its run_id and its fence")
     for step in commit.steps:
         if step.run_id != commit.run_id:
-            raise Rejected(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r} - at `$.steps`")
+            raise Rejected(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r}, not of this one")
     if len(set(commit.acks)) != len(commit.acks):
-        raise Rejected(Code.BAD_REQUEST, "a message is acked twice - at `$.acks`")
+        raise Rejected(Code.BAD_REQUEST, "a message is in 'acks' twice")
 
 
 def _encode(commit: Commit) -> bytes:

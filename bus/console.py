@@ -7,8 +7,12 @@ it cannot steer the terminal.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,9 +38,13 @@ __all__ = [
     "Lines",
     "Status",
     "Time",
+    "console_for",
     "fact_lines",
+    "json_line",
     "message_value",
+    "note",
     "plain",
+    "say",
     "show_check",
     "show_dead_letter",
     "show_error",
@@ -45,6 +53,7 @@ __all__ = [
     "show_receipt",
     "show_rows",
     "show_status",
+    "stream_fault",
     "table",
     "terminal",
 ]
@@ -93,23 +102,64 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON, with escapes for what a terminal would obey, and in UTF-8 or ASCII."""
+    line = plain(msgspec.json.encode(value).decode())
+    if codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8":
+        line = line.encode("ascii", "json").decode()
+    return f"{line}\n"
+
+
 def show_json(value: Any) -> None:
     """Write a value as one line of JSON."""
-    click.echo(msgspec.json.encode(value))
+    say(json_line(value), end="")
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Write to standard output, at once."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write a line to standard error. Where nobody can read it, it is left out."""
+    with suppress(OSError):
+        click.echo(plain(text), err=True)
 
 
 def show_error(text: str) -> None:
     """Write the one line that says what went wrong."""
-    click.echo(f"posthouse: {plain(text)}", err=True)
+    note(f"posthouse: {text}")
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
+def stream_fault(error: OSError) -> str:
+    """Return what is wrong with a standard stream, in words."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("json", _escape)
+
+
+class _Console(Console):
+    """A console that leaves it to the command what becomes of a reader that has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe") from None
+
+
+def console_for(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return what writes to an output, in colours on a terminal."""
+    return _Console(highlight=False, markup=False, emoji=False, stderr=stderr, quiet=quiet)
 
 
 def terminal() -> Console | None:
     """Give the terminal that standard output is, or None."""
-    console = _console()
+    console = console_for()
     return console if console.is_terminal else None
 
 
@@ -128,7 +178,7 @@ class Lines:
     """
 
     def __init__(self, *, dated: bool, details: bool) -> None:
-        self._console = _console()
+        self._console = console_for()
         self._form = _DATE_AND_TIME if dated else "%H:%M:%S"
         self._details = details
 
@@ -184,12 +234,12 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
     else:
         what = "was stored before" if receipt.duplicate else "is stored"
         place = "and waits until it is due" if receipt.scheduled else f"as message {receipt.seq}"
-        click.echo(f"{what} {place}, with the id {receipt.id}")
+        say(f"{what} {place}, with the id {receipt.id}")
 
 
 def show_dead_letter(dead: Mapping[str, Any]) -> None:
     """Write everything that is known of a dead letter: what the mailbox says of it, and the whole message."""
-    console = _console()
+    console = console_for()
     facts: dict[str, str] = {
         "seq": str(dead["seq"]),
         "mailbox": dead["bot"],
@@ -219,7 +269,7 @@ def show_dead_letter(dead: Mapping[str, Any]) -> None:
 
 def show_facts(facts: Facts) -> None:
     """Write what is known of one thing, a fact a line."""
-    console = _console()
+    console = console_for()
     for line in fact_lines(console, facts):
         console.print(line, soft_wrap=True)
 
@@ -233,9 +283,9 @@ def fact_lines(console: Console, facts: Facts) -> list[Text]:
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
     """Write a table, numbers to the right. Where there is no row, say `nothing`, but not into a pipe."""
-    console = _console()
+    console = console_for()
     if not rows:
-        click.echo(nothing, err=True)
+        note(nothing)
         return
     if console.is_terminal:
         console.print(table(console, columns, rows))
@@ -245,7 +295,7 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing:
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         aligned = zip(line, widths, numeric, strict=True)
-        click.echo("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
+        say("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
 
 
 def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -279,7 +329,7 @@ def _cell(console: Console, value: Any) -> Text:
 
 def show_status(status: Mapping[str, Any], url: str) -> None:
     """Write the answer to `status`."""
-    console = _console()
+    console = console_for()
     sizes, counters, rates = status["sizes"], status["counters"], status["rates"]
     database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
     known = (_amount(status[f"{thing}s"], thing) for thing in ("bot", "channel", "session"))
@@ -292,11 +342,11 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
     }
     show_facts(facts)
-    click.echo()
+    say()
     rows = [(name, count, rates[name]) for name, count in counters.items()]
     show_rows(("messages", "since then", "a second"), rows, nothing="")
     if status.get("rate_limited"):
-        click.echo()
+        say()
         limited = [
             (each["sender"], each["recipient"] or "anybody", each["times"], Time(each["last_at"]))
             for each in status["rate_limited"]
@@ -340,7 +390,7 @@ def show_check(check: Checked, *, as_json: bool) -> bool:
 
 
 def _run_check(check: Checked) -> None:
-    console = Console(stderr=True)
+    console = console_for(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown, task = "", bar.add_task("opening", total=None)
@@ -357,7 +407,7 @@ def _show_findings(check: Checked, damage: list[str]) -> None:
 
 
 def _print_findings(check: Checked) -> None:
-    console = _console()
+    console = console_for()
     for kind, style, findings in (
         ("damage", "bold red", check.damage),
         ("warning", "yellow", check.warnings),

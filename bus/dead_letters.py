@@ -11,9 +11,9 @@ from typing import Any
 
 import rich_click as click
 
-from .arguments import Link, linked, mailbox_of
+from .arguments import SEQ_MAX, Link, linked, mailbox_of
 from .client import Bot
-from .console import Time, show_dead_letter, show_error, show_json, show_rows
+from .console import Time, say, show_dead_letter, show_error, show_json, show_rows
 from .running import EXIT_REFUSED, ask
 
 __all__ = ["dead_letters"]
@@ -21,7 +21,6 @@ __all__ = ["dead_letters"]
 _DEAD_LETTERS_MAX = 1000
 """The protocol's most dead letters in one answer, and most seqs in one retry."""
 
-_SEQ_MAX = 2**53 - 1
 
 _of_bot = click.option(
     "--bot",
@@ -30,7 +29,7 @@ _of_bot = click.option(
     help="Those of a bot, or of a group as CHANNEL/GROUP; of all where none is named.",
 )
 
-_seq = click.IntRange(min=1, max=_SEQ_MAX)
+_seq = click.IntRange(min=1, max=SEQ_MAX)
 
 
 @click.group("dead-letters")
@@ -93,7 +92,7 @@ def show(link: Link, seq: int, bot: str | None) -> None:
             show_json(dead)
             continue
         if place:
-            click.echo()
+            say()
         show_dead_letter(dead)
 
 
@@ -125,7 +124,7 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
     if link.as_json:
         show_json({"retried": count})
     else:
-        click.echo(f"{count:,} dead letter{'' if count == 1 else 's'} put back")
+        say(f"{count:,} dead letter{'' if count == 1 else 's'} put back")
 
 
 async def _names(asker: Bot, bot: str | None) -> list[str]:

@@ -14,10 +14,11 @@ from click.core import ParameterSource
 
 from store.records import RunSummary, WorkflowDefinition
 
-from .arguments import Link, linked
+from .arguments import Link, WithText, decoded, linked, shown
 from .client import Bot
-from .console import show_facts, show_json, show_rows
+from .console import note, plain, say, show_facts, show_json, show_rows
 from .finding import NEWEST_RUNS, bot_names, find_workflow, owner_name
+from .refusals import refusal
 from .running import ask
 
 __all__ = ["workflows"]
@@ -66,7 +67,7 @@ def _list(link: Link) -> None:
     ]
     show_rows(("workflow", "owner", "version", "steps", "runs", "id"), rows, nothing="no workflows")
     if len(newest) == NEWEST_RUNS:
-        click.echo(f"only the newest {NEWEST_RUNS:,} runs were counted", err=True)
+        note(f"only the newest {NEWEST_RUNS:,} runs were counted")
 
 
 def _value(definition: WorkflowDefinition, names: dict[str, str]) -> dict[str, Any]:
@@ -84,10 +85,7 @@ def save(link: Link, file: BinaryIO) -> None:
     The least it needs: {"id": ..., "name": ..., "owner": {"type": "global"}, "steps": [...]}. What `posthouse
     workflows show NAME --json` prints can be saved again.
     """
-    try:
-        definition = msgspec.json.decode(file.read(), type=WorkflowDefinition)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise click.BadParameter(f"this is no workflow: {error}", param_hint="'FILE'") from error
+    definition = _read_definition(file)
 
     async def saved(bot: Bot) -> WorkflowDefinition | None:
         before = await bot.workflows.get_definition(definition.id)
@@ -100,11 +98,24 @@ def save(link: Link, file: BinaryIO) -> None:
         return
     steps = f"{len(definition.steps)} step{'' if len(definition.steps) == 1 else 's'}"
     replaced = "" if before is None else f", in place of version {before.version}"
-    click.echo(f"workflow {definition.name} is saved, version {definition.version} with {steps}{replaced}")
+    saved_as = f"workflow {definition.name} is saved, version {definition.version}"
+    say(plain(f"{saved_as} with {steps}{replaced}"))
 
 
-@workflows.command("show")
-@click.argument("workflow", metavar="NAME|ID")
+def _read_definition(file: BinaryIO) -> WorkflowDefinition:
+    try:
+        text = decoded(file.read(), "the file")
+    except OSError as error:
+        raise click.BadParameter(f"it cannot be read: {error.strerror}", param_hint="'FILE'") from error
+    try:
+        return msgspec.json.decode(text.encode(), type=WorkflowDefinition)
+    except (msgspec.DecodeError, RecursionError) as error:
+        fault = refusal(error) if isinstance(error, msgspec.ValidationError) else str(error)
+        raise click.BadParameter(f"this is no workflow: {fault}", param_hint="'FILE'") from error
+
+
+@workflows.command("show", cls=WithText)
+@click.argument("workflow", metavar="NAME|ID", callback=shown)
 @linked("console")
 def show(link: Link, workflow: str) -> None:
     """Show a workflow, by its name or id, and its steps. `--json` gives all of it, as it was saved."""
@@ -131,7 +142,7 @@ def show(link: Link, workflow: str) -> None:
             "timeout": "" if timeout is None else f"{timeout} s",
         }
     )
-    click.echo()
+    say()
     rows = [
         (each.id, each.type.value, ", ".join(each.depends_on), each.condition or "", each.name)
         for each in definition.steps

@@ -20,7 +20,6 @@ import anyio
 import anyio.abc
 import msgspec
 import rich_click as click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +27,7 @@ from rich.text import Text
 from store.records import timestamp
 
 from .client import Bot, connect
-from .console import show_error, show_json
+from .console import console_for, show_error, show_json
 from .process import WorkerProcess
 from .protocol import StoredMessage
 from .running import EXIT_SIGNAL, run, until_signal
@@ -53,7 +52,7 @@ class _Story:
     """What is told while it happens: numbered steps, and two bars on a terminal. Silent where JSON is asked for."""
 
     def __init__(self, *, silent: bool) -> None:
-        self._console = Console(highlight=False, quiet=silent)
+        self._console = console_for(quiet=silent)
         self._steps = 0
         self._bars = Progress(
             TextColumn("   {task.description:<12}"),

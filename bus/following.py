@@ -10,14 +10,13 @@ from collections.abc import Callable
 
 import anyio
 import msgspec
-import rich_click as click
 from rich.live import Live
 
 from store.records import RunStatus, WorkflowRun, WorkflowStepLog
 
 from .arguments import Link
 from .client import Bot
-from .console import show_json, terminal
+from .console import say, show_json, terminal
 from .finding import bot_names, find_run, find_summary
 from .run_views import RunView, change_line, look
 from .running import Impossible, open_bot
@@ -92,4 +91,4 @@ class _Changes:
             if self._as_json:
                 show_json({kind: msgspec.to_builtins(thing)})
             else:
-                click.echo(change_line(thing))
+                say(change_line(thing))

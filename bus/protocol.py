@@ -19,6 +19,7 @@ from store.errors import Portable
 from store.records import RunStatus, WorkflowStepLog
 
 from .bodies import mark_undecodable
+from .refusals import refusal
 
 __all__ = [
     "AWAITED_MAX",
@@ -523,13 +524,13 @@ def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, str(error), _request_number(frame)) from None
+        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         frame = mark_undecodable(frame)
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, str(error), _request_number(frame)) from None
+        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
 

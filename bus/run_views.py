@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import rich_click as click
 from rich.console import Console, Group
 from rich.text import Text
 
 from store.records import Lease, RunStatus, RunSummary, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
 
-from .console import Facts, Status, Time, fact_lines, plain, show_facts, show_rows, table
+from .console import Facts, Status, Time, fact_lines, plain, say, show_facts, show_rows, table
 
 __all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
 
@@ -169,7 +168,7 @@ def hint(view: RunView) -> str:
 def show_run(view: RunView) -> None:
     """Write a run and its steps."""
     show_facts(_facts(view))
-    click.echo()
+    say()
     show_rows(_STEP_COLUMNS, _step_rows(view.steps), nothing="no step has begun")
 
 

@@ -1,7 +1,8 @@
 """How a command runs and ends: connected for a moment, or until a signal.
 
 Owns the exit codes: 0 when a command did what was asked, 1 when the worker refused or nobody replied, 2 for wrong
-usage, 69 (sysexits) when no worker answered, and 128 and the signal's number when a signal ended it before.
+usage, 69 (sysexits) when no worker answered, 74 when the output could not be written, and 128 and the signal's
+number when a signal ended it before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -20,27 +22,36 @@ from store.errors import StoreError
 
 from .arguments import Link
 from .client import Bot, connect
-from .console import show_error
+from .console import show_error, stream_fault
 from .errors import BusError, WorkerUnavailable
 
 __all__ = [
+    "EXIT_OUTPUT",
     "EXIT_REFUSED",
     "EXIT_SIGNAL",
     "EXIT_UNAVAILABLE",
     "Impossible",
+    "Signals",
     "ask",
     "open_bot",
+    "output_failed",
     "run",
     "until_signal",
 ]
 
-EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_SIGNAL = 1, 69, 128
+EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
 
 T = TypeVar("T")
 
 
 class Impossible(Exception):
     """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
+
+
+class Signals:
+    """Whether a signal ended what the command did."""
+
+    ended = False
 
 
 class _Shown(logging.Handler):
@@ -66,12 +77,29 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         error = _first(errors)
         show_error(str(error))
         code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED
-    except* BrokenPipeError:
-        # Whoever read this has had enough. What Python has left to write at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except* OSError as errors:
+        error = _first(errors)
+        assert isinstance(error, OSError)
+        code = output_failed(error)
     except* KeyboardInterrupt:
+        Signals.ended = True
         code = EXIT_SIGNAL + signal.SIGINT
     sys.exit(code)
+
+
+def output_failed(error: OSError) -> int:
+    """Return the exit code for an error of the output: 0 where whoever read this has had enough.
+
+    What Python has left to write at its end goes nowhere. Raises what is no error of the output.
+    """
+    if error.errno is None or error.filename is not None:
+        raise error
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 0
+    show_error(f"standard output cannot be written: {stream_fault(error)}")
+    return EXIT_OUTPUT
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -91,6 +119,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
             task_status.started()
             async for number in signals:
                 received = number
+                Signals.ended = True
                 tasks.cancel_scope.cancel()
                 return
 

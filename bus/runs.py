@@ -14,9 +14,9 @@ import rich_click as click
 from store.errors import InvalidTransition
 from store.records import RunStatus, RunSummary, WorkflowRun
 
-from .arguments import Link, linked
+from .arguments import Link, WithText, linked, shown
 from .client import Bot
-from .console import show_json, show_rows
+from .console import note, plain, say, show_json, show_rows
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
 from .run_views import RunView, hint, run_rows, show_run
@@ -28,7 +28,7 @@ _RUN_COLUMNS = ("run", "workflow", "status", "holder", "started", "took", "error
 
 _RESUMABLE = (RunStatus.CRASHED, RunStatus.PAUSED)
 
-_run_id = click.argument("run_id", metavar="RUN")
+_run_id = click.argument("run_id", metavar="RUN", callback=shown)
 
 _reason = click.option("--reason", metavar="TEXT", help="Why. It is kept as the run's error, after your name.")
 
@@ -62,7 +62,7 @@ def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> No
     show_rows(_RUN_COLUMNS, run_rows(found, names), nothing="no runs")
 
 
-@click.command("run")
+@click.command("run", cls=WithText)
 @_run_id
 @click.option("--watch", is_flag=True, help="Follow it until it ends, or until Ctrl-C.")
 @linked("console")
@@ -89,7 +89,7 @@ def show_one(link: Link, run_id: str, watch: bool) -> None:
         return
     show_run(view)
     if text := hint(view):
-        click.echo(text, err=True)
+        note(text)
 
 
 def _watch(link: Link, run_id: str) -> None:
@@ -108,7 +108,7 @@ def _watch(link: Link, run_id: str) -> None:
 # ── Changing ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@click.command()
+@click.command(cls=WithText)
 @_run_id
 @_reason
 @linked("console")
@@ -121,7 +121,7 @@ def cancel(link: Link, run_id: str, reason: str | None) -> None:
     _move(link, run_id, RunStatus.CANCELLED, error, "it has ended, and no bot goes on with it")
 
 
-@click.command()
+@click.command(cls=WithText)
 @_run_id
 @_reason
 @linked("console")
@@ -135,7 +135,7 @@ def pause(link: Link, run_id: str, reason: str | None) -> None:
     _move(link, run_id, RunStatus.PAUSED, error, f"'posthouse resume {run_id}' lets it go on")
 
 
-@click.command()
+@click.command(cls=WithText)
 @_run_id
 @_reason
 @linked("console")
@@ -168,7 +168,7 @@ def _move(link: Link, given: str, status: RunStatus, error: str | None, meaning:
         show_json(after)
     else:
         was = f"was {before.status} and " if before.status != after.status else ""
-        click.echo(f"run {after.id} {was}is {after.status}: {meaning}")
+        say(plain(f"run {after.id} {was}is {after.status}: {meaning}"))
 
 
 def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:

@@ -56,14 +56,14 @@ class Subscribing:
             self.subscribe(session, subscribe, 0 if start == "all" else None)
             return
         if (start.seq is None) == (start.time is None):
-            raise Rejected(Code.BAD_REQUEST, "start has either seq or time - at `$.start`")
+            raise Rejected(Code.BAD_REQUEST, "'start' has either 'seq' or 'time'")
         if start.time is None:
             self.subscribe(session, subscribe, max(0, (start.seq or 0) - 1))
             return
         try:
             time = timestamp(parse_timestamp(start.time))
         except (ValueError, OverflowError) as error:
-            raise Rejected(Code.BAD_REQUEST, f"{error} - at `$.start.time`") from None
+            raise Rejected(Code.BAD_REQUEST, f"'time' of 'start': {error}") from None
         self._turn.add(FindStart(session.address, session.id, subscribe, time))
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:

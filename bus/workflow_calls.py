@@ -43,6 +43,7 @@ from store.records import (
 
 from .bodies import body_fault, is_suspicious
 from .protocol import Code, Workflow
+from .refusals import refusal
 
 __all__ = [
     "CALLS",
@@ -317,7 +318,7 @@ def decode_call(request: Workflow) -> Call:
         try:
             return decoder.decode(arguments)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            fault = body_fault(arguments, "the object") or str(error)
+            fault = body_fault(arguments, "the object") or refusal(error)
     raise InvalidValue(f"arguments of {request.call}", fault)
 
 

@@ -45,6 +45,7 @@ PURE = {
     "bus.mailbox",
     "bus.protocol",
     "bus.rates",
+    "bus.refusals",
     "bus.replay",
     "bus.sessions",
     "bus.settings",

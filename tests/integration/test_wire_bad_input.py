@@ -172,6 +172,7 @@ def test_a_bad_frame_is_refused_and_changes_nothing(shared: Worker, name: str, b
     assert error["op"] == "error"
     assert error["code"] in bad.codes
     assert bad.mentions in error["message"]
+    assert [sign for sign in ("$", "`", "{0,127}") if sign in error["message"]] == []
     assert error["retry"] is False
     if bad.request is None:
         assert "request" not in error
