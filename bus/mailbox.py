@@ -167,7 +167,7 @@ class Mailbox(Leaving, Outstanding):
         item = self._unsettled[envelope.seq] = Unsettled(0, 0, envelope)
         deadline = now + self._delivery.ack_wait_seconds
         session.express.add(envelope.seq)
-        heapq.heappush(self._deadlines, (deadline, [envelope.seq]))
+        self._add_deadline(deadline, [envelope.seq])
         self.dirty = True
         return self._put_in_flight(envelope, item, session, deadline)
 
@@ -273,7 +273,7 @@ class Mailbox(Leaving, Outstanding):
             self._share_out(handed_out, self._owed(wall), deadline)
         seqs = [seq for handed in handed_out for seq in handed.seqs]
         if seqs:
-            heapq.heappush(self._deadlines, (deadline, seqs))
+            self._add_deadline(deadline, seqs)
             self.dirty = True
         return [handed for handed in handed_out if handed.seqs]
 
@@ -349,19 +349,18 @@ class Mailbox(Leaving, Outstanding):
     def expire(self, now: float) -> list[Abandoned]:
         """Take back what was not settled in time; give what that made the mailbox give up on."""
         abandoned: list[Abandoned] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            for seq in heapq.heappop(self._deadlines)[1]:
-                item = self._unsettled.get(seq)
-                if item is None or item.session is None:
-                    continue
-                if self.is_settling(seq):
-                    item.deadline = now + self._delivery.ack_wait_seconds
-                if item.deadline > now:  # it was extended: look again then
-                    heapq.heappush(self._deadlines, (item.deadline, [seq]))
-                else:
-                    given_up = self._give_back(seq, item, due=now, failure="ack_wait ran out")
-                    if given_up is not None:
-                        abandoned.append(given_up)
+        for seq in self._deadlines.due(now):
+            item = self._unsettled.get(seq)
+            if item is None or item.session is None:
+                continue
+            if self.is_settling(seq):
+                item.deadline = now + self._delivery.ack_wait_seconds
+            if item.deadline > now:  # it was extended: look again then
+                self._deadlines.add(item.deadline, [seq])
+            else:
+                given_up = self._give_back(seq, item, due=now, failure="ack_wait ran out")
+                if given_up is not None:
+                    abandoned.append(given_up)
         return abandoned
 
     def attach(self, session: Session) -> None:
@@ -387,7 +386,7 @@ class Mailbox(Leaving, Outstanding):
         if not self.sessions:
             for item in self._unsettled.values():
                 item.envelope = None
-            self._deadlines.clear()
+            self._deadlines.replace(())
             self.intake.unload(self.position)
         return abandoned
 

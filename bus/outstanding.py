@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from store.repository import MailboxState
 
+from .deadlines import Deadlines
 from .envelope import Envelope, write_ending
 from .losses import Losses
 from .sessions import Session
@@ -44,7 +45,7 @@ class Outstanding:
         self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
         """What rests since before the start; `hand_out` knows for how much longer."""
         self._delayed: list[tuple[float, int]] = []
-        self._deadlines: list[tuple[float, list[int]]] = []
+        self._deadlines = Deadlines()
 
     @property
     def timed(self) -> bool:
@@ -72,6 +73,12 @@ class Outstanding:
         for seq in seqs:
             if session.in_flight.get(seq) is self:
                 self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
+
+    def _add_deadline(self, deadline: float, seqs: list[int]) -> None:
+        if self._deadlines.are_many(len(self._unsettled)):
+            in_flight = [(item.deadline, seq) for seq, item in self._unsettled.items() if item.session is not None]
+            self._deadlines.replace(in_flight)
+        self._deadlines.add(deadline, seqs)  # afterwards: these may not be in flight yet
 
     def _take_back(self, seq: int, item: Unsettled) -> None:
         session, envelope = item.session, item.envelope
@@ -136,7 +143,7 @@ class Outstanding:
         item.deadline = now + self._delivery.ack_wait_seconds
         session.in_flight[seq] = cast("Mailbox", self)
         session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
-        heapq.heappush(self._deadlines, (item.deadline, [seq]))
+        self._add_deadline(item.deadline, [seq])
         return True
 
     def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
@@ -151,5 +158,5 @@ class Outstanding:
         self._take_back(seq, item)
         deadline = now + self._delivery.ack_wait_seconds
         session.express.add(seq)
-        heapq.heappush(self._deadlines, (deadline, [seq]))
+        self._add_deadline(deadline, [seq])
         return self._put_in_flight(envelope, item, session, deadline)

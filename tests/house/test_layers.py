@@ -39,6 +39,7 @@ PURE = {
     "bus.batch",
     "bus.bodies",
     "bus.core",
+    "bus.deadlines",
     "bus.deliveries",
     "bus.directory",
     "bus.errors",

@@ -345,3 +345,52 @@ def test_a_damaged_message_that_was_settled_before_its_turn_is_no_loss() -> None
     mailbox.attach(session())
     mailbox.next_read(5)
     assert mailbox.page_read([], [], complete=True, damaged=(3, 4)) == (4,)
+
+
+def test_what_was_settled_long_before_its_deadline_takes_no_memory() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    assert mailbox.arrive(letter(1))
+    handed(mailbox)
+    most = 0
+    for seq in range(2, 10_000):
+        assert mailbox.arrive(letter(seq))
+        handed(mailbox, now=1.0)
+        assert mailbox.settle(one, seq)
+        most = max(most, len(mailbox._deadlines))
+    assert most < 1_100
+    assert mailbox.expire(9.0) == []
+    assert mailbox.timed
+    mailbox.expire(10.0)
+    assert handed(mailbox, now=10.0) == [(1, 2)]
+
+
+def test_a_deadline_that_was_extended_holds_when_the_others_are_cleared_out() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    assert mailbox.arrive(letter(1))
+    handed(mailbox)
+    mailbox.extend(one, [1], 5.0)
+    for seq in range(2, 3_000):
+        assert mailbox.arrive(letter(seq))
+        handed(mailbox, now=6.0)
+        assert mailbox.settle(one, seq)
+    mailbox.expire(14.9)
+    assert handed(mailbox, now=14.9) == []
+    mailbox.expire(15.0)
+    assert handed(mailbox, now=15.0) == [(1, 2)]
+
+
+def test_each_reply_ahead_of_its_turn_keeps_its_deadline_when_the_others_are_cleared_out() -> None:
+    mailbox = box()
+    one = level(mailbox, credit=1)
+    assert mailbox.arrive(letter(1))
+    handed(mailbox)
+    for seq in range(2, 3_000):
+        assert mailbox.express(letter(seq), one, 1.0) is not None
+        if seq % 100:
+            assert mailbox.settle(one, seq)
+    waiting = {1, *range(100, 3_000, 100)}
+    assert one.in_flight.keys() == waiting
+    mailbox.expire(11.0)
+    assert not one.in_flight

@@ -1,0 +1,56 @@
+"""When a mailbox's deliveries have to be settled.
+
+Owns the deadlines, in order. What is settled leaves its deadline behind, since to look for it would take longer
+than to pass it over when it is due. With a long `ack_wait` that adds up to every message of that time; so the
+mailbox clears them out when most of them mean nothing any more.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+__all__ = ["Deadlines"]
+
+_SPARE = 1_000
+"""Deadlines without a meaning that are kept at least: clearing out so many at once costs each of them little."""
+
+
+class Deadlines:
+    """See the module. Deliveries that were made at once share a deadline."""
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, list[int]]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<Deadlines {self._count}>"
+
+    def add(self, deadline: float, seqs: list[int]) -> None:
+        """Add the deadline of deliveries."""
+        heapq.heappush(self._heap, (deadline, seqs))
+        self._count += len(seqs)
+
+    def due(self, now: float) -> Iterator[int]:
+        """Remove what is due, and yield its seqs."""
+        while self._heap and self._heap[0][0] <= now:
+            seqs = heapq.heappop(self._heap)[1]
+            self._count -= len(seqs)
+            yield from seqs
+
+    def are_many(self, unsettled: int) -> bool:
+        """Return True if most of them must be of messages that are settled: only so many are not."""
+        return self._count > 2 * unsettled + _SPARE
+
+    def replace(self, deadlines: Iterable[tuple[float, int]]) -> None:
+        """Keep only these, each with its seq."""
+        self._heap = [(deadline, [seq]) for deadline, seq in deadlines]
+        self._count = len(self._heap)
+        heapq.heapify(self._heap)
