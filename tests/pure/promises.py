@@ -21,6 +21,7 @@ from bus.protocol import Gap, Publication, StoredMessage
 from bus.sessions import Session
 from bus.settings import Settings
 from store.repository import (
+    AddDeadLetters,
     AddSubscription,
     Change,
     LogMessage,
@@ -116,6 +117,10 @@ class Promises:
                         delay = self.sent[message.id].delay
                         if delay is None or message.timestamp > moment.wall:
                             raise Violation(f"{message.seq} entered the log before it was due")
+                case AddDeadLetters(dead_letters):
+                    for dead in dead_letters:
+                        if dead.seq in self.settled[self.key(dead.mailbox_id)]:
+                            raise Violation(f"{dead.seq} became a dead letter after a confirmed ack")
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
@@ -172,6 +177,8 @@ class Promises:
         for (key, seq), step in delivered.items():
             if self._wanted_again.get((key, seq), -1) < step:
                 self.settled[key].add(seq)
+                if self._is_dead(key, seq):
+                    raise Violation(f"{seq} is a dead letter of {key}, and its ack was confirmed")
 
     def note_restart(self) -> None:
         """The worker was killed."""
@@ -322,9 +329,12 @@ class Promises:
     def _is_accounted_for(self, key: str, seq: int) -> bool:
         if seq in self.delivered[key]:
             return True
-        if any(self.key(mailbox_id) == key and dead == seq for mailbox_id, dead in self.log.dead_letters):
+        if self._is_dead(key, seq):
             return True
         return seq in self.log.removed and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
+
+    def _is_dead(self, key: str, seq: int) -> bool:
+        return any(dead == seq and self.key(mailbox_id) == key for mailbox_id, dead in self.log.dead_letters)
 
     def _owed(self, stored: LogMessage) -> list[str]:
         """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
