@@ -17,6 +17,7 @@ PURE = {
     "bus.addresses",
     "bus.admission",
     "bus.backlog",
+    "bus.codes",
     "bus.commits",
     "bus.recovering",
     "store.changes",
