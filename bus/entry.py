@@ -18,7 +18,7 @@ import rich_click as click
 
 from .running import EXIT_SIGNAL, Signals, output_failed
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "claim_streams"]
 
 _INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
