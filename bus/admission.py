@@ -10,9 +10,8 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 
-from store.records import Channel, parse_timestamp, timestamp
+from store.records import Channel, later
 from store.repository import Added, NewMessage
 
 from .bodies import body_fault
@@ -33,9 +32,9 @@ _NO_HEADERS = b"{}"
 
 
 def _admit(
-    publication: Publication, sender: Session, directory: Directory, limits: Limits, wall: str
+    publication: Publication, sender: Session, directory: Directory, limits: Limits, turn: Turn
 ) -> NewMessage:
-    """Give the message as it is to be stored at a time; raises Rejected with what is wrong with it."""
+    """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
     if not is_id(publication.id):
         raise Rejected(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
     if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
@@ -49,6 +48,7 @@ def _admit(
     fault = body_fault(body)
     if fault is not None:
         raise Rejected(Code.INVALID_BODY, fault)
+    ttl, delay = publication.ttl, publication.delay
     return NewMessage(
         publication.id,
         sender.bot_id,
@@ -59,13 +59,9 @@ def _admit(
         body,
         publication.reply_to,
         _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
-        None if publication.ttl is None else _after(wall, publication.ttl + (publication.delay or 0.0)),
-        _after(wall, publication.delay) if publication.delay else None,
+        None if ttl is None else later(turn.moment.wall, ttl + (delay or 0.0)),
+        later(turn.steady(), delay) if delay else None,
     )
-
-
-def _after(wall: str, seconds: float) -> str:
-    return timestamp(parse_timestamp(wall) + timedelta(seconds=seconds))
 
 
 def _recipient(publication: Publication, directory: Directory) -> tuple[str | None, str | None]:
@@ -119,7 +115,7 @@ class Admission:
 
     def admit(self, session: Session, publication: Publication) -> NewMessage:
         """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
-        return _admit(publication, session, self._directory, self._limits, self._turn.moment.wall)
+        return _admit(publication, session, self._directory, self._limits, self._turn)
 
     def _slow_down(self, message: NewMessage) -> Rejected | None:
         """Return what to tell the sender of a message that comes too fast."""

@@ -29,7 +29,20 @@ from store.repository import PageRequest, Store
 from .batch import Batch
 from .core import Core
 from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
-from .protocol import RETRY, Code, ErrorFrame, Query, Rejected, Workflow, decode_request, encode
+from .protocol import (
+    RETRY,
+    Code,
+    Commit,
+    ErrorFrame,
+    Nak,
+    Publish,
+    Query,
+    Rejected,
+    Request,
+    Workflow,
+    decode_request,
+    encode,
+)
 from .queries import Queries
 from .settings import Settings
 from .transport import Port, bind_command, bind_tap
@@ -39,6 +52,12 @@ __all__ = ["Broker", "open_broker", "system_moment"]
 
 _TICK_SECONDS = 0.05
 """How often time is told: an ack_wait or a flush is late by at most this."""
+
+_STALE_SECONDS = 0.001
+"""For how long one look at the clocks does for the frames that are drained."""
+
+_AHEAD_SECONDS = 60.0
+"""How far the log's last timestamp may be ahead of the clock before it is told."""
 
 _FRAMES_A_TURN = 500
 """Frames taken before other tasks get a turn."""
@@ -89,6 +108,8 @@ class Broker:
         self._more = False
         """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
         self._stopping = False
+        self._clock_behind = False
+        """Whether it was told that the log's last timestamp is ahead of the clock."""
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -145,11 +166,13 @@ class Broker:
         if self._stopping or not self._command.has_input:
             return  # to look first costs half of what it does to be told that there is nothing
         self._draining = True
-        moment = self._moment()
+        looked, moment = time.monotonic(), self._moment()
         try:
             for _ in range(_FRAMES_A_TURN):
                 if self._core.full or (parts := self._command.receive()) is None:
                     return
+                if time.monotonic() - looked > _STALE_SECONDS:
+                    looked, moment = time.monotonic(), self._moment()
                 self._carry_out(self._take(parts, moment))
             if not self._more:
                 self._more = True
@@ -170,6 +193,8 @@ class Broker:
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
         except Rejected as error:
             return self._core.reject(address, error, moment)
+        if _begins_a_wait(request):
+            moment = self._moment()  # what it was received at, and no earlier
         return self._core.receive(address, request, moment)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
@@ -377,7 +402,16 @@ class Broker:
             self._hear_tap()  # what is sent at the tap may use up the sign that somebody began to listen
             moment = self._moment()
             self._queries.sample(moment.now)
+            self._watch_clock(moment.wall)
             self._carry_out(self._core.tick(moment))
+
+    def _watch_clock(self, wall: str) -> None:
+        ahead = self._core.log_ahead(wall)
+        if not self._clock_behind and ahead > _AHEAD_SECONDS:
+            _log.warning("clock_behind_log", seconds=round(ahead), clock=wall)
+        elif self._clock_behind and ahead <= _AHEAD_SECONDS:
+            _log.info("clock_caught_up", clock=wall)
+        self._clock_behind = ahead > _AHEAD_SECONDS
 
     async def _close(self) -> None:
         farewell = self._core.close(self._moment())
@@ -391,6 +425,17 @@ class Broker:
         for effect in farewell:
             if isinstance(effect, Send):
                 self._command.send((effect.address, effect.frame))
+
+
+def _begins_a_wait(request: Request) -> bool:
+    """Return whether a frame names a delay or a ttl, which must not begin before it was received."""
+    match request:
+        case Publish(messages=messages) | Commit(messages=messages):
+            return any(message.delay is not None or message.ttl is not None for message in messages)
+        case Nak():
+            return True
+        case _:
+            return False
 
 
 async def open_broker(

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +65,9 @@ _SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
 _DATE_AND_TIME = "%Y-%m-%d %H:%M:%S"
 
 _MEBIBYTE = 1024 * 1024
+
+_AHEAD_SECONDS = 60.0
+"""How far the log's last timestamp is ahead of the worker's clock before it is shown."""
 
 _highlight_json = JSONHighlighter().highlight
 
@@ -341,6 +345,9 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
     }
+    if status.get("log_ahead_seconds", 0.0) > _AHEAD_SECONDS:
+        ahead = timedelta(seconds=round(status["log_ahead_seconds"]))
+        facts["clock"] = f"behind the log's last message by {ahead}: it was, or is, set wrong"
     show_facts(facts)
     say()
     rows = [(name, count, rates[name]) for name, count in counters.items()]

@@ -81,7 +81,7 @@ class Core:
         self._settings = settings
         self._worker = worker
         self._new_id = new_id
-        self._turn = Turn()
+        self._turn = Turn(state.last_timestamp)
         self._batches = Batches(settings.limits)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
@@ -109,11 +109,11 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
         )
-        self._last_timestamp = state.last_timestamp
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._claimed: set[str] = set()
         self._seen: dict[str, str] = {}
         self._flushed_at: float | None = None
+        self._taken_at = 0.0
         self._swept_at = 0.0
         self._ticked_at = 0.0
         self._heard_at = 0.0
@@ -125,6 +125,10 @@ class Core:
     def last_seq(self) -> int:
         """The end of the log, as the mailboxes know it."""
         return self.dispatch.last_seq
+
+    def log_ahead(self, wall: str) -> float:
+        """Return by how many seconds the log's last timestamp is ahead of the wall clock; 0 where it is not."""
+        return self._turn.log_time.ahead(wall)
 
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -149,9 +153,12 @@ class Core:
         """Take the log's answer to a batch: everything in it is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
-        self._last_timestamp = self._publishing.timestamp = self._committing.timestamp = batch.timestamp
+        self._publishing.timestamp = self._committing.timestamp = batch.timestamp
+        before = self.last_seq
         for job, answers in batch.answers(outcome):
             job.done(answers)
+        if self.last_seq > before:
+            self._turn.log_time.stamped(batch.timestamp, self._taken_at)
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
@@ -222,6 +229,7 @@ class Core:
     def tick(self, moment: Moment) -> list[Effect]:
         """Take that time has passed."""
         self._turn.moment = moment
+        self._turn.steady()  # a clock that is set is noticed at the next tick, whether anything waits or not
         deaf = self._was_deaf(moment.now)
         self._ticked_at = moment.now
         self._scheduling.release()
@@ -284,7 +292,8 @@ class Core:
                 self._seen = {}
         if not self._batches and not mailboxes:
             return None
-        return self._batches.take(mailboxes, max(moment.wall, self._last_timestamp))
+        self._taken_at = moment.now
+        return self._batches.take(mailboxes, self._turn.log_time.at(*moment))
 
     def _flush_due(self, moment: Moment) -> bool:
         if self._flushed_at is None:  # the clock begins anywhere: the first interval does with the first look

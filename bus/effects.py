@@ -15,6 +15,7 @@ import msgspec
 from store.repository import PageRequest, SurveyRequest
 
 from .protocol import RETRY, Code, ErrorFrame, Hello, Ok, Query, Subscribe, Workflow, encode
+from .steady import LogTime, Steady
 
 __all__ = [
     "Ask",
@@ -114,12 +115,18 @@ def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
 class Turn:
     """One event's moment, and the effects that were decided so far, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_timestamp: str = "") -> None:
         self.moment = Moment(0.0, "")
+        self.log_time = LogTime(last_timestamp)
+        self._steady = Steady()
         self._effects: list[Effect] = []
 
     def __repr__(self) -> str:
         return f"<Turn {self.moment.wall} effects={len(self._effects)}>"
+
+    def steady(self) -> str:
+        """Return the wall-clock time as if the clock had not been set since the start."""
+        return self._steady.at(*self.moment)
 
     def add(self, effect: Effect) -> None:
         """Decide on an effect."""

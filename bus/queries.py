@@ -268,6 +268,7 @@ class Queries:
             "uptime_seconds": round(now - self._started, 3),
             "epoch": core.epoch,
             "last_seq": core.last_seq,
+            "log_ahead_seconds": round(core.log_ahead(self._moment().wall), 3),
             "sessions": len(core.sessions),
             "bots": len(core.directory.bots),
             "channels": len(core.directory.channels),

@@ -13,11 +13,10 @@ At most one portion is looked at or removed at a time, in the same batches as ev
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence, Set
-from datetime import timedelta
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from store.records import parse_timestamp, timestamp
+from store.records import later
 from store.repository import RemoveMessages, Surveyed, SurveyRequest
 
 from .batch import Batches, Job
@@ -129,25 +128,31 @@ class Retention:
         """Walk through every rule once: asks for portions, is sent them, and gives what is to be removed."""
         for rule in self._rules:
             yield from self._move_window(rule)
-            young = self._turn.moment.wall
-            if rule.keep.age_seconds:
-                young = timestamp(parse_timestamp(young) - timedelta(seconds=rule.keep.age_seconds))
             # The last message stays: seqs go on from it.
             end = self._dispatch.last_seq - 1 if rule.keep.age_seconds else rule.bottom
             after = 0
             while after < end:
                 rows = yield self._portion(rule, after, min(end, self._dispatch.last_seq - 1))
-                old = [
-                    row
-                    for row in rows
-                    if row.seq <= rule.bottom or (rule.keep.age_seconds and row.timestamp <= young)
-                ]
+                is_old = self._age_limit(rule.keep.age_seconds)
+                old = [row for row in rows if row.seq <= rule.bottom or is_old(row.timestamp)]
                 removal = self._removable(old)
                 if removal.rows:
                     yield removal
                 if len(old) < self._settings.portion_messages_max:
                     break
                 after = old[-1].seq
+
+    def _age_limit(self, age_seconds: float) -> Callable[[str], bool]:
+        """Return what tells, by its timestamp, whether a message is too old.
+
+        Ages go by the clock as if it had not been set since the start. What was stamped with a time still to come
+        goes by the log's own time: a clock that was wrong for a moment removes nothing early, and nothing never.
+        """
+        if not age_seconds:
+            return lambda stamp: False
+        time, log_time = self._turn.steady(), self._turn.log_time.at(*self._turn.moment)
+        limit, log_limit = later(time, -age_seconds), later(log_time, -age_seconds)
+        return lambda stamp: stamp <= (limit if stamp <= time else log_limit)
 
     def _move_window(self, rule: _Rule) -> _Sweep:
         end = self._dispatch.last_seq

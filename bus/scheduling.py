@@ -23,7 +23,7 @@ __all__ = ["Scheduling"]
 
 
 class Scheduling:
-    """See the module. Due times are of the wall clock, as text."""
+    """See the module. Due times are of the wall clock, as text, as if it had not been set since the start."""
 
     def __init__(
         self, state: LogState, *, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
@@ -52,13 +52,13 @@ class Scheduling:
             self._next_due_at = due_at
 
     def release(self) -> None:
-        """Let the log take in what is due by the wall clock."""
-        wall = self._turn.moment.wall
-        if self._releasing or self._next_due_at is None or self._next_due_at > wall:
+        """Let the log take in what is due."""
+        if self._releasing or self._next_due_at is None or self._next_due_at > (time := self._turn.steady()):
             return
         self._releasing = True
-        # The time is the batch's: the log's times never go back, and the wall clock may.
-        change = ReleaseDue(wall, self._limits.messages_per_publish_max, self._limits.batch_bytes_max)
+        # They are stamped with the batch's time, which may be ahead of the clock: what is due is another matter.
+        limits = self._limits
+        change = ReleaseDue("", limits.messages_per_publish_max, limits.batch_bytes_max, until=time)
         self._batches.add(Job(self._released, self._failed, changes=[change]))
 
     def _released(self, answers: Sequence[Any]) -> None:

@@ -24,8 +24,9 @@ def open_store(
 ) -> AbstractAsyncContextManager[Store]:
     """Open the store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
 
-    Workflows are kept by `rules`, and stamped and leased by `clock`, which gives times with a zone (the system's,
-    unless another one is given). While it is open, `watch` is told what the people who run it should know.
+    Workflows are kept by `rules`, and stamped and leased by `clock`, which gives times with a zone. Unless one is
+    given, they are stamped by the system's, and leases go on as if that were not set while the store is open. While
+    it is open, `watch` is told what the people who run it should know.
 
     The store is ready, recovered and locked against a second worker inside the context; leaving it flushes and
     closes. Raises ValueError for another scheme, and DatabaseInUse, DatabaseDamaged, DatabaseNewer or

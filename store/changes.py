@@ -132,12 +132,14 @@ class AddMessages(msgspec.Struct, frozen=True):
 class ReleaseDue(msgspec.Struct, frozen=True):
     """Append those of the scheduled messages that are due, the earliest first. Answered `Released`.
 
-    At most `messages_max` at once, and no more than some `bytes_max` of bodies.
+    At most `messages_max` at once, and no more than some `bytes_max` of bodies. They are stamped with `timestamp`,
+    which may be ahead of the clock; due is what is due at `until`, and None means that same time.
     """
 
     timestamp: str
     messages_max: int
     bytes_max: int = 8 * 1024 * 1024
+    until: str | None = None
 
 
 class RemoveMessages(msgspec.Struct, frozen=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiosqlite
@@ -19,7 +20,7 @@ from .log import SqliteLog
 from .messages import SqliteMessages
 from .workflows import SqliteWorkflows
 
-__all__ = ["SqliteStore", "open_sqlite_store"]
+__all__ = ["SqliteStore", "open_sqlite_store", "steady_clock"]
 
 
 class SqliteStore:
@@ -53,12 +54,20 @@ async def open_sqlite_store(
         with starting(database.path):
             arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
-        workflows = SqliteWorkflows(database, rules, clock or _system_clock)
+        workflows = SqliteWorkflows(database, rules, clock or _system_clock, clock or steady_clock())
         yield SqliteStore(database, arrivals, conversations, workflows)
 
 
 def _system_clock() -> datetime:
     return datetime.now(UTC)
+
+
+def steady_clock(
+    wall: Callable[[], datetime] = _system_clock, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[[], datetime]:
+    """Return a clock that shows the wall-clock time of now, and from now on is not changed when that one is set."""
+    began_at, began = wall(), monotonic()
+    return lambda: began_at + timedelta(seconds=monotonic() - began)
 
 
 def _warnings(conversations: Conversations) -> list[str]:

@@ -130,7 +130,7 @@ class Arrivals:
     async def release(self, transaction: Transaction, change: ReleaseDue) -> Released:
         """Append what is due, the earliest first."""
         connection = transaction.connection
-        found = await connection.execute_fetchall(_DUE, (change.timestamp, change.messages_max))
+        found = await connection.execute_fetchall(_DUE, (change.until or change.timestamp, change.messages_max))
         rowids = _fitting(found, change.bytes_max)
         due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
         messages = [_message(row) for row in due if is_intact_scheduled(row)]

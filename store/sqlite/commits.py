@@ -34,8 +34,8 @@ class Commits:
         self._conversations = conversations
         self._runs = workflows.runs
         self._steps = workflows.steps
-        # The clock that leases run out by, whatever time the log's messages are given.
-        self._now = workflows.now
+        # Runs' own clocks, whatever time the log's messages are given.
+        self._now, self._lease_now = workflows.now, workflows.lease_now
 
     def __repr__(self) -> str:
         return f"<Commits {self._runs}>"
@@ -93,7 +93,9 @@ class Commits:
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
-        found = await self._runs.recover(transaction.connection, self._now(), change.runs_max)
+        found = await self._runs.recover(
+            transaction.connection, change.runs_max, now=self._now(), lease_now=self._lease_now()
+        )
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]

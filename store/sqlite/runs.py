@@ -210,9 +210,11 @@ class Runs:
             await _write(connection, after)
         return after.run
 
-    async def recover(self, connection: aiosqlite.Connection, now: str, limit: int) -> list[RecoveredRun]:
+    async def recover(
+        self, connection: aiosqlite.Connection, limit: int, *, now: str, lease_now: str
+    ) -> list[RecoveredRun]:
         """Give up runs whose lease ran out, but for those that are damaged."""
-        lost = await _find_lost(connection, now, limit)
+        lost = await _find_lost(connection, lease_now, limit)
         if not lost:
             return []
         ids = json_text([run.id for run in lost], "run ids")

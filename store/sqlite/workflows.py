@@ -1,7 +1,7 @@
 """The WorkflowRepository over SQLite: each write is one operation of the writer, each reading one statement.
 
-Owns the SQL of definitions and of lists, and the clock by which leases run out. What is done to a run or a step log
-in a transaction is in `runs` and `steps`, so that it can be part of another one.
+Owns the SQL of definitions and of lists, the clock that runs are stamped by, and the one that leases run out by.
+What is done to a run or a step log in a transaction is in `runs` and `steps`, so that it can be part of another.
 """
 
 from __future__ import annotations
@@ -69,9 +69,16 @@ _WAITING = f"""
 class SqliteWorkflows:
     """The WorkflowStore over SQLite; see `store.workflows` for what each method promises."""
 
-    def __init__(self, database: Database, rules: WorkflowRules, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        rules: WorkflowRules,
+        clock: Callable[[], datetime],
+        lease_clock: Callable[[], datetime],
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._lease_clock = lease_clock
         self._rules = rules
         self.runs = Runs(rules)
         """What is done to a run in a transaction, for one that does more."""
@@ -202,13 +209,16 @@ class SqliteWorkflows:
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` under no live lease, oldest first."""
         return await self._runs(
-            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?", (self.now(), *row_range(limit, offset))
+            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?",
+            (self.lease_now(), *row_range(limit, offset)),
         )
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """Give up runs whose lease ran out."""
         most, _ = row_range(limit, 0)
-        return await self._write(lambda connection, now: self.runs.recover(connection, now, most))
+        return await self._write(
+            lambda connection, now: self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
+        )
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
         rows = await self._database.read.execute_fetchall(
@@ -225,7 +235,7 @@ class SqliteWorkflows:
         seconds = self._lease_seconds(lease_seconds)
 
         async def operation(connection: aiosqlite.Connection, _: str) -> Claim | SlotsTaken:
-            now = self._clock()
+            now = self._lease_clock()
             claimant = Claimant(holder, timestamp(now), timestamp(now + seconds), claim_id)
             return await self.runs.claim(connection, run_id, claimant)
 
@@ -238,7 +248,9 @@ class SqliteWorkflows:
         """Let the lease begin anew."""
         seconds = self._lease_seconds(lease_seconds)
         return await self._write(
-            lambda connection, _: self.runs.renew(connection, run_id, fence, timestamp(self._clock() + seconds))
+            lambda connection, _: self.runs.renew(
+                connection, run_id, fence, timestamp(self._lease_clock() + seconds)
+            )
         )
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
@@ -369,8 +381,12 @@ class SqliteWorkflows:
         return await self._database.writer.run(timed)
 
     def now(self) -> str:
-        """Give the time by the clock that leases run out by."""
+        """Return the time that runs and step logs are stamped with."""
         return timestamp(self._clock())
+
+    def lease_now(self) -> str:
+        """Return the time by the clock that leases run out by: it does not change when the wall clock is set."""
+        return timestamp(self._lease_clock())
 
 
 def _owner_columns(owner: Owner) -> tuple[str, str | None]:

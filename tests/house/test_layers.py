@@ -31,6 +31,7 @@ PURE = {
     "bus.returning",
     "bus.settling",
     "bus.sources",
+    "bus.steady",
     "bus.unsettled",
     "bus.subscribing",
     "bus.dispatch",

@@ -170,7 +170,8 @@ class FakeLog:
         return first is not None and first.sender_bot_id != message.sender_bot_id
 
     def _release(self, change: ReleaseDue) -> Released:
-        due = [message for message in self.scheduled.values() if (message.due_at or "") <= change.timestamp]
+        until = change.until or change.timestamp
+        due = [message for message in self.scheduled.values() if (message.due_at or "") <= until]
         due = sorted(due, key=lambda message: message.due_at or "")[: change.messages_max]
         for message in due:
             del self.scheduled[message.id]
