@@ -16,7 +16,7 @@ from store.records import RunSummary, WorkflowDefinition
 
 from .arguments import Link, WithText, decoded, linked, shown
 from .client import Bot
-from .console import note, plain, say, show_facts, show_json, show_rows
+from .console import note, plain, say, show_facts, show_json, show_rows, stream_fault
 from .finding import NEWEST_RUNS, bot_names, find_workflow, owner_name
 from .refusals import refusal
 from .running import ask
@@ -106,7 +106,7 @@ def _read_definition(file: BinaryIO) -> WorkflowDefinition:
     try:
         text = decoded(file.read(), "the file")
     except OSError as error:
-        raise click.BadParameter(f"it cannot be read: {error.strerror}", param_hint="'FILE'") from error
+        raise click.BadParameter(f"it cannot be read: {stream_fault(error)}", param_hint="'FILE'") from error
     try:
         return msgspec.json.decode(text.encode(), type=WorkflowDefinition)
     except (msgspec.DecodeError, RecursionError) as error:

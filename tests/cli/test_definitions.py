@@ -107,7 +107,7 @@ def test_a_definition_that_contradicts_itself_is_refused(posthouse: Posthouse) -
 @pytest.mark.parametrize(
     ("arguments", "stdin", "told"),
     [
-        (["save", "-"], '{"id": "x"}', "missing required field `name`"),
+        (["save", "-"], '{"id": "x"}', "the field 'name' is missing"),
         (["save", "-"], "[1,", "this is no workflow"),
         (["save", "-"], json.dumps(NIGHTLY | {"colour": "red"}), "colour"),
         (["save", "no/such/file"], "", "No such file"),
