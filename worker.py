@@ -40,7 +40,7 @@ from bus.entry import Entry
 from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
-from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, StoreFailure
+from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
 from store.repository import Store, StoreWatch
 
 __all__ = ["exit_codes", "main"]
@@ -61,6 +61,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (DatabaseDamaged, EXIT_DATA),
     (DatabaseNewer, EXIT_DATA),
     (DatabaseInUse, EXIT_IN_USE),
+    (DatabaseUnusable, EXIT_CONFIG),
     (BindError, EXIT_CONFIG),
     (StoreFailure, EXIT_IO),
 )

@@ -64,9 +64,11 @@ class Deliveries:
         self._settled.clear()
 
     def forget(self) -> None:
-        """Forget everything: the seqs are those of another log."""
+        """Forget what is held: the seqs are those of another log.
+
+        What was settled stays known by its id, for that log may be an older copy, which delivers it again.
+        """
         self.held.clear()
-        self._settled.clear()
 
 
 def of_another_log() -> NotInFlight:

@@ -29,8 +29,9 @@ def open_store(
     it is open, `watch` is told what the people who run it should know.
 
     The store is ready, recovered and locked against a second worker inside the context; leaving it flushes and
-    closes. Raises ValueError for another scheme, and DatabaseInUse, DatabaseDamaged, DatabaseNewer or
-    StoreFailed where the file cannot be used; it is then as it was.
+    closes. Raises ValueError for another scheme, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
+    DatabaseNewer or StoreFailed where the file cannot be used; it is then as it was. StoreFailed also ends the
+    context later, where the disk reports an error, or the file is removed, moved or replaced.
     """
     scheme, separator, path = url.partition("://")
     if not separator:
@@ -41,6 +42,8 @@ def open_store(
         raise ValueError(f"no store for {url!r}; write a path, or sqlite:///path")
     if not path or path == ":memory:":
         raise ValueError("a store needs a file: in memory nothing would be durable")
+    if "\0" in path:
+        raise ValueError(f"{path!r} cannot name a file")
     if not Path(path).name:
         raise ValueError(f"{path} names a folder, not a file")
     from .sqlite import open_sqlite_store

@@ -14,7 +14,9 @@ __all__ = [
     "Conflict",
     "DatabaseDamaged",
     "DatabaseInUse",
+    "DatabaseLocked",
     "DatabaseNewer",
+    "DatabaseUnusable",
     "DefinitionInUse",
     "Fenced",
     "InvalidTransition",
@@ -250,6 +252,21 @@ class DatabaseInUse(StoreFailure):
         super().__init__(f"{path} is in use by {holder}; stop that one, or serve another file")
         self.path = path
         self.pid = pid
+
+
+class DatabaseLocked(DatabaseInUse):
+    """Another program than a worker locks the database, and did not end its transaction for some seconds."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, None)
+        self.args = (
+            f"{path} is locked by another program (a database shell or a backup, say); end that one"
+            f" ('fuser {path}' names it), then start again",
+        )
+
+
+class DatabaseUnusable(StoreFailure):
+    """The path leads to nothing that could be served: no folder, not a file, no right to write, a second name."""
 
 
 class DatabaseDamaged(StoreFailure):

@@ -34,7 +34,7 @@ class SqliteStore:
         self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows
-        self.warnings = _warnings(conversations)
+        self.warnings = [*database.warnings, *_warnings(conversations)]
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.path}>"

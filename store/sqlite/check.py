@@ -11,6 +11,7 @@ closing the file here would drop the locks there (docs/design.md).
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,20 +19,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseNewer
+from ..errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailure
 from ..records import WORKER_ID
 from ..repository import UnsettledState
 from .arrivals import SCHEDULED, is_intact_scheduled
+from .header import check_header
 from .lockfile import Mark, read_mark
 from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
+from .place import find_place
 from .reader import is_text, lenient_text
 from .rows import COLUMNS, intact
 from .schema import migrations, schema_faults
 
 __all__ = ["Check", "Progress"]
-
-_HEADER = b"SQLite format 3\x00"
-_HEADER_BYTES = 100
 
 _MESSAGES_A_PORTION = 2_000
 """Messages read in one transaction: some milliseconds, in which the worker cannot copy its WAL back."""
@@ -93,31 +93,43 @@ class Check:
         return f"<Check {self.path} damage={len(self.damage)} warnings={len(self.warnings)} {self.counts}>"
 
     def run(self) -> Iterator[Progress]:
-        """Read everything. Raises DatabaseDamaged or DatabaseNewer where the file is none that can be read."""
-        wal = self.path.with_name(f"{self.path.name}-wal")
+        """Read everything.
+
+        Raises DatabaseDamaged or DatabaseNewer where the file is none that can be checked, and DatabaseUnusable or
+        DatabaseLocked where it cannot be read, whatever is in it.
+        """
+        place = find_place(self.path)
+        status = place.named.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatabaseUnusable(f"{self.path} is not a file; name the database itself")
         while True:
             # Without a WAL nobody writes, and only if it is told so does SQLite leave no files of its own behind.
             # Where a worker began to write meanwhile, what was read that way means nothing: read it again.
-            alone = not wal.exists()
+            alone = not place.wal.exists()
             # The mark is older than whatever is read after it: a worker that goes on cannot look like a loss.
-            mark = read_mark(self.path.with_name(f"{self.path.name}-lock"))
-            with closing(_open(self.path, alone=alone)) as connection:
+            mark = read_mark(place.lock)
+            with closing(_open(place.database, alone=alone)) as connection:
                 reading = _Reading(connection, mark)
                 yield from reading.run()
-            if not (alone and wal.exists()):
-                self.damage, self.warnings, self.counts = reading.damage, reading.warnings, reading.counts
-                return
+            if not (alone and place.wal.exists()):
+                break
+        self.damage, self.warnings, self.counts = reading.damage, reading.warnings, reading.counts
+        if status.st_nlink > 1:
+            self.warnings.append(
+                f"the file has {status.st_nlink} names (hard links): a WAL beside another one was not read"
+            )
 
 
 # ── Opening ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
-    """Open a database that is known to be ours; raises DatabaseDamaged or DatabaseNewer."""
-    header = _read_header(path)
-    if alone:
+    """Open a database that is known to be ours; raises as `Check.run` does."""
+    try:
         # What has not been copied back from a WAL may be what is missing here.
-        _check_size(path, header)
+        check_header(path, whole=alone)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     mode = "mode=ro&immutable=1" if alone else "mode=ro"
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
@@ -128,33 +140,21 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
         _check_migrations(path, connection)
     except _UNREADABLE as error:
         connection.close()
-        raise DatabaseDamaged(f"{path} cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _read_header(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise DatabaseDamaged(f"{path} cannot be read: {error.strerror}") from error
-    if not header:
-        raise DatabaseDamaged(f"{path} is empty: it holds no database")
-    if not header.startswith(_HEADER):
-        raise DatabaseDamaged(f"{path} is not a SQLite database")
-    return header
-
-
-def _check_size(path: Path, header: bytes) -> None:
-    """See that a file is as long as its header says (SQLite, database file format, chapter 1.3)."""
-    page_bytes = int.from_bytes(header[16:18], "big")
-    size_bytes = (65536 if page_bytes == 1 else page_bytes) * int.from_bytes(header[28:32], "big")
-    found_bytes = path.stat().st_size
-    if len(header) < _HEADER_BYTES or found_bytes < size_bytes:
-        raise DatabaseDamaged(f"{path} is cut off: it has {found_bytes} of {max(size_bytes, 512)} bytes")
+def _unreadable(path: Path, error: Exception) -> StoreFailure:
+    """Return why a file cannot be read at all: damage, or something beside it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseLocked(str(path))
+    if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return DatabaseUnusable(f"{path} cannot be read by this user ({error}); run the check as the worker's user")
+    return DatabaseDamaged(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:

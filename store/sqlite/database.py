@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +19,20 @@ import aiosqlite
 import anyio
 import uuid_utils
 
-from ..errors import DatabaseDamaged, DatabaseInUse, StorageBusy, StorageFull, StoreError, StoreFailed
+from ..errors import (
+    DatabaseDamaged,
+    DatabaseLocked,
+    DatabaseUnusable,
+    StorageBusy,
+    StorageFull,
+    StoreError,
+    StoreFailed,
+    StoreFailure,
+)
 from ..records import timestamp
 from ..repository import StoreWatch
 from .lockfile import LockFile
+from .place import check_place, find_place, opening_failure
 from .reader import Reader, lenient_text
 from .schema import Identity, inspect, migrate
 from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
@@ -49,6 +59,14 @@ of them. All of these together take 12 MiB.
 _READER_STATEMENTS = 64
 """The same of a reader, whose largest take 200 KiB."""
 
+_LOOK_SECONDS = 1.0
+"""How often an idle worker looks whether its files are still there; a busy one looks at every commit."""
+
+_COPY = (
+    "{} goes on under a new epoch: it is not the file that the mark beside it was written for, or has none, and is"
+    " taken for a restored copy"
+)
+
 
 class Database:
     """An open database: the writer, two readers, and which log it is."""
@@ -64,6 +82,8 @@ class Database:
     ) -> None:
         self.path = path
         self.epoch = epoch
+        self.warnings: list[str] = []
+        """What the people who run it should know about this start, a sentence each."""
         self.writer = writer
         self.read = read
         """For what people and bots ask, which may take long."""
@@ -80,58 +100,100 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
 
     A write error ends the context with StoreFailed, through the calls that were waiting for it.
     """
-    lock = LockFile(path)
+    place = await anyio.to_thread.run_sync(find_place, path)
+    lock = LockFile(place, None if watch is None else watch.warn)
     try:
-        await anyio.to_thread.run_sync(_inspect, path, lock)
-        async with _connect(path, statements=_WRITER_STATEMENTS) as write:
-            try:
-                await _prepare(path, write)
-                identity = await _identify(write)
-                lock.write(identity.epoch, identity.last_seq)
-            except (sqlite3.Error, OSError) as error:
-                raise _refusal(path, error) from error
+        continued = await anyio.to_thread.run_sync(_inspect, lock)
+        async with _connect(place.database, statements=_WRITER_STATEMENTS) as write:
+            identity = await _begin(lock, write, continued=continued)
             # A text that Python cannot read would fail the whole group and leave its statement open, which holds a
             # snapshot: once another program wrote, nothing could be written here any more.
             write.text_factory = lenient_text
-            writer = Writer(
-                write,
-                identity.last_seq,
-                committed=lambda last_seq: lock.write(identity.epoch, last_seq),
-                growth=Growth(path.with_name(f"{path.name}-wal")),
-            )
-            async with (
-                _connect_reader(path) as read,
-                _connect_reader(path) as pages,
-                anyio.create_task_group() as tasks,
-            ):
-                tasks.start_soon(writer.serve)
-                wal = None if watch is None else WalWatch(path, watch)
-                if wal is not None:
-                    tasks.start_soon(wal.run)
-                failure: Exception | None = None
-                try:
-                    yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
-                except Exception as error:
-                    # The task group would cancel the writer, and give the caller's own error as a group.
-                    failure = error
-                finally:
-                    writer.close()
-                    if wal is not None:
-                        wal.close()
-            if failure is not None:
-                raise failure
-            await _copy_back(path, write)
+            async with _serving(lock, write, identity, watch) as database:
+                if not continued:
+                    database.warnings.append(_COPY.format(place.database))
+                yield database
+        await anyio.to_thread.run_sync(lock.end)
     finally:
         lock.release()
 
 
-def _inspect(path: Path, lock: LockFile) -> None:
+@asynccontextmanager
+async def _serving(
+    lock: LockFile, write: aiosqlite.Connection, identity: Identity, watch: StoreWatch | None
+) -> AsyncIterator[Database]:
+    path = lock.place.database
+    writer = Writer(
+        write, identity.last_seq, committed=lock.committed, growth=Growth(path.with_name(f"{path.name}-wal"))
+    )
+    failure: Exception | None = None
+    async with (
+        _connect_reader(path) as read,
+        _connect_reader(path) as pages,
+        anyio.create_task_group() as tasks,
+    ):
+        await anyio.to_thread.run_sync(lock.note_files)
+        closed = anyio.Event()
+        tasks.start_soon(writer.serve)
+        tasks.start_soon(_look, lock, closed, tasks.cancel_scope)
+        wal = None if watch is None else WalWatch(path, watch)
+        if wal is not None:
+            tasks.start_soon(wal.run)
+        try:
+            yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
+        except Exception as error:
+            # The task group would cancel the writer, and give the caller's own error as a group.
+            failure = error
+        finally:
+            closed.set()
+            writer.close()
+            if wal is not None:
+                wal.close()
+    if lock.failure is not None:
+        # What is still in the WAL may be saved that way, if only the WAL was removed.
+        with suppress(StoreFailure):
+            await _copy_back(path, write)
+    failure = failure or lock.failure
+    if failure is not None:
+        raise failure
+    await _copy_back(path, write)
+
+
+async def _look(lock: LockFile, closed: anyio.Event, serving: anyio.CancelScope) -> None:
+    """Look for the files when there is nothing to write, too. What is served ends where one is gone."""
+    while not closed.is_set():
+        try:
+            lock.look()
+        except StoreFailure:
+            serving.cancel()
+            return
+        with anyio.move_on_after(_LOOK_SECONDS):
+            await closed.wait()
+
+
+def _inspect(lock: LockFile) -> bool:
+    """Lock and look at the file; return whether its log goes on as it was marked."""
+    path = lock.place.database
     try:
+        check_place(lock.place)
         lock.acquire()
         identity = inspect(path)
+        continued = lock.verify(identity.epoch if identity else None, identity.last_seq if identity else 0)
+        if not path.exists():
+            lock.create()
     except OSError as error:
-        raise StoreFailed(f"{path} cannot be opened: {error.strerror}; check the folder and its rights") from error
-    lock.verify(identity.epoch if identity else None, identity.last_seq if identity else 0)
+        raise opening_failure(path, error) from error
+    return continued
+
+
+async def _begin(lock: LockFile, connection: aiosqlite.Connection, *, continued: bool) -> Identity:
+    """Bring the file up to date, and note which log is served."""
+    try:
+        identity = await _prepare(lock.place.database, connection, continued=continued)
+        await anyio.to_thread.run_sync(lock.begin, identity.epoch, identity.last_seq)
+    except (sqlite3.Error, OSError) as error:
+        raise _refusal(lock.place.database, error) from error
+    return identity
 
 
 @asynccontextmanager
@@ -170,7 +232,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
             reader.close()
 
 
-async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
+async def _prepare(path: Path, connection: aiosqlite.Connection, *, continued: bool) -> Identity:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")
@@ -182,9 +244,11 @@ async def _prepare(path: Path, connection: aiosqlite.Connection) -> None:
     await migrate(connection)
     # What a statement of many rows needs to undo itself is small, and no descriptor may be left for a file of it.
     await connection.execute("PRAGMA temp_store = MEMORY")
+    identity = await _identify(connection, continued=continued)
     busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     if busy:
-        raise DatabaseInUse(str(path), None)
+        raise DatabaseLocked(str(path))
+    return identity
 
 
 @contextmanager
@@ -200,14 +264,18 @@ def starting(path: Path) -> Iterator[None]:
 
 def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     """Give why a database cannot be served, for an error at the start."""
-    failure = translate(error) if isinstance(error, sqlite3.Error) else StoreFailed(f"{path}: {error.strerror}")
+    if isinstance(error, OSError):
+        return opening_failure(path, error)
+    failure = translate(error)
     if isinstance(failure, StorageBusy):
-        return DatabaseInUse(str(path), None)
+        return DatabaseLocked(str(path))
     if isinstance(failure, StorageFull):
         return StoreFailed(f"{path} cannot be brought up to date: the disk is full; make room, then start again")
     if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
         return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:
+        return DatabaseUnusable(f"{path} can only be read ({error}); change the rights of it and of its folder")
     if code == sqlite3.SQLITE_CANTOPEN:
         return StoreFailed(f"{path} cannot be opened; look at its rights, and at the limit of open files")
     if failure is None or code == sqlite3.SQLITE_CORRUPT:
@@ -227,7 +295,8 @@ async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
         raise StoreFailed(f"{path} could not be written ({error}); look at the disk, then start again") from error
 
 
-async def _identify(connection: aiosqlite.Connection) -> Identity:
+async def _identify(connection: aiosqlite.Connection, *, continued: bool) -> Identity:
+    """Return which log this is, under a new epoch where it may give seqs anew. It shows that one can write."""
     rows = await connection.execute_fetchall("SELECT epoch FROM log")
     epoch = next((str(row[0]) for row in rows), None)
     if epoch is None:
@@ -235,6 +304,9 @@ async def _identify(connection: aiosqlite.Connection) -> Identity:
         await connection.execute(
             "INSERT INTO log (epoch, created_at) VALUES (?, ?)", (epoch, timestamp(datetime.now(UTC)))
         )
-        await connection.commit()
+    else:
+        epoch = epoch if continued else str(uuid_utils.uuid7())
+        await connection.execute("UPDATE log SET epoch = ?", (epoch,))
+    await connection.commit()
     [[last_seq]] = await connection.execute_fetchall("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
     return Identity(epoch, last_seq)

@@ -1,10 +1,14 @@
-"""The file beside the database: who holds it, and how far it was acknowledged.
+"""Who holds a database, how far it was acknowledged, and whether its files are still where they were.
 
-Owns `<database>-lock`. It is locked for as long as the store is open, so that a second worker is refused, and
-it holds the last seq that was acknowledged, in a place of its own: one flipped bit in the WAL silently ends
-SQLite's recovery there, and only this number tells that something is missing.
+Owns the locks, and the mark in `<database>-lock`. The lock that counts is on the database file itself, on a byte
+far behind any that SQLite locks: no link and no removed file leads around it. It belongs to the open file and not
+to the process, so it is not dropped when SQLite, or anybody else here, closes the database. The lock file is
+locked too; it names the holder.
 
-The mark is written after the commit and before the answer, and it is not synced: it can only lag behind.
+The mark says which seq was acknowledged last: one flipped bit in the WAL silently ends SQLite's recovery there, and
+only this number shows that something is missing. It is written after the commit and before the answer, and it is
+not synced: it can only lag behind. It also says for which file that holds: another one is a copy, whose seqs may
+have been given to other messages since.
 """
 
 from __future__ import annotations
@@ -12,16 +16,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseInUse
+from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
+from .place import Place, opening_failure
 
-__all__ = ["LockFile", "Mark", "read_mark"]
+__all__ = ["LockFile", "Mark", "is_continued", "read_mark"]
 
-_MARK_BYTES = 128
+_MARK_BYTES = 256
 """The file's fixed size: a mark of any age overwrites the whole one before it."""
+
+_LOCKED_BYTE = 1 << 62
+"""SQLite locks bytes about 1 GiB (its file format, chapter 1.3.1); no file reaches this one."""
+
+_SQLITE_SHARED = (0x40000002, 510)
+"""The bytes that every connection holds a shared lock on, and that it locks exclusively to remove the WAL."""
+
+_held: set[tuple[int, int]] = set()
+"""The databases that this process holds: to open and close one again would drop SQLite's own locks on it."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -30,63 +46,233 @@ class Mark(msgspec.Struct, frozen=True):
     pid: int
     epoch: str
     last_seq: int
+    inode: int = 0
+    """Of the database. 0 in marks of earlier versions."""
+    changed_ns: int = 0
+    """When the database was last changed, by the file system; 0 while it is open, and after a crash."""
 
 
 def read_mark(path: Path) -> Mark | None:
     """Read the mark beside a database without locking it; None where there is none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes().strip(b"\n\0 "), type=Mark)
+        if path.is_file():
+            return msgspec.json.decode(path.read_bytes().strip(b"\n\0 "), type=Mark)
     except (OSError, msgspec.DecodeError):
-        return None
+        pass
+    return None
+
+
+def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
+    """Return True if a mark was written for this very file, and nobody changed that since the worker stopped."""
+    return (
+        mark is not None
+        and mark.epoch == epoch
+        and mark.inode in (0, status.st_ino)
+        and mark.changed_ns in (0, status.st_ctime_ns)
+    )
 
 
 class LockFile:
-    """An exclusive lock, and the mark inside."""
+    """The locks on a database, and the mark. `warn` is told when the lock file had to be made anew."""
 
-    def __init__(self, database: Path) -> None:
-        self.path = database.with_name(database.name + "-lock")
-        self._database = database
+    def __init__(self, place: Place, warn: Callable[[str], None] | None = None) -> None:
+        self.place = place
+        self._warn = warn
         self._file: int | None = None
+        self._database: int | None = None
+        self._key: tuple[int, int] | None = None
+        self._file_key: tuple[int, int] | None = None
+        self._opened: dict[Path, tuple[int, int] | None] = {}
         self.mark = Mark(os.getpid(), "", 0)
+        self.failure: StoreFailure | None = None
+        """Why nothing may be acknowledged any more: the database's files are not where they were."""
 
     def __repr__(self) -> str:
-        return f"<LockFile {self.path} {'held' if self._file is not None else 'free'} {self.mark}>"
+        return f"<LockFile {self.place.lock} {'held' if self._database is not None else 'free'} {self.mark}>"
+
+    # ── Holding ──────────────────────────────────────────────────────────────────────────────────────────
 
     def acquire(self) -> None:
-        """Take the lock at once, or raise DatabaseInUse with the holder's process id."""
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            mark = read_mark(self.path)
-            raise DatabaseInUse(str(self._database), mark.pid if mark else None) from None
-        self._file = file
-        before = read_mark(self.path)
-        self.write(before.epoch if before else "", before.last_seq if before else 0)
+        """Lock at once, or raise DatabaseInUse with the process id of the holder; nothing is created but the lock."""
+        self._file = _open(self.place.lock, os.O_CREAT)
+        self._file_key = _key(os.fstat(self._file))
+        if not _flock(self._file):
+            raise self._in_use()
+        if self.place.database.exists():
+            self._hold(0)
+            self._note_holder()
 
-    def verify(self, epoch: str | None, last_seq: int) -> None:
-        """Raise DatabaseDamaged where the log (None: there is none) ends before what was acknowledged."""
-        if epoch is None and self.mark.last_seq:
-            raise DatabaseDamaged(
-                f"{self._database} is empty, but {self.mark.last_seq} messages were acknowledged in it: "
-                f"put it back, or remove {self.path} to begin a new log"
-            )
-        if self.mark.epoch == epoch and self.mark.last_seq > last_seq:
-            raise DatabaseDamaged(
-                f"{self._database} ends at message {last_seq}, but {self.mark.last_seq} was acknowledged: "
-                f"its end is damaged or it is an old copy; to go on without the rest, remove {self.path}"
-            )
+    def create(self) -> None:
+        """Create the database, empty, and lock it."""
+        self._hold(os.O_CREAT | os.O_EXCL)
+        self._note_holder()
 
-    def write(self, epoch: str, last_seq: int) -> None:
-        """Note the last acknowledged seq."""
-        assert self._file is not None
-        self.mark = Mark(os.getpid(), epoch, last_seq)
-        os.pwrite(self._file, msgspec.json.encode(self.mark).ljust(_MARK_BYTES - 1) + b"\n", 0)
+    def verify(self, epoch: str | None, last_seq: int) -> bool:
+        """Return whether the log goes on as it was marked: False where it may be an older copy.
+
+        Raises DatabaseDamaged where the log (None: there is none) ends before what was acknowledged.
+        """
+        mark = read_mark(self.place.lock) or Mark(0, "", 0)
+        if epoch is None:
+            if mark.last_seq:
+                raise DatabaseDamaged(
+                    f"{self.place.database} is empty, but {mark.last_seq} messages were acknowledged in it: "
+                    f"put it back, or remove {self.place.lock} to begin a new log"
+                )
+            return True
+        if mark.epoch == epoch and mark.last_seq > last_seq:
+            raise DatabaseDamaged(
+                f"{self.place.database} ends at message {last_seq}, but {mark.last_seq} was acknowledged: its end is"
+                f" damaged or it is an old copy; to go on without the rest, remove {self.place.lock}"
+            )
+        assert self._database is not None
+        return is_continued(mark, epoch, os.fstat(self._database))
 
     def release(self) -> None:
-        """Free the lock. The file stays: it belongs to the database."""
-        if self._file is not None:
+        """Free the locks. The lock file stays: it belongs to the database."""
+        for file in (self._database, self._file):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    os.close(file)
+        if self._key is not None:
+            _held.discard(self._key)
+        self._database = self._file = self._key = None
+
+    def _hold(self, flags: int) -> None:
+        path = self.place.database
+        if not flags and _key(path.stat()) in _held:
+            raise self._in_use()
+        try:
+            self._database = _open(path, flags)
+            _lock_range(self._database, fcntl.F_WRLCK, (_LOCKED_BYTE, 1))
+        except (BlockingIOError, PermissionError, FileExistsError):
+            raise self._in_use() from None
+        self._key = _key(os.fstat(self._database))
+        _held.add(self._key)
+
+    def _in_use(self) -> DatabaseInUse:
+        mark = read_mark(self.place.lock)
+        return DatabaseInUse(str(self.place.database), mark.pid if mark else None)
+
+    # ── The mark ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _note_holder(self) -> None:
+        before = read_mark(self.place.lock) or self.mark
+        self._write(msgspec.structs.replace(before, pid=os.getpid()))
+
+    def begin(self, epoch: str, last_seq: int) -> None:
+        """Note which log is served, for good, before anything of it is acknowledged."""
+        assert self._file is not None
+        assert self._key is not None
+        self._write(Mark(os.getpid(), epoch, last_seq, self._key[1]))
+        # What a mark said when the worker stopped last must not come back with a power cut.
+        os.fsync(self._file)
+
+    def committed(self, last_seq: int) -> None:
+        """See after a commit that its files are still there, and note the last seq that is acknowledged now."""
+        self.look()
+        if last_seq != self.mark.last_seq:
+            self._write(msgspec.structs.replace(self.mark, last_seq=last_seq))
+
+    def end(self) -> None:
+        """Note when the database was changed last, after an orderly end; without that the file counts alone."""
+        assert self._database is not None
+        with contextlib.suppress(OSError):
+            changed_ns = os.fstat(self._database).st_ctime_ns
+            self._write(msgspec.structs.replace(self.mark, changed_ns=changed_ns))
+
+    def _write(self, mark: Mark) -> None:
+        assert self._file is not None
+        self.mark = mark
+        os.pwrite(self._file, msgspec.json.encode(mark).ljust(_MARK_BYTES - 1) + b"\n", 0)
+
+    # ── The files ────────────────────────────────────────────────────────────────────────────────────────
+
+    def note_files(self) -> None:
+        """Note which files are open, once SQLite has opened them all."""
+        assert self._key is not None
+        self._opened = {path: _key_at(path) for path in (self.place.wal, self.place.shm)}
+        self._opened[self.place.named] = self._key
+        self.look()
+
+    def look(self) -> None:
+        """See that the names lead to the files that are open; raise StoreFailed, from then on, where they do not.
+
+        What is written to a removed file is gone when it is closed. The lock file is made anew instead.
+        """
+        if self.failure is None:
+            try:
+                self._look()
+            except StoreFailure as failure:
+                self.failure = failure
+        if self.failure is not None:
+            raise self.failure
+
+    def _look(self) -> None:
+        for path, key in self._opened.items():
+            if _key_at(path) != key:
+                self._keep_others_wal()
+                raise StoreFailed(
+                    f"{path} was removed, moved or replaced while it was served; put the database and the files"
+                    " beside it back as they were, then start again"
+                )
+        self._keep_lock_file()
+
+    def _keep_others_wal(self) -> None:
+        """Keep SQLite from removing a WAL of another database when it closes this one: it goes by the name."""
+        wal = self.place.wal
+        if self._database is not None and _key_at(wal) not in (None, self._opened[wal]):
             with contextlib.suppress(OSError):
-                os.close(self._file)
-            self._file = None
+                _lock_range(self._database, fcntl.F_RDLCK, _SQLITE_SHARED)
+
+    def _keep_lock_file(self) -> None:
+        path = self.place.lock
+        if _key_at(path) == self._file_key:
+            return
+        file = _open(path, os.O_CREAT)
+        if not _flock(file):  # somebody holds it for the moment in which the database's own lock refuses them
+            os.close(file)
+            return
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._file_key = file, _key(os.fstat(file))
+        self._write(self.mark)
+        if self._warn is not None:
+            self._warn(f"{path} was removed or replaced, and was made anew; leave it beside the database")
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise opening_failure(path, error) from error
+
+
+def _flock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_range(file: int, kind: int, span: tuple[int, int]) -> None:
+    """Lock bytes of a file for as long as it is open; where the system has no such lock, for this process."""
+    start, length = span
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, start, length, 0))
+    elif kind == fcntl.F_WRLCK:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _key_at(path: Path) -> tuple[int, int] | None:
+    try:
+        return _key(os.stat(path))
+    except OSError:
+        return None

@@ -18,13 +18,12 @@ from pathlib import Path
 import aiosqlite
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseNewer, StoreFailed
+from ..errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
 from ..records import timestamp
+from .header import check_header
 from .reader import lenient_text
 
 __all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "schema_faults", "statements"]
-
-_HEADER = b"SQLite format 3\x00"
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -72,17 +71,17 @@ def inspect(path: Path) -> Identity | None:
     """Look whether a file is a database that we may open, without changing a byte of it; None: it has no log yet.
 
     Raises DatabaseDamaged where it is no database or one that cannot be read, and DatabaseNewer where it knows
-    migrations that we do not, or others under the same name; StoreFailed where the disk reports an error.
+    migrations that we do not, or others under the same name; DatabaseLocked where another program does not let it
+    be read; StoreFailed where the disk reports an error.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
-    with path.open("rb") as file:
-        if file.read(len(_HEADER)) != _HEADER:
-            raise DatabaseDamaged(f"{path} is not a SQLite database; serve another file, or restore a copy")
+    # Even to read, SQLite puts a log and its index beside the file, unless it is told that nobody writes.
+    # Where a worker was killed they are there already, and the end of our log is in them.
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    check_header(path, whole=alone)
     try:
-        # Even to read, SQLite puts a log and its index beside the file, unless it is told that nobody writes.
-        # Where a worker was killed they are there already, and the end of our log is in them.
-        mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        mode = "mode=ro&immutable=1" if alone else "mode=ro"
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
         connection.text_factory = lenient_text
         try:
@@ -96,7 +95,10 @@ def inspect(path: Path) -> Identity | None:
         finally:
             connection.close()
     except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may hold the damaged text
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DatabaseLocked(str(path)) from error
+        if code == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{path} cannot be read ({error}); look at the disk, then start again") from error
         raise DatabaseDamaged(
             f"{path} cannot be read ({error}); run 'posthouse check', or restore a copy"

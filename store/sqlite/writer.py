@@ -26,7 +26,17 @@ from typing import Any, Generic, TypeVar, cast
 import aiosqlite
 import anyio
 
-from ..errors import Conflict, NotFound, Refused, StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed
+from ..errors import (
+    Conflict,
+    NotFound,
+    Refused,
+    StorageBusy,
+    StorageFull,
+    StoreClosed,
+    StoreError,
+    StoreFailed,
+    StoreFailure,
+)
 from .wal import RESTART_MILLISECONDS, WalLength
 
 __all__ = [
@@ -182,8 +192,9 @@ class _Group:
 class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
-    `last_seq` is the end of the committed log. `committed` is called with it after every commit that moved it,
-    and before anybody is answered. `growth` is asked, after every commit, what is to be done about the WAL.
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit, and before anybody
+    is answered; where it raises StoreFailure nobody is, from then on. `growth` is asked, after every commit, what is
+    to be done about the WAL.
     """
 
     def __init__(
@@ -290,13 +301,13 @@ class Writer:
                 await self._commit_each(pendings, transaction)
             if transaction.last_seq != self.last_seq:
                 self.last_seq = transaction.last_seq
-                self._committed(self.last_seq)
+            self._committed(self.last_seq)
             length = self._growth()
             if length is WalLength.TOO_LONG:
                 await begin_wal_anew(self._connection)
             elif length is WalLength.LONGER:
                 await copy_back(self._connection)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StoreFailure) as error:
             await self._fail(pendings, error)
         self.transactions += 1
         self.operations += len(pendings)
@@ -314,10 +325,12 @@ class Writer:
                 pending.error = error
         await self._connection.commit()
 
-    async def _fail(self, pendings: Sequence[_Pending[Any]], error: sqlite3.Error | OSError) -> None:
-        failure = translate(error) if isinstance(error, sqlite3.Error) else None
-        failure = failure or StoreFailed(f"the database reported {error}")
-        failure.__cause__ = error
+    async def _fail(self, pendings: Sequence[_Pending[Any]], error: sqlite3.Error | OSError | StoreFailure) -> None:
+        failure: StoreError | None = error if isinstance(error, StoreFailure) else None
+        if failure is None:
+            failure = translate(error) if isinstance(error, sqlite3.Error) else None
+            failure = failure or StoreFailed(f"the database reported {error}")
+            failure.__cause__ = error
         if not isinstance(failure, StorageBusy | StorageFull):
             self._failure = failure
             self._abandon(failure)

@@ -39,11 +39,14 @@ from .watch import ROOT, Call, Watch
 
 pytestmark = pytest.mark.anyio
 
-MARK = Call("os.pwrite", "store/sqlite/lockfile.py LockFile.write")
+MARK = Call("os.pwrite", "store/sqlite/lockfile.py LockFile._write")
 """An exception: a hundred bytes to the page cache after each commit, which no disk is waited for."""
 
 LENGTH = Call("os.stat", "store/sqlite/wal.py Growth.__call__")
 """The other one: the length of the WAL after each commit, a file that is open, so that the kernel knows it."""
+
+PLACES = Call("os.stat", "store/sqlite/lockfile.py _key_at")
+"""And the third: whether the open files are still the ones with their names, before each answer."""
 
 SECONDS = 60
 """The longest that a test may take: each takes about one."""
@@ -267,7 +270,7 @@ async def test_a_worker_that_serves_never_blocks_its_loop(tmp_path: Path) -> Non
             await worker.start()
             await use_everything(worker.connect, worker.restart)
             await worker.stop()
-    assert set(watch.calls) <= {MARK, LENGTH}
+    assert set(watch.calls) <= {MARK, LENGTH, PLACES}
     assert watch.strangers == {}
     assert watch.sqlite_calls > 0
 
@@ -278,4 +281,4 @@ async def test_a_worker_that_starts_never_blocks_its_loop(tmp_path: Path) -> Non
         with Watch() as watch:
             await worker.start()
             await worker.stop()
-    assert set(watch.calls) <= {MARK, LENGTH}
+    assert set(watch.calls) <= {MARK, LENGTH, PLACES}

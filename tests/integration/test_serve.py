@@ -321,7 +321,7 @@ def test_a_place_that_cannot_be_is_refused(tmp_path: Path, database: str) -> Non
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     refusal = refuse(tmp_path, "--database", database, *at(free_endpoints(2)))
-    assert refusal.code == IO_ERROR
+    assert refusal.code == WRONG_CONFIGURATION
     assert database in refusal.line
 
 
@@ -330,7 +330,7 @@ def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
     if os.access(tmp_path / "folder", os.W_OK):
         pytest.skip("nothing is forbidden to root")
     refusal = refuse(tmp_path, "--database", "folder/posthouse.db", *at(free_endpoints(2)))
-    assert refusal.code == IO_ERROR
+    assert refusal.code == WRONG_CONFIGURATION
     assert "folder/posthouse.db" in refusal.line
 
 

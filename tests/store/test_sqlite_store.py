@@ -20,6 +20,7 @@ from store.errors import (
     DatabaseDamaged,
     DatabaseInUse,
     DatabaseNewer,
+    DatabaseUnusable,
     NotFound,
     StoreClosed,
     StoreFailed,
@@ -96,13 +97,13 @@ def test_urls_that_name_no_store(url: str) -> None:
 
 
 async def test_missing_folder_is_a_clear_failure(tmp_path: Path) -> None:
-    with pytest.raises(StoreFailed, match="check the folder"):
+    with pytest.raises(DatabaseUnusable, match="does not exist; create it"):
         async with open_store(str(tmp_path / "missing" / "posthouse.db")):
             pass
 
 
 async def test_folder_is_no_database(tmp_path: Path) -> None:
-    with pytest.raises(StoreFailure):
+    with pytest.raises(DatabaseUnusable, match="is a folder"):
         async with open_store(str(tmp_path)):
             pass
 
@@ -295,8 +296,10 @@ async def test_mark_follows_the_log(path: Path) -> None:
         state = await store.log.load()
         for count in (1, 2):
             await add(store.log, direct(f"{count}", "ann", "bob"))
-            assert read_mark(lock_path(path)) == Mark(os.getpid(), state.epoch, count)
-    assert read_mark(lock_path(path)) == Mark(os.getpid(), state.epoch, 2)
+            inode = os.stat(path).st_ino
+            assert read_mark(lock_path(path)) == Mark(os.getpid(), state.epoch, count, inode)
+    status = os.stat(path)
+    assert read_mark(lock_path(path)) == Mark(os.getpid(), state.epoch, 2, status.st_ino, status.st_ctime_ns)
 
 
 async def test_log_that_ends_before_its_mark(path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Where a database lies: its names, and whether a worker can serve what is there.
+
+Owns the refusals that a person has to mend: a folder that is missing, a path that leads to something other than a
+file, rights that are missing, a file with two names. They are found before anything is opened, since SQLite opens
+what it may not write for reading only, and says so at the first write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from ..errors import DatabaseUnusable, StoreFailed, StoreFailure
+
+__all__ = ["Place", "check_place", "find_place", "opening_failure"]
+
+_PATH_BYTES_MAX = 504
+"""SQLite's limit of 512, less the `-journal` that it may have to add."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+_WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+_NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The names of a database and of the files beside it, all absolute."""
+
+    named: Path
+    """The path as it was given: it may lead through links."""
+    database: Path
+    """The file itself, with every link resolved. SQLite's files lie beside this name, and so does the lock."""
+
+    @property
+    def wal(self) -> Path:
+        """SQLite's write-ahead log."""
+        return self._beside("-wal")
+
+    @property
+    def shm(self) -> Path:
+        """The index of the write-ahead log."""
+        return self._beside("-shm")
+
+    @property
+    def lock(self) -> Path:
+        """The lock file, with the mark in it."""
+        return self._beside("-lock")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.database.with_name(self.database.name + suffix)
+
+
+def find_place(path: Path) -> Place:
+    """Resolve a path once, so that neither a link nor another working directory makes it a second database."""
+    try:
+        named = Path.cwd() / path
+    except OSError as error:
+        raise opening_failure(path, error) from error
+    return Place(named, Path(os.path.realpath(named)))
+
+
+def check_place(place: Place) -> None:
+    """Raise DatabaseUnusable, or StoreFailed where the disk is at fault, unless a database can be written here."""
+    if len(os.fsencode(place.database)) > _PATH_BYTES_MAX:
+        raise DatabaseUnusable(
+            f"{place.database} is too long a path: SQLite takes {_PATH_BYTES_MAX} bytes; use a shorter one"
+        )
+    folder = place.database.parent
+    status = _status(folder)
+    if status is None:
+        raise DatabaseUnusable(f"{place.database} cannot be opened: the folder {folder} does not exist; create it")
+    if not stat.S_ISDIR(status.st_mode):
+        raise DatabaseUnusable(f"{place.database} cannot be opened: {folder} is not a folder; check the path")
+    if not _may(folder, os.W_OK | os.X_OK):
+        raise DatabaseUnusable(
+            f"{place.database} cannot be served: this user may not create files in {folder}, as SQLite has to;"
+            " change the folder's owner or its rights"
+        )
+    for path in (place.named, place.wal, place.shm, place.lock):
+        status = _status(path)
+        if status is not None:
+            _check_file(path, status)
+    status = _status(place.named)
+    if status is not None and status.st_nlink > 1:
+        raise DatabaseUnusable(
+            f"{place.database} has {status.st_nlink} names (hard links), and its newest messages lie beside one of"
+            " them: remove the other names, or serve a copy"
+        )
+
+
+def opening_failure(path: Path, error: OSError) -> StoreFailure:
+    """Return why a file of a database cannot be opened or created, and what to do."""
+    if error.errno in _DISK_FULL:
+        return StoreFailed(f"{path} cannot be written: the disk is full; make room, then start again")
+    if error.errno in _NO_DESCRIPTORS:
+        return StoreFailed(f"{path} cannot be opened: {error.strerror}; raise the limit of open files")
+    if error.errno in _NO_RIGHTS:
+        return DatabaseUnusable(
+            f"{path} cannot be written by this user ({error.strerror}); change its owner or its rights"
+        )
+    if error.errno in _WRONG_PATH:
+        return DatabaseUnusable(f"{path} cannot be opened: {error.strerror}; check the path")
+    return StoreFailed(f"{path} cannot be opened: {error.strerror}; look at the disk, then start again")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise opening_failure(path, error) from error
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise DatabaseUnusable(f"{path} is {kind} and not a file; name another path, or remove it")
+    if not _may(path, os.R_OK | os.W_OK):
+        raise opening_failure(path, PermissionError(errno.EACCES, "it may not be read and written"))
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
