@@ -93,7 +93,7 @@ class LockFile:
     # ── Holding ──────────────────────────────────────────────────────────────────────────────────────────
 
     def acquire(self) -> None:
-        """Lock at once, or raise DatabaseInUse with the process id of the holder; nothing is created but the lock."""
+        """Lock at once, or raise DatabaseInUse with the holder's process id. A missing database stays so."""
         self._file = _open(self.place.lock, os.O_CREAT)
         self._file_key = _key(os.fstat(self._file))
         if not _flock(self._file):
@@ -122,8 +122,8 @@ class LockFile:
             return True
         if mark.epoch == epoch and mark.last_seq > last_seq:
             raise DatabaseDamaged(
-                f"{self.place.database} ends at message {last_seq}, but {mark.last_seq} was acknowledged: its end is"
-                f" damaged or it is an old copy; to go on without the rest, remove {self.place.lock}"
+                f"{self.place.database} ends at message {last_seq}, but {mark.last_seq} was acknowledged: its end"
+                f" is damaged or it is an old copy; to go on without the rest, remove {self.place.lock}"
             )
         assert self._database is not None
         return is_continued(mark, epoch, os.fstat(self._database))

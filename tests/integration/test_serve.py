@@ -12,78 +12,17 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse
 from .wire import Message, Session, to_bot, to_channel
 from .wire_program import Program
 from .wire_worker import SERVE, Worker, free_endpoints
-
-DAMAGED_OR_NEWER, IO_ERROR, IN_USE, WRONG_CONFIGURATION = 65, 74, 75, 78
-
-REFUSAL_SECONDS = 15.0
-"""A refusal takes well under a second, and on a loaded machine a few."""
-
-
-class Refusal(NamedTuple):
-    """How a start was refused."""
-
-    code: int
-    line: str
-    errors: list[str]
-
-
-def refuse(directory: Path, *options: str) -> Refusal:
-    """Start a worker that has to refuse, and give what it said: one line, beside what it logged before."""
-    errors: list[str] = []
-    with subprocess.Popen(
-        [*SERVE, *options],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(REFUSAL_SECONDS, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            for line in process.stderr:
-                errors.append(line.rstrip("\n"))
-                assert '"serving"' not in line, f"it serves: {line}"
-            output = process.stdout.read()
-            process.wait(REFUSAL_SECONDS)
-        finally:
-            watchdog.cancel()
-            process.kill()
-    said = [line for line in errors if not line.startswith("{")]
-    assert len(said) == 1, "\n".join(errors)
-    assert said[0].startswith("posthouse: ")
-    assert output == ""
-    return Refusal(process.returncode, said[0], errors)
-
-
-def at(endpoints: list[str]) -> list[str]:
-    """The options for a worker at these two addresses."""
-    command, tap = endpoints
-    return ["--bind", command, "--tap", tap]
-
-
-def digests(directory: Path) -> dict[str, str]:
-    """What is in a folder, byte for byte, but for the lock, and for the index that every reader builds anew."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in directory.iterdir()
-        if not path.name.endswith(("-lock", "-shm"))
-    }
-
 
 # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -159,6 +159,11 @@ class Worker:
         process.kill()
         process.wait(TIMEOUT_SECONDS)
 
+    def stop(self) -> None:
+        """End the process in order."""
+        self.signal(signal.SIGTERM)
+        assert self.exit_code() == 0, self.log_tail()
+
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal, and return at once."""
         self._running().send_signal(number)
