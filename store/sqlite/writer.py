@@ -192,8 +192,8 @@ class _Group:
 class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
-    `last_seq` is the end of the committed log. `committed` is called with it after every commit, and before anybody
-    is answered; where it raises StoreFailure nobody is, from then on. `growth` is asked, after every commit, what is
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit, and before anyone
+    is answered; where it raises StoreFailure nobody is, from then on. `growth` is asked after every commit what is
     to be done about the WAL.
     """
 
