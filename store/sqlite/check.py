@@ -149,12 +149,15 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
 
 def _unreadable(path: Path, error: Exception) -> StoreFailure:
     """Return why a file cannot be read at all: damage, or something beside it."""
+    reason = getattr(error, "strerror", None) or str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DatabaseLocked(str(path))
     if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return DatabaseUnusable(f"{path} cannot be read by this user ({error}); run the check as the worker's user")
-    return DatabaseDamaged(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return DatabaseUnusable(
+            f"{path} cannot be read by this user ({reason}); run the check as the worker's user"
+        )
+    return DatabaseDamaged(f"{path} cannot be read: {reason}")
 
 
 def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:

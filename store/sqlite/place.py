@@ -86,7 +86,7 @@ def check_place(place: Place) -> None:
     if not _may(folder, os.W_OK | os.X_OK):
         raise DatabaseUnusable(
             f"{place.database} cannot be served: this user may not create files in {folder}, as SQLite has to;"
-            " change the folder's owner or its rights"
+            " change the folder's owner or its rights, or mount it for writing"
         )
     for path in (place.named, place.wal, place.shm, place.lock):
         status = _status(path)
@@ -129,7 +129,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise DatabaseUnusable(f"{path} is {kind} and not a file; name another path, or remove it")
     if not _may(path, os.R_OK | os.W_OK):
-        raise opening_failure(path, PermissionError(errno.EACCES, "it may not be read and written"))
+        raise opening_failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def _may(path: Path, mode: int) -> bool:

@@ -264,15 +264,6 @@ def test_a_place_that_cannot_be_is_refused(tmp_path: Path, database: str) -> Non
     assert database in refusal.line
 
 
-def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir(mode=0o500)
-    if os.access(tmp_path / "folder", os.W_OK):
-        pytest.skip("nothing is forbidden to root")
-    refusal = refuse(tmp_path, "--database", "folder/posthouse.db", *at(free_endpoints(2)))
-    assert refusal.code == WRONG_CONFIGURATION
-    assert "folder/posthouse.db" in refusal.line
-
-
 @pytest.mark.parametrize("database", [".", ":memory:", "postgres://localhost/posthouse"])
 def test_what_names_no_file_is_refused(tmp_path: Path, database: str) -> None:
     refusal = refuse(tmp_path, "--database", database, *at(free_endpoints(2)))

@@ -1,0 +1,82 @@
+"""Where a database may lie: what a user who may not write is told, and of which file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.errors import StoreFailure
+from store.sqlite.place import check_place, find_place
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user can reach, which the folders of pytest are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    database = folder / "data" / "posthouse.db"
+    database.parent.mkdir()
+    for suffix in ("", "-lock", "-wal", "-shm"):
+        database.with_name(database.name + suffix).touch()
+    if os.getuid() == 0:
+        for path in (database.parent, *database.parent.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+    yield database.parent
+    database.parent.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def told(database: Path) -> str:
+    """What somebody is told who is not root: "" where the database can be served."""
+    reading, writing = os.pipe()
+    if (pid := os.fork()) == 0:  # the child: whatever happens, it ends here
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            try:
+                check_place(find_place(database))
+            except StoreFailure as error:
+                os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        answer = file.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def test_files_that_may_be_written_can_be_served(folder: Path) -> None:
+    assert told(folder / "posthouse.db") == ""
+    assert told(folder / "new.db") == ""
+
+
+@pytest.mark.parametrize("name", ["posthouse.db", "posthouse.db-lock", "posthouse.db-wal", "posthouse.db-shm"])
+def test_a_file_that_may_only_be_read_is_named(folder: Path, name: str) -> None:
+    (folder / name).chmod(0o444)
+    assert told(folder / "posthouse.db").startswith(
+        f"DatabaseUnusable: {folder / name} cannot be written by this user"
+    )
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o600, 0o000])
+def test_a_folder_that_may_not_be_written_is_named(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    answer = told(folder / "posthouse.db")
+    assert answer.startswith("DatabaseUnusable: ")
+    assert f"may not create files in {folder}" in answer
+
+
+def test_a_folder_that_may_not_be_searched_is_named(folder: Path) -> None:
+    (folder / "inner").mkdir()
+    folder.chmod(0)
+    assert told(folder / "inner" / "posthouse.db").startswith(f"DatabaseUnusable: {folder / 'inner'} cannot be")
