@@ -133,7 +133,7 @@ def note(text: str) -> None:
 
 def show_error(text: str) -> None:
     """Write the one line that says what went wrong."""
-    note(f"posthouse: {text}")
+    note(f"posthouse: {' '.join(text.splitlines())}")
 
 
 def stream_fault(error: OSError) -> str:
