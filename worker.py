@@ -20,7 +20,6 @@ if (__name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse") and 
 import gc
 import logging
 import platform
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from importlib import metadata
@@ -95,6 +94,8 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     The options override the configuration. A first signal stops in order: what is accepted is written, and every
     bot is told. A second one exits at once.
     """
+    if os.name == "nt":
+        raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
     with exit_codes():
         settings = _settings(config, bind, tap, database)
         _configure_logs(settings)
@@ -212,6 +213,8 @@ def _tune_python() -> None:
 
 def _allow_descriptors(sessions_max: int) -> None:
     """Open as many files as the system allows: a connection is one, and a shell's own limit is often 1024."""
+    import resource  # which Windows lacks: people's commands run there, too
+
     wanted = sessions_max + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import signal
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
@@ -34,6 +33,7 @@ from .errors import ENDED, NOT_NOW
 from .home import Home
 from .message import Message, was_cancelled
 from .protocol import Credit
+from .signals import received_signals
 
 if TYPE_CHECKING:
     from .client import Bot
@@ -174,10 +174,10 @@ class Application:
         concurrency: int = _CONCURRENCY,
         stop_timeout: float = _STOP_SECONDS,
     ) -> None:
-        """Serve in an event loop of its own, from a program's main thread, until SIGINT or SIGTERM.
+        """Serve in an event loop of its own until SIGINT or SIGTERM, which a program's main thread receives.
 
-        The first signal stops in order, and this returns; a second one cancels the handlers that still run.
-        Raises what `serve` raises.
+        The first signal stops in order, and this returns; a second one cancels the handlers that still run. In
+        another thread only `stop` ends it, and on Windows Ctrl-C. Raises what `serve` raises.
         """
         failures: list[Exception] = []
 
@@ -190,12 +190,13 @@ class Application:
                     failures.append(error)
                 tasks.cancel_scope.cancel()
 
-        anyio.run(main, backend=backend)
+        with suppress(KeyboardInterrupt):  # of a system where signals are not received: it has stopped all the same
+            anyio.run(main, backend=backend)
         if failures:
             raise failures[0]
 
     async def _heed_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with received_signals("SIGINT", "SIGTERM") as signals:
             task_status.started()
             async for _ in signals:
                 if self._service is not None:

@@ -24,6 +24,7 @@ from .arguments import Link
 from .client import Bot, connect
 from .console import show_error, stream_fault
 from .errors import BusError, WorkerUnavailable
+from .signals import received_signals
 
 __all__ = [
     "EXIT_OUTPUT",
@@ -115,7 +116,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
 
     async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         nonlocal received
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        with received_signals("SIGINT", "SIGTERM", "SIGHUP") as signals:
             task_status.started()
             async for number in signals:
                 received = number

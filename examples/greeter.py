@@ -1,16 +1,16 @@
 """A bot that greets whoever comes by on a channel. Stop it and start it again: it answers what it missed."""
 
-import anyio
+import os
 
 import bus
 
-
-async def main() -> None:
-    async with bus.connect(bot="greeter") as bot:
-        await bot.subscribe("visitors")
-        async for message in bot.messages():
-            async with message:
-                await message.reply({"text": f"hello, {message.body['name']}"})
+bot = bus.Bot("greeter", os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
 
 
-anyio.run(main)
+@bot.on_channel("visitors")
+async def greet(message: bus.Message) -> dict[str, str]:
+    return {"text": f"hello, {message.body['name']}"}
+
+
+if __name__ == "__main__":
+    bot.run()

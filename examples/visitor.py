@@ -1,12 +1,16 @@
 """A bot that comes by on the channel of examples/greeter.py, and waits to be greeted."""
 
+import os
+
 import anyio
 
 import bus
 
+URL = os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL)
+
 
 async def main() -> None:
-    async with bus.connect(bot="visitor") as bot:
+    async with bus.connect(URL, bot="visitor") as bot:
         receipt = await bot.publish("visitors", {"name": "Ada"})
         print("on disk, with seq", receipt.seq)
         reply = await bot.receive()
