@@ -1,15 +1,14 @@
 """A durable message bus for bots.
 
-import anyio, bus
+import bus
 
-async def main():
-    async with bus.connect("tcp://127.0.0.1:7710", bot="researcher") as bot:
-        await bot.send("writer", {"text": "hello"})
-        async for message in bot.messages():
-            async with message:
-                print(message.sender, message.body)
+bot = bus.Bot("greeter", "tcp://127.0.0.1:7710")
 
-anyio.run(main)
+@bot.on_message()
+async def greet(message):
+    return {"text": f"hello, {message.sender}"}
+
+bot.run()
 """
 
 from __future__ import annotations

@@ -440,11 +440,10 @@ class Bot(Confirming, Application):
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
-        self._connection.home.check()
-        self._max_in_flight = max_in_flight
         await self._request(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
+        self._max_in_flight = max_in_flight
 
     def _look_for_forgotten(self) -> None:
         """Warn the author of a bot that gets nothing any more, because it settles nothing."""

@@ -21,7 +21,7 @@ def refuse(self: Any, *args: Any) -> None:
     raise NotImplementedError
 
 
-asyncio.SelectorEventLoop.add_signal_handler = refuse  # type: ignore[method-assign]
+vars(sys.modules[asyncio.SelectorEventLoop.__module__])["_UnixSelectorEventLoop"].add_signal_handler = refuse
 
 
 def serve(url: str, name: str) -> None:
