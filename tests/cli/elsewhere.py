@@ -14,6 +14,7 @@ from typing import Any
 for hidden in ("fcntl", "resource", "pwd", "grp", "termios", "uvloop"):
     sys.modules[hidden] = None  # type: ignore[assignment]
 del signal.SIGHUP
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
 
 def refuse(self: Any, *args: Any) -> None:

@@ -24,6 +24,8 @@ def start(posthouse: Posthouse, code: str) -> Running:
     code, connected = re.subn(r'bus\.connect\(bot="', f'bus.connect("{posthouse.url}", bot="', code)
     code, made = re.subn(r'bus\.Bot\("(\w+)"\)', rf'bus.Bot("\1", "{posthouse.url}")', code)
     assert connected + made == 1
+    # A shell's background job ignores Ctrl-C, as do the tests that are one.
+    code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     environment = {**posthouse.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return Running([sys.executable, "-c", code], environment)
 
