@@ -54,7 +54,7 @@ class Dispatch:
         self._timed: dict[Mailbox, None] = {}
         self._told: dict[Mailbox, float] = {}
         """When sessions were told of a mailbox's gap."""
-        self._unwritten: list[Job] = []
+        self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
 
     def __repr__(self) -> str:
         return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
@@ -290,13 +290,16 @@ class Dispatch:
 
     def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
         """Write what nobody waits for; where the disk is full, again with the next flush."""
-        job = Job(
-            lambda _: None,
-            lambda code, message: self._unwritten.append(job),
-            changes=changes,
-            mailboxes=mailboxes,
+        # What is written again is a new job: one that knew itself would be a cycle, and those are collected rarely.
+        again = (changes, mailboxes)
+        self._batches.add(
+            Job(
+                lambda _: None,
+                lambda code, message: self._unwritten.append(again),
+                changes=changes,
+                mailboxes=mailboxes,
+            )
         )
-        self._batches.add(job)
 
     def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
         """Note that the disk did not take the state of these mailboxes."""
@@ -307,8 +310,8 @@ class Dispatch:
         mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
         self._dirty.clear()
         unwritten, self._unwritten = self._unwritten, []
-        for job in unwritten:
-            self._batches.add(job)
+        for changes, unwritten_mailboxes in unwritten:
+            self.write(changes, unwritten_mailboxes)
         return mailboxes
 
 
