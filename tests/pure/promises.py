@@ -68,6 +68,8 @@ class Promises:
         self._since: dict[tuple[str, str], int] = {}
         """The end of the log when a bot subscribed: of what is older, retention may have taken some already."""
         self._released: dict[str, int] = {}
+        self._due_at: dict[str, str] = {}
+        """When each message that waits is due."""
         self._delivered_at: dict[tuple[str, int], int] = {}
         self._wanted_again: dict[tuple[str, int], int] = {}
         self._retried: set[tuple[str, int]] = set()
@@ -114,8 +116,7 @@ class Promises:
                 case ReleaseDue():
                     self._released.update((message.id, message.seq) for message in answer.messages)
                     for message in answer.messages:
-                        delay = self.sent[message.id].delay
-                        if delay is None or message.timestamp > moment.wall:
+                        if self._due_at.get(message.id, "") > moment.wall:
                             raise Violation(f"{message.seq} entered the log before it was due")
                 case AddDeadLetters(dead_letters):
                     for dead in dead_letters:
@@ -125,6 +126,7 @@ class Promises:
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
+        self._due_at = {id: message.due_at or "" for id, message in self.log.scheduled.items()}
         self._check_file()
 
     def _check_file(self) -> None:

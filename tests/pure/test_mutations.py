@@ -166,13 +166,11 @@ def releases_before_it_is_due(patch: pytest.MonkeyPatch) -> None:
     release = Scheduling.release
 
     def broken(self: Scheduling) -> None:
-        moment = self._turn.moment
-        self._turn.moment = moment._replace(wall="9999-01-01T00:00:00.000000Z")
-        release(self)
-        self._turn.moment = moment
+        with pytest.MonkeyPatch.context() as now:
+            now.setattr(self._turn, "steady", lambda: "9999-01-01T00:00:00.000000Z")
+            release(self)
 
     patch.setattr(Scheduling, "release", broken)
-    patch.setattr("bus.batch._at", lambda change, timestamp: change)
 
 
 def forgets_to_enter_what_was_released(patch: pytest.MonkeyPatch) -> None:
