@@ -17,16 +17,18 @@ if (__name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse") and 
     # Importing all of this takes a while, and Ctrl-C would print where it was.
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
 
+if sys.argv[1:2] == ["serve"] and os.name != "nt":
+    # Signals wait until the worker can obey. A process with the id 1 would not even be ended by them before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
 import gc
-import logging
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import rich_click as click
 import structlog
 import zmq
@@ -38,6 +40,7 @@ from bus.demo import demo
 from bus.entry import Entry
 from bus.errors import BindError
 from bus.settings import Settings, SettingsError, parse_settings
+from bus.worker_log import WorkerLog
 from store import open_store
 from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
 from store.repository import Store, StoreWatch
@@ -66,6 +69,9 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 """The exit code of each error that a person can do something about. Of several errors the first row counts."""
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+"""What a worker hears: the first two stop it."""
+
 _log = structlog.get_logger("posthouse")
 
 if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse":
@@ -92,15 +98,16 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     """Run the worker until SIGTERM or SIGINT.
 
     The options override the configuration. A first signal stops in order: what is accepted is written, and every
-    bot is told. A second one exits at once.
+    bot is told. A second one exits at once. SIGHUP is logged, and changes nothing.
     """
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    log = WorkerLog()
     with exit_codes():
         settings = _settings(config, bind, tap, database)
-        _configure_logs(settings)
-        backend_options = {"use_uvloop": sys.platform != "win32"}
-        anyio.run(_serve, settings, backend="asyncio", backend_options=backend_options)
+        log.configure(settings.log)
+        anyio.run(_serve, settings, log, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
 
 
 @main.command()
@@ -149,7 +156,7 @@ def exit_codes() -> Iterator[None]:
     else:
         return
     code, line = refusal
-    show_error(line)
+    show_error(" ".join(line.splitlines()))
     sys.exit(code)
 
 
@@ -171,24 +178,66 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, log: WorkerLog) -> None:
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        try:
+            stop = _Stop()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_obey, signals, stop, log)
+                await _serve_until(stop, settings)
+                tasks.cancel_scope.cancel()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the little that is left is not for them to end
+    _log.info("stopped")
+
+
+async def _serve_until(stop: _Stop, settings: Settings) -> None:
     versions = _versions()
     with zmq.Context() as context:
         async with _store(settings) as store:
             versions |= store.versions
             worker = f"posthouse/{versions['posthouse']}"
             broker = await open_broker(store, settings, context, worker=worker, versions=versions)
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(_stop_on_signal, broker.stop)
-                _allow_descriptors(settings.limits.sessions_max)
-                for warning in store.warnings:
-                    _warn(warning)
-                _tune_python()
+            _allow_descriptors(settings.limits.sessions_max)
+            for warning in store.warnings:
+                _warn(warning)
+            _tune_python()
+            if not stop.requested:
                 command, tap = broker.addresses
                 _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
-                await broker.run()
-                tasks.cancel_scope.cancel()
-    _log.info("stopped")
+            stop.serve(broker.stop)
+            await broker.run()
+
+
+class _Stop:
+    """Whether the worker is to stop, which may be asked for while it starts: then it does as soon as it serves."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._stop: Callable[[], None] | None = None
+
+    def request(self) -> None:
+        self.requested = True
+        if self._stop is not None:
+            self._stop()
+
+    def serve(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        if self.requested:
+            stop()
+
+
+async def _obey(signals: AsyncIterator[signal.Signals], stop: _Stop, log: WorkerLog) -> None:
+    async for number in signals:
+        if number == signal.SIGHUP:
+            _log.info("signal_ignored", signal="SIGHUP", message="it changes nothing; SIGTERM stops the worker")
+        elif stop.requested:
+            log.finish()
+            os._exit(128 + number)
+        else:
+            _log.info("stopping", signal=number.name)
+            stop.request()
 
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
@@ -197,6 +246,14 @@ def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
         return open_store(settings.store.database, rules=settings.workflow_rules, watch=watch)
     except ValueError as error:
         raise SettingsError(f"store.database: {error}") from error
+
+
+def _has_uvloop() -> bool:
+    try:
+        import_module("uvloop")
+    except ImportError:
+        return False
+    return True
 
 
 def _tune_python() -> None:
@@ -233,44 +290,10 @@ def _warn(sentence: str) -> None:
     _log.warning("store", message=sentence)
 
 
-async def _stop_on_signal(
-    stop: Callable[[], None], *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        stopping = False
-        async for number in signals:
-            if stopping:
-                os._exit(128 + number)
-            stopping = True
-            _log.info("stopping", signal=signal.Signals(number).name)
-            stop()
-
-
 def _versions() -> dict[str, str]:
     names = ("posthouse", "pyzmq", "msgspec", "anyio")
     versions = {name: metadata.version(name) for name in names}
     return versions | {"python": platform.python_version(), "zeromq": zmq.zmq_version()}
-
-
-def _configure_logs(settings: Settings) -> None:
-    console = settings.log.format == "console" or (settings.log.format == "auto" and sys.stderr.isatty())
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log.level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

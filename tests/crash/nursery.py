@@ -152,6 +152,7 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     os.close(log)
     os.chdir(question["directory"])
     import worker
+    from bus.log_stream import LogStream
 
     try:
         worker.main(question["start"], prog_name="posthouse")
@@ -160,6 +161,8 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.finish()
     sys.stderr.flush()
     os._exit(code)
 

@@ -1,0 +1,78 @@
+"""Which entries of a log are written, so that a fault that repeats a thousand times a second fills no disk.
+
+The first entry of its kind is written at once. Those that repeat it are counted, and the count is written at the
+end of the window, as long as there are any. Entries that differ only in counts are of one kind.
+
+Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Repeats"]
+
+_WINDOW_SECONDS = 10.0
+"""How long entries of a kind are counted before the count is written: soon enough for whoever watches."""
+
+_KINDS_MAX = 200
+"""Kinds that are told apart in a window; beyond it, entries are counted by the name of their event alone."""
+
+_COUNTS = frozenset({"changes", "exc_info"})
+"""Fields that make no other kind: how much was refused, and a traceback, which stands for its error."""
+
+_TEXT_CHARACTERS_MAX = 200
+"""How much of a field's text is compared."""
+
+
+class _Kind:
+    """One kind of entry in its window."""
+
+    def __init__(self, entry: dict[str, Any], until: float) -> None:
+        self.entry = entry
+        self.until = until
+        self.repeats = 0
+
+
+class Repeats:
+    """Counts the entries that repeat earlier ones."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, ...], _Kind] = {}
+
+    def __repr__(self) -> str:
+        return f"<Repeats kinds={len(self._kinds)}>"
+
+    def admit(self, level: str, entry: Mapping[str, Any], now: float, error: BaseException | None = None) -> bool:
+        """Return whether an entry is to be written; it is counted otherwise."""
+        event = str(entry.get("event"))
+        fields = {name: value for name, value in entry.items() if name not in _COUNTS}
+        key = (
+            level,
+            event,
+            *(f"{name}={value!r}"[:_TEXT_CHARACTERS_MAX] for name, value in sorted(fields.items())),
+        )
+        if error is not None:
+            key = (*key, type(error).__name__, str(error)[:_TEXT_CHARACTERS_MAX])
+        if key not in self._kinds and len(self._kinds) >= _KINDS_MAX:
+            key, fields = (level, event), {"event": entry.get("event")}
+        kind = self._kinds.get(key)
+        if kind is None:
+            self._kinds[key] = _Kind(fields | {"level": level}, now + _WINDOW_SECONDS)
+            return True
+        kind.repeats += 1
+        return False
+
+    def take_due(self, now: float, *, at_end: bool = False) -> list[dict[str, Any]]:
+        """Return the counts whose window is over, as entries with `repeats`; all of them at the end."""
+        counted = []
+        for key, kind in list(self._kinds.items()):
+            if now < kind.until and not at_end:
+                continue
+            if kind.repeats:
+                counted.append(kind.entry | {"repeats": kind.repeats})
+                kind.repeats, kind.until = 0, now + _WINDOW_SECONDS
+            else:
+                del self._kinds[key]
+        return counted
