@@ -62,8 +62,8 @@ class AddressError(BusError):
 class BindError(BusError):
     """The worker could not listen at an address."""
 
-    def __init__(self, address: str, reason: str, *, in_use: bool) -> None:
-        hint = "stop who listens there, or choose another address" if in_use else "check the address"
+    def __init__(self, address: str, reason: str, *, in_use: bool, hint: str = "check the address") -> None:
+        hint = "stop the program that listens there, or choose another address" if in_use else hint
         super().__init__(f"cannot listen at {address}: {reason}; {hint}")
         self.address = address
         self.in_use = in_use

@@ -8,7 +8,6 @@ Pure: the text comes in as an argument.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from typing import Annotated
@@ -17,6 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from store.repository import WorkflowRules
+
+from .listening import canonical, is_local, listening_fault
 
 __all__ = [
     "Delivery",
@@ -62,37 +63,21 @@ class Listen(_Section, frozen=True):
     def __post_init__(self) -> None:
         """Refuse an address that the whole network could reach."""
         for name, address in (("command", self.command), ("tap", self.tap)):
-            if not _is_address(address):
+            if (fault := listening_fault(address)) is not None:
                 raise ValueError(
-                    f"listen.{name} {address} is no address: write tcp://127.0.0.1:7710 or ipc:///path"
+                    f"listen.{name} {address} is not an address to listen at: {fault};"
+                    " write tcp://127.0.0.1:7710 or ipc:///path"
                 )
-            if not self.insecure and not _is_local(address):
+            if not self.insecure and not is_local(address):
                 raise ValueError(
                     f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
                     "bind 127.0.0.1, or set listen.insecure = true"
                 )
-
-
-def _is_address(address: str) -> bool:
-    """Tell whether this can be bound; ZeroMQ itself takes a port of 99999 for another one."""
-    scheme, _, rest = address.partition("://")
-    if scheme != "tcp":
-        return scheme in ("ipc", "inproc") and bool(rest)
-    host, _, port = rest.rpartition(":")
-    return bool(host) and (port == "*" or (port.isascii() and port.isdigit() and int(port) < 2**16))
-
-
-def _is_local(address: str) -> bool:
-    scheme, _, rest = address.partition("://")
-    if scheme in ("ipc", "inproc"):
-        return True
-    host = rest.rpartition(":")[0].strip("[]")
-    if scheme != "tcp" or host == "localhost":
-        return scheme == "tcp"
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
+            raise ValueError(
+                f"listen.command and listen.tap are both {self.command}, and each needs an address of its own:"
+                " write another port, or another path"
+            )
 
 
 class StoreSettings(_Section, frozen=True):

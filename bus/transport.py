@@ -18,7 +18,9 @@ import zmq
 
 from .addresses import address_fault, without_password
 from .errors import AddressError, BindError
+from .listening import is_ipv6
 from .settings import Settings
+from .unix_socket import UnixListener
 
 __all__ = ["Port", "bind_command", "bind_tap", "connect_command", "connect_tap"]
 
@@ -32,6 +34,11 @@ _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
 
 
+_BACKLOG = 4096
+"""Connections that may wait to be accepted: thousands of bots come at once when their worker was started again. The
+system allows no more than net.core.somaxconn; one beyond that waits for its next attempt, seconds later."""
+
+
 # As plain numbers: to combine the enum's members takes longer than to send.
 _NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 
@@ -39,9 +46,12 @@ _NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int
 class Port:
     """One socket, used from one thread."""
 
-    def __init__(self, socket: zmq.Socket[bytes], monitor: Port | None = None) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], monitor: Port | None = None, listener: UnixListener | None = None
+    ) -> None:
         self._socket = socket
         self._monitor = monitor
+        self._listener = listener
 
     def __repr__(self) -> str:
         return f"<Port {self._socket!r}>"
@@ -106,16 +116,49 @@ class Port:
         if self._monitor is not None:
             self._socket.disable_monitor()
             self._monitor.close()
+        if self._listener is not None:
+            self._listener.remove()
         self._socket.close(_LINGER_MILLISECONDS if linger else 0)
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> Port:
+    listener = None
+    socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+    _allow_ipv6(socket, address)
     try:
+        if address.startswith("ipc://"):
+            listener = UnixListener(address, _BACKLOG)
+            socket.setsockopt(zmq.USE_FD, listener.detach())
         socket.bind(address)
     except zmq.ZMQError as error:
         socket.close(0)
-        raise BindError(address, error.strerror or str(error), in_use=error.errno == errno.EADDRINUSE) from error
-    return Port(socket)
+        if listener is not None:
+            listener.remove()
+        raise _bind_error(address, error) from error
+    except BindError:
+        socket.close(0)
+        raise
+    return Port(socket, listener=listener)
+
+
+def _bind_error(address: str, error: zmq.ZMQError) -> BindError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return BindError(address, "another program listens there", in_use=True)
+        case errno.EACCES:
+            return BindError(
+                address, "not permitted", in_use=False, hint="ports below 1024 are for root; take another"
+            )
+        case errno.ENODEV | errno.EADDRNOTAVAIL:
+            hint = "listen at an address of this machine, tcp://127.0.0.1:7710 for instance"
+            return BindError(address, "this machine has no such address", in_use=False, hint=hint)
+    return BindError(address, error.strerror or str(error), in_use=False)
+
+
+def _allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
+    """Let a socket speak IPv6 where its address is one. A name is looked up as IPv4, as it always was."""
+    if is_ipv6(address):
+        socket.setsockopt(zmq.IPV6, 1)
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
@@ -166,6 +209,7 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
+    _allow_ipv6(socket, address)
     port = Port(socket, Port(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)))
     try:
         socket.connect(address)
@@ -179,6 +223,7 @@ def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
     """Connect a SUB to a worker's tap; raises AddressError where none can be."""
     _check(address)
     socket = context.socket(zmq.SUB)
+    _allow_ipv6(socket, address)
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
