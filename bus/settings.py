@@ -8,9 +8,8 @@ Pure: the text comes in as an argument.
 
 from __future__ import annotations
 
-import re
 import tomllib
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +17,7 @@ from msgspec import Meta
 from store.repository import WorkflowRules
 
 from .listening import canonical, is_local, listening_fault
+from .settings_words import in_words
 
 __all__ = [
     "Delivery",
@@ -85,7 +85,7 @@ class StoreSettings(_Section, frozen=True):
 
     database: str = "posthouse.db"
 
-    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
     """How large the write-ahead log may be before the worker warns: some times what a busy one ever needs."""
 
 
@@ -98,7 +98,7 @@ class Delivery(_Section, frozen=True):
     max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Failures after which a message is a dead letter: enough for a restart, few enough to be noticed."""
 
-    backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(min_length=1)] = (
+    backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0, le=86_400 * 366)], ...], Meta(min_length=1)] = (
         1.0,
         5.0,
         30.0,
@@ -222,10 +222,10 @@ class Keep(_Section, frozen=True):
     age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Messages older than this go."""
 
-    messages_max: Annotated[int, Meta(ge=0)] = 0
+    messages_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """Messages beyond the newest so many go."""
 
-    bytes_max: Annotated[int, Meta(ge=0)] = 0
+    bytes_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """Messages beyond the newest that have so many bytes of bodies and headers go."""
 
 
@@ -321,19 +321,27 @@ class Settings(_Section, frozen=True):
 
 
 def parse_settings(text: str) -> Settings:
-    """Read a TOML configuration; raises SettingsError with the path of the key that is wrong."""
+    """Read a TOML configuration; raises SettingsError with the key that is wrong and what to write there."""
     try:
-        return msgspec.convert(tomllib.loads(text), Settings)
+        data = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from error
+    except RecursionError as error:
+        raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
+    try:
+        return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error))) from error
+        raise SettingsError(_channel_fault(data) or in_words(error, data, Settings)) from error
 
 
-def _explain(message: str) -> str:
-    """Give msgspec's message with the path of the key as a person writes it."""
-    unknown = re.fullmatch(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", message)
-    if unknown is not None:
-        key = ".".join(part for part in (unknown[2], unknown[1]) if part)
-        return f"unknown key `{key}`"
-    return message.replace("`$.", "`")
+def _channel_fault(data: dict[str, Any]) -> str | None:
+    """Return what is wrong with the limits of a single channel, whose name msgspec does not tell."""
+    retention = data.get("retention")
+    channels = retention.get("channels") if isinstance(retention, dict) else None
+    for name, keep in channels.items() if isinstance(channels, dict) else ():
+        try:
+            msgspec.convert(keep, Keep)
+        except msgspec.ValidationError as error:
+            found = keep if isinstance(keep, dict) else {}
+            return f"the limits of channel {name!r} in [retention.channels]: {in_words(error, found, Keep)}"
+    return None

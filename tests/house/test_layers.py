@@ -54,6 +54,7 @@ PURE = {
     "bus.replay",
     "bus.sessions",
     "bus.settings",
+    "bus.settings_words",
     "bus.sharing",
     "bus.tapping",
     "bus.topics",

@@ -179,3 +179,68 @@ def test_an_option_is_checked_like_the_file() -> None:
 def test_what_is_no_toml_is_refused() -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         parse_settings("[limits")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[limits]\nsessions_max = 0", "`limits.sessions_max` must be a whole number, at least 1, not 0"),
+        ("[limits]\nsessions_max = true", "`limits.sessions_max` must be a whole number, not true"),
+        ("[limits]\nsessions_max = 10.5", "`limits.sessions_max` must be a whole number, not 10.5"),
+        (
+            "[delivery]\nack_wait_seconds = nan",
+            "`delivery.ack_wait_seconds` must be a number, more than 0, not nan",
+        ),
+        (
+            "[delivery]\nack_wait_seconds = inf",
+            "`delivery.ack_wait_seconds` must be a number, at most 86400, not inf",
+        ),
+        ("[delivery]\nbackoff_seconds = [1, inf]", "`delivery.backoff_seconds[1]` must be a number, at most"),
+        ("[delivery]\nbackoff_seconds = []", "`delivery.backoff_seconds` must have at least one value"),
+        (
+            "[delivery]\nack_wait_seconds = 1" + "0" * 400,
+            "`delivery.ack_wait_seconds` is a number beyond all bounds",
+        ),
+        ("[store]\nwal_warning_bytes = 1" + "0" * 40, "`store.wal_warning_bytes` must be a whole number, at most"),
+        ("[retention]\nbytes_max = 1" + "0" * 40, "`retention.bytes_max` must be a whole number, at most"),
+        ("[log]\nlevel = 'INFO'", "`log.level` must be debug, info, warning or error, not 'INFO'"),
+        ("[listen]\ncommand = 7710", "`listen.command` must be text in quotes, not 7710"),
+        ("[listen]\ninsecure = 'yes'", "`listen.insecure` must be true or false, not 'yes'"),
+        ("limits = 1", "`limits` must be a table, not 1"),
+        ("[limits]\nsession_max = 1", "unknown key `limits.session_max`; did you mean `limits.sessions_max`?"),
+        ("[limit]\nsessions_max = 1", "unknown key `limit`; did you mean `limits`?"),
+        ("[listen]\ndatabase = 'x'", "unknown key `listen.database`; did you mean `store.database`?"),
+        ("level = 'info'", "unknown key `level`; did you mean `log.level`?"),
+        ("[retention.channels.news]\nage = 1", "channel 'news' in [retention.channels]: unknown key `age`"),
+        ("[retention.channels]\nnews = 1", "channel 'news' in [retention.channels]"),
+        ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("[listen]\ncommand = 'tcp://127.0.0.1:99999'", "99999 is not a port, which is a number from 1 to 65535"),
+        ("[listen]\ntap = 'tcp://127.0.0.1:0'", "0 is not a port"),
+        ("[listen]\ncommand = 'tcp://::1:7710'", "in brackets"),
+        ("[listen]\ntap = 'tcp://localhost:7710'", "each needs an address of its own"),
+        ("[listen]\ncommand = 'ipc:///a'\ntap = 'ipc:///a'", "each needs an address of its own"),
+    ],
+)
+def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text)
+    assert sentence in str(refused.value)
+    assert not re.search(r"\$|regex|\^|Expected|`(int|str|float|object|array)`", str(refused.value))
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert parse_settings("\ufeff[limits]\nsessions_max = 7").limits.sessions_max == 7
+
+
+@pytest.mark.parametrize("host", ["[::1]", "127.8.9.1", "localhost", "[::ffff:127.0.0.1]", "[0:0:0:0:0:0:0:1]"])
+def test_loopback_is_local(host: str) -> None:
+    assert parse_settings(f"[listen]\ncommand = 'tcp://{host}:7710'").listen.command.endswith(":7710")
+
+
+@pytest.mark.parametrize(
+    "host", ["[::]", "[::ffff:0.0.0.0]", "[::ffff:192.168.1.5]", "[fe80::1]", "0.0.0.0", "*", "127.1"]
+)
+def test_what_other_machines_reach_is_not_local(host: str) -> None:
+    with pytest.raises(SettingsError, match="insecure"):
+        parse_settings(f"[listen]\ncommand = 'tcp://{host}:7710'")
+    assert parse_settings(f"[listen]\ncommand = 'tcp://{host}:7710'\ninsecure = true").listen.insecure

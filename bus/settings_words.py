@@ -1,0 +1,109 @@
+"""What is wrong with a configuration, as a sentence that says what to write instead.
+
+Owns the words for what msgspec finds: it names types, bounds and patterns as programs do.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+__all__ = ["in_words"]
+
+_PLACE = re.compile(r"(?P<fault>.*?)(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+}
+
+_BOUNDS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
+
+_VALUE_CHARACTERS_MAX = 60
+
+
+def in_words(error: msgspec.ValidationError, data: Mapping[str, Any], shape: type[msgspec.Struct]) -> str:
+    """Return a sentence for what msgspec found wrong with the data, which should be of that shape."""
+    found = _PLACE.fullmatch(str(error))
+    assert found is not None, "the pattern matches everything"
+    fault, place = found["fault"], found["place"] or ""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", fault, re.DOTALL)
+    if unknown is not None:
+        return _unknown(unknown[1], place, shape)
+    if not place:
+        # What is not of msgspec's own words is a sentence of ours, about several keys.
+        return f"this {_expected(fault)}" if fault.startswith("Expected `") else fault
+    return f"`{place}` {_expected(fault)}{_given(place, data)}"
+
+
+def _expected(fault: str) -> str:
+    if (kind := re.fullmatch(r"Expected `(\w+)`, got `\w+`", fault)) is not None:
+        return f"must be {_KINDS.get(kind[1], kind[1])}"
+    if (bound := re.fullmatch(r"Expected `(\w+)` ([<>]=?) (\S+)", fault)) is not None:
+        return f"must be {_KINDS.get(bound[1], bound[1])}, {_BOUNDS[bound[2]]} {_number(bound[3])}"
+    if (pattern := re.fullmatch(r"Expected `str` matching regex '\^\((.*)\)\$'", fault)) is not None:
+        *most, last = pattern[1].split("|")
+        return f"must be {', '.join(most)} or {last}"
+    if re.fullmatch(r"Expected `array` of length >= 1", fault):
+        return "must have at least one value"
+    if "out of range" in fault:
+        return "is a number beyond all bounds"
+    return f"is wrong: {fault}"
+
+
+def _number(text: str) -> str:
+    return text.removesuffix(".0")
+
+
+def _given(place: str, data: Mapping[str, Any]) -> str:
+    """Return what stands there now, where it can be shown."""
+    value: Any = data
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
+        try:
+            value = value[int(index)] if index else value[name]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if isinstance(value, Mapping | list):
+        return ""
+    text = {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
+    shown = text if len(text) <= _VALUE_CHARACTERS_MAX else f"{text[:_VALUE_CHARACTERS_MAX]}…"
+    return f", not {shown}"
+
+
+def _unknown(key: str, place: str, shape: type[msgspec.Struct]) -> str:
+    written = f"{place}.{key}" if place else key
+    fields = _fields(shape)
+    near = _near(written, fields)
+    return f"unknown key `{written}`" + (f"; did you mean `{near}`?" if near else "")
+
+
+def _near(written: str, known: list[str]) -> str | None:
+    """Return the known key that was meant: of the same name elsewhere, or one that is written much like it."""
+    section, _, name = written.rpartition(".")
+    elsewhere = [each for each in known if each.rpartition(".")[2] == name]
+    beside = [each for each in known if each.rpartition(".")[0] == section]
+    for candidates, cutoff in ((elsewhere, 0.0), (beside, 0.6), (known, 0.75)):
+        if found := difflib.get_close_matches(written, candidates, n=1, cutoff=cutoff):
+            return found[0]
+    return None
+
+
+def _fields(shape: type[msgspec.Struct]) -> list[str]:
+    return list(_walk(shape, ""))
+
+
+def _walk(shape: type[msgspec.Struct], prefix: str) -> Iterable[str]:
+    for field in msgspec.structs.fields(shape):
+        yield prefix + field.name
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _walk(field.type, f"{prefix}{field.name}.")
