@@ -13,6 +13,7 @@ import io
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -26,7 +27,12 @@ _RETRY_SECONDS = 1.0
 """How often a log that could not be written is tried again, and repeats are looked after."""
 
 _CLOSE_SECONDS = 1.0
-"""How long the end waits for the last lines to be written."""
+"""How long the end waits for a reader to take the last lines."""
+
+_GLANCE_SECONDS = 0.1
+
+_STARVED_SECONDS = 10.0
+"""How long it waits where they could be written, and the thread gets no processor."""
 
 
 def hold_standard_descriptors() -> None:
@@ -101,13 +107,19 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def finish(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Write what waits, as far as that can be done in this time. What comes later is not written."""
+        """Write what waits, unless nobody reads it for this time. What comes later is not written."""
         if self._partial:
             self.write("\n")
         with self._changed:
             self._closing = True
             self._changed.notify()
+        deadline = time.monotonic() + _STARVED_SECONDS
         self._thread.join(seconds)
+        while self._thread.is_alive() and time.monotonic() < deadline and self._has_room():
+            self._thread.join(_GLANCE_SECONDS)
+
+    def _has_room(self) -> bool:
+        return bool(select.select([], [self._descriptor], [], 0)[1])
 
     def _put(self, line: bytes) -> None:
         if len(self._queue) >= _LINES_MAX or self._queued_bytes + len(line) > _BYTES_MAX:

@@ -19,7 +19,7 @@ import zmq
 
 import bus
 
-from .test_serve import IN_USE, WRONG_CONFIGURATION, refuse
+from .refusals import IN_USE, WRONG_CONFIGURATION, refuse
 from .wire import TIMEOUT_SECONDS
 from .wire_worker import Worker, free_endpoints
 
