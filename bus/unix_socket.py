@@ -8,7 +8,6 @@ of one that died is taken over. Workers that start at once take turns, by a lock
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -94,6 +93,8 @@ class UnixListener:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Keep other workers from the folder. One that cannot be read is not locked."""
+        import fcntl  # which Windows lacks: bots run there, too
+
         try:
             folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
