@@ -21,6 +21,7 @@ from bus.sharing import HandedOut
 from store.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
 from store.sqlite import database
 from store.sqlite.commits import Commits
+from store.sqlite.lockfile import LockFile
 from store.sqlite.log import SqliteLog
 from store.sqlite.runs import Runs
 from store.sqlite.writer import Transaction, Writer
@@ -111,9 +112,10 @@ def _forgotten_checkpoint() -> None:
 
 def _no_sync() -> None:
     def make(honest: Any) -> Any:
-        async def prepare(path: Any, connection: aiosqlite.Connection) -> None:
-            await honest(path, connection)
+        async def prepare(path: Any, connection: aiosqlite.Connection, **options: Any) -> Any:
+            identity = await honest(path, connection, **options)
             await connection.execute("PRAGMA synchronous = NORMAL")
+            return identity
 
         return prepare
 
@@ -121,13 +123,17 @@ def _no_sync() -> None:
 
 
 class _WithoutCheckpoint:
-    """A connection that says that it made a checkpoint."""
+    """A connection that says that it made a checkpoint, and writes nothing whose sync would do as well."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+    async def execute(self, sql: str, *parameters: Any) -> None:
+        if not sql.startswith("UPDATE log"):
+            await self._connection.execute(sql, *parameters)
 
     async def execute_fetchall(self, sql: str, *parameters: Any) -> Iterable[Any]:
         if "wal_checkpoint" in sql:
@@ -137,12 +143,20 @@ class _WithoutCheckpoint:
 
 def _no_checkpoint() -> None:
     def make(honest: Any) -> Any:
-        async def prepare(path: Any, connection: aiosqlite.Connection) -> None:
-            await honest(path, _WithoutCheckpoint(connection))
+        async def prepare(path: Any, connection: aiosqlite.Connection, **options: Any) -> Any:
+            return await honest(path, _WithoutCheckpoint(connection), **options)
 
         return prepare
 
+    def make_begin(honest: Any) -> Any:
+        def begin(lock: LockFile, epoch: str, last_seq: int) -> None:
+            # Its sync takes along what else the file system has in its journal, the WAL among it.
+            lock.committed(last_seq)
+
+        return begin
+
     _replace(database, "_prepare", make)
+    _replace(LockFile, "begin", make_begin)
 
 
 # ── Subscriptions ────────────────────────────────────────────────────────────────────────────────────────

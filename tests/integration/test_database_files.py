@@ -91,8 +91,8 @@ def test_a_database_with_a_second_name_is_refused(worker: Worker, tmp_path: Path
     refusal = refuse(tmp_path, "--database", "other.db", *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert "2 names (hard links)" in refusal.line
-    assert digests(worker.directory) == before
     if not running:
+        assert digests(worker.directory) == before
         other.unlink()
         worker.start()
     assert bodies(worker.session("bot").history(channel="news")) == ["one"]
