@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +24,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import msgspec
+import uuid_utils
 
 from .deliveries import Deliveries, of_another_log
 from .errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
@@ -214,7 +214,7 @@ class Connection:
         Whatever waits when this ends fails, since nobody would end its waiting any more.
         """
         self.home.enter()
-        self._token = secrets.token_hex(16)  # here, since a process that was forked before this is another client
+        self._token = str(uuid_utils.uuid4())  # here, since a process that was forked before this is another client
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._deadlines.run)
