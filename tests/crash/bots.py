@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -28,15 +28,18 @@ from .link import Ended, Frame, Link, Lost, Refused
 
 __all__ = [
     "DELAY_SECONDS_MAX",
+    "MAX_DELIVER",
     "Bot",
     "Letters",
     "Publisher",
     "Shape",
     "Subscriber",
+    "acknowledge",
     "nothing",
     "publish",
     "sent",
     "settle",
+    "subscribe",
     "subscribed",
 ]
 
@@ -44,12 +47,20 @@ DELAY_SECONDS_MAX = 0.3
 """The longest that a message of the load waits until it is due."""
 
 
+MAX_DELIVER = 3
+"""After so many failures the worker of a load gives a message up: often enough to be judged."""
+
+
 class Shape(msgspec.Struct, frozen=True):
     """How large the load is, and how it is spread. A bot waits at most `pause_seconds` between two turns."""
 
     publishers: int = 2
-    subscribers: int = 3
+    subscribers: tuple[int, ...] = (2, 2, 1)
+    """How many sessions each has at once."""
+    readers: int = 1
     workers: int = 2
+    visitors: int = 1
+    undertakers: int = 1
     channels: tuple[str, ...] = ("news", "fleeting", "jobs")
     groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
     """Channels that are subscribed to in a group, with its name."""
@@ -85,7 +96,25 @@ class Letters:
         message: Frame = {"id": new_id(), "recipient": recipient, "body": body}
         if chance.random() < 0.05:
             message["delay"] = round(chance.uniform(0.01, DELAY_SECONDS_MAX), 3)
+        if chance.random() < 0.05:
+            message["ttl"] = round(chance.uniform(0.05, 0.5), 3)
+        if chance.random() < 0.1:
+            body["fails"] = chance.choice([MAX_DELIVER - 1, MAX_DELIVER + 2])
         return message
+
+    def question(self, answering: tuple[str, ...]) -> Frame:
+        """Make a direct message that wants a reply."""
+        self._number += 1
+        recipient = {"type": "direct", "bot": self._chance.choice(answering)}
+        body = {"from": self._sender, "number": self._number, "asks": True}
+        return {"id": new_id(), "recipient": recipient, "body": body, "expects_reply": True}
+
+    def reply(self, question: Frame) -> Frame:
+        """Make the reply to one that was delivered."""
+        self._number += 1
+        recipient = {"type": "direct", "bot": question["sender_bot_name"]}
+        body = {"from": self._sender, "number": self._number, "answers": True}
+        return {"id": new_id(), "recipient": recipient, "body": body, "reply_to": question["id"]}
 
 
 def sent(messages: list[Frame]) -> tuple[Sent, ...]:
@@ -96,6 +125,10 @@ def sent(messages: list[Frame]) -> tuple[Sent, ...]:
             digest(message["body"]),
             to=message["recipient"].get("bot"),
             channel=message["recipient"].get("name"),
+            reply_to=message.get("reply_to"),
+            asks=message.get("expects_reply", False),
+            delay=message.get("delay", 0.0),
+            ttl=message.get("ttl"),
         )
         for message in messages
     )
@@ -108,8 +141,13 @@ def publish(link: Link, messages: list[Frame]) -> int:
 
 def settle(link: Link, how: str, seqs: list[int], **fields: Any) -> int:
     """Begin to settle, and have it confirmed."""
-    action = Settle(link.bot, link.session, _how(how), tuple(seqs), confirmed=True)
-    return link.begin(action, nothing, op=how, seqs=seqs, **fields)
+    delay = fields.get("delay", 0.0)
+    action = Settle(link.bot, link.session, _how(how), tuple(seqs), confirmed=True, delay=delay)
+    return link.begin(action, _passed_over, op=how, seqs=seqs, **fields)
+
+
+def _passed_over(value: Frame | None) -> dict[str, Any]:
+    return {"passed_over": tuple(each["seq"] for each in (value or {}).get("passed_over", ()))}
 
 
 def _how(how: str) -> Any:
@@ -129,11 +167,12 @@ def _seqs(answer: Frame) -> dict[str, Any]:
 class Bot:
     """Opens sessions until it is told to end, and takes turns in each."""
 
-    credit: ClassVar[int] = 0
+    credit: int = 0
 
     def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
         self.link = link
         self.shape = shape
+        self.targets = targets
         self.chance = chance
         self.letters = Letters(link.bot, targets, shape, chance)
         self.turns = 0
@@ -209,17 +248,31 @@ class Publisher(Bot):
 
 
 class Subscriber(Bot):
-    """Takes its mail, settles it in every way there is, and changes its subscriptions."""
+    """Takes its mail, settles it in every way there is, and changes its subscriptions if it `leads`."""
 
     credit = 40
 
-    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        shape: Shape,
+        chance: random.Random,
+        targets: tuple[str, ...],
+        *,
+        leads: bool = True,
+        alone: bool = True,
+    ) -> None:
         super().__init__(link, shape, chance, targets)
+        self._leads, self._alone = leads, alone
+        self._answering = tuple(target for target in targets if target.startswith("subscriber"))
         self._confirming: list[int] = []
         self._standing: set[str] = set()
+        self.credit = 40 if leads else 6
 
     def begin(self) -> None:
         self._confirming.clear()
+        if not self._leads:
+            return
         # Also where it stands: then that is what the worker has to say.
         self._subscribe(self.shape.channels[0])
         if not self._standing.intersection(dict(self.shape.groups)):
@@ -227,9 +280,11 @@ class Subscriber(Bot):
 
     def turn(self) -> None:
         chance = self.chance.random()
-        if self.link.mail and chance < 0.9:
+        if self.link.mail and chance < 0.86:
             self._settle()
-        elif chance < 0.92:
+        elif chance < 0.9 and self._alone:
+            self._confirming.append(publish(self.link, [self.letters.question(self._answering)]))
+        elif chance < 0.92 and self._leads:
             self._change()
         elif chance < 0.925:
             self.link.goodbye()
@@ -249,28 +304,38 @@ class Subscriber(Bot):
 
     def _settle(self) -> None:
         count = self.chance.randint(1, len(self.link.mail))
-        taken = [self.link.mail.popleft()[1] for _ in range(count)]
+        taken = []
+        for frame, message in [self.link.mail.popleft() for _ in range(count)]:
+            if "asks" in frame["body"]:
+                self._confirming.append(publish(self.link, [self.letters.reply(frame)]))
+            if message.attempt <= frame["body"].get("fails", 0):
+                self._fail([message])
+            else:
+                taken.append(message)
+        if not taken:
+            return
         chance = self.chance.random()
         if chance < 0.5:
             self._confirming.append(settle(self.link, "ack", [message.seq for message in taken]))
         elif chance < 0.8:
             self._ack(taken)
-        elif chance < 0.82:
+        elif chance < 0.85:
             request = settle(self.link, "term", [taken[0].seq], reason="on purpose")
             self._confirming.append(request)
             self._ack(taken[1:])
         else:
             failed = [message for message in taken if message.attempt < 3 and self.chance.random() < 0.5]
             if failed:
-                delay = round(self.chance.uniform(0, 0.05), 3)
-                request = settle(self.link, "nak", [message.seq for message in failed], delay=delay)
-                self._confirming.append(request)
+                self._fail(failed)
             self._ack([message for message in taken if message not in failed])
 
+    def _fail(self, messages: list[Delivery]) -> None:
+        delay = round(self.chance.uniform(0, 0.03), 3)
+        request = settle(self.link, "nak", [message.seq for message in messages], delay=delay)
+        self._confirming.append(request)
+
     def _ack(self, messages: list[Delivery]) -> None:
-        seqs = [message.seq for message in messages]
-        if seqs:
-            self.link.tell(Settle(self.link.bot, self.link.session, "ack", tuple(seqs)), op="ack", seqs=seqs)
+        acknowledge(self.link, [message.seq for message in messages])
 
     def _change(self) -> None:
         channel = self.chance.choice(self.shape.channels[1:])
@@ -284,15 +349,27 @@ class Subscriber(Bot):
     def _subscribe(self, channel: str) -> None:
         start: Any = self.chance.choices(["new", "all", "seq"], [17, 1, 2])[0]
         if start == "seq":
-            start = self.chance.randint(1, 200)
-        group = dict(self.shape.groups).get(channel)
-        subscribe = Subscribe(self.link.bot, channel, start, group=group)
-        wire: dict[str, Any] = {"channel": channel, "start": {"seq": start} if isinstance(start, int) else start}
-        if group is not None:
-            wire["group"] = group
-        self.link.call(subscribe, subscribed, **wire)
+            start = self.chance.randint(1, min(200, max(1, self.link.last_seq)))
+        subscribe(self.link, channel, start, group=dict(self.shape.groups).get(channel))
         self._standing.add(channel)
 
 
+def acknowledge(link: Link, seqs: list[int]) -> None:
+    """Ack without a confirmation."""
+    if seqs:
+        link.tell(Settle(link.bot, link.session, "ack", tuple(seqs)), op="ack", seqs=seqs)
+
+
+def subscribe(
+    link: Link, channel: str, start: Any = "new", *, echo: bool = False, group: str | None = None
+) -> None:
+    """Subscribe, and wait for the answer."""
+    wire: dict[str, Any] = {"channel": channel, "start": {"seq": start} if isinstance(start, int) else start}
+    if group is not None:
+        wire["group"] = group
+    link.call(Subscribe(link.bot, channel, start, echo, group), subscribed, echo=echo, **wire)
+
+
 def subscribed(value: Frame) -> dict[str, Any]:
+    """Return what is written down of an answer to `subscribe`."""
     return {"start_seq": value["start_seq"], "created": value["created"]}

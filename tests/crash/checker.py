@@ -1,8 +1,9 @@
 """Decides whether a history keeps the delivery contract: what was acknowledged is there, once, and in order.
 
 Owns the judgement, in the manner of Jepsen's queue and kafka checkers: `check` takes what clients saw and what the
-worker shows at the end, and gives a verdict. It assumes of the history that each bot has one session at a time,
-whose frames are written down in their order, and that a repeated message keeps its id and its body.
+worker shows at the end, and gives a verdict. It assumes of the history that a session's frames are written down in
+their order, that one session at a time changes a bot's subscriptions, and that a repeated message keeps its id and
+its body.
 
 Pure.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from .dead_checks import dead_letters, failures
 from .history import Event, Final, Unsubscribe
 from .ledger import Ledger
 from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
@@ -25,6 +27,8 @@ from .mailbox_checks import (
     undelivered,
 )
 from .run_checks import run_faults
+from .session_checks import credit, replies
+from .time_checks import early, late, starts
 from .verdict import KINDS, Fault, Rules, Verdict, Violation
 
 __all__ = ["KINDS", "Rules", "Verdict", "Violation", "check"]
@@ -35,9 +39,9 @@ _SHOWN_MAX = 20
 
 def check(history: Sequence[Event], final: Final, rules: Rules | None = None) -> Verdict:
     """Judge a history by what the worker shows at its end, when every mailbox was read until it was empty."""
-    ledger = Ledger(history)
+    ledger = Ledger(history, rules)
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for kind, text in _faults(ledger, final, rules or Rules()):
+    for kind, text in _faults(ledger, final):
         assert kind in KINDS, kind
         found[kind].append(text)
     counts = _counts(ledger, final) | {kind: len(found[kind]) for kind in KINDS}
@@ -45,15 +49,22 @@ def check(history: Sequence[Event], final: Final, rules: Rules | None = None) ->
     return Verdict(counts, violations)
 
 
-def _faults(ledger: Ledger, final: Final, rules: Rules) -> Iterator[Fault]:
+def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from lost_from_log(ledger, final)
     yield from never_sent(ledger, final)
     yield from one_seq_one_message(ledger, final)
     yield from log_order(ledger)
     yield from undelivered(ledger, final)
     yield from delivery_order(ledger)
-    yield from redelivered(ledger, rules)
+    yield from redelivered(ledger)
     yield from delivered_twice(ledger)
+    yield from dead_letters(ledger, final)
+    yield from failures(ledger, final)
+    yield from credit(ledger)
+    yield from early(ledger)
+    yield from late(ledger)
+    yield from replies(ledger, final)
+    yield from starts(ledger, final)
     yield from outside(ledger)
     yield from subscriptions(ledger, final)
     yield from not_drained(final)

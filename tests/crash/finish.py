@@ -12,8 +12,9 @@ from typing import Any
 
 from ..integration.wire import Message, Session
 from ..integration.wire_worker import Worker
-from .history import Final, Recorder, RunState, Stored, digest
+from .history import Final, RunState, Stored, digest
 from .player import Player
+from .recorder import Recorder
 
 __all__ = ["finish", "send_again"]
 
@@ -94,8 +95,8 @@ def _channels(auditor: Session, bot: str) -> tuple[str, ...]:
     return tuple(each["channel_name"] for each in found)
 
 
-def _dead_letters(auditor: Session, bot: str) -> tuple[int, ...]:
-    return tuple(each["seq"] for each in auditor.value("dead_letters", bot=bot)["dead_letters"])
+def _dead_letters(auditor: Session, bot: str) -> dict[int, str]:
+    return {each["seq"]: each["reason"] for each in auditor.value("dead_letters", bot=bot)["dead_letters"]}
 
 
 def _run(auditor: Session, run_id: str) -> RunState | None:

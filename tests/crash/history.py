@@ -1,24 +1,17 @@
 """What clients did and saw, event by event: the evidence that the checker judges by.
 
-Owns the records and the file they are appended to, one JSON line each. A client writes down what it is about to do
+Owns the records; `recorder` writes them to a file. A client writes down what it is about to do
 before it sends it (`Invoke`), and then what came of it: `Ok`, `Fail` where it was certainly refused, or `Unknown`
 where no answer came, because the worker was killed or the time ran out. An `Invoke` that nothing follows is unknown
 too. So the order of lines is an order in real time: what was answered before something else was invoked stands
 before it.
-
-The file must not lie on what is being broken, and this process must outlive the worker.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,13 +25,14 @@ __all__ = [
     "Event",
     "Fail",
     "Final",
+    "Gap",
     "Hello",
     "Invoke",
     "Mark",
     "Ok",
     "Publish",
     "ReadRun",
-    "Recorder",
+    "Retry",
     "RunState",
     "Sent",
     "Settle",
@@ -47,7 +41,6 @@ __all__ = [
     "Unknown",
     "Unsubscribe",
     "digest",
-    "read_history",
 ]
 
 
@@ -61,18 +54,30 @@ def digest(body: Any) -> str:
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
-    """Open a session. `Ok` has its id and the end of the log as the worker gave it."""
+    """Open a session. `Ok` has its id and the end of the log as the worker gave it.
+
+    `credit` is the most messages to have in flight, None where that is not to be judged. A client that returns says
+    what it `holds` of its earlier sessions, and `Ok` names what is `not_held`.
+    """
 
     bot: str
+    credit: int | None = None
+    client: str = ""
+    holds: tuple[int, ...] = ()
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message as it was sent: to a bot or to a channel; `body` is its digest."""
+    """One message as it was sent: to a bot or to a channel; `body` is its digest, times are in seconds."""
 
     id: str
     body: str
     to: str | None = None
     channel: str | None = None
+    reply_to: str | None = None
+    asks: bool = False
+    """Whether its first reply is expected in the session that sent it."""
+    delay: float = 0.0
+    ttl: float | None = None
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
@@ -107,13 +112,25 @@ class Unsubscribe(msgspec.Struct, frozen=True, tag="unsubscribe", omit_defaults=
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle", omit_defaults=True):
-    """Settle what was delivered in this session. One that is not `confirmed` is never answered."""
+    """Settle what was delivered in this session. One that is not `confirmed` is never answered.
+
+    `Ok` names what the worker has `passed_over`. A nak has a `delay` in seconds.
+    """
 
     bot: str
     session: str
     how: Literal["ack", "nak", "term"]
     seqs: tuple[int, ...]
     confirmed: bool = False
+    delay: float = 0.0
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry", omit_defaults=True):
+    """Put dead letters back into a mailbox. `Ok` has how many were `retried`."""
+
+    bot: str
+    mailbox: str
+    seqs: tuple[int, ...]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="checkpoint", omit_defaults=True):
@@ -141,7 +158,7 @@ class ReadRun(msgspec.Struct, frozen=True, tag="read_run", omit_defaults=True):
     run_id: str
 
 
-Action = Hello | Publish | Subscribe | Unsubscribe | Settle | Checkpoint | Commit | ReadRun
+Action = Hello | Publish | Subscribe | Unsubscribe | Settle | Retry | Checkpoint | Commit | ReadRun
 
 
 class RunState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -181,6 +198,9 @@ class Ok(_Event, frozen=True, tag="ok"):
     start_seq: int | None = None
     created: bool | None = None
     removed: bool | None = None
+    retried: int | None = None
+    passed_over: tuple[int, ...] = ()
+    not_held: tuple[int, ...] = ()
     run: RunState | None = None
 
 
@@ -211,6 +231,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     sender: str
     channel: str | None = None
     group: str | None = None
+    reply_to: str | None = None
 
 
 class Deliver(_Event, frozen=True, tag="deliver"):
@@ -221,14 +242,27 @@ class Deliver(_Event, frozen=True, tag="deliver"):
     messages: tuple[Delivery, ...]
 
 
+class Gap(_Event, frozen=True, tag="gap"):
+    """A bot was told, in this session, that messages between two seqs are lost, both included."""
+
+    bot: str
+    session: str
+    from_seq: int
+    to_seq: int
+    reason: str = "retention"
+
+
 class Mark(_Event, frozen=True, tag="mark"):
-    """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name."""
+    """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name.
+
+    `vanished` is a client that ended without a word; `note` is the session that it had.
+    """
 
     what: str
     note: str = ""
 
 
-Event = Invoke | Ok | Fail | Unknown | Deliver | Mark
+Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Mark
 
 ENDINGS = ("killed", "stopped", "started")
 """Marks after which nothing that was sent before can take effect any more: that worker is gone."""
@@ -252,107 +286,12 @@ class Final(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the worker shows when every mailbox was read until it was empty.
 
     `messages` is the whole log in seq order; `subscriptions` has each bot's channels, `dead_letters` the seqs that
-    each mailbox gave up on, `backlogs` how much each one still waits for. A mailbox is named like its bot, or
-    `channel/group`.
+    each mailbox gave up on with the reason, `backlogs` how much each one still waits for. A mailbox is named like
+    its bot, or `channel/group`.
     """
 
     messages: tuple[Stored, ...] = ()
     subscriptions: dict[str, tuple[str, ...]] = {}
-    dead_letters: dict[str, tuple[int, ...]] = {}
+    dead_letters: dict[str, dict[int, str]] = {}
     backlogs: dict[str, int] = {}
     runs: dict[str, RunState] = {}
-
-
-# ── The file ─────────────────────────────────────────────────────────────────────────────────────────────
-
-_encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
-
-class Recorder:
-    """Appends events to a file; may be used by many threads.
-
-    `incarnation` grows with every mark `started`, which is to be made before the new worker can answer. `endings`
-    grows with every mark after which a session of before cannot live: clients look at it while they wait.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.incarnation = 0
-        self.endings = 0
-        self.events = 0
-        self._file = path.open("ab")
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._owners: dict[int, str] = {}
-        self._began = time.monotonic()
-
-    def __repr__(self) -> str:
-        return f"<Recorder {self.path} events={self.events} incarnation={self.incarnation}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Write no more."""
-        self._file.close()
-
-    def invoke(self, process: str, action: Action) -> int:
-        """Write down what is about to be sent; give the number to name its outcome by."""
-        with self._lock:
-            self._calls += 1
-            if not isinstance(action, Settle) or action.confirmed:
-                self._owners[self._calls] = process
-            self._write(Invoke(call=self._calls, action=action, **self._now(process)))
-            return self._calls
-
-    def ok(self, call: int, **values: Any) -> None:
-        """Write down that a call was acknowledged; the values are those of `Ok`."""
-        with self._lock:
-            self._write(Ok(call=call, **values, **self._now(self._owners.pop(call))))
-
-    def fail(self, call: int, why: str = "") -> None:
-        """Write down that a call was refused."""
-        with self._lock:
-            self._write(Fail(call=call, why=why, **self._now(self._owners.pop(call))))
-
-    def unknown(self, call: int, why: str = "") -> None:
-        """Write down that nobody knows what came of a call."""
-        with self._lock:
-            self._write(Unknown(call=call, why=why, **self._now(self._owners.pop(call))))
-
-    def deliver(self, process: str, *, bot: str, session: str, messages: Sequence[Delivery]) -> None:
-        """Write down what a bot was handed."""
-        with self._lock:
-            now = self._now(process)
-            self._write(Deliver(bot=bot, session=session, messages=tuple(messages), **now))
-
-    def mark(self, what: str, note: str = "", *, process: str = "driver") -> None:
-        """Write down what happened to the worker."""
-        with self._lock:
-            self.incarnation += what == "started"
-            self.endings += what in ENDINGS
-            self._write(Mark(what=what, note=note, **self._now(process)))
-
-    def _now(self, process: str) -> dict[str, Any]:
-        at = round(time.monotonic() - self._began, 6)
-        return {"at": at, "process": process, "incarnation": self.incarnation}
-
-    def _write(self, event: Event) -> None:
-        self.events += 1
-        self._file.write(_encoder.encode(event) + b"\n")
-        self._file.flush()
-
-
-def read_history(path: Path) -> list[Event]:
-    """Read a file back."""
-    return list(_events(path.read_bytes().splitlines()))
-
-
-def _events(lines: Iterable[bytes]) -> Iterable[Event]:
-    return (_decoder.decode(line) for line in lines)

@@ -27,9 +27,9 @@ from store.sqlite.check import Check
 
 from ..integration.wire_worker import Worker
 from .checker import check
-from .history import Recorder, read_history
-from .load import CONFIGURATION, Load
+from .load import CONFIGURATION, RULES, Load
 from .nursery import ForkedWorker, Nursery
+from .recorder import Recorder, read_history
 from .verdict import Verdict, Violation
 
 __all__ = ["ROUNDS_A_FILE", "Outcome", "kill_rounds", "kills", "play_round"]
@@ -38,6 +38,8 @@ ROUNDS_A_FILE = 40
 """Kills on one file before it is read to its end: a fault that a later kill could hide is still found."""
 
 _EVENTS_MAX = 300
+_ALL_EVENTS = 1_000_000
+_LONG_SECONDS = 1.0
 _ROUND_SECONDS = 10.0
 
 _MOMENT_SECONDS = 0.03
@@ -71,8 +73,11 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
     for _ in range(rounds):
         load.recorder.mark("started")
         worker.launch()
-        if chance.random() < 0.1:
+        way = chance.random()
+        if way < 0.1:
             load.wait(_EVENTS_MAX, seconds=chance.uniform(0, 0.2))
+        elif way < 0.2:  # long enough for what is only written now and then
+            load.wait(_ALL_EVENTS, seconds=chance.uniform(0.4, _LONG_SECONDS))
         else:
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
             time.sleep(chance.uniform(0, _MOMENT_SECONDS))
@@ -113,7 +118,7 @@ def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int) -> Verd
             raise AssertionError(f"the worker did not stop in order:\n{worker.log_tail()}")
         recorder.mark("stopped")
         (directory / "final.json").write_bytes(msgspec.json.encode(final))
-    verdict = check(read_history(recorder.path), final)
+    verdict = check(read_history(recorder.path), final, RULES)
     reading = Check(worker.database)
     for _ in reading.run():
         pass

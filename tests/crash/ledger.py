@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from .flushes import Flushes
 from .history import (
     ENDINGS,
     Action,
@@ -20,12 +21,14 @@ from .history import (
     Delivery,
     Event,
     Fail,
+    Gap,
     Hello,
     Invoke,
     Mark,
     Ok,
     Publish,
     ReadRun,
+    Retry,
     Sent,
     Settle,
     Subscribe,
@@ -33,6 +36,7 @@ from .history import (
     Unsubscribe,
 )
 from .subscriptions import Call, Timeline
+from .verdict import Rules
 
 __all__ = ["Handed", "Ledger", "Letter", "Settled"]
 
@@ -40,7 +44,7 @@ __all__ = ["Handed", "Ledger", "Letter", "Settled"]
 class Letter:
     """One message as its sender knows it."""
 
-    __slots__ = ("acked_at", "call", "first", "known", "outcomes", "sender", "sent", "seq")
+    __slots__ = ("acked_at", "acked_in", "call", "first", "known", "outcomes", "sender", "sent", "seq")
 
     def __init__(self, sent: Sent, sender: str, call: Call) -> None:
         self.sent = sent
@@ -52,6 +56,8 @@ class Letter:
         """As it was acknowledged; None also where it was to wait until it is due."""
         self.acked_at: int | None = None
         """Where it was first acknowledged."""
+        self.acked_in = 0
+        """By the how manieth worker."""
         self.known = False
         """Whether the first acknowledgement said that it had been stored before."""
         self.outcomes: set[str] = set()
@@ -78,32 +84,47 @@ class Handed:
 
 
 class Settled:
-    """One message settled by an ack, a term or a commit, in the session that it was delivered to."""
+    """One message settled by an ack, a nak, a term or a commit, in the session that it was delivered to."""
 
-    __slots__ = ("bot", "call", "confirmed", "ends_at", "how", "session")
+    __slots__ = ("bot", "call", "confirmed", "ends_at", "how", "mailbox", "on_disk", "seq", "session")
 
-    def __init__(self, call: Call, bot: str, session: str, *, how: str, confirmed: bool) -> None:
+    def __init__(
+        self, call: Call, bot: str, session: str, *, how: str, confirmed: bool, place: tuple[str, int]
+    ) -> None:
         self.call = call
+        self.mailbox, self.seq = place
         self.bot = bot
         self.session = session
         self.how = how
         self.confirmed = confirmed and call.ok is not None
         self.ends_at = call.ok.at if call.ok is not None else call.invoke.at
+        self.on_disk = call.ends if self.confirmed else None
+        """The event by which it certainly was on disk, if it counted; None where that is not known."""
 
 
 class Ledger:
     """See the module."""
 
-    def __init__(self, history: Sequence[Event]) -> None:
+    def __init__(self, history: Sequence[Event], rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
         self.calls: list[Call] = []
         self.letters: dict[str, Letter] = {}
         self.handed: list[Handed] = []
         self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
         """The same by mailbox and seq."""
+        self.asked: dict[str, Call] = {}
+        """By id, the messages whose first reply is waited for, with the call that sent each."""
         self.first_seen: dict[int, int] = {}
         """Where each seq was first delivered to anybody."""
         self.settled: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
         """By mailbox and seq, acks, terms and commits that were not refused."""
+        self.naks: defaultdict[tuple[str, int], list[Settled]] = defaultdict(list)
+        """The same of naks."""
+        self.retries: defaultdict[tuple[str, int], list[Call]] = defaultdict(list)
+        """By mailbox and seq, what put dead letters back and was not refused."""
+        self.gaps: list[tuple[int, Gap]] = []
+        self.vanished: list[tuple[int, str, str]] = []
+        """Clients that ended without a word: where, which bot's, and the session they had."""
         self.groups: dict[str, Timeline] = {}
         """The mailboxes of groups: each is a timeline without an end."""
         self.timelines: dict[tuple[str, str], Timeline] = {}
@@ -111,10 +132,15 @@ class Ledger:
         """The hello that opened each session."""
         self.marks: list[tuple[int, Mark]] = []
         self.length = len(history)
+        self._times = [event.at for event in history]
         self._came_by: dict[tuple[str, int], str] = {}
+        self._kept: dict[tuple[str, int], Handed] = {}
+        self._last: dict[tuple[str, int], Handed] = {}
+        self._session_of: dict[str, str] = {}
         self._read(history)
         self._join_messages()
         self._join_settled()
+        self._join_flushes(history)
         self._join_subscriptions()
 
     def of(self, *kinds: type[Action]) -> Iterator[Call]:
@@ -139,6 +165,8 @@ class Ledger:
                 case Invoke():
                     call = Call(index, event, floor=floor, over=end)
                     call.ends = len(history)
+                    if not isinstance(event.action, Hello):
+                        call.session = self._session_of.get(event.process, "")
                     open_calls[event.call] = call
                     self.calls.append(call)
                 case Ok() | Fail() | Unknown():
@@ -146,10 +174,27 @@ class Ledger:
                     call.outcome, call.ends = event, index
                     if isinstance(event, Ok):
                         floor = max([floor, *(seq for seq in event.seqs if seq is not None)])
+                        self._note_session(call, event)
                 case Deliver():
                     self._hand_out(index, event)
+                case Gap():
+                    self.gaps.append((index, event))
+                case Mark() if event.what == "vanished":
+                    self.vanished.append((index, event.process, event.note))
                 case Mark():
                     self.marks.append((index, event))
+
+    def _note_session(self, call: Call, ok: Ok) -> None:
+        """Note that a session was opened, and what its client kept from the one before."""
+        action = call.invoke.action
+        if not isinstance(action, Hello):
+            return
+        self._session_of[call.invoke.process] = ok.session
+        for seq in set(action.holds).difference(ok.not_held):
+            handed = self._last.get((action.client, seq))
+            if handed is not None:
+                self._kept[ok.session, seq] = handed
+                self._came_by[ok.session, seq] = handed.mailbox
 
     def _hand_out(self, index: int, event: Deliver) -> None:
         for message in event.messages:
@@ -157,6 +202,7 @@ class Ledger:
             self.handed.append(handed)
             self.deliveries[handed.mailbox, message.seq].append(handed)
             self._came_by[event.session, message.seq] = handed.mailbox
+            self._last[event.process, message.seq] = handed
             self.first_seen.setdefault(message.seq, index)
 
     def _join_messages(self) -> None:
@@ -167,6 +213,8 @@ class Ledger:
                 letter = self.letters.get(sent.id)
                 if letter is None:
                     letter = self.letters[sent.id] = Letter(sent, action.bot, call)
+                    if sent.asks:
+                        self.asked[sent.id] = call
                 self._note_outcome(letter, call, position)
 
     def _note_outcome(self, letter: Letter, call: Call, position: int) -> None:
@@ -182,6 +230,7 @@ class Ledger:
             letter.seq = letter.seq or ok.seqs[position]
             if letter.acked_at is None or call.ends < letter.acked_at:
                 letter.acked_at, letter.known = call.ends, position in ok.duplicates
+                letter.acked_in = ok.incarnation
 
     def _join_settled(self) -> None:
         for call in self.of(Hello):
@@ -193,16 +242,31 @@ class Ledger:
                 continue
             if isinstance(action, Commit):
                 self._settle(call, action, action.acks, how="commit", confirmed=True)
-            elif isinstance(action, Settle) and action.how != "nak":
+            elif isinstance(action, Settle):
                 self._settle(call, action, action.seqs, how=action.how, confirmed=action.confirmed)
+        for call in self.of(Retry):
+            action = call.invoke.action
+            assert isinstance(action, Retry)
+            for seq in action.seqs:
+                if not call.failed:
+                    self.retries[action.mailbox, seq].append(call)
 
     def _settle(
         self, call: Call, action: Settle | Commit, seqs: Sequence[int], *, how: str, confirmed: bool
     ) -> None:
+        passed_over = call.ok.passed_over if call.ok is not None else ()
         for seq in seqs:
-            mailbox = self._came_by.get((action.session, seq), action.bot)
-            settled = Settled(call, action.bot, action.session, how=how, confirmed=confirmed)
-            self.settled[mailbox, seq].append(settled)
+            place = (self._came_by.get((action.session, seq), action.bot), seq)
+            settled = Settled(call, action.bot, action.session, how=how, confirmed=confirmed, place=place)
+            if seq not in passed_over:
+                (self.naks if how == "nak" else self.settled)[place].append(settled)
+
+    def _join_flushes(self, history: Sequence[Event]) -> None:
+        """Find out when what nobody confirmed was on disk."""
+        flushes = Flushes(history, self.calls, self.rules.flush_seconds)
+        for settled in (one for found in (self.settled, self.naks) for many in found.values() for one in many):
+            if not settled.confirmed and settled.call.outcome is None:
+                settled.on_disk = flushes.on_disk(settled.call)
 
     def _join_subscriptions(self) -> None:
         calls: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
@@ -218,6 +282,50 @@ class Ledger:
             if isinstance(action, Subscribe) and action.group is not None and not call.failed:
                 mailbox = f"{action.channel}/{action.group}"
                 self.groups.setdefault(mailbox, Timeline(mailbox, action.channel)).join(call, action)
+
+    def settles(self, settled: Settled) -> Handed | None:
+        """Return the delivery that was settled, if it certainly counted.
+
+        The message had come in that session, or was kept by it, and soon enough before: others are passed over.
+        """
+        key = (settled.mailbox, settled.seq)
+        came = self._kept.get((settled.session, settled.seq))
+        for handed in self.deliveries[key]:
+            if handed.session == settled.session and handed.index < settled.call.index:
+                came = handed
+        if came is None or settled.ends_at - came.at > self.rules.sure_seconds:
+            return None
+        member = self.timeline(came.bot, came.message.channel or "")
+        if came.mailbox != came.bot and member.left_between(came.index, settled.call.ends):
+            return None  # a bot that leaves a group gives back what it has
+        return came
+
+    def at(self, index: int) -> float:
+        """Return the time of an event."""
+        return self._times[index]
+
+    def answered(self) -> defaultdict[str, list[tuple[int, int]]]:
+        """Return, by session, where each call that was answered was sent, and where its answer came."""
+        answered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for call in self.calls:
+            if call.ok is not None and call.session:
+                answered[call.session].append((call.index, call.ends))
+        return answered
+
+    def anew(self, handed: Handed, after: int, *, until: int | None = None) -> bool:
+        """Return True if a message may have come anew since an event, as if it had never been delivered.
+
+        Somebody subscribed from the past on (a group never begins anew), or put a dead letter back, `until` an
+        event: by default that of the delivery.
+        """
+        message = handed.message
+        until = handed.index if until is None else until
+        for call in self.retries[handed.mailbox, message.seq]:
+            if call.index < until and (call.ends if call.ok is not None else call.over) > after:
+                return True
+        if message.channel is None or message.group is not None:
+            return False
+        return self.timeline(handed.bot, message.channel).wanted_again(after, message.seq)
 
     def checkpoints(self) -> Iterator[tuple[Call, Checkpoint]]:
         """Give every call that wrote a run's state, with what it wrote."""

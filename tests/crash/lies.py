@@ -26,6 +26,8 @@ from store.sqlite.log import SqliteLog
 from store.sqlite.runs import Runs
 from store.sqlite.writer import Transaction, Writer
 
+from .lies_of_mailboxes import LIES_OF_MAILBOXES, TELLERS
+
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
 
 LIES: dict[str, set[str]] = {
@@ -38,6 +40,7 @@ LIES: dict[str, set[str]] = {
     "position_too_early": {"lost"},
     "forgotten_in_flight": {"lost"},
     "ack_in_the_wrong_mailbox": {"redelivered"},
+    **LIES_OF_MAILBOXES,
 }
 """Each lie that kills alone bring to light, with the kinds of violations of which one has to be found."""
 
@@ -263,6 +266,7 @@ def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None
 
 
 _TELLERS: dict[str, Callable[[], None]] = {
+    **TELLERS,
     "ack_before_commit": _ack_before_commit,
     "torn_commit": _torn_commit,
     "forgotten_checkpoint": _forgotten_checkpoint,

@@ -16,7 +16,8 @@ from typing import Any
 
 import zmq
 
-from .history import Action, Delivery, Hello, Recorder, digest
+from .history import Action, Delivery, Hello, digest
+from .recorder import Recorder
 
 __all__ = ["ANSWER_SECONDS", "Ended", "Frame", "Link", "Lost", "Refused"]
 
@@ -52,12 +53,20 @@ class Refused(Exception):
 
 
 class Link:
-    """See the module. `mail` has what was delivered and not taken yet; `session` is empty while there is none."""
+    """See the module. `mail` has what was delivered and not taken yet; `session` is empty while there is none.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], command: str, recorder: Recorder, bot: str) -> None:
+    `process` tells the sessions of one bot apart.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], command: str, recorder: Recorder, bot: str, process: str = ""
+    ) -> None:
         self.bot = bot
+        self.process = process or bot
         self.recorder = recorder
         self.session = ""
+        self.last_seq = 0
+        """The end of the log when the session began."""
         self.mail: deque[tuple[Frame, Delivery]] = deque()
         self.ended = threading.Event()
         self._context = context
@@ -70,7 +79,7 @@ class Link:
         self._answers: dict[int, Frame] = {}
 
     def __repr__(self) -> str:
-        return f"<Link {self.bot} session={self.session or None} open={len(self._calls)}>"
+        return f"<Link {self.process} session={self.session or None} open={len(self._calls)}>"
 
     # ── The session ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,7 +95,8 @@ class Link:
             self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
             self._socket.connect(self._command)
             try:
-                self.call(Hello(self.bot), _session, protocol=1, bot=self.bot, max_in_flight=max_in_flight)
+                hello = Hello(self.bot, max_in_flight, self.process)
+                self.call(hello, _session, protocol=1, bot=self.bot, max_in_flight=max_in_flight)
                 return
             except (Lost, Refused):
                 continue
@@ -95,6 +105,8 @@ class Link:
         """Close the socket, without a word; what is not answered is unknown."""
         if self._socket is not None:
             self._socket.close()
+        if self.session and self.recorder.endings == self._endings:
+            self.recorder.mark("vanished", self.session, process=self.bot)
         self._socket = None
         for call, _ in self._calls.values():
             self.recorder.unknown(call, "the session is over")
@@ -110,6 +122,7 @@ class Link:
             while self._calls:
                 self._receive_by(deadline)
             self.ask("goodbye")
+            self.session = ""
         except (Lost, Refused):
             pass
         self.close()
@@ -121,7 +134,7 @@ class Link:
 
         `values` makes of the answer what is written down of it. The op is that of the action, unless named.
         """
-        call = self.recorder.invoke(self.bot, action)
+        call = self.recorder.invoke(self.process, action)
         self._requests += 1
         request = self._requests
         self._calls[request] = (call, values)
@@ -145,7 +158,7 @@ class Link:
 
     def tell(self, action: Action, **frame: Any) -> None:
         """Write down a call that is never answered, and send it."""
-        self.recorder.invoke(self.bot, action)
+        self.recorder.invoke(self.process, action)
         self._send(frame)
 
     def ask(self, op: str, **fields: Any) -> Any:
@@ -215,6 +228,10 @@ class Link:
         if frame["op"] == "deliver":
             self._deliver(frame["messages"])
             return
+        if frame["op"] == "gap":
+            told = {name: frame[name] for name in ("from_seq", "to_seq", "reason")}
+            self.recorder.gap(self.process, bot=self.bot, session=self.session, **told)
+            return
         request = frame.get("request")
         if request is None:
             if frame["op"] == "error":
@@ -231,7 +248,7 @@ class Link:
     def _note(self, call: int, values: Values, frame: Frame) -> None:
         if frame["op"] != "error":
             if frame["op"] == "welcome":
-                self.session = frame["session"]
+                self.session, self.last_seq = frame["session"], frame["last_seq"]
             value = frame.get("value") if frame["op"] == "ok" else frame
             self.recorder.ok(call, **values(value))
         elif frame["code"] == "internal":
@@ -241,7 +258,7 @@ class Link:
 
     def _deliver(self, messages: list[Frame]) -> None:
         deliveries = [_delivery(message) for message in messages]
-        self.recorder.deliver(self.bot, bot=self.bot, session=self.session, messages=deliveries)
+        self.recorder.deliver(self.process, bot=self.bot, session=self.session, messages=deliveries)
         self.mail.extend(zip(messages, deliveries, strict=True))
 
 
@@ -259,4 +276,5 @@ def _delivery(message: Frame) -> Delivery:
         message["sender_bot_name"],
         recipient["name"] if recipient["type"] == "channel" else None,
         message.get("group"),
+        message["reply_to"],
     )

@@ -10,28 +10,36 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
 
 from ..integration.wire import new_id
-from .bots import DELAY_SECONDS_MAX, Bot, Publisher, Shape, Subscriber, publish, settle, subscribed
-from .history import Final, Recorder, RunState, Stored, Subscribe, digest
+from .bots import DELAY_SECONDS_MAX, MAX_DELIVER, Bot, Publisher, Shape, Subscriber, publish, settle, subscribed
+from .errands import Reader, Undertaker, Visitor
+from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
+from .recorder import Recorder
 from .run_bot import Worker, read_run
+from .verdict import Rules
 
-__all__ = ["CONFIGURATION", "DRAIN_SECONDS", "Load"]
+__all__ = ["CONFIGURATION", "DRAIN_SECONDS", "RULES", "Load"]
 
-CONFIGURATION = """
+CONFIGURATION = f"""
 [delivery]
 session_timeout_seconds = 3.0
 heartbeat_seconds = 1.0
+max_deliver = {MAX_DELIVER}
 
 [workflows]
 sweep_seconds = 0.5
 """
 """For the worker: sessions that vanished give their messages back before a drain has waited for long."""
+
+RULES = Rules(max_deliver=MAX_DELIVER)
+"""The same for the checker."""
 
 DRAIN_SECONDS = 60.0
 """The longest that a mailbox may take to become empty."""
@@ -55,17 +63,30 @@ class Load:
         self._threads: list[threading.Thread] = []
         self._seed = seed
         chance = random.Random(seed)
-        manners: list[tuple[type[Bot], str, int]] = [
-            (Publisher, "publisher", self.shape.publishers),
-            (Subscriber, "subscriber", self.shape.subscribers),
-            (Worker, "worker", self.shape.workers),
-        ]
-        self.targets = tuple(f"{name}-{n}" for kind, name, count in manners if kind.credit for n in range(count))
-        for kind, name, count in manners:
-            for number in range(count):
-                link = Link(self._context, command, recorder, f"{name}-{number}")
+        self.targets = tuple(name for kind, name, _ in self._manners() if kind.credit)
+        for kind, name, sessions in self._manners():
+            for number in range(sessions):
+                process = f"{name}/{number}" if number else name
+                link = Link(self._context, command, recorder, name, process)
                 own = random.Random(chance.randrange(2**63))
-                self._bots.append(kind(link, self.shape, own, self.targets))
+                fields = {"leads": number == 0, "alone": sessions == 1} if kind is Subscriber else {}
+                self._bots.append(kind(link, self.shape, own, self.targets, **fields))
+
+    def _manners(self) -> Iterator[tuple[type[Bot], str, int]]:
+        """Return the bots: their manner, their name, and how many sessions each has at once."""
+        shape = self.shape
+        for number, sessions in enumerate(shape.subscribers):
+            yield Subscriber, f"subscriber-{number}", sessions
+        singles: list[tuple[type[Bot], str, int]] = [
+            (Publisher, "publisher", shape.publishers),
+            (Reader, "reader", shape.readers),
+            (Worker, "worker", shape.workers),
+            (Visitor, "visitor", shape.visitors),
+            (Undertaker, "undertaker", shape.undertakers),
+        ]
+        for kind, name, count in singles:
+            for number in range(count):
+                yield kind, f"{name}-{number}", 1
 
     def __repr__(self) -> str:
         return f"<Load seed={self._seed} bots={len(self._bots)} {self.recorder}>"
@@ -217,10 +238,11 @@ class Load:
         rows = closer.ask("subscriptions", bot=bot)["subscriptions"]
         return tuple(row["channel_name"] for row in rows)
 
-    def _dead_letters_of(self, closer: Link, mailbox: str) -> tuple[int, ...]:
+    def _dead_letters_of(self, closer: Link, mailbox: str) -> dict[int, str]:
         if mailbox not in self._backlogs(closer):
-            return ()
-        return tuple(row["seq"] for row in closer.ask("dead_letters", bot=mailbox, limit=_PAGE)["dead_letters"])
+            return {}
+        rows = closer.ask("dead_letters", bot=mailbox, limit=_PAGE)["dead_letters"]
+        return {row["seq"]: row["reason"] for row in rows}
 
     def _runs(self, closer: Link) -> dict[str, RunState]:
         runs = [run for bot in self._bots if isinstance(bot, Worker) for run in bot.runs]

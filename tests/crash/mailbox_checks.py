@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from .history import Final, Stored
 from .ledger import Handed, Ledger, Settled
-from .verdict import Fault, Rules
+from .verdict import Fault
 
 __all__ = [
     "delivered_twice",
     "delivery_order",
+    "is_late",
     "not_drained",
     "outside",
     "redelivered",
@@ -53,17 +54,24 @@ def undelivered(ledger: Ledger, final: Final) -> Iterator[Fault]:
         what = f"message {message.id} (seq {message.seq}, {target})"
         if not ledger.deliveries[key]:
             yield "lost", f"{what} is in the log, and was never delivered to {bot}, who is owed it"
-        elif not any(settled.call.index > ledger.deliveries[key][0].index for settled in ledger.settled[key]):
+        elif not any(
+            settled.how != "term" and settled.call.index > ledger.deliveries[key][0].index
+            for settled in ledger.settled[key]
+        ):
             last = ledger.deliveries[key][-1]
-            yield "lost", f"{what} was last delivered to {bot} at {last.at} s, never settled, and came no more"
+            text = f"{what} was last delivered to {bot} at {last.at} s, never settled, and came no more"
+            yield "lost", f"{text}; nor is it a dead letter" if ledger.settled[key] else text
 
 
 def delivery_order(ledger: Ledger) -> Iterator[Fault]:
-    """First deliveries in one session come in the order of the log, but for a subscription that starts earlier."""
+    """First deliveries in one session come in the order of the log, but for a subscription that starts earlier.
+
+    Replies that are waited for come ahead, and dead letters that were put back are delivered as if never before.
+    """
     last: dict[tuple[str, str], Handed] = {}
     for handed in ledger.handed:
         message = handed.message
-        if message.attempt != 1:
+        if message.attempt != 1 or message.reply_to in ledger.asked or ledger.retries[handed.mailbox, message.seq]:
             continue
         before = last.get((handed.session, handed.mailbox))
         if before is not None and message.seq < before.message.seq:
@@ -78,11 +86,11 @@ def delivery_order(ledger: Ledger) -> Iterator[Fault]:
         last[handed.session, handed.mailbox] = handed
 
 
-def redelivered(ledger: Ledger, rules: Rules) -> Iterator[Fault]:
-    """Nothing comes again after a confirmed ack, nor in the session that acked it without waiting for that."""
+def redelivered(ledger: Ledger) -> Iterator[Fault]:
+    """Nothing comes again after an ack that is on disk, nor in the session that acked it unconfirmed."""
     for key, settled in ledger.settled.items():
         for one in settled:
-            again = _came_again(ledger, one, ledger.deliveries[key], rules)
+            again = _came_again(ledger, one, ledger.deliveries[key])
             if again is not None:
                 how = f"confirmed at {one.ends_at} s" if one.confirmed else f"sent at {one.ends_at} s"
                 text = (
@@ -93,29 +101,27 @@ def redelivered(ledger: Ledger, rules: Rules) -> Iterator[Fault]:
                 break
 
 
-def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed], rules: Rules) -> Handed | None:
-    """Give the delivery that must not have been, if there is one.
-
-    An ack counts where the message had come in its session, and soon enough before: the worker ignores others.
-    """
-    before = [item for item in handed if item.session == settled.session and item.index < settled.call.index]
-    if not before or settled.ends_at - before[-1].at > rules.sure_seconds:
+def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed]) -> Handed | None:
+    """Give the delivery that must not have been, if there is one."""
+    came = ledger.settles(settled)
+    if came is None:
         return None
-    came = before[-1]
-    member = ledger.timeline(came.bot, came.message.channel or "")
-    if came.mailbox != came.bot and member.left_between(came.index, settled.call.ends):
-        return None  # whoever leaves a group gives back what it has
     for item in handed:
-        if _is_older(ledger, item.session, settled.session):
-            continue  # written down late: it came from a worker that was dead by then
-        if _was_on_its_way(ledger, item, came):
+        if is_late(ledger, item, came, settled.session):
             continue
-        later = item.index > settled.call.ends if settled.confirmed else item.index > settled.call.index
-        if not later or (item.session != settled.session and not settled.confirmed):
-            continue
-        if not _wanted_again(ledger, item, settled.call.index):
+        at_once = not settled.confirmed and item.session == settled.session and item.index > settled.call.index
+        for_good = settled.on_disk is not None and item.index > settled.on_disk
+        if (at_once or for_good) and not ledger.anew(item, settled.call.index):
             return item
     return None
+
+
+def is_late(ledger: Ledger, handed: Handed, came: Handed, session: str) -> bool:
+    """Return True if a delivery was on its way when another one was settled in a session.
+
+    It came from a worker that was dead by then, or an earlier attempt was sent to another session.
+    """
+    return _is_older(ledger, handed.session, session) or _was_on_its_way(ledger, handed, came)
 
 
 def _was_on_its_way(ledger: Ledger, handed: Handed, came: Handed) -> bool:
@@ -126,14 +132,6 @@ def _was_on_its_way(ledger: Ledger, handed: Handed, came: Handed) -> bool:
     hello = ledger.sessions.get(handed.session)
     other = handed.session != came.session and handed.message.attempt < came.message.attempt
     return other and hello is not None and hello.index < came.index
-
-
-def _wanted_again(ledger: Ledger, handed: Handed, after: int) -> bool:
-    """Tell whether a bot subscribed from the past on after an event: a group never begins anew."""
-    channel = handed.message.channel
-    if channel is None or handed.message.group is not None:
-        return False
-    return ledger.timeline(handed.bot, channel).wanted_again(after, handed.message.seq)
 
 
 def _is_older(ledger: Ledger, session: str, than: str) -> bool:
@@ -151,7 +149,7 @@ def delivered_twice(ledger: Ledger) -> Iterator[Fault]:
         last[handed.session, message.seq] = handed
         if before is None or message.attempt > before.message.attempt:
             continue
-        if not _wanted_again(ledger, handed, before.index):
+        if not ledger.anew(handed, before.index):
             text = f"{handed.bot} was handed seq {message.seq} at {before.at} s and at {handed.at} s in one session"
             yield "redelivered", f"{text}, each time as attempt {message.attempt}"
 
@@ -164,6 +162,8 @@ def outside(ledger: Ledger) -> Iterator[Fault]:
             continue
         timeline = ledger.timeline(handed.bot, message.channel)
         what = f"{handed.bot} was handed seq {message.seq} of {message.channel!r} at {handed.at} s"
+        if ledger.retries[handed.mailbox, message.seq]:
+            continue  # a dead letter of a channel that was left
         if not timeline.may_come(handed.index, message.seq):
             yield "not_subscribed", f"{what}, outside of any subscription that it may have had"
         elif handed.mailbox != handed.bot:

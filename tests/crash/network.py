@@ -17,9 +17,9 @@ import msgspec
 from ..integration.wire import TIMEOUT_SECONDS
 from .checker import check
 from .command import Outcome, Progress, campaign, play
-from .history import Recorder, read_history
-from .load import CONFIGURATION, Load
+from .load import CONFIGURATION, RULES, Load
 from .namespace import INSECURE, Namespace, NamespacedWorker, why_not
+from .recorder import Recorder, read_history
 
 __all__ = ["play_round", "pulls", "why_not"]
 
@@ -76,7 +76,7 @@ def pulls(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcom
         _wait_until_alone(worker)
         final = load.drain()
         (directory / "final.json").write_bytes(msgspec.json.encode(final))
-    verdict = check(read_history(recorder.path), final)
+    verdict = check(read_history(recorder.path), final, RULES)
     return Outcome(Counter(verdict.counts) + Counter(pulls=rounds), [str(each) for each in verdict.violations])
 
 

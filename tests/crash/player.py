@@ -11,19 +11,8 @@ from typing import Any
 
 from ..integration.wire import Frame, Message, Session
 from ..integration.wire_worker import Worker
-from .history import (
-    Checkpoint,
-    Commit,
-    Delivery,
-    Hello,
-    Publish,
-    Recorder,
-    Sent,
-    Settle,
-    Subscribe,
-    Unsubscribe,
-    digest,
-)
+from .history import Checkpoint, Commit, Delivery, Hello, Publish, Sent, Settle, Subscribe, Unsubscribe, digest
+from .recorder import Recorder
 
 __all__ = ["Gone", "Player", "Refused"]
 

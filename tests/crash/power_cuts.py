@@ -18,7 +18,7 @@ from pathlib import Path
 from ..integration.wire_worker import SERVE
 from .bots import Shape
 from .disk import Disks, why_not
-from .load import CONFIGURATION, Load
+from .load import CONFIGURATION, RULES, Load
 from .player import Gone
 from .rounds import command
 from .stage import Broken, Stage
@@ -55,7 +55,7 @@ def cut_under_load(
             final = load.drain()
         if stage.stop() != 0:
             raise Broken(f"the worker does not stop in order:\n{stage.worker.log_tail()}")
-        counted = stage.verdict(final)
+        counted = stage.verdict(final, RULES)
     names = ("acknowledged", "delivered", "repeated", "confirmed", "checkpointed")
     return Counter(rounds=1, cuts=cuts) + Counter({name: counted[name] for name in names})
 

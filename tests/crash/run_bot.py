@@ -7,6 +7,7 @@ is repeated in the next session, a commit with its id.
 from __future__ import annotations
 
 import random
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,7 @@ class Worker(Bot):
         self._fence = 0
         self._version = 0
         self._unanswered: tuple[Commit, dict[str, Any]] | None = None
+        self._said: deque[Frame] = deque(maxlen=20)
 
     def begin(self) -> None:
         if self._claimed:
@@ -87,6 +89,9 @@ class Worker(Bot):
         run_id, name = self.runs[-1], f"step-{self._version}"
         step = {"id": new_id(), "run_id": run_id, "step_id": name, "step_name": name, "status": "completed"}
         messages = [self.letters.one() for _ in range(self.chance.randint(0, 2))]
+        again = [self.chance.choice(self._said)] if self._said and self.chance.random() < 0.2 else []
+        self._said += messages  # from here on any of them may be repeated, wherever it got
+        messages += again
         count = min(len(self.link.mail), self.chance.choice([0, 1, 2, 5]))
         acks = [self.link.mail.popleft()[1].seq for _ in range(count)]
         fields: dict[str, Any] = {
@@ -118,7 +123,7 @@ class Worker(Bot):
     def _read(self) -> None:
         """Read the run, and go on from what it says."""
         run_id = self.runs[-1]
-        call = self.link.recorder.invoke(self.link.bot, ReadRun(run_id))
+        call = self.link.recorder.invoke(self.link.process, ReadRun(run_id))
         try:
             state = read_run(self.link, run_id)
         except Lost:

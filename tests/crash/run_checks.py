@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from .history import Checkpoint, Commit, Final, RunState
+from .history import Checkpoint, Commit, Final, Publish, RunState
 from .ledger import Ledger
 from .subscriptions import Call
 from .verdict import Fault
@@ -74,10 +74,17 @@ def _torn_commits(ledger: Ledger, final: Final) -> Iterator[str]:
     for call in ledger.of(Commit):
         assert isinstance(call.invoke.action, Commit)
         calls[call.invoke.action.id].append(call)
+    senders: defaultdict[str, set[str]] = defaultdict(set)
+    for call in ledger.of(Publish, Commit):
+        action = call.invoke.action
+        assert isinstance(action, Publish | Commit)
+        for sent in action.messages:
+            senders[sent.id].add(action.id if isinstance(action, Commit) else "")
     for commit_id, made in calls.items():
         commit = made[0].invoke.action
         assert isinstance(commit, Commit)
-        parts = {f"message {sent.id}": sent.id in stored for sent in commit.messages}
+        fresh = [sent for sent in commit.messages if senders[sent.id] == {commit_id}]
+        parts = {f"message {sent.id}": sent.id in stored for sent in fresh}
         checkpoint = commit.checkpoint
         if checkpoint is not None and checkpoint.step is not None:
             state = final.runs.get(checkpoint.run_id, RunState(0))
@@ -89,7 +96,7 @@ def _torn_commits(ledger: Ledger, final: Final) -> Iterator[str]:
         elif there and all(call.failed for call in made):
             yield f"commit {commit_id} of {commit.bot} was refused each time, and left {', '.join(there)}"
         elif there:
-            seqs = [stored[sent.id] for sent in commit.messages]
+            seqs = [stored[sent.id] for sent in fresh]
             yield from _unsettled(ledger, commit, [call for call in made if not call.failed], seqs)
 
 
@@ -97,12 +104,10 @@ def _unsettled(ledger: Ledger, commit: Commit, made: list[Call], seqs: list[int]
     """Say what came again although a commit that happened had settled it; where it was answered, others do."""
     over = _over(ledger, commit, made, seqs)
     for handed in (handed for seq in commit.acks for handed in ledger.deliveries[commit.bot, seq]):
-        opened, channel = ledger.sessions.get(handed.session), handed.message.channel
+        opened = ledger.sessions.get(handed.session)
         if opened is None or opened.index < over:
             continue
-        if channel is None or not ledger.timeline(handed.bot, channel).wanted_again(
-            made[0].index, handed.message.seq
-        ):
+        if not ledger.anew(handed, made[0].index):
             yield (
                 f"commit {commit.id} of {commit.bot} happened, and seq {handed.message.seq}, which it settled,"
                 f" came again at {handed.at} s"

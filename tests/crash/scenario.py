@@ -13,8 +13,9 @@ from typing import Any
 
 from ..integration.wire import Message, new_id, to_bot, to_channel
 from ..integration.wire_worker import Worker
-from .history import Checkpoint, Recorder
+from .history import Checkpoint
 from .player import Player
+from .recorder import Recorder
 
 __all__ = ["ACTS", "BOTS", "CHANNEL", "RUN", "Scenario"]
 

@@ -24,10 +24,11 @@ from ..integration.wire_worker import SERVE, Process, Worker
 from .checker import check
 from .disk import Disk, Disks, write_back
 from .finish import finish, send_again
-from .history import Final, Recorder, read_history
+from .history import Final
 from .nursery import ForkedWorker, Nursery
 from .player import Gone
-from .verdict import Violation
+from .recorder import Recorder, read_history
+from .verdict import Rules, Violation
 
 __all__ = ["Broken", "Stage", "lying"]
 
@@ -173,9 +174,9 @@ class Stage:
             raise Broken(f"the worker does not stop in order:\n{self.worker.log_tail()}")
         return self.verdict(final)
 
-    def verdict(self, final: Final) -> dict[str, int]:
+    def verdict(self, final: Final, rules: Rules | None = None) -> dict[str, int]:
         """Judge the history by this end of it; raises Broken."""
-        verdict = check(read_history(self.recorder.path), final)
+        verdict = check(read_history(self.recorder.path), final, rules)
         reading = Check(self.worker.database)
         for _ in reading.run():
             pass

@@ -24,6 +24,7 @@ from .history import (
     Ok,
     Publish,
     ReadRun,
+    Retry,
     RunState,
     Sent,
     Settle,
@@ -32,7 +33,7 @@ from .history import (
     Unknown,
     Unsubscribe,
 )
-from .verdict import Verdict
+from .verdict import Rules, Verdict
 
 __all__ = ["Story"]
 
@@ -40,22 +41,25 @@ __all__ = ["Story"]
 class Story:
     """Each event is a tenth of a second after the one before, unless `wait` says more."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules
         self.events: list[Event] = []
         self.stored: list[Stored] = []
         self.subscriptions: dict[str, tuple[str, ...]] = {}
-        self.dead_letters: dict[str, tuple[int, ...]] = {}
+        self.dead_letters: dict[str, dict[int, str]] = {}
         self.backlogs: dict[str, int] = {}
         self.runs: dict[str, RunState] = {}
         self._at = 0.0
         self._calls = 0
         self._incarnation = 1
         self._sent: dict[str, tuple[str, str | None]] = {}
+        self._to: dict[str, str | None] = {}
+        self._processes: dict[str, str] = {}
 
     def verdict(self) -> Verdict:
         """Judge it."""
         final = Final(tuple(self.stored), self.subscriptions, self.dead_letters, self.backlogs, self.runs)
-        return check(self.events, final)
+        return check(self.events, final, self.rules)
 
     # ── What clients do ──────────────────────────────────────────────────────────────────────────────────
 
@@ -74,11 +78,13 @@ class Story:
             case _:
                 self._add(Unknown(call=call, **when))
 
-    def send(self, bot: str, *ids: str, to: str | None = None, channel: str | None = None) -> int:
+    def send(self, bot: str, *ids: str, to: str | None = None, channel: str | None = None, **fields: Any) -> int:
         """Begin to publish, by default on `news`."""
         channel = "news" if to is None and channel is None else channel
-        self._sent.update(dict.fromkeys(ids, (bot, channel)))
-        return self.invoke(bot, Publish(bot, tuple(Sent(id, id, to, channel) for id in ids)))
+        name = bot.split("/")[0]
+        self._sent.update(dict.fromkeys(ids, (name, channel)))
+        self._to.update(dict.fromkeys(ids, to))
+        return self.invoke(bot, Publish(name, tuple(Sent(id, id, to, channel, **fields) for id in ids)))
 
     def publish(self, bot: str, *ids: str, seqs: tuple[int | None, ...] = (), **where: Any) -> None:
         """Publish, and be answered."""
@@ -88,11 +94,13 @@ class Story:
         """Let the log have messages at the end, as they were sent."""
         for seq, id in messages:
             sender, channel = self._sent.get(id, ("nobody", "news"))
-            fields = {"body": id, "sender": sender, "channel": channel, **changed}
+            fields = {"body": id, "sender": sender, "to": self._to.get(id), "channel": channel, **changed}
             self.stored.append(Stored(seq, id, **fields))
 
-    def hello(self, bot: str, session: str, last_seq: int = 0) -> None:
-        self.answer(self.invoke(bot, Hello(bot)), session=session, last_seq=last_seq)
+    def hello(self, bot: str, session: str, last_seq: int | None = None, credit: int | None = None) -> None:
+        hello = Hello(bot.split("/")[0], credit, bot)
+        self._processes[session] = bot
+        self.answer(self.invoke(bot, hello), session=session, last_seq=last_seq)
 
     def subscribe(self, bot: str, outcome: str = "ok", *, start: Any = "new", **values: Any) -> None:
         echo, group = values.pop("echo", False), values.pop("group", None)
@@ -110,12 +118,18 @@ class Story:
         message = Delivery(seq, id, attempt=attempt, **fields)
         self._add(Deliver(bot=bot, session=session, messages=(message,), **self._when(bot)))
 
-    def ack(self, session: str, *seqs: int, outcome: str | None = "ok", how: Any = "ack") -> None:
+    def ack(self, session: str, *seqs: int, outcome: str | None = "ok", how: Any = "ack", **values: Any) -> None:
         """Settle; None is without confirmation."""
-        bot = session.split("/")[0]
-        call = self.invoke(bot, Settle(bot, session, how, seqs, confirmed=outcome is not None))
+        bot, delay = session.split("/")[0], values.pop("delay", 0.0)
+        process = self._processes.get(session, bot)
+        call = self.invoke(process, Settle(bot, session, how, seqs, confirmed=outcome is not None, delay=delay))
         if outcome is not None:
-            self.answer(call, outcome)
+            self.answer(call, outcome, **values)
+
+    def retry(self, mailbox: str, *seqs: int, outcome: str = "ok") -> None:
+        """Put dead letters back."""
+        call = self.invoke("eve", Retry("eve", mailbox, seqs))
+        self.answer(call, outcome, **({"retried": len(seqs)} if outcome == "ok" else {}))
 
     def take(self, session: str, *messages: tuple[int, str]) -> None:
         """Be handed messages and ack them."""

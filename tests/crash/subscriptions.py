@@ -18,7 +18,7 @@ __all__ = ["Call", "Episode", "Timeline"]
 class Call:
     """One call: where it begins, what came of it and where, and where it can have no effect any more."""
 
-    __slots__ = ("ends", "floor", "index", "invoke", "outcome", "over")
+    __slots__ = ("ends", "floor", "index", "invoke", "outcome", "over", "session")
 
     def __init__(self, index: int, invoke: Invoke, *, floor: int, over: int) -> None:
         self.index = index
@@ -30,6 +30,8 @@ class Call:
         """The highest seq that was acknowledged before it was sent."""
         self.over = over
         """Where the worker that it was sent to is killed."""
+        self.session = ""
+        """The session that its client had when it was sent."""
 
     @property
     def ok(self) -> Ok | None:

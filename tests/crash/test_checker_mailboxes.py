@@ -113,7 +113,8 @@ def test_what_was_not_settled_after_all_has_to_come_again(story: Story, how: str
 
 def test_a_dead_letter_is_kept_elsewhere(story: Story) -> None:
     story.deliver("bob/1", 1, "a")
-    story.dead_letters = {"bob": (1,)}
+    story.ack("bob/1", 1, how="term")
+    story.dead_letters = {"bob": {1: "not for me"}}
     assert story.verdict().ok
 
 

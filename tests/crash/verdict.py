@@ -20,6 +20,12 @@ KINDS = (
     "two_bodies",
     "out_of_order",
     "redelivered",
+    "dead_letters",
+    "credit",
+    "early",
+    "late",
+    "misdirected",
+    "gaps",
     "not_subscribed",
     "subscriptions",
     "checkpoints",
@@ -34,10 +40,15 @@ class Rules(msgspec.Struct, frozen=True):
     """What the checker has to know of the worker's settings.
 
     An ack that was answered within `sure_seconds` of the delivery came in time: that is below the worker's
-    `ack_wait` by what a message may have lain in a socket.
+    `ack_wait` by what a message may have lain in a socket. What changed in a mailbox is on disk with the first
+    batch that is taken `flush_seconds` later. After `max_deliver` failures a message is a dead letter. `retained`
+    has the channels of which only the newest messages are kept, and how many.
     """
 
     sure_seconds: float = 10.0
+    flush_seconds: float = 0.2
+    max_deliver: int = 5
+    retained: dict[str, int] = {}
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -1,0 +1,73 @@
+"""Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
+
+Owns three manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
+on disk; a visitor, which subscribes to one channel after the other and is the first to write there; and an
+undertaker, which puts dead letters back.
+"""
+
+from __future__ import annotations
+
+import random
+
+from .bots import Bot, Shape, acknowledge, publish, subscribe, subscribed
+from .history import Retry, Subscribe
+from .link import Frame, Link
+
+__all__ = ["Reader", "Undertaker", "Visitor"]
+
+_RETRIED_MAX = 3
+_LOOKS = 3
+
+
+class Reader(Bot):
+    """Acks what comes, and never has that confirmed."""
+
+    credit = 10
+
+    def begin(self) -> None:
+        subscribe(self.link, self.shape.channels[0])
+
+    def turn(self) -> None:
+        acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])
+        if self.chance.random() < 0.3:  # an answer shows that it was heard
+            self.link.finish(publish(self.link, [self.letters.one()]))
+
+
+class Visitor(Bot):
+    """Subscribes to channels that nobody else knows, and writes there at once, to itself."""
+
+    credit = 10
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        super().__init__(link, shape, chance, targets)
+        self._rooms = 0
+
+    def turn(self) -> None:
+        acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])
+        if self.chance.random() < 0.1:
+            self._rooms += 1
+            room = f"room-{self._rooms}"
+            action = Subscribe(self.link.bot, room, echo=True)
+            request = self.link.begin(action, subscribed, channel=room, echo=True)
+            messages: list[Frame] = [self.letters.one() for _ in range(self.chance.randint(1, 2))]
+            for message in messages:
+                message["recipient"] = {"type": "channel", "name": room}
+            published = publish(self.link, messages)
+            self.link.finish(request)
+            self.link.finish(published)
+
+
+class Undertaker(Bot):
+    """Looks for dead letters of a mailbox, and puts some of them back."""
+
+    def turn(self) -> None:
+        mailboxes = [*self.targets, *(f"{channel}/{group}" for channel, group in self.shape.groups)]
+        for mailbox in self.chance.sample(mailboxes, _LOOKS):
+            rows = self.link.ask("dead_letters", bot=mailbox, limit=100)["dead_letters"]
+            seqs = [row["seq"] for row in rows if row["message"]["recipient"].get("name") != self.shape.channels[1]]
+            some = self.chance.sample(seqs, min(len(seqs), self.chance.randint(1, _RETRIED_MAX)))
+            if some:
+                retry = Retry(self.link.bot, mailbox, tuple(some))
+                fields = {"op": "retry_dead_letters", "bot": mailbox, "seqs": some}
+                self.link.call(retry, lambda value: {"retried": value["retried"]}, **fields)
+                return

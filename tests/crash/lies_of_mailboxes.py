@@ -1,0 +1,250 @@
+"""Workers that are broken on purpose in what they do with mailboxes: see `lies`, which has the others.
+
+Owns the lies about credit, replies, dead letters, failures, times and flushes. Each replaces a piece of the
+product's inside in a process that becomes a worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bus.dispatch import Dispatch
+from bus.mailbox import Mailbox
+from bus.sessions import Session
+from store.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed
+from store.sqlite.log import SqliteLog
+from store.sqlite.writer import Transaction
+
+__all__ = ["LIES_OF_MAILBOXES", "TELLERS"]
+
+LIES_OF_MAILBOXES: dict[str, set[str]] = {
+    "dead_letters_not_kept": {"lost"},
+    "dead_letters_a_batch_late": {"lost"},
+    "failures_forgotten": {"dead_letters"},
+    "restarts_are_failures": {"dead_letters"},
+    "one_failure_more": {"dead_letters"},
+    "retries_forgotten": {"lost"},
+    "acks_never_flushed": {"redelivered"},
+    "double_credit": {"credit"},
+    "subscription_one_message_late": {"lost"},
+    "start_one_message_late": {"subscriptions"},
+    "ttl_ignored": {"late"},
+    "released_early": {"early"},
+    "nak_delay_ignored": {"early"},
+    "replies_in_their_turn": {"late", "misdirected"},
+    "goodbye_settles": {"lost"},
+    "members_take_it_with_them": {"lost"},
+}
+"""Each with the kinds of violations of which one has to be found."""
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+# ── Dead letters and failures ────────────────────────────────────────────────────────────────────────────
+
+
+def _dead_letters_not_kept() -> None:
+    def make(honest: Any) -> Any:
+        async def change_log(log: SqliteLog, transaction: Transaction, change: Any) -> Any:
+            return None if isinstance(change, AddDeadLetters) else await honest(log, transaction, change)
+
+        return change_log
+
+    _replace(SqliteLog, "_change", make)
+
+
+def _dead_letters_a_batch_late() -> None:
+    before: defaultdict[Mailbox, list[Any]] = defaultdict(list)
+
+    def make(honest: Any) -> Any:
+        def take_buried(mailbox: Mailbox) -> list[Any]:
+            late, before[mailbox] = before[mailbox], honest(mailbox)
+            return late
+
+        return take_buried
+
+    _replace(Mailbox, "take_buried", make)
+
+
+def _changed_state(change: Callable[[MailboxState], MailboxState]) -> None:
+    """Save mailboxes otherwise than they are."""
+
+    def make(honest: Any) -> Any:
+        def state(mailbox: Mailbox) -> MailboxState:
+            return change(honest(mailbox))
+
+        return state
+
+    _replace(Mailbox, "state", make)
+
+
+def _failures_forgotten() -> None:
+    def change(state: MailboxState) -> MailboxState:
+        unsettled = tuple(msgspec.structs.replace(item, failures=0) for item in state.unsettled)
+        return msgspec.structs.replace(state, unsettled=unsettled)
+
+    _changed_state(change)
+
+
+def _restarts_are_failures() -> None:
+    def change(state: MailboxState) -> MailboxState:
+        unsettled = tuple(msgspec.structs.replace(item, failures=item.failures + 1) for item in state.unsettled)
+        return msgspec.structs.replace(state, unsettled=unsettled)
+
+    _changed_state(change)
+
+
+def _one_failure_more() -> None:
+    def make(honest: Any) -> Any:
+        def begin(mailbox: Mailbox, state: Any, delivery: Any, *others: Any, **named: Any) -> None:
+            generous = msgspec.structs.replace(delivery, max_deliver=delivery.max_deliver + 1)
+            honest(mailbox, state, generous, *others, **named)
+
+        return begin
+
+    _replace(Mailbox, "__init__", make)
+
+
+def _retries_forgotten() -> None:
+    def change(state: MailboxState) -> MailboxState:
+        unsettled = tuple(item for item in state.unsettled if item.attempt)
+        return msgspec.structs.replace(state, unsettled=unsettled)
+
+    _changed_state(change)
+
+
+# ── Acks, credit and subscriptions ───────────────────────────────────────────────────────────────────────
+
+
+def _acks_never_flushed() -> None:
+    def make(honest: Any) -> Any:
+        def flush(dispatch: Dispatch) -> list[Mailbox]:
+            honest(dispatch)
+            return []
+
+        return flush
+
+    _replace(Dispatch, "flush", make)
+
+
+def _double_credit() -> None:
+    honest: Any = Session.free.fget  # type: ignore[attr-defined]
+
+    def free(session: Session) -> int:
+        left: int = honest(session)
+        return left + session.credit
+
+    Session.free = property(free)  # type: ignore[method-assign,assignment]
+
+
+def _subscription_one_message_late() -> None:
+    def make(honest: Any) -> Any:
+        def subscribe(mailbox: Mailbox, channel: str, interest: Any, last_seq: int) -> None:
+            honest(mailbox, channel, msgspec.structs.replace(interest, start_seq=interest.start_seq + 1), last_seq)
+
+        return subscribe
+
+    _replace(Mailbox, "subscribe", make)
+
+
+def _start_one_message_late() -> None:
+    def make(honest: Any) -> Any:
+        async def subscribe(log: SqliteLog, transaction: Transaction, change: Any) -> Subscribed:
+            if change.start_seq is None:
+                change = msgspec.structs.replace(change, start_seq=transaction.last_seq + 1)
+            answer: Subscribed = await honest(log, transaction, change)
+            return answer
+
+        return subscribe
+
+    _replace(SqliteLog, "_subscribe", make)
+
+
+# ── Times ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ttl_ignored() -> None:
+    def make(_: Any) -> Any:
+        return lambda mailbox, envelope, item, wall: False
+
+    _replace(Mailbox, "_expires", make)
+
+
+def _released_early() -> None:
+    def make(honest: Any) -> Any:
+        async def change_log(log: SqliteLog, transaction: Transaction, change: Any) -> Any:
+            if isinstance(change, ReleaseDue):
+                change = msgspec.structs.replace(change, due_at="9999")
+            return await honest(log, transaction, change)
+
+        return change_log
+
+    _replace(SqliteLog, "_change", make)
+
+
+def _nak_delay_ignored() -> None:
+    def make(honest: Any) -> Any:
+        def fail(mailbox: Mailbox, *moment: Any, delay: float | None = None, **named: Any) -> Any:
+            return honest(mailbox, *moment, delay=delay and 0.0, **named)
+
+        return fail
+
+    _replace(Mailbox, "fail", make)
+
+
+# ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _replies_in_their_turn() -> None:
+    _replace(Dispatch, "_express", lambda _: lambda dispatch, mailbox, letter, reply_to: False)
+
+
+def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:
+    """Forget, now and then, one message that a session has in flight when it leaves a mailbox."""
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        def detach(mailbox: Mailbox, session: Session, now: float, *, vanished: bool, **named: Any) -> Any:
+            mine = [seq for seq, other in session.in_flight.items() if other is mailbox]
+            if mine and swallows(mailbox, vanished) and next(turn) % 2:
+                mailbox.settle(session, mine[0])
+            return honest(mailbox, session, now, vanished=vanished, **named)
+
+        return detach
+
+    _replace(Mailbox, "detach", make)
+
+
+def _goodbye_settles() -> None:
+    _swallowing(lambda mailbox, vanished: not vanished and mailbox.group is None)
+
+
+def _members_take_it_with_them() -> None:
+    _swallowing(lambda mailbox, vanished: mailbox.group is not None)
+
+
+TELLERS: dict[str, Callable[[], None]] = {
+    "dead_letters_not_kept": _dead_letters_not_kept,
+    "dead_letters_a_batch_late": _dead_letters_a_batch_late,
+    "failures_forgotten": _failures_forgotten,
+    "restarts_are_failures": _restarts_are_failures,
+    "one_failure_more": _one_failure_more,
+    "retries_forgotten": _retries_forgotten,
+    "acks_never_flushed": _acks_never_flushed,
+    "double_credit": _double_credit,
+    "subscription_one_message_late": _subscription_one_message_late,
+    "start_one_message_late": _start_one_message_late,
+    "ttl_ignored": _ttl_ignored,
+    "released_early": _released_early,
+    "nak_delay_ignored": _nak_delay_ignored,
+    "replies_in_their_turn": _replies_in_their_turn,
+    "goodbye_settles": _goodbye_settles,
+    "members_take_it_with_them": _members_take_it_with_them,
+}
