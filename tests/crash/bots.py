@@ -47,6 +47,9 @@ DELAY_SECONDS_MAX = 0.3
 """The longest that a message of the load waits until it is due."""
 
 
+NAK_SECONDS_MAX = 1.0
+"""The longest that a nak of the load asks for: longer than a restart takes."""
+
 MAX_DELIVER = 3
 """After so many failures the worker of a load gives a message up: often enough to be judged."""
 
@@ -188,7 +191,7 @@ class Bot:
         except Exception as error:
             self.failure = error
         finally:
-            self.link.close()
+            self.link.forget()
 
     def _live(self) -> None:
         while not self.link.ended.is_set():
@@ -260,10 +263,9 @@ class Subscriber(Bot):
         targets: tuple[str, ...],
         *,
         leads: bool = True,
-        alone: bool = True,
     ) -> None:
         super().__init__(link, shape, chance, targets)
-        self._leads, self._alone = leads, alone
+        self._leads = leads
         self._answering = tuple(target for target in targets if target.startswith("subscriber"))
         self._confirming: list[int] = []
         self._standing: set[str] = set()
@@ -282,7 +284,7 @@ class Subscriber(Bot):
         chance = self.chance.random()
         if self.link.mail and chance < 0.86:
             self._settle()
-        elif chance < 0.9 and self._alone:
+        elif chance < 0.9:
             self._confirming.append(publish(self.link, [self.letters.question(self._answering)]))
         elif chance < 0.92 and self._leads:
             self._change()
@@ -290,8 +292,11 @@ class Subscriber(Bot):
             self.link.goodbye()
             raise Lost("it said goodbye")
         elif chance < 0.928:
-            self.link.close()
+            self.link.forget()
             raise Lost("it vanished")
+        elif chance < 0.94:
+            self.link.close()
+            raise Lost("its connection broke")
         if len(self._confirming) > self.chance.randint(0, 6):
             self._finish()
 
@@ -330,7 +335,7 @@ class Subscriber(Bot):
             self._ack([message for message in taken if message not in failed])
 
     def _fail(self, messages: list[Delivery]) -> None:
-        delay = round(self.chance.uniform(0, 0.03), 3)
+        delay = round(self.chance.uniform(0, 0.03 if self.chance.random() < 0.9 else NAK_SECONDS_MAX), 3)
         request = settle(self.link, "nak", [message.seq for message in messages], delay=delay)
         self._confirming.append(request)
 

@@ -89,5 +89,5 @@ def _vanished(ledger: Ledger, mailbox: str, after: int) -> int:
     channel = mailbox.partition("/")[0]
     return sum(
         index > after and (bot == mailbox or ledger.timeline(bot, channel).in_group)
-        for index, bot, _ in ledger.vanished
+        for index, bot in ledger.vanished
     )

@@ -64,7 +64,7 @@ class Undertaker(Bot):
         mailboxes = [*self.targets, *(f"{channel}/{group}" for channel, group in self.shape.groups)]
         for mailbox in self.chance.sample(mailboxes, _LOOKS):
             rows = self.link.ask("dead_letters", bot=mailbox, limit=100)["dead_letters"]
-            seqs = [row["seq"] for row in rows if row["message"]["recipient"].get("name") != self.shape.channels[1]]
+            seqs = [row["seq"] for row in rows]
             some = self.chance.sample(seqs, min(len(seqs), self.chance.randint(1, _RETRIED_MAX)))
             if some:
                 retry = Retry(self.link.bot, mailbox, tuple(some))

@@ -255,7 +255,7 @@ class Gap(_Event, frozen=True, tag="gap"):
 class Mark(_Event, frozen=True, tag="mark"):
     """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name.
 
-    `vanished` is a client that ended without a word; `note` is the session that it had.
+    `vanished` is a bot's client that ended without a word, or may have looked so.
     """
 
     what: str

@@ -123,8 +123,8 @@ class Ledger:
         self.retries: defaultdict[tuple[str, int], list[Call]] = defaultdict(list)
         """By mailbox and seq, what put dead letters back and was not refused."""
         self.gaps: list[tuple[int, Gap]] = []
-        self.vanished: list[tuple[int, str, str]] = []
-        """Clients that ended without a word: where, which bot's, and the session they had."""
+        self.vanished: list[tuple[int, str]] = []
+        """Where a client ended without a word, or may have looked so, and whose it was."""
         self.groups: dict[str, Timeline] = {}
         """The mailboxes of groups: each is a timeline without an end."""
         self.timelines: dict[tuple[str, str], Timeline] = {}
@@ -180,7 +180,7 @@ class Ledger:
                 case Gap():
                     self.gaps.append((index, event))
                 case Mark() if event.what == "vanished":
-                    self.vanished.append((index, event.process, event.note))
+                    self.vanished.append((index, event.process))
                 case Mark():
                     self.marks.append((index, event))
 

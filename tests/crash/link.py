@@ -16,6 +16,7 @@ from typing import Any
 
 import zmq
 
+from ..integration.wire import new_id
 from .history import Action, Delivery, Hello, digest
 from .recorder import Recorder
 
@@ -31,6 +32,9 @@ _LATE_SECONDS = 0.02
 """How long after a kill something that the worker had sent may still come out of the socket."""
 
 _PING_SECONDS = 0.5
+
+_SILENT_SECONDS = 1.5
+"""A client that said nothing for so long may be taken for one that vanished."""
 
 Frame = dict[str, Any]
 Values = Callable[[Any], dict[str, Any]]
@@ -55,7 +59,8 @@ class Refused(Exception):
 class Link:
     """See the module. `mail` has what was delivered and not taken yet; `session` is empty while there is none.
 
-    `process` tells the sessions of one bot apart.
+    `process` tells the clients of one bot apart. A client that opens a session after another one returns: what is
+    in its mail stays with it, as far as the worker says so.
     """
 
     def __init__(
@@ -69,6 +74,11 @@ class Link:
         """The end of the log when the session began."""
         self.mail: deque[tuple[Frame, Delivery]] = deque()
         self.ended = threading.Event()
+        self._token = new_id()
+        self._epoch: str | None = None
+        self._silent_seconds = 0.0
+        self._left_at: float | None = None
+        """When the last session was left without a goodbye, and the client has not returned."""
         self._context = context
         self._command = command
         self._socket: zmq.Socket[bytes] | None = None
@@ -89,30 +99,55 @@ class Link:
             if self.ended.is_set():
                 raise Ended
             self.close()
+            if self._left_at is not None and time.monotonic() - self._left_at > _SILENT_SECONDS:
+                self._gone()
             self._endings = self.recorder.endings
             self._socket = self._context.socket(zmq.DEALER)
             self._socket.linger = 0
             self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
             self._socket.connect(self._command)
             try:
-                hello = Hello(self.bot, max_in_flight, self.process)
-                self.call(hello, _session, protocol=1, bot=self.bot, max_in_flight=max_in_flight)
+                self._hello(max_in_flight)
                 return
             except (Lost, Refused):
                 continue
+
+    def _hello(self, max_in_flight: int) -> None:
+        holds = [delivery.seq for _, delivery in self.mail]
+        returning = {"token": self._token, "holds": holds, "epoch": self._epoch}
+        fields = {"bot": self.bot, "max_in_flight": max_in_flight, **{k: v for k, v in returning.items() if v}}
+        hello = Hello(self.bot, max_in_flight, self.process, tuple(holds))
+        welcome = self.call(hello, _session, protocol=1, **fields)
+        self._epoch, self._left_at = welcome["epoch"], None
+        # What came behind the welcome is in the mail already, and not among what was held.
+        lost = set(welcome.get("not_held", ()))
+        self.mail = deque(each for each in self.mail if each[1].seq not in lost)
+
+    def forget(self) -> None:
+        """Vanish: close the socket, and be another client from now on."""
+        self.close()
+        self._gone()
+        self.mail.clear()
+        self._token = new_id()
+
+    def _gone(self) -> None:
+        """Note that the worker may take the client of its last session for one that vanished."""
+        if self._left_at is not None and self.recorder.endings == self._endings:
+            self.recorder.mark("vanished", process=self.bot)
+        self._left_at = None
 
     def close(self) -> None:
         """Close the socket, without a word; what is not answered is unknown."""
         if self._socket is not None:
             self._socket.close()
-        if self.session and self.recorder.endings == self._endings:
-            self.recorder.mark("vanished", self.session, process=self.bot)
+        if self.session:
+            self._left_at = self._sent_at if self._silent_seconds < _SILENT_SECONDS else 0.0
+        self._silent_seconds = 0.0
         self._socket = None
         for call, _ in self._calls.values():
             self.recorder.unknown(call, "the session is over")
         self._calls.clear()
         self._answers.clear()
-        self.mail.clear()
         self.session = ""
 
     def goodbye(self) -> None:
@@ -122,10 +157,11 @@ class Link:
             while self._calls:
                 self._receive_by(deadline)
             self.ask("goodbye")
-            self.session = ""
+            self.session, self._left_at = "", None
         except (Lost, Refused):
             pass
         self.close()
+        self.mail.clear()
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -175,8 +211,6 @@ class Link:
 
     def listen(self, seconds: float) -> bool:
         """Take what comes within a time; tell whether anything did. A ping keeps the session alive."""
-        if time.monotonic() - self._sent_at > _PING_SECONDS:
-            self._send({"op": "ping"})
         try:
             self._receive(seconds)
         except TimeoutError:
@@ -195,7 +229,15 @@ class Link:
         except zmq.Again:
             self.close()
             raise Lost("nothing can be sent any more") from None
-        self._sent_at = time.monotonic()
+        now = time.monotonic()
+        if self.session:
+            self._silent_seconds = max(self._silent_seconds, now - self._sent_at)
+        self._sent_at = now
+
+    def _ping(self) -> None:
+        """Keep the session alive."""
+        if self.session and time.monotonic() - self._sent_at > _PING_SECONDS:
+            self._send({"op": "ping"})
 
     def _receive_by(self, deadline: float) -> None:
         try:
@@ -210,6 +252,7 @@ class Link:
         while True:
             if self._socket is None:
                 raise Lost("there is no session")
+            self._ping()
             over = self.recorder.endings != self._endings
             left = _LATE_SECONDS if over else min(_SLICE_SECONDS, deadline - time.monotonic())
             if self._socket.poll(int(1000 * max(0.0, left))):
@@ -263,7 +306,8 @@ class Link:
 
 
 def _session(frame: Frame) -> dict[str, Any]:
-    return {"session": frame["session"], "last_seq": frame["last_seq"]}
+    not_held = tuple(frame.get("not_held", ()))
+    return {"session": frame["session"], "last_seq": frame["last_seq"], "not_held": not_held}
 
 
 def _delivery(message: Frame) -> Delivery:

@@ -69,7 +69,7 @@ class Load:
                 process = f"{name}/{number}" if number else name
                 link = Link(self._context, command, recorder, name, process)
                 own = random.Random(chance.randrange(2**63))
-                fields = {"leads": number == 0, "alone": sessions == 1} if kind is Subscriber else {}
+                fields = {"leads": number == 0} if kind is Subscriber else {}
                 self._bots.append(kind(link, self.shape, own, self.targets, **fields))
 
     def _manners(self) -> Iterator[tuple[type[Bot], str, int]]:
