@@ -29,6 +29,7 @@ from .link import Ended, Frame, Link, Lost, Refused
 __all__ = [
     "DELAY_SECONDS_MAX",
     "MAX_DELIVER",
+    "RETAINED",
     "Bot",
     "Letters",
     "Publisher",
@@ -54,6 +55,10 @@ MAX_DELIVER = 3
 """After so many failures the worker of a load gives a message up: often enough to be judged."""
 
 
+RETAINED = {"ticks": 25}
+"""Channels that keep only so many of their messages: few, so that a bot which is slow loses some."""
+
+
 class Shape(msgspec.Struct, frozen=True):
     """How large the load is, and how it is spread. A bot waits at most `pause_seconds` between two turns."""
 
@@ -64,7 +69,7 @@ class Shape(msgspec.Struct, frozen=True):
     workers: int = 2
     visitors: int = 1
     undertakers: int = 1
-    channels: tuple[str, ...] = ("news", "fleeting", "jobs")
+    channels: tuple[str, ...] = ("news", "fleeting", "ticks", "jobs")
     groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
     """Channels that are subscribed to in a group, with its name."""
     batch_max: int = 8
@@ -195,6 +200,7 @@ class Bot:
 
     def _live(self) -> None:
         while not self.link.ended.is_set():
+            self.rest()
             try:
                 self.link.open(self.credit)
                 with suppress(Refused):
@@ -209,6 +215,9 @@ class Bot:
                 continue
             except Ended:
                 return
+
+    def rest(self) -> None:
+        """Stay away for a while before the next session."""
 
     def begin(self) -> None:
         """Do what a new session needs."""

@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from .dead_checks import dead_letters, failures
-from .history import Event, Final, Unsubscribe
+from .gap_checks import gaps, removals
+from .history import Event, Final, Hello, Retry, Unsubscribe
 from .ledger import Ledger
 from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
 from .mailbox_checks import (
@@ -27,7 +28,8 @@ from .mailbox_checks import (
     undelivered,
 )
 from .run_checks import run_faults
-from .session_checks import credit, replies
+from .session_checks import credit, expelled, replies
+from .subscriptions import Call
 from .time_checks import early, late, starts
 from .verdict import KINDS, Fault, Rules, Verdict, Violation
 
@@ -51,6 +53,8 @@ def check(history: Sequence[Event], final: Final, rules: Rules | None = None) ->
 
 def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from lost_from_log(ledger, final)
+    yield from removals(ledger, final)
+    yield from gaps(ledger, final)
     yield from never_sent(ledger, final)
     yield from one_seq_one_message(ledger, final)
     yield from log_order(ledger)
@@ -61,6 +65,7 @@ def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from dead_letters(ledger, final)
     yield from failures(ledger, final)
     yield from credit(ledger)
+    yield from expelled(ledger)
     yield from early(ledger)
     yield from late(ledger)
     yield from replies(ledger, final)
@@ -69,6 +74,12 @@ def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from subscriptions(ledger, final)
     yield from not_drained(final)
     yield from run_faults(ledger, final)
+
+
+def _held(call: Call) -> tuple[int, ...]:
+    """Return what the client of a hello holds."""
+    action = call.invoke.action
+    return action.holds if isinstance(action, Hello) else ()
 
 
 def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
@@ -91,6 +102,11 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
         "unknown": len(unknown),
         "recovered": len(recovered),
         "delivered": len(ledger.handed),
+        "returned": sum(bool(call.ok and _held(call)) for call in ledger.of(Hello)),
+        "dead": sum(len(dead) for dead in final.dead_letters.values()),
+        "retried": sum(call.ok.retried or 0 for call in ledger.of(Retry) if call.ok is not None),
+        "replied": sum(letter.sent.reply_to is not None for letter in letters),
+        "gaps_told": len(ledger.gaps),
         "repeated": len(ledger.handed) - len(firsts),
         "confirmed": confirmed,
         "subscribed": sum(bool(timeline.episodes) for timeline in ledger.timelines.values()),

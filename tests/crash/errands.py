@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from .bots import Bot, Shape, acknowledge, publish, subscribe, subscribed
+from .bots import RETAINED, Bot, Shape, acknowledge, publish, subscribe, subscribed
 from .history import Retry, Subscribe
 from .link import Frame, Link
 
@@ -17,6 +17,7 @@ __all__ = ["Reader", "Undertaker", "Visitor"]
 
 _RETRIED_MAX = 3
 _LOOKS = 3
+_AWAY_SECONDS = 1.5
 
 
 class Reader(Bot):
@@ -24,8 +25,13 @@ class Reader(Bot):
 
     credit = 10
 
+    def rest(self) -> None:
+        if self.chance.random() < 0.5:  # what is lost meanwhile, it is told when it comes
+            self.link.ended.wait(self.chance.uniform(0, _AWAY_SECONDS))
+
     def begin(self) -> None:
-        subscribe(self.link, self.shape.channels[0])
+        for channel in (self.shape.channels[0], *RETAINED):
+            subscribe(self.link, channel)
 
     def turn(self) -> None:
         acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])

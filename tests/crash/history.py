@@ -255,7 +255,8 @@ class Gap(_Event, frozen=True, tag="gap"):
 class Mark(_Event, frozen=True, tag="mark"):
     """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name.
 
-    `vanished` is a bot's client that ended without a word, or may have looked so.
+    `vanished` is a bot's client that ended without a word, or may have looked so. `expelled` is one that had not
+    been silent, and whose session (`note`) the worker knows no more.
     """
 
     what: str

@@ -27,7 +27,7 @@ from store.sqlite.check import Check
 
 from ..integration.wire_worker import Worker
 from .checker import check
-from .load import CONFIGURATION, RULES, Load
+from .load import CONFIGURATION, RULES, SESSION_TIMEOUT_SECONDS, Load
 from .nursery import ForkedWorker, Nursery
 from .recorder import Recorder, read_history
 from .verdict import Verdict, Violation
@@ -44,6 +44,10 @@ _ROUND_SECONDS = 10.0
 
 _MOMENT_SECONDS = 0.03
 """A kill comes at most so much later than what it waited for, so that it meets moments at which nothing is said."""
+
+_PAUSES = 0.03
+_PAUSE_SECONDS = 1.2 * SESSION_TIMEOUT_SECONDS
+"""How seldom a worker is paused, and for how long: until every session would be over."""
 
 _STOPPING_SECONDS = 0.02
 """How long a worker may have been stopping when it is killed."""
@@ -81,9 +85,21 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
         else:
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
             time.sleep(chance.uniform(0, _MOMENT_SECONDS))
+        if chance.random() < _PAUSES:
+            _pause(worker, load, chance)
         if worker.has_ended():
             raise AssertionError(f"the worker ended by itself:\n{worker.log_tail()}")
         _end(worker, load.recorder, chance)
+
+
+def _pause(worker: Worker, load: Load, chance: random.Random) -> None:
+    """Stop a worker for longer than a session may be silent, and let it go on for a while."""
+    load.recorder.mark("paused")
+    worker.signal(signal.SIGSTOP)
+    time.sleep(_PAUSE_SECONDS + chance.random())
+    load.recorder.mark("continued")
+    worker.signal(signal.SIGCONT)
+    load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
 
 
 def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:

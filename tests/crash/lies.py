@@ -26,7 +26,8 @@ from store.sqlite.log import SqliteLog
 from store.sqlite.runs import Runs
 from store.sqlite.writer import Transaction, Writer
 
-from .lies_of_mailboxes import LIES_OF_MAILBOXES, TELLERS
+from .lies_of_mailboxes import LIES_OF_MAILBOXES, TELLERS, replace
+from .lies_of_time import LIES_OF_TIME, TELLERS_OF_TIME
 
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
 
@@ -41,6 +42,7 @@ LIES: dict[str, set[str]] = {
     "forgotten_in_flight": {"lost"},
     "ack_in_the_wrong_mailbox": {"redelivered"},
     **LIES_OF_MAILBOXES,
+    **LIES_OF_TIME,
 }
 """Each lie that kills alone bring to light, with the kinds of violations of which one has to be found."""
 
@@ -54,10 +56,6 @@ _WINDOW_SECONDS = 0.01
 def tell(name: str) -> None:
     """Break this process in one way. Raises KeyError where nobody knows the lie."""
     _TELLERS[name]()
-
-
-def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    setattr(owner, name, make(getattr(owner, name)))
 
 
 # ── The disk ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +80,7 @@ def _ack_before_commit() -> None:
 
         return commit
 
-    _replace(Writer, "_commit", make)
+    replace(Writer, "_commit", make)
 
 
 def _torn_commit() -> None:
@@ -96,7 +94,7 @@ def _torn_commit() -> None:
 
         return carry_out
 
-    _replace(Commits, "carry_out", make)
+    replace(Commits, "carry_out", make)
 
 
 def _forgotten_checkpoint() -> None:
@@ -110,7 +108,7 @@ def _forgotten_checkpoint() -> None:
 
         return checkpoint
 
-    _replace(Runs, "checkpoint", make)
+    replace(Runs, "checkpoint", make)
 
 
 def _no_sync() -> None:
@@ -122,7 +120,7 @@ def _no_sync() -> None:
 
         return prepare
 
-    _replace(database, "_prepare", make)
+    replace(database, "_prepare", make)
 
 
 class _WithoutCheckpoint:
@@ -158,8 +156,8 @@ def _no_checkpoint() -> None:
 
         return begin
 
-    _replace(database, "_prepare", make)
-    _replace(LockFile, "begin", make_begin)
+    replace(database, "_prepare", make)
+    replace(LockFile, "begin", make_begin)
 
 
 # ── Subscriptions ────────────────────────────────────────────────────────────────────────────────────────
@@ -178,7 +176,7 @@ def _dropped_subscription() -> None:
 
         return subscribe
 
-    _replace(SqliteLog, "_subscribe", make)
+    replace(SqliteLog, "_subscribe", make)
 
 
 def _kept_subscription() -> None:
@@ -196,7 +194,7 @@ def _kept_subscription() -> None:
 
         return change_log
 
-    _replace(SqliteLog, "_change", make)
+    replace(SqliteLog, "_change", make)
 
 
 # ── Mailboxes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +213,7 @@ def _swapped_order() -> None:
 
         return hand_out
 
-    _replace(Mailbox, "hand_out", make)
+    replace(Mailbox, "hand_out", make)
 
 
 def _position_too_early() -> None:
@@ -228,7 +226,7 @@ def _position_too_early() -> None:
 
         return state
 
-    _replace(Mailbox, "state", make)
+    replace(Mailbox, "state", make)
 
 
 def _forgotten_in_flight() -> None:
@@ -239,7 +237,7 @@ def _forgotten_in_flight() -> None:
 
         return state
 
-    _replace(Mailbox, "state", make)
+    replace(Mailbox, "state", make)
 
 
 def _ack_in_the_wrong_mailbox() -> None:
@@ -253,7 +251,7 @@ def _ack_in_the_wrong_mailbox() -> None:
 
         return settle
 
-    _replace(Dispatch, "settle", make)
+    replace(Dispatch, "settle", make)
 
 
 def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None:
@@ -267,6 +265,7 @@ def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None
 
 _TELLERS: dict[str, Callable[[], None]] = {
     **TELLERS,
+    **TELLERS_OF_TIME,
     "ack_before_commit": _ack_before_commit,
     "torn_commit": _torn_commit,
     "forgotten_checkpoint": _forgotten_checkpoint,

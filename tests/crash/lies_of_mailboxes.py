@@ -20,7 +20,7 @@ from store.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribe
 from store.sqlite.log import SqliteLog
 from store.sqlite.writer import Transaction
 
-__all__ = ["LIES_OF_MAILBOXES", "TELLERS"]
+__all__ = ["LIES_OF_MAILBOXES", "TELLERS", "changed_state", "replace"]
 
 LIES_OF_MAILBOXES: dict[str, set[str]] = {
     "dead_letters_not_kept": {"lost"},
@@ -43,7 +43,8 @@ LIES_OF_MAILBOXES: dict[str, set[str]] = {
 """Each with the kinds of violations of which one has to be found."""
 
 
-def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace a piece by what is made of it."""
     setattr(owner, name, make(getattr(owner, name)))
 
 
@@ -57,7 +58,7 @@ def _dead_letters_not_kept() -> None:
 
         return change_log
 
-    _replace(SqliteLog, "_change", make)
+    replace(SqliteLog, "_change", make)
 
 
 def _dead_letters_a_batch_late() -> None:
@@ -70,10 +71,10 @@ def _dead_letters_a_batch_late() -> None:
 
         return take_buried
 
-    _replace(Mailbox, "take_buried", make)
+    replace(Mailbox, "take_buried", make)
 
 
-def _changed_state(change: Callable[[MailboxState], MailboxState]) -> None:
+def changed_state(change: Callable[[MailboxState], MailboxState]) -> None:
     """Save mailboxes otherwise than they are."""
 
     def make(honest: Any) -> Any:
@@ -82,7 +83,7 @@ def _changed_state(change: Callable[[MailboxState], MailboxState]) -> None:
 
         return state
 
-    _replace(Mailbox, "state", make)
+    replace(Mailbox, "state", make)
 
 
 def _failures_forgotten() -> None:
@@ -90,7 +91,7 @@ def _failures_forgotten() -> None:
         unsettled = tuple(msgspec.structs.replace(item, failures=0) for item in state.unsettled)
         return msgspec.structs.replace(state, unsettled=unsettled)
 
-    _changed_state(change)
+    changed_state(change)
 
 
 def _restarts_are_failures() -> None:
@@ -98,7 +99,7 @@ def _restarts_are_failures() -> None:
         unsettled = tuple(msgspec.structs.replace(item, failures=item.failures + 1) for item in state.unsettled)
         return msgspec.structs.replace(state, unsettled=unsettled)
 
-    _changed_state(change)
+    changed_state(change)
 
 
 def _one_failure_more() -> None:
@@ -109,7 +110,7 @@ def _one_failure_more() -> None:
 
         return begin
 
-    _replace(Mailbox, "__init__", make)
+    replace(Mailbox, "__init__", make)
 
 
 def _retries_forgotten() -> None:
@@ -117,7 +118,7 @@ def _retries_forgotten() -> None:
         unsettled = tuple(item for item in state.unsettled if item.attempt)
         return msgspec.structs.replace(state, unsettled=unsettled)
 
-    _changed_state(change)
+    changed_state(change)
 
 
 # ── Acks, credit and subscriptions ───────────────────────────────────────────────────────────────────────
@@ -131,7 +132,7 @@ def _acks_never_flushed() -> None:
 
         return flush
 
-    _replace(Dispatch, "flush", make)
+    replace(Dispatch, "flush", make)
 
 
 def _double_credit() -> None:
@@ -151,7 +152,7 @@ def _subscription_one_message_late() -> None:
 
         return subscribe
 
-    _replace(Mailbox, "subscribe", make)
+    replace(Mailbox, "subscribe", make)
 
 
 def _start_one_message_late() -> None:
@@ -164,7 +165,7 @@ def _start_one_message_late() -> None:
 
         return subscribe
 
-    _replace(SqliteLog, "_subscribe", make)
+    replace(SqliteLog, "_subscribe", make)
 
 
 # ── Times ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +175,7 @@ def _ttl_ignored() -> None:
     def make(_: Any) -> Any:
         return lambda mailbox, envelope, item, wall: False
 
-    _replace(Mailbox, "_expires", make)
+    replace(Mailbox, "_expires", make)
 
 
 def _released_early() -> None:
@@ -186,7 +187,7 @@ def _released_early() -> None:
 
         return change_log
 
-    _replace(SqliteLog, "_change", make)
+    replace(SqliteLog, "_change", make)
 
 
 def _nak_delay_ignored() -> None:
@@ -196,14 +197,14 @@ def _nak_delay_ignored() -> None:
 
         return fail
 
-    _replace(Mailbox, "fail", make)
+    replace(Mailbox, "fail", make)
 
 
 # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _replies_in_their_turn() -> None:
-    _replace(Dispatch, "_express", lambda _: lambda dispatch, mailbox, letter, reply_to: False)
+    replace(Dispatch, "_express", lambda _: lambda dispatch, mailbox, letter, reply_to: False)
 
 
 def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:
@@ -219,7 +220,7 @@ def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:
 
         return detach
 
-    _replace(Mailbox, "detach", make)
+    replace(Mailbox, "detach", make)
 
 
 def _goodbye_settles() -> None:

@@ -8,6 +8,7 @@ in time; then the socket is closed, so that nothing that lies in it can arrive l
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -93,9 +94,15 @@ class Link:
 
     # ── The session ──────────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, max_in_flight: int) -> None:
-        """Say hello until there is a session. Raises Ended where the load ends before."""
+    def open(self, max_in_flight: int, *, seconds: float = math.inf) -> None:
+        """Say hello until there is a session.
+
+        Raises Ended where the load ends before, and Lost where there is none within so many seconds.
+        """
+        deadline = time.monotonic() + seconds
         while True:
+            if time.monotonic() > deadline:
+                raise Lost("nobody answers")
             if self.ended.is_set():
                 raise Ended
             self.close()
@@ -285,6 +292,8 @@ class Link:
         if request in self._calls:
             self._note(*self._calls.pop(request), frame)
         if frame["op"] == "error" and frame["code"] == "unknown_session":
+            if self.session and self._silent_seconds < _SILENT_SECONDS:
+                self.recorder.mark("expelled", self.session, process=self.bot)
             self.close()
             raise Lost("the worker does not know the session")
 

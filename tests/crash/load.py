@@ -17,7 +17,18 @@ from typing import Any, Self
 import zmq
 
 from ..integration.wire import new_id
-from .bots import DELAY_SECONDS_MAX, MAX_DELIVER, Bot, Publisher, Shape, Subscriber, publish, settle, subscribed
+from .bots import (
+    DELAY_SECONDS_MAX,
+    MAX_DELIVER,
+    RETAINED,
+    Bot,
+    Publisher,
+    Shape,
+    Subscriber,
+    publish,
+    settle,
+    subscribed,
+)
 from .errands import Reader, Undertaker, Visitor
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
@@ -25,20 +36,26 @@ from .recorder import Recorder
 from .run_bot import Worker, read_run
 from .verdict import Rules
 
-__all__ = ["CONFIGURATION", "DRAIN_SECONDS", "RULES", "Load"]
+__all__ = ["CONFIGURATION", "DRAIN_SECONDS", "RULES", "SESSION_TIMEOUT_SECONDS", "Load"]
+
+SESSION_TIMEOUT_SECONDS = 3.0
 
 CONFIGURATION = f"""
 [delivery]
-session_timeout_seconds = 3.0
+session_timeout_seconds = {SESSION_TIMEOUT_SECONDS}
 heartbeat_seconds = 1.0
 max_deliver = {MAX_DELIVER}
 
+[retention]
+remove_undelivered = true
+sweep_seconds = 0.1
+{"".join(f"channels.{name}.messages_max = {most}" + chr(10) for name, most in RETAINED.items())}
 [workflows]
 sweep_seconds = 0.5
 """
 """For the worker: sessions that vanished give their messages back before a drain has waited for long."""
 
-RULES = Rules(max_deliver=MAX_DELIVER)
+RULES = Rules(max_deliver=MAX_DELIVER, retained=RETAINED)
 """The same for the checker."""
 
 DRAIN_SECONDS = 60.0
@@ -158,7 +175,7 @@ class Load:
 
     def _open(self, bot: str) -> Link:
         link = Link(self._context, self._command, self.recorder, bot)
-        link.open(1000)
+        link.open(1000, seconds=DRAIN_SECONDS)
         return link
 
     def _end_of(self, closer: Link, bot: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from .gap_checks import is_retained
 from .history import Final, Hello, Publish, Stored
 from .ledger import Ledger, Letter
 from .verdict import Fault
@@ -28,7 +29,7 @@ def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """What was acknowledged is in the log, and a worker that is back knows the log's end."""
     stored = {message.id for message in final.messages}
     for letter in ledger.letters.values():
-        if letter.acked_at is not None and letter.sent.id not in stored:
+        if letter.acked_at is not None and letter.sent.id not in stored and not is_retained(ledger, letter):
             place = f"seq {letter.seq}" if letter.seq is not None else "waiting until it is due"
             yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
     for call in ledger.of(Hello):
@@ -102,6 +103,8 @@ def one_seq_one_message(ledger: Ledger, final: Final) -> Iterator[Fault]:
         if (first_id, first_body) != (id, body):
             yield "two_bodies", f"seq {seq} is message {first_id}, {first_where}, and {id}, {where}"
             by_seq[seq] = (id, body, where)
+        if id in ledger.letters and is_retained(ledger, ledger.letters[id]):
+            return  # whose id is forgotten when it is removed
         first_seq, first_where = by_id.setdefault(id, (seq, where))
         if first_seq != seq:
             yield "duplicated", f"message {id} is seq {first_seq}, {first_where}, and seq {seq}, {where}"

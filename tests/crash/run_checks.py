@@ -83,7 +83,9 @@ def _torn_commits(ledger: Ledger, final: Final) -> Iterator[str]:
     for commit_id, made in calls.items():
         commit = made[0].invoke.action
         assert isinstance(commit, Commit)
-        fresh = [sent for sent in commit.messages if senders[sent.id] == {commit_id}]
+        retained = ledger.rules.retained
+        own = [sent for sent in commit.messages if senders[sent.id] == {commit_id}]
+        fresh = [sent for sent in own if sent.channel not in retained]
         parts = {f"message {sent.id}": sent.id in stored for sent in fresh}
         checkpoint = commit.checkpoint
         if checkpoint is not None and checkpoint.step is not None:

@@ -14,7 +14,7 @@ from .ledger import Handed, Ledger, Letter
 from .subscriptions import Call
 from .verdict import Fault
 
-__all__ = ["credit", "replies"]
+__all__ = ["credit", "expelled", "replies"]
 
 
 def credit(ledger: Ledger) -> Iterator[Fault]:
@@ -96,6 +96,18 @@ def replies(ledger: Ledger, final: Final) -> Iterator[Fault]:
         by = [end for index, end in answered[session] if index > letter.acked_at]
         if by and not any(handed.session == session and handed.index < min(by) for handed in deliveries):
             yield "late", f"{what} was acknowledged, and had not come to the session when that was answered"
+
+
+def expelled(ledger: Ledger) -> Iterator[Fault]:
+    """A worker that was paused does not take its own silence for that of its clients."""
+    paused = [index for index, mark in ledger.marks if mark.what == "paused"]
+    for index, mark in ledger.marks:
+        hello = ledger.sessions.get(mark.note)
+        if mark.what == "expelled" and hello is not None and any(hello.ends < each < index for each in paused):
+            yield (
+                "expelled",
+                f"{mark.process} was not silent, and its session did not outlive a pause, at {mark.at} s",
+            )
 
 
 def _first_replies(ledger: Ledger, final: Final) -> Iterator[tuple[Letter, int]]:

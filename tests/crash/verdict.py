@@ -26,6 +26,7 @@ KINDS = (
     "late",
     "misdirected",
     "gaps",
+    "expelled",
     "not_subscribed",
     "subscriptions",
     "checkpoints",

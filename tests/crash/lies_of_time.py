@@ -1,0 +1,139 @@
+"""Workers that are broken on purpose in what lasts: retention, clients that return, pauses, commits on their way.
+
+Owns the lies, as `lies_of_mailboxes` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bus.core import Core
+from bus.dispatch import Dispatch
+from bus.losses import Losses
+from bus.mailbox import Mailbox
+from bus.outstanding import Outstanding
+from bus.retention import Retention
+from bus.returning import Returning
+from bus.settling import Settling
+from store.repository import MailboxState
+
+from .lies_of_mailboxes import changed_state, replace
+
+__all__ = ["LIES_OF_TIME", "TELLERS_OF_TIME"]
+
+LIES_OF_TIME: dict[str, set[str]] = {
+    "gap_forgotten": {"gaps"},
+    "gap_not_told": {"gaps"},
+    "dead_letters_removed": {"lost"},
+    "removed_too_early": {"gaps"},
+    "goodbyes_are_failures": {"dead_letters"},
+    "pauses_expel": {"expelled"},
+    "not_held_unsaid": {"redelivered"},
+    "nak_delay_forgotten": {"early"},
+    "retries_of_left_channels": {"lost"},
+    "committed_and_dead": {"dead_letters", "redelivered", "torn"},
+}
+"""Each with the kinds of violations of which one has to be found."""
+
+
+# ── Retention ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _gap_forgotten() -> None:
+    replace(Losses, "saved", lambda _: lambda losses: None)
+
+
+def _gap_not_told() -> None:
+    replace(Dispatch, "tell_gap", lambda _: lambda dispatch, mailbox, sessions: None)
+
+
+def _can_lose(also: Callable[[Mailbox, int], bool]) -> None:
+    def make(honest: Any) -> Any:
+        def can_lose(mailbox: Mailbox, seq: int) -> bool:
+            return bool(honest(mailbox, seq)) or also(mailbox, seq)
+
+        return can_lose
+
+    replace(Mailbox, "can_lose", make)
+
+
+def _dead_letters_removed() -> None:
+    _can_lose(lambda mailbox, seq: seq in mailbox.dead)
+
+
+def _removed_too_early() -> None:
+    def make(honest: Any) -> Any:
+        def begin(retention: Retention, settings: Any, **named: Any) -> None:
+            channels = {
+                name: msgspec.structs.replace(keep, messages_max=keep.messages_max // 2)
+                for name, keep in settings.channels.items()
+            }
+            honest(retention, msgspec.structs.replace(settings, channels=channels), **named)
+
+        return begin
+
+    replace(Retention, "__init__", make)
+
+
+# ── Clients that return, and naks ────────────────────────────────────────────────────────────────────────
+
+
+def _goodbyes_are_failures() -> None:
+    def make(honest: Any) -> Any:
+        def detach(mailbox: Mailbox, *moment: Any, vanished: bool, **named: Any) -> Any:
+            return honest(mailbox, *moment, vanished=True, **named)
+
+        return detach
+
+    replace(Mailbox, "detach", make)
+
+
+def _pauses_expel() -> None:
+    replace(Core, "_was_deaf", lambda _: lambda core, now: False)
+
+
+def _not_held_unsaid() -> None:
+    replace(Outstanding, "keep", lambda _: lambda mailbox, session, seq, now, *, earlier: False)
+    replace(Returning, "keep", lambda _: lambda returning, *hello: [])
+    replace(Settling, "_passed_over", lambda _: lambda settling, session, request: [])
+
+
+def _nak_delay_forgotten() -> None:
+    def change(state: MailboxState) -> MailboxState:
+        unsettled = tuple(msgspec.structs.replace(item, due_at=None) for item in state.unsettled)
+        return msgspec.structs.replace(state, unsettled=unsettled)
+
+    changed_state(change)
+
+
+def _retries_of_left_channels() -> None:
+    def make(honest: Any) -> Any:
+        def revive(mailbox: Mailbox, seqs: Any) -> None:
+            honest(mailbox, seqs)
+            for seq in seqs:
+                mailbox._unsettled[seq].retried = False
+
+        return revive
+
+    replace(Mailbox, "revive", make)
+
+
+def _committed_and_dead() -> None:
+    replace(Outstanding, "is_settling", lambda _: lambda mailbox, seq: False)
+
+
+TELLERS_OF_TIME: dict[str, Callable[[], None]] = {
+    "gap_forgotten": _gap_forgotten,
+    "gap_not_told": _gap_not_told,
+    "dead_letters_removed": _dead_letters_removed,
+    "removed_too_early": _removed_too_early,
+    "goodbyes_are_failures": _goodbyes_are_failures,
+    "pauses_expel": _pauses_expel,
+    "not_held_unsaid": _not_held_unsaid,
+    "nak_delay_forgotten": _nak_delay_forgotten,
+    "retries_of_left_channels": _retries_of_left_channels,
+    "committed_and_dead": _committed_and_dead,
+}
