@@ -18,6 +18,7 @@ from .history import (
     Event,
     Fail,
     Final,
+    Gap,
     Hello,
     Invoke,
     Mark,
@@ -125,6 +126,17 @@ class Story:
         call = self.invoke(process, Settle(bot, session, how, seqs, confirmed=outcome is not None, delay=delay))
         if outcome is not None:
             self.answer(call, outcome, **values)
+
+    def come_back(self, bot: str, session: str, *holds: int, not_held: tuple[int, ...] = ()) -> None:
+        """Open another session as the same client."""
+        self._processes[session] = bot
+        hello = Hello(bot.split("/")[0], None, bot, holds)
+        self.answer(self.invoke(bot, hello), session=session, not_held=not_held)
+
+    def gap(self, session: str, from_seq: int, to_seq: int) -> None:
+        """Be told of a gap."""
+        bot = session.split("/")[0]
+        self._add(Gap(bot=bot, session=session, from_seq=from_seq, to_seq=to_seq, **self._when(bot)))
 
     def retry(self, mailbox: str, *seqs: int, outcome: str = "ok") -> None:
         """Put dead letters back."""
