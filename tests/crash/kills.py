@@ -45,7 +45,7 @@ _ROUND_SECONDS = 10.0
 _MOMENT_SECONDS = 0.03
 """A kill comes at most so much later than what it waited for, so that it meets moments at which nothing is said."""
 
-_PAUSES = 0.03
+_PAUSES = 0.04
 _PAUSE_SECONDS = 1.2 * SESSION_TIMEOUT_SECONDS
 """How seldom a worker is paused, and for how long: until every session would be over."""
 
@@ -81,6 +81,7 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
         if way < 0.1:
             load.wait(_EVENTS_MAX, seconds=chance.uniform(0, 0.2))
         elif way < 0.2:  # long enough for what is only written now and then
+            load.wait(_EVENTS_MAX // 3, seconds=_ROUND_SECONDS)
             load.wait(_ALL_EVENTS, seconds=chance.uniform(0.4, _LONG_SECONDS))
         else:
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)

@@ -83,7 +83,8 @@ def replies(ledger: Ledger, final: Final) -> Iterator[Fault]:
         deliveries = ledger.deliveries[letter.sent.to or "", seq]
         what = f"the reply {letter.sent.id} (seq {seq}) to {bot}"
         lived_until = max((index for index, _ in answered[session]), default=0)
-        elsewhere = [handed for handed in deliveries if handed.message.attempt == 1 and handed.session != session]
+        # Only the very first time: it may have been given up since, and put back.
+        elsewhere = [each for each in deliveries[:1] if each.message.attempt == 1 and each.session != session]
         if elsewhere and elsewhere[0].index < lived_until:
             yield (
                 "misdirected",
