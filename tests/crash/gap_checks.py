@@ -40,7 +40,8 @@ def removals(ledger: Ledger, final: Final) -> Iterator[Fault]:
             continue
         for seq, letter in removed.items():
             own = letter.sender == bot and not timeline.echoes(seq)
-            if letter.sent.channel == channel and timeline.is_owed(seq) and not own:
+            # What was sent before it stood may have gone before it did: `all` is all that there is.
+            if letter.sent.channel == channel and timeline.stood(letter.first, seq) and not own:
                 yield from _untold(ledger, bot, seq)
     for mailbox, dead in final.dead_letters.items():
         for seq in dead:

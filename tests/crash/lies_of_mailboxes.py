@@ -15,8 +15,10 @@ import msgspec
 
 from bus.dispatch import Dispatch
 from bus.mailbox import Mailbox
+from bus.protocol import Ack
 from bus.sessions import Session
-from store.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed
+from bus.settling import Settling
+from store.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from store.sqlite.log import SqliteLog
 from store.sqlite.writer import Transaction
 
@@ -125,14 +127,34 @@ def _retries_forgotten() -> None:
 
 
 def _acks_never_flushed() -> None:
-    def make(honest: Any) -> Any:
-        def flush(dispatch: Dispatch) -> list[Mailbox]:
-            honest(dispatch)
-            return []
+    unflushed: defaultdict[Mailbox, dict[int, UnsettledState]] = defaultdict(dict)
 
-        return flush
+    def make_settle(honest: Any) -> Any:
+        def settle(settling: Settling, session: Session, request: Any) -> None:
+            for seq in request.seqs:
+                mailbox = session.in_flight.get(seq)
+                if mailbox is None or not isinstance(request, Ack):
+                    continue
+                if request.request is None:
+                    item = mailbox._unsettled[seq]
+                    unflushed[mailbox][seq] = UnsettledState(seq, item.attempt, item.failures)
+                else:
+                    unflushed[mailbox].clear()
+            honest(settling, session, request)
 
-    replace(Dispatch, "flush", make)
+        return settle
+
+    def make_state(honest: Any) -> Any:
+        def state(mailbox: Mailbox) -> MailboxState:
+            saved: MailboxState = honest(mailbox)
+            items = {seq: item for seq, item in unflushed[mailbox].items() if seq <= saved.position}
+            items |= {item.seq: item for item in saved.unsettled}
+            return msgspec.structs.replace(saved, unsettled=tuple(items[seq] for seq in sorted(items)))
+
+        return state
+
+    replace(Settling, "settle", make_settle)
+    replace(Mailbox, "state", make_state)
 
 
 def _double_credit() -> None:

@@ -33,8 +33,6 @@ LIES_OF_TIME: dict[str, set[str]] = {
     "pauses_expel": {"expelled"},
     "not_held_unsaid": {"redelivered"},
     "nak_delay_forgotten": {"early"},
-    "retries_of_left_channels": {"lost"},
-    "committed_and_dead": {"dead_letters", "redelivered", "torn"},
 }
 """Each with the kinds of violations of which one has to be found."""
 
@@ -118,22 +116,6 @@ def _nak_delay_forgotten() -> None:
     changed_state(change)
 
 
-def _retries_of_left_channels() -> None:
-    def make(honest: Any) -> Any:
-        def revive(mailbox: Mailbox, seqs: Any) -> None:
-            honest(mailbox, seqs)
-            for seq in seqs:
-                mailbox._unsettled[seq].retried = False
-
-        return revive
-
-    replace(Mailbox, "revive", make)
-
-
-def _committed_and_dead() -> None:
-    replace(Outstanding, "is_settling", lambda _: lambda mailbox, seq: False)
-
-
 TELLERS_OF_TIME: dict[str, Callable[[], None]] = {
     "gap_forgotten": _gap_forgotten,
     "gap_not_told": _gap_not_told,
@@ -143,6 +125,4 @@ TELLERS_OF_TIME: dict[str, Callable[[], None]] = {
     "pauses_expel": _pauses_expel,
     "not_held_unsaid": _not_held_unsaid,
     "nak_delay_forgotten": _nak_delay_forgotten,
-    "retries_of_left_channels": _retries_of_left_channels,
-    "committed_and_dead": _committed_and_dead,
 }

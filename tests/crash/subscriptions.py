@@ -107,6 +107,13 @@ class Timeline:
         """Tell whether a message of this channel must have been delivered by the end."""
         return any(episode.must_cover(seq) for episode in self.episodes)
 
+    def stood(self, index: int, seq: int) -> bool:
+        """Return True if it was acknowledged before an event, and owes a message that was sent then."""
+        return any(
+            episode.must_cover(seq) and episode.certain is not None and episode.certain < index
+            for episode in self.episodes
+        )
+
     @property
     def in_group(self) -> bool:
         """Whether it is a group's member: then what is owed is owed to the group."""
