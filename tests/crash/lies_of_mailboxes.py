@@ -204,7 +204,7 @@ def _released_early() -> None:
     def make(honest: Any) -> Any:
         async def change_log(log: SqliteLog, transaction: Transaction, change: Any) -> Any:
             if isinstance(change, ReleaseDue):
-                change = msgspec.structs.replace(change, due_at="9999")
+                change = msgspec.structs.replace(change, until="9999")
             return await honest(log, transaction, change)
 
         return change_log
