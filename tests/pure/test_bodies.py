@@ -231,7 +231,7 @@ def test_what_json_would_lose_is_refused(value: object) -> None:
         publication(Draft(to="b", body=value), "id")
 
 
-@pytest.mark.parametrize("value", [object(), {True: 1}, {None: 1}, {(1, 2): 3}, 1j, [range(3)]], ids=repr)
+@pytest.mark.parametrize("value", [object(), {True: 1}, {None: 1}, {(1, 2): 3}, 1j, [range(3)]])
 def test_what_json_has_no_type_for_is_a_mistake(value: object) -> None:
     with pytest.raises(TypeError, match="JSON"):
         write_body(value)

@@ -47,7 +47,7 @@ def test_a_lost_number_is_found_in_what_leaves_its_defaults_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [{1: "a", "1": "b"}, [{"x": {2: 1, "2": None}}], msgspec.Raw(b"nul"), [msgspec.Raw(b"1,2")]], ids=repr
+    "output", [{1: "a", "1": "b"}, [{"x": {2: 1, "2": None}}], msgspec.Raw(b"nul"), [msgspec.Raw(b"1,2")]]
 )
 def test_a_value_that_would_lose_something_is_refused(output: Any) -> None:
     with pytest.raises(InvalidValue, match="step"):
