@@ -55,7 +55,7 @@ MAX_DELIVER = 3
 """After so many failures the worker of a load gives a message up: often enough to be judged."""
 
 
-RETAINED = {"ticks": 25}
+RETAINED = {"ticks": 8}
 """Channels that keep only so many of their messages: few, so that a bot which is slow loses some."""
 
 
@@ -286,6 +286,9 @@ class Subscriber(Bot):
             return
         # Also where it stands: then that is what the worker has to say.
         self._subscribe(self.shape.channels[0])
+        for channel in RETAINED:
+            subscribe(self.link, channel)
+            self._standing.add(channel)
         if not self._standing.intersection(dict(self.shape.groups)):
             self._subscribe(self.shape.channels[-1])
 

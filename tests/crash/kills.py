@@ -45,7 +45,7 @@ _ROUND_SECONDS = 10.0
 _MOMENT_SECONDS = 0.03
 """A kill comes at most so much later than what it waited for, so that it meets moments at which nothing is said."""
 
-_PAUSES = 0.04
+_PAUSES = 0.06
 _PAUSE_SECONDS = 1.2 * SESSION_TIMEOUT_SECONDS
 """How seldom a worker is paused, and for how long: until every session would be over."""
 

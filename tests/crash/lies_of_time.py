@@ -36,6 +36,9 @@ LIES_OF_TIME: dict[str, set[str]] = {
 }
 """Each with the kinds of violations of which one has to be found."""
 
+_PAUSE_SECONDS = 2.0
+"""A worker that stood still for so long was paused, and not merely slow."""
+
 
 # ── Retention ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,10 +95,11 @@ def _goodbyes_are_failures() -> None:
 def _pauses_expel() -> None:
     def make(honest: Any) -> Any:
         def was_deaf(core: Core, now: float) -> bool:
-            if honest(core, now):
+            deaf = now - core._ticked_at > _PAUSE_SECONDS
+            if honest(core, now) and deaf:
                 for session in core.sessions:
                     session.last_heard = -1e9
-            return False
+            return not deaf and bool(honest(core, now))
 
         return was_deaf
 

@@ -38,7 +38,7 @@ from .verdict import Rules
 
 __all__ = ["CONFIGURATION", "DRAIN_SECONDS", "RULES", "SESSION_TIMEOUT_SECONDS", "Load"]
 
-SESSION_TIMEOUT_SECONDS = 3.0
+SESSION_TIMEOUT_SECONDS = 2.0
 
 CONFIGURATION = f"""
 [delivery]
