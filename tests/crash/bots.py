@@ -66,6 +66,7 @@ class Shape(msgspec.Struct, frozen=True):
     subscribers: tuple[int, ...] = (2, 2, 1)
     """How many sessions each has at once."""
     readers: int = 1
+    sleepers: int = 1
     workers: int = 2
     visitors: int = 1
     undertakers: int = 1

@@ -1,7 +1,7 @@
 """Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
 
-Owns three manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
-on disk; a visitor, which subscribes to one channel after the other and is the first to write there; and an
+Owns four manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
+on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after the other and is the first to write there; and an
 undertaker, which puts dead letters back.
 """
 
@@ -11,13 +11,13 @@ import random
 
 from .bots import RETAINED, Bot, Shape, acknowledge, publish, subscribe, subscribed
 from .history import Retry, Subscribe
-from .link import Frame, Link
+from .link import Frame, Link, Lost
 
-__all__ = ["Reader", "Undertaker", "Visitor"]
+__all__ = ["Reader", "Sleeper", "Undertaker", "Visitor"]
 
 _RETRIED_MAX = 3
 _LOOKS = 3
-_AWAY_SECONDS = 1.5
+_AWAY_SECONDS = 1.0
 
 
 class Reader(Bot):
@@ -26,7 +26,7 @@ class Reader(Bot):
     credit = 10
 
     def rest(self) -> None:
-        if self.chance.random() < 0.5:  # what is lost meanwhile, it is told when it comes
+        if self.chance.random() < 0.2:  # what is lost meanwhile, it is told when it comes
             self.link.ended.wait(self.chance.uniform(0, _AWAY_SECONDS))
 
     def begin(self) -> None:
@@ -37,6 +37,29 @@ class Reader(Bot):
         acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])
         if self.chance.random() < 0.3:  # an answer shows that it was heard
             self.link.finish(publish(self.link, [self.letters.one()]))
+
+
+class Sleeper(Bot):
+    """Subscribes to what is soon removed, and stays away until the end: it is told of all that it missed."""
+
+    credit = 10
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        super().__init__(link, shape, chance, targets)
+        self._asleep = False
+
+    def rest(self) -> None:
+        if self._asleep:
+            self.link.ended.wait()
+
+    def begin(self) -> None:
+        for channel in RETAINED:
+            subscribe(self.link, channel)
+        self._asleep = True
+
+    def turn(self) -> None:
+        self.link.goodbye()
+        raise Lost("it went to sleep")
 
 
 class Visitor(Bot):

@@ -95,7 +95,7 @@ def _goodbyes_are_failures() -> None:
 def _pauses_expel() -> None:
     def make(honest: Any) -> Any:
         def was_deaf(core: Core, now: float) -> bool:
-            deaf = now - core._ticked_at > _PAUSE_SECONDS
+            deaf = 0 < core._ticked_at < now - _PAUSE_SECONDS
             if honest(core, now) and deaf:
                 for session in core.sessions:
                     session.last_heard = -1e9

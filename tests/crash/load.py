@@ -29,7 +29,7 @@ from .bots import (
     settle,
     subscribed,
 )
-from .errands import Reader, Undertaker, Visitor
+from .errands import Reader, Sleeper, Undertaker, Visitor
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 from .recorder import Recorder
@@ -97,6 +97,7 @@ class Load:
         singles: list[tuple[type[Bot], str, int]] = [
             (Publisher, "publisher", shape.publishers),
             (Reader, "reader", shape.readers),
+            (Sleeper, "sleeper", shape.sleepers),
             (Worker, "worker", shape.workers),
             (Visitor, "visitor", shape.visitors),
             (Undertaker, "undertaker", shape.undertakers),
