@@ -31,8 +31,19 @@ def dead_letters(ledger: Ledger, final: Final) -> Iterator[Fault]:
             when = f"seq {seq} was settled in {mailbox} by {one.how} at {one.ends_at} s"
             if one.how == "term" and reason is None:
                 yield "lost", f"{when}, and is no dead letter at the end"
-            elif one.how != "term" and reason is not None:
+            elif one.how != "term" and reason is not None and not _came_beside(ledger, came):
                 yield "dead_letters", f"{when}, and is a dead letter at the end: {reason}"
+
+
+def _came_beside(ledger: Ledger, came: Handed) -> bool:
+    """Return True if a dead letter may have come again and stayed one: somebody subscribed from the past on."""
+    first = ledger.deliveries[came.mailbox, came.message.seq][0]
+    channel = came.message.channel
+    return (
+        channel is not None
+        and came.message.group is None
+        and ledger.timeline(came.bot, channel).wanted_again(first.index, came.message.seq)
+    )
 
 
 def failures(ledger: Ledger, final: Final) -> Iterator[Fault]:

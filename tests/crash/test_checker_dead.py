@@ -57,6 +57,20 @@ def test_what_was_settled_is_no_dead_letter(story: Story) -> None:
     assert story.verdict().kinds == {"dead_letters"}
 
 
+def test_a_dead_letter_may_come_again_to_whoever_asks_for_the_past(story: Story) -> None:
+    story.take("bob/1", (1, "a"))
+    story.subscribe("bob", start_seq=1)
+    story.publish("ann", "b", seqs=(2,))
+    story.keep((2, "b"))
+    story.deliver("bob/1", 2, "b")
+    story.ack("bob/1", 2, how="term")
+    story.unsubscribe("bob")
+    story.subscribe("bob", start="all")
+    story.take("bob/1", (2, "b"))
+    story.subscriptions, story.dead_letters = {"bob": ("news",)}, {"bob": {2: "on purpose"}}
+    assert story.verdict().ok
+
+
 def test_what_was_passed_over_is_not_settled(story: Story) -> None:
     story.deliver("bob/1", 1, "a")
     story.ack("bob/1", 1, how="nak")

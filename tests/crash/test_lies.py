@@ -14,7 +14,7 @@ from .nursery import ForkedWorker, Nursery
 
 pytestmark = pytest.mark.timeout(300)
 
-ROUNDS_MAX = 100
+ROUNDS_MAX = 200
 ROUNDS_A_FILE = 5
 
 
