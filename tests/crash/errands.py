@@ -1,8 +1,8 @@
 """Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
 
 Owns four manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
-on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after the
-other and is the first to write there; and an undertaker, which puts dead letters back.
+on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after
+the other and is the first to write there; and an undertaker, which puts dead letters back.
 """
 
 from __future__ import annotations
