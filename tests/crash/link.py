@@ -125,6 +125,8 @@ class Link:
         fields = {"bot": self.bot, "max_in_flight": max_in_flight, **{k: v for k, v in returning.items() if v}}
         hello = Hello(self.bot, max_in_flight, self.process, tuple(holds))
         welcome = self.call(hello, _session, protocol=1, **fields)
+        if self._left_at is not None:
+            self.recorder.mark("broke", process=self.bot)
         self._epoch, self._left_at = welcome["epoch"], None
         # What came behind the welcome is in the mail already, and not among what was held.
         lost = set(welcome.get("not_held", ()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from .gap_checks import is_retained
 from .history import Final, Settle, Subscribe
 from .ledger import Ledger
 from .mailbox_checks import is_late
@@ -51,8 +52,8 @@ def late(ledger: Ledger) -> Iterator[Fault]:
         letter, session = ledger.letters.get(handed.message.id), ledger.sessions.get(handed.session)
         if letter is None or letter.sent.ttl is None or letter.acked_at is None or session is None:
             continue
-        if letter.sent.delay:
-            continue  # its time begins when it is due
+        if letter.sent.delay or is_retained(ledger, letter):
+            continue  # its time begins when it is due; or it was removed, and sent again as a new one
         over = ledger.at(letter.acked_at) + letter.sent.ttl
         if session.invoke.at > over + _MARGIN_SECONDS:
             yield (
