@@ -256,7 +256,7 @@ class Mark(_Event, frozen=True, tag="mark"):
     """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name.
 
     `vanished` is a bot's client that ended without a word, or may have looked so. `expelled` is one that had not
-    been silent, and whose session (`note`) the worker knows no more.
+    been silent, and whose session (`note`) the worker knows no more. `broke` is one that came back.
     """
 
     what: str

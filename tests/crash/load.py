@@ -55,8 +55,12 @@ sweep_seconds = 0.5
 """
 """For the worker: sessions that vanished give their messages back before a drain has waited for long."""
 
-RULES = Rules(max_deliver=MAX_DELIVER, retained=RETAINED)
-"""The same for the checker."""
+RULES = Rules(max_deliver=MAX_DELIVER, retained=RETAINED, breaks_are_failures=True)
+"""The same for the checker.
+
+A break that the worker notices before the client is back counts as a failure where it is the last one, or where the
+worker is started anew in between.
+"""
 
 DRAIN_SECONDS = 60.0
 """The longest that a mailbox may take to become empty."""
