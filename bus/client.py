@@ -301,6 +301,11 @@ class Bot(Confirming, Application):
                     await self._find_reply(message_id, waiting)
                 async with waiting_for_reply():
                     await waiting.arrived.wait()
+        except BaseException:
+            if waiting.message is not None and not waiting.message.settled:
+                self._inbox.append(waiting.message)  # it came in the turn in which its asker gave up: ordinary mail
+                self._arrived.set()
+            raise
         finally:
             del self._replies[message_id]
         if waiting.message is None:

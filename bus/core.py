@@ -197,13 +197,16 @@ class Core:
         return self._finish()
 
     def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
-        """Take whom messages are for that a returning client holds."""
+        """Take whom messages are for that a returning client holds, or that a settle could not change."""
         self._turn.moment = moment
         session = self.sessions.get(located.address)
         if session is not None and session.id == located.session_id:
-            session.opening = False
-            self._welcome(session, located.hello, messages)
-            self._carry_out_held(session)
+            if isinstance(located.request, Hello):
+                session.opening = False
+                self._welcome(session, located.request, messages)
+                self._carry_out_held(session)
+            else:
+                self._settling.answer(session, located.request, located.seqs, messages)
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:

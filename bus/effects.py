@@ -14,7 +14,7 @@ import msgspec
 
 from store.repository import PageRequest, SurveyRequest
 
-from .protocol import RETRY, Code, ErrorFrame, Hello, Ok, Query, Subscribe, Workflow, encode
+from .protocol import RETRY, Ack, Code, ErrorFrame, Extend, Hello, Nak, Ok, Query, Subscribe, Term, Workflow, encode
 from .steady import LogTime, Steady
 
 __all__ = [
@@ -95,11 +95,14 @@ class FindStart(NamedTuple):
 
 
 class Locate(NamedTuple):
-    """Find out whom messages are for that a returning client holds, and give it to `Core.located`."""
+    """Find out whom messages are for that a request names, and give it to `Core.located`.
+
+    A returning client holds them, or a settle names them and they are not in flight for its session.
+    """
 
     address: bytes
     session_id: str
-    hello: Hello
+    request: Hello | Ack | Nak | Term | Extend
     seqs: tuple[int, ...]
 
 

@@ -45,6 +45,10 @@ class Leaving:
                 held |= kept & seqs
         return held
 
+    def keeps(self, seq: int) -> bool:
+        """Return whether a message was handed out and is not settled, or is a dead letter, of whatever channel."""
+        return bool(self.holds({seq}))
+
     def owes(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Return whether a message is still to be handed out for the first time."""
         return (

@@ -101,8 +101,8 @@ class Mailbox(Leaving, Outstanding):
         item = self._unsettled.get(seq)
         if item is not None:
             return "in_flight" if item.session is not None else "returned"
-        if seq in self.dead:
-            return "dead"
+        if seq in self.dead or seq in self._reviving:
+            return "dead" if seq in self.dead else "returned"
         handed_out = self.sources.handed_out(channel)
         return "waiting" if seq > handed_out and seq not in self._ahead else "settled"
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from store.repository import RemoveDeadLetters
+from store.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
 
 from .batch import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Turn
+from .effects import Locate, Turn
 from .mailbox import Mailbox
 from .protocol import (
     Ack,
@@ -51,12 +51,17 @@ class Settling:
         return f"<Settling {self._batches}>"
 
     def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
-        """Carry out what a bot says of messages that it was delivered."""
-        passed_over: list[PassedOver] = []
-        all_in_flight = True
-        if request.request is not None:
-            all_in_flight = all(seq in session.in_flight for seq in request.seqs)
-            passed_over = self._passed_over(session, request)
+        """Carry out what a bot says of messages that it was delivered.
+
+        What that cannot change is looked up in the log before it is answered: only the mailbox that a message came
+        from knows what became of it.
+        """
+        left = isinstance(request, Nak | Term)  # alone by these, while a commit settles it
+        elsewhere = tuple(
+            seq
+            for seq in dict.fromkeys(request.seqs)
+            if (mailbox := session.in_flight.get(seq)) is None or (left and mailbox.is_settling(seq))
+        )
         mailboxes: list[Mailbox] = []
         match request:
             case Ack():
@@ -65,9 +70,50 @@ class Settling:
                 self._dispatch.extend(session, request.seqs)
             case _:
                 mailboxes = self._dispatch.give_up(session, request)
-        # What was settled before is confirmed too, and may not be on disk yet.
-        changed = mailboxes if mailboxes and all_in_flight else session.mailboxes
-        self.confirm(session, request.request, changed, passed_over)
+        if request.request is not None and elsewhere:
+            self._turn.add(Locate(session.address, session.id, request, elsewhere))
+        else:
+            self.confirm(session, request.request, mailboxes or session.mailboxes)
+
+    def answer(
+        self,
+        session: Session,
+        request: Ack | Nak | Term | Extend,
+        elsewhere: Sequence[int],
+        located: Sequence[Surveyed],
+    ) -> None:
+        """Answer a settle that named what was not in flight: with those that it could not change.
+
+        An ack of what is settled, and a term of a dead letter, say what is so already: those are not named.
+        """
+        done = "settled" if isinstance(request, Ack) else "dead" if isinstance(request, Term) else None
+        messages = {message.seq: message for message in located}
+        passed_over: list[PassedOver] = []
+        mailboxes = dict.fromkeys(session.mailboxes)
+        for seq in elsewhere:
+            state = "unknown" if seq > self._dispatch.last_seq else "settled"
+            if seq in messages:
+                owing = self._mailboxes_of(session.bot_id, messages[seq])
+                mailboxes.update(dict.fromkeys(owing))
+                states = [mailbox.fate(seq, messages[seq].recipient_channel) for mailbox in owing]
+                state = next((state for state in states if state != "settled"), "settled") if owing else "unknown"
+            if state != done:
+                passed_over.append(PassedOver(seq, state))
+        self.confirm(session, request.request, mailboxes, passed_over)
+
+    def _mailboxes_of(self, bot_id: str, message: Surveyed) -> list[Mailbox]:
+        """Return the mailboxes that a bot may have had a message from, those of groups that it left among them."""
+        seq, channel, own = message.seq, message.recipient_channel, self._directory.mailboxes[bot_id]
+        if channel is None:
+            return [own] if message.recipient_bot_id == bot_id else []
+        kept = [own] if own.keeps(seq) else []
+        subscription = self._directory.subscriptions_of(bot_id).get(channel)
+        if subscription is None or subscription.start_seq >= seq:
+            sharing = self._directory.channels[channel].mailboxes.values()
+            return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
+        if subscription.group is None:
+            return [own]
+        return [*kept, self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]]
 
     def confirm(
         self,
@@ -90,31 +136,6 @@ class Settling:
                 mailboxes=list(mailboxes),
             )
         )
-
-    def _passed_over(self, session: Session, request: Ack | Nak | Term | Extend) -> list[PassedOver]:
-        """Return what a settle names and cannot change, with what became of it.
-
-        An ack of what is settled, and a term of a dead letter, say what is so already: those are not named.
-        """
-        done = "settled" if isinstance(request, Ack) else "dead" if isinstance(request, Term) else None
-        found: list[PassedOver] = []
-        for seq in request.seqs:
-            mailbox = session.in_flight.get(seq)
-            if mailbox is None:
-                state = self._state(session, seq)
-                if state != done:
-                    found.append(PassedOver(seq, state))
-            elif isinstance(request, Nak | Term) and mailbox.is_settling(seq):
-                found.append(PassedOver(seq, "in_flight"))
-        return found
-
-    def _state(self, session: Session, seq: int) -> str:
-        """Return what became of a message in the mailboxes of a session, where only its seq is known."""
-        if seq > self._dispatch.last_seq:
-            return "unknown"
-        states = [mailbox.state_of(seq) for mailbox in session.mailboxes]
-        certain = next((state for state in states if state not in ("settled", "waiting")), None)
-        return certain or ("waiting" if "waiting" in states else "settled")
 
     def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
         """Put dead letters back into a mailbox; raises Rejected where there is none of that name."""

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 import bus
+from bus.protocol import StoredMessage
 from bus.testing import Worker
 
 from .fake_worker import FakeWorker
@@ -197,3 +198,26 @@ async def test_each_session_gets_its_own_replies(worker: Worker) -> None:
                 for bot in (first, second, third):
                     assert bot.receive_nowait() is None
         tasks.cancel_scope.cancel()
+
+
+async def test_a_reply_that_comes_as_its_asker_gives_up_is_ordinary_mail(worker: Worker) -> None:
+    async with worker.connect(bot="oracle") as oracle, worker.connect(bot="asker") as asker:
+        deliver, returned = asker._connection._deliver, []
+        with anyio.fail_after(BOUND_SECONDS), anyio.CancelScope() as scope:
+
+            def give_up(stored: StoredMessage) -> None:
+                deliver(stored)
+                scope.cancel()
+
+            asker._connection._deliver = give_up
+            async with anyio.create_task_group() as tasks:
+
+                async def answer() -> None:
+                    await (await oracle.receive()).reply("answer")
+
+                tasks.start_soon(answer)
+                returned.append(await asker.request("oracle", 1, timeout=BOUND_SECONDS))
+        with anyio.fail_after(BOUND_SECONDS):
+            reply = returned[0] if returned else await asker.receive()
+        assert reply.body == "answer"
+        await reply.ack(confirm=True)

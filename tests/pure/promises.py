@@ -73,6 +73,8 @@ class Promises:
         self._delivered_at: dict[tuple[str, int], int] = {}
         self._wanted_again: dict[tuple[str, int], int] = {}
         self._retried: set[tuple[str, int]] = set()
+        self._came_though_dead: set[tuple[str, int]] = set()
+        """Dead letters of a channel that was left and asked for from the past: its messages come all the same."""
         self._revived: set[tuple[str, int]] = set()
         """The dead letters whose retry was answered, until they are delivered."""
 
@@ -179,7 +181,7 @@ class Promises:
         for (key, seq), step in delivered.items():
             if self._wanted_again.get((key, seq), -1) < step:
                 self.settled[key].add(seq)
-                if self._is_dead(key, seq):
+                if self._is_dead(key, seq) and (key, seq) not in self._came_though_dead:
                     raise Violation(f"{seq} is a dead letter of {key}, and its ack was confirmed")
 
     def note_restart(self) -> None:
@@ -214,6 +216,9 @@ class Promises:
             raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
         self.delivered[key].add(seq)
         self._revived.discard((key, seq))
+        mailbox = core.directory.find_mailbox(key)
+        if mailbox is not None and seq in mailbox.dead:
+            self._came_though_dead.add((key, seq))
         self._delivered_at[key, seq] = self.steps
         if message.attempt == 1:
             self._check_order(key, stored, core)

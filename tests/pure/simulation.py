@@ -327,7 +327,8 @@ class Simulation:
             self.promises.note_acknowledged(publication, seq, scheduled=index in published.scheduled)
 
     def _settle_some(self) -> None:
-        connection = self._pick()
+        holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
+        connection = self.random.choice(holding) if holding and self.random.random() < 0.5 else self._pick()
         if connection is None or not connection.unsettled:
             return
         count = self.random.randint(1, len(connection.unsettled))

@@ -22,7 +22,6 @@ from bus.protocol import Published
 from bus.publishing import Publishing
 from bus.scheduling import Scheduling
 from bus.sessions import Session
-from bus.settling import Settling
 from bus.sources import Sources
 from store.repository import MailboxState
 
@@ -239,13 +238,7 @@ def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backlog, "went", lambda self, count=1: None)
 
 
-def names_nothing_that_it_passed_over(patch: pytest.MonkeyPatch) -> None:
-    """A settle that is confirmed whether it changed anything or not."""
-    patch.setattr(Settling, "_passed_over", lambda *_: [])
-
-
 FAULTS: list[Fault] = [
-    names_nothing_that_it_passed_over,
     takes_along_what_a_member_had,
     forgets_groups_without_members,
     releases_before_it_is_due,

@@ -6,7 +6,21 @@ from typing import Any
 
 import pytest
 
-from bus.protocol import Ack, Code, Commit, Hello, Nak, Ping, RetryDeadLetters, Subscribe, Term, ToBot, ToChannel
+from bus.protocol import (
+    Ack,
+    Code,
+    Commit,
+    Credit,
+    Hello,
+    Nak,
+    Ping,
+    RetryDeadLetters,
+    Subscribe,
+    Term,
+    ToBot,
+    ToChannel,
+    Unsubscribe,
+)
 from bus.settings import Delivery, Settings
 
 from .worker import ID, Worker, delivered, published
@@ -198,6 +212,59 @@ def test_a_repeated_ack_is_confirmed_and_what_is_dead_is_named() -> None:
     for number in (7, 8):
         assert passed_over(confirmed(worker, b"b", Ack(seqs=[seq], request=number))) == {}
     assert passed_over(confirmed(worker, b"b", Ack(seqs=[seq, 77], request=9))) == {77: "unknown"}
+
+
+def of_a_group(worker: Worker) -> int:
+    """Let bot `b` be delivered a message by a group that it shares with bot `c`; return its seq."""
+    worker.hello("s", max_in_flight=0)
+    worker.hello("b", token=TOKEN)
+    worker.hello("c", max_in_flight=0)
+    for member in (b"b", b"c"):
+        worker.say(member, Subscribe(request=5, channel="work", group="team"))
+        worker.commit()
+    worker.say(b"s", published(ToChannel("work")))
+    [message] = delivered(worker.commit())
+    seq: int = message["seq"]
+    return seq
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_group_has_back_is_not_confirmed_to_a_bot_that_left_it(away: bool) -> None:
+    worker = Worker()
+    seq = of_a_group(worker)
+    worker.say(b"b2", Hello(request=1, protocol=1, bot="b", max_in_flight=0))
+    if away:
+        worker.do(worker.core.unreachable(b"b", worker.moment))
+    worker.say(b"b2", Unsubscribe(request=6, channel="work"))
+    worker.commit()
+    returns(worker, b"again", "b", [seq])
+    assert passed_over(confirmed(worker, b"again", Ack(seqs=[seq], request=7))) == {seq: "returned"}
+    worker.say(b"c", Credit(max_in_flight=10))
+    worker.tick(1)
+    assert worker.in_flight(b"c") == [seq]
+
+
+def test_an_ack_of_a_group_is_confirmed_again_while_other_mail_waits() -> None:
+    worker = Worker()
+    seq = of_a_group(worker)
+    worker.say(b"s", published(ToBot(bot="b")))
+    worker.commit()
+    assert passed_over(confirmed(worker, b"b", Ack(seqs=[seq], request=7))) == {}
+    worker.commit(flush=True)
+    worker.restart()
+    returns(worker, b"again", "b", [seq], max_in_flight=0)
+    assert passed_over(confirmed(worker, b"again", Ack(seqs=[seq], request=8))) == {}
+
+
+def test_a_direct_ack_is_confirmed_again_while_a_group_waits() -> None:
+    worker = Worker()
+    of_a_group(worker)
+    worker.say(b"s", published(ToBot(bot="b")))
+    [message] = delivered(worker.commit())
+    assert passed_over(confirmed(worker, b"b", Ack(seqs=[message["seq"]], request=7))) == {}
+    worker.restart()
+    returns(worker, b"again", "b", [message["seq"]], max_in_flight=0)
+    assert passed_over(confirmed(worker, b"again", Ack(seqs=[message["seq"]], request=8))) == {}
 
 
 def test_a_client_returns_to_a_full_house() -> None:

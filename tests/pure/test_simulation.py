@@ -38,7 +38,7 @@ def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     simulation = Simulation(5)
     seen: set[str] = set()
-    for step in range(1, 8001):
+    for step in range(1, 16001):
         simulation.step()
         if any(isinstance(question, Locate) for question, _ in simulation.questions):
             seen.add("a client that holds what the worker forgot")
