@@ -17,6 +17,7 @@ from bus.mailbox import Mailbox
 from bus.outstanding import Outstanding
 from bus.retention import Retention
 from bus.returning import Returning
+from bus.sessions import Session
 from bus.settling import Settling
 from store.repository import MailboxState
 
@@ -109,7 +110,11 @@ def _pauses_expel() -> None:
 def _not_held_unsaid() -> None:
     replace(Outstanding, "keep", lambda _: lambda mailbox, session, seq, now, *, earlier: False)
     replace(Returning, "keep", lambda _: lambda returning, *hello: [])
-    replace(Settling, "_passed_over", lambda _: lambda settling, session, request: [])
+
+    def answer(settling: Settling, session: Session, request: Any, *_: Any) -> None:
+        settling.confirm(session, request.request, session.mailboxes)
+
+    replace(Settling, "answer", lambda _: answer)
 
 
 def _nak_delay_forgotten() -> None:
