@@ -392,18 +392,11 @@ class Mailbox(Leaving, Outstanding):
 
     # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
 
-    def state_of(self, seq: int) -> str:
-        """Return what became of a message whose source is unknown: as `fate`, and "settled" only where it is sure.
-
-        A message that is none of this mailbox's counts as settled where everything up to it is.
-        """
-        item = self._unsettled.get(seq)
-        if item is not None:
-            return "returned" if item.session is None and not self.is_settling(seq) else "in_flight"
-        if seq in self.dead or seq in self._reviving:
-            return "dead" if seq in self.dead else "returned"
-        through = seq in self._ahead or (self.level and not self.intake) or seq <= self.sources.through
-        return "settled" if through else "waiting"
+    def may_wait(self, seq: int) -> bool:
+        """Return True unless it is certain that a message of an unknown source does not wait here."""
+        known = seq in self._unsettled or seq in self._ahead or seq in self.dead or seq in self._reviving
+        idle = self.level and not self.intake
+        return not (known or idle or seq <= self.sources.through)
 
     def keep_early(self, session: Session, message: Surveyed, now: float) -> bool:
         """Put in flight what a client holds and the mailbox does not remember to have handed out: it restarted.

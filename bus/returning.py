@@ -50,7 +50,7 @@ class Returning:
             for seq in self._holds(hello)
             if seq <= self._dispatch.last_seq
             and not any(mailbox.has(seq) for mailbox in mailboxes)
-            and any(mailbox.state_of(seq) == "waiting" for mailbox in mailboxes)
+            and any(mailbox.may_wait(seq) for mailbox in mailboxes)
         )
 
     def keep(
