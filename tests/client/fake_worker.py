@@ -10,7 +10,7 @@ import zmq
 
 from bus.transport import Port
 
-__all__ = ["FakeWorker"]
+__all__ = ["DELIVERY", "FakeWorker"]
 
 WELCOME = {
     "op": "welcome",
@@ -29,6 +29,20 @@ WELCOME = {
     "max_frame_bytes": 1048576,
     "max_body_bytes": 262144,
     "last_seq": 0,
+}
+
+DELIVERY = {
+    "seq": 1,
+    "id": "01900000-0000-7000-8000-000000000001",
+    "sender_bot_id": "01900000-0000-7000-8000-000000000002",
+    "sender_bot_name": "s",
+    "recipient": {"type": "channel", "name": "news"},
+    "message_type": "message",
+    "body": 1,
+    "reply_to": None,
+    "headers": {},
+    "timestamp": "2026-01-01T00:00:00.000000Z",
+    "attempt": 1,
 }
 
 

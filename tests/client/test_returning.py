@@ -11,25 +11,11 @@ import bus
 from bus.protocol import StoredMessage
 from bus.testing import Worker
 
-from .fake_worker import FakeWorker
+from .fake_worker import DELIVERY, FakeWorker
 
 pytestmark = pytest.mark.anyio
 
 BOUND_SECONDS = 60
-
-DELIVERY = {
-    "seq": 1,
-    "id": "01900000-0000-7000-8000-000000000001",
-    "sender_bot_id": "01900000-0000-7000-8000-000000000002",
-    "sender_bot_name": "s",
-    "recipient": {"type": "channel", "name": "news"},
-    "message_type": "message",
-    "body": 1,
-    "reply_to": None,
-    "headers": {},
-    "timestamp": "2026-01-01T00:00:00.000000Z",
-    "attempt": 1,
-}
 
 
 async def breaks(bot: bus.Bot) -> None:
