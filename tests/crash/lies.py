@@ -1,7 +1,8 @@
 """Workers that are broken on purpose: what the checker has to find, so that its silence means something.
 
-Owns the lies, by name: each replaces a piece of the product's inside in a process that becomes a worker. They are
-switches of these tests, and the product knows nothing of them.
+Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes` and
+`lies_of_time` have the others). Each replaces a piece of the product's inside in a process that becomes a worker.
+They are switches of these tests, and the product knows nothing of them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from store.sqlite.log import SqliteLog
 from store.sqlite.runs import Runs
 from store.sqlite.writer import Transaction, Writer
 
-from .lies_of_mailboxes import LIES_OF_MAILBOXES, TELLERS, replace
-from .lies_of_time import LIES_OF_TIME, TELLERS_OF_TIME
+from .lies_of_mailboxes import TELLERS, replace
+from .lies_of_time import TELLERS_OF_TIME
 
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
 
@@ -41,8 +42,6 @@ LIES: dict[str, set[str]] = {
     "position_too_early": {"lost"},
     "forgotten_in_flight": {"lost"},
     "ack_in_the_wrong_mailbox": {"redelivered"},
-    **LIES_OF_MAILBOXES,
-    **LIES_OF_TIME,
 }
 """Each lie that kills alone bring to light, with the kinds of violations of which one has to be found."""
 

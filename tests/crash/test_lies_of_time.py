@@ -1,0 +1,17 @@
+"""A worker that is broken in its retention, or to clients that return, is found within so many kills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .detector import assert_found
+from .lies_of_time import LIES_OF_TIME
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize("lie", LIES_OF_TIME)
+def test_a_lie_is_found(lie: str, tmp_path: Path) -> None:
+    assert_found(lie, LIES_OF_TIME[lie], tmp_path)
