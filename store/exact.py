@@ -35,9 +35,17 @@ def exact_json(value: Any) -> bytes:
         for field in msgspec.structs.astuple(value):
             if type(field) not in _WHOLE and not isinstance(field, Enum) and field is not msgspec.UNSET:
                 exact_json(field)
-    elif _decode(encoded) != value:  # it may only have another form by now, as a tuple has, or a time
+    elif not _equal(_decode(encoded), value):  # it may only have another form, as a tuple has, or a time
         _check(value)
     return encoded
+
+
+def _equal(decoded: Any, value: Any) -> bool:
+    """Return True if a value equals what was read back; False also where it cannot be compared."""
+    try:
+        return bool(decoded == value)
+    except Exception:
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -149,6 +149,18 @@ class Note(msgspec.Struct):
     value: Any
 
 
+@dataclasses.dataclass(eq=False)
+class Place:
+    """It can be compared with its like only, as many a class that one writes by hand."""
+
+    x: Any
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: Any) -> bool:
+        return bool(self.x == other.x)
+
+
 @given(JSON)
 def test_what_a_client_writes_is_what_was_meant(value: object) -> None:
     assert msgspec.json.decode(write_body(value)) == value
@@ -229,6 +241,14 @@ def test_a_subclass_is_written_as_what_it_is_one_of(value: object, written: byte
 def test_what_json_would_lose_is_refused(value: object) -> None:
     with pytest.raises(InvalidBody):
         publication(Draft(to="b", body=value), "id")
+
+
+def test_what_cannot_be_compared_with_json_is_written_or_refused_all_the_same() -> None:
+    for value in (Place(1), [Place(1)], {"a": Place(1)}, Reading(Place(1)), Note([Place(1)])):
+        assert b'{"x":1}' in write_body(value)
+    for value in (Place(float("nan")), [Place(float("nan"))], Note({"a": Place({1: "a", "1": "b"})})):
+        with pytest.raises(ValueError, match="JSON"):
+            write_body(value)
 
 
 @pytest.mark.parametrize("value", [object(), {True: 1}, {None: 1}, {(1, 2): 3}, 1j, [range(3)]])
