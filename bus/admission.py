@@ -132,7 +132,7 @@ class Admission:
         return Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
     def reserve(self, message: NewMessage) -> Rejected | None:
-        """Take up room for a message, within its rates; where there is none, return what to tell its sender.
+        """Reserve room for a message, within its rates; if there is none, return what to tell its sender.
 
         That is told only where the message's id is not known: the log is asked first.
         """
@@ -159,7 +159,7 @@ class Admission:
             self._dispatch.counters["rate_limited"] += 1
 
     def leave(self, message: NewMessage) -> None:
-        """Give back the room that a message took up: what became of it is known."""
+        """Release the room reserved for a message whose outcome is known."""
         if message.due_at is not None:
             self._scheduling.expected -= 1
         elif message.recipient_bot_id is not None:
@@ -182,7 +182,7 @@ class Admission:
             del session.expecting[next(iter(session.expecting))]
 
     def new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
-        """Give the channels that come into being by these messages."""
+        """Return the channels that these messages create."""
         named = dict.fromkeys(message.recipient_channel for message in messages)
         new = [name for name in named if name is not None and name not in self._directory.channels]
         wall = self._turn.moment.wall

@@ -1,4 +1,4 @@
-"""Answers to approvals: what one is, and how a bot takes one that comes as a message.
+"""Answers to approvals: what one is, and how a bot handles one that comes as a message.
 
 Owns what is written of an answer. A message names the step that it answers: it may come twice, or late, and is
 not to answer the next question then.
@@ -55,7 +55,7 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def take_answer(workflows: WorkflowRepository, message: Message) -> None:
-    """Give the answer that a message brings; it becomes a dead letter where it answers nothing."""
+    """Return the answer that a message brings; a message that answers nothing becomes a dead letter."""
     try:
         said = msgspec.convert(message.body, _Said)
         answer = Answer(message.message_type == APPROVE, message.sender, said.comment)

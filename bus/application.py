@@ -227,7 +227,7 @@ _slot: ContextVar[_Slot | None] = ContextVar("posthouse_slot", default=None)
 
 
 def waiting_for_reply() -> AbstractAsyncContextManager[None]:
-    """Give what a handler waits in: its place is another's for so long. Outside a handler it does nothing."""
+    """Return a context for waiting in a handler, which lends its place. Outside a handler it does nothing."""
     return _slot.get() or nullcontext()
 
 
@@ -249,7 +249,7 @@ class _Service:
         self.home.enter()
 
     def stop(self) -> None:
-        """Take no more messages; said a second time, cancel the handlers."""
+        """Accept no more messages; if called a second time, cancel the handlers."""
         if self._taking.cancel_called:
             self._working.cancel()
         self._taking.cancel()
@@ -309,7 +309,7 @@ class _Service:
         self._free.release()
 
     async def take_back(self) -> None:
-        """Give a handler its place again."""
+        """Take back a handler's place, once one is free."""
         await self._free.acquire()
         self._lent -= 1
         self._grant_for_lent()

@@ -82,7 +82,7 @@ def approvals(link: Link, limit: int) -> None:
 
 
 def _prompt(step: WorkflowStepLog) -> str:
-    """Give what a step asks: the prompt in its input, or else the input."""
+    """Return what a step asks: the prompt in its input, or else the input."""
     given = step.input
     if isinstance(given, dict):
         given = given.get("prompt", given)

@@ -158,7 +158,7 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
 
 
 def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
-    """Give the JSON that a text is, byte for byte, or the text itself as JSON."""
+    """Return the JSON that a text is, byte for byte, or the text itself as JSON."""
     value = value.removeprefix(_HIDDEN)
     try:
         text = _read_input() if value == "-" else _as_written(value)
@@ -193,7 +193,7 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
-    """Give a command its link to a worker, as `bot` unless it says as whom."""
+    """Add to a command its link to a worker, as `bot` unless it says as whom."""
     if bot is None:
         name = click.option("--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to be.")
     else:
@@ -257,7 +257,7 @@ def _is_undecoded(text: str) -> bool:
 
 
 def worded(command: Command) -> Command:
-    """Give a command what a message says: its body, type and headers."""
+    """Add to a command what a message says: its body, type and headers."""
     for part in (
         click.option(
             "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
@@ -272,7 +272,7 @@ def worded(command: Command) -> Command:
 
 
 def drafted(command: Command) -> Command:
-    """Give a command a message, and everything that may go with it."""
+    """Add to a command a message, and everything that may go with it."""
 
     @worded
     @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")

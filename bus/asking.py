@@ -73,7 +73,7 @@ class Asking:
         return found
 
     async def find(self, message_id: str) -> dict[str, Any]:
-        """Give a message by its id, and what became of it in each mailbox that it went to."""
+        """Return a message by its id, and what became of it in each mailbox that it went to."""
         return await self._request("the message", lambda number: MessageQuery(request=number, id=message_id))
 
     async def bots(self) -> list[dict[str, Any]]:

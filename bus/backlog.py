@@ -35,7 +35,7 @@ class Backlog:
         self._waiting -= count
 
     def ask(self) -> int:
-        """Note that the store is being asked how many wait now; give the question's number."""
+        """Note that the store is being asked how many wait now; return the question's number."""
         self.counting, self._waiting = True, 0
         self._asked += 1
         return self._asked
@@ -45,11 +45,11 @@ class Backlog:
         self.counting = False
 
     def counted(self, waiting: int, *, number: int) -> None:
-        """Take how many waited when the store was asked, unless that is void."""
+        """Accept how many waited when the store was asked, unless that count is void."""
         if self.counting and number == self._asked:
             self._waiting += waiting
             self.known, self.counting = True, False
 
     def has_room(self, messages_max: int) -> bool:
-        """Tell whether one more may come; also where that is not known yet."""
+        """Return True if one more may come, or if that is not known yet."""
         return not self.known or self._waiting + self.expected < messages_max

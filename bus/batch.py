@@ -103,14 +103,14 @@ class Batch:
         self.changes.extend(SaveMailbox(mailbox.state(), dict(mailbox.settling)) for mailbox in self.mailboxes)
 
     def refused(self) -> None:
-        """Give the mailboxes back what they wanted on disk with their state."""
+        """Mark what the mailboxes wanted on disk as unsaved again."""
         for mailbox in self.mailboxes:
             mailbox.dirty = True
         for mailbox, dead_letters in self._buried:
             mailbox.buried[:0] = dead_letters
 
     def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
-        """Give each job, in order, with its part of the log's answers."""
+        """Return each job, in order, with its part of the log's answers."""
         return [
             (job, outcome[change : change + count] if start < 0 else outcome[change][start : start + count])
             for job, (change, start, count) in zip(self.jobs, self._answers_at, strict=True)
@@ -118,7 +118,7 @@ class Batch:
 
 
 class Batches:
-    """Collects jobs, and gives them as batches that are bounded in messages and bytes."""
+    """Collects jobs, and returns them in batches that are bounded in messages and bytes."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -148,7 +148,7 @@ class Batches:
         self._bytes += job.size_bytes
 
     def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
-        """Take the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
+        """Return the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
         jobs: list[Job] = []
         messages, size_bytes = 0, 0
         while self._jobs and len(jobs) < self._limits.batch_messages_max:
@@ -164,7 +164,7 @@ class Batches:
 
 
 def _at(change: Change, timestamp: str) -> Change:
-    """Give a change the time of its batch, where it puts messages into the log: their times never go back."""
+    """Set the time of its batch on a change that puts messages into the log: their times never go back."""
     if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
         return msgspec.structs.replace(change, timestamp=timestamp)
     return change

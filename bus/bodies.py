@@ -30,7 +30,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def body_fault(body: bytes, what: str = "the body") -> str | None:
-    """Say why a body could not be read back by a standard JSON decoder; None where it can."""
+    """Return why a standard JSON decoder could not read a body back, or None if it can."""
     try:
         value = _decode_any(body)
     except UnicodeDecodeError:
@@ -43,7 +43,7 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
 
 
 def is_suspicious(encoded: bytes) -> bool:
-    """Tell whether JSON may hold a value that `value_fault` has something to say of; every ordinary one passes."""
+    """Return True if JSON may hold a value that `value_fault` objects to; every ordinary one passes."""
     if len(encoded) <= BODY_DEPTH_MAX:
         return False
     if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX:
@@ -54,7 +54,7 @@ def is_suspicious(encoded: bytes) -> bool:
 
 
 def value_fault(value: Any, what: str) -> str | None:
-    """Say why a value could not be read back everywhere; None where it can."""
+    """Return why a value could not be read back everywhere, or None if it can."""
     level = [value]
     for _ in range(BODY_DEPTH_MAX + 1):
         below: list[Any] = []

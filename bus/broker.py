@@ -51,13 +51,13 @@ from .workflow_answers import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 __all__ = ["Broker", "open_broker", "system_moment"]
 
 _TICK_SECONDS = 0.05
-"""How often time is told: an ack_wait or a flush is late by at most this."""
+"""How often time advances: an ack_wait or a flush is late by at most this."""
 
 _STALE_SECONDS = 0.001
 """For how long one look at the clocks does for the frames that are drained."""
 
 _AHEAD_SECONDS = 60.0
-"""How far the log's last timestamp may be ahead of the clock before it is told."""
+"""How far the log's last timestamp may be ahead of the clock before a warning."""
 
 _FRAMES_A_TURN = 500
 """Frames taken before other tasks get a turn."""
@@ -69,7 +69,7 @@ _log = structlog.get_logger("posthouse")
 
 
 def system_moment() -> Moment:
-    """Give the time: a clock that never goes back, and the wall clock."""
+    """Return the current monotonic and wall-clock time."""
     return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
 
 
@@ -109,7 +109,7 @@ class Broker:
         """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
         self._stopping = False
         self._clock_behind = False
-        """Whether it was told that the log's last timestamp is ahead of the clock."""
+        """Whether a warning was logged that the log's last timestamp is ahead of the clock."""
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ class Broker:
             self._tap.close()
 
     def stop(self) -> None:
-        """Take no more frames, and let `run` end in order."""
+        """Accept no more frames, and let `run` end in order."""
         self._stopping = True
         self._work.set()
 
@@ -160,7 +160,7 @@ class Broker:
                 await anyio.lowlevel.checkpoint()
 
     def _drain(self) -> None:
-        """Take what the socket has. Whoever sent something does this too, for the waiting task may not wake."""
+        """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
         if self._draining:
             return
         if self._stopping or not self._command.has_input:
@@ -387,7 +387,7 @@ class Broker:
             await anyio.lowlevel.checkpoint()
 
     def _hear_tap(self) -> None:
-        """Take who began or ceased to listen; other words of listeners mean nothing."""
+        """Handle a listener that came or left; anything else a listener sends means nothing."""
         for _ in range(_FRAMES_A_TURN):
             parts = self._tap.receive()
             if parts is None:
@@ -446,7 +446,7 @@ async def open_broker(
     worker: str,
     versions: dict[str, str],
 ) -> Broker:
-    """Take up a log where it was left, and bind both sockets; raises BindError where one cannot be bound."""
+    """Resume a log where it was left, and bind both sockets. Raise BindError if one cannot be bound."""
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
     command = bind_command(context, settings)
     try:

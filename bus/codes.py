@@ -1,4 +1,4 @@
-"""Why a frame was refused: the wire's codes, and the refusal that carries one to whoever is told.
+"""Why a frame was refused: the wire's codes, and the refusal that carries one to the peer.
 
 Pure.
 """

@@ -51,7 +51,7 @@ class Commits(Protocol):
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
     ) -> Committed:
-        """Do all of it or nothing; with an id that was committed before, give the first answer."""
+        """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
 
 class Commit:

@@ -88,7 +88,7 @@ class Committing:
         )
 
     def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Rejected | None:
-        """Give what stands against carrying it out now; it is looked up all the same, for it may be a repeat."""
+        """Return why it cannot be carried out now, or None. It is looked up all the same: it may be a repeat."""
         missing = [seq for seq in commit.acks if seq not in session.in_flight]
         if missing:
             return Rejected(
@@ -179,7 +179,7 @@ def _check(commit: Commit) -> None:
 
 
 def _encode(commit: Commit) -> bytes:
-    """Give what two frames of one commit have in common, and those of different ones have not.
+    """Return what is the same in two frames of one commit, and differs between commits.
 
     Raises Rejected where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
     cut below that depth, so that a value which is not whole is never stored.

@@ -22,7 +22,7 @@ from .protocol import Ack, Code, Nak, Settled, Term
 __all__ = ["Confirming"]
 
 _AGAIN_SECONDS = 0.05
-"""How soon an ack is repeated whose message is on its way to this bot again: as a rule that takes milliseconds."""
+"""How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
 
 _COMES_AGAIN = frozenset({"returned", "waiting"})
 

@@ -299,7 +299,7 @@ class Connection:
         self._lost.set()
 
     async def _watch(self) -> None:
-        """Say something at least every heartbeat, hold what is at work, and notice silence."""
+        """Send something at least every heartbeat, extend what is at work, and notice silence."""
         while True:
             welcome = self.welcome
             if not self._open or welcome is None:
@@ -401,7 +401,7 @@ class Connection:
             await anyio.lowlevel.checkpoint()
 
     def _drain(self) -> None:
-        """Take what the socket has. Whoever sent something does this too, for the waiting task may not wake."""
+        """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
         port = self._port
         while port is not None and not self._lost.is_set():
             parts = port.receive()

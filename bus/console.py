@@ -100,7 +100,7 @@ class Status(str):
 
 
 def plain(text: str) -> str:
-    """Give a text in one line, with JSON's escapes for whatever a terminal would obey and not show."""
+    """Return a text in one line, with JSON escapes for whatever a terminal would obey instead of showing."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
@@ -162,7 +162,7 @@ def console_for(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def terminal() -> Console | None:
-    """Give the terminal that standard output is, or None."""
+    """Return the terminal that standard output is, or None."""
     console = console_for()
     return console if console.is_terminal else None
 
@@ -187,7 +187,7 @@ class Lines:
         self._details = details
 
     def render(self, message: StoredMessage) -> str:
-        """Give the line of a message, with its end."""
+        """Return the line of a message, with its line ending."""
         place = "direct" if message.channel is None else f"#{plain(message.channel)}"
         text = Text.assemble(
             (_local(self._console, message.timestamp, self._form), "dim"),
@@ -221,7 +221,7 @@ def _detail(message: StoredMessage) -> str:
 
 
 def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
-    """Give a message as the wire has it; one that was read from the log has no attempt."""
+    """Return a message as on the wire; one that was read from the log has no attempt."""
     value: dict[str, Any] = msgspec.to_builtins(message)
     del value["prev_seq"]
     if not delivered:
@@ -232,7 +232,7 @@ def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
 
 
 def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
-    """Say that a message is stored, and where."""
+    """Print that a message is stored, and where."""
     if as_json:
         show_json(receipt)
     else:
@@ -279,7 +279,7 @@ def show_facts(facts: Facts) -> None:
 
 
 def fact_lines(console: Console, facts: Facts) -> list[Text]:
-    """Give a line for each fact, as a console shows it."""
+    """Return a line for each fact, as a console shows it."""
     return [
         Text.assemble((f"{name:<10}", "dim"), _cell(console, fact)) for name, fact in facts.items() if fact != ""
     ]
@@ -373,7 +373,7 @@ class Checked(Protocol):
     counts: dict[str, int]
 
     def run(self) -> Iterator[tuple[str, int, int | None]]:
-        """Read everything; give what is being read, how much of it was, and how much there is."""
+        """Read everything; yield what is being read, how much of it was, and how much there is."""
 
 
 def show_check(check: Checked, *, as_json: bool) -> bool:

@@ -49,7 +49,7 @@ _PAGE_MESSAGES = 1000
 
 
 class _Story:
-    """What is told while it happens: numbered steps, and two bars on a terminal. Silent where JSON is asked for."""
+    """What is printed while it happens: numbered steps, and two bars on a terminal. Silent if JSON is asked for."""
 
     def __init__(self, *, silent: bool) -> None:
         self._console = console_for(quiet=silent)
@@ -64,12 +64,12 @@ class _Story:
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, text: str) -> None:
-        """Tell what happened."""
+        """Print what happened."""
         self._steps += 1
         self._tell(f"{self._steps:>2}", Text(text))
 
     def line(self, text: Text | str = "") -> None:
-        """Tell something beside the steps."""
+        """Print something beside the steps."""
         self._tell("  ", Text(text) if isinstance(text, str) else text)
 
     def _tell(self, margin: str, text: Text) -> None:
@@ -206,7 +206,7 @@ async def _connected(worker: WorkerProcess, cast: Sequence[Speaker]) -> AsyncIte
 
 
 async def _read_back(bot: Bot, names: Sequence[str]) -> list[StoredMessage]:
-    """Give the whole log in its order: what is on the channel, and what each two bots told each other."""
+    """Return the whole log in its order: what is on the channel, and what each two bots told each other."""
     queries: list[dict[str, Any]] = [{"channel": CHANNEL}]
     queries += [{"between": pair} for pair in itertools.combinations(names, 2)]
     log: list[StoredMessage] = []

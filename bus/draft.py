@@ -20,7 +20,7 @@ _FRAME_OVERHEAD_BYTES = 128
 """Room for what surrounds a message in its frame."""
 
 _SECONDS_MAX = 86_400 * 3660
-"""The longest `ttl` or `delay` that the worker takes: ten years."""
+"""The longest `ttl` or `delay` that the worker accepts: ten years."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
-    """Give a draft as the wire has it; raises InvalidBody, or ValueError or TypeError for what is no message."""
+    """Return a draft as on the wire. Raise InvalidBody, or ValueError or TypeError for an invalid message."""
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message goes either to a bot or on a channel")
     _check_times(draft)
@@ -99,7 +99,7 @@ def _is_number(value: Any) -> bool:
 
 
 def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
-    """Give a draft as it stands in a publish frame; raises InvalidBody, TooLarge or ValueError."""
+    """Return a draft as it is in a publish frame. Raise InvalidBody, TooLarge or ValueError."""
     written = encode(publication(draft, message_id))
     if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
         most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"

@@ -110,7 +110,7 @@ Effect = Send | Tap | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
-    """Give the messages that nobody was sent: those of a send that failed, and of what waits behind it."""
+    """Return the messages that nobody was sent: those of a failed send, and those queued behind it."""
     sends = [each for each in queue if isinstance(each, Send) and each.address == failed.address]
     return {seq for send in (failed, *sends) for seq in send.seqs}
 
@@ -148,6 +148,6 @@ class Turn:
         self.send(address, ErrorFrame(code=code, message=message, request=number, retry=code in RETRY))
 
     def take(self) -> list[Effect]:
-        """Give what was decided."""
+        """Return what was decided."""
         effects, self._effects = self._effects, []
         return effects

@@ -325,12 +325,12 @@ def request_error(
     retry_after: float | None = None,
     details: dict[str, Any] | None = None,
 ) -> RequestError:
-    """Give the error of a code; a code that this version does not know is a plain RequestError."""
+    """Return the error of a code; a code that this version does not know is a plain RequestError."""
     kind = _BY_CODE.get(code, RequestError)
     return kind(code, message, retry=retry, retry_after=retry_after, details=details)
 
 
 def frame_too_large(size_bytes: int, bytes_max: int) -> RequestError:
-    """Give the error of a frame that the worker would refuse; the details are those of the store's own error."""
+    """Return the error of a frame that the worker would refuse, with the details of the store's own error."""
     details = {"error": "too_large", "what": "the frame", "size_bytes": size_bytes, "bytes_max": bytes_max}
     return TooLarge("too_large", f"the frame has {size_bytes} bytes; the most is {bytes_max}", details=details)

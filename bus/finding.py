@@ -25,17 +25,17 @@ _NAMED_MAX = 5
 
 
 async def bot_names(bot: Bot) -> dict[str, str]:
-    """Give the names of all bots by their ids."""
+    """Return the names of all bots by their ids."""
     return {each["id"]: each["name"] for each in await bot.bots()}
 
 
 def owner_name(owner: Owner, names: dict[str, str]) -> str:
-    """Give the name of a definition's owner, or his id where he has none any more."""
+    """Return the name of a definition's owner, or the owner's id if the name is gone."""
     return "global" if isinstance(owner, GlobalOwner) else names.get(owner.bot_id, owner.slug or owner.bot_id)
 
 
 async def find_run(workflows: WorkflowRepository, given: str) -> WorkflowRun:
-    """Give the run with an id, or with one that begins so; raises Impossible where there is none, or several."""
+    """Return the run with this id, or the one whose id begins with it. Raise Impossible for none, or several."""
     run = await workflows.get_run(given)
     if run is not None:
         return run
@@ -52,7 +52,7 @@ async def find_run(workflows: WorkflowRepository, given: str) -> WorkflowRun:
 
 
 async def find_summary(workflows: WorkflowRepository, run: WorkflowRun) -> RunSummary | None:
-    """Give the summary of a run where it is one of the newest with its status."""
+    """Return the summary of a run if it is one of the newest with its status."""
     newest = await workflows.list_all_runs(run.status, NEWEST_RUNS)
     return next((each for each in newest if each.id == run.id), None)
 
@@ -88,7 +88,7 @@ async def _check_workflow(workflows: WorkflowRepository, given: str) -> None:
 async def find_workflow(
     workflows: WorkflowRepository, given: str, owned_by: Callable[[WorkflowDefinition], str]
 ) -> WorkflowDefinition:
-    """Give the definition with an id, or else the one with a name; raises Impossible where none has, or several."""
+    """Return the definition with this id, or else with this name. Raise Impossible if there is none, or several."""
     definition = await workflows.get_definition(given)
     if definition is not None:
         return definition

@@ -72,14 +72,14 @@ async def _again(bot: Bot, run: WorkflowRun) -> WorkflowRun:
 
 
 class _Changes:
-    """What was told of a run and its steps, so that each change is told once."""
+    """What was reported of a run and its steps, so that each change is reported once."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._told: dict[str, tuple[str, str | None]] = {}
 
     def show(self, view: RunView) -> None:
-        """Tell what changed. A run that ended is told last."""
+        """Report what changed. A run that ended is reported last."""
         things: list[tuple[str, WorkflowRun | WorkflowStepLog]] = [("step", step) for step in view.steps]
         things.insert(len(things) if view.run.status in _ENDS else 0, ("run", view.run))
         for kind, thing in things:

@@ -50,7 +50,7 @@ from .home import Home
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
-"""What says that the worker cannot write this now, and nothing about the run."""
+"""The errors of a worker that cannot write this now; they say nothing about the run."""
 
 _NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
 
@@ -66,20 +66,20 @@ T = TypeVar("T")
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells the time, and how often is looked whether a wait is over: soon at first, then less often."""
+    """The clock, and how often to look whether a wait is over: soon at first, then less often."""
 
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
     poll_seconds_max: float = 2.0
     answered: Callable[[], anyio.Event] = anyio.Event
-    """Gives what is set when this program next answers an approval: one that waits for it looks at once."""
+    """Returns the event that is set when this program next answers an approval: who waits for one looks at once."""
 
     def polls(self, seconds_max: float) -> _Polls:
         """Begin a wait that is looked after at least every `seconds_max`."""
         return _Polls(self.poll_seconds, min(self.poll_seconds_max, seconds_max))
 
     def left(self, until: datetime) -> float:
-        """Give the seconds until a time; 0 or less when it is past."""
+        """Return the seconds until a time; 0 or less when it is past."""
         return (until - self.clock()).total_seconds()
 
 
@@ -138,7 +138,7 @@ class Hold:
     # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
 
     async def claim(self, timeout: float | None) -> Claim:
-        """Take the run, when nobody else has it and there is a slot; RunBusy after `timeout` seconds.
+        """Claim the run when nobody else has it and there is a slot. Raise RunBusy after `timeout` seconds.
 
         Raises InvalidTransition for a run that has ended.
         """
@@ -197,7 +197,7 @@ class Hold:
                 raise
 
     async def rest(self) -> None:
-        """Give the run back as paused, where it is held and nobody works on it.
+        """Release the run as paused if it is held and nobody works on it.
 
         Where the worker is away this is to be called again.
         """
@@ -238,7 +238,7 @@ class Hold:
             raise self.lose(RunStatus.PENDING)
 
     async def give_back(self) -> None:
-        """Give the run back, also when this is cancelled, and whatever becomes of it then.
+        """Release the run, also when this is cancelled, and whatever becomes of it then.
 
         As pending, but as paused where it only waited.
         """
@@ -287,7 +287,7 @@ class Hold:
             raise self.failure
 
     def lose(self, status: str) -> Exception:
-        """Note that the run is not this program's any more, and give the error that says so."""
+        """Note that the run is no longer this program's, and return the error that says so."""
         if self.failure is None:
             self.failure = (
                 RunCancelled(self.run_id) if status == RunStatus.CANCELLED else RunLost(self.run_id, status)
@@ -317,12 +317,12 @@ class Hold:
 
 
 def no_fault(error: BaseException) -> bool:
-    """Tell whether an error is nobody's fault and passes: the worker is away, or a limit was met."""
+    """Return True if an error is nobody's fault and passes: the worker is away, or a limit was reached."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(_NO_FAULT)[1] is None
     return isinstance(error, _NO_FAULT)
 
 
 def ended(run_id: str, status: str, error: str | None) -> RunError:
-    """Give the error of a run that cannot go on."""
+    """Return the error of a run that cannot go on."""
     return RunCancelled(run_id) if status == RunStatus.CANCELLED else RunFailed(run_id, error)

@@ -37,7 +37,7 @@ class Home:
         self._left = True
 
     def check(self) -> None:
-        """Raise RuntimeError, which says what to do, where this is another process, thread or run of a loop."""
+        """Raise RuntimeError, which says what to do, if this is another process, thread or run of a loop."""
         if self._left:
             return
         if self._place is None:

@@ -66,7 +66,7 @@ class Intake:
         return not self.level and len(self) < self._limits.ready_messages_max // 2
 
     def arrive(self, envelope: Envelope) -> bool:
-        """Take a newly committed message, in seq order; tell whether it was taken: else the next page finds it."""
+        """Accept a newly committed message, in seq order; return False if it is left for the next page."""
         limits, count = self._limits, len(self._ready) + len(self._aside)
         if count >= limits.ready_messages_max or self._size_bytes >= limits.ready_bytes_max:
             if self.level:
@@ -84,13 +84,13 @@ class Intake:
         return request
 
     def end_reading(self) -> PageRequest:
-        """Give the page that was being read: it is there. `take` follows where it is of use."""
+        """Return the page that was being read: it has arrived. `take` follows if it is of use."""
         request, self.reading = self.reading, None
         assert request is not None
         return request
 
     def take(self, envelopes: Sequence[Envelope], *, through_seq: int, complete: bool) -> None:
-        """Take what a page had of what is wanted; it ends at `through_seq`, and nothing follows if `complete`."""
+        """Accept the wanted messages of a page; it ends at `through_seq`, and nothing follows if `complete`."""
         self._ready.extend(envelopes)
         self._size_bytes += _size_of(envelopes)
         self.level = complete and not self._overflowed
@@ -104,7 +104,7 @@ class Intake:
         self._drop_aside()
 
     def next(self) -> Envelope | None:
-        """Give what is to be handed out next."""
+        """Return what is to be delivered next."""
         if not self._ready:
             return None
         envelope = self._ready.popleft()

@@ -99,7 +99,7 @@ class LogStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Take text. Whole lines are written soon, the rest when its line is complete."""
+        """Accept text. Whole lines are written soon, the rest when its line is complete."""
         with self._changed:
             *lines, self._partial = (self._partial + text).split("\n")
             for line in lines:

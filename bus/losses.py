@@ -1,4 +1,4 @@
-"""What a mailbox loses to retention, and whom that is still to be told.
+"""What a mailbox loses to retention, and who has yet to be told.
 
 Owns the messages that are on their way out of the log although somebody waits for them, and the gap that they
 leave. The gap is told by the mailbox's sessions, and forgotten when one of them was heard after that.
@@ -14,7 +14,7 @@ __all__ = ["Losses"]
 
 
 class Losses:
-    """See the module. `gap` is the range in which messages were lost, until somebody was told."""
+    """See the module. `gap` is the range in which messages were lost, until a session was told."""
 
     def __init__(self, gap: tuple[int, int] | None) -> None:
         self.gap = gap
@@ -53,7 +53,7 @@ class Losses:
         return lost
 
     def saved(self) -> tuple[int, int] | None:
-        """Give the gap for the disk: with what is being removed in the same transaction."""
+        """Return the gap for the disk, including what is being removed in the same transaction."""
         return self._with(self.losing)
 
     def _with(self, lost: Iterable[int]) -> tuple[int, int] | None:

@@ -229,7 +229,7 @@ def _check_delay(delay: float | None) -> None:
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is a cancellation and nothing else: trio's own nurseries put several into a group."""
+    """Return True if an error is a cancellation and nothing else: trio's own nurseries put several into a group."""
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None

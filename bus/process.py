@@ -73,7 +73,7 @@ class WorkerProcess:
         return self._process is None or self._process.returncode is not None
 
     def failed(self) -> WorkerFailed:
-        """Say that it ended by itself, and with which words."""
+        """Return the error for a process that ended by itself, with the last it wrote."""
         code = self._process.returncode if self._process is not None else None
         tail = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         return WorkerFailed(f"the worker ended with exit code {code}: {' '.join(tail)}")
@@ -112,7 +112,7 @@ class WorkerProcess:
             return await self._process.wait()
 
     async def check(self) -> bool:
-        """Have `posthouse check` read the file; tell whether it found no damage."""
+        """Have `posthouse check` read the file; return True if it found no damage."""
         command = [sys.executable, "-m", "worker", "check", "--json", str(self.database)]
         return (await anyio.run_process(command, check=False, cwd=_ROOT)).returncode == 0
 

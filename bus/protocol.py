@@ -80,10 +80,10 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\\Z"
 ID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\\Z"
 
 is_name = re.compile(NAME).match
-"""Tell whether a text can name a bot or a channel."""
+"""Return True if a text can name a bot or a channel."""
 
 is_id = re.compile(ID).match
-"""Tell whether a text is a UUID as it is written here: lower case, with hyphens."""
+"""Return True if a text is a UUID in the form used here: lower case, with hyphens."""
 
 RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
 Name = Annotated[str, Meta(pattern=NAME)]
@@ -473,7 +473,7 @@ _decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
 def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
-    """Read a client's frame; raises Rejected with what the client is to be told."""
+    """Read a client's frame. Raise Rejected with what to tell the client."""
     if len(frame) > frame_bytes_max:
         raise Rejected(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
     try:

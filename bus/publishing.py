@@ -39,7 +39,7 @@ class _Frame:
 
 
 class Publishing:
-    """Takes publish frames. `timestamp` is that of the batch whose answers are being entered."""
+    """Handles publish frames. `timestamp` is that of the batch whose answers are being entered."""
 
     def __init__(
         self, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
@@ -84,7 +84,7 @@ class Publishing:
         )
 
     def _make_room(self, frame: _Frame, index: int, message: NewMessage) -> NewMessage:
-        """Give the message; where there is no room, only to be looked up: it may repeat one that is stored."""
+        """Return the message. If there is no room, it is only looked up: it may repeat one that is stored."""
         lack = self._admission.reserve(message)
         if lack is None:
             return message

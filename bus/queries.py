@@ -75,7 +75,7 @@ class Queries:
             self._samples.popleft()
 
     async def answer(self, bot_id: str, query: Query, now: float) -> dict[str, Any]:
-        """Give the value of an answer; raises Rejected where the question is wrong."""
+        """Return the value of an answer. Raise Rejected if the question is wrong."""
         match query:
             case History():
                 return await self._history(query)

@@ -36,7 +36,7 @@ Key = tuple[str, str | None]
 
 
 class TooFast(msgspec.Struct, frozen=True):
-    """A message is over a rate: which setting says so, how fast, how many at once, and when it may come again."""
+    """A message is over a rate: by which setting, how fast, how many at once, and when it may come again."""
 
     setting: str
     per_second: float
@@ -68,7 +68,7 @@ class _Buckets:
         return len(self._full_at)
 
     def refusal(self, key: Key, now: float) -> TooFast | None:
-        """Tell why a message may not come now; None where it may."""
+        """Return why a message may not come now, or None if it may."""
         wait = self._full_at.get(key, now) + self._message_seconds - self._burst_seconds - now
         if wait <= _SLACK_SECONDS:
             return None
@@ -76,7 +76,7 @@ class _Buckets:
         return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
 
     def take(self, key: Key, now: float) -> None:
-        """Take a message out, and forget the buckets that are full and were not used for longest."""
+        """Spend one message of a bucket, and forget the buckets that are full again."""
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._message_seconds
         self._full_at.move_to_end(key)
         while next(iter(self._full_at.values())) <= now:

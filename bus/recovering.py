@@ -1,4 +1,4 @@
-"""Runs whose holder is gone: the log is told to give them up, soon after the start and then now and again.
+"""Runs whose holder is gone: the log ends their holds, soon after the start and then now and again.
 
 Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
 enters the log in the same transaction. A run that never had a lease is left alone: whoever runs it does so by other
@@ -45,7 +45,7 @@ class Recovering:
         return f"<Recovering {'asked' if self._asked else 'idle'}>"
 
     def tick(self) -> None:
-        """Give up what is to be given up, when it is time."""
+        """End the holds whose lease ran out, when it is time to look."""
         if self._due is None:
             self._rest(self._settings.sweep_seconds)
         if self._asked or (self._due is not None and self._turn.moment.now < self._due):

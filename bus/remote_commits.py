@@ -30,7 +30,7 @@ _MESSAGES_MAX = 1000
 """The protocol's most messages in a commit."""
 
 _COMMIT_AGAIN_SECONDS = 0.05
-"""How soon a commit is tried again whose message has not come again: that takes some milliseconds, as a rule."""
+"""How soon to retry a commit whose message has not come again: that usually takes some milliseconds."""
 
 
 class CommitReceipt(msgspec.Struct, frozen=True):

@@ -99,7 +99,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"delay_max is at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
 
     def wait_seconds(self, failures: int, chance: float) -> float:
-        """Give the wait after so many failures, WAIT_SECONDS_MAX at most; `chance` is from 0 to 1."""
+        """Return the wait after so many failures, WAIT_SECONDS_MAX at most; `chance` is from 0 to 1."""
         try:
             wait = self.delay * float(self.factor) ** min(failures - 1, _DOUBLINGS_MAX)
         except OverflowError:
@@ -154,7 +154,7 @@ Decision = Answer | Attempt | GiveUp | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
-    """Say what becomes of a call, from what is recorded of its step."""
+    """Decide what becomes of a call, from what is recorded of its step."""
     if not rows:
         return Attempt(1, 0.0, last=wanted.retry.max_attempts == 1)
     rows = sorted(rows, key=lambda row: row.attempt)
@@ -209,7 +209,7 @@ class Records:
         return bool(self._rows)
 
     def note(self, row: WorkflowStepLog) -> None:
-        """Take in a step log, in the place of what was known of it."""
+        """Note a step log, in place of what was known of that attempt."""
         self._rows.setdefault(row.step_id, {})[row.id] = row
 
     def forget(self, row: WorkflowStepLog) -> None:
@@ -217,15 +217,15 @@ class Records:
         del self._rows[row.step_id][row.id]
 
     def of(self, step_id: str) -> list[WorkflowStepLog]:
-        """Give the attempts of a step."""
+        """Return the attempts of a step."""
         return list(self._rows.get(step_id, {}).values())
 
     def latest(self, step_id: str) -> WorkflowStepLog | None:
-        """Give the last attempt of a step."""
+        """Return the last attempt of a step."""
         return max(self.of(step_id), key=lambda row: row.attempt, default=None)
 
     def has_all(self, rows: Iterable[WorkflowStepLog]) -> bool:
-        """Tell whether all of these are known, in whatever status: if not, somebody else was at work."""
+        """Return True if all of these are known, in whatever status; if not, somebody else was at work."""
         return all(row.id in self._rows.get(row.step_id, {}) for row in rows)
 
 
@@ -241,7 +241,7 @@ class Names:
 
     @contextmanager
     def using(self, name: str) -> Iterator[str]:
-        """Give a call's step id; ValueError for what is no name.
+        """Return a call's step id; raise ValueError for an invalid name.
 
         RuntimeError while another call has the name: their order would be chance.
         """
@@ -258,12 +258,12 @@ class Names:
 
 
 def kind_of(row: WorkflowStepLog) -> str:
-    """Tell what a step log is of: STEP where a function was called, or a program slept."""
+    """Return the kind of call that a step log records: STEP where a function was called, or a program slept."""
     return row.idempotency_key if row.idempotency_key in (APPROVAL, COMMIT) else STEP
 
 
 def changed_text(recorded: Any, wanted: Any) -> str:
-    """Say that a step was recorded for another input than it is asked for now."""
+    """Return the error for a step that was recorded with another input than it is asked for now."""
     texts = [msgspec.json.encode(value).decode() for value in (recorded, wanted)]
     shown = [text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "…" for text in texts]
     return (
@@ -273,18 +273,18 @@ def changed_text(recorded: Any, wanted: Any) -> str:
 
 
 def same_json(one: Any, other: Any) -> bool:
-    """Tell whether two values are the same JSON, in any order of keys."""
+    """Return True if two values are the same JSON, in any order of keys."""
     return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
 
 
 def error_text(error: BaseException) -> str:
-    """Give an error as it is recorded; of a group what its errors say: itself it says only how many they are."""
+    """Return the text to record for an error; for a group, the texts of the errors in it."""
     text = "; ".join(_said(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Give the errors that are no groups, in their order."""
+    """Yield the errors that are not groups, in their order."""
     left = [error]
     while left:
         error = left.pop()

@@ -65,7 +65,7 @@ class _Rule:
         self.size_bytes -= row.size_bytes
 
     def forget(self, row: Surveyed) -> None:
-        """Take a message that was removed, by whichever rule, out of the window."""
+        """Remove a message from the window after any rule removed it from the log."""
         if self.channel in (None, row.recipient_channel) and self.bottom < row.seq <= self.top:
             self.drop(row)
 
@@ -103,7 +103,7 @@ class Retention:
             self._go_on(None)
 
     def surveyed(self, rows: Sequence[Surveyed]) -> None:
-        """Take the portion of the log that was asked for."""
+        """Accept the portion of the log that was asked for."""
         self._go_on(rows)
 
     def _go_on(self, rows: Sequence[Surveyed] | None) -> None:
@@ -125,7 +125,7 @@ class Retention:
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _walk(self) -> _Sweep:
-        """Walk through every rule once: asks for portions, is sent them, and gives what is to be removed."""
+        """Walk through every rule once: ask for portions, receive them, and yield what is to be removed."""
         for rule in self._rules:
             yield from self._move_window(rule)
             # The last message stays: seqs go on from it.
@@ -143,7 +143,7 @@ class Retention:
                 after = old[-1].seq
 
     def _age_limit(self, age_seconds: float) -> Callable[[str], bool]:
-        """Return what tells, by its timestamp, whether a message is too old.
+        """Return a test, by its timestamp, of whether a message is too old.
 
         Ages go by the clock as if it had not been set since the start. What was stamped with a time still to come
         goes by the log's own time: a clock that was wrong for a moment removes nothing early, and nothing never.

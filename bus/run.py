@@ -121,7 +121,7 @@ class Run:
         on_changed: OnChanged = "raise",
         announce: bool = True,
     ) -> Any:
-        """Call a function, asynchronous or not, and record its output; once it completed, give what is recorded.
+        """Call a function, asynchronous or not, and record its output; once completed, return what is recorded.
 
         The output is given as it is read back from JSON, the first time too. `input` (else: the args) is recorded,
         and a recorded output that came from another one raises StepChanged, unless `on_changed` is "reuse" (take it
@@ -220,7 +220,7 @@ class Run:
     # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
 
     async def approval(self, name: str, prompt: Any = None) -> Any:
-        """Ask a person, and wait until they answer: give their answer, or raise Rejected.
+        """Ask a person, and wait until they answer: return their answer, or raise Rejected.
 
         Meanwhile the run is paused, unless steps are at work beside this one: it keeps no slot, and whoever opens
         it again comes back to the same question. A handler that waits here lends its place to another one. An
@@ -349,7 +349,7 @@ class Run:
     # ── Records ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
-        """Give the last attempt of a step; StepChanged where what is recorded is of another kind than the call."""
+        """Return the last attempt of a step. Raise StepChanged if it records another kind of call than this one."""
         self._hold.home.check()
         row = self._records.latest(step_id)
         if row is not None and kind_of(row) != kind:
@@ -363,7 +363,7 @@ class Run:
         self.resumed = bool(self._records)
 
     async def _moved_on(self, claim: Claim) -> bool:
-        """Tell whether somebody else recorded something while this program did not hold the run."""
+        """Return True if somebody else recorded something while this program did not hold the run."""
         rows = await self._workflows.list_step_logs(self.id)
         return json_text(claim.run.context, "context") != self._saved or not self._records.has_all(rows)
 

@@ -45,7 +45,7 @@ class RunView(msgspec.Struct, frozen=True):
         return "" if self.lease is None else self.names.get(self.lease.holder, self.lease.holder)
 
     def value(self) -> dict[str, Any]:
-        """Give everything, as JSON has it."""
+        """Return everything as JSON values."""
         lease = None if self.lease is None else msgspec.to_builtins(self.lease) | {"holder_name": self.holder}
         return {"run": self.run, "lease": lease, "steps": self.steps}
 
@@ -54,7 +54,7 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 def _took(started_at: str | None, completed_at: str | None, *, active: bool) -> str:
-    """Say how long something took, or has taken until now where it is still at work; nothing where neither is."""
+    """Return how long something took, or has taken so far if it is still at work; empty if neither is known."""
     if started_at is None or (completed_at is None and not active):
         return ""
     try:
@@ -76,7 +76,7 @@ def _duration(seconds: float) -> str:
 
 
 def _first_line(text: str | None) -> str:
-    """Give the first line of an error that says something."""
+    """Return the first line of an error that is not empty."""
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 
@@ -90,7 +90,7 @@ def _outcome(step: WorkflowStepLog) -> str:
 
 
 def _time(stored: str | None) -> str:
-    """Give a time for a table; an author's text that is none stays as it is."""
+    """Return a time as a table shows it; an author's text that is not a time stays as it is."""
     try:
         return "" if stored is None else Time(timestamp(parse_timestamp(stored)))
     except ValueError:
@@ -101,7 +101,7 @@ def _time(stored: str | None) -> str:
 
 
 def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[Any, ...]]:
-    """Give a row for each run: id, workflow, status, holder, started, took, error."""
+    """Return a row for each run: id, workflow, status, holder, started, took, error."""
     return [
         (
             run.id,
@@ -120,7 +120,7 @@ def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[An
 
 
 def _facts(view: RunView) -> Facts:
-    """Say what is known of a run itself, and who holds it."""
+    """Return what is known of a run itself, and who holds it."""
     run, lease, summary = view.run, view.lease, view.summary
     queued_at = None if summary is None else summary.queued_at
     recoveries = 0 if summary is None else summary.recoveries
@@ -156,7 +156,7 @@ def _step_rows(steps: Sequence[WorkflowStepLog]) -> list[tuple[Any, ...]]:
 
 
 def hint(view: RunView) -> str:
-    """Say what a person may do now, where something waits for one, as a shell reads it."""
+    """Return the command with which a person can let a run go on, or an empty text."""
     waiting = [step.step_id for step in view.steps if step.status == "waiting_approval"]
     if view.run.status == RunStatus.CRASHED:
         return f"to let it go on: posthouse resume {shlex.quote(view.run.id)}"
@@ -173,7 +173,7 @@ def show_run(view: RunView) -> None:
 
 
 def look(console: Console, view: RunView) -> Group:
-    """Give a run for a terminal that is drawn anew: of its steps as many of the last as there is room for."""
+    """Return a run for a terminal that is redrawn, with as many of its last steps as there is room for."""
     facts = fact_lines(console, _facts(view))
     room = max(1, console.height - len(facts) - _LINES_BESIDES)
     left_out = len(view.steps) - room
@@ -185,7 +185,7 @@ def look(console: Console, view: RunView) -> Group:
 
 
 def change_line(thing: WorkflowRun | WorkflowStepLog) -> str:
-    """Give the line that says what a run or a step is now."""
+    """Return the line that says what a run or a step is doing now."""
     if isinstance(thing, WorkflowRun):
         name, outcome = f"run {thing.id}", _first_line(thing.error)
     else:

@@ -132,7 +132,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
 
 
 def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
-    """Connect, and have a question answered. The session takes no messages from the bot's mailbox."""
+    """Connect, and have a question answered. The session gets no messages from the bot's mailbox."""
 
     async def connected() -> T:
         async with open_bot(link, max_in_flight=0) as bot:
@@ -142,5 +142,5 @@ def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
 
 
 def open_bot(link: Link, *, max_in_flight: int) -> Bot:
-    """Give the bot that a command is, not connected yet."""
+    """Return the bot that a command acts as, not connected yet."""
     return connect(link.url, bot=link.name, max_in_flight=max_in_flight, timeout=link.timeout_seconds)

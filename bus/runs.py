@@ -126,7 +126,7 @@ def cancel(link: Link, run_id: str, reason: str | None) -> None:
 @_reason
 @linked("console")
 def pause(link: Link, run_id: str, reason: str | None) -> None:
-    """Take a run from the bot that holds it, until `posthouse resume`.
+    """Pause a run, whoever holds it, until `posthouse resume`.
 
     The bot is not stopped at once: it is told at its next write, or when it renews its lease. No bot can claim the
     run before it is resumed; one that opens it waits, and goes on then.

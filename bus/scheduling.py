@@ -1,4 +1,4 @@
-"""Messages that wait until they are due: when the log is told to take the next ones in.
+"""Messages that wait until they are due: when the log is asked to take the next ones in.
 
 Owns when the first is due and how many wait. The messages themselves are in the store, which puts what is due into
 the log in one transaction (`ReleaseDue`), also what became due while the worker was down.
@@ -42,7 +42,7 @@ class Scheduling:
         return f"<Scheduling waiting={self.waiting} next_due_at={self._next_due_at}>"
 
     def has_room(self) -> bool:
-        """Tell whether one more message may wait."""
+        """Return True if one more message may wait."""
         return self.waiting + self.expected < self._limits.scheduled_messages_max
 
     def add(self, due_at: str) -> None:

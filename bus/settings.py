@@ -116,14 +116,14 @@ class Delivery(_Section, frozen=True):
     """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
 
     tap_head_seconds: Seconds = 2.0
-    """How often the tap tells a channel's last seq to those who ask for it: how late a lost message is noticed."""
+    """How often the tap sends a channel's last seq to those who ask for it: how late a lost message is noticed."""
 
     def nak_wait(self, failures: int) -> float:
-        """Give the wait after a nak without a delay, by the failures before it."""
+        """Return the wait after a nak without a delay, by the failures before it."""
         return self.backoff_seconds[min(failures, len(self.backoff_seconds) - 1)]
 
     def release_wait(self, returns: int) -> float:
-        """Give the wait after a release without a delay, by how often the message had come back without a failure.
+        """Return the wait after a release without a delay, by how often the message came back without a failure.
 
         At once the first time, and from then on as after a first nak: no failure ends it when a message is given
         back for ever. No longer than that, for it may have been given back by bots that were stopped and started.
@@ -207,7 +207,7 @@ class Limits(_Section, frozen=True):
     """What may come at once after a silence, as seconds of either rate: a frame of many messages is no fault."""
 
     tap_heads_max: Count = 1000
-    """Channels whose head is told at the tap: so many take about 15 ms every `tap_head_seconds`."""
+    """Channels whose head is sent at the tap: so many take about 15 ms every `tap_head_seconds`."""
 
     headers_max: Count = 32
     """Headers of a message."""
@@ -245,7 +245,7 @@ class RetentionSettings(Keep, frozen=True):
     """The limits of single channels, by name; the log's hold for them too."""
 
     def rules(self) -> list[tuple[str | None, Keep]]:
-        """Give what is limited, by channel; None is the whole log."""
+        """Return what is limited, by channel; None is the whole log."""
         rules: list[tuple[str | None, Keep]] = [(None, self), *self.channels.items()]
         return [(name, keep) for name, keep in rules if keep.age_seconds or keep.messages_max or keep.bytes_max]
 
@@ -267,7 +267,7 @@ class Workflows(_Section, frozen=True):
 
 
 class Log(_Section, frozen=True):
-    """What the worker tells the people who run it."""
+    """What the worker reports to the people who run it."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     format: Annotated[str, Meta(pattern="^(auto|console|json)$")] = "auto"
@@ -296,7 +296,7 @@ class Settings(_Section, frozen=True):
         )
 
     def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
-        """Give these settings with some replaced; raises SettingsError where that may not be."""
+        """Return these settings with some replaced. Raise SettingsError if the result is not valid."""
         try:
             listen = msgspec.structs.replace(
                 self.listen,

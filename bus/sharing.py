@@ -43,7 +43,7 @@ class Turns:
         return f"<Turns of {len(self._waiting)} sessions>"
 
     def take(self, sender_bot_id: str) -> Session:
-        """Give the session that takes a message of this sender; it is no more among those that wait."""
+        """Return the session that gets a message of this sender, and remove it from those that wait."""
         passed = []
         while self._waiting and self._apart and self._next().bot_id == sender_bot_id:
             passed.append(heapq.heappop(self._waiting))

@@ -45,7 +45,7 @@ class Sources:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
 
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Tell whether a message belongs here and lies above its source's floor."""
+        """Return True if a message belongs here and lies above its source's floor."""
         if channel is None:
             return not self._floors or seq > self._floors.get(DIRECT, 0)
         interest = self.interests.get(channel)
@@ -54,14 +54,14 @@ class Sources:
         return interest.echo or sender_bot_id != self._owner_id
 
     def still_wants(self, seq: int, channel: str | None) -> bool:
-        """Tell whether a message that was handed out is still wanted: its channel may have been left since."""
+        """Return True if a message that was delivered is still wanted: its channel may have been left since."""
         if channel is None:
             return True
         interest = self.interests.get(channel)
         return interest is not None and seq > interest.start_seq
 
     def handed_out(self, channel: str | None) -> int:
-        """Give the seq up to which a source was handed out."""
+        """Return the seq up to which a source was delivered."""
         return max(self.position, self._floors.get(channel or DIRECT, 0))
 
     @property
@@ -83,7 +83,7 @@ class Sources:
         self._starting.pop(channel, None)
 
     def add(self, channel: str, interest: Interest) -> bool:
-        """Begin to want a channel; tell whether the position went back for it."""
+        """Begin to want a channel; return True if the position went back for it."""
         self._starting.pop(channel, None)
         self._floors.pop(channel, None)
         back = interest.start_seq < self.position
@@ -94,19 +94,19 @@ class Sources:
         return back
 
     def remove(self, channel: str) -> bool:
-        """Want a channel no more; tell whether it was wanted."""
+        """Stop wanting a channel; return True if it was wanted."""
         self._floors.pop(channel, None)
         return self.interests.pop(channel, None) is not None
 
     def after(self, seq: int) -> tuple[tuple[str, int, bool], ...]:
-        """Give each source with the seq after which it counts beyond `seq`, and whether to skip the bot's own."""
+        """Return each source with the seq after which it counts beyond `seq`, and whether to skip the bot's own."""
         return tuple(
             (source, max(start, seq), source != DIRECT and not self.interests[source].echo)
             for source, start in self._starts()
         )
 
     def saved(self) -> tuple[int, dict[str, int]]:
-        """Give the position and the floors for the disk: gone back already for what is on its way there."""
+        """Return the position and the floors for the disk: gone back already for what is on its way there."""
         position = min([self.position, *self._starting.values()])
         floors = self._floors if position == self.position else self._raised_floors()
         sources = {DIRECT, *self.interests}

@@ -50,7 +50,7 @@ class Subscribing:
         return f"<Subscribing changing={len(self._changing)}>"
 
     def request(self, session: Session, subscribe: Subscribe) -> None:
-        """Take a subscribe frame; a start by time is looked up first."""
+        """Handle a subscribe frame; a start by time is looked up first."""
         start = subscribe.start
         if not isinstance(start, StartAt):
             self.subscribe(session, subscribe, 0 if start == "all" else None)

@@ -113,7 +113,7 @@ class Speaker:
         self._lines.append(_Line(to, kind, text))
 
     async def talk(self, bot: Bot) -> None:
-        """Say all lines, and the answers before them; return when the last one is acknowledged."""
+        """Send all lines, and before them the answers; return when the last one is acknowledged."""
         while len(self.said) < self.said_planned:
             while not (self._answers or self._lines):
                 self._asked = anyio.Event()
@@ -136,7 +136,7 @@ class Speaker:
         )
 
     async def listen(self, bot: Bot) -> None:
-        """Take messages until cancelled; each is noted, answered where it asks something, and acked."""
+        """Receive messages until cancelled; note each, answer it if it asks something, and ack it."""
         async for message in bot.messages():
             self.note(message)
             await message.ack()
@@ -151,7 +151,7 @@ class Speaker:
 
 
 def speakers(messages: int) -> list[Speaker]:
-    """Give three bots that send this many messages: a third questions, a third their answers, the rest notes."""
+    """Return three bots that send this many messages: a third questions, a third their answers, the rest notes."""
     found = [Speaker(name) for name in _NAMES]
     questions = messages // 3
     for turn in range(messages - 2 * questions):

@@ -37,7 +37,7 @@ class Tapping:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
 
     def want(self, topic: bytes) -> None:
-        """Take that somebody listens to a topic, perhaps beside others."""
+        """Note that somebody listens to a topic, perhaps beside others."""
         channel = head_channel(topic)
         if channel is None:
             self._topics.add(topic)
@@ -46,7 +46,7 @@ class Tapping:
             self._new.add(channel)
 
     def leave(self, topic: bytes) -> None:
-        """Take that nobody listens to a topic any more."""
+        """Note that nobody listens to a topic any more."""
         channel = head_channel(topic)
         if channel is None:
             self._topics.discard(topic)
@@ -60,7 +60,7 @@ class Tapping:
             self._turn.add(Tap(channel_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
 
     def tell_heads(self) -> None:
-        """Tell the heads that are due, and those that somebody just began to listen to."""
+        """Send the heads that are due, and those that somebody just began to listen to."""
         now = self._turn.moment.now
         due, self._new = self._new, set()
         if now - self._told_at >= self._head_seconds:

@@ -117,7 +117,7 @@ class Worker:
         running.__exit__(None, None, None)
 
     def call(self, use: Callable[[Store], Awaitable[T]]) -> T:
-        """Carry out something on the open store, in the worker's event loop, and give what it gives.
+        """Carry out something on the open store, in the worker's event loop, and return its result.
 
         It blocks until then. It is for what no bot can ask of a worker. What the worker has in memory stays.
         """
@@ -126,7 +126,7 @@ class Worker:
         return self._portal.call(use, self._store)
 
     def connect(self, *, bot: str, **options: Any) -> Bot:
-        """Give a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
+        """Return a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
         self._check_process()
         options = {"tap_url": self.tap_url, "context": self.context, **options}
         return Bot(bot, self.url, **options)

@@ -24,17 +24,17 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def channel_topic(channel: str) -> bytes:
-    """Give the topic of a channel's messages. The zero byte ends it: `news` must not match `newsletter`."""
+    """Return the topic of a channel's messages. The zero byte ends it: `news` must not match `newsletter`."""
     return _CHANNEL + channel.encode() + _END
 
 
 def head_topic(channel: str) -> bytes:
-    """Give the topic of a channel's head."""
+    """Return the topic of a channel's head."""
     return _HEAD + channel.encode() + _END
 
 
 def head_channel(topic: bytes) -> str | None:
-    """Give the channel whose head a topic names; None where it names none."""
+    """Return the channel whose head a topic names, or None if it names none."""
     if not (topic.startswith(_HEAD) and topic.endswith(_END)):
         return None
     name = topic[len(_HEAD) : -len(_END)].decode(errors="replace")

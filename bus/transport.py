@@ -69,7 +69,7 @@ class Port:
         return bool(events & _POLLIN)
 
     def receive(self) -> list[bytes] | None:
-        """Take the next message's parts; None where there is none."""
+        """Return the next message's parts, or None if there is no message."""
         try:
             part = self._socket.recv(_NOBLOCK, copy=False)
         except zmq.Again:

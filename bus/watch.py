@@ -35,7 +35,7 @@ _QUIET_SECONDS = (0.1, 0.5, 2.0)
 """How long a silence lasts before the head is looked up; the last one repeats. A SUB needs a moment to be heard."""
 
 _TOLD_QUIET_SECONDS = 3.0
-"""The same where the tap tells heads: half as long again as they are apart, by the worker's default."""
+"""The same if the tap sends heads: half as long again as they are apart, by the worker's default."""
 
 _PAGE_MESSAGES = 200
 """Missing messages that are read at once: at most 50 MiB of the largest bodies."""
@@ -63,7 +63,7 @@ class Watch:
         """Where the pages end that are still to be read, the oldest one last."""
         self._silences = 0
         self._told = False
-        """Whether the tap tells heads."""
+        """Whether the tap sends heads."""
 
     def __repr__(self) -> str:
         return f"<Watch {self._channel!r} last={self._last} wanted={self._wanted} ready={len(self._ready)}>"
@@ -120,7 +120,7 @@ class Watch:
             self._port = None
 
     def _drain(self, port: Port) -> bool:
-        """Take what the tap has, up to the first gap; False where it had nothing."""
+        """Read what the tap has, up to the first gap. Return False if it had nothing."""
         heard = False
         while len(self._ready) < _PAGE_MESSAGES and (parts := port.receive()) is not None:
             heard = True

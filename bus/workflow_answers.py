@@ -83,7 +83,7 @@ class WorkflowAnswers:
         return f"<WorkflowAnswers sessions={len(self._rounds)}>"
 
     def begin(self, ask: Ask, call: Workflow) -> Round:
-        """Give a call its place among those of its session."""
+        """Return the round in which a call is answered, among those of its session."""
         kind = CALLS.get(call.call)
         writes = kind is not None and kind.writes
         together = self._rounds.get(ask.address)
@@ -197,7 +197,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 
 
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
-    """Give a method's arguments. A bot claims runs for itself alone."""
+    """Return a method's arguments. A bot claims runs for itself alone."""
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
@@ -220,7 +220,7 @@ def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:
 
 
 def _refused(call: Workflow, error: Exception) -> bytes:
-    """Give the frame that tells of an error; StoreFailure is nothing to be told of, and ends the worker."""
+    """Return the frame that reports an error; StoreFailure is not reported, and ends the worker."""
     if isinstance(error, StoreFailure):
         raise error
     if isinstance(error, Rejected):

@@ -83,7 +83,7 @@ Number = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of one call. `result` is the type of its value; `writes` tells whether it changes something."""
+    """The arguments of one call. `result` is the type of its value; `writes` is True if it changes something."""
 
     method: ClassVar[str]
     result: ClassVar[Any]
@@ -132,7 +132,7 @@ class ListDefinitions(ListCall, frozen=True, kw_only=True):
 
 
 class DeleteDefinition(Call, frozen=True, kw_only=True):
-    """Deletes a definition, with its runs where `cascade` says so."""
+    """Deletes a definition, with its runs if `cascade` is set."""
 
     method = "delete_definition"
     result = bool
@@ -205,7 +205,7 @@ class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
 
 
 class ClaimRun(Call, frozen=True, kw_only=True):
-    """Takes a run, for the session's bot: `holder` may name it, and nobody else."""
+    """Claims a run, for the session's bot: `holder` may name it, and nobody else."""
 
     method = "claim_run"
     result = Claim
@@ -228,7 +228,7 @@ class RenewRun(Call, frozen=True, kw_only=True):
 
 
 class ReleaseRun(Call, frozen=True, kw_only=True):
-    """Gives a run back."""
+    """Releases a run."""
 
     method = "release_run"
     result = WorkflowRun
@@ -308,7 +308,7 @@ _result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind i
 
 
 def decode_call(request: Workflow) -> Call:
-    """Read the arguments of a call; raises InvalidValue, which says where they are wrong."""
+    """Read the arguments of a call. Raise InvalidValue, which says where they are wrong."""
     decoder = _decoders.get(request.call)
     if decoder is None:
         raise InvalidValue("call", f"there is no {request.call!r}, but {', '.join(CALLS)}")
@@ -332,7 +332,7 @@ def read_result(method: str, value: bytes) -> Any:
 
 
 def _known(value: Any, kind: msgspec.inspect.Type) -> Any:
-    """Give a value without the fields that its type does not have."""
+    """Return a value without the fields that its type does not have."""
     if isinstance(kind, msgspec.inspect.UnionType):
         return next((_known(value, part) for part in kind.types if _is_of(value, part)), value)
     if isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
@@ -369,13 +369,13 @@ _ERRORS: dict[str, tuple[type[StoreError], Code, tuple[str, ...]]] = {
     "storage_full": (StorageFull, Code.STORAGE_FULL, ()),
     "storage_busy": (StorageBusy, Code.BUSY, ()),
 }
-"""The errors of the store that a bot is told, by the name that `details` has for them, with their attributes."""
+"""The store's errors that a bot is sent, by the name that `details` has for them, with their attributes."""
 
 _NAMES = {kind: name for name, (kind, _, _) in _ERRORS.items()}
 
 
 def error_details(error: StoreError) -> tuple[Code, dict[str, Any]] | None:
-    """Give the code of an error and what a client makes it again from; None for what is no bot's business."""
+    """Return the code of an error and what a client rebuilds it from; None if it is no bot's business."""
     name = _NAMES.get(type(error))
     if name is None:
         return None
@@ -384,7 +384,7 @@ def error_details(error: StoreError) -> tuple[Code, dict[str, Any]] | None:
 
 
 def store_error(message: str, details: dict[str, Any] | None) -> StoreError | None:
-    """Make the error of the store again that an answer tells of; None where it tells of none that is known here."""
+    """Return the store's error that an answer reports, or None if it reports none that is known here."""
     kind, _, attributes = _ERRORS.get((details or {}).get("error", ""), (None, None, ()))
     if kind is None or details is None or not details.keys() >= set(attributes):
         return None

@@ -112,12 +112,12 @@ class RemoteWorkflows(RemoteCommits):
         await self._call(calls.SaveDefinition(definition=definition))
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Give a definition by id."""
+        """Return a definition by id."""
         found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
         return found
 
     async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Give a definition by name and owner."""
+        """Return a definition by name and owner."""
         found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
         return found
 
@@ -160,12 +160,12 @@ class RemoteWorkflows(RemoteCommits):
         return moved
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
-        """Give a run by id."""
+        """Return a run by id."""
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))
         return found
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
-        """Give the definition that a run was created with."""
+        """Return the definition that a run was created with."""
         found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
         return found
 
@@ -188,7 +188,7 @@ class RemoteWorkflows(RemoteCommits):
     async def claim_run(
         self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
     ) -> Claim:
-        """Take a run that nobody holds; `holder` has to be this bot, by its name or id.
+        """Claim a run that nobody holds; `holder` has to be this bot, by its name or id.
 
         Without a `claim_id` the call makes one, so that it may be repeated. Whoever wants to call again after
         WorkerUnavailable names one: the same claim then gives the same fence.
@@ -208,7 +208,7 @@ class RemoteWorkflows(RemoteCommits):
         return lease
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Give a run back as pending or paused.
+        """Release a run as pending or paused.
 
         Fenced may also mean that the run was given back, the answer lost, and the run claimed by another meanwhile.
         """
@@ -216,7 +216,7 @@ class RemoteWorkflows(RemoteCommits):
         return released
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Give the lease of a run, live or run out."""
+        """Return the lease of a run, live or run out."""
         lease: Lease | None = await self._call(calls.GetLease(run_id=run_id))
         return lease
 

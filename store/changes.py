@@ -143,7 +143,7 @@ class ReleaseDue(msgspec.Struct, frozen=True):
 
 
 class RemoveMessages(msgspec.Struct, frozen=True):
-    """Take messages out of the log for good, by seq. The last one stays, because seqs go on from it.
+    """Remove messages from the log for good, by seq. The last one stays, because seqs go on from it.
 
     Answered with the number of those that there were.
     """
@@ -176,7 +176,7 @@ class CommitWork(msgspec.Struct, frozen=True):
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):
-    """Give up runs whose lease ran out, and tell their last holders by a message each, from `sender_name`.
+    """End the holds of runs whose lease ran out, and notify each last holder by a message from `sender_name`.
 
     Answered `Recovered`.
     """
@@ -223,7 +223,7 @@ class MailboxState(msgspec.Struct, frozen=True):
     gap: tuple[int, int] | None = None
 
     def without(self, seqs: Collection[int]) -> MailboxState:
-        """Give the state in which these are settled as well; of what is above the position the turn comes still."""
+        """Return the state in which these are settled as well; what is above the position has yet to come."""
         owed = {item.seq for item in self.unsettled}
         ahead = {*self.ahead, *(seq for seq in seqs if seq in owed and seq > self.position)}
         unsettled = tuple(item for item in self.unsettled if item.seq not in seqs)
@@ -258,7 +258,7 @@ class AddDeadLetters(msgspec.Struct, frozen=True):
 
 
 class RemoveDeadLetters(msgspec.Struct, frozen=True):
-    """Take dead letters out, to be delivered again. Answered with the seqs that there were."""
+    """Remove dead letters, to be delivered again. The answer is the seqs of those that existed."""
 
     mailbox_id: str
     seqs: tuple[int, ...]
@@ -352,7 +352,7 @@ class Subscription(msgspec.Struct, frozen=True):
 
 
 def group_mailbox_id(channel: str, group: str) -> str:
-    """Give the id of a group's mailbox: no bot has one with a slash."""
+    """Return the id of a group's mailbox: no bot has one with a slash."""
     return f"{channel}/{group}"
 
 

@@ -17,7 +17,7 @@ __all__ = ["check_definition"]
 
 
 def check_definition(definition: WorkflowDefinition) -> None:
-    """Raise InvalidValue, which says what is wrong, where a definition contradicts itself."""
+    """Raise InvalidValue, which says what is wrong, if a definition contradicts itself."""
     fault = next(_faults(definition), None)
     if fault is not None:
         raise InvalidValue(f"workflow {definition.id!r}", fault)

@@ -87,7 +87,7 @@ class Slots(msgspec.Struct, frozen=True):
         return self.concurrency is not None and (self.running >= self.concurrency or self.ahead > 0)
 
     def refusal(self, run_id: str) -> SlotsTaken:
-        """Give the error for a run that has to wait."""
+        """Return the error for a run that has to wait."""
         return SlotsTaken(run_id, self.concurrency or 0, self.ahead)
 
 
@@ -98,7 +98,7 @@ def check_fence(run_id: str, status: str, hold_fence: int, fence: int | None) ->
 
 
 def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int) -> HeldRun:
-    """Give a run as its claimant holds it; where it must wait for a slot, as it is with its place in the queue.
+    """Return a run as its claimant holds it; if it must wait for a slot, as it is, with its place in the queue.
 
     Raises RunHeld, RunPaused, InvalidTransition or Conflict where it cannot be claimed at all.
     """
@@ -135,14 +135,14 @@ def _queued(hold: Hold, claimant: Claimant, slots: Slots) -> Hold:
 
 
 def renew(run_id: str, status: str, hold: Hold, fence: int, expires_at: str) -> Hold:
-    """Give a hold with a new lease; Fenced where it has ended."""
+    """Return a hold with a new lease. Raise Fenced if the hold has ended."""
     if hold.fence != fence or hold.holder is None:
         raise Fenced(run_id, fence, status)
     return msgspec.structs.replace(hold, expires_at=expires_at)
 
 
 def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRun:
-    """Give a run that its holder gives back; its error and context stay. Fenced where it is not his any more."""
+    """Return a run as its holder releases it; its error and context stay. Raise Fenced if it is held otherwise."""
     if status not in _RELEASED:
         raise InvalidValue("status", f"a run is released as pending or paused, not as {status}")
     check_fence(held.run.id, held.run.status, held.hold.fence, fence)
@@ -151,7 +151,7 @@ def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRu
 
 
 def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
-    """Give a run and its hold after a change of status; `fenced` says that the holder itself wrote it.
+    """Return a run and its hold after a change of status; `fenced` says that the holder itself wrote it.
 
     Raises Fenced where a fence is all that is left of the hold, and the run would be running without a lease.
     """

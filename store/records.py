@@ -55,7 +55,7 @@ __all__ = [
 
 
 def timestamp(moment: datetime) -> str:
-    """Give a time in the one form that is stored and sent: RFC 3339, UTC, microseconds, `Z`.
+    """Return a time in the one form that is stored and sent: RFC 3339, UTC, microseconds, `Z`.
 
     The form has a fixed width, so that the order of texts is the order of times.
     """

@@ -116,10 +116,10 @@ class MessageRepository(Protocol):
         """Append a message. The same message again changes nothing; its id with other contents: Conflict."""
 
     async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
-        """Give the direct messages between two bots (ids), both ways, newest first by seq."""
+        """Return the direct messages between two bots (ids), both ways, newest first by seq."""
 
     async def get_channel_messages(self, channel: str, limit: int = 50) -> list[BotMessage]:
-        """Give a channel's messages, newest first by seq."""
+        """Return a channel's messages, newest first by seq."""
 
     async def list_channels(self) -> list[Channel]:
         """List all channels by name."""
@@ -147,7 +147,7 @@ class MessageLog(Protocol):
     """The log of all messages in commit order, and the mailboxes' places in it."""
 
     async def load(self) -> LogState:
-        """Give what the broker goes on from. Called once, before anything else."""
+        """Return what the broker resumes from. Called once, before anything else."""
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Carry out changes in order, in one transaction, and answer each after it is synced to disk.
@@ -159,16 +159,16 @@ class MessageLog(Protocol):
         """Read part of a mailbox. Every message that was answered before the call is seen."""
 
     async def seq_before(self, at: str) -> int:
-        """Give the last seq whose timestamp is before `at`; 0 where there is none."""
+        """Return the last seq whose timestamp is before `at`, or 0 if there is none."""
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
         """Read back a conversation, newest first. RecordDamaged where a record is."""
 
     async def find(self, message_id: str) -> LogMessage | None:
-        """Give a message by its id."""
+        """Return a message by its id."""
 
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Give a message that waits until it is due, by its id. RecordDamaged where its record is."""
+        """Return a message that waits until it is due, by its id. Raise RecordDamaged if its record is damaged."""
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Look through a part of the log, in the order of seqs."""
@@ -186,7 +186,7 @@ class MessageLog(Protocol):
         """List dead letters, newest first, of one mailbox or of all."""
 
     async def sizes(self) -> dict[str, int]:
-        """Give the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
+        """Return the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
 
 
 class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,7 +48,7 @@ _STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
 
 
 def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, context: Any, now: str) -> WorkflowRun:
-    """Give the run as it is after a move, or the very same run where nothing changes.
+    """Return the run as it is after a move, or the very same run if nothing changes.
 
     `error=None` clears the error, `context=None` keeps the context. `completed_at` is stamped once, on the
     first end, and cleared when a crashed run goes on. Raises InvalidTransition where there is no such move.
@@ -73,7 +73,7 @@ def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, conte
 def advance_step(
     step: WorkflowStepLog, status: StepStatus, *, output: Any, error: str | None, now: str
 ) -> WorkflowStepLog:
-    """Give the step as it is after a move, or the very same step where nothing changes.
+    """Return the step as it is after a move, or the very same step if nothing changes.
 
     None keeps output and error. `started_at` is stamped on entering running or waiting_approval, and `completed_at`
     on entering a final status, each unless it is there. Raises InvalidTransition where the table has no such move.

@@ -39,7 +39,7 @@ _Status = TypeVar("_Status", bound=StrEnum)
 
 
 def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
-    """Give a value as JSON text; InvalidValue where JSON cannot hold it, TooLarge above the limit."""
+    """Return a value as JSON text. Raise InvalidValue if JSON cannot hold it, TooLarge above the limit."""
     encoded = _encode(value, what)
     if bytes_max is not None and len(encoded) > bytes_max:
         raise TooLarge(what, len(encoded), bytes_max)
@@ -47,23 +47,23 @@ def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
 
 
 def json_value(value: Any, what: str) -> Any:
-    """Give a value as it will be read back: tuples as lists, times as text; InvalidValue as above."""
+    """Return a value as it will be read back: tuples as lists, times as text. Raise InvalidValue as above."""
     return _decode(_encode(value, what), Any, what)
 
 
 def normal_record(record: _Record, what: str) -> _Record:
-    """Give a record as it will be read back. InvalidValue also where a field is not of its type."""
+    """Return a record as it will be read back. Raise InvalidValue also if a field is not of its type."""
     normal: _Record = _decode(_encode(record, what), type(record), what)
     return normal
 
 
 def same_values(one: msgspec.Struct, other: msgspec.Struct) -> bool:
-    """Tell whether two records are the same JSON, in any order of keys; 1, 1.0 and true are three values."""
+    """Return True if two records are the same JSON, in any order of keys; 1, 1.0 and true are three values."""
     return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
 
 
 def status_value(status: _Status, kind: type[_Status]) -> _Status:
-    """Give a status as its enum; InvalidValue where it is none."""
+    """Return a status as its enum. Raise InvalidValue for an unknown status."""
     try:
         return kind(status)
     except ValueError:
@@ -71,14 +71,14 @@ def status_value(status: _Status, kind: type[_Status]) -> _Status:
 
 
 def row_limit(limit: int) -> int:
-    """Give a limit back; InvalidValue below 0, which SQLite would take for no limit at all."""
+    """Return the limit. Raise InvalidValue below 0, which SQLite would take for no limit at all."""
     if limit < 0:
         raise InvalidValue("limit", f"must be 0 or more, not {limit}")
     return limit
 
 
 def row_range(limit: int | None, offset: int) -> tuple[int, int]:
-    """Give what SQL takes for a part of a list; None is no limit. InvalidValue below 0, and beyond any table."""
+    """Return what SQL takes for a part of a list; None is no limit. Raise InvalidValue outside 0 to 2**63 - 1."""
     for what, number in (("limit", limit or 0), ("offset", offset)):
         if not 0 <= number < 2**63:
             raise InvalidValue(what, f"must be 0 or more, not {number}")

@@ -86,10 +86,10 @@ class WorkflowRepository(Protocol):
         """
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Give a definition by id."""
+        """Return a definition by id."""
 
     async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Give a definition by name and owner."""
+        """Return a definition by name and owner."""
 
     async def list_definitions(
         self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
@@ -123,10 +123,10 @@ class WorkflowRepository(Protocol):
         """
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
-        """Give a run by id."""
+        """Return a run by id."""
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
-        """Give the definition that a run was created with; None where there is no run, or where none was kept."""
+        """Return the definition that a run was created with, or None if there is no run, or if none was kept."""
 
     async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
         """List a workflow's runs, newest first."""
@@ -144,7 +144,7 @@ class WorkflowRepository(Protocol):
     async def claim_run(
         self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
     ) -> Claim:
-        """Take a run that nobody holds: it becomes running, held by a bot (id) under a lease, with a new fence.
+        """Claim a run that nobody holds: it becomes running, held by a bot (id) under a lease, with a new fence.
 
         Steps that were left running become failed, "interrupted". The same holder may repeat a claim with its
         `claim_id` while it holds the run: it gets the same fence, and its lease begins anew.
@@ -159,10 +159,10 @@ class WorkflowRepository(Protocol):
         """Let the lease begin anew, also after it ran out, unless the run was taken over or given up meanwhile."""
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Give a run back as pending or paused, with its error and context as they are."""
+        """Release a run as pending or paused, with its error and context as they are."""
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Give the lease of a run, live or run out; None where nobody holds it."""
+        """Return the lease of a run, live or run out, or None if nobody holds it."""
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +201,7 @@ class WorkflowStore(WorkflowRepository, Protocol):
     """The repository where it is kept, with what only the worker does."""
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out, oldest first, at most `limit`, in one transaction.
+        """End the holds of runs whose lease ran out, oldest first, at most `limit`, in one transaction.
 
         They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on. A
         run that was never leased is left alone: whoever runs it does so by other means.

@@ -154,7 +154,7 @@ class Arrivals:
 
 
 def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
-    """Give the rows, each with its size, that together stay below a number of bytes; at least the first."""
+    """Return the first rowids whose rows together fit into so many bytes, but at least one."""
     rowids: list[int] = []
     size_bytes = 0
     for rowid, row_bytes in rows:
@@ -166,13 +166,13 @@ def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
 
 
 async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:
-    """Give when the first message is due."""
+    """Return when the first message is due."""
     [[due_at]] = await connection.execute_fetchall(_NEXT_DUE)
     return None if due_at is None else str(due_at)
 
 
 async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | None:
-    """Give a message that waits, by its id; raises RecordDamaged where its record is."""
+    """Return a message that waits, by its id. Raise RecordDamaged if its record is damaged."""
     sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE id = ?"
     for row in await connection.execute_fetchall(sql, (message_id,)):
         if not is_intact_scheduled(row):
@@ -187,7 +187,7 @@ async def _is_any_scheduled(connection: aiosqlite.Connection, messages: Sequence
 
 
 async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
-    """Give the ids that are used already, with the message's seq (None: it waits) and its sender."""
+    """Return the ids that are used already, with the message's seq (None: it waits) and its sender."""
     rows = await connection.execute_fetchall(_FIND_IDS, (json.dumps(ids),))
     return {row[0]: (row[1], row[2]) for row in rows}
 
@@ -215,7 +215,7 @@ def _message(row: Sequence[Any]) -> NewMessage:
 
 
 def is_intact_scheduled(row: Sequence[Any]) -> bool:
-    """Tell whether a row of SCHEDULED matches its checksum."""
+    """Return True if a row of SCHEDULED matches its checksum."""
     try:
         return bool(checksum(0, _message(row), row[10]) == row[11])
     except (TypeError, ValueError):
@@ -223,6 +223,6 @@ def is_intact_scheduled(row: Sequence[Any]) -> bool:
 
 
 def in_log(message: NewMessage, seq: int, timestamp: str) -> LogMessage:
-    """Give a message as it is in the log."""
+    """Return a message as it is in the log."""
     fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__ if name != "due_at"}
     return LogMessage(**fields, seq=seq, timestamp=timestamp)

@@ -78,7 +78,7 @@ class Progress(NamedTuple):
 
 
 class Check:
-    """One check of a database: exhaust `run`, which tells how far it is, and then see what was found."""
+    """One check of a database: exhaust `run`, which yields its progress, and then see what was found."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -92,7 +92,7 @@ class Commits:
         await self._steps.write(transaction, new, self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
-        """Give up runs whose lease ran out, and put a message for each into its last holder's mailbox."""
+        """End the holds of runs whose lease ran out, and put a message for each into its last holder's mailbox."""
         found = await self._runs.recover(
             transaction.connection, change.runs_max, now=self._now(), lease_now=self._lease_now()
         )

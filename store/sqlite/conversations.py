@@ -35,7 +35,7 @@ class Conversations:
     """Opens the sessions, each once for a pair."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        """Take the table's columns."""
+        """Read the table's columns."""
         ours = {column.name for column in columns if column.ours}
         self._columns = [name for name in _KNOWN if name in ours]
         self.unknown_columns = sorted({column.name for column in columns if column.demanded} - set(self._columns))
@@ -54,7 +54,7 @@ class Conversations:
         await connection.executemany(sql, [self._row(opener, peer, at) for opener, peer in new])
 
     def new_pairs(self, messages: Iterable[NewMessage]) -> set[tuple[str, str]]:
-        """Give the pairs of these messages that may have no session yet."""
+        """Return the pairs of these messages that may have no session yet."""
         if self.unknown_columns:
             return set()
         pairs = {
@@ -86,7 +86,7 @@ class Conversations:
 
 
 async def table_columns(connection: Reader) -> list[Column]:
-    """Give the columns of `chat_sessions`."""
+    """Return the columns of `chat_sessions`."""
     foreign = {row[3] for row in await connection.execute_fetchall("PRAGMA foreign_key_list(chat_sessions)")}
     return [
         Column(

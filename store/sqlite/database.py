@@ -263,7 +263,7 @@ def starting(path: Path) -> Iterator[None]:
 
 
 def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
-    """Give why a database cannot be served, for an error at the start."""
+    """Return why a database cannot be served, for an error at the start."""
     if isinstance(error, OSError):
         return opening_failure(path, error)
     failure = translate(error)

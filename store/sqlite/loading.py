@@ -121,7 +121,7 @@ async def _owing(database: Database, sql: str, what: str, record_of: Callable[[S
 
 
 async def _last_timestamp(database: Database) -> str:
-    """Give when the last message came that is intact: times only rise, and a damaged one may be far ahead."""
+    """Return when the last intact message came: times only rise, and a damaged one may be far ahead."""
     for _, message in reversed(await fetch_each(database.pages, _LAST, ())):
         if message is not None:
             return message.timestamp

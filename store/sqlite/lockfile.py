@@ -73,7 +73,7 @@ def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
 
 
 class LockFile:
-    """The locks on a database, and the mark. `warn` is told when the lock file had to be made anew."""
+    """The locks on a database, and the mark. `warn` is called when the lock file had to be made anew."""
 
     def __init__(self, place: Place, warn: Callable[[str], None] | None = None) -> None:
         self.place = place

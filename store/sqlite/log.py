@@ -118,7 +118,7 @@ class SqliteLog:
         return f"<SqliteLog {self._database.path} last_seq={self._database.writer.last_seq}>"
 
     async def load(self) -> LogState:
-        """Give what the broker goes on from."""
+        """Return what the broker resumes from."""
         with starting(self._database.path):
             return await load_state(self._database)
 
@@ -267,7 +267,7 @@ class SqliteLog:
         return await self._pages.read(request)
 
     async def seq_before(self, at: str) -> int:
-        """Give the last seq whose timestamp is before `at`."""
+        """Return the last seq whose timestamp is before `at`."""
         sql = "SELECT COALESCE(MIN(seq) - 1, ?) FROM bot_messages WHERE timestamp >= ?"
         rows = await self._database.read.execute_fetchall(sql, (self._database.writer.last_seq, at))
         return int(next(iter(rows))[0])
@@ -283,12 +283,12 @@ class SqliteLog:
         return await fetch(read, _THREAD, (request.thread, before, request.limit))
 
     async def find(self, message_id: str) -> LogMessage | None:
-        """Give a message by its id."""
+        """Return a message by its id."""
         messages = await fetch(self._database.read, "WHERE id = ?", (message_id,))
         return messages[0] if messages else None
 
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Give a message that waits until it is due, by its id."""
+        """Return a message that waits until it is due, by its id."""
         return await find_scheduled(self._database.read, message_id)
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
@@ -339,7 +339,7 @@ class SqliteLog:
         return await fetch(self._database.read, WITH_SEQS, (json.dumps(seqs),))
 
     async def sizes(self) -> dict[str, int]:
-        """Give the number of messages and the bytes on disk."""
+        """Return the number of messages and the bytes on disk."""
         sizes: dict[str, int] = {}
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
@@ -349,13 +349,13 @@ class SqliteLog:
 
 
 def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:
-    """Give a mailbox's state with what was settled by the commits of this transaction that were carried out."""
+    """Return a mailbox's state after what the commits carried out in this transaction have settled."""
     seqs = {seq for number in committed for seq in change.settled_by.get(number, ())}
     return SaveMailbox(change.state.without(seqs)) if seqs else change
 
 
 def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
-    """Give the messages that this change put into the log: neither repeats nor those whose id was taken."""
+    """Return the messages that this change put into the log: neither repeats nor those whose id was taken."""
     match change:
         case AddMessages(messages):
             return [

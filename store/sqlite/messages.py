@@ -85,7 +85,7 @@ class SqliteMessages:
         await self._database.writer.run(operation)
 
     async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
-        """Give the direct messages between two bots, newest first."""
+        """Return the direct messages between two bots, newest first."""
         sql = """
             WHERE seq IN (
                 SELECT seq FROM (SELECT seq FROM bot_messages
@@ -97,7 +97,7 @@ class SqliteMessages:
         return self._records(await fetch(self._database.read, sql, (bot_a, bot_b, row_limit(limit))))
 
     async def get_channel_messages(self, channel: str, limit: int = 50) -> list[BotMessage]:
-        """Give a channel's messages, newest first."""
+        """Return a channel's messages, newest first."""
         sql = "WHERE recipient_channel = ? ORDER BY seq DESC LIMIT ?"
         return self._records(await fetch(self._database.read, sql, (channel, row_limit(limit))))
 

@@ -58,18 +58,18 @@ MISSING = {
         SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
         EXCEPT SELECT id FROM mailboxes""",
 }
-"""What bots, subscriptions, groups and dead letters need, and have not: each gives names or ids."""
+"""What bots, subscriptions, groups and dead letters need, and have not: each selects names or ids."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def seal(*values: Any) -> int:
-    """Give the CRC-32 over the values of a row, in the order in which it is read."""
+    """Return the CRC-32 over the values of a row, in the order in which it is read."""
     return zlib.crc32(_encode(values))
 
 
 def is_sealed(row: Sequence[Any]) -> bool:
-    """Tell whether a row, which ends in its checksum, is as it was stored."""
+    """Return True if a row, which ends in its checksum, is as it was stored."""
     *values, checksum = row
     try:
         return checksum is None or seal(*values) == checksum
@@ -78,7 +78,7 @@ def is_sealed(row: Sequence[Any]) -> bool:
 
 
 def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
-    """Give the values of SAVE_MAILBOX."""
+    """Return the values of SAVE_MAILBOX."""
     values = (
         state.mailbox_id,
         state.position,

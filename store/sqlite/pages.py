@@ -61,7 +61,7 @@ class Pages:
         return messages, len(seqs) <= request.messages_max
 
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:
-        """Give the seqs that follow in the sources, in order: each source's range of its index, merged."""
+        """Return the seqs that follow in the sources, in order: each source's range of its index, merged."""
         found: list[int] = []
         for start in range(0, len(request.sources), _SOURCES_A_STATEMENT):
             ranges: list[str] = []
@@ -93,7 +93,7 @@ async def count_waiting(reader: Reader, request: PageRequest) -> int:
 
 
 def _range(request: PageRequest, source: tuple[str, int, bool]) -> tuple[str, tuple[Any, ...]]:
-    """Give the condition, and its values, for what a mailbox wants of one source: a range of one index."""
+    """Return the condition, and its values, for what a mailbox wants of one source: a range of one index."""
     channel, after_seq, skip_own = source
     column = "recipient_channel" if channel else "recipient_bot_id"
     condition = f"WHERE {column} = ? AND seq > ? AND seq <= ?"

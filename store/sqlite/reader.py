@@ -26,7 +26,7 @@ def lenient_text(text: bytes) -> str:
 
 
 def is_text(row: Sequence[Any]) -> bool:
-    """Tell whether every text of a row, as `lenient_text` read it, was UTF-8."""
+    """Return True if every text of a row, as `lenient_text` read it, was UTF-8."""
     try:
         msgspec.msgpack.encode(row)
     except UnicodeEncodeError:
@@ -45,7 +45,7 @@ class Reader:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
     async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Read all that a statement gives; StoreFailed where the disk reports an error, StoreClosed at the end."""
+        """Return all rows of a statement. Raise StoreFailed if the disk fails, StoreClosed at the end."""
         if self._closed:
             raise StoreClosed("the store is closed")
         try:
@@ -57,5 +57,5 @@ class Reader:
             raise failure from error
 
     def close(self) -> None:
-        """Take no more questions; the connection is closed by who opened it."""
+        """Accept no more questions; the connection is closed by who opened it."""
         self._closed = True

@@ -61,7 +61,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Give the CRC-32 over all that was stored of a message, its place included."""
+    """Return the CRC-32 over all that was stored of a message, its place included."""
     return zlib.crc32(
         _encode(
             (
@@ -108,7 +108,7 @@ def message_of(row: Sequence[Any]) -> LogMessage:
 
 
 def intact(row: Sequence[Any]) -> bool:
-    """Tell whether a row of COLUMNS matches its checksum."""
+    """Return True if a row of COLUMNS matches its checksum."""
     try:
         return bool(checksum(row[0], message_of(row), row[10]) == row[12])
     except (TypeError, ValueError):
@@ -146,7 +146,7 @@ async def fetch_each(
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-    """Take such a row apart; None where that cannot be done."""
+    """Return the parts of such a row, or None if it cannot be taken apart."""
     if joined[0] is None:
         return []
     try:

@@ -213,7 +213,7 @@ class Runs:
     async def recover(
         self, connection: aiosqlite.Connection, limit: int, *, now: str, lease_now: str
     ) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out, but for those that are damaged."""
+        """End the holds of runs whose lease ran out, but for those that are damaged."""
         lost = await _find_lost(connection, lease_now, limit)
         if not lost:
             return []
@@ -241,7 +241,7 @@ class Runs:
         return HeldRun(run_record(row), Hold(*row[11:]))
 
     async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, Hold]:
-        """Give a run's status and who holds it, without its context, which may be large."""
+        """Return a run's status and who holds it, without its context, which may be large."""
         rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
         row = next(iter(rows), None)
         if row is None:
@@ -255,7 +255,7 @@ class Runs:
 
 
 async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> list[RunSummary]:
-    """Give the oldest runs whose lease ran out.
+    """Return the oldest runs whose lease ran out.
 
     One that is damaged is left as it is, for its holder could not be told of it. No other is kept from being found.
     """
@@ -299,7 +299,7 @@ def new_run(run: WorkflowRun) -> NewRun:
 
 
 def run_record(row: sqlite3.Row) -> WorkflowRun:
-    """Give a run of its columns; RecordDamaged where they hold none."""
+    """Return the run that these columns hold. Raise RecordDamaged if they are not valid."""
     # Of the two in the middle, which may be large, the decoder says so.
     if not is_text((*row[:5], *row[7:])):
         raise RecordDamaged("workflow_runs", f"id {row[0]}")
@@ -322,7 +322,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
 
 
 async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
-    """Give a run by id."""
+    """Return a run by id."""
     rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
         f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
     )
@@ -330,7 +330,7 @@ async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> Wo
 
 
 def summary_record(row: sqlite3.Row) -> RunSummary:
-    """Give a run of the columns of a summary; RecordDamaged where they hold none."""
+    """Return the run that these columns of a summary hold. Raise RecordDamaged if they are not valid."""
     if not is_text(row):
         raise RecordDamaged("workflow_runs", f"id {row[0]}")
     try:

@@ -61,7 +61,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 @cache
 def migrations() -> list[Migration]:
-    """Give all migrations in the order in which they are applied."""
+    """Return all migrations in the order in which they are applied."""
     folder = resources.files(__package__) / "migrations"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Migration(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
@@ -135,7 +135,7 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
 
 
 def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> list[str]:
-    """Say which tables and indexes are missing, or are not as these migrations made them.
+    """Return which tables and indexes are missing, or are not as these migrations made them.
 
     One flipped letter of a column's name or of a condition would be found by no checksum, and late.
     """
@@ -153,7 +153,7 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
 
 
 def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Give the text of each object. SQLite quotes and spaces it as it likes when a table is altered."""
+    """Return the text of each object. SQLite quotes and spaces it as it likes when a table is altered."""
     return {
         (kind, name): "".join(sql.replace('"', "").split())
         for kind, name, sql in connection.execute(_SCHEMA)
@@ -175,7 +175,7 @@ def _identity(connection: sqlite3.Connection) -> Identity | None:
 
 
 async def migrate(connection: aiosqlite.Connection) -> list[str]:
-    """Apply what is missing, each migration in one transaction with the row that records it; give the names.
+    """Apply what is missing, each migration in one transaction with the row that records it; return the names.
 
     Raises sqlite3.Error where one cannot be applied (a table of the same name, say); that one is rolled back.
     """

@@ -95,7 +95,7 @@ StepWrite = NewStep | StepMove
 
 
 def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
-    """Check a step log as JSON gives it before it is queued; raises InvalidValue or TooLarge."""
+    """Check a step log as JSON has it before it is queued. Raise InvalidValue or TooLarge."""
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
@@ -156,7 +156,7 @@ class Steps:
     async def _create_new(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> dict[str, WorkflowStepLog]:
-        """Create what can be created without a look, where there is nothing but creations; give that by its id."""
+        """Create what can be created without a look, if there is nothing but creations; return it by its id."""
         new = {write.step.id: write for write in writes if isinstance(write, NewStep)}
         if len(new) < len(writes):
             return {}
@@ -224,7 +224,7 @@ def _id(write: StepWrite) -> str:
 
 
 def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
-    """Give a step log with the time when it began, where it has begun and does not say when."""
+    """Return a step log with the time when it began, if it has begun and does not say when."""
     if step.started_at is not None or step.status not in STEP_BEGINS:
         return step
     return msgspec.structs.replace(step, started_at=when)
@@ -246,7 +246,7 @@ class _Found:
         self.updates: list[tuple[Any, ...]] = []
 
     def step(self, id: str, row: sqlite3.Row) -> tuple[WorkflowStepLog | None, _HoldOf | None]:
-        """Give a step log, and the hold of the run that was asked for with it (else: of its own)."""
+        """Return a step log, and the hold of the run that was asked for with it (else: of its own)."""
         hold = None if row[12] is None else _HoldOf(row[12], row[13])
         if id in self.known:
             step, of_its_run = self.known[id]
@@ -280,7 +280,7 @@ def _value(text: str | None) -> Any:
 
 
 def step_record(row: sqlite3.Row) -> WorkflowStepLog:
-    """Give a step log of its columns; RecordDamaged where they hold none."""
+    """Return the step log that these columns hold. Raise RecordDamaged if they are not valid."""
     # Of input and output, which may be large, the decoder says so.
     if not is_text((*row[:7], *row[9:12])):
         raise RecordDamaged("workflow_steps", f"id {row[0]}")

@@ -1,4 +1,4 @@
-"""The write-ahead log's size: what bounds it, and who is told when something keeps it from its bounds.
+"""The write-ahead log's size: what bounds it, and who is warned when something keeps it from its bounds.
 
 Owns the numbers. What is written goes to the WAL, and back into the database when that has `CHECKPOINT_PAGES`;
 then it is written again from its beginning, unless somebody still reads what is in it. Two things prevent that:
@@ -52,7 +52,7 @@ _LOOK_SECONDS = 1.0
 
 
 async def file_bytes(path: Path) -> int:
-    """Give a file's size; 0 where there is none. Opens nothing, so that it works where no descriptor is left."""
+    """Return a file's size, or 0 if there is none. It opens nothing, and so works when no descriptor is left."""
     try:
         status = await anyio.to_thread.run_sync(os.stat, path)
     except FileNotFoundError:
@@ -123,7 +123,7 @@ class WalWatch:
         self._closed.set()
 
     def look(self, size_bytes: int) -> None:
-        """Take how large it is now."""
+        """Note how large it is now."""
         if size_bytes < self._watch.wal_warning_bytes:
             self._next_bytes = self._watch.wal_warning_bytes
         elif size_bytes >= self._next_bytes:

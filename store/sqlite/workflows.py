@@ -112,12 +112,12 @@ class SqliteWorkflows:
         await self._write(operation)
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Give a definition by id."""
+        """Return a definition by id."""
         definitions = await self._definitions("WHERE id = ?", (definition_id,))
         return definitions[0] if definitions else None
 
     async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Give a definition by name and owner."""
+        """Return a definition by name and owner."""
         owner_type, owner_bot_id = _owner_columns(owner)
         found = await self._definitions(f"WHERE name = ? AND {_OWNED}", (name, owner_type, owner_bot_id or ""))
         return found[0] if found else None
@@ -135,7 +135,7 @@ class SqliteWorkflows:
         )
 
     async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete, with its runs and their steps where `cascade` says so."""
+        """Delete a definition, with its runs and their steps if `cascade` is set."""
 
         async def operation(connection: aiosqlite.Connection, _: str) -> bool:
             if cascade:
@@ -177,11 +177,11 @@ class SqliteWorkflows:
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
-        """Give a run by id."""
+        """Return a run by id."""
         return await find_run(self._database.read, run_id)
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
-        """Give the definition that a run was created with."""
+        """Return the definition that a run was created with."""
         rows = await self._database.read.execute_fetchall(
             "SELECT workflow_id, definition FROM workflow_runs WHERE id = ? AND definition IS NOT NULL", (run_id,)
         )
@@ -214,7 +214,7 @@ class SqliteWorkflows:
         )
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
-        """Give up runs whose lease ran out."""
+        """End the holds of runs whose lease ran out."""
         most, _ = row_range(limit, 0)
         return await self._write(
             lambda connection, now: self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
@@ -231,7 +231,7 @@ class SqliteWorkflows:
     async def claim_run(
         self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
     ) -> Claim:
-        """Take a run that nobody holds, under a lease and with a new fence."""
+        """Claim a run that nobody holds, under a lease and with a new fence."""
         seconds = self._lease_seconds(lease_seconds)
 
         async def operation(connection: aiosqlite.Connection, _: str) -> Claim | SlotsTaken:
@@ -254,12 +254,12 @@ class SqliteWorkflows:
         )
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Give a run back as pending or paused."""
+        """Release a run as pending or paused."""
         wanted = status_value(status, RunStatus)
         return await self._write(lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now))
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Give the lease of a run, live or run out."""
+        """Return the lease of a run, live or run out."""
         rows = await self._database.read.execute_fetchall(
             "SELECT holder_bot_id, fence, lease_expires_at FROM workflow_runs"
             " WHERE id = ? AND holder_bot_id IS NOT NULL",

@@ -118,7 +118,7 @@ Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]
 
 
 def translate(error: sqlite3.Error) -> StoreError | None:
-    """Give our error for one of SQLite's that concerns the disk; None for any other."""
+    """Return our error for one of SQLite's that concerns the disk, or None for any other."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StorageFull("the disk is full; nothing was stored")
@@ -131,7 +131,7 @@ def translate(error: sqlite3.Error) -> StoreError | None:
 
 
 def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str | None = None) -> Refused:
-    """Give our error for a broken constraint: what a foreign key missed, or a Conflict for any other."""
+    """Return our error for a broken constraint: what a foreign key missed, or a Conflict for any other."""
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return missing
     return Conflict(conflict or str(error))
@@ -280,7 +280,7 @@ class Writer:
             self._abandon(StoreClosed("the store was closed before this was written"))
 
     def close(self) -> None:
-        """Take nothing more; `serve` returns when what is queued is written."""
+        """Accept nothing more; `serve` returns when what is queued is written."""
         self._closing = True
         self._wake.set()
 
@@ -351,7 +351,7 @@ class Writer:
 
 
 def _portions(pendings: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
-    """Give those that are carried out together, in their order."""
+    """Return those that are carried out together, in their order."""
     portion: list[_Pending[Any]] = []
     for pending in pendings:
         if portion and (pending.joint is None or pending.joint != portion[0].joint):
