@@ -24,16 +24,15 @@ import zmq
 from store.records import timestamp
 
 from .answering import APPROVE, REJECT, take_answer
-from .application import Application, waiting_for_reply
+from .application import Application
 from .confirming import Confirming
 from .connection import Connection
 from .draft import Draft, payload
-from .errors import BusError, ClosedError, ReplyTimeout, WorkerUnavailable
+from .errors import BusError, ClosedError, WorkerUnavailable
 from .forgotten import Forgotten
 from .home import Home
 from .message import Message, Receipt
 from .protocol import (
-    AWAITED_MAX,
     PROTOCOL_VERSION,
     Credit,
     Gap,
@@ -42,8 +41,8 @@ from .protocol import (
     StoredMessage,
     Subscribe,
     Unsubscribe,
-    is_id,
 )
+from .replies import Replies
 from .transport import connect_command
 from .waiting import Ticket
 from .watch import Watch
@@ -65,10 +64,6 @@ _CONNECT_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 _REPLY_SECONDS = 30.0
-_FATE_SECONDS = 5.0
-
-_THREAD_MAX = 1000
-"""Messages that are looked through for the reply to a question that was asked before."""
 
 _RECEIVED_A_TURN = 64
 """Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
@@ -114,7 +109,7 @@ class Bot(Confirming, Application):
         self._received = 0
         self._bot_id = bot_id
         self._max_in_flight = max_in_flight
-        self._replies: dict[str, _Reply] = {}
+        self._replies = Replies(self)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
@@ -143,6 +138,7 @@ class Bot(Confirming, Application):
         await self._tasks.__aenter__()
         try:
             self._tasks.start_soon(self._keep_connected)
+            self._tasks.start_soon(self._replies.run)
             with anyio.move_on_after(None if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)):
                 await self._connection.connected.wait()
             if self._connection.failure is not None:
@@ -171,9 +167,6 @@ class Bot(Confirming, Application):
             with contextlib.suppress(BusError):  # the session may be over already
                 await self._connection.goodbye()
         self._connection.close(ClosedError(f"bot {self.name!r} was closed"))
-        self._arrived.set()
-        for waiting in self._replies.values():
-            waiting.arrived.set()
         self._connected_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
 
@@ -203,12 +196,8 @@ class Bot(Confirming, Application):
             bot_id=self._bot_id,
             max_in_flight=self._max_in_flight,
             client=_VERSION,
-            awaits=self._awaited(),
+            awaits=self._replies.returning(),
         )
-
-    def _awaited(self) -> list[str]:
-        """Return the ids of the messages whose replies are waited for, the oldest first."""
-        return [id for id, reply in self._replies.items() if reply.message is None and is_id(id)][:AWAITED_MAX]
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,61 +267,21 @@ class Bot(Confirming, Application):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
     ) -> Message:
-        """Send a direct message and wait for the first reply to it, which is settled when it is given here.
+        """Send a direct message and wait for the first reply to it, which is settled when it is returned.
 
         The reply comes ahead of everything that waits in the mailbox, and outside the credit: a bot whose handlers
         are all at work can still ask. Raises ReplyTimeout, which says how far the message got; a reply that comes
-        later, or after a restart of this bot, is an ordinary message.
+        later, or after a restart of this bot, is an ordinary message. One that was stored while the connection was
+        broken is returned here, too, and may also be delivered to another process of this bot, as ordinary mail.
 
         Asked again with the same `id`, a UUID, also by a later process of this bot, it is the same question: it is
         not delivered again for that, and its first reply is given, also one that came meanwhile.
         """
         message_id = id or str(uuid_utils.uuid7())
-        if message_id in self._replies:
-            raise RuntimeError(f"a request with the id {message_id} waits for its reply already")
-        waiting = self._replies[message_id] = _Reply()
         draft = Draft(
             to=to, body=body, message_type=message_type, headers=headers or {}, id=message_id, expects_reply=True
         )
-        try:
-            with anyio.move_on_after(timeout):
-                [receipt] = await self.send_all([draft])
-                if receipt.duplicate:
-                    await self._find_reply(message_id, waiting)
-                async with waiting_for_reply():
-                    await waiting.arrived.wait()
-        except BaseException:
-            if waiting.message is not None and not waiting.message.settled:
-                self._inbox.append(waiting.message)  # it came in the turn in which its asker gave up: ordinary mail
-                self._arrived.set()
-            raise
-        finally:
-            del self._replies[message_id]
-        if waiting.message is None:
-            if self._connection.failure is not None:
-                raise self._connection.failure
-            raise ReplyTimeout(message_id, to, timeout, await self._fate(message_id))
-        await waiting.message.ack()
-        return waiting.message
-
-    async def _find_reply(self, message_id: str, waiting: _Reply) -> None:
-        """Take the reply to a question that was asked before from the log, if it is there."""
-        me = None if self._connection.welcome is None else self._connection.welcome.bot_id
-        for stored in reversed(await self.history(thread=message_id, limit=_THREAD_MAX)):
-            if (stored.reply_to, stored.recipient.get("bot_id")) == (message_id, me) and waiting.message is None:
-                waiting.message = Message(self, stored)
-                # It may be on its way as ordinary mail, too.
-                waiting.message._settle_committed()
-                self._connection.ack(stored.seq)
-                waiting.arrived.set()
-
-    async def _fate(self, message_id: str) -> str:
-        with anyio.move_on_after(_FATE_SECONDS):
-            try:
-                return str((await self.find(message_id))["mailboxes"][0]["state"])
-            except (BusError, LookupError):
-                return "unknown"
-        return "unknown"
+        return await self._replies.ask(draft, message_id, timeout=timeout)
 
     async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
         """Send many messages, in order and in few frames; return when all are on disk.
@@ -465,29 +414,28 @@ class Bot(Confirming, Application):
 
     def _wake(self) -> None:
         self._arrived.set()
+        self._replies.close()
 
     def _deliver(self, stored: StoredMessage) -> None:
         message = Message(self, stored)
-        waiting = self._replies.get(stored.reply_to or "")
-        if waiting is not None and waiting.message is None and stored.channel is None:
-            waiting.message = message
-            waiting.arrived.set()
-            return
+        if not self._replies.take(message):
+            self._put(message)
+
+    def _put(self, message: Message) -> None:
         self._inbox.append(message)
         self._arrived.set()
 
+    def _take_back(self, stored: StoredMessage) -> Message | None:
+        """Take a message out of the inbox again, if it is there."""
+        if stored.seq not in self._connection.deliveries.held:
+            return None
+        message = next((message for message in self._inbox if message.id == stored.id), None)
+        if message is not None:
+            self._inbox.remove(message)
+        return message
+
     def _deliver_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)
-
-
-class _Reply:
-    """Somebody waits for a reply."""
-
-    __slots__ = ("arrived", "message")
-
-    def __init__(self) -> None:
-        self.arrived = anyio.Event()
-        self.message: Message | None = None
 
 
 class _Messages:

@@ -67,16 +67,18 @@ class FakeWorker:
     async def receive(self, op: str) -> dict[str, Any]:
         """Give the next frame with this op; what comes before it is dropped."""
         with anyio.fail_after(30):
-            while True:
-                parts = self._port.receive()
-                if parts is None:
-                    if not self._port.has_input:
-                        await self._port.wait()
-                    continue
-                self.address = parts[0]
-                frame: dict[str, Any] = msgspec.json.decode(parts[1])
-                if frame["op"] == op:
-                    return frame
+            while (frame := await self.next_frame())["op"] != op:
+                pass
+            return frame
+
+    async def next_frame(self) -> dict[str, Any]:
+        """Give the next frame."""
+        while (parts := self._port.receive()) is None:
+            if not self._port.has_input:
+                await self._port.wait()
+        self.address = parts[0]
+        frame: dict[str, Any] = msgspec.json.decode(parts[1])
+        return frame
 
     def send(self, **frame: Any) -> None:
         """Send a frame to whoever spoke last."""
