@@ -63,7 +63,7 @@ from .recovering import Recovering
 from .retention import Retention
 from .returning import Returning
 from .scheduling import Scheduling
-from .sessions import Session, Sessions
+from .sessions import Session, Sessions, client_of
 from .settings import Settings
 from .settling import Settling
 from .subscribing import Subscribing
@@ -359,7 +359,7 @@ class Core:
             raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
         bot = self.directory.names.get(hello.bot)
         before = self.sessions.get(address)
-        returns = bot is not None and self.sessions.of_client(bot.id, hello.token) is not None
+        returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
             raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
         waiting = self._registering.get(hello.bot)
@@ -448,8 +448,9 @@ class Core:
 
     def _welcome(self, session: Session, hello: Hello, located: Sequence[Surveyed]) -> None:
         """Begin a session: it takes the place of its client's earlier one."""
-        earlier = self.sessions.of_client(session.bot_id, hello.token)
-        session.token = hello.token
+        client = client_of(hello.token)
+        earlier = self.sessions.of_client(session.bot_id, client)
+        session.client = client
         self._see(session.bot_id)
         not_held = self._returning.keep(session, hello, earlier, located)
         delivery, limits = self._settings.delivery, self._settings.limits

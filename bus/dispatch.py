@@ -51,7 +51,7 @@ class Dispatch:
         self._settings = settings
         self._touched: dict[Mailbox, None] = {}
         self._dirty: dict[Mailbox, None] = {}
-        self._timed: dict[Mailbox, None] = {}
+        self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
         self._told: dict[Mailbox, float] = {}
         """When sessions were told of a mailbox's gap."""
         self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
@@ -154,7 +154,7 @@ class Dispatch:
                 self._turn.add(Read(request))
             if mailbox.dirty:
                 self._dirty[mailbox] = None
-            if mailbox.timed and mailbox.sessions:
+            if mailbox.timed:
                 self._timed[mailbox] = None
             else:
                 self._timed.pop(mailbox, None)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Set
 
+from .absent import Absent
 from .backlog import Backlog
 from .intake import Intake
 from .losses import Losses
@@ -36,6 +37,7 @@ class Leaving:
     _unsettled: dict[int, Unsettled]
     _returned: list[int]
     _ahead: set[int]
+    _absent: Absent
 
     def holds(self, seqs: Set[int]) -> set[int]:
         """Return those that were handed out and are not settled, and the dead letters, of whatever channel."""
@@ -65,7 +67,7 @@ class Leaving:
     def can_lose(self, seq: int) -> bool:
         """Return whether a message that is owed waits, is not being worked on, and is or was no dead letter."""
         item = self._unsettled.get(seq)
-        if item is not None and (item.session is not None or item.retried):
+        if item is not None and (item.session is not None or item.retried or seq in self._absent):
             return False
         if any(seq in seqs for seqs in self.settling.values()):
             return False

@@ -52,7 +52,6 @@ class Mailbox(Leaving, Outstanding):
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog(known=False)
-        self.sessions: list[Session] = []
         self.dead: set[int] = set()
         self.buried: list[DeadLetter] = []
         self._reviving: set[int] = set()
@@ -339,8 +338,8 @@ class Mailbox(Leaving, Outstanding):
             delay = delay or self._delivery.release_wait(item.attempt - item.failures - 1)
         elif delay is None:
             delay = self._delivery.nak_wait(item.failures)
-        abandoned = self._give_back(seq, item, due=now + delay, failure=None if release else "nak")
-        if delay > 0:
+        abandoned = self._give_back(seq, item, now, delay=delay, failure=None if release else "nak")
+        if delay > 0 and seq not in self._absent:
             item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
             if wall:
                 item.due_at, item.delay = later(wall, delay), delay
@@ -357,10 +356,16 @@ class Mailbox(Leaving, Outstanding):
                 item.deadline = now + self._delivery.ack_wait_seconds
             if item.deadline > now:  # it was extended: look again then
                 self._deadlines.add(item.deadline, [seq])
-            else:
-                given_up = self._give_back(seq, item, due=now, failure="ack_wait ran out")
-                if given_up is not None:
-                    abandoned.append(given_up)
+                continue
+            silent = item.session.last_heard < now - self._delivery.heartbeat_seconds
+            gone = item.session.client if silent else None
+            given_up = self._give_back(seq, item, now, failure="ack_wait ran out", gone=gone)
+            if given_up is not None:
+                abandoned.append(given_up)
+        for seq, failure in self._absent.due(now, self._delivery.session_timeout_seconds):
+            item = self._unsettled[seq]
+            self._drop(seq)
+            abandoned.append(self._give_up(seq, item, failure))
         return abandoned
 
     def attach(self, session: Session) -> None:
@@ -378,9 +383,8 @@ class Mailbox(Leaving, Outstanding):
             if self.is_settling(seq):  # it comes again only if that commit is refused
                 self._take_back(seq, item)
                 continue
-            failed = vanished and seq not in unsent
-            item.vanished = session.token if failed else item.vanished
-            given_up = self._give_back(seq, item, due=now, failure="its session vanished" if failed else None)
+            failure = "its session vanished" if vanished and seq not in unsent else None
+            given_up = self._give_back(seq, item, now, failure=failure, gone=session.client)
             if given_up is not None:
                 abandoned.append(given_up)
         if not self.sessions:
@@ -392,16 +396,18 @@ class Mailbox(Leaving, Outstanding):
 
     # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
 
-    def may_wait(self, seq: int) -> bool:
-        """Return True unless it is certain that a message of an unknown source does not wait here."""
-        known = seq in self._unsettled or seq in self._ahead or seq in self.dead or seq in self._reviving
-        idle = self.level and not self.intake
-        return not (known or idle or seq <= self.sources.through)
+    def may_wait(self, seqs: Iterable[int]) -> set[int]:
+        """Return those of which it is not certain, their sources unknown, that they do not wait here."""
+        if self.level and not self.intake:
+            return set()
+        through = self.sources.through
+        elsewhere = (self._unsettled, self._ahead, self.dead, self._reviving)
+        return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
 
-    def keep_early(self, session: Session, message: Surveyed, now: float) -> bool:
-        """Put in flight what a client holds and the mailbox does not remember to have handed out: it restarted.
+    def remember(self, message: Surveyed) -> bool:
+        """Count as handed out what a client holds and the mailbox does not know of: the worker was restarted.
 
-        False where the message is not wanted, or was settled.
+        Returns False where the message is not wanted, or was settled.
         """
         seq, channel = message.seq, message.recipient_channel
         settled = seq <= self.sources.handed_out(channel) or seq in self._ahead
@@ -412,7 +418,7 @@ class Mailbox(Leaving, Outstanding):
         if channel is None:
             self.backlog.went()
         self.dirty = True
-        return self.keep(session, seq, now, earlier=None)
+        return True
 
     # ── Dead letters ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -507,18 +513,37 @@ class Mailbox(Leaving, Outstanding):
         self._expired.append(self._abandon(envelope.seq, "expired", item))
         return True
 
-    def _give_back(self, seq: int, item: Unsettled, *, due: float, failure: str | None) -> Abandoned | None:
+    def _give_back(
+        self,
+        seq: int,
+        item: Unsettled,
+        now: float,
+        *,
+        delay: float = 0.0,
+        failure: str | None,
+        gone: str | None = None,
+    ) -> Abandoned | None:
+        """Take a message back; `gone` is the client that failed it by vanishing, and may return."""
         self._take_back(seq, item)
         self.dirty = True
         if failure is not None:
             item.failures += 1
+            if gone is not None:
+                self._absent.note(gone, seq, self._unsettled)
             if item.failures >= self._delivery.max_deliver:
-                self._drop(seq)
-                return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
-        heapq.heappush(self._delayed, (due, seq))
+                if not item.vanished:
+                    self._drop(seq)
+                    return self._give_up(seq, item, failure)
+                self._absent.suspend(seq, failure, now + self._delivery.session_timeout_seconds)
+                item.envelope = None
+                return None
+        heapq.heappush(self._delayed, (now + delay, seq))
         if not any(other.free > 0 for other in self.sessions):
             item.envelope = None
         return None
+
+    def _give_up(self, seq: int, item: Unsettled, failure: str) -> Abandoned:
+        return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
 
     def _abandon(self, seq: int, reason: str, item: Unsettled) -> Abandoned:
         self.dead.add(seq)

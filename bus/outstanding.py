@@ -9,11 +9,12 @@ Pure: time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, cast
 
 from store.repository import MailboxState
 
+from .absent import Absent
 from .deadlines import Deadlines
 from .envelope import Envelope, write_ending
 from .losses import Losses
@@ -36,12 +37,16 @@ class Outstanding:
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.dirty = False
+        self.sessions: list[Session] = []
+        """Those whose credit it may use."""
         self.settling: dict[int, frozenset[int]] = {}
         """What commits on their way to the disk settle, by their numbers."""
         self._first = write_ending(1, group)
         self._delivery = delivery
         self._unsettled = {item.seq: restored(item) for item in state.unsettled}
-        self._returned = sorted(seq for seq, item in self._unsettled.items() if item.due_at is None)
+        self._absent = Absent(self._unsettled, failures_max=delivery.max_deliver)
+        waiting = (seq for seq, item in self._unsettled.items() if item.due_at is None)
+        self._returned = sorted(seq for seq in waiting if seq not in self._absent)
         self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
         """What rests since before the start; `hand_out` knows for how much longer."""
         self._delayed: list[tuple[float, int]] = []
@@ -49,8 +54,8 @@ class Outstanding:
 
     @property
     def timed(self) -> bool:
-        """Whether `expire` has something to wait for."""
-        return bool(self._deadlines or self._delayed)
+        """Whether time that passes changes something."""
+        return bool(self._absent) or (bool(self.sessions) and bool(self._deadlines or self._delayed))
 
     def has(self, seq: int) -> bool:
         """Return True if a message was handed out and is not settled."""
@@ -116,35 +121,49 @@ class Outstanding:
 
     # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
 
-    def keep(self, session: Session, seq: int, now: float, *, earlier: Session | None) -> bool:
-        """Put in flight for a client's new session what it has held since an earlier one; False where it cannot.
+    def come_back(self, client: str) -> bool:
+        """Take back what a client failed by vanishing: it is back. Return whether there was anything."""
+        changed = False
+        for seq in self._absent.take(client, self._unsettled):
+            changed = self.dirty = True
+            if self._unsettled[seq].failures < self._delivery.max_deliver and self._absent.resume(seq):
+                heapq.heappush(self._returned, seq)
+        return changed
 
-        It cannot where another session has the message by now, or it is being removed from the log. That the client
-        vanished is no failure any more: it is back.
+    def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
+        """Put in flight for a client's new session what it has held since an earlier one; return what could be.
+
+        What another session has by now cannot, nor what is being removed from the log, nor a dead letter that was
+        put back and is to be delivered anew.
         """
-        item = self._unsettled[seq]
-        if item.vanished is not None and item.vanished == session.token:
-            item.failures -= 1
-            item.vanished = None
-            self.dirty = True
-        if seq in self.losses.losing:
-            return False
-        if item.session is None:
-            self._returned = [other for other in self._returned if other != seq]
-            self._delayed = [(due, other) for due, other in self._delayed if other != seq]
+        kept: list[int] = []
+        for seq in seqs:
+            item = self._unsettled[seq]
+            if item.attempt > 0 and item.session in (None, earlier) and seq not in self.losses.losing:
+                kept.append(seq)
+        if not kept:
+            return kept
+        waiting = {seq for seq in kept if self._unsettled[seq].session is None}
+        if waiting:
+            self._returned = [seq for seq in self._returned if seq not in waiting]
+            self._delayed = [(due, seq) for due, seq in self._delayed if seq not in waiting]
             heapq.heapify(self._returned)
             heapq.heapify(self._delayed)
-        elif item.session is earlier:
-            self._take_back(seq, item)
-        else:
-            return False
-        item.due_at = None
-        item.session = session
-        item.deadline = now + self._delivery.ack_wait_seconds
-        session.in_flight[seq] = cast("Mailbox", self)
-        session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
-        self._add_deadline(item.deadline, [seq])
-        return True
+        deadline = now + self._delivery.ack_wait_seconds
+        for seq in kept:
+            item = self._unsettled[seq]
+            if item.session is None:
+                self._absent.resume(seq)
+            else:
+                self._take_back(seq, item)
+            item.due_at = None
+            item.session = session
+            item.deadline = deadline
+            session.in_flight[seq] = cast("Mailbox", self)
+            session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
+        self._add_deadline(deadline, kept)
+        self.dirty = True
+        return kept
 
     def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
         """Put a reply that did not arrive in a client's earlier session in flight for its new one.

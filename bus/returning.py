@@ -3,7 +3,7 @@
 Owns what a hello may say of an earlier session. Its rules:
 
 - A client proves by its token that an earlier session was its own. The new session takes that one's place, so that
-  neither the break nor the return is a failure of a message.
+  neither the break nor the return is a failure of a message, whoever noticed the break first.
 - What a client says it holds is put in flight for it only where the message is for its bot, is not settled, and no
   other session has it. What it does not hold, although it was sent there, comes again.
 - A reply that was on its way to the earlier session goes to the new one, and to no other.
@@ -45,34 +45,31 @@ class Returning:
         After a restart of the worker that may be true all the same: a mailbox's state is written now and then.
         """
         mailboxes = self._directory.mailboxes_of(session.bot_id)
-        return tuple(
-            seq
-            for seq in self._holds(hello)
-            if seq <= self._dispatch.last_seq
-            and not any(mailbox.has(seq) for mailbox in mailboxes)
-            and any(mailbox.may_wait(seq) for mailbox in mailboxes)
-        )
+        seqs = {seq for seq in self._holds(hello) if seq <= self._dispatch.last_seq}
+        waiting = set().union(*(mailbox.may_wait(seqs) for mailbox in mailboxes))
+        return tuple(sorted(seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)))
 
     def keep(
         self, session: Session, hello: Hello, earlier: Session | None, located: Sequence[Surveyed]
     ) -> list[int]:
         """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
         now = self._turn.moment.now
-        unknown = {message.seq: message for message in located}
         mailboxes = self._directory.mailboxes_of(session.bot_id)
-        lost = [] if hello.epoch == self._epoch else list(dict.fromkeys(hello.holds))
-        for seq in self._holds(hello):
-            mailbox = next((mailbox for mailbox in mailboxes if mailbox.has(seq)), None)
-            if mailbox is not None:
-                kept = mailbox.keep(session, seq, now, earlier=earlier)
-            else:
-                mailbox = self._mailbox_of(session, unknown[seq]) if seq in unknown else None
-                kept = mailbox is not None and mailbox.keep_early(session, unknown[seq], now)
-            if mailbox is not None:
+        if session.client is not None:
+            for mailbox in mailboxes:
+                if mailbox.come_back(session.client):
+                    self._dispatch.touch(mailbox)
+        for message in located:
+            at = self._mailbox_of(session, message)
+            if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
+                at.remember(message)
+        kept: set[int] = set()
+        for mailbox in mailboxes:
+            seqs = [seq for seq in self._holds(hello) if mailbox.has(seq) and seq not in kept]
+            if seqs:
+                kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
-            if not kept:
-                lost.append(seq)
-        return lost
+        return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
 
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
         """Let a session await the replies that its client awaits; those on their way to its earlier one follow."""

@@ -7,6 +7,7 @@ Pure: time is an argument, in seconds of a clock that never goes back.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from .mailbox import Mailbox
     from .protocol import Request
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Session", "Sessions", "client_of"]
+
+
+def client_of(token: str | None) -> str | None:
+    """Return which client a token is of: a digest, since the token is a secret, and this is kept on disk."""
+    return None if token is None else hashlib.blake2b(token.encode(), digest_size=12).hexdigest()
 
 
 class Session:
@@ -25,6 +31,7 @@ class Session:
         "address",
         "bot_id",
         "bot_name",
+        "client",
         "credit",
         "expecting",
         "express",
@@ -37,7 +44,6 @@ class Session:
         "mailboxes",
         "opening",
         "served",
-        "token",
     )
 
     def __init__(
@@ -64,8 +70,8 @@ class Session:
         """True while the registration of a new bot, or a look at what a client holds, is on its way to the disk."""
         self.held: list[Request] = []
         """Requests that came in the meantime, to be carried out in order."""
-        self.token: str | None = None
-        """The secret of its client, by which a later session is known to be of the same one."""
+        self.client: str | None = None
+        """Which client it is of, by `client_of`, where that one has a token to prove it in later sessions."""
 
     def __repr__(self) -> str:
         state = "opening" if self.opening else "open"
@@ -103,11 +109,11 @@ class Sessions:
         """Give a bot's sessions."""
         return self._by_bot.get(bot_id, [])
 
-    def of_client(self, bot_id: str, token: str | None) -> Session | None:
-        """Return the session of the client that knows a token; None where there is no such session."""
-        if token is None:
+    def of_client(self, bot_id: str, client: str | None) -> Session | None:
+        """Return the session of a client; None where there is none."""
+        if client is None:
             return None
-        return next((session for session in self.of_bot(bot_id) if session.token == token), None)
+        return next((session for session in self.of_bot(bot_id) if session.client == client), None)
 
     def add(self, session: Session) -> None:
         """Take in a session whose address has none."""

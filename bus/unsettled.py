@@ -36,8 +36,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     delay: float = 0.0
     retried: bool = False
     """Whether it was a dead letter: then it is owed whether its channel was left or not."""
-    vanished: str | None = None
-    """The token of the client whose vanishing was the last failure: it is taken back when that client returns."""
+    vanished: tuple[str, ...] = ()
+    """The clients that failed it by vanishing, one a failure: it is taken back when that client returns."""
 
     def is_of(self, channel: str) -> bool:
         """Return whether it is here for the sake of a channel, as far as memory knows."""
@@ -45,9 +45,19 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
 
     def saved(self, seq: int) -> UnsettledState:
         """Return what is kept of it on disk."""
-        return UnsettledState(seq, self.attempt, self.failures, self.due_at, self.delay, self.retried)
+        return UnsettledState(
+            seq, self.attempt, self.failures, self.due_at, self.delay, self.retried, self.vanished
+        )
 
 
 def restored(item: UnsettledState) -> Unsettled:
     """Return what was kept on disk, without its message."""
-    return Unsettled(item.attempt, item.failures, None, due_at=item.due_at, delay=item.delay, retried=item.retried)
+    return Unsettled(
+        item.attempt,
+        item.failures,
+        None,
+        due_at=item.due_at,
+        delay=item.delay,
+        retried=item.retried,
+        vanished=item.vanished,
+    )

@@ -191,7 +191,8 @@ class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
     """A message at or below a mailbox's position that is not settled.
 
     `due_at` is when it comes again, by the wall clock, where it rests for `delay` seconds; None where it is due.
-    `retried` says that it was a dead letter, and is owed whether its channel was left or not.
+    `retried` says that it was a dead letter, and is owed whether its channel was left or not. `vanished` has the
+    clients that failed it by vanishing, one a failure.
     """
 
     seq: int
@@ -200,6 +201,7 @@ class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
     due_at: str | None = None
     delay: float = 0.0
     retried: bool = False
+    vanished: tuple[str, ...] = ()
 
 
 class MailboxState(msgspec.Struct, frozen=True):

@@ -91,8 +91,8 @@ def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
 
 
 def _written(item: UnsettledState) -> tuple[Any, ...]:
-    """Return what is stored of an unsettled message: most rest for no time, and never were dead letters."""
-    if item.due_at is None and not item.retried:
+    """Return what is stored of an unsettled message: of most, no more than the first fields says anything."""
+    if item.due_at is None and not item.retried and not item.vanished:
         return (item.seq, item.attempt, item.failures)
     return msgspec.structs.astuple(item)
 

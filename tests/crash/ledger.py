@@ -179,9 +179,7 @@ class Ledger:
                     self._hand_out(index, event)
                 case Gap():
                     self.gaps.append((index, event))
-                case Mark() if event.what == "vanished" or (
-                    event.what == "broke" and self.rules.breaks_are_failures
-                ):
+                case Mark() if event.what == "vanished":
                     self.vanished.append((index, event.process))
                 case Mark():
                     self.marks.append((index, event))

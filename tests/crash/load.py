@@ -55,7 +55,7 @@ sweep_seconds = 0.5
 """
 """For the worker: sessions that vanished give their messages back before a drain has waited for long."""
 
-RULES = Rules(max_deliver=MAX_DELIVER, retained=RETAINED, breaks_are_failures=True)
+RULES = Rules(max_deliver=MAX_DELIVER, retained=RETAINED)
 """The same for the checker.
 
 A break that the worker notices before the client is back counts as a failure where it is the last one, or where the

@@ -119,16 +119,15 @@ def test_a_message_is_not_given_up_before_its_last_failure(story: Story) -> None
     assert story.verdict().ok
 
 
-@pytest.mark.parametrize(("allowed", "kinds"), [(True, set()), (False, {"dead_letters"})])
-def test_a_break_is_a_failure_only_where_that_is_allowed(*, allowed: bool, kinds: set[str]) -> None:
-    story = Story(Rules(max_deliver=3, breaks_are_failures=allowed))
+def test_a_break_is_no_failure() -> None:
+    story = Story(Rules(max_deliver=3))
     story.hello("bob", "bob/1")
     story.publish("ann", "a", seqs=(1,), to="bob")
     story.keep((1, "a"))
     fail(story, 2)
     story.events.append(Mark(what="broke", at=9.0, process="bob", incarnation=1))
     story.dead_letters = {"bob": {1: "its session vanished; failed 3 times"}}
-    assert story.verdict().kinds == kinds
+    assert story.verdict().kinds == {"dead_letters"}
 
 
 @pytest.mark.parametrize("reason", ["nak; failed 2 times", "expired", "because"])

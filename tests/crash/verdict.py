@@ -43,14 +43,12 @@ class Rules(msgspec.Struct, frozen=True):
     An ack that was answered within `sure_seconds` of the delivery came in time: that is below the worker's
     `ack_wait` by what a message may have lain in a socket. What changed in a mailbox is on disk with the first
     batch that is taken `flush_seconds` later. After `max_deliver` failures a message is a dead letter. `retained`
-    has the channels of which only the newest messages are kept, and how many. With `breaks_are_failures` a client
-    that lost its connection, and was back soon, is allowed for like one that vanished.
+    has the channels of which only the newest messages are kept, and how many.
     """
 
     sure_seconds: float = 10.0
     flush_seconds: float = 0.2
     max_deliver: int = 5
-    breaks_are_failures: bool = False
     retained: dict[str, int] = {}
 
 

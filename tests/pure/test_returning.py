@@ -21,32 +21,9 @@ from bus.protocol import (
     ToChannel,
     Unsubscribe,
 )
-from bus.settings import Delivery, Settings
+from bus.settings import Settings
 
-from .worker import ID, Worker, delivered, published
-
-TOKEN = "the secret of one client"
-
-
-def settings(**delivery: Any) -> Settings:
-    return Settings(delivery=Delivery(**delivery))
-
-
-def returns(worker: Worker, address: bytes, bot: str, holds: list[int], **fields: Any) -> list[dict[str, Any]]:
-    """Let a client say hello on another connection."""
-    hello: dict[str, Any] = {"request": 2, "protocol": 1, "bot": bot, "token": TOKEN, "epoch": "epoch"}
-    hello["holds"] = holds
-    return worker.say(address, Hello(**hello | fields))
-
-
-def holding(worker: Worker, **fields: Any) -> int:
-    """Let bot `b` be delivered a message of bot `s`; return its seq."""
-    worker.hello("s", max_in_flight=0)
-    worker.hello("b", token=TOKEN, **fields)
-    worker.say(b"s", published(ToBot(bot="b")))
-    [message] = delivered(worker.commit())
-    seq: int = message["seq"]
-    return seq
+from .worker import ID, TOKEN, Worker, delivered, holding, published, returns, settings, vanishes
 
 
 def confirmed(worker: Worker, address: bytes, request: Any) -> dict[str, Any]:
@@ -94,52 +71,19 @@ def test_what_a_client_does_not_hold_comes_again() -> None:
     assert [each["seq"] for each in delivered(returns(worker, b"again", "b", []) + worker.tick(1))] == [seq]
 
 
-@pytest.mark.parametrize("max_deliver", [1, 3])
-def test_breaks_are_no_failures(max_deliver: int) -> None:
-    worker = Worker(settings(max_deliver=max_deliver))
+def test_a_dead_letter_that_is_put_back_is_delivered_anew() -> None:
+    """Whoever had it before it was given up does not hold it any more."""
+    worker = Worker()
     seq = holding(worker)
-    for number in range(9):
-        returns(worker, b"%d" % number, "b", [seq])
-    assert worker.in_flight(b"8") == [seq]
-    [message] = delivered(returns(worker, b"empty", "b", []))
-    assert (message["seq"], message["attempt"]) == (seq, 2)
-    assert worker.core.dispatch.counters["dead"] == 0
-
-
-def test_a_client_that_vanished_and_returns_has_not_failed() -> None:
-    worker = Worker(settings(max_deliver=2))
-    seq = holding(worker)
-    address = b"b"
-    for number in range(6):
-        worker.do(worker.core.unreachable(address, worker.moment))
-        address = b"%d" % number
-        [welcome] = returns(worker, address, "b", [seq])
-        assert "not_held" not in welcome
-    assert worker.core.dispatch.counters["dead"] == 0
-
-
-def test_a_client_that_stays_away_has_failed() -> None:
-    worker = Worker(settings(max_deliver=2))
-    seq = holding(worker)
-    worker.do(worker.core.unreachable(b"b", worker.moment))
-    worker.say(b"other", Hello(request=2, protocol=1, bot="b", token="another client of it"))
-    worker.tick(1)
-    assert worker.in_flight(b"other") == [seq]
-    worker.do(worker.core.unreachable(b"other", worker.moment))
-    assert worker.core.dispatch.counters["dead"] == 1
-
-
-def test_a_pause_of_the_worker_is_nobodys_failure() -> None:
-    """Before anybody is held to a deadline, what waits in the socket is read."""
-    worker = Worker(settings(max_deliver=1, ack_wait_seconds=20.0))
-    seq = holding(worker)
-    for _ in range(5):
-        worker.now += 100.0
-        worker.do(worker.core.tick(worker.moment))
-        worker.tick(1)
-        worker.say(b"b", Ping())
-    assert worker.in_flight(b"b") == [seq]
-    assert worker.core.dispatch.counters["dead"] == 0
+    vanishes(worker, b"b")
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
+    worker.settle(1)
+    worker.say(b"other", Term(seqs=[seq]))
+    worker.say(b"other", Credit(max_in_flight=0))
+    confirmed(worker, b"other", RetryDeadLetters(request=6, bot="b", seqs=[seq]))
+    [welcome, *said] = returns(worker, b"again", "b", [seq])
+    assert welcome["not_held"] == [seq]
+    assert [(message["seq"], message["attempt"]) for message in delivered(said)] == [(seq, 1)]
 
 
 def test_another_session_keeps_what_it_has() -> None:

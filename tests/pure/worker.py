@@ -12,12 +12,23 @@ import msgspec
 from bus.core import Core
 from bus.effects import Count, Effect, Locate, Moment, Read, Send, Survey
 from bus.protocol import Hello, Publication, Publish, ToBot, ToChannel
-from bus.settings import Settings
+from bus.settings import Delivery, Settings
 from store.records import timestamp
 
 from .fake_log import FakeLog
 
-__all__ = ["ID", "Worker", "delivered", "frames", "published"]
+__all__ = [
+    "ID",
+    "TOKEN",
+    "Worker",
+    "delivered",
+    "frames",
+    "holding",
+    "published",
+    "returns",
+    "settings",
+    "vanishes",
+]
 
 ID = "00000000-0000-7000-8000-%012x"
 
@@ -118,3 +129,34 @@ def published(*recipients: ToBot | ToChannel, request: int = 9, **fields: Any) -
 def delivered(said: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the messages that were delivered."""
     return [message for frame in said if frame["op"] == "deliver" for message in frame["messages"]]
+
+
+TOKEN = "the secret of one client"
+"""Of the client that `holding` and `returns` play."""
+
+
+def settings(**delivery: Any) -> Settings:
+    """Return settings of the delivery."""
+    return Settings(delivery=Delivery(**delivery))
+
+
+def returns(worker: Worker, address: bytes, bot: str, holds: list[int], **fields: Any) -> list[dict[str, Any]]:
+    """Let a client say hello on another connection."""
+    hello: dict[str, Any] = {"request": 2, "protocol": 1, "bot": bot, "token": TOKEN, "epoch": "epoch"}
+    hello["holds"] = holds
+    return worker.say(address, Hello(**hello | fields))
+
+
+def holding(worker: Worker, **fields: Any) -> int:
+    """Let bot `b` be delivered a message of bot `s`; return its seq."""
+    worker.hello("s", max_in_flight=0)
+    worker.hello("b", token=TOKEN, **fields)
+    worker.say(b"s", published(ToBot(bot="b")))
+    [message] = delivered(worker.commit())
+    seq: int = message["seq"]
+    return seq
+
+
+def vanishes(worker: Worker, address: bytes) -> None:
+    """Let a session vanish, and the worker notice it at once."""
+    worker.do(worker.core.unreachable(address, worker.moment))

@@ -1,0 +1,99 @@
+"""Clients that vanished while they had messages: which they failed by that, and which that was the last failure of.
+
+Owns, for one mailbox, what a return of a client takes back. Its rules:
+
+- A client that vanished has failed what it had, and has not when it is back.
+- A message that would be given up waits until the clients that failed it by vanishing had the time to return.
+
+Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from .unsettled import Unsettled
+
+__all__ = ["Absent"]
+
+_SPARE = 1_000
+"""What is noted of messages that are settled, and is kept at least."""
+
+_CLIENTS_MAX = 8
+"""How many clients a message remembers: each of the last ones that vanished with it."""
+
+
+class _Suspended(msgspec.Struct):
+    failure: str
+    until: float | None
+
+
+class Absent:
+    """See the module."""
+
+    __slots__ = ("_count", "_failed", "_suspended")
+
+    def __init__(self, unsettled: Mapping[int, Unsettled], *, failures_max: int) -> None:
+        self._suspended: dict[int, _Suspended] = {
+            seq: _Suspended("its session vanished", None)
+            for seq, item in unsettled.items()
+            if item.vanished and item.failures >= failures_max
+        }
+        self._failed: dict[str, list[int]] = {}
+        self._count = 0
+        self._index(unsettled)
+
+    def __bool__(self) -> bool:
+        return bool(self._suspended)
+
+    def __repr__(self) -> str:
+        return f"<Absent clients={len(self._failed)} suspended={len(self._suspended)}>"
+
+    def __contains__(self, seq: int) -> bool:
+        """Return True if a message waits for clients to return before it is given up."""
+        return seq in self._suspended
+
+    def note(self, client: str, seq: int, unsettled: Mapping[int, Unsettled]) -> None:
+        """Note that a client vanished while it had a message."""
+        item = unsettled[seq]
+        item.vanished = (*item.vanished, client)[-_CLIENTS_MAX:]
+        self._failed.setdefault(client, []).append(seq)
+        self._count += 1
+        if self._count > 2 * len(unsettled) + _SPARE:
+            self._index(unsettled)
+
+    def suspend(self, seq: int, failure: str, until: float) -> None:
+        """Let a message wait until a moment before it is given up."""
+        self._suspended[seq] = _Suspended(failure, until)
+
+    def resume(self, seq: int) -> bool:
+        """Let a message wait no more; return whether it did."""
+        return self._suspended.pop(seq, None) is not None
+
+    def take(self, client: str, unsettled: Mapping[int, Unsettled]) -> Iterator[int]:
+        """Take back what a client failed by vanishing, and yield the seqs: it is back."""
+        for seq in self._failed.pop(client, ()):
+            self._count -= 1
+            item = unsettled.get(seq)
+            if item is not None and client in item.vanished:
+                item.vanished = tuple(other for other in item.vanished if other != client)
+                item.failures -= 1
+                yield seq
+
+    def due(self, now: float, wait_seconds: float) -> Iterator[tuple[int, str]]:
+        """Remove what waited long enough; yield the seqs, with the failures. What was restored begins to wait."""
+        for seq, suspended in list(self._suspended.items()):
+            if suspended.until is None:
+                suspended.until = now + wait_seconds
+            elif suspended.until <= now:
+                del self._suspended[seq]
+                yield seq, suspended.failure
+
+    def _index(self, unsettled: Mapping[int, Unsettled]) -> None:
+        self._failed, self._count = {}, 0
+        for seq, item in unsettled.items():
+            for client in item.vanished:
+                self._failed.setdefault(client, []).append(seq)
+                self._count += 1

@@ -1,0 +1,148 @@
+"""Clients that vanish: what they failed by that, and what a return takes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from bus.protocol import Hello, Ping
+
+from .worker import Worker, delivered, holding, returns, settings, vanishes
+
+
+@pytest.mark.parametrize("max_deliver", [1, 3])
+def test_breaks_are_no_failures(max_deliver: int) -> None:
+    worker = Worker(settings(max_deliver=max_deliver))
+    seq = holding(worker)
+    for number in range(9):
+        returns(worker, b"%d" % number, "b", [seq])
+    assert worker.in_flight(b"8") == [seq]
+    [message] = delivered(returns(worker, b"empty", "b", []))
+    assert (message["seq"], message["attempt"]) == (seq, 2)
+    assert worker.core.dispatch.counters["dead"] == 0
+
+
+@pytest.mark.parametrize("max_deliver", [1, 2])
+def test_a_client_that_vanished_and_returns_has_not_failed(max_deliver: int) -> None:
+    worker = Worker(settings(max_deliver=max_deliver))
+    seq = holding(worker)
+    address = b"b"
+    for number in range(6):
+        worker.do(worker.core.unreachable(address, worker.moment))
+        address = b"%d" % number
+        worker.settle(10)
+        [welcome] = returns(worker, address, "b", [seq])
+        assert "not_held" not in welcome
+    assert worker.core.dispatch.counters["dead"] == 0
+
+
+def test_a_client_that_returns_to_a_worker_which_was_restarted_has_not_failed() -> None:
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.settle(1)
+    worker.restart()
+    worker.settle(10)
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert "not_held" not in welcome
+    worker.settle(2)
+    vanishes(worker, b"again")
+    worker.restart()
+    worker.settle(40)
+    assert worker.log.dead_letters == {}
+
+
+def test_a_client_that_returns_without_a_message_has_not_failed_it() -> None:
+    """It was lost on its way: the client never had it."""
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    said = returns(worker, b"again", "b", [])
+    assert [message["seq"] for message in delivered(said)] == [seq]
+    worker.settle(10)
+    assert worker.log.dead_letters == {}
+
+
+def test_two_clients_behind_one_network_have_not_failed() -> None:
+    worker = Worker(settings(max_deliver=2))
+    seq = holding(worker)
+    other = "the secret of another client"
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b", token=other))
+    for _ in range(3):
+        vanishes(worker, b"b")
+        worker.settle(1)
+        assert worker.in_flight(b"other") == [seq]
+        vanishes(worker, b"other")
+        worker.settle(5)
+        [welcome] = returns(worker, b"other", "b", [seq], token=other)
+        assert "not_held" not in welcome
+        [welcome] = returns(worker, b"b", "b", [])
+        vanishes(worker, b"other")
+        worker.say(b"other", Hello(request=2, protocol=1, bot="b", token=other))
+        worker.settle(1)
+        assert worker.in_flight(b"b") == [seq]
+    assert worker.log.dead_letters == {}
+
+
+def test_a_break_longer_than_ack_wait_is_no_failure() -> None:
+    worker = Worker(settings(max_deliver=1, ack_wait_seconds=8.0))
+    seq = holding(worker)
+    worker.settle(12)  # nothing is heard of it, and its session is not over yet
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert "not_held" not in welcome
+    worker.settle(1)
+    assert worker.log.dead_letters == {}
+
+
+def test_a_client_that_is_there_and_too_slow_has_failed() -> None:
+    worker = Worker(settings(max_deliver=1, ack_wait_seconds=8.0))
+    seq = holding(worker)
+    for _ in range(9):
+        worker.settle(1)
+        worker.say(b"b", Ping())
+    worker.settle(1)
+    assert [dead.reason for dead in worker.log.dead_letters.values()] == ["ack_wait ran out; failed 1 times"]
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert welcome["not_held"] == [seq]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_client_failed_by_vanishing_is_given_up_when_it_does_not_return(restarted: bool) -> None:
+    """Also where nobody of that bot comes back, and over a restart of the worker."""
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.settle(10)
+    assert worker.log.dead_letters == {}
+    if restarted:
+        worker.restart()
+    for _ in range(2):
+        worker.settle(10)
+    [((_, dead_seq), dead)] = worker.log.dead_letters.items()
+    assert (dead_seq, dead.reason) == (seq, "its session vanished; failed 1 times")
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert welcome["not_held"] == [seq]
+
+
+def test_a_client_that_stays_away_has_failed() -> None:
+    worker = Worker(settings(max_deliver=2))
+    seq = holding(worker)
+    worker.do(worker.core.unreachable(b"b", worker.moment))
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b", token="another client of it"))
+    worker.tick(1)
+    assert worker.in_flight(b"other") == [seq]
+    vanishes(worker, b"other")
+    worker.settle(16)
+    assert worker.core.dispatch.counters["dead"] == 1
+
+
+def test_a_pause_of_the_worker_is_nobodys_failure() -> None:
+    """Before anybody is held to a deadline, what waits in the socket is read."""
+    worker = Worker(settings(max_deliver=1, ack_wait_seconds=20.0))
+    seq = holding(worker)
+    for _ in range(5):
+        worker.now += 100.0
+        worker.do(worker.core.tick(worker.moment))
+        worker.tick(1)
+        worker.say(b"b", Ping())
+    assert worker.in_flight(b"b") == [seq]
+    assert worker.core.dispatch.counters["dead"] == 0
