@@ -101,10 +101,11 @@ class Promises:
             return
         if self.written[seq].id != publication.id:
             raise Violation(f"acknowledged {publication.id} as {seq}, which is another message")
-        before = self.acknowledged.get(publication.id)
-        if before not in (None, seq) and before not in self.log.removed:
+        before = self.acknowledged.get(publication.id) or seq
+        # One that was removed is forgotten; a commit that is repeated answers with what it stored, removed or not.
+        if before != seq and min(before, seq) not in self.log.removed:
             raise Violation(f"{publication.id} was acknowledged with two seqs")
-        self.acknowledged[publication.id] = seq
+        self.acknowledged[publication.id] = max(before, seq)
 
     def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
         """The log carried out a transaction, and the core is about to be told."""
