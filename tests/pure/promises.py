@@ -177,10 +177,14 @@ class Promises:
         """Note which deliveries are being acked, to be given to `note_confirmed`."""
         return {item: self._delivered_at[item] for item in items}
 
-    def note_confirmed(self, delivered: dict[tuple[str, int], int]) -> None:
-        """An ack was confirmed: no delivery after it, unless the messages were asked for again after they came."""
+    def note_confirmed(self, bot: str, delivered: dict[tuple[str, int], int]) -> None:
+        """An ack was confirmed: no delivery after it, unless the messages were asked for again after they came.
+
+        A bot that left its group and asked for the channel itself is answered about its own subscription.
+        """
         for (key, seq), step in delivered.items():
-            if self._wanted_again.get((key, seq), -1) < step:
+            wanted_again = max(self._wanted_again.get((name, seq), -1) for name in (key, bot))
+            if wanted_again < step:
                 self.settled[key].add(seq)
                 if self._is_dead(key, seq) and (key, seq) not in self._came_though_dead:
                     raise Violation(f"{seq} is a dead letter of {key}, and its ack was confirmed")

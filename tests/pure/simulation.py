@@ -360,7 +360,8 @@ class Simulation:
             if value is not None:
                 passed_over = {each["seq"] for each in value.get("passed_over", ())}
                 self.promises.note_confirmed(
-                    {key: step for key, step in delivered.items() if key[1] not in passed_over}
+                    connection.bot,
+                    {key: step for key, step in delivered.items() if key[1] not in passed_over},
                 )
 
         connection.answers[number] = answered
@@ -393,7 +394,7 @@ class Simulation:
         def answered(value: Any) -> None:
             if value is None:
                 return
-            self.promises.note_confirmed(delivered)
+            self.promises.note_confirmed(connection.bot, delivered)
             for publication, seq in zip(commit.messages, value["seqs"], strict=True):
                 self.promises.note_acknowledged(publication, seq, scheduled=seq is None)
 
