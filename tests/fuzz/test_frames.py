@@ -72,7 +72,7 @@ def test_the_mutations_begin_with_every_op() -> None:
     assert {frame["op"] for frame in CLIENT_FRAMES} == ops
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(chances)
 def test_a_mutated_frame_of_a_client_is_read_or_refused(chance: random.Random) -> None:
     frame = chance.choice(CLIENT_FRAMES)
@@ -80,14 +80,14 @@ def test_a_mutated_frame_of_a_client_is_read_or_refused(chance: random.Random) -
     read(nonsense(frame, chance))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(frame: bytes) -> None:
     read(frame)
     decode_worker_frame(frame)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(chances)
 def test_a_mutated_frame_of_a_worker_is_read_or_ignored(chance: random.Random) -> None:
     frame = chance.choice(WORKER_FRAMES)
@@ -95,7 +95,7 @@ def test_a_mutated_frame_of_a_worker_is_read_or_ignored(chance: random.Random) -
     decode_worker_frame(nonsense(frame, chance))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scripts())
 def test_no_frames_harm_a_running_core(script: bytes) -> None:
     play(script)
