@@ -64,15 +64,15 @@ class FakeWorker:
         self._port.close()
         self.context.destroy(linger=0)
 
-    async def receive(self, op: str) -> dict[str, Any]:
-        """Give the next frame with this op; what comes before it is dropped."""
+    async def receive(self, *ops: str) -> dict[str, Any]:
+        """Return the next frame with one of these ops; what comes before it is dropped."""
         with anyio.fail_after(30):
-            while (frame := await self.next_frame())["op"] != op:
+            while (frame := await self.next_frame())["op"] not in ops:
                 pass
             return frame
 
     async def next_frame(self) -> dict[str, Any]:
-        """Give the next frame."""
+        """Return the next frame."""
         while (parts := self._port.receive()) is None:
             if not self._port.has_input:
                 await self._port.wait()
