@@ -33,17 +33,17 @@ import rich_click as click
 import structlog
 import zmq
 
-from bus.broker import open_broker
-from bus.commands import COMMANDS
-from bus.console import show_check, show_error
-from bus.demo import demo
-from bus.entry import Entry
+from bus.broker.broker import open_broker
+from bus.broker.worker_log import WorkerLog
+from bus.cli.console import show_check, show_error
+from bus.cli.entry import Entry
+from bus.cli.messages import COMMANDS
+from bus.demo.demo import demo
 from bus.errors import BindError
+from bus.model.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.model.repository import Store, StoreWatch
 from bus.settings import Settings, SettingsError, parse_settings
-from bus.worker_log import WorkerLog
 from store import open_store
-from store.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
-from store.repository import Store, StoreWatch
 
 __all__ = ["exit_codes", "main"]
 

@@ -22,9 +22,9 @@ import anyio
 import msgspec
 import uuid_utils
 
+from bus.model.records import Bot, Channel, timestamp
+from bus.model.repository import AddBot, AddChannel, NewMessage
 from store import open_store
-from store.records import Bot, Channel, timestamp
-from store.repository import AddBot, AddChannel, NewMessage
 from store.sqlite.owing import MAILBOXES, SAVE_MAILBOX, mailbox_of, mailbox_row
 from store.sqlite.rows import checksum
 

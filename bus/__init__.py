@@ -13,8 +13,9 @@ bot.run()
 
 from __future__ import annotations
 
-from .client import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
-from .draft import Draft
+from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
+from .client.draft import Draft
+from .client.message import Message, Receipt
 from .errors import (
     AddressError,
     BotConflict,
@@ -45,11 +46,10 @@ from .errors import (
     UnsupportedProtocol,
     WorkerUnavailable,
 )
-from .message import Message, Receipt
-from .protocol import StoredMessage
-from .remote_commits import CommitReceipt
-from .replay import Retry
-from .run import Run
+from .runs.commits import CommitReceipt
+from .runs.replay import Retry
+from .runs.run import Run
+from .wire.frames import StoredMessage
 
 __all__ = [
     "DEFAULT_TAP_URL",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from store.errors import Portable
+from .model.errors import Portable
 
 __all__ = [
     "ENDED",

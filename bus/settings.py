@@ -14,10 +14,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from store.repository import WorkflowRules
-
-from .listening import canonical, is_local, listening_fault
+from .model.repository import WorkflowRules
 from .settings_words import in_words
+from .wire.addresses import canonical, is_local, listening_fault
 
 __all__ = [
     "Delivery",

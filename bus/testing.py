@@ -28,10 +28,10 @@ import uuid_utils
 import zmq
 
 from store import open_store
-from store.repository import Store
 
-from .broker import Broker, open_broker
-from .client import Bot
+from .bot import Bot
+from .broker.broker import Broker, open_broker
+from .model.repository import Store
 from .settings import Listen, Settings
 
 __all__ = ["Worker", "worker"]

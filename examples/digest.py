@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import anyio
 
 import bus
-from store.records import GlobalOwner, WorkflowDefinition
+from bus.model.records import GlobalOwner, WorkflowDefinition
 
 PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "3"))
 """After a step: time to kill it."""

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 
-from .repository import Store, StoreWatch, WorkflowRules
+from bus.model.repository import Store, StoreWatch, WorkflowRules
 
 __all__ = ["open_store"]
 

@@ -1,20 +1,43 @@
-"""The records that the store keeps, and their enums.
-
-Owns the shapes of the records, field names as in its JSON. A record is frozen, compares by value, and
-refuses unknown fields when it is decoded. What the broker and the log tell each other is in
-`store.repository`, beside the log's protocol.
-
-Pure: no clock, no randomness, no I/O.
-"""
+"""The records that the store keeps. They are defined in `bus.model.records`, by the side that uses the store."""
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any
-
-import msgspec
+from bus.model.records import (
+    WORKER_ID,
+    Bot,
+    BotMessage,
+    BotOwner,
+    BotSubscription,
+    Channel,
+    ChannelRecipient,
+    Claim,
+    CronTrigger,
+    DirectRecipient,
+    EventTrigger,
+    FileWatchTrigger,
+    GlobalOwner,
+    Lease,
+    ManualTrigger,
+    Owner,
+    Recipient,
+    Record,
+    RecoveredRun,
+    RetryPolicy,
+    RetryStrategy,
+    RunStatus,
+    RunSummary,
+    StepStatus,
+    StepType,
+    Trigger,
+    WebhookTrigger,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStep,
+    WorkflowStepLog,
+    later,
+    parse_timestamp,
+    timestamp,
+)
 
 __all__ = [
     "WORKER_ID",
@@ -52,306 +75,3 @@ __all__ = [
     "parse_timestamp",
     "timestamp",
 ]
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a time in the one form that is stored and sent: RFC 3339, UTC, microseconds, `Z`.
-
-    The form has a fixed width, so that the order of texts is the order of times.
-    """
-    utc = moment.astimezone(UTC)
-    if type(utc) is not datetime:
-        return utc.isoformat(timespec="microseconds")[:-6] + "Z"
-    written = msgspec.json.encode(utc)[1:-1].decode()  # which takes a tenth of the time
-    return written if utc.microsecond else f"{written[:-1]}.000000Z"
-
-
-def later(text: str, seconds: float) -> str:
-    """Return the time so many seconds after a stored one, rounded up: whoever waits for it never wakes early."""
-    return timestamp(parse_timestamp(text) + timedelta(microseconds=math.ceil(seconds * 1_000_000)))
-
-
-def parse_timestamp(text: str) -> datetime:
-    """Read a time in any RFC 3339 form; raises ValueError where it is none or has no zone."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone; write it with Z or an offset")
-    return moment.astimezone(UTC)
-
-
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every record has in common."""
-
-
-# ── Bots, messages, channels ─────────────────────────────────────────────────────────────────────────────
-
-WORKER_ID = "00000000-0000-0000-0000-000000000000"
-"""The nil UUID (RFC 9562): the sender of what the worker itself has to say. No bot has it."""
-
-
-class Bot(Record, frozen=True):
-    """A participant, known by a UUID and a unique name."""
-
-    id: str
-    name: str
-    created_at: str
-    last_seen_at: str
-    public_key: str | None = None
-
-
-class DirectRecipient(Record, frozen=True, tag_field="type", tag="direct"):
-    """One bot."""
-
-    bot_id: str
-
-
-class ChannelRecipient(Record, frozen=True, tag_field="type", tag="channel"):
-    """Whoever is subscribed to a channel."""
-
-    name: str
-
-
-Recipient = DirectRecipient | ChannelRecipient
-
-
-class BotMessage(Record, frozen=True, omit_defaults=True):
-    """One message of the audit trail. `body` is any JSON value."""
-
-    id: str
-    sender_bot_id: str
-    sender_bot_name: str
-    recipient: Recipient
-    message_type: str
-    body: Any
-    timestamp: str
-    reply_to: str | None = None
-
-
-class Channel(Record, frozen=True):
-    """A channel; it comes into being by its first use."""
-
-    name: str
-    created_at: str
-    created_by_bot_id: str
-
-
-class BotSubscription(Record, frozen=True):
-    """A bot's standing wish for a channel."""
-
-    bot_id: str
-    channel_name: str
-    subscribed_at: str
-
-
-# ── Workflows ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class RunStatus(StrEnum):
-    """The seven states of a run."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CRASHED = "crashed"
-    CANCELLED = "cancelled"
-
-
-class StepStatus(StrEnum):
-    """The six states of a step."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    WAITING_APPROVAL = "waiting_approval"
-
-
-class StepType(StrEnum):
-    """What a step of a definition does."""
-
-    AGENT = "agent"
-    SKILL = "skill"
-    CODE = "code"
-    HTTP = "http"
-    CONDITIONAL = "conditional"
-    LOOP = "loop"
-    APPROVAL = "approval"
-    SUB_WORKFLOW = "sub_workflow"
-
-
-class RetryStrategy(StrEnum):
-    """How a failed step is tried again."""
-
-    SIMPLE = "simple"
-    LLM_SELF_CORRECT = "llm_self_correct"
-
-
-class GlobalOwner(Record, frozen=True, tag_field="type", tag="global"):
-    """A definition that belongs to no bot."""
-
-
-class BotOwner(Record, frozen=True, tag_field="type", tag="bot"):
-    """A definition that belongs to one bot; `slug` is the bot's readable name, kept as given."""
-
-    bot_id: str
-    slug: str = ""
-
-
-Owner = GlobalOwner | BotOwner
-
-
-class RetryPolicy(Record, frozen=True):
-    """How often, and how, a step is tried."""
-
-    max_attempts: int = 3
-    strategy: RetryStrategy = RetryStrategy.SIMPLE
-
-
-class WorkflowStep(Record, frozen=True):
-    """One step of a definition. `config` is an object tagged by the step's type; `ui` is kept as given."""
-
-    id: str
-    name: str
-    type: StepType
-    config: dict[str, Any]
-    depends_on: tuple[str, ...] = ()
-    condition: str | None = None
-    timeout_secs: int | None = None
-    retry: RetryPolicy | None = None
-    ui: Any = None
-
-
-class ManualTrigger(Record, frozen=True, tag_field="type", tag="manual"):
-    """Started by hand."""
-
-
-class CronTrigger(Record, frozen=True, tag_field="type", tag="cron"):
-    """Started by the clock."""
-
-    schedule: str
-    timezone: str | None = None
-
-
-class WebhookTrigger(Record, frozen=True, tag_field="type", tag="webhook"):
-    """Started by an HTTP call."""
-
-    path: str
-    auth: Any = None
-    when: str | None = None
-
-
-class EventTrigger(Record, frozen=True, tag_field="type", tag="event"):
-    """Started by an event."""
-
-    source: str
-    event_type: str
-    when: str | None = None
-
-
-class FileWatchTrigger(Record, frozen=True, tag_field="type", tag="file_watch"):
-    """Started by a change to a file."""
-
-    paths: tuple[str, ...]
-    patterns: tuple[str, ...] | None = None
-    when: str | None = None
-
-
-Trigger = ManualTrigger | CronTrigger | WebhookTrigger | EventTrigger | FileWatchTrigger
-
-
-class WorkflowDefinition(Record, frozen=True):
-    """A workflow as its author wrote it. `concurrency` is the most runs at once."""
-
-    id: str
-    name: str
-    owner: Owner
-    version: str = "1.0.0"
-    description: str | None = None
-    concurrency: int | None = None
-    timeout_secs: int | None = None
-    triggers: tuple[Trigger, ...] = ()
-    steps: tuple[WorkflowStep, ...] = ()
-    metadata: dict[str, Any] = {}
-
-
-class WorkflowRun(Record, frozen=True):
-    """One execution of a workflow. `context` and `trigger_payload` are JSON values."""
-
-    id: str
-    workflow_id: str
-    workflow_name: str
-    trigger_type: str
-    started_at: str
-    status: RunStatus = RunStatus.PENDING
-    context: Any = msgspec.field(default_factory=dict)
-    trigger_payload: Any = None
-    completed_at: str | None = None
-    error: str | None = None
-    concurrency_key: str | None = None
-
-
-class WorkflowStepLog(Record, frozen=True):
-    """The durable record of one attempt at one step. `input` and `output` are JSON values."""
-
-    id: str
-    run_id: str
-    step_id: str
-    step_name: str
-    status: StepStatus = StepStatus.PENDING
-    attempt: int = 1
-    idempotency_key: str | None = None
-    input: Any = None
-    output: Any = None
-    error: str | None = None
-    started_at: str | None = None
-    completed_at: str | None = None
-
-
-class RunSummary(Record, frozen=True):
-    """A run as it is listed for people: who holds it and what it waits for, without its context and payload.
-
-    `queued_at` is since when it waits for a slot. `recoveries` counts how often it was found without a live holder
-    since a person last resumed it.
-    """
-
-    id: str
-    workflow_id: str
-    workflow_name: str
-    status: RunStatus
-    trigger_type: str
-    started_at: str
-    completed_at: str | None
-    error: str | None
-    concurrency_key: str | None
-    holder: str | None
-    fence: int
-    lease_expires_at: str | None
-    recoveries: int
-    queued_at: str | None
-
-
-class Lease(Record, frozen=True):
-    """Who holds a run, and until when unless it is renewed. One that ran out holds nothing."""
-
-    run_id: str
-    holder: str
-    fence: int
-    expires_at: str
-
-
-class Claim(Record, frozen=True):
-    """A run that was claimed. Writes are made with `fence`, and fail with Fenced once somebody else has the run."""
-
-    run: WorkflowRun
-    fence: int
-    expires_at: str
-
-
-class RecoveredRun(Record, frozen=True):
-    """A run that was found without a live holder and is crashed now; `holder` was the last, where there was one."""
-
-    run: RunSummary
-    holder: str | None

@@ -1,211 +1,23 @@
-"""What a store can do, whatever it is made of.
-
-Owns the protocols that a backend implements. Those of workflows are in `store.workflows`, the values that the
-broker and the log exchange in `store.changes`, and all can be had from here. All methods may wait; all raise
-`store.errors` and nothing else. Nothing here knows SQL.
-
-Pure: no clock, no randomness, no I/O. Times come in as text in the one stored form (`records.timestamp`).
-"""
+"""What a store can do. It is defined in `bus.model.repository`, by the side that uses the store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import msgspec
-
-from .changes import (
-    AddBot,
-    AddChannel,
-    AddDeadLetters,
-    Added,
-    AddMessages,
-    AddSubscription,
-    Change,
-    ChannelSummary,
-    Committed,
-    CommitWork,
-    DeadLetter,
-    Group,
-    HistoryRequest,
-    LogMessage,
-    LogState,
-    MailboxState,
-    NewMessage,
-    NotCommitted,
-    Page,
-    PageRequest,
-    Recovered,
-    RecoverRuns,
-    Released,
-    ReleaseDue,
-    RemoveDeadLetters,
-    RemoveMessages,
-    RemoveSubscription,
-    SaveMailbox,
-    SeenBot,
-    Subscribed,
-    Subscription,
-    Surveyed,
-    SurveyRequest,
-    UnsettledState,
-    group_mailbox_id,
+from bus.model.repository import (
+    MessageLog,
+    MessageRepository,
+    Store,
+    StoreWatch,
+    WorkflowRepository,
+    WorkflowRules,
+    WorkflowStore,
 )
-from .records import BotMessage, BotSubscription, Channel
-from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
-    "AddBot",
-    "AddChannel",
-    "AddDeadLetters",
-    "AddMessages",
-    "AddSubscription",
-    "Added",
-    "Change",
-    "ChannelSummary",
-    "CommitWork",
-    "Committed",
-    "DeadLetter",
-    "Group",
-    "HistoryRequest",
-    "LogMessage",
-    "LogState",
-    "MailboxState",
     "MessageLog",
     "MessageRepository",
-    "NewMessage",
-    "NotCommitted",
-    "Page",
-    "PageRequest",
-    "RecoverRuns",
-    "Recovered",
-    "ReleaseDue",
-    "Released",
-    "RemoveDeadLetters",
-    "RemoveMessages",
-    "RemoveSubscription",
-    "SaveMailbox",
-    "SeenBot",
-    "StepCreation",
-    "StepMove",
     "Store",
     "StoreWatch",
-    "Subscribed",
-    "Subscription",
-    "SurveyRequest",
-    "Surveyed",
-    "UnsettledState",
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",
-    "group_mailbox_id",
 ]
-
-
-# ── The repository of messages ───────────────────────────────────────────────────────────────────────────
-
-
-class MessageRepository(Protocol):
-    """Messages as an audit trail, channels and subscriptions: as an audit trail asks for.
-
-    Every write is on disk when its call returns. A running worker's log is written through its bus, not here:
-    what is saved here reaches a mailbox only when that one next reads from the store.
-    """
-
-    async def save_message(self, message: BotMessage) -> None:
-        """Append a message. The same message again changes nothing; its id with other contents: Conflict."""
-
-    async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
-        """Return the direct messages between two bots (ids), both ways, newest first by seq."""
-
-    async def get_channel_messages(self, channel: str, limit: int = 50) -> list[BotMessage]:
-        """Return a channel's messages, newest first by seq."""
-
-    async def list_channels(self) -> list[Channel]:
-        """List all channels by name."""
-
-    async def create_channel(self, channel: Channel) -> None:
-        """Create a channel; one that exists stays as it is."""
-
-    async def subscribe(self, subscription: BotSubscription) -> None:
-        """Subscribe a bot to a channel from now on. NotFound where the channel does not exist."""
-
-    async def unsubscribe(self, bot_id: str, channel_name: str) -> bool:
-        """End a subscription; False where there was none."""
-
-    async def get_subscriptions(self, bot_id: str) -> list[BotSubscription]:
-        """List a bot's subscriptions by channel."""
-
-    async def get_channel_subscribers(self, channel_name: str) -> list[str]:
-        """List the ids of the bots that are subscribed to a channel."""
-
-
-# ── The log, which the broker uses ───────────────────────────────────────────────────────────────────────
-
-
-class MessageLog(Protocol):
-    """The log of all messages in commit order, and the mailboxes' places in it."""
-
-    async def load(self) -> LogState:
-        """Return what the broker resumes from. Called once, before anything else."""
-
-    async def apply(self, changes: Sequence[Change]) -> list[Any]:
-        """Carry out changes in order, in one transaction, and answer each after it is synced to disk.
-
-        StorageFull: nothing was stored, and the log goes on. StoreFailure: what was stored cannot be known.
-        """
-
-    async def read_page(self, request: PageRequest) -> Page:
-        """Read part of a mailbox. Every message that was answered before the call is seen."""
-
-    async def seq_before(self, at: str) -> int:
-        """Return the last seq whose timestamp is before `at`, or 0 if there is none."""
-
-    async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Read back a conversation, newest first. RecordDamaged where a record is."""
-
-    async def find(self, message_id: str) -> LogMessage | None:
-        """Return a message by its id."""
-
-    async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Return a message that waits until it is due, by its id. Raise RecordDamaged if its record is damaged."""
-
-    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
-        """Look through a part of the log, in the order of seqs."""
-
-    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
-        """Return who sent these messages to whom, in the order of seqs; what is not in the log is left out."""
-
-    async def channel_summaries(self) -> list[ChannelSummary]:
-        """List all channels by name."""
-
-    async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count, for each request, the messages that a page without a limit would have, but for its `seqs`."""
-
-    async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
-        """List dead letters, newest first, of one mailbox or of all."""
-
-    async def sizes(self) -> dict[str, int]:
-        """Return the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
-
-
-class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell, in a sentence, what the people who run a store should know while it is open."""
-
-    warn: Callable[[str], None]
-    wal_warning_bytes: int
-    """How large the write-ahead log may be before that is said."""
-
-
-class Store(Protocol):
-    """An open store. Every attribute shares the one writer, and so one sync a group of writes."""
-
-    log: MessageLog
-    messages: MessageRepository
-    workflows: WorkflowStore
-    warnings: list[str]
-    """What the people who run it should know, a sentence each."""
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """What the store runs on, by name, for people."""

@@ -18,8 +18,7 @@ import uuid_utils
 from anyio.from_thread import start_blocking_portal
 
 import bus
-from store import open_store
-from store.records import (
+from bus.model.records import (
     GlobalOwner,
     RunStatus,
     StepStatus,
@@ -28,7 +27,8 @@ from store.records import (
     WorkflowStepLog,
     timestamp,
 )
-from store.repository import WorkflowRepository
+from bus.model.repository import WorkflowRepository
+from store import open_store
 
 from .loads import Run, serve
 

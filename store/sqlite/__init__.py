@@ -11,7 +11,8 @@ from pathlib import Path
 
 import aiosqlite
 
-from ..repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+
 from .arrivals import Arrivals, next_due_at
 from .commits import Commits
 from .conversations import Conversations, table_columns

@@ -13,8 +13,9 @@ from typing import Any
 
 import aiosqlite
 
-from ..errors import RecordDamaged
-from ..repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
+from bus.model.errors import RecordDamaged
+from bus.model.repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
+
 from .reader import Reader
 from .rows import checksum, insert
 from .writer import Transaction

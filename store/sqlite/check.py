@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailure
-from ..records import WORKER_ID
-from ..repository import UnsettledState
+from bus.model.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.model.records import WORKER_ID
+from bus.model.repository import UnsettledState
+
 from .arrivals import SCHEDULED, is_intact_scheduled
 from .header import check_header
 from .lockfile import Mark, read_mark

@@ -10,9 +10,19 @@ import uuid
 
 import msgspec
 
-from ..errors import Conflict, RecordDamaged, Refused
-from ..records import RecoveredRun, WorkflowStepLog
-from ..repository import Added, Committed, CommitWork, NewMessage, NotCommitted, Recovered, RecoverRuns, StepMove
+from bus.model.errors import Conflict, RecordDamaged, Refused
+from bus.model.records import RecoveredRun, WorkflowStepLog
+from bus.model.repository import (
+    Added,
+    Committed,
+    CommitWork,
+    NewMessage,
+    NotCommitted,
+    Recovered,
+    RecoverRuns,
+    StepMove,
+)
+
 from .arrivals import Arrivals, in_log
 from .conversations import Conversations
 from .steps import new_step

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import aiosqlite
 import uuid_utils
 
-from ..repository import NewMessage
+from bus.model.repository import NewMessage
+
 from .reader import Reader
 
 __all__ = ["Column", "Conversations", "table_columns"]

@@ -19,7 +19,7 @@ import aiosqlite
 import anyio
 import uuid_utils
 
-from ..errors import (
+from bus.model.errors import (
     DatabaseDamaged,
     DatabaseLocked,
     DatabaseUnusable,
@@ -29,8 +29,9 @@ from ..errors import (
     StoreFailed,
     StoreFailure,
 )
-from ..records import timestamp
-from ..repository import StoreWatch
+from bus.model.records import timestamp
+from bus.model.repository import StoreWatch
+
 from .lockfile import LockFile
 from .place import check_place, find_place, opening_failure
 from .reader import Reader, lenient_text

@@ -11,9 +11,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..errors import DatabaseDamaged, StoreFailed
-from ..records import Bot, Channel
-from ..repository import LogState
+from bus.model.errors import DatabaseDamaged, StoreFailed
+from bus.model.records import Bot, Channel
+from bus.model.repository import LogState
+
 from .arrivals import next_due_at
 from .database import Database
 from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
+from bus.model.errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
+
 from .place import Place, opening_failure
 
 __all__ = ["LockFile", "Mark", "is_continued", "read_mark"]

@@ -12,9 +12,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-from ..errors import Conflict
-from ..records import Channel
-from ..repository import (
+from bus.model.errors import Conflict
+from bus.model.records import Channel
+from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
@@ -44,6 +44,7 @@ from ..repository import (
     SurveyRequest,
     group_mailbox_id,
 )
+
 from .arrivals import Arrivals, find_scheduled
 from .commits import Commits
 from .conversations import Conversations
@@ -103,7 +104,7 @@ _SEQ_MAX = (1 << 63) - 1
 
 
 class SqliteLog:
-    """The MessageLog over SQLite; see `store.repository` for what each method promises."""
+    """The MessageLog over SQLite; see `bus.model.repository` for what each method promises."""
 
     def __init__(
         self, database: Database, arrivals: Arrivals, conversations: Conversations, commits: Commits

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..errors import Conflict, NotFound
-from ..records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
-from ..repository import LogMessage, NewMessage
-from ..values import normal_record, row_limit, same_values
+from bus.model.errors import Conflict, NotFound
+from bus.model.records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
+from bus.model.repository import LogMessage, NewMessage
+from bus.model.values import normal_record, row_limit, same_values
+
 from .arrivals import Arrivals
 from .conversations import Conversations
 from .database import Database
@@ -58,7 +59,7 @@ def _new(message: BotMessage) -> NewMessage:
 
 
 class SqliteMessages:
-    """The MessageRepository over SQLite; see `store.repository` for what each method promises."""
+    """The MessageRepository over SQLite; see `bus.model.repository` for what each method promises."""
 
     def __init__(self, database: Database, arrivals: Arrivals, conversations: Conversations) -> None:
         self._database = database

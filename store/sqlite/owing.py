@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..repository import Group, MailboxState, Subscription, UnsettledState
+from bus.model.repository import Group, MailboxState, Subscription, UnsettledState
 
 __all__ = [
     "GROUPS",

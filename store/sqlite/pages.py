@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..repository import LogMessage, Page, PageRequest
+from bus.model.repository import LogMessage, Page, PageRequest
+
 from .reader import Reader
 from .rows import WITH_SEQS, fetch_each
 

@@ -14,7 +14,8 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from ..errors import StoreClosed
+from bus.model.errors import StoreClosed
+
 from .writer import translate
 
 __all__ = ["Reader", "is_text", "lenient_text"]

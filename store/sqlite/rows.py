@@ -15,8 +15,9 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from ..errors import RecordDamaged
-from ..repository import LogMessage, NewMessage
+from bus.model.errors import RecordDamaged
+from bus.model.repository import LogMessage, NewMessage
+
 from .reader import Reader
 from .writer import Transaction
 

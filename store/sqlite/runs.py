@@ -1,8 +1,8 @@
 """Runs of workflows in SQLite: what is done to one in a transaction.
 
 Owns the SQL of runs, and how a row becomes a record again. What a status may become is decided in
-`store.transitions`, and who may hold a run in `store.leases`: here the run is read, the decision asked for and its
-result written. Every method is part of its caller's transaction and may be carried out twice.
+`bus.model.transitions`, and who may hold a run in `bus.model.leases`: here the run is read, the decision asked for
+and its result written. Every method is part of its caller's transaction and may be carried out twice.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from ..errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from ..leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
-from ..records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
-from ..repository import CommitWork
-from ..transitions import advance_run
-from ..values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
-from ..workflows import WorkflowRules
+from bus.model.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.model.leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
+from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
+from bus.model.repository import CommitWork
+from bus.model.transitions import advance_run
+from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
+from bus.model.workflows import WorkflowRules
+
 from .reader import Reader, is_text
 from .writer import refusal
 

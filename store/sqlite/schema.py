@@ -18,8 +18,9 @@ from pathlib import Path
 import aiosqlite
 import msgspec
 
-from ..errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
-from ..records import timestamp
+from bus.model.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
+from bus.model.records import timestamp
+
 from .header import check_header
 from .reader import lenient_text
 

@@ -1,7 +1,7 @@
 """Step logs of runs in SQLite: what is done to one in a transaction.
 
 Owns the SQL of step logs, and how a row becomes a record again. What a status may become is decided in
-`store.transitions`. Every method is part of its caller's transaction and may be carried out twice. However many
+`bus.model.transitions`. Every method is part of its caller's transaction and may be carried out twice. However many
 writes come together, what they need is read with one statement and written with two, and creations that nothing
 speaks against are one statement: it costs more for its way to the connection's thread and back than for its work.
 """
@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
-from ..leases import check_fence
-from ..records import StepStatus, WorkflowStepLog
-from ..transitions import STEP_BEGINS, advance_step
-from ..values import STEP_VALUE_BYTES_MAX, json_text, same_values
-from ..workflows import StepMove
+from bus.model.errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
+from bus.model.leases import check_fence
+from bus.model.records import StepStatus, WorkflowStepLog
+from bus.model.transitions import STEP_BEGINS, advance_step
+from bus.model.values import STEP_VALUE_BYTES_MAX, json_text, same_values
+from bus.model.workflows import StepMove
+
 from .reader import is_text
 from .writer import Transaction
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..repository import StoreWatch
+from bus.model.repository import StoreWatch
 
 __all__ = [
     "CHECKPOINT_PAGES",

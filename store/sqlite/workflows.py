@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import aiosqlite
 import msgspec
 
-from ..definitions import check_definition
-from ..errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
-from ..leases import Claimant
-from ..records import (
+from bus.model.definitions import check_definition
+from bus.model.errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
+from bus.model.leases import Claimant
+from bus.model.records import (
     BotOwner,
     Claim,
     Lease,
@@ -31,8 +31,9 @@ from ..records import (
     WorkflowStepLog,
     timestamp,
 )
-from ..values import json_text, json_value, normal_record, row_range, status_value
-from ..workflows import StepCreation, StepMove, WorkflowRules
+from bus.model.values import json_text, json_value, normal_record, row_range, status_value
+from bus.model.workflows import StepCreation, StepMove, WorkflowRules
+
 from .database import Database
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
 from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_record
@@ -67,7 +68,7 @@ _WAITING = f"""
 
 
 class SqliteWorkflows:
-    """The WorkflowStore over SQLite; see `store.workflows` for what each method promises."""
+    """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(
         self,

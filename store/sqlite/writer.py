@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar, cast
 import aiosqlite
 import anyio
 
-from ..errors import (
+from bus.model.errors import (
     Conflict,
     NotFound,
     Refused,
@@ -37,6 +37,7 @@ from ..errors import (
     StoreFailed,
     StoreFailure,
 )
+
 from .wal import RESTART_MILLISECONDS, WalLength
 
 __all__ = [

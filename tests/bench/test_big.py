@@ -23,8 +23,8 @@ from bench.goals import BACKLOG, CONNECTED, EMPTY, FULL, RESTART
 from bench.results import Report
 from bench.systems import WithFrames
 from bench.workloads import Scale
+from bus.model.repository import HistoryRequest
 from store import open_store
-from store.repository import HistoryRequest
 
 MESSAGES = 5_000
 

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 
 import bus
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
-from store.repository import WorkflowRepository
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from bus.model.repository import WorkflowRepository
 
 from .terminal import TIMEOUT_SECONDS, Posthouse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from store.records import RunStatus
+from bus.model.records import RunStatus
 
 from .executing import STARTED, asking, crashed, created, ended, running
 from .terminal import Posthouse

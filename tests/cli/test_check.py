@@ -15,10 +15,10 @@ import anyio
 import msgspec
 import pytest
 
+from bus.model.errors import DatabaseDamaged, DatabaseNewer
+from bus.model.records import WORKER_ID, Bot, Channel
+from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store import open_store
-from store.errors import DatabaseDamaged, DatabaseNewer
-from store.records import WORKER_ID, Bot, Channel
-from store.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store.sqlite.check import Check
 from store.sqlite.lockfile import Mark, read_mark
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from store.records import BotOwner, RunStatus
+from bus.model.records import BotOwner, RunStatus
 from worker import main
 
 from .executing import created, define, ended

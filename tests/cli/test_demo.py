@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bus import Receipt, StoredMessage
-from bus.talk import CHANNEL, Account, Heard, Said, Speaker, account, speakers
+from bus.demo.talk import CHANNEL, Account, Heard, Said, Speaker, account, speakers
 
 from .terminal import Posthouse
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from store.errors import Fenced
-from store.records import RunStatus, StepStatus, WorkflowStepLog
-from store.repository import WorkflowRepository
+from bus.model.errors import Fenced
+from bus.model.records import RunStatus, StepStatus, WorkflowStepLog
+from bus.model.repository import WorkflowRepository
 from worker import main
 
 from .executing import STARTED, asking, crashed, created, ended, running, work

@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 import bus
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
 from bus.testing import Worker
-from store.records import GlobalOwner, RunStatus, WorkflowDefinition
 
 from .test_bot import bodies
 

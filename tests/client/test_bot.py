@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 import bus
-from bus.draft import publication
+from bus.client.draft import publication
 from bus.testing import Worker
 
 pytestmark = pytest.mark.anyio

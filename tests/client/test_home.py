@@ -14,10 +14,10 @@ import pytest
 import trio
 
 import bus
-from bus.home import Home
+from bus.client.home import Home
+from bus.client.watch import Watch
+from bus.model.records import GlobalOwner, WorkflowDefinition
 from bus.testing import Worker
-from bus.watch import Watch
-from store.records import GlobalOwner, WorkflowDefinition
 
 pytestmark = pytest.mark.anyio
 

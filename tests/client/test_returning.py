@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 import bus
-from bus.protocol import StoredMessage
 from bus.testing import Worker
+from bus.wire.frames import StoredMessage
 
 from .fake_worker import DELIVERY, FakeWorker
 

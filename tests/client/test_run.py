@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 import bus
-from bus.opening import Executor, Start, open_run
+from bus.model.errors import InvalidValue
+from bus.model.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.opening import Executor, Start, open_run
 from bus.testing import Worker
-from store.errors import InvalidValue
-from store.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 from tests.contract.executing import Seen, mortal
 
 pytestmark = pytest.mark.anyio

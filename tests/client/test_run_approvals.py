@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 import bus
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 from bus.testing import Worker
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 import bus
-from bus.replay import COMMIT
+from bus.model.errors import InvalidValue, TooLarge
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.replay import COMMIT
 from bus.testing import Worker
-from store.errors import InvalidValue, TooLarge
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 import bus
-from bus.opening import Executor, Start, open_run
+from bus.model.errors import Fenced
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
+from bus.runs.opening import Executor, Start, open_run
 from bus.testing import Worker
-from store.errors import Fenced
-from store.records import GlobalOwner, RunStatus, WorkflowDefinition
 from tests.contract.executing import Seen
 
 pytestmark = pytest.mark.anyio

@@ -12,10 +12,10 @@ import pytest
 import zmq
 
 import bus
+from bus.client.watch import Watch
 from bus.settings import Delivery, Settings
 from bus.testing import Worker
-from bus.topics import channel_topic
-from bus.watch import Watch
+from bus.wire.topics import channel_topic
 
 from .fake_worker import FakeWorker
 

@@ -12,11 +12,11 @@ import anyio
 import pytest
 
 import bus
+from bus.model.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from bus.model.repository import WorkflowRepository
 from bus.settings import Limits, Settings
 from bus.testing import Worker
-from store.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
-from store.repository import WorkflowRepository
 
 from .fake_worker import FakeWorker
 

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import anyio
 import pytest
 
+from bus.model.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
+from bus.model.repository import MessageRepository, Store, WorkflowRepository
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 from store import open_store
-from store.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
-from store.repository import MessageRepository, Store, WorkflowRepository
 
 from .samples import ANN, BOB, add_bots, definition, run
 

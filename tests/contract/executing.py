@@ -10,11 +10,11 @@ from typing import Any, cast
 import anyio
 
 from bus.errors import ClosedError, WorkerUnavailable
-from bus.holding import Timing
-from bus.opening import Executor, Start, open_run
-from bus.run import Run
-from store.records import RunStatus, WorkflowStepLog
-from store.repository import WorkflowRepository
+from bus.model.records import RunStatus, WorkflowStepLog
+from bus.model.repository import WorkflowRepository
+from bus.runs.holding import Timing
+from bus.runs.opening import Executor, Start, open_run
+from bus.runs.run import Run
 
 from .conftest import Clock, Place
 from .samples import ANN, BOB

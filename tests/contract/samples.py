@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from store.records import (
+from bus.model.records import (
     Bot,
     BotMessage,
     BotOwner,
@@ -16,7 +16,7 @@ from store.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from store.repository import AddBot, Store
+from bus.model.repository import AddBot, Store
 
 GLOBAL = GlobalOwner()
 

@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from store.errors import Conflict, InvalidValue, NotFound
-from store.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
-from store.repository import AddMessages, MessageRepository, NewMessage
+from bus.model.errors import Conflict, InvalidValue, NotFound
+from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
+from bus.model.repository import AddMessages, MessageRepository, NewMessage
 
 from .conftest import LOCAL, Backend, SqliteBackend
 from .samples import at, channel, direct, to_channel

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 import bus
-from bus.run import Run
-from store.errors import Fenced, RunHeld
-from store.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.model.errors import Fenced, RunHeld
+from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.run import Run
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Programs, Seen, mortal

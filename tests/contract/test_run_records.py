@@ -8,11 +8,11 @@ import anyio
 import pytest
 
 import bus
-from bus.holding import Timing
-from bus.opening import Executor, Start, open_run
-from bus.replay import APPROVAL
-from bus.run import Run
-from store.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.holding import Timing
+from bus.runs.opening import Executor, Start, open_run
+from bus.runs.replay import APPROVAL
+from bus.runs.run import Run
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Programs, Seen

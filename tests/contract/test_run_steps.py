@@ -9,10 +9,8 @@ import pytest
 
 import bus
 from bus.errors import ClosedError
-from bus.replay import INTERRUPTIONS_MAX, Retry
-from bus.run import Run
-from store.errors import Conflict, InvalidValue, TooLarge
-from store.records import (
+from bus.model.errors import Conflict, InvalidValue, TooLarge
+from bus.model.records import (
     BotOwner,
     RetryPolicy,
     RunStatus,
@@ -21,6 +19,8 @@ from store.records import (
     WorkflowDefinition,
     WorkflowStep,
 )
+from bus.runs.replay import INTERRUPTIONS_MAX, Retry
+from bus.runs.run import Run
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Programs, Seen, mortal

@@ -9,9 +9,9 @@ import pytest
 
 import bus
 from bus.errors import ClosedError
-from bus.replay import Retry
-from bus.run import Run
-from store.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.replay import Retry
+from bus.runs.run import Run
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Mortal, Programs, Seen, mortal

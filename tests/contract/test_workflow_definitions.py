@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from store.errors import InvalidValue
-from store.records import RetryPolicy, RunStatus, StepType, WorkflowDefinition, WorkflowRun, WorkflowStep
-from store.repository import WorkflowRepository
+from bus.model.errors import InvalidValue
+from bus.model.records import RetryPolicy, RunStatus, StepType, WorkflowDefinition, WorkflowRun, WorkflowStep
+from bus.model.repository import WorkflowRepository
 
 from .samples import definition, run
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from store.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, RunPaused, StoreError
-from store.records import Lease, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
-from store.repository import WorkflowRepository
+from bus.model.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, RunPaused, StoreError
+from bus.model.records import Lease, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Clock, Place, WorkflowBackend
 from .samples import ANN, BOB, definition, run, step

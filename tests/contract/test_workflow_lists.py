@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from store.errors import InvalidValue
-from store.records import RunStatus, RunSummary, StepStatus
-from store.repository import WorkflowRepository
+from bus.model.errors import InvalidValue
+from bus.model.records import RunStatus, RunSummary, StepStatus
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Clock
 from .samples import ANN, GLOBAL, at, definition, run, step

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from store.errors import Conflict, Fenced
-from store.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
-from store.repository import WorkflowRepository
+from bus.model.errors import Conflict, Fenced
+from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Place
 from .samples import ANN, BOB, run, step

@@ -11,16 +11,8 @@ import anyio
 import msgspec
 import pytest
 
-from store.errors import (
-    Conflict,
-    DefinitionInUse,
-    InvalidTransition,
-    InvalidValue,
-    NotFound,
-    Refused,
-    TooLarge,
-)
-from store.records import (
+from bus.model.errors import Conflict, DefinitionInUse, InvalidTransition, InvalidValue, NotFound, Refused, TooLarge
+from bus.model.records import (
     BotOwner,
     CronTrigger,
     FileWatchTrigger,
@@ -34,7 +26,7 @@ from store.records import (
     WorkflowRun,
     WorkflowStep,
 )
-from store.repository import WorkflowRepository
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Place, WorkflowBackend
 from .samples import GLOBAL, at, definition, owned, run, step

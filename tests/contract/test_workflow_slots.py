@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from store.errors import SlotsTaken
-from store.records import RunStatus
-from store.repository import WorkflowRepository
+from bus.model.errors import SlotsTaken
+from bus.model.records import RunStatus
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Clock, Place
 from .samples import ANN, BOB, at, definition, run

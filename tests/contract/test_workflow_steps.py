@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from store.errors import Conflict, NotFound, TooLarge
-from store.records import StepStatus, WorkflowRun
-from store.repository import WorkflowRepository
+from bus.model.errors import Conflict, NotFound, TooLarge
+from bus.model.records import StepStatus, WorkflowRun
+from bus.model.repository import WorkflowRepository
 
 from .conftest import Place
 from .samples import at, run, step

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from store.errors import InvalidTransition
-from store.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp
-from store.repository import WorkflowRepository
+from bus.model.errors import InvalidTransition
+from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp
+from bus.model.repository import WorkflowRepository
 
 from .samples import at, definition, run, step
 

@@ -15,11 +15,11 @@ import aiosqlite
 import anyio
 import msgspec
 
-from bus.dispatch import Dispatch
-from bus.mailbox import Mailbox
-from bus.sessions import Session
-from bus.sharing import HandedOut
-from store.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
+from bus.core.dispatch import Dispatch
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.sessions import Session
+from bus.mailbox.turns import HandedOut
+from bus.model.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
 from store.sqlite import database
 from store.sqlite.commits import Commits
 from store.sqlite.lockfile import LockFile

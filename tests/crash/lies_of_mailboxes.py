@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from bus.dispatch import Dispatch
-from bus.mailbox import Mailbox
-from bus.protocol import Ack
-from bus.sessions import Session
-from bus.settling import Settling
-from store.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
+from bus.core.dispatch import Dispatch
+from bus.core.settling import Settling
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.sessions import Session
+from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
+from bus.wire.frames import Ack
 from store.sqlite.log import SqliteLog
 from store.sqlite.writer import Transaction
 

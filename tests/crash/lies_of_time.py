@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from bus.core import Core
-from bus.dispatch import Dispatch
-from bus.losses import Losses
-from bus.mailbox import Mailbox
-from bus.outstanding import Outstanding
-from bus.retention import Retention
-from bus.returning import Returning
-from bus.sessions import Session
-from bus.settling import Settling
-from store.repository import MailboxState
+from bus.core.core import Core
+from bus.core.dispatch import Dispatch
+from bus.core.retention import Retention
+from bus.core.returning import Returning
+from bus.core.settling import Settling
+from bus.mailbox.losses import Losses
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.outstanding import Outstanding
+from bus.mailbox.sessions import Session
+from bus.model.repository import MailboxState
 
 from .lies_of_mailboxes import changed_state, replace
 

@@ -152,7 +152,7 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     os.close(log)
     os.chdir(question["directory"])
     import worker
-    from bus.log_stream import LogStream
+    from bus.broker.log_stream import LogStream
 
     try:
         worker.main(question["start"], prog_name="posthouse")

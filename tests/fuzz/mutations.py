@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from bus.workflow_calls import CALLS
+from bus.wire.calls import CALLS
 
 __all__ = ["CLIENT_FRAMES", "WORKER_FRAMES", "Token", "mutated", "nonsense", "write"]
 

@@ -23,9 +23,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from bus.core import Core
-from bus.effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey
-from bus.protocol import (
+from bus.core.core import Core
+from bus.core.effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey
+from bus.model.errors import InvalidValue
+from bus.model.records import timestamp
+from bus.settings import Delivery, Limits, Settings
+from bus.wire.calls import decode_call
+from bus.wire.frames import (
     Code,
     Deliver,
     Rejected,
@@ -36,10 +40,6 @@ from bus.protocol import (
     decode_worker_frame,
     encode,
 )
-from bus.settings import Delivery, Limits, Settings
-from bus.workflow_calls import decode_call
-from store.errors import InvalidValue
-from store.records import timestamp
 
 from ..pure.fake_log import FakeLog
 from ..pure.promises import Promises

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.protocol import Rejected, Request, Workflow, decode_request, decode_worker_frame
-from bus.workflow_calls import decode_call
-from store.errors import InvalidValue
+from bus.model.errors import InvalidValue
+from bus.wire.calls import decode_call
+from bus.wire.frames import Rejected, Request, Workflow, decode_request, decode_worker_frame
 
 from .mutations import CLIENT_FRAMES, WORKER_FRAMES, mutated, nonsense, write
 from .script import play

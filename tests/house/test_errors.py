@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import bus
-from store.errors import NotFound, Portable
+from bus.model.errors import NotFound, Portable
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bus.model.repository import WorkflowRules
 from bus.settings import Settings, SettingsError, parse_settings
-from store.repository import WorkflowRules
 
 SHIPPED = Path(__file__).parents[2] / "config" / "posthouse.toml"
 

@@ -14,8 +14,8 @@ LINES_MAX = 500
 """A file does one thing; one that wants to be longer has a second thing in it."""
 
 LONGER = {
-    "bus/mailbox.py": 600,
-    "bus/protocol.py": 550,
+    "bus/mailbox/mailbox.py": 600,
+    "bus/wire/frames.py": 550,
     "tests/pure/simulation.py": 650,
 }
 """Those that are too long already, and how long they may be. Nothing is added here; what was split is taken out."""

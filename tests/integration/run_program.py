@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import bus
-from store.records import GlobalOwner, WorkflowDefinition
+from bus.model.records import GlobalOwner, WorkflowDefinition
 
 __all__ = ["STEPS"]
 

@@ -17,13 +17,13 @@ import uuid_utils
 import zmq
 
 import bus
-from bus.broker import Broker
-from bus.core import Core
-from bus.effects import Moment
+from bus.broker.broker import Broker
+from bus.broker.listening import bind_command, bind_tap
+from bus.core.core import Core
+from bus.core.effects import Moment
+from bus.model.records import timestamp
 from bus.settings import Delivery, Listen, Settings
-from bus.transport import bind_command, bind_tap
 from store import open_store
-from store.records import timestamp
 
 from .conftest import BACKENDS
 

@@ -20,19 +20,12 @@ import pytest
 import zmq
 
 import bus
-from bus.broker import open_broker
+from bus.broker.broker import open_broker
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from bus.model.repository import Store, WorkflowRepository
 from bus.settings import Listen, Settings
 from bus.testing import Worker
 from store import open_store
-from store.records import (
-    GlobalOwner,
-    RunStatus,
-    StepStatus,
-    WorkflowDefinition,
-    WorkflowRun,
-    WorkflowStepLog,
-)
-from store.repository import Store, WorkflowRepository
 
 from .conftest import BACKENDS
 from .watch import ROOT, Call, Watch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bus.errors import BindError
+from bus.model.errors import DatabaseDamaged, DatabaseInUse, StoreFailed
 from bus.settings import SettingsError
-from store.errors import DatabaseDamaged, DatabaseInUse, StoreFailed
 from worker import exit_codes
 
 ERRORS = [

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from bus.log_stream import LogStream
+from bus.broker.log_stream import LogStream
 
 from .wire import to_channel
 from .wire_worker import Process, Worker

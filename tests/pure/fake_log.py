@@ -6,9 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from store.errors import Conflict
-from store.records import Bot, Channel
-from store.repository import (
+from bus.model.errors import Conflict
+from bus.model.records import Bot, Channel
+from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,

@@ -14,13 +14,11 @@ from typing import Any
 
 import msgspec
 
-from bus.core import Core
-from bus.effects import Moment
-from bus.mailbox import Mailbox
-from bus.protocol import Gap, Publication, StoredMessage
-from bus.sessions import Session
-from bus.settings import Settings
-from store.repository import (
+from bus.core.core import Core
+from bus.core.effects import Moment
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.sessions import Session
+from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
     Change,
@@ -31,6 +29,8 @@ from store.repository import (
     Subscription,
     group_mailbox_id,
 )
+from bus.settings import Settings
+from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog
 

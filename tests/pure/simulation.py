@@ -19,10 +19,13 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from bus.batch import Batch
-from bus.core import Core
-from bus.effects import Count, Effect, Locate, Moment, Read, Send, Survey, Tap, unsent
-from bus.protocol import (
+from bus.core.batches import Batch
+from bus.core.core import Core
+from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey, Tap, unsent
+from bus.model.records import timestamp
+from bus.model.repository import Subscription, group_mailbox_id
+from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
+from bus.wire.frames import (
     Ack,
     Code,
     Commit,
@@ -50,9 +53,6 @@ from bus.protocol import (
     Welcome,
     decode_worker_frame,
 )
-from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
-from store.records import timestamp
-from store.repository import Subscription, group_mailbox_id
 
 from .fake_log import FakeLog
 from .promises import Promises, Violation

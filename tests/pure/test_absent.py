@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.protocol import Hello, Ping
+from bus.wire.frames import Hello, Ping
 
 from .worker import Worker, delivered, holding, returns, settings, vanishes
 

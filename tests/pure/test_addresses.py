@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.addresses import address_fault, without_password
+from bus.wire.addresses import address_fault, without_password
 
 
 @pytest.mark.parametrize(

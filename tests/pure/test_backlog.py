@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bus.protocol import Ack, Code, Publish, Subscribe, ToBot, ToChannel
 from bus.settings import Limits, Settings
+from bus.wire.frames import Ack, Code, Publish, Subscribe, ToBot, ToChannel
 
 from .worker import Worker, frames, published
 

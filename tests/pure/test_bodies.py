@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.bodies import BODY_DEPTH_MAX, body_fault, mark_undecodable, write_body
-from bus.draft import Draft, publication
+from bus.client.draft import Draft, publication
 from bus.errors import InvalidBody
+from bus.wire.bodies import BODY_DEPTH_MAX, body_fault, mark_undecodable, write_body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bus.mailbox import Mailbox
-from bus.protocol import RetryDeadLetters, Subscribe, Term, ToChannel, Unsubscribe
+from bus.mailbox.mailbox import Mailbox
+from bus.wire.frames import RetryDeadLetters, Subscribe, Term, ToChannel, Unsubscribe
 
 from .worker import Worker, delivered, published
 

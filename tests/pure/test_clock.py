@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus.effects import Moment
-from bus.protocol import Ping, ToBot, ToChannel
+from bus.core.effects import Moment
+from bus.core.steady import LogTime
+from bus.model.records import parse_timestamp, timestamp
 from bus.settings import RetentionSettings, Settings
-from bus.steady import LogTime
-from store.records import parse_timestamp, timestamp
+from bus.wire.frames import Ping, ToBot, ToChannel
 
 from .worker import Worker, delivered, published
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bus.protocol import Code, Commit, ToBot, decode_request
-from store.errors import RecordDamaged
-from store.repository import NotCommitted
+from bus.model.errors import RecordDamaged
+from bus.model.repository import NotCommitted
+from bus.wire.frames import Code, Commit, ToBot, decode_request
 
 from .worker import ID, Worker, delivered, published
 

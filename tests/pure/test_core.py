@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.effects import FindStart, Send, unsent
-from bus.protocol import (
+from bus.core.effects import FindStart, Send, unsent
+from bus.settings import Limits, Settings
+from bus.wire.frames import (
     Ack,
     Code,
     Extend,
@@ -23,7 +24,6 @@ from bus.protocol import (
     ToBot,
     ToChannel,
 )
-from bus.settings import Limits, Settings
 
 from .worker import ID, Worker, delivered, frames, published
 

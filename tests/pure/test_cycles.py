@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus.protocol import Ack, Goodbye, Nak, Subscribe, ToBot, ToChannel
 from bus.settings import RetentionSettings, Settings
+from bus.wire.frames import Ack, Goodbye, Nak, Subscribe, ToBot, ToChannel
 
 from .worker import Worker, delivered, published
 

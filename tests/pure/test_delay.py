@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from bus.protocol import Code, Subscribe, ToBot, ToChannel
 from bus.settings import Limits, Settings
+from bus.wire.frames import Code, Subscribe, ToBot, ToChannel
 
 from .worker import Worker, delivered, frames, published
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bus.forgotten import Forgotten
-from bus.protocol import StoredMessage
+from bus.client.forgotten import Forgotten
+from bus.wire.frames import StoredMessage
 
 
 def stored(seq: int) -> StoredMessage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.protocol import Ack, Goodbye, Nak, Subscribe, ToChannel, Unsubscribe
+from bus.wire.frames import Ack, Goodbye, Nak, Subscribe, ToChannel, Unsubscribe
 
 from .worker import Worker, delivered, published
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bus.envelope import Envelope
-from bus.mailbox import Mailbox
-from bus.sessions import Session
+from bus.mailbox.envelope import Envelope
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.sessions import Session
+from bus.mailbox.sources import Interest
+from bus.model.repository import MailboxState, UnsettledState
 from bus.settings import Delivery, Limits
-from bus.sources import Interest
-from store.repository import MailboxState, UnsettledState
 
 DELIVERY = Delivery(ack_wait_seconds=10, max_deliver=2, backoff_seconds=(1, 5))
 LIMITS = Limits(ready_messages_max=4)

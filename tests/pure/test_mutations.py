@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.backlog import Backlog
-from bus.batch import Batches, Job
-from bus.directory import Directory
-from bus.dispatch import Dispatch
-from bus.intake import Intake
-from bus.mailbox import Mailbox
-from bus.protocol import Published
-from bus.publishing import Publishing
-from bus.scheduling import Scheduling
-from bus.sessions import Session
-from bus.sources import Sources
-from store.repository import MailboxState
+from bus.core.batches import Batches, Job
+from bus.core.directory import Directory
+from bus.core.dispatch import Dispatch
+from bus.core.publishing import Publishing
+from bus.core.scheduling import Scheduling
+from bus.mailbox.backlog import Backlog
+from bus.mailbox.intake import Intake
+from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.sessions import Session
+from bus.mailbox.sources import Sources
+from bus.model.repository import MailboxState
+from bus.wire.frames import Published
 
 from .promises import Violation
 from .simulation import play

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from bus.protocol import Ack, Nak, RetryDeadLetters, StartAt, Subscribe, Term, ToBot, ToChannel, Unsubscribe
+from bus.wire.frames import Ack, Nak, RetryDeadLetters, StartAt, Subscribe, Term, ToBot, ToChannel, Unsubscribe
 
 from .worker import Worker, delivered, published
 

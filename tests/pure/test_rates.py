@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.protocol import Commit, Publication, Publish, ToBot, ToChannel
-from bus.rates import Rates, TooFast
+from bus.core.rates import Rates, TooFast
 from bus.settings import Limits, Settings
+from bus.wire.frames import Commit, Publication, Publish, ToBot, ToChannel
 
 from .worker import ID, Worker, published
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.protocol import Rejected, decode_request
+from bus.wire.frames import Rejected, decode_request
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 CHANNEL = {"type": "channel", "name": "x"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.repeats import Repeats
+from bus.broker.repeats import Repeats
 
 
 def test_what_repeats_is_written_once_and_counted_at_the_end_of_its_window() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bus.replay import (
+from bus.model.records import StepStatus, WorkflowStepLog, timestamp
+from bus.runs.replay import (
     GIVEN_BACK,
     INTERRUPTED,
     INTERRUPTIONS_MAX,
@@ -25,7 +26,6 @@ from bus.replay import (
     decide,
     error_text,
 )
-from store.records import StepStatus, WorkflowStepLog, timestamp
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

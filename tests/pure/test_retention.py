@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from bus.batch import Batch
-from bus.protocol import (
+from bus.core.batches import Batch
+from bus.model.repository import RemoveMessages
+from bus.settings import Keep, RetentionSettings, Settings
+from bus.wire.frames import (
     Ack,
     Code,
     Credit,
@@ -20,8 +22,6 @@ from bus.protocol import (
     ToChannel,
     Unsubscribe,
 )
-from bus.settings import Keep, RetentionSettings, Settings
-from store.repository import RemoveMessages
 
 from .worker import Worker, delivered, frames, published
 

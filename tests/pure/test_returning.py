@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bus.protocol import (
+from bus.settings import Settings
+from bus.wire.frames import (
     Ack,
     Code,
     Commit,
@@ -21,7 +22,6 @@ from bus.protocol import (
     ToChannel,
     Unsubscribe,
 )
-from bus.settings import Settings
 
 from .worker import ID, TOKEN, Worker, delivered, holding, published, returns, settings, vanishes
 

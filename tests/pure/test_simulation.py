@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bus.effects import Locate
+from bus.core.effects import Locate
 
 from .simulation import Simulation, play
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bus.effects import Effect, Tap
-from bus.protocol import ToChannel
+from bus.core.effects import Effect, Tap
 from bus.settings import Delivery, Limits, Settings
-from bus.topics import channel_topic, head_channel, head_topic
+from bus.wire.frames import ToChannel
+from bus.wire.topics import channel_topic, head_channel, head_topic
 
 from .test_core import publish
 from .worker import Worker

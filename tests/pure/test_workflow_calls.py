@@ -8,11 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.protocol import RETRY, Workflow
-from bus.workflow_calls import CALLS, ListCall, decode_call, error_details, read_result, store_error
-from bus.workflows import RemoteWorkflows
-from store import errors
-from store.records import (
+from bus.model import errors
+from bus.model.records import (
     BotOwner,
     CronTrigger,
     RetryPolicy,
@@ -21,7 +18,10 @@ from store.records import (
     WorkflowRun,
     WorkflowStep,
 )
-from store.repository import WorkflowRepository
+from bus.model.repository import WorkflowRepository
+from bus.runs.repository import RemoteWorkflows
+from bus.wire.calls import CALLS, ListCall, decode_call, error_details, read_result, store_error
+from bus.wire.frames import RETRY, Workflow
 
 METHODS = {name: method for name, method in vars(WorkflowRepository).items() if inspect.iscoroutinefunction(method)}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from bus.core import Core
-from bus.effects import Count, Effect, Locate, Moment, Read, Send, Survey
-from bus.protocol import Hello, Publication, Publish, ToBot, ToChannel
+from bus.core.core import Core
+from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey
+from bus.model.records import timestamp
 from bus.settings import Delivery, Settings
-from store.records import timestamp
+from bus.wire.frames import Hello, Publication, Publish, ToBot, ToChannel
 
 from .fake_log import FakeLog
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from bus.model.repository import MessageLog, Store
 from store import open_store
-from store.repository import MessageLog, Store
 
 
 @pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from store.records import Bot, Channel
-from store.repository import Added, AddMessages, MessageLog, NewMessage, PageRequest
+from bus.model.records import Bot, Channel
+from bus.model.repository import Added, AddMessages, MessageLog, NewMessage, PageRequest
 
 SEQ_MAX = 2**62
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from store import open_store
-from store.errors import Conflict, RecordDamaged
-from store.records import BotMessage, DirectRecipient
-from store.repository import (
+from bus.model.errors import Conflict, RecordDamaged
+from bus.model.records import BotMessage, DirectRecipient
+from bus.model.repository import (
     Added,
     AddMessages,
     Change,
@@ -21,6 +20,7 @@ from store.repository import (
     ReleaseDue,
     RemoveMessages,
 )
+from store import open_store
 
 from .samples import add, at, direct, page, to_channel
 

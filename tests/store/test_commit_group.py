@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
+from bus.model.errors import NotFound
+from bus.model.repository import AddBot, Committed, CommitWork
 from store import open_store
-from store.errors import NotFound
-from store.repository import AddBot, Committed, CommitWork
 
 from .samples import at, bot, channel, to_channel
 

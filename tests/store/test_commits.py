@@ -12,10 +12,9 @@ import anyio
 import msgspec
 import pytest
 
-from store import open_store
-from store.errors import Conflict, NotFound, RecordDamaged, TooLarge
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
-from store.repository import (
+from bus.model.errors import Conflict, NotFound, RecordDamaged, TooLarge
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from bus.model.repository import (
     AddBot,
     AddMessages,
     Committed,
@@ -28,6 +27,7 @@ from store.repository import (
     UnsettledState,
     WorkflowRules,
 )
+from store import open_store
 
 from .samples import at, bot, direct
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from bus.model.errors import RecordDamaged
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from bus.model.repository import AddBot, AddMessages, Recovered, RecoverRuns, Store, WorkflowStore
 from store import open_store
-from store.errors import RecordDamaged
-from store.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
-from store.repository import AddBot, AddMessages, Recovered, RecoverRuns, Store, WorkflowStore
 from store.sqlite.check import Check
 
 from .samples import at, bot, direct

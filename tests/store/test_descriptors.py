@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bus.model.errors import StoreError, StoreFailed
+from bus.model.repository import AddMessages, HistoryRequest
 from store import open_store
-from store.errors import StoreError, StoreFailed
-from store.repository import AddMessages, HistoryRequest
 
 from .samples import at, direct, page
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import RunHeld
-from store.records import GlobalOwner, WorkflowDefinition, WorkflowRun
-from store.repository import WorkflowRules
+from bus.model.errors import RunHeld
+from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowRun
+from bus.model.repository import WorkflowRules
 from store.sqlite import steady_clock
 from store.sqlite.database import open_database
 from store.sqlite.workflows import SqliteWorkflows

@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from store import open_store
-from store.errors import Conflict
-from store.records import BotSubscription
-from store.repository import (
+from bus.model.errors import Conflict
+from bus.model.records import BotSubscription
+from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
@@ -35,6 +34,7 @@ from store.repository import (
     SurveyRequest,
     UnsettledState,
 )
+from store import open_store
 
 from .samples import add, at, bot, channel, direct, page, to_channel
 

@@ -11,9 +11,9 @@ import aiosqlite
 import anyio
 import pytest
 
+from bus.model.errors import RecordDamaged
+from bus.model.repository import HistoryRequest, LogMessage, MessageLog
 from store import open_store
-from store.errors import RecordDamaged
-from store.repository import HistoryRequest, LogMessage, MessageLog
 from store.sqlite.reader import Reader
 from store.sqlite.rows import fetch_each
 

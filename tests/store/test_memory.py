@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from store.repository import AddMessages, MessageLog, RemoveMessages
+from bus.model.repository import AddMessages, MessageLog, RemoveMessages
 from store.sqlite import database as module
 from store.sqlite.database import open_database
 from store.sqlite.writer import Transaction

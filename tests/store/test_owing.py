@@ -12,17 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
+from bus.model.errors import DatabaseDamaged, StoreFailed
+from bus.model.records import BotSubscription
+from bus.model.repository import AddBot, AddChannel, AddSubscription, MailboxState, SaveMailbox, UnsettledState
 from store import open_store
-from store.errors import DatabaseDamaged, StoreFailed
-from store.records import BotSubscription
-from store.repository import (
-    AddBot,
-    AddChannel,
-    AddSubscription,
-    MailboxState,
-    SaveMailbox,
-    UnsettledState,
-)
 from store.sqlite.check import Check
 from store.sqlite.reader import Reader
 

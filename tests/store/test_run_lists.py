@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from store.records import RunStatus
-from store.repository import Store, WorkflowStore
+from bus.model.records import RunStatus
+from bus.model.repository import Store, WorkflowStore
 from store.sqlite.reader import Reader
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bus.model.records import RunStatus, StepStatus
 from store import open_store
-from store.records import RunStatus, StepStatus
 from store.sqlite.schema import migrations, statements
 
 WRITTEN = Path(__file__).with_name("schema.sql")

@@ -15,8 +15,7 @@ import msgspec
 import pytest
 from anyio.abc import Process
 
-from store import open_store
-from store.errors import (
+from bus.model.errors import (
     DatabaseDamaged,
     DatabaseInUse,
     DatabaseNewer,
@@ -26,8 +25,9 @@ from store.errors import (
     StoreFailed,
     StoreFailure,
 )
-from store.records import GlobalOwner, WorkflowDefinition
-from store.repository import Added
+from bus.model.records import GlobalOwner, WorkflowDefinition
+from bus.model.repository import Added
+from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.lockfile import Mark, read_mark
 

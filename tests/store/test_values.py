@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.workflow_calls import UpdateStepStatus
-from store.errors import InvalidValue
-from store.records import StepStatus, WorkflowStepLog
-from store.values import json_text, normal_record
+from bus.model.errors import InvalidValue
+from bus.model.records import StepStatus, WorkflowStepLog
+from bus.model.values import json_text, normal_record
+from bus.wire.calls import UpdateStepStatus
 
 NAN = float("nan")
 

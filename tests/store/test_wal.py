@@ -11,8 +11,8 @@ from typing import Self
 import anyio
 import pytest
 
+from bus.model.repository import AddMessages, HistoryRequest, StoreWatch
 from store import open_store
-from store.repository import AddMessages, HistoryRequest, StoreWatch
 from store.sqlite.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
 
 from .samples import at, direct, page

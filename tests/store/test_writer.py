@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from store.errors import NotFound, StorageFull, StoreClosed, StoreError
-from store.repository import NewMessage
+from bus.model.errors import NotFound, StorageFull, StoreClosed, StoreError
+from bus.model.repository import NewMessage
 from store.sqlite.arrivals import Arrivals
 from store.sqlite.database import Database, open_database
 from store.sqlite.lockfile import read_mark

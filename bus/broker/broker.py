@@ -1,0 +1,457 @@
+"""The shell around the core: frames in, decisions asked for, effects carried out. It decides nothing.
+
+Owns the two sockets and the tasks that move things between them, the core and the log:
+
+- frames are drained from the command socket and given to the core, unless the next batch is full;
+- one batch at a time is written, and the next one fills meanwhile;
+- pages are read one after another, questions are answered beside them, and so are workflow calls;
+- time is told to the core.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+import uuid_utils
+import zmq
+
+from ..core.batches import Batch
+from ..core.core import Core
+from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
+from ..model.errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
+from ..model.records import timestamp
+from ..model.repository import PageRequest, Store
+from ..settings import Settings
+from ..transport import Port
+from ..wire.frames import (
+    RETRY,
+    Code,
+    Commit,
+    ErrorFrame,
+    Nak,
+    Publish,
+    Query,
+    Rejected,
+    Request,
+    Workflow,
+    decode_request,
+    encode,
+)
+from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
+from .listening import bind_command, bind_tap
+from .queries import Queries
+
+__all__ = ["Broker", "open_broker", "system_moment"]
+
+_TICK_SECONDS = 0.05
+"""How often time advances: an ack_wait or a flush is late by at most this."""
+
+_STALE_SECONDS = 0.001
+"""For how long one look at the clocks does for the frames that are drained."""
+
+_AHEAD_SECONDS = 60.0
+"""How far the log's last timestamp may be ahead of the clock before a warning."""
+
+_FRAMES_A_TURN = 500
+"""Frames taken before other tasks get a turn."""
+
+_LISTENS, _LEAVES = b"\x01", b"\x00"
+"""How ZeroMQ marks a subscription to a topic, and its end."""
+
+_log = structlog.get_logger("posthouse")
+
+
+def system_moment() -> Moment:
+    """Return the current monotonic and wall-clock time."""
+    return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
+
+
+class Broker:
+    """Runs until `stop` is called, or until the store fails."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        settings: Settings,
+        *,
+        command: Port,
+        tap: Port,
+        versions: dict[str, str],
+        moment: Callable[[], Moment] = system_moment,
+    ) -> None:
+        self._core = core
+        self._store = store.log
+        self._settings = settings
+        self._command = command
+        self._tap = tap
+        self._moment = moment
+        frame_bytes_max = settings.limits.frame_bytes_max
+        self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
+        self._asking = 0
+        self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
+        self._calling = 0
+        self._calling_bytes = 0
+        self._steps_asked: list[StepsAsked] = []
+        """Calls that write step logs and came one after another; they are carried out together."""
+        self._reads: deque[PageRequest] = deque()
+        self._read_wake = anyio.Event()
+        self._work = anyio.Event()
+        self._draining = False
+        self._more = False
+        """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
+        self._stopping = False
+        self._clock_behind = False
+        """Whether a warning was logged that the log's last timestamp is ahead of the clock."""
+        self._tasks: anyio.abc.TaskGroup
+
+    def __repr__(self) -> str:
+        return f"<Broker {'stopping' if self._stopping else 'running'} {self._core}>"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Where the worker listens: for commands, and at the tap."""
+        return self._command.address, self._tap.address
+
+    async def run(self) -> None:
+        """Serve until stopped, then finish the batch, save every mailbox and say `closing` to every session.
+
+        Raises StoreFailure where the store failed: nothing was acknowledged after that, and the process must end.
+        """
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._receive)
+                self._tasks.start_soon(self._read)
+                self._tasks.start_soon(self._watch_tap)
+                self._tasks.start_soon(self._tick)
+                await self._write()
+                self._tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._close()
+        finally:
+            self._command.close(linger=True)
+            self._tap.close()
+
+    def stop(self) -> None:
+        """Accept no more frames, and let `run` end in order."""
+        self._stopping = True
+        self._work.set()
+
+    # ── Frames ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _receive(self) -> None:
+        while True:
+            self._drain()
+            if not self._command.has_input or self._core.full or self._stopping:
+                await self._command.wait()
+            else:
+                await anyio.lowlevel.checkpoint()
+
+    def _drain(self) -> None:
+        """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
+        if self._draining:
+            return
+        if self._stopping or not self._command.has_input:
+            return  # to look first costs half of what it does to be told that there is nothing
+        self._draining = True
+        looked, moment = time.monotonic(), self._moment()
+        try:
+            for _ in range(_FRAMES_A_TURN):
+                if self._core.full or (parts := self._command.receive()) is None:
+                    return
+                if time.monotonic() - looked > _STALE_SECONDS:
+                    looked, moment = time.monotonic(), self._moment()
+                self._carry_out(self._take(parts, moment))
+            if not self._more:
+                self._more = True
+                self._tasks.start_soon(self._drain_more)
+        finally:
+            self._draining = False
+            self._wake_writer()
+
+    async def _drain_more(self) -> None:
+        self._more = False
+        self._drain()
+
+    def _take(self, parts: list[bytes], moment: Moment) -> list[Effect]:
+        address = parts[0]
+        try:
+            if len(parts) != 2:
+                raise Rejected(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
+            request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
+        except Rejected as error:
+            return self._core.reject(address, error, moment)
+        if _begins_a_wait(request):
+            moment = self._moment()  # what it was received at, and no earlier
+        return self._core.receive(address, request, moment)
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        queue = deque(effects)
+        sent = False
+        while queue:
+            effect = queue.popleft()
+            match effect:
+                case Send(address, frame):
+                    sent = True
+                    if not self._command.send((address, frame)):
+                        lost = unsent(effect, queue)
+                        queue.extend(self._core.unreachable(address, self._moment(), lost))
+                case Tap(topic, frame):
+                    self._tap.send((topic, frame))
+                case Read(request):
+                    self._reads.append(request)
+                    self._read_wake.set()
+                case Ask(query=Workflow() as call):
+                    self._call(effect, call)
+                case Ask():
+                    self._ask(effect)
+                case FindStart():
+                    queue.extend(self._begin_finding(effect))
+                case Count():
+                    self._tasks.start_soon(self._count, effect)
+                case Survey():
+                    self._tasks.start_soon(self._survey, effect)
+                case Locate():
+                    self._tasks.start_soon(self._locate, effect)
+        if not self._draining:
+            self._wake_writer()
+            if sent:
+                self._drain()
+
+    def _wake_writer(self) -> None:
+        if not self._work.is_set() and self._core.has_batch(self._moment()):
+            self._work.set()
+
+    # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self) -> None:
+        while True:
+            moment = self._moment()
+            batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
+            if batch is not None:
+                self._drain()  # there is room again, and the next batch fills while this one is written
+                await self._apply(batch)
+                self._drain()
+            elif self._stopping:
+                return
+            else:
+                self._work = anyio.Event()
+                await self._work.wait()
+
+    async def _apply(self, batch: Batch) -> None:
+        try:
+            outcome = await self._store.apply(batch.changes)
+        except StoreFailure:
+            raise
+        except StorageFull as error:
+            _log.warning("storage_full", changes=len(batch.changes))
+            self._carry_out(self._core.failed(batch, Code.STORAGE_FULL, str(error), self._moment()))
+        except StorageBusy as error:
+            _log.warning("storage_busy", changes=len(batch.changes))
+            self._carry_out(self._core.failed(batch, Code.BUSY, str(error), self._moment()))
+        except Exception:
+            _log.exception("batch_failed", changes=len(batch.changes))
+            message = "the worker could not store this; its log says why"
+            self._carry_out(self._core.failed(batch, Code.INTERNAL, message, self._moment()))
+        else:
+            self._carry_out(self._core.applied(batch, outcome, self._moment()))
+
+    async def _read(self) -> None:
+        while True:
+            while self._reads:
+                request = self._reads.popleft()
+                page = await self._store.read_page(request)
+                for seq in page.damaged:
+                    _log.error("message_damaged", seq=seq, mailbox_id=request.mailbox_id)
+                self._carry_out(self._core.page_read(request, page, self._moment()))
+            self._read_wake = anyio.Event()
+            await self._read_wake.wait()
+
+    def _begin_finding(self, found: FindStart) -> list[Effect]:
+        if self._asking < self._settings.limits.queries_max:
+            self._asking += 1
+            self._tasks.start_soon(self._find_start, found)
+            return []
+        text = f"{self._asking} questions are being answered; wait for one"
+        error = ErrorFrame(code=Code.BUSY, message=text, request=found.subscribe.request, retry=True)
+        return [Send(found.address, encode(error))]
+
+    async def _find_start(self, found: FindStart) -> None:
+        try:
+            start_seq = await self._store.seq_before(found.time)
+        finally:
+            self._asking -= 1
+        self._carry_out(self._core.start_found(found, start_seq, self._moment()))
+
+    async def _count(self, count: Count) -> None:
+        [waiting] = await self._store.backlogs([count.request])
+        self._carry_out(self._core.counted(count, waiting, self._moment()))
+
+    async def _survey(self, survey: Survey) -> None:
+        rows = await self._store.survey(survey.request)
+        self._carry_out(self._core.surveyed(rows, self._moment()))
+
+    async def _locate(self, located: Locate) -> None:
+        messages = await self._store.locate(located.seqs)
+        self._carry_out(self._core.located(located, messages, self._moment()))
+
+    def _ask(self, ask: Ask) -> None:
+        if self._asking >= self._settings.limits.queries_max:
+            text = f"{self._asking} questions are being answered; wait for one"
+            self._refuse(ask, Code.BUSY, text)
+            return
+        assert not isinstance(ask.query, Workflow)
+        self._asking += 1
+        self._tasks.start_soon(self._answer, ask, ask.query)
+
+    async def _answer(self, ask: Ask, query: Query) -> None:
+        try:
+            value = await self._queries.answer(ask.bot_id, query, self._moment().now)
+            frame = encode({"op": "ok", "request": query.request, "value": value})
+        except Rejected as error:
+            self._refuse(ask, error.code, error.message)
+        except StoreFailure:
+            raise
+        except RecordDamaged as error:
+            _log.error("message_damaged", error=str(error))
+            self._refuse(ask, Code.INTERNAL, str(error))
+        except Exception:
+            _log.exception("question_failed", op=type(ask.query).__name__)
+            self._refuse(ask, Code.INTERNAL, "the worker could not answer this; its log says why")
+        else:
+            self._carry_out([Send(ask.address, frame)])
+        finally:
+            self._asking -= 1
+
+    def _call(self, ask: Ask, call: Workflow) -> None:
+        limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
+        full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
+        if full or self._calling >= limits.workflow_calls_max:
+            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are being carried out; wait for one")
+            return
+        self._calling += 1
+        self._calling_bytes += size_bytes
+        together = self._workflows.begin(ask, call)
+        if call.call in STEP_CALLS and together.has_come:
+            if not self._steps_asked:
+                self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
+            self._steps_asked.append(StepsAsked(ask, call, together))
+        else:
+            self._steps_asked = []  # what follows this call is carried out after it
+            self._tasks.start_soon(self._carry_out_call, ask, call, together)
+
+    async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
+        if asked is self._steps_asked:
+            self._steps_asked = []
+        try:
+            frames = await self._workflows.answer_steps(asked)
+        finally:
+            self._called(*(call for _, call, _ in asked))
+        self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
+
+    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round) -> None:
+        bot_name = self._core.directory.bots[ask.bot_id].name
+        try:
+            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name)
+        finally:
+            self._called(call)
+        self._carry_out([Send(ask.address, frame)])
+
+    def _called(self, *calls: Workflow) -> None:
+        self._calling -= len(calls)
+        self._calling_bytes -= sum(memoryview(call.arguments).nbytes for call in calls)
+
+    def _refuse(self, ask: Ask, code: Code, message: str) -> None:
+        error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
+        self._carry_out([Send(ask.address, encode(error))])
+
+    # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
+
+    async def _watch_tap(self) -> None:
+        while True:
+            self._hear_tap()
+            if not self._tap.has_input:
+                await self._tap.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _hear_tap(self) -> None:
+        """Handle a listener that came or left; anything else a listener sends means nothing."""
+        for _ in range(_FRAMES_A_TURN):
+            parts = self._tap.receive()
+            if parts is None:
+                return
+            kind, topic = parts[0][:1], parts[0][1:]
+            if kind in (_LISTENS, _LEAVES):
+                self._carry_out(self._core.tap_topic(topic, self._moment(), wanted=kind == _LISTENS))
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(_TICK_SECONDS)
+            self._hear_tap()  # what is sent at the tap may use up the sign that somebody began to listen
+            moment = self._moment()
+            self._queries.sample(moment.now)
+            self._watch_clock(moment.wall)
+            self._carry_out(self._core.tick(moment))
+
+    def _watch_clock(self, wall: str) -> None:
+        ahead = self._core.log_ahead(wall)
+        if not self._clock_behind and ahead > _AHEAD_SECONDS:
+            _log.warning("clock_behind_log", seconds=round(ahead), clock=wall)
+        elif self._clock_behind and ahead <= _AHEAD_SECONDS:
+            _log.info("clock_caught_up", clock=wall)
+        self._clock_behind = ahead > _AHEAD_SECONDS
+
+    async def _close(self) -> None:
+        farewell = self._core.close(self._moment())
+        while (batch := self._core.take_batch(self._moment(), flush=True)) is not None:
+            try:
+                outcome = await self._store.apply(batch.changes)
+            except (Refused, StorageBusy, StorageFull) as error:
+                _log.error("positions_not_saved", error=str(error))
+                break
+            farewell += self._core.applied(batch, outcome, self._moment())
+        for effect in farewell:
+            if isinstance(effect, Send):
+                self._command.send((effect.address, effect.frame))
+
+
+def _begins_a_wait(request: Request) -> bool:
+    """Return whether a frame names a delay or a ttl, which must not begin before it was received."""
+    match request:
+        case Publish(messages=messages) | Commit(messages=messages):
+            return any(message.delay is not None or message.ttl is not None for message in messages)
+        case Nak():
+            return True
+        case _:
+            return False
+
+
+async def open_broker(
+    store: Store,
+    settings: Settings,
+    context: zmq.Context[zmq.Socket[bytes]],
+    *,
+    worker: str,
+    versions: dict[str, str],
+) -> Broker:
+    """Resume a log where it was left, and bind both sockets. Raise BindError if one cannot be bound."""
+    core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
+    command = bind_command(context, settings)
+    try:
+        tap = bind_tap(context, settings)
+    except BaseException:
+        command.close()
+        raise
+    return Broker(core, store, settings, command=command, tap=tap, versions=versions)

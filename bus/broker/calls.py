@@ -1,0 +1,240 @@
+"""Workflow calls, carried out: the store asked, and the answer put into a frame.
+
+Owns the order of one session's calls, and that no answer is larger than a frame. Calls that came one after another
+are carried out in that order. Writes follow each other into the store's one queue without waiting, so that they
+share a commit, and so do reads; but a read waits for the writes before it, and a write for the reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import anyio
+import msgspec
+import structlog
+
+from ..core.effects import Ask
+from ..model.errors import StoreError, StoreFailure, TooLarge
+from ..model.records import WorkflowStepLog
+from ..model.repository import StepCreation, StepMove, WorkflowStore
+from ..wire.calls import (
+    CALLS,
+    Call,
+    ClaimRun,
+    CreateStepLog,
+    ListCall,
+    UpdateStepStatus,
+    decode_call,
+    error_details,
+)
+from ..wire.frames import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
+
+__all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
+
+_PORTION_RECORDS = 16
+"""Records of a list that are read at once: with the largest steps some 32 MiB."""
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the records of an answer."""
+
+_log = structlog.get_logger("posthouse")
+
+
+class Round:
+    """Calls of one session that go together, all of them writes or none, after those that came before."""
+
+    __slots__ = ("after", "done", "open", "writes")
+
+    def __init__(self, writes: bool, after: Round | None) -> None:
+        self.writes = writes
+        self.after = after
+        self.open = 0
+        self.done = anyio.Event()
+
+    @property
+    def has_come(self) -> bool:
+        """Whether these calls may be carried out now."""
+        return self.after is None or self.after.done.is_set()
+
+
+class StepsAsked(NamedTuple):
+    """A call that writes a step log."""
+
+    ask: Ask
+    call: Workflow
+    together: Round
+
+
+STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
+"""The calls that are answered together where they come together."""
+
+
+class WorkflowAnswers:
+    """Answers calls. `begin` is called when a call comes, `answer` then carries it out, in a task of its own."""
+
+    def __init__(self, workflows: WorkflowStore, *, frame_bytes_max: int) -> None:
+        self._workflows = workflows
+        self._frame_bytes_max = frame_bytes_max
+        self._rounds: dict[bytes, Round] = {}
+
+    def __repr__(self) -> str:
+        return f"<WorkflowAnswers sessions={len(self._rounds)}>"
+
+    def begin(self, ask: Ask, call: Workflow) -> Round:
+        """Return the round in which a call is answered, among those of its session."""
+        kind = CALLS.get(call.call)
+        writes = kind is not None and kind.writes
+        together = self._rounds.get(ask.address)
+        if together is None or together.writes != writes:
+            together = self._rounds[ask.address] = Round(writes, after=together)
+        together.open += 1
+        return together
+
+    async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
+        """Carry out a call when its turn has come, and give the frame to send; StoreFailure ends the worker."""
+        try:
+            if together.after is not None and not together.has_come:
+                await together.after.done.wait()
+            return await self._answer(ask, call, bot_name)
+        except Exception as error:
+            return _refused(call, error)
+        finally:
+            self._end(ask.address, together)
+
+    async def answer_steps(self, asked: Sequence[StepsAsked]) -> list[bytes]:
+        """Carry out calls that write step logs, whose turn has come, and give their frames; StoreFailure as above.
+
+        A task for each, and a place of its own in the store's queue, would cost more than what it does.
+        """
+        frames: list[bytes] = [b""] * len(asked)
+        writes: list[tuple[int, Call, StepCreation | StepMove]] = []
+        try:
+            for index, (_, request, _) in enumerate(asked):
+                try:
+                    call = decode_call(request)
+                    writes.append((index, call, _step_write(call)))
+                except Exception as error:
+                    frames[index] = _refused(request, error)
+            for (index, call, _), outcome in zip(writes, await self._write_steps(writes), strict=True):
+                request = asked[index].call
+                try:
+                    frames[index] = self._frame(request, call, _value(outcome))
+                except Exception as error:
+                    frames[index] = _refused(request, error)
+        finally:
+            for ask, _, together in asked:
+                self._end(ask.address, together)
+        return frames
+
+    async def _write_steps(
+        self, writes: Sequence[tuple[int, Call, StepCreation | StepMove]]
+    ) -> Sequence[WorkflowStepLog | Exception]:
+        try:
+            return await self._workflows.write_steps([write for _, _, write in writes])
+        except StoreFailure:
+            raise
+        except Exception as error:
+            return [error] * len(writes)
+
+    def _end(self, address: bytes, together: Round) -> None:
+        together.open -= 1
+        if not together.open:
+            together.done.set()
+            together.after = None
+            if self._rounds.get(address) is together:
+                del self._rounds[address]
+
+    async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
+        call = decode_call(request)
+        if isinstance(call, ListCall):
+            value: Any = await self._list(call)
+        else:
+            value = await self._method(call)(**_arguments(call, ask.bot_id, bot_name))
+        return self._frame(request, call, value)
+
+    def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
+        frame = encode({"op": "ok", "request": request.request, "value": value})
+        if len(frame) > self._frame_bytes_max:
+            raise self._too_large(call, len(frame))
+        return frame
+
+    def _method(self, call: Call) -> Any:
+        return getattr(self._workflows, call.method)
+
+    async def _list(self, call: ListCall) -> list[msgspec.Raw]:
+        """Read a list in portions, as far as it fits into a frame. What is created meanwhile may shift them."""
+        arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
+        found: dict[str, msgspec.Raw] = {}
+        read, size_bytes = 0, _FRAME_ROOM_BYTES
+        while True:
+            portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
+            page = await self._method(call)(**arguments, limit=portion, offset=call.offset + read)
+            for record in page:
+                written = found[record.id] = msgspec.Raw(encode(record))
+                size_bytes += len(bytes(written)) + 1
+                if size_bytes > self._frame_bytes_max:
+                    raise self._too_large(call, size_bytes)
+            read += len(page)
+            if len(page) < portion or read == call.limit:
+                return list(found.values())
+
+    def _too_large(self, call: Call, size_bytes: int) -> TooLarge:
+        if isinstance(call, ListCall):
+            hint = "ask for less with a smaller limit"
+        elif call.writes:
+            hint = "it was carried out, and only the record cannot be sent"
+        else:
+            hint = "the worker's limits.frame_bytes_max would have to be larger"
+        error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
+        error.args = (f"{error}; {hint}",)
+        return error
+
+
+def _fields(call: Call) -> list[tuple[str, Any]]:
+    return [(name, getattr(call, name)) for name in call.__struct_fields__]
+
+
+def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
+    """Return a method's arguments. A bot claims runs for itself alone."""
+    arguments = dict(_fields(call))
+    if isinstance(call, ClaimRun):
+        if call.holder not in (None, bot_id, bot_name):
+            raise Rejected(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
+        arguments["holder"] = bot_id
+    return arguments
+
+
+def _step_write(call: Call) -> StepCreation | StepMove:
+    if isinstance(call, CreateStepLog):
+        return StepCreation(call.step, call.fence)
+    assert isinstance(call, UpdateStepStatus)
+    return StepMove(call.step_id, call.status, call.output, call.error, call.fence)
+
+
+def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _refused(call: Workflow, error: Exception) -> bytes:
+    """Return the frame that reports an error; StoreFailure is not reported, and ends the worker."""
+    if isinstance(error, StoreFailure):
+        raise error
+    if isinstance(error, Rejected):
+        return _refusal(call, error.code, error.message)
+    if isinstance(error, StoreError):
+        known = error_details(error)
+        if known is None:
+            _log.error("record_damaged", error=str(error))
+            return _refusal(call, Code.INTERNAL, str(error))
+        return _refusal(call, known[0], str(error), known[1])
+    _log.error("workflow_call_failed", call=call.call, exc_info=error)
+    return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
+
+
+def _refusal(call: Workflow, code: Code, message: str, details: dict[str, Any] | None = None) -> bytes:
+    return encode(
+        ErrorFrame(code=code, message=message, request=call.request, retry=code in RETRY, details=details)
+    )

@@ -1,0 +1,311 @@
+"""Answers to what bots and people ask: history, who is there, and how the worker is.
+
+Owns the values of docs/protocol.md, "Asking". Answers come from the log and from the core's picture; nothing here
+changes anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from ..core.core import Core
+from ..core.directory import ChannelEntry
+from ..core.effects import Moment
+from ..mailbox.envelope import write_envelope
+from ..mailbox.mailbox import Mailbox
+from ..model.records import Bot
+from ..model.repository import HistoryRequest, LogMessage, MessageLog
+from ..wire.frames import (
+    Bots,
+    Channels,
+    Code,
+    DeadLetters,
+    History,
+    MessageQuery,
+    Query,
+    Rejected,
+    Status,
+    Subscriptions,
+    is_id,
+)
+
+__all__ = ["Queries"]
+
+_HISTORY_PORTION = 64
+"""Messages that are read back at once: with the largest bodies some megabytes."""
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the messages of an answer."""
+
+_RATE_SECONDS = 10.0
+"""The time over which rates are averaged."""
+
+
+class Queries:
+    """Answers one question at a time; the counters that rates need are noted by `sample`."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: MessageLog,
+        *,
+        versions: dict[str, str],
+        frame_bytes_max: int,
+        moment: Callable[[], Moment],
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._versions = versions
+        self._frame_bytes_max = frame_bytes_max
+        self._moment = moment
+        now, self._started_at = moment()
+        self._started = now
+        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.dispatch.counters))])
+
+    def sample(self, now: float) -> None:
+        """Note the counters, at most once a second."""
+        if now - self._samples[-1][0] >= 1:
+            self._samples.append((now, dict(self._core.dispatch.counters)))
+        while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+
+    async def answer(self, bot_id: str, query: Query, now: float) -> dict[str, Any]:
+        """Return the value of an answer. Raise Rejected if the question is wrong."""
+        match query:
+            case History():
+                return await self._history(query)
+            case MessageQuery():
+                return await self._message(query)
+            case Bots():
+                return await self._bots()
+            case Channels():
+                return await self._channels()
+            case Subscriptions():
+                return self._subscriptions(bot_id, query)
+            case DeadLetters():
+                return await self._dead_letters(bot_id, query)
+            case Status():
+                return await self._status(now)
+            case _:
+                assert_never(query)
+
+    async def _history(self, query: History) -> dict[str, Any]:
+        if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
+            raise Rejected(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
+        between = None
+        if query.between is not None:
+            between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
+        elif query.channel is not None and query.channel not in self._core.directory.channels:
+            raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+        request = HistoryRequest(
+            limit=_HISTORY_PORTION,
+            between=between,
+            channel=query.channel,
+            thread=query.thread,
+            before_seq=query.before_seq,
+        )
+        return await self._read_back(request, query.limit)
+
+    async def _read_back(self, request: HistoryRequest, limit: int) -> dict[str, Any]:
+        """Read in portions, as much as was asked for and fits into a frame."""
+        shown: list[msgspec.Raw] = []
+        size_bytes = 0
+        while True:
+            portion = await self._log.history(request)
+            for message in portion:
+                written = _raw(message)
+                size_bytes += len(bytes(written)) + 1
+                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - _FRAME_ROOM_BYTES):
+                    return {"messages": shown, "more": True}
+                shown.append(written)
+            if len(portion) < request.limit:
+                return {"messages": shown, "more": False}
+            request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
+
+    async def _message(self, query: MessageQuery) -> dict[str, Any]:
+        message = await self._log.find(query.id)
+        if message is not None:
+            fates = [self._fate(mailbox, message) for mailbox in self._reached(message)]
+            return {"message": _raw(message), "mailboxes": fates}
+        scheduled = await self._log.find_scheduled(query.id)
+        if scheduled is None:
+            raise Rejected(Code.NOT_FOUND, f"no message with id {query.id}")
+        written = msgspec.Raw(write_envelope(scheduled, None, None) + b"}")
+        return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
+
+    def _reached(self, message: LogMessage) -> list[Mailbox]:
+        """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
+        reached = self._recipients(message)
+        holders = [box for box in self._core.directory.mailboxes.values() if box.holds({message.seq})]
+        return list(dict.fromkeys([*reached, *holders]))
+
+    def _recipients(self, message: LogMessage) -> list[Mailbox]:
+        directory, channel = self._core.directory, message.recipient_channel
+        if channel is None:
+            mailbox = directory.mailboxes.get(message.recipient_bot_id or "")
+            return [] if mailbox is None else [mailbox]
+        entry = directory.channels.get(channel)
+        return [] if entry is None else [
+            mailbox
+            for mailbox in entry.mailboxes.values()
+            if mailbox.interests[channel].start_seq < message.seq
+            and (mailbox.interests[channel].echo or mailbox.id != message.sender_bot_id)
+        ]  # fmt: skip
+
+    def _fate(self, mailbox: Mailbox, message: LogMessage) -> dict[str, Any]:
+        state = mailbox.fate(message.seq, message.recipient_channel)
+        over = message.expires_at is not None and message.expires_at <= self._moment().wall
+        if over and state in ("waiting", "returned", "dead"):
+            state = "expired"
+        if mailbox.group is not None:
+            return {"bot_id": None, "bot": None, "group": mailbox.group, "state": state}
+        return {"bot_id": mailbox.id, "bot": self._core.directory.bots[mailbox.id].name, "state": state}
+
+    async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
+        """Count what each mailbox has still to have settled, by its id."""
+        behind = [mailbox for mailbox in mailboxes if not mailbox.level]
+        counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
+        remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
+        return {mailbox.id: mailbox.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
+
+    async def _bots(self) -> dict[str, Any]:
+        core = self._core
+        bots = sorted(core.directory.bots.values(), key=lambda bot: bot.name)
+        backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in bots])
+        return {
+            "bots": [
+                {
+                    "id": bot.id,
+                    "name": bot.name,
+                    "online": bool(core.sessions.of_bot(bot.id)),
+                    "sessions": len(core.sessions.of_bot(bot.id)),
+                    "created_at": bot.created_at,
+                    "last_seen_at": bot.last_seen_at,
+                    "backlog": backlogs[bot.id],
+                    "in_flight": sum(len(session.in_flight) for session in core.sessions.of_bot(bot.id)),
+                }
+                for bot in bots
+            ]
+        }
+
+    async def _channels(self) -> dict[str, Any]:
+        channels = self._core.directory.channels
+        groups = await self._backlogs(
+            [mailbox for entry in channels.values() for mailbox in entry.mailboxes.values() if mailbox.group]
+        )
+        return {
+            "channels": [
+                {
+                    "name": summary.channel.name,
+                    "created_at": summary.channel.created_at,
+                    "created_by_bot_id": summary.channel.created_by_bot_id,
+                    "subscribers": len(channels[summary.channel.name].subscriptions),
+                    "messages": summary.messages,
+                    "groups": _groups(channels[summary.channel.name], groups),
+                }
+                for summary in await self._log.channel_summaries()
+                if summary.channel.name in channels
+            ]
+        }
+
+    def _subscriptions(self, bot_id: str, query: Subscriptions) -> dict[str, Any]:
+        directory = self._core.directory
+        if query.bot is not None and query.channel is not None:
+            raise Rejected(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
+        if query.channel is not None:
+            entry = directory.channels.get(query.channel)
+            if entry is None:
+                raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+            found = list(entry.subscriptions.values())
+        else:
+            own = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
+            found = [own[channel] for channel in sorted(own)]
+        return {
+            "subscriptions": [
+                {
+                    "bot_id": subscription.bot_id,
+                    "bot": directory.bots[subscription.bot_id].name,
+                    "channel_name": subscription.channel,
+                    "subscribed_at": subscription.subscribed_at,
+                    "start_seq": subscription.start_seq,
+                    "echo": subscription.echo,
+                    "group": subscription.group,
+                }
+                for subscription in found
+            ]
+        }
+
+    async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
+        mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
+        if mailbox is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:128]!r}")
+        return {
+            "dead_letters": [
+                {
+                    "seq": dead.seq,
+                    "reason": dead.reason,
+                    "attempts": dead.attempts,
+                    "at": dead.at,
+                    "message": _raw(message) if message is not None else None,
+                }
+                for dead, message in await self._log.dead_letters(mailbox.id, query.limit)
+            ]
+        }
+
+    async def _status(self, now: float) -> dict[str, Any]:
+        core = self._core
+        self.sample(now)
+        counters = core.dispatch.counters
+        first_at, first = self._samples[0]
+        seconds = max(now - first_at, 1.0)
+        return {
+            "started_at": self._started_at,
+            "uptime_seconds": round(now - self._started, 3),
+            "epoch": core.epoch,
+            "last_seq": core.last_seq,
+            "log_ahead_seconds": round(core.log_ahead(self._moment().wall), 3),
+            "sessions": len(core.sessions),
+            "bots": len(core.directory.bots),
+            "channels": len(core.directory.channels),
+            "counters": dict(counters),
+            "rates": {name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
+            "rate_limited": self._rate_limited(now),
+            "sizes": await self._log.sizes(),
+            "versions": self._versions,
+        }
+
+    def _rate_limited(self, now: float) -> list[dict[str, Any]]:
+        bots = self._core.directory.bots
+        return [
+            {
+                "sender": bots[limited.sender_bot_id].name,
+                "recipient": None if limited.recipient_bot_id is None else bots[limited.recipient_bot_id].name,
+                "times": limited.times,
+                "last_at": limited.last_at,
+            }
+            for limited in self._core.rates.limited(now)
+        ]
+
+    def _bot(self, name_or_id: str) -> Bot:
+        bot = self._core.directory.find_bot(name_or_id)
+        if bot is None:
+            what = "with id" if is_id(name_or_id) else "named"
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
+        return bot
+
+
+def _raw(message: LogMessage) -> msgspec.Raw:
+    return msgspec.Raw(write_envelope(message, message.seq, message.timestamp) + b"}")
+
+
+def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[dict[str, Any]]:
+    members = Counter(subscription.group for subscription in entry.subscriptions.values())
+    return [
+        {"group": mailbox.group, "members": members[mailbox.group], "backlog": backlogs[mailbox.id]}
+        for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
+        if mailbox.group is not None and mailbox.id in backlogs
+    ]

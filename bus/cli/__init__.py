@@ -1,0 +1,1 @@
+"""The commands for people, but for those of the worker."""

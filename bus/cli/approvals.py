@@ -1,0 +1,166 @@
+"""The commands `approvals`, `approve` and `reject`: what waits for a person's word, and the word.
+
+Owns which step is meant, and how both are shown; what is written of an answer is in `answering`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import msgspec
+import rich_click as click
+
+from ..bot import Bot
+from ..model.records import RunStatus, WorkflowRun, WorkflowStepLog
+from ..runs.approvals import Answer
+from .console import Time, plain, say, show_json, show_rows
+from .ending import Impossible, ask
+from .finding import find_run
+from .options import Link, WithText, linked, shown
+
+__all__ = ["APPROVAL_COMMANDS"]
+
+_APPROVALS_MAX = 1000
+_PROMPT_CHARACTERS = 80
+_LISTED_MAX = 10
+
+_run_id = click.argument("run_id", metavar="RUN", callback=shown)
+_step = click.argument("step", metavar="[STEP]", required=False, callback=shown)
+_comment = click.option("--comment", metavar="TEXT", help="What the bot, and whoever reads the run, should know.")
+
+
+class _Approval(msgspec.Struct, frozen=True):
+    """A step that waits, and the run that it is of."""
+
+    step: WorkflowStepLog
+    run: WorkflowRun | None
+
+    def value(self) -> dict[str, Any]:
+        value: dict[str, Any] = msgspec.to_builtins(self.step)
+        name, status = (None, None) if self.run is None else (self.run.workflow_name, self.run.status)
+        return value | {"workflow_name": name, "run_status": status}
+
+
+@click.command()
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1, max=_APPROVALS_MAX),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="The most to show.",
+)
+@linked("console")
+def approvals(link: Link, limit: int) -> None:
+    """List the steps that wait for an approval, the oldest first, with what they ask.
+
+    Answer one with `posthouse approve RUN STEP` or `posthouse reject RUN STEP`.
+    """
+
+    async def listed(bot: Bot) -> list[_Approval]:
+        steps = await bot.workflows.list_waiting_approvals(limit=limit)
+        runs = {id: await bot.workflows.get_run(id) for id in dict.fromkeys(step.run_id for step in steps)}
+        return [_Approval(step, runs[step.run_id]) for step in steps]
+
+    found = ask(link, listed)
+    if link.as_json:
+        show_json([each.value() for each in found])
+        return
+    rows = [
+        (
+            each.step.run_id,
+            "" if each.run is None else each.run.workflow_name,
+            each.step.step_id,
+            _prompt(each.step),
+            Time(each.step.started_at or ""),
+        )
+        for each in found
+    ]
+    show_rows(("run", "workflow", "step", "prompt", "since"), rows, nothing="nothing waits for an approval")
+
+
+def _prompt(step: WorkflowStepLog) -> str:
+    """Return what a step asks: the prompt in its input, or else the input."""
+    given = step.input
+    if isinstance(given, dict):
+        given = given.get("prompt", given)
+    text = "" if given is None else given if isinstance(given, str) else msgspec.json.encode(given).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= _PROMPT_CHARACTERS else f"{text[: _PROMPT_CHARACTERS - 1]}…"
+
+
+@click.command(cls=WithText)
+@_run_id
+@_step
+@_comment
+@linked("console")
+def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> None:
+    """Approve the STEP of a run that waits for it: the step is completed.
+
+    STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
+    gives and the comment. The bot that executes the run sees it within two seconds, or when it is back.
+    """
+    _answer(link, run_id, step, approved=True, comment=comment)
+
+
+@click.command(cls=WithText)
+@_run_id
+@_step
+@_comment
+@linked("console")
+def reject(link: Link, run_id: str, step: str | None, comment: str | None) -> None:
+    """Reject the STEP of a run that waits for an approval: the step is failed.
+
+    STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
+    gives and the comment. What becomes of the run is for the bot that executes it; `posthouse cancel` ends it.
+    """
+    _answer(link, run_id, step, approved=False, comment=comment)
+
+
+def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment: str | None) -> None:
+    answer = Answer(approved, link.name, comment)
+
+    async def answered(bot: Bot) -> tuple[WorkflowStepLog, WorkflowRun]:
+        run = await find_run(bot.workflows, given)
+        return await answer.give(bot.workflows, await _waiting(bot, run, step)), run
+
+    after, run = ask(link, answered)
+    if link.as_json:
+        show_json(after)
+    else:
+        # Nobody claims a run that a person paused, which has a reason then; one that only waits has none.
+        stopped = run.status == RunStatus.PAUSED and run.error is not None
+        resume = f"; to let it go on: posthouse resume {shlex.quote(run.id)}"
+        more = resume if stopped or run.status == RunStatus.CRASHED else ""
+        say(plain(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}"))
+
+
+async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStepLog:
+    """Find the step that is meant; raises Impossible where none waits, or several do."""
+    waiting = await bot.workflows.list_waiting_approvals(run.id, limit=None)
+    if not waiting:
+        raise Impossible(
+            f"no step of run {run.id} waits for an approval; to see its steps: posthouse run {shlex.quote(run.id)}"
+        )
+    found = [each for each in waiting if step in (None, each.step_id, each.id)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Impossible(
+            f"step {step!r} of run {run.id} does not wait for an approval; what does: {_listed(waiting)}"
+        )
+    names = [each.step_id for each in found]
+    by = "name" if len(set(names)) == len(names) else "id"
+    raise Impossible(f"{len(found)} steps of run {run.id} wait; give the {by} of one: {_listed(found)}")
+
+
+def _listed(steps: list[WorkflowStepLog]) -> str:
+    names = [each.step_id for each in steps]
+    several = len(set(names)) < len(names)
+    texts = [f"{each.id if several else each.step_id} ({_prompt(each)})" for each in steps[:_LISTED_MAX]]
+    return ", ".join(texts) + (", …" if len(steps) > _LISTED_MAX else "")
+
+
+APPROVAL_COMMANDS: list[click.Command] = [approvals, approve, reject]
+"""The commands about approvals."""

@@ -1,0 +1,432 @@
+"""What people see: messages, tables, the state of a worker, the outcome of a check.
+
+Owns every layout on the command line. A terminal gets colours and local times; a pipe gets plain text, one thing a
+line, with times as they are stored; `--json` gives what the wire says. Whatever came from a bot is shown so that
+it cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import rich_click as click
+from rich import box
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..client.message import Receipt
+from ..model.errors import DatabaseDamaged, DatabaseNewer
+from ..model.records import parse_timestamp
+from ..wire.frames import StoredMessage
+
+__all__ = [
+    "Checked",
+    "Facts",
+    "Lines",
+    "Status",
+    "Time",
+    "console_for",
+    "fact_lines",
+    "json_line",
+    "message_value",
+    "note",
+    "plain",
+    "say",
+    "show_check",
+    "show_dead_letter",
+    "show_error",
+    "show_facts",
+    "show_json",
+    "show_receipt",
+    "show_rows",
+    "show_status",
+    "stream_fault",
+    "table",
+    "terminal",
+]
+
+_SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
+"""Columns of a line of messages: wide enough that most lines agree; a longer name moves its own line only."""
+
+_DATE_AND_TIME = "%Y-%m-%d %H:%M:%S"
+
+_MEBIBYTE = 1024 * 1024
+
+_AHEAD_SECONDS = 60.0
+"""How far the log's last timestamp is ahead of the worker's clock before it is shown."""
+
+_highlight_json = JSONHighlighter().highlight
+
+
+_STATUS_STYLES = {
+    "running": "cyan",
+    "paused": "yellow",
+    "waiting_approval": "bold yellow",
+    "completed": "green",
+    "failed": "red",
+    "crashed": "bold red",
+    "cancelled": "dim",
+    "skipped": "dim",
+}
+
+Facts = Mapping[str, Any]
+"""What is known of one thing, by the name of each fact; an empty one is not shown."""
+
+
+class Time(str):
+    """A time as it is stored."""
+
+    __slots__ = ()
+
+
+class Status(str):
+    """The status of a run or of a step."""
+
+    __slots__ = ()
+
+
+def plain(text: str) -> str:
+    """Return a text in one line, with JSON escapes for whatever a terminal would obey instead of showing."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON, with escapes for what a terminal would obey, and in UTF-8 or ASCII."""
+    line = plain(msgspec.json.encode(value).decode())
+    if codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8":
+        line = line.encode("ascii", "json").decode()
+    return f"{line}\n"
+
+
+def show_json(value: Any) -> None:
+    """Write a value as one line of JSON."""
+    say(json_line(value), end="")
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Write to standard output, at once."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write a line to standard error. Where nobody can read it, it is left out."""
+    with suppress(OSError):
+        click.echo(plain(text), err=True)
+
+
+def show_error(text: str) -> None:
+    """Write the one line that says what went wrong."""
+    note(f"posthouse: {' '.join(text.splitlines())}")
+
+
+def stream_fault(error: OSError) -> str:
+    """Return what is wrong with a standard stream, in words."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("json", _escape)
+
+
+class _Console(Console):
+    """A console that leaves it to the command what becomes of a reader that has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe") from None
+
+
+def console_for(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return what writes to an output, in colours on a terminal."""
+    return _Console(highlight=False, markup=False, emoji=False, stderr=stderr, quiet=quiet)
+
+
+def terminal() -> Console | None:
+    """Return the terminal that standard output is, or None."""
+    console = console_for()
+    return console if console.is_terminal else None
+
+
+def _local(console: Console, stored: str, form: str) -> str:
+    return parse_timestamp(stored).astimezone().strftime(form) if console.is_terminal else stored
+
+
+# ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lines:
+    """Lines of messages for one output: time, seq, sender, channel or 'direct', type and body.
+
+    A channel is written with `#`, so that none can be taken for a direct message. `details` adds a second line with
+    the id, what it answers, and the headers.
+    """
+
+    def __init__(self, *, dated: bool, details: bool) -> None:
+        self._console = console_for()
+        self._form = _DATE_AND_TIME if dated else "%H:%M:%S"
+        self._details = details
+
+    def render(self, message: StoredMessage) -> str:
+        """Return the line of a message, with its line ending."""
+        place = "direct" if message.channel is None else f"#{plain(message.channel)}"
+        text = Text.assemble(
+            (_local(self._console, message.timestamp, self._form), "dim"),
+            f"  {message.seq:>{_SEQ_WIDTH}}  ",
+            (f"{plain(message.sender_bot_name):<{_NAME_WIDTH}}  ", "bold cyan"),
+            (f"{place:<{_PLACE_WIDTH}}  ", "magenta" if message.channel is None else "green"),
+            (f"{plain(message.message_type):<{_TYPE_WIDTH}}  ", "dim"),
+            _body(message.body),
+        )
+        if message.attempt > 1:
+            text.append(f"  (attempt {message.attempt})", "yellow")
+        if self._details:
+            text.append(f"\n    {_detail(message)}", "dim")
+        if not self._console.is_terminal:
+            return f"{text.plain}\n"
+        with self._console.capture() as capture:
+            self._console.print(text, soft_wrap=True)
+        return capture.get()
+
+
+def _body(body: Any) -> Text:
+    text = Text(plain(msgspec.json.encode(body).decode()))
+    _highlight_json(text)
+    return text
+
+
+def _detail(message: StoredMessage) -> str:
+    reply_to = f"  reply to {message.reply_to}" if message.reply_to else ""
+    headers = "".join(f"  {plain(name)}={plain(value)}" for name, value in message.headers.items())
+    return f"id {message.id}{reply_to}{headers}"
+
+
+def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
+    """Return a message as on the wire; one that was read from the log has no attempt."""
+    value: dict[str, Any] = msgspec.to_builtins(message)
+    del value["prev_seq"]
+    if not delivered:
+        del value["attempt"]
+    if value["group"] is None:
+        del value["group"]
+    return value
+
+
+def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
+    """Print that a message is stored, and where."""
+    if as_json:
+        show_json(receipt)
+    else:
+        what = "was stored before" if receipt.duplicate else "is stored"
+        place = "and waits until it is due" if receipt.scheduled else f"as message {receipt.seq}"
+        say(f"{what} {place}, with the id {receipt.id}")
+
+
+def show_dead_letter(dead: Mapping[str, Any]) -> None:
+    """Write everything that is known of a dead letter: what the mailbox says of it, and the whole message."""
+    console = console_for()
+    facts: dict[str, str] = {
+        "seq": str(dead["seq"]),
+        "mailbox": dead["bot"],
+        "reason": dead["reason"],
+        "attempts": str(dead["attempts"]),
+        "given up": _local(console, dead["at"], _DATE_AND_TIME),
+    }
+    message = dead["message"]
+    if message is not None:
+        recipient = message["recipient"]
+        facts |= {
+            "sent": _local(console, message["timestamp"], _DATE_AND_TIME),
+            "sender": message["sender_bot_name"],
+            "to": f"#{recipient['name']}" if "name" in recipient else "direct",
+            "type": message["message_type"],
+            "id": message["id"],
+            "reply to": message["reply_to"] or "",
+            "headers": "  ".join(f"{name}={value}" for name, value in message["headers"].items()),
+        }
+    show_facts(facts)
+    body = Text("the message is not in the log any more", "yellow") if message is None else _body(message["body"])
+    console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
+
+
+# ── Facts and tables ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def show_facts(facts: Facts) -> None:
+    """Write what is known of one thing, a fact a line."""
+    console = console_for()
+    for line in fact_lines(console, facts):
+        console.print(line, soft_wrap=True)
+
+
+def fact_lines(console: Console, facts: Facts) -> list[Text]:
+    """Return a line for each fact, as a console shows it."""
+    return [
+        Text.assemble((f"{name:<10}", "dim"), _cell(console, fact)) for name, fact in facts.items() if fact != ""
+    ]
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
+    """Write a table, numbers to the right. Where there is no row, say `nothing`, but not into a pipe."""
+    console = console_for()
+    if not rows:
+        note(nothing)
+        return
+    if console.is_terminal:
+        console.print(table(console, columns, rows))
+        return
+    numeric = _numeric(columns, rows)
+    lines = [list(columns), *([_cell(console, value).plain for value in row] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for line in lines:
+        aligned = zip(line, widths, numeric, strict=True)
+        say("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
+
+
+def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Make a table for a terminal, numbers to the right."""
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column, right in zip(columns, _numeric(columns, rows), strict=True):
+        made.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(console, value) for value in row))
+    return made
+
+
+def _numeric(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bool]:
+    return [
+        all(isinstance(row[index], int | float) and row[index] is not True for row in rows)
+        for index in range(len(columns))
+    ]
+
+
+def _cell(console: Console, value: Any) -> Text:
+    if isinstance(value, bool):
+        return Text("yes", "green") if value else Text("no", "dim")
+    if isinstance(value, int | float):
+        return Text(f"{value:,}" if console.is_terminal else str(value))
+    if isinstance(value, Time):
+        return Text(_local(console, value, _DATE_AND_TIME) if value else "", "dim")
+    if isinstance(value, Status):
+        return Text(plain(value), _STATUS_STYLES.get(value.partition(",")[0], ""))
+    return Text(plain(str(value)))
+
+
+def show_status(status: Mapping[str, Any], url: str) -> None:
+    """Write the answer to `status`."""
+    console = console_for()
+    sizes, counters, rates = status["sizes"], status["counters"], status["rates"]
+    database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
+    known = (_amount(status[f"{thing}s"], thing) for thing in ("bot", "channel", "session"))
+    facts = {
+        "worker": f"{url}, since {_local(console, status['started_at'], _DATE_AND_TIME)}",
+        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status['last_seq']:,}, epoch {status['epoch']}",
+        "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
+        "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
+        "known": ", ".join(known),
+        "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
+    }
+    if status.get("log_ahead_seconds", 0.0) > _AHEAD_SECONDS:
+        ahead = timedelta(seconds=round(status["log_ahead_seconds"]))
+        facts["clock"] = f"behind the log's last message by {ahead}: it was, or is, set wrong"
+    show_facts(facts)
+    say()
+    rows = [(name, count, rates[name]) for name, count in counters.items()]
+    show_rows(("messages", "since then", "a second"), rows, nothing="")
+    if status.get("rate_limited"):
+        say()
+        limited = [
+            (each["sender"], each["recipient"] or "anybody", each["times"], Time(each["last_at"]))
+            for each in status["rate_limited"]
+        ]
+        show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
+
+
+# ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Checked(Protocol):
+    """A check of a database, as `store.sqlite.check` does it."""
+
+    path: Path
+    damage: list[str]
+    warnings: list[str]
+    counts: dict[str, int]
+
+    def run(self) -> Iterator[tuple[str, int, int | None]]:
+        """Read everything; yield what is being read, how much of it was, and how much there is."""
+
+
+def show_check(check: Checked, *, as_json: bool) -> bool:
+    """Carry out a check, with its progress on a terminal, and write what was found; False where that is damage.
+
+    Raises DatabaseDamaged or DatabaseNewer where the file is none that can be checked; with `as_json` that is told
+    as damage, too.
+    """
+    try:
+        _run_check(check)
+    except (DatabaseDamaged, DatabaseNewer) as error:
+        if not as_json:
+            raise
+        _show_findings(check, [str(error)])
+        return False
+    if as_json:
+        _show_findings(check, check.damage)
+    else:
+        _print_findings(check)
+    return not check.damage
+
+
+def _run_check(check: Checked) -> None:
+    console = console_for(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown, task = "", bar.add_task("opening", total=None)
+        for part, done, total in check.run():
+            if part != shown:
+                bar.remove_task(task)
+                shown, task = part, bar.add_task(f"reading {part}", total=total)
+            bar.update(task, completed=done)
+
+
+def _show_findings(check: Checked, damage: list[str]) -> None:
+    found = {"damage": damage, "warnings": check.warnings, "counts": check.counts}
+    show_json({"file": str(check.path), "ok": not damage, **found})
+
+
+def _print_findings(check: Checked) -> None:
+    console = console_for()
+    for kind, style, findings in (
+        ("damage", "bold red", check.damage),
+        ("warning", "yellow", check.warnings),
+    ):
+        for finding in findings:
+            console.print(Text.assemble((f"{kind}: ", style), plain(finding)), soft_wrap=True)
+    verdict = ("is damaged", "bold red") if check.damage else ("is sound", "bold green")
+    counts = dict(check.counts)
+    last_seq = counts.pop("last_seq", 0)
+    facts = ", ".join(_amount(count, name.replace("_", " ").removesuffix("s")) for name, count in counts.items())
+    text = Text.assemble(plain(str(check.path)), " ", verdict, f": {facts}; last seq {last_seq:,}")
+    console.print(text, soft_wrap=True)
+
+
+def _amount(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

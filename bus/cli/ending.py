@@ -1,0 +1,145 @@
+"""How a command runs and ends: connected for a moment, or until a signal.
+
+Owns the exit codes: 0 when a command did what was asked, 1 when the worker refused or nobody replied, 2 for wrong
+usage, 69 (sysexits) when no worker answered, 74 when the output could not be written, and 128 and the signal's
+number when a signal ended it before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+
+from ..bot import Bot, connect
+from ..errors import BusError, WorkerUnavailable
+from ..model.errors import StoreError
+from ..signals import received_signals
+from .console import show_error, stream_fault
+from .options import Link
+
+__all__ = [
+    "EXIT_OUTPUT",
+    "EXIT_REFUSED",
+    "EXIT_SIGNAL",
+    "EXIT_UNAVAILABLE",
+    "Impossible",
+    "Signals",
+    "ask",
+    "open_bot",
+    "output_failed",
+    "run",
+    "until_signal",
+]
+
+EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
+
+T = TypeVar("T")
+
+
+class Impossible(Exception):
+    """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
+
+
+class Signals:
+    """Whether a signal ended what the command did."""
+
+    ended = False
+
+
+class _Shown(logging.Handler):
+    """Shows what the client warns of, as a line of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        show_error(record.getMessage())
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a command's work; an error that ends it becomes one line and an exit code.
+
+    The code is decided inside the handlers and raised outside of them: early releases of Python 3.11 lose a
+    SystemExit that is raised in an `except*` block.
+    """
+    client = logging.getLogger("posthouse.client")
+    if not client.handlers:
+        client.addHandler(_Shown(logging.WARNING))
+    code = 0
+    try:
+        return anyio.run(work)
+    except* (BusError, StoreError, Impossible) as errors:
+        error = _first(errors)
+        show_error(str(error))
+        code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED
+    except* OSError as errors:
+        error = _first(errors)
+        assert isinstance(error, OSError)
+        code = output_failed(error)
+    except* KeyboardInterrupt:
+        Signals.ended = True
+        code = EXIT_SIGNAL + signal.SIGINT
+    sys.exit(code)
+
+
+def output_failed(error: OSError) -> int:
+    """Return the exit code for an error of the output: 0 where whoever read this has had enough.
+
+    What Python has left to write at its end goes nowhere. Raises what is no error of the output.
+    """
+    if error.errno is None or error.filename is not None:
+        raise error
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 0
+    show_error(f"standard output cannot be written: {stream_fault(error)}")
+    return EXIT_OUTPUT
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
+    """Work until that is done, or until SIGINT, SIGTERM or SIGHUP: then it is cancelled, and the number given."""
+    received: int | None = None
+
+    async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        nonlocal received
+        with received_signals("SIGINT", "SIGTERM", "SIGHUP") as signals:
+            task_status.started()
+            async for number in signals:
+                received = number
+                Signals.ended = True
+                tasks.cancel_scope.cancel()
+                return
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(watch)
+        await work()
+        tasks.cancel_scope.cancel()
+    return received
+
+
+def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
+    """Connect, and have a question answered. The session gets no messages from the bot's mailbox."""
+
+    async def connected() -> T:
+        async with open_bot(link, max_in_flight=0) as bot:
+            return await question(bot)
+
+    return run(connected)
+
+
+def open_bot(link: Link, *, max_in_flight: int) -> Bot:
+    """Return the bot that a command acts as, not connected yet."""
+    return connect(link.url, bot=link.name, max_in_flight=max_in_flight, timeout=link.timeout_seconds)

@@ -1,0 +1,350 @@
+"""The people's commands: a bot on the command line, for a moment or for as long as somebody listens.
+
+Owns what each command asks, and of whom. How a command runs and ends is in `running`, how things look in `console`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+import rich_click as click
+
+from ..bot import Bot
+from ..client.draft import Draft
+from ..client.message import Message
+from ..errors import WorkerUnavailable
+from ..wire.frames import StoredMessage
+from .approvals import APPROVAL_COMMANDS
+from .console import (
+    Lines,
+    Time,
+    json_line,
+    message_value,
+    note,
+    say,
+    show_json,
+    show_receipt,
+    show_rows,
+    show_status,
+)
+from .dead_letters import dead_letters
+from .ending import EXIT_SIGNAL, ask, open_bot, run, until_signal
+from .options import SEQ_MAX, Link, WithText, drafted, id_of, linked, name_of, worded
+from .runs import RUN_COMMANDS
+from .workflows import workflows
+
+__all__ = ["COMMANDS"]
+
+_HISTORY_MESSAGES_MAX = 1000
+"""The protocol's most messages in one answer."""
+
+_CREDIT = 100
+
+
+# ── Sending and receiving ────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command(cls=WithText)
+@click.argument("to", callback=name_of)
+@drafted
+@linked()
+def send(link: Link, to: str, draft: Draft) -> None:
+    """Send a direct message to the bot TO, by name or id.
+
+    BODY is JSON, or else taken as text; `-` reads it from standard input. The command returns when the message is
+    on the worker's disk, and prints its place in the log.
+    """
+    _send(link, msgspec.structs.replace(draft, to=to))
+
+
+@click.command(cls=WithText)
+@click.argument("channel", callback=name_of)
+@drafted
+@linked()
+def publish(link: Link, channel: str, draft: Draft) -> None:
+    """Publish a message on CHANNEL, which comes into being by that.
+
+    BODY is JSON, or else taken as text; `-` reads it from standard input. The command returns when the message is
+    on the worker's disk, and prints its place in the log.
+    """
+    _send(link, msgspec.structs.replace(draft, channel=channel))
+
+
+def _send(link: Link, draft: Draft) -> None:
+    async def sent(bot: Bot) -> None:
+        try:
+            [receipt] = await bot.send_all([draft])
+        except WorkerUnavailable as error:
+            again = f"{error}; to be safe, send it again with --id {draft.id}"
+            raise WorkerUnavailable(again) from error
+        show_receipt(receipt, as_json=link.as_json)
+
+    ask(link, sent)
+
+
+@click.command(cls=WithText)
+@click.argument("to", callback=name_of)
+@worded
+@linked("console")
+def request(link: Link, to: str, **words: Any) -> None:
+    """Send a direct message to the bot TO, by name or id, and print its reply.
+
+    BODY is JSON, or else taken as text; `-` reads it from standard input. `--timeout` is how long to wait for the
+    reply. It comes ahead of what waits in the asker's mailbox, and nothing else is taken from there. A reply that
+    comes too late is an ordinary message in that mailbox.
+    """
+    reply = ask(link, lambda bot: bot.request(to, timeout=link.timeout_seconds, **words))
+    line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
+    say(line, end="")
+
+
+class _Listening(msgspec.Struct, frozen=True):
+    """What to listen to, and for how long."""
+
+    channels: tuple[str, ...]
+    start: Literal["new", "all"]
+    group: str | None
+    count: int | None
+    details: bool
+
+
+@click.command()
+@click.option(
+    "--channel", "channels", metavar="NAME", multiple=True, callback=name_of, help="Subscribe to it. Repeatable."
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["new", "all"]),
+    default="new",
+    show_default=True,
+    help="Where a subscription that is made now begins; one that stands keeps its place.",
+)
+@click.option(
+    "--group", metavar="NAME", callback=name_of, help="Subscribe in this group: each message goes to one member."
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
+@click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
+@linked()
+def listen(link: Link, **options: Any) -> None:
+    """Print the messages that come for a bot, until Ctrl-C.
+
+    Those are its direct messages and those on the channels that it is subscribed to. `--channel` subscribes it, for
+    good: the next `listen` finds what came in the meantime. Each message is acknowledged after it was printed. If
+    another program is connected as this bot, a line on standard error says so: each message goes to one of them.
+
+    Exits with 0 after Ctrl-C; with `--count`, 130 says that fewer came.
+    """
+    listening = _Listening(**options)
+    number = run(lambda: until_signal(lambda: _listen(link, listening)))
+    if number is not None and (number != signal.SIGINT or listening.count is not None):
+        sys.exit(EXIT_SIGNAL + number)
+
+
+async def _listen(link: Link, listening: _Listening) -> None:
+    left = listening.count
+    lines = Lines(dated=False, details=listening.details)
+    async with open_bot(link, max_in_flight=min(left or _CREDIT, _CREDIT)) as bot:
+        for channel in listening.channels:
+            await bot.subscribe(channel, start=listening.start, group=listening.group)
+        while left is None or left > 0:
+            messages = await _receive(bot, left or _CREDIT)
+            text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
+            # A reader that is slow must not keep the session from its heartbeats.
+            await anyio.to_thread.run_sync(partial(say, text, end=""), abandon_on_cancel=True)
+            for message in messages:
+                await message.ack()
+            left = None if left is None else left - len(messages)
+
+
+async def _receive(bot: Bot, messages_max: int) -> list[Message]:
+    """Wait for a message, and take with it what else has come."""
+    messages = [await bot.receive()]
+    while len(messages) < messages_max and (message := bot.receive_nowait()) is not None:
+        messages.append(message)
+    return messages
+
+
+def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
+    if as_json:
+        return json_line(message_value(message.stored, delivered=True))
+    return lines.render(message.stored)
+
+
+# ── Asking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command()
+@click.option("--between", nargs=2, metavar="BOT BOT", callback=name_of, help="The direct messages of two bots.")
+@click.option("--channel", metavar="NAME", callback=name_of, help="The messages on a channel.")
+@click.option("--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to that.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="The most messages to show.",
+)
+@click.option(
+    "--before", type=click.IntRange(min=1, max=SEQ_MAX), metavar="SEQ", help="Only messages before this place."
+)
+@click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
+@linked("console")
+def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
+    """Read a conversation back: the newest messages, in the order in which they were sent."""
+    if sum(value is not None for value in query.values()) != 1:
+        raise click.UsageError("give exactly one of --between, --channel and --thread")
+    messages = ask(link, lambda bot: _history(bot, limit, before, query))
+    if link.as_json:
+        show_json([message_value(message, delivered=False) for message in messages])
+        return
+    lines = Lines(dated=True, details=details)
+    for message in messages:
+        say(lines.render(message), end="")
+    if len(messages) == limit:
+        note(f"for what came earlier: --before {messages[0].seq}")
+    elif not messages:
+        note("no messages")
+
+
+async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, Any]) -> list[StoredMessage]:
+    messages: list[StoredMessage] = []
+    while len(messages) < limit:
+        wanted = min(limit - len(messages), _HISTORY_MESSAGES_MAX)
+        page = await bot.history(before_seq=before, limit=wanted, **query)
+        messages += page
+        if len(page) < wanted:
+            break
+        before = page[-1].seq
+    return messages[::-1]
+
+
+@click.command()
+@linked("console")
+def bots(link: Link) -> None:
+    """List all bots: how many sessions each has, what waits for it, and when it was last heard.
+
+    WAITING is what its mailbox has still to have settled, IN FLIGHT is what its sessions hold of that. Two programs
+    with one name are two sessions: they share a mailbox. A command is a session of the bot that `--as` names, too.
+    """
+    found = ask(link, lambda bot: bot.bots())
+    if link.as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            bot["name"],
+            bot["online"],
+            bot["backlog"],
+            bot["in_flight"],
+            bot["sessions"],
+            Time(bot["last_seen_at"]),
+            Time(bot["created_at"]),
+            bot["id"],
+        )
+        for bot in found
+    ]
+    columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "first seen", "id")
+    show_rows(columns, rows, nothing="no bots")
+
+
+@click.command()
+@linked("console")
+def channels(link: Link) -> None:
+    """List all channels, with their messages and subscribers."""
+
+    async def listed(bot: Bot) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        return await bot.channels(), {bot["id"]: bot["name"] for bot in await bot.bots()}
+
+    found, names = ask(link, listed)
+    if link.as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            channel["name"],
+            channel["messages"],
+            channel["subscribers"],
+            ", ".join(map(_group, channel["groups"])),
+            Time(channel["created_at"]),
+            names.get(channel["created_by_bot_id"], channel["created_by_bot_id"]),
+        )
+        for channel in found
+    ]
+    columns = ("channel", "messages", "subscribers", "groups", "since", "created by")
+    show_rows(columns, rows, nothing="no channels")
+
+
+def _group(group: dict[str, Any]) -> str:
+    return f"{group['group']} ({group['members']} members, {group['backlog']} waiting)"
+
+
+@click.command()
+@click.option("--bot", metavar="NAME", callback=name_of, help="Those of a bot.")
+@click.option("--channel", metavar="NAME", callback=name_of, help="Those to a channel.")
+@linked("console")
+def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
+    """List subscriptions: all, or those of a bot or to a channel."""
+    if bot is not None and channel is not None:
+        raise click.UsageError("give --bot or --channel, not both")
+
+    async def listed(asker: Bot) -> list[dict[str, Any]]:
+        if bot is not None or channel is not None:
+            return await asker.subscriptions(bot=bot, channel=channel)
+        names = [each["name"] for each in await asker.channels()]
+        return [each for name in names for each in await asker.subscriptions(channel=name)]
+
+    found = ask(link, listed)
+    if link.as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            each["channel_name"],
+            each["bot"],
+            each["group"] or "",
+            each["start_seq"],
+            each["echo"],
+            Time(each["subscribed_at"]),
+        )
+        for each in found
+    ]
+    columns = ("channel", "bot", "group", "after seq", "own too", "since")
+    show_rows(columns, rows, nothing="no subscriptions")
+
+
+@click.command()
+@linked("console")
+def status(link: Link) -> None:
+    """Ask the worker how it is: counters, rates, sizes, versions."""
+    found = ask(link, lambda bot: bot.status())
+    if link.as_json:
+        show_json(found)
+    else:
+        show_status(found, link.url)
+
+
+COMMANDS: list[click.Command] = [
+    send,
+    publish,
+    request,
+    listen,
+    history,
+    bots,
+    channels,
+    subscriptions,
+    dead_letters,
+    status,
+    workflows,
+    *RUN_COMMANDS,
+    *APPROVAL_COMMANDS,
+]
+"""What `posthouse` offers beside the worker itself."""

@@ -1,0 +1,298 @@
+"""What the people's commands take: which worker, as whom, and what a message is made of.
+
+Owns the options that commands have in common, and the checks that need no worker: what fails them is wrong usage,
+and says how to write it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+import rich_click as click
+import uuid_utils
+
+from ..bot import DEFAULT_URL
+from ..client.draft import Draft
+from ..wire.addresses import address_fault, without_password
+from ..wire.frames import encode, is_id, is_name
+from ..wire.refusals import ID_RULE, NAME_RULE
+from .console import stream_fault
+
+__all__ = [
+    "SEQ_MAX",
+    "Link",
+    "WithText",
+    "decoded",
+    "drafted",
+    "id_of",
+    "linked",
+    "mailbox_of",
+    "name_of",
+    "shown",
+    "worded",
+]
+
+_TIMEOUT_SECONDS = 10.0
+"""How long people wait for an answer before they would rather be told."""
+
+SEQ_MAX = 2**53 - 1
+"""The protocol's largest seq."""
+
+_INPUT_BYTES_MAX = 64 * 1024 * 1024
+"""More than any frame has, and an end for what never ends."""
+
+_HIDDEN = "\0"
+"""Stands before a text that begins with a dash; no argument of a process can have it."""
+
+_DASHED_TEXT = re.compile(r"-(?!h\Z|-).+|--(?=[^=]*\s).+|---.*", re.DOTALL)
+"""What begins with a dash and cannot be an option: these have two dashes and no space, or are `-h`."""
+
+Command = Callable[..., None]
+
+
+class WithText(click.RichCommand):
+    """A command with a text among its arguments, which may begin with a dash where no option looks like that.
+
+    `-5`, `- milk` and `--help me` are texts; `-h` and `--type` are options; `--tipe` is neither, and refused with
+    the way to write it as a text.
+    """
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, the texts hidden from the reading of options."""
+        try:
+            return super().parse_args(context, self._hide_texts(context, args))
+        except click.NoSuchOption as error:
+            hint = f"No such option: {error.option_name}. If it is a text, write -- before it."
+            raise click.UsageError(hint, context) from None
+        except click.UsageError as error:
+            if _HIDDEN not in error.message:
+                raise
+            raise click.UsageError(error.message.replace(_HIDDEN, ""), context) from None
+
+    def _hide_texts(self, context: click.Context, args: list[str]) -> list[str]:
+        options = [each for each in self.get_params(context) if isinstance(each, click.Option) and not each.is_flag]
+        values = {name: option.nargs for option in options for name in option.opts}
+        hidden: list[str] = []
+        rest = iter(args)
+        for argument in rest:
+            text = _DASHED_TEXT.fullmatch(argument) is not None
+            hidden.append(f"{_HIDDEN}{argument}" if text else argument)
+            hidden += islice(rest, len(args) if argument == "--" else values.get(argument, 0))
+        return hidden
+
+
+def shown(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return a text as it was written, if `WithText` had to hide it."""
+    return value if value is None else value.removeprefix(_HIDDEN)
+
+
+class _Seconds(click.FloatRange):
+    """Seconds from above 0 to ten years. NaN is refused here, because it is outside of no range."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        seconds = float(super().convert(value, parameter, context))
+        if math.isnan(seconds):
+            self.fail("NaN is no number of seconds.", parameter, context)
+        return seconds
+
+
+_seconds = _Seconds(min=0, min_open=True, max=86_400 * 3660)
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Which worker to ask, as whom, and how to show the answer."""
+
+    url: str
+    name: str
+    timeout_seconds: float
+    as_json: bool
+
+
+def _url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    fault = "nobody else is in this process" if value.startswith("inproc:") else address_fault(value)
+    if fault is not None:
+        shown = without_password(value)
+        raise click.BadParameter(f"{shown!r} is no address: {fault}; write tcp://HOST:PORT or ipc://PATH")
+    return value
+
+
+def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Check one name, or several, of bots or channels."""
+    for name in value if isinstance(value, tuple) else () if value is None else (value,):
+        if not is_name(name):
+            raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is no name: {NAME_RULE}")
+    return value
+
+
+def mailbox_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the name of a mailbox: a bot's, or that of a group with its channel."""
+    parts = () if value is None else value.split("/", 1)
+    if not all(is_name(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is no mailbox; write the name of a bot, or CHANNEL/GROUP")
+    return value
+
+
+def id_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the id of a message."""
+    if value is not None and not is_id(value):
+        raise click.BadParameter(f"{value!r} is no message id: {ID_RULE}")
+    return value
+
+
+def _headers(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for pair in value:
+        name, separator, text = pair.partition("=")
+        if not name or not separator:
+            raise click.BadParameter(f"{pair!r} is no header; write NAME=VALUE")
+        headers[name] = text
+    return headers
+
+
+def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
+    """Return the JSON that a text is, byte for byte, or the text itself as JSON."""
+    value = value.removeprefix(_HIDDEN)
+    try:
+        text = _read_input() if value == "-" else _as_written(value)
+        encoded = text.strip().encode()
+    except UnicodeError as error:
+        raise click.BadParameter("the text is not UTF-8") from error
+    try:
+        msgspec.json.decode(encoded)
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
+    return msgspec.Raw(encoded)
+
+
+def _read_input() -> str:
+    """Return what standard input has, without a byte order mark."""
+    try:
+        data = sys.stdin.buffer.read(_INPUT_BYTES_MAX + 1)
+    except (OSError, ValueError, AttributeError) as error:
+        why = stream_fault(error) if isinstance(error, OSError) else "it is closed"
+        raise click.BadParameter(f"standard input cannot be read: {why}") from error
+    if len(data) > _INPUT_BYTES_MAX:
+        raise click.BadParameter(f"standard input has more than {_INPUT_BYTES_MAX:,} bytes")
+    return decoded(data, "standard input")
+
+
+def decoded(data: bytes, what: str) -> str:
+    """Return bytes as a text, without a byte order mark; raises BadParameter where they are not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{what} is not UTF-8: byte {error.start} cannot be decoded") from error
+
+
+def linked(bot: str | None = None) -> Callable[[Command], Command]:
+    """Add to a command its link to a worker, as `bot` unless it says as whom."""
+    if bot is None:
+        name = click.option("--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to be.")
+    else:
+        asking = "The bot to be. A session belongs to a bot: asking registers one of that name."
+        name = click.option(
+            "--as", "name", metavar="NAME", default=bot, show_default=True, callback=name_of, help=asking
+        )
+
+    def decorate(command: Command) -> Command:
+        @name
+        @click.option(
+            "--url",
+            metavar="ADDRESS",
+            envvar="POSTHOUSE_URL",
+            show_envvar=True,
+            default=DEFAULT_URL,
+            show_default=True,
+            callback=_url,
+            help="Where the worker listens.",
+        )
+        @click.option(
+            "--timeout",
+            type=_seconds,
+            default=_TIMEOUT_SECONDS,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for an answer.",
+        )
+        @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs.")
+        @functools.wraps(command)
+        def connecting(*, url: str, name: str, timeout: float, as_json: bool, **rest: Any) -> None:
+            command(Link(url, name, timeout, as_json), **_all_as_written(rest))
+
+        return connecting
+
+    return decorate
+
+
+def _all_as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: _as_written(value) for name, value in values.items()}
+    except UnicodeError:
+        raise click.UsageError("an argument is not UTF-8") from None
+
+
+def _as_written(value: Any) -> Any:
+    """Return texts as they were written where the locale's encoding could not read them; raises UnicodeError."""
+    match value:
+        case str():
+            return os.fsencode(value).decode() if _is_undecoded(value) else value
+        case tuple():
+            return tuple(map(_as_written, value))
+        case dict():
+            return {_as_written(name): _as_written(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _is_undecoded(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def worded(command: Command) -> Command:
+    """Add to a command what a message says: its body, type and headers."""
+    for part in (
+        click.option(
+            "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
+        ),
+        click.option(
+            "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
+        ),
+        click.argument("body", callback=_body),
+    ):
+        command = part(command)
+    return command
+
+
+def drafted(command: Command) -> Command:
+    """Add to a command a message, and everything that may go with it."""
+
+    @worded
+    @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
+    @click.option(
+        "--ttl",
+        type=_seconds,
+        metavar="SECONDS",
+        help="How long it lives: then it is not delivered any more.",
+    )
+    @click.option(
+        "--delay", type=_seconds, metavar="SECONDS", help="How long it waits, safe on disk, before it is sent."
+    )
+    @click.option(
+        "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
+    )
+    @functools.wraps(command)
+    def drafting(**rest: Any) -> None:
+        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
+        fields = _all_as_written({name: rest.pop(name) for name in names})
+        fields["id"] = fields["id"] or str(uuid_utils.uuid7())
+        command(draft=Draft(**fields), **rest)
+
+    return drafting

@@ -1,0 +1,194 @@
+"""A run as people see it: what is known of it, who holds it, and its steps.
+
+Owns the layout of runs and steps, and how long things took. What a run's lines look like is in `console`; how a
+run is read or followed is not known here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group
+from rich.text import Text
+
+from ..model.records import Lease, RunStatus, RunSummary, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
+from .console import Facts, Status, Time, fact_lines, plain, say, show_facts, show_rows, table
+
+__all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
+
+_SHORT_CHARACTERS = 60
+"""The most of an output in a table: a longer one is whole in `--json`."""
+
+_STEP_COLUMNS = ("step", "attempt", "status", "took", "error or output")
+
+_LINES_BESIDES = 6
+"""What a view has on a terminal beside its facts and steps."""
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """What was read of a run at one time; `names` are those of bots by id. A summary is not always looked for."""
+
+    run: WorkflowRun
+    lease: Lease | None
+    steps: list[WorkflowStepLog]
+    names: dict[str, str]
+    summary: RunSummary | None = None
+
+    @property
+    def holder(self) -> str:
+        """The name of who holds the run; empty where nobody does."""
+        return "" if self.lease is None else self.names.get(self.lease.holder, self.lease.holder)
+
+    def value(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        lease = None if self.lease is None else msgspec.to_builtins(self.lease) | {"holder_name": self.holder}
+        return {"run": self.run, "lease": lease, "steps": self.steps}
+
+
+# ── Times and texts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _took(started_at: str | None, completed_at: str | None, *, active: bool) -> str:
+    """Return how long something took, or has taken so far if it is still at work; empty if neither is known."""
+    if started_at is None or (completed_at is None and not active):
+        return ""
+    try:
+        end = datetime.now(UTC) if completed_at is None else parse_timestamp(completed_at)
+        seconds = max(0.0, (end - parse_timestamp(started_at)).total_seconds())
+    except ValueError:
+        return ""  # a run's times are what its author wrote
+    return f"{_duration(seconds)}{' so far' if completed_at is None else ''}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _first_line(text: str | None) -> str:
+    """Return the first line of an error that is not empty."""
+    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+
+
+def _outcome(step: WorkflowStepLog) -> str:
+    if step.error is not None:
+        return _first_line(step.error)
+    if step.output is None:
+        return ""
+    text = msgspec.json.encode(step.output).decode()
+    return text if len(text) <= _SHORT_CHARACTERS else f"{text[: _SHORT_CHARACTERS - 1]}…"
+
+
+def _time(stored: str | None) -> str:
+    """Return a time as a table shows it; an author's text that is not a time stays as it is."""
+    try:
+        return "" if stored is None else Time(timestamp(parse_timestamp(stored)))
+    except ValueError:
+        return stored or ""
+
+
+# ── Lists ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[Any, ...]]:
+    """Return a row for each run: id, workflow, status, holder, started, took, error."""
+    return [
+        (
+            run.id,
+            run.workflow_name,
+            Status(f"{run.status}, waits for a slot" if run.queued_at is not None else run.status),
+            "" if run.holder is None else names.get(run.holder, run.holder),
+            _time(run.started_at),
+            _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
+            _first_line(run.error),
+        )
+        for run in runs
+    ]
+
+
+# ── One run ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _facts(view: RunView) -> Facts:
+    """Return what is known of a run itself, and who holds it."""
+    run, lease, summary = view.run, view.lease, view.summary
+    queued_at = None if summary is None else summary.queued_at
+    recoveries = 0 if summary is None else summary.recoveries
+    over = lease is not None and lease.expires_at <= timestamp(datetime.now(UTC))
+    return {
+        "run": run.id,
+        "workflow": run.workflow_name,
+        "status": Status(run.status if queued_at is None else f"{run.status}, waits for a slot"),
+        "queued": _time(queued_at),
+        "held by": view.holder,
+        "ran out" if over else "until": _time(lease.expires_at if lease is not None else None),
+        "lost": f"{recoveries} times found without a live holder" if recoveries else "",
+        "trigger": run.trigger_type,
+        "key": run.concurrency_key or "",
+        "started": _time(run.started_at),
+        "ended": _time(run.completed_at),
+        "took": _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
+        "error": run.error or "",
+    }
+
+
+def _step_rows(steps: Sequence[WorkflowStepLog]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            step.step_id,
+            step.attempt,
+            Status(step.status),
+            _took(step.started_at, step.completed_at, active=step.status == "running"),
+            _outcome(step),
+        )
+        for step in steps
+    ]
+
+
+def hint(view: RunView) -> str:
+    """Return the command with which a person can let a run go on, or an empty text."""
+    waiting = [step.step_id for step in view.steps if step.status == "waiting_approval"]
+    if view.run.status == RunStatus.CRASHED:
+        return f"to let it go on: posthouse resume {shlex.quote(view.run.id)}"
+    if waiting and view.run.completed_at is None:
+        return f"to approve {waiting[0]}: posthouse approve {shlex.join((view.run.id, waiting[0]))}"
+    return ""
+
+
+def show_run(view: RunView) -> None:
+    """Write a run and its steps."""
+    show_facts(_facts(view))
+    say()
+    show_rows(_STEP_COLUMNS, _step_rows(view.steps), nothing="no step has begun")
+
+
+def look(console: Console, view: RunView) -> Group:
+    """Return a run for a terminal that is redrawn, with as many of its last steps as there is room for."""
+    facts = fact_lines(console, _facts(view))
+    room = max(1, console.height - len(facts) - _LINES_BESIDES)
+    left_out = len(view.steps) - room
+    more = [Text(f"{left_out} earlier steps are not shown", "dim")] if left_out > 0 else []
+    return Group(*facts, *more, table(console, _STEP_COLUMNS, _step_rows(view.steps[-room:])))
+
+
+# ── Changes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def change_line(thing: WorkflowRun | WorkflowStepLog) -> str:
+    """Return the line that says what a run or a step is doing now."""
+    if isinstance(thing, WorkflowRun):
+        name, outcome = f"run {thing.id}", _first_line(thing.error)
+    else:
+        attempt = f" (attempt {thing.attempt})" if thing.attempt > 1 else ""
+        name, outcome = f"step {thing.step_id}{attempt}", _outcome(thing)
+    text = f"{timestamp(datetime.now(UTC))}  {name}  {thing.status}"
+    return plain(f"{text}  {outcome}" if outcome else text)

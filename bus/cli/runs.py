@@ -1,0 +1,197 @@
+"""The commands `runs`, `run`, `cancel`, `pause` and `resume`: executions of workflows, and a person's hand in them.
+
+Owns what a person may do to a run, and in which words that is refused. A person writes without a fence: whoever
+holds the run learns of it at its next write.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from ..bot import Bot
+from ..model.errors import InvalidTransition
+from ..model.records import RunStatus, RunSummary, WorkflowRun
+from .console import note, plain, say, show_json, show_rows
+from .ending import EXIT_REFUSED, EXIT_SIGNAL, Impossible, ask, run, until_signal
+from .finding import bot_names, find_run, newest_runs
+from .following import follow, read_view
+from .options import Link, WithText, linked, shown
+from .run_view import RunView, hint, run_rows, show_run
+
+__all__ = ["RUN_COMMANDS"]
+
+_RUN_COLUMNS = ("run", "workflow", "status", "holder", "started", "took", "error")
+
+_RESUMABLE = (RunStatus.CRASHED, RunStatus.PAUSED)
+
+_run_id = click.argument("run_id", metavar="RUN", callback=shown)
+
+_reason = click.option("--reason", metavar="TEXT", help="Why. It is kept as the run's error, after your name.")
+
+
+# ── Looking ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command()
+@click.option("--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with it.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", default=50, show_default=True, help="The most to show."
+)
+@linked("console")
+def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> None:
+    """List the runs of workflows, the newest first.
+
+    `--status crashed` lists those that lost their holder, `--status running` those at work. Of an error the first
+    line is shown; `posthouse run RUN` shows all of it, and the steps.
+    """
+    wanted = None if status is None else RunStatus(status)
+
+    async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str]]:
+        found = await newest_runs(bot.workflows, status=wanted, workflow=workflow, limit=limit)
+        return found, await bot_names(bot)
+
+    found, names = ask(link, listed)
+    if link.as_json:
+        show_json([msgspec.to_builtins(each) | {"holder_name": names.get(each.holder or "")} for each in found])
+        return
+    show_rows(_RUN_COLUMNS, run_rows(found, names), nothing="no runs")
+
+
+@click.command("run", cls=WithText)
+@_run_id
+@click.option("--watch", is_flag=True, help="Follow it until it ends, or until Ctrl-C.")
+@linked("console")
+def show_one(link: Link, run_id: str, watch: bool) -> None:
+    """Show a run: its status, who holds it, and its steps.
+
+    RUN is its id, or the beginning of it where that is unambiguous among the newest 1,000 runs. `--json` gives
+    everything: contexts, inputs and outputs too.
+
+    With `--watch` it is drawn anew on a terminal; elsewhere each change is a line, or with `--json` an object with
+    a `run` or a `step`. A crashed run is followed on: it may be resumed. Exits with 0 when the run completed, 1
+    when it failed or was cancelled, 130 after Ctrl-C.
+    """
+    if watch:
+        _watch(link, run_id)
+        return
+
+    async def read(bot: Bot) -> RunView:
+        return await read_view(bot, await find_run(bot.workflows, run_id))
+
+    view = ask(link, read)
+    if link.as_json:
+        show_json(view.value())
+        return
+    show_run(view)
+    if text := hint(view):
+        note(text)
+
+
+def _watch(link: Link, run_id: str) -> None:
+    ended: list[RunStatus] = []
+
+    async def followed() -> None:
+        ended.append(await follow(link, run_id))
+
+    number = run(lambda: until_signal(followed))
+    if number is not None:
+        sys.exit(EXIT_SIGNAL + number)
+    if ended != [RunStatus.COMPLETED]:
+        sys.exit(EXIT_REFUSED)
+
+
+# ── Changing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command(cls=WithText)
+@_run_id
+@_reason
+@linked("console")
+def cancel(link: Link, run_id: str, reason: str | None) -> None:
+    """End a run for good; what it did stays done.
+
+    A bot that holds it is not stopped at once: it is told at its next write, or when it renews its lease.
+    """
+    error = _said("cancelled", link, reason)
+    _move(link, run_id, RunStatus.CANCELLED, error, "it has ended, and no bot goes on with it")
+
+
+@click.command(cls=WithText)
+@_run_id
+@_reason
+@linked("console")
+def pause(link: Link, run_id: str, reason: str | None) -> None:
+    """Pause a run, whoever holds it, until `posthouse resume`.
+
+    The bot is not stopped at once: it is told at its next write, or when it renews its lease. No bot can claim the
+    run before it is resumed; one that opens it waits, and goes on then.
+    """
+    error = _said("paused", link, reason)
+    _move(link, run_id, RunStatus.PAUSED, error, f"'posthouse resume {run_id}' lets it go on")
+
+
+@click.command(cls=WithText)
+@_run_id
+@_reason
+@linked("console")
+def resume(link: Link, run_id: str, reason: str | None) -> None:
+    """Let a crashed or paused run go on, from its last completed step.
+
+    It becomes pending, and goes on when a bot claims it: one has to be running that executes this workflow. How
+    often it lost its holder is forgotten, so that it may be claimed again. Its error is cleared.
+    """
+    error = None if reason is None else _said("resumed", link, reason)
+    _move(link, run_id, RunStatus.PENDING, error, "it goes on when a bot claims it")
+
+
+def _said(what: str, link: Link, reason: str | None) -> str:
+    return f"{what} by {link.name}" + ("" if reason is None else f": {reason}")
+
+
+def _move(link: Link, given: str, status: RunStatus, error: str | None, meaning: str) -> None:
+    async def moved(bot: Bot) -> tuple[WorkflowRun, WorkflowRun]:
+        before = await find_run(bot.workflows, given)
+        if status == RunStatus.PENDING and before.status not in _RESUMABLE:
+            raise Impossible(await _not_resumable(bot, before))
+        try:
+            return before, await bot.workflows.update_run_status(before.id, status, error)
+        except InvalidTransition as refusal:
+            raise Impossible(_not_possible(refusal, status)) from None
+
+    before, after = ask(link, moved)
+    if link.as_json:
+        show_json(after)
+    else:
+        was = f"was {before.status} and " if before.status != after.status else ""
+        say(plain(f"run {after.id} {was}is {after.status}: {meaning}"))
+
+
+def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:
+    if refusal.current == wanted:
+        return f"run {refusal.key} is {wanted} already"
+    if refusal.current in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
+        return f"run {refusal.key} is {refusal.current}: it has ended, and cannot become {wanted} any more"
+    return f"run {refusal.key} is {refusal.current}, and cannot become {wanted} from there"
+
+
+async def _not_resumable(bot: Bot, before: WorkflowRun) -> str:
+    if before.status == RunStatus.PENDING:
+        return f"run {before.id} is pending already: it goes on when a bot claims it"
+    if before.status != RunStatus.RUNNING:
+        return f"run {before.id} is {before.status}: it has ended, and cannot be resumed; start a new one"
+    lease = await bot.workflows.get_lease(before.id)
+    if lease is None:
+        return f"run {before.id} is running, held by nobody: any bot may claim it, and it need not be resumed"
+    holder = (await bot_names(bot)).get(lease.holder, lease.holder)
+    return (
+        f"run {before.id} is running, held by {holder} under a lease until {lease.expires_at}: it need not be"
+        " resumed, and any bot may claim it once that is over"
+    )
+
+
+RUN_COMMANDS: list[click.Command] = [runs, show_one, cancel, pause, resume]
+"""The commands about runs."""

@@ -1,0 +1,149 @@
+"""The command `posthouse workflows`: the definitions that the worker keeps, and saving one from a file.
+
+Owns what is read of a file before the worker is asked. Whether a definition can be executed, the worker checks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, BinaryIO
+
+import msgspec
+import rich_click as click
+from click.core import ParameterSource
+
+from ..bot import Bot
+from ..model.records import RunSummary, WorkflowDefinition
+from ..wire.refusals import refusal
+from .console import note, plain, say, show_facts, show_json, show_rows, stream_fault
+from .ending import ask
+from .finding import NEWEST_RUNS, bot_names, find_workflow, owner_name
+from .options import Link, WithText, decoded, linked, shown
+
+__all__ = ["workflows"]
+
+
+@click.group("workflows", invoke_without_command=True)
+@linked("console")
+@click.pass_context
+def workflows(context: click.Context, link: Link) -> None:
+    """List workflows, save one, or show one.
+
+    Without a subcommand: name, owner, version and steps of all, and how many of the newest 1,000 runs have which
+    status. `posthouse runs --workflow NAME` lists a workflow's runs.
+    """
+    if context.invoked_subcommand is None:
+        _list(link)
+        return
+    for name in context.params:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"write the options after '{context.invoked_subcommand}'")
+
+
+def _list(link: Link) -> None:
+    async def listed(bot: Bot) -> tuple[list[WorkflowDefinition], list[RunSummary], dict[str, str]]:
+        found = await bot.workflows.list_definitions()
+        newest = await bot.workflows.list_all_runs(limit=NEWEST_RUNS) if found else []
+        return found, newest, await bot_names(bot)
+
+    found, newest, names = ask(link, listed)
+    counts = {each.id: Counter[str]() for each in found}
+    for run in newest:
+        counts.setdefault(run.workflow_id, Counter())[run.status] += 1
+    if link.as_json:
+        show_json([_value(each, names) | {"runs": counts[each.id]} for each in found])
+        return
+    rows = [
+        (
+            each.name,
+            owner_name(each.owner, names),
+            each.version,
+            len(each.steps),
+            ", ".join(f"{count:,} {status}" for status, count in sorted(counts[each.id].items())),
+            each.id,
+        )
+        for each in found
+    ]
+    show_rows(("workflow", "owner", "version", "steps", "runs", "id"), rows, nothing="no workflows")
+    if len(newest) == NEWEST_RUNS:
+        note(f"only the newest {NEWEST_RUNS:,} runs were counted")
+
+
+def _value(definition: WorkflowDefinition, names: dict[str, str]) -> dict[str, Any]:
+    value: dict[str, Any] = msgspec.to_builtins(definition)
+    return value | {"owner_name": owner_name(definition.owner, names)}
+
+
+@workflows.command("save")
+@click.argument("file", type=click.File("rb"))
+@linked("console")
+def save(link: Link, file: BinaryIO) -> None:
+    """Save the workflow that FILE describes as JSON; `-` reads standard input.
+
+    It replaces the one with the same id. Runs that were created before keep the definition that they began with.
+    The least it needs: {"id": ..., "name": ..., "owner": {"type": "global"}, "steps": [...]}. What `posthouse
+    workflows show NAME --json` prints can be saved again.
+    """
+    definition = _read_definition(file)
+
+    async def saved(bot: Bot) -> WorkflowDefinition | None:
+        before = await bot.workflows.get_definition(definition.id)
+        await bot.workflows.save_definition(definition)
+        return before
+
+    before = ask(link, saved)
+    if link.as_json:
+        show_json({"id": definition.id, "name": definition.name, "replaced": before is not None})
+        return
+    steps = f"{len(definition.steps)} step{'' if len(definition.steps) == 1 else 's'}"
+    replaced = "" if before is None else f", in place of version {before.version}"
+    saved_as = f"workflow {definition.name} is saved, version {definition.version}"
+    say(plain(f"{saved_as} with {steps}{replaced}"))
+
+
+def _read_definition(file: BinaryIO) -> WorkflowDefinition:
+    try:
+        text = decoded(file.read(), "the file")
+    except OSError as error:
+        raise click.BadParameter(f"it cannot be read: {stream_fault(error)}", param_hint="'FILE'") from error
+    try:
+        return msgspec.json.decode(text.encode(), type=WorkflowDefinition)
+    except (msgspec.DecodeError, RecursionError) as error:
+        fault = refusal(error) if isinstance(error, msgspec.ValidationError) else str(error)
+        raise click.BadParameter(f"this is no workflow: {fault}", param_hint="'FILE'") from error
+
+
+@workflows.command("show", cls=WithText)
+@click.argument("workflow", metavar="NAME|ID", callback=shown)
+@linked("console")
+def show(link: Link, workflow: str) -> None:
+    """Show a workflow, by its name or id, and its steps. `--json` gives all of it, as it was saved."""
+
+    async def found(bot: Bot) -> tuple[WorkflowDefinition, dict[str, str]]:
+        names = await bot_names(bot)
+        return await find_workflow(bot.workflows, workflow, lambda each: owner_name(each.owner, names)), names
+
+    definition, names = ask(link, found)
+    if link.as_json:
+        show_json(definition)
+        return
+    triggers = ", ".join(str(msgspec.to_builtins(each)["type"]) for each in definition.triggers)
+    timeout, concurrency = definition.timeout_secs, definition.concurrency
+    show_facts(
+        {
+            "workflow": definition.name,
+            "id": definition.id,
+            "owner": owner_name(definition.owner, names),
+            "version": definition.version,
+            "about": definition.description or "",
+            "triggers": triggers,
+            "at once": "" if concurrency is None else f"{concurrency} runs at most",
+            "timeout": "" if timeout is None else f"{timeout} s",
+        }
+    )
+    say()
+    rows = [
+        (each.id, each.type.value, ", ".join(each.depends_on), each.condition or "", each.name)
+        for each in definition.steps
+    ]
+    show_rows(("step", "type", "after", "condition", "name"), rows, nothing="no steps")

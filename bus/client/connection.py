@@ -1,0 +1,497 @@
+"""A bot's connection to its worker: one session after another, and nothing lost between them.
+
+Owns the socket, the session's upkeep, and everything that waits for an answer. Its rules:
+
+- What is not answered is repeated, with the same request numbers and message ids, in every new session: after a
+  restart of the worker, after `unknown_session`, and after a silence as long as the session's timeout.
+- Every session has a socket of its own, so that nothing sent for an old one can arrive in a new one.
+- Messages that are published in one turn of the event loop travel in one frame. When the worker's window is
+  full, they wait here.
+- What this bot settled is not handed to it again, although the worker may deliver it again.
+
+Runs on asyncio and trio; the caller's tasks only wait here, the work is done in `run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import msgspec
+import uuid_utils
+
+from ..errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
+from ..transport import Port
+from ..wire.frames import (
+    HELD_MAX,
+    RETRY,
+    Closing,
+    Code,
+    Deliver,
+    ErrorFrame,
+    Extend,
+    Gap,
+    Goodbye,
+    Hello,
+    Ok,
+    Ping,
+    Published,
+    StoredMessage,
+    Welcome,
+    decode_worker_frame,
+    encode,
+)
+from .deliveries import Deliveries, of_another_log
+from .forgotten import shared
+from .home import Home
+from .message import Receipt
+from .waiting import Deadlines, Request, Ticket
+
+__all__ = ["Connection"]
+
+_MESSAGES_A_FRAME = 1000
+"""The protocol's most messages in a publish frame."""
+
+_FRAME_OVERHEAD_BYTES = 128
+"""Room for what surrounds the messages of a publish frame."""
+
+_RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Waits between attempts to open a session; the last one repeats."""
+
+_HELLO_SECONDS = 5.0
+"""How long one attempt waits for its welcome. The socket itself goes on trying to connect in the meantime."""
+
+_UPKEEP_FRACTION = 0.8
+"""How much of a heartbeat passes between two pings: the last fifth is for the way and for a busy loop."""
+
+_logger = logging.getLogger("posthouse.client")
+
+
+class Connection:
+    """See the module. `run` must be running; everything else may be called from any task of the same loop."""
+
+    def __init__(
+        self,
+        home: Home,
+        open_port: Callable[[], Port],
+        hello: Callable[[int], Hello],
+        *,
+        deliver: Callable[[StoredMessage], None],
+        gap: Callable[[Gap], None],
+        closed: Callable[[], None],
+        beat: Callable[[], None],
+    ) -> None:
+        self.home = home
+        self._open_port = open_port
+        self._hello = hello
+        self._deliver = deliver
+        self._gap = gap
+        self._closed = closed
+        self._beat = beat
+        self.welcome: Welcome | None = None
+        """The terms of the session; of the last one while there is none."""
+        self.connected = anyio.Event()
+        self.failure: BusError | None = None
+        """Why there will be no more sessions."""
+        self.refusal: BusError | None = None
+        """Why the last hello was refused, although a later one may be welcome."""
+        self.sessions = 0
+        self._port: Port | None = None
+        self._token = ""
+        self._open = False
+        self._number = 0
+        self._requests: dict[int, Request] = {}
+        self._deadlines = Deadlines()
+        self._unsent: deque[tuple[Ticket, int]] = deque()
+        self._in_flight = 0
+        self._outbox: list[bytes] = []
+        self._acks: list[int] = []
+        self.deliveries = Deliveries()
+        self._wake = anyio.Event()
+        self._lost = anyio.Event()
+        self._room = anyio.Event()
+        self._heard_at = 0.0
+        self._welcomed = anyio.Event()
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failure else "open" if self._open else "connecting"
+        return f"<Connection {state} requests={len(self._requests)} held={len(self.deliveries.held)}>"
+
+    # ── For callers ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def request(
+        self,
+        make: Callable[[int], msgspec.Struct],
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+        timeout: float | None = None,
+    ) -> msgspec.Raw:
+        """Send a request and give the value of its answer; raises RequestError where it was refused.
+
+        It is repeated in later sessions until it is answered, or TimeoutError is raised. One that may be sent only
+        `once` raises WorkerUnavailable instead, and one that `settles` messages NotInFlight where the worker has
+        another log by then. A frame that the worker would not read raises TooLarge at once: it could not say which
+        request it refuses.
+        """
+        self._check()
+        number = self._next_number()
+        request = Request(encode(make(number)), once=once, settles=settles)
+        if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
+            raise frame_too_large(len(request.frame), self.welcome.max_frame_bytes)
+        self._requests[number] = request
+        self._post(request.frame)
+        try:
+            await self._deadlines.wait(request, _due_at(timeout))
+        finally:
+            self._requests.pop(number, None)
+        if request.error is not None:
+            raise request.error
+        assert request.value is not None
+        return request.value
+
+    async def publish(self, ticket: Ticket, *, timeout: float | None = None) -> None:
+        """Publish messages, in order; return when each has its outcome. Waits while the window is full.
+
+        Raises TimeoutError where that takes longer; some may have an outcome then.
+        """
+        due_at = _due_at(timeout)
+        for index in range(len(ticket.ids)):
+            while self._in_flight + len(self._unsent) >= self._window and self.failure is None:
+                self._room = anyio.Event() if self._room.is_set() else self._room
+                with anyio.fail_after(due_at - anyio.current_time()):
+                    await self._room.wait()
+            self._check()
+            self._unsent.append((ticket, index))
+            self._wake.set()
+        await self._deadlines.wait(ticket, due_at)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Stop repeating the messages of a call that nobody waits for any more."""
+        for index, outcome in enumerate(ticket.outcomes):
+            if outcome is None:
+                ticket.settle(index, ClosedError("nobody waits for this message any more"))
+
+    def send(self, frame: msgspec.Struct) -> None:
+        """Send a frame that belongs to this session alone and has no answer."""
+        self._post(encode(frame))
+
+    def ack(self, seq: int) -> None:
+        """Ack a message, together with the others of this turn of the loop."""
+        self._acks.append(seq)
+        self._wake.set()
+
+    async def goodbye(self) -> None:
+        """Send what is left and end the session in order, if there is one."""
+        if self._open:
+            await self.request(lambda number: Goodbye(request=number))
+
+    def close(self, error: BusError) -> None:
+        """Fail everything that waits, and everything that will be asked."""
+        self.failure = self.failure or error
+        self.home.leave()
+        for request in self._requests.values():
+            self._finish(request, error=self.failure)
+        while self._unsent:
+            ticket, index = self._unsent.popleft()
+            ticket.settle(index, self.failure)
+        self.connected.set()
+        self._room.set()
+        self._lost.set()
+        self._closed()
+
+    # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Keep a session until cancelled, or until the worker says that there will be none.
+
+        Whatever waits when this ends fails, since nobody would end its waiting any more.
+        """
+        self.home.enter()
+        self._token = str(uuid_utils.uuid4())  # here, since a process that was forked before this is another client
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._deadlines.run)
+                await self._keep_session()
+                tasks.cancel_scope.cancel()
+        finally:
+            self.close(ClosedError("the connection has ended"))
+
+    async def _keep_session(self) -> None:
+        attempt = 0
+        while self.failure is None:
+            sessions = self.sessions
+            try:
+                await self._session()
+            except AddressError as error:
+                self.close(error)
+            attempt = 0 if self.sessions > sessions else attempt + 1
+            if self.failure is None:
+                await anyio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
+
+    async def _session(self) -> None:
+        """Hold one session, from its hello until it is lost."""
+        self._lost, self._welcomed = anyio.Event(), anyio.Event()
+        port = self._port = self._open_port()
+        try:
+            self._heard_at = anyio.current_time()
+            self._transmit(encode(self._returning_hello()))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._receive, port)
+                tasks.start_soon(self._watch)
+                tasks.start_soon(self._break, port)
+                tasks.start_soon(self._flush)
+                await self._lost.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            if self._open and self.failure is None:
+                _logger.info("the session was lost; connecting anew")
+            self._open = False
+            self._port = None
+            port.close(linger=self.failure is not None)
+
+    def _returning_hello(self) -> Hello:
+        """Return a hello that says what this bot still holds, and proves that it is the same client as before."""
+        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token)
+        if self.welcome is None:
+            return hello
+        settling = (message.seq for request in self._requests.values() for message in request.settles)
+        holds = sorted({*self.deliveries.held, *settling})[:HELD_MAX]
+        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=holds)
+
+    def _opened(self, welcome: Welcome) -> None:
+        before = self.welcome
+        renewed = before is not None and before.epoch != welcome.epoch
+        if renewed:
+            _logger.warning("the worker at hand has another log than before: epoch %s", welcome.epoch)
+            self.deliveries.forget()
+        _logger.info("bot %r has session %s of %s", welcome.bot, welcome.session, welcome.worker)
+        if before is None and (others := shared(welcome)):
+            _logger.warning("%s", others)  # in later sessions, the one that was lost may be among the others
+        if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
+            _logger.warning("%d messages are with this bot no more: %s", len(lost), lost[:10])
+        self.welcome = welcome
+        self._open = True
+        self.sessions += 1
+        self._outbox.clear()
+        self._acks.clear()
+        for request in list(self._requests.values()):
+            if request.once:
+                text = "the session ended before this was confirmed: the message may be delivered again"
+                self._finish(request, error=WorkerUnavailable(text))
+            elif request.settles and renewed:
+                self._finish(request, error=of_another_log())
+            else:
+                self._transmit(request.frame)
+        self.connected.set()
+        self._welcomed.set()
+        self._wake.set()
+
+    async def _break(self, port: Port) -> None:
+        """Notice a worker that died: its successor knows nothing of this session."""
+        await port.wait_disconnected()
+        self._lost.set()
+
+    async def _watch(self) -> None:
+        """Send something at least every heartbeat, extend what is at work, and notice silence."""
+        while True:
+            welcome = self.welcome
+            if not self._open or welcome is None:
+                with anyio.move_on_after(_HELLO_SECONDS):
+                    await self._welcomed.wait()
+                if not self._open:
+                    self._lost.set()
+                    return
+                continue
+            await anyio.sleep(min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION)
+            now = anyio.current_time()
+            if now - self._heard_at > welcome.session_timeout:
+                _logger.warning("nothing heard from the worker for %.0f s: connecting anew", now - self._heard_at)
+                self._lost.set()
+                return
+            if self.deliveries.held:
+                self._transmit(encode(Extend(seqs=list(self.deliveries.held))))
+            self._transmit(encode(Ping()))
+            self._drain()
+            self._beat()
+
+    # ── Frames out ───────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _window(self) -> int:
+        return self.welcome.max_publish_in_flight if self.welcome is not None else _MESSAGES_A_FRAME
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.home.check()
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _post(self, frame: bytes) -> None:
+        if self._open:
+            self._outbox.append(frame)
+            self._wake.set()
+
+    def _transmit(self, frame: bytes) -> None:
+        assert self._port is not None
+        if not self._port.send((frame,)):
+            self._lost.set()
+
+    async def _flush(self) -> None:
+        while True:
+            if self._open:
+                self._send_all()
+                self._drain()
+            self._wake = anyio.Event()
+            if not (self._open and (self._unsent or self._outbox or self._acks)):
+                await self._wake.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _send_all(self) -> None:
+        if self._acks:
+            acks, self._acks = self._acks, []
+            self._transmit(b'{"op":"ack","seqs":%b}' % encode(acks))
+        outbox, self._outbox = self._outbox, []
+        for frame in outbox:
+            self._transmit(frame)
+        while self._unsent:
+            number = self._next_number()
+            request = self._pack(number)
+            if request.places:
+                self._requests[number] = request
+                self._transmit(request.frame)
+        self._room.set()
+
+    def _pack(self, number: int) -> Request:
+        """Put what waits into one publish frame, as much as fits."""
+        bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
+        size = _FRAME_OVERHEAD_BYTES
+        places: list[tuple[Ticket, int]] = []
+        payloads: list[bytes] = []
+        while self._unsent and len(places) < _MESSAGES_A_FRAME:
+            ticket, index = self._unsent[0]
+            payload = ticket.payloads[index]
+            if payloads and size + len(payload) + 1 > bytes_max:
+                break
+            self._unsent.popleft()
+            if ticket.outcomes[index] is None:
+                places.append((ticket, index))
+                payloads.append(payload)
+                size += len(payload) + 1
+        self._in_flight += len(places)
+        frame = b'{"op":"publish","request":%d,"messages":[%b]}' % (number, b",".join(payloads))
+        return Request(frame, places)
+
+    # ── Frames in ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _receive(self, port: Port) -> None:
+        while True:
+            self._drain()
+            if not port.has_input:
+                await port.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _drain(self) -> None:
+        """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
+        port = self._port
+        while port is not None and not self._lost.is_set():
+            parts = port.receive()
+            if parts is None:
+                if not port.has_input:
+                    return
+                continue
+            self._heard_at = anyio.current_time()
+            frame = decode_worker_frame(parts[0])
+            if frame is not None:
+                self._take(frame)
+
+    def _take(self, frame: Any) -> None:
+        match frame:
+            case Deliver(messages):
+                self._delivered(messages)
+            case Published():
+                self._published(frame)
+            case Ok(request=number):
+                if number in self._requests:
+                    self._finish(self._requests[number], value=frame.value)
+            case Welcome():
+                self._opened(frame)
+            case ErrorFrame():
+                self._refused(frame)
+            case Gap():
+                self._gap(frame)
+            case Closing():
+                self._lost.set()
+
+    def _delivered(self, messages: Sequence[StoredMessage]) -> None:
+        for message in messages:
+            if self.deliveries.was_settled(message):
+                self.ack(message.seq)
+            elif self.deliveries.take(message):
+                self._deliver(message)
+
+    def _published(self, published: Published) -> None:
+        request = self._requests.pop(published.request, None)
+        if request is None or request.places is None:
+            return
+        errors = {error.index: error for error in published.errors}
+        duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
+        for index, (ticket, place) in enumerate(request.places):
+            seq = published.seqs[index]
+            if seq is not None or index in scheduled:
+                receipt = Receipt(ticket.ids[place], seq or 0, index in duplicates, index in scheduled)
+                ticket.settle(place, receipt)
+            else:
+                error = errors[index]
+                retry = error.code in RETRY
+                failure = request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)
+                ticket.settle(place, failure)
+        self._leave_window(request)
+
+    def _refused(self, error: ErrorFrame) -> None:
+        if error.code == Code.UNKNOWN_SESSION:
+            self._lost.set()
+            return
+        failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)
+        if not self._open:
+            self.refusal = failure
+            if not error.retry:
+                self.close(failure)
+            self._lost.set()
+            return
+        request = self._requests.get(error.request) if error.request is not None else None
+        if request is None:
+            _logger.warning("the worker refused a frame: %s", failure)
+        elif request.places is None:
+            self._finish(request, error=failure)
+        else:
+            del self._requests[error.request or 0]
+            for ticket, place in request.places:
+                ticket.settle(place, failure)
+            self._leave_window(request)
+
+    def _leave_window(self, request: Request) -> None:
+        self._in_flight -= len(request.places or ())
+        self._room.set()
+
+    def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
+        if request.done.is_set():
+            return  # the first word counts
+        request.value, request.error = value, error
+        for ticket, place in request.places or ():
+            if error is not None:
+                ticket.settle(place, error)
+        request.done.set()
+
+
+def _due_at(timeout: float | None) -> float:
+    return math.inf if timeout is None else anyio.current_time() + timeout

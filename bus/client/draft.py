@@ -1,0 +1,107 @@
+"""A message before it is sent.
+
+Owns what an author says of a message, and the bytes that this becomes in a publish frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidBody, TooLarge
+from ..wire.bodies import write_body
+from ..wire.frames import Publication, ToBot, ToChannel, encode, is_id
+
+__all__ = ["Draft", "payload", "publication"]
+
+_FRAME_OVERHEAD_BYTES = 128
+"""Room for what surrounds a message in its frame."""
+
+_SECONDS_MAX = 86_400 * 3660
+"""The longest `ttl` or `delay` that the worker accepts: ten years."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to be published: to a bot (name or id) or on a channel, with a body that can be JSON."""
+
+    body: Any
+    to: str | None = None
+    channel: str | None = None
+    message_type: str = "message"
+    reply_to: str | None = None
+    headers: Mapping[str, str] = {}
+    ttl: float | None = None
+    delay: float | None = None
+    id: str | None = None
+    expects_reply: bool = False
+
+
+def publication(draft: Draft, message_id: str) -> Publication:
+    """Return a draft as on the wire. Raise InvalidBody, or ValueError or TypeError for an invalid message."""
+    if (draft.to is None) == (draft.channel is None):
+        raise ValueError("a message goes either to a bot or on a channel")
+    _check_times(draft)
+    recipient: ToBot | ToChannel
+    if draft.to is None:
+        recipient = ToChannel(_text("channel", draft.channel))
+    else:
+        to = _text("to", draft.to)
+        recipient = ToBot(bot_id=to) if is_id(to) else ToBot(bot=to)
+    try:
+        body = write_body(draft.body)
+    except ValueError as error:
+        raise InvalidBody("invalid_body", str(error)) from None
+    return Publication(
+        id=_text("id", message_id),
+        recipient=recipient,
+        body=msgspec.Raw(body),
+        message_type=_text("message_type", draft.message_type),
+        reply_to=None if draft.reply_to is None else _text("reply_to", draft.reply_to),
+        headers=_headers(draft.headers) if draft.headers else {},
+        ttl=draft.ttl,
+        delay=draft.delay,
+        expects_reply=draft.expects_reply,
+    )
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {_text("a header's name", name): _text(f"header {name!r}", value) for name, value in headers.items()}
+
+
+def _text(what: str, value: Any) -> str:
+    """Return the text that a str is, or a member of an enum that is a str; raise TypeError for anything else.
+
+    The worker could not say which message of a frame it is that it cannot read.
+    """
+    if type(value) is str:
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is text, not {value!r}: write str(…) where that is meant")
+    return str.__str__(value)
+
+
+def _check_times(draft: Draft) -> None:
+    """Raise ValueError for a time that the worker does not take.
+
+    It would not even see NaN or infinity: these are written as null, and null is no time at all.
+    """
+    ttl, delay = draft.ttl, draft.delay
+    if ttl is not None and not (_is_number(ttl) and 0 < ttl <= _SECONDS_MAX):
+        raise ValueError(f"ttl is a number of seconds above 0 and at most {_SECONDS_MAX:,}, not {ttl!r}")
+    if delay is not None and not (_is_number(delay) and 0 <= delay <= _SECONDS_MAX):
+        raise ValueError(f"delay is a number of seconds from 0 to {_SECONDS_MAX:,}, not {delay!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
+    """Return a draft as it is in a publish frame. Raise InvalidBody, TooLarge or ValueError."""
+    written = encode(publication(draft, message_id))
+    if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
+        most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
+        raise TooLarge("too_large", most)
+    return written

@@ -1,0 +1,209 @@
+"""The replies that a bot waits for: each is returned to its asker once, whichever session it was delivered to.
+
+Owns the open requests. Its rules:
+
+- A reply that is delivered goes to the request that waits for it, and not into the inbox.
+- While the bot was away, a reply may have been stored and delivered to another process of the bot. So whenever the
+  bot says hello, it looks in the log for the reply to every open request: a few at a time, oldest first, and again
+  after a pause where the worker is busy.
+- A reply that was read from the log is settled only when its request returns. Where that ends without it, it stays
+  what it is: ordinary mail.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import BusError, ReplyTimeout, RequestError, WorkerUnavailable
+from ..wire.frames import AWAITED_MAX, StoredMessage, is_id
+from .draft import Draft
+from .message import Message
+from .serving import waiting_for_reply
+
+if TYPE_CHECKING:
+    from ..bot import Bot
+
+__all__ = ["Replies"]
+
+_THREAD_MAX = 1000
+"""Messages that are looked through for one reply."""
+
+_FATE_SECONDS = 5.0
+"""How long a request that ends without a reply waits to hear how far its message got."""
+
+_LOOKS_AT_ONCE = 4
+"""Questions on their way to the worker at a time: it answers few at once, and other clients return as well."""
+
+_PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pauses after questions that could not be answered now; the last one repeats. Chance keeps clients apart."""
+
+
+class Replies:
+    """See the module. `run` must be running for replies to be looked for."""
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+        self._open: dict[str, _Reply] = {}
+        self._wanted: dict[str, None] = {}
+        """The ids of the requests to look for, in this order."""
+        self._more = anyio.Event()
+        self._scope: anyio.CancelScope | None = None
+        self._closed = False
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Replies open={len(self._open)} wanted={len(self._wanted)}>"
+
+    # ── For requests ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, draft: Draft, message_id: str, *, timeout: float) -> Message:
+        """Send a message and return the first reply to it, settled; see `Bot.request`."""
+        if message_id in self._open:
+            raise RuntimeError(f"a request with the id {message_id} waits for its reply already")
+        reply = self._open[message_id] = _Reply()
+        bot = self._bot
+        try:
+            with anyio.move_on_after(timeout):
+                [receipt] = await bot.send_all([draft])
+                if receipt.duplicate:
+                    self._look_for(message_id)
+                async with waiting_for_reply():
+                    await reply.arrived.wait()
+        except BaseException:
+            if reply.message is not None and not reply.found and not reply.message.settled:
+                bot._put(reply.message)  # it came in the turn in which its asker gave up: ordinary mail
+            raise
+        finally:
+            del self._open[message_id]
+            self._wanted.pop(message_id, None)
+        if reply.message is None:
+            if bot._connection.failure is not None:
+                raise bot._connection.failure
+            raise ReplyTimeout(message_id, draft.to or "", timeout, await self._fate(message_id))
+        if reply.found:
+            self._settle_found(reply.message)
+        else:
+            await reply.message.ack()
+        return reply.message
+
+    def _settle_found(self, message: Message) -> None:
+        """Note that a reply that was read from the log is settled: a copy that is delivered later is dropped."""
+        connection = self._bot._connection
+        held = connection.deliveries.held.get(message.seq)
+        if held is None or held.id == message.id:  # else the worker has another log by now
+            message._settle_committed()
+            if held is not None:
+                connection.ack(message.seq)
+        message.settled = True
+
+    async def _fate(self, message_id: str) -> str:
+        with anyio.move_on_after(_FATE_SECONDS):
+            try:
+                return str((await self._bot.find(message_id))["mailboxes"][0]["state"])
+            except (BusError, LookupError):
+                return "unknown"
+        return "unknown"
+
+    # ── For sessions ─────────────────────────────────────────────────────────────────────────────────────
+
+    def returning(self) -> list[str]:
+        """Return the ids that a hello names as awaited, the oldest first; look for what was stored before it."""
+        awaited = [id for id, reply in self._open.items() if reply.message is None and is_id(id)]
+        for message_id in awaited:
+            self._look_for(message_id)
+        return awaited[:AWAITED_MAX]
+
+    def take(self, message: Message) -> bool:
+        """Take a message that was delivered, if it is a reply that is waited for."""
+        reply = self._open.get(message.reply_to or "")
+        if reply is None or message.channel is not None:
+            return False
+        if reply.message is not None and not (reply.found and reply.message.id == message.id):
+            return False
+        self._give(reply, message, found=False)
+        return True
+
+    def close(self) -> None:
+        """Wake everyone who waits, and look for nothing any more."""
+        self._closed = True
+        for reply in self._open.values():
+            reply.arrived.set()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    # ── Looking in the log ───────────────────────────────────────────────────────────────────────────────
+
+    def _look_for(self, message_id: str) -> None:
+        """Look in the log for the reply to a message, soon."""
+        self._wanted[message_id] = None
+        self._more.set()
+
+    async def run(self) -> None:
+        """Look for what is wanted, until `close`: a bot whose context is cancelled may ask until it has left."""
+        slots = anyio.Semaphore(_LOOKS_AT_ONCE)
+        self._scope = anyio.CancelScope(shield=True)
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                while not self._closed:
+                    await self._more.wait()
+                    await slots.acquire()
+                    if self._wanted:
+                        message_id = next(iter(self._wanted))
+                        del self._wanted[message_id]
+                        tasks.start_soon(self._look, message_id, slots)
+                    else:
+                        self._more = anyio.Event()
+                        slots.release()
+
+    async def _look(self, message_id: str, slots: anyio.Semaphore) -> None:
+        try:
+            reply = self._open.get(message_id)
+            if reply is None or reply.message is not None:
+                return
+            try:
+                thread = await self._bot.history(thread=message_id, limit=_THREAD_MAX)
+            except BusError as error:
+                if isinstance(error, WorkerUnavailable) or (isinstance(error, RequestError) and error.retry):
+                    await self._pause()
+                    if self._open.get(message_id) is reply:
+                        self._look_for(message_id)
+                return  # a worker that cannot answer this still delivers
+            self._failures = 0
+            if self._open.get(message_id) is reply and reply.message is None:
+                self._find(message_id, reply, thread)
+        finally:
+            slots.release()
+
+    async def _pause(self) -> None:
+        seconds = _PAUSE_SECONDS[min(self._failures, len(_PAUSE_SECONDS) - 1)]
+        self._failures += 1
+        await anyio.sleep(seconds * random.uniform(0.5, 1.0))
+
+    def _find(self, message_id: str, reply: _Reply, thread: list[StoredMessage]) -> None:
+        """Give a request the first reply of its thread, which is ordered newest first."""
+        welcome = self._bot._connection.welcome
+        me = None if welcome is None else welcome.bot_id
+        for stored in reversed(thread):
+            if stored.reply_to == message_id and stored.recipient.get("bot_id") == me:
+                delivered = self._bot._take_back(stored)
+                self._give(reply, delivered or Message(self._bot, stored), found=delivered is None)
+                return
+
+    def _give(self, reply: _Reply, message: Message, *, found: bool) -> None:
+        reply.message, reply.found = message, found
+        reply.arrived.set()
+
+
+class _Reply:
+    """What one request waits for."""
+
+    __slots__ = ("arrived", "found", "message")
+
+    def __init__(self) -> None:
+        self.arrived = anyio.Event()
+        self.message: Message | None = None
+        self.found = False
+        """Whether the message was read from the log, and not delivered to this bot."""

@@ -1,0 +1,364 @@
+"""A bot as an application: handlers, chosen by channel and type, that run side by side until somebody stops it.
+
+Owns which handler a message goes to, how many run at once, what becomes of a message when its handler ends, and how
+a bot stops. Its rules:
+
+- A handler that returns acks; what it returns, where that is not None, is stored as a reply before that. One that
+  raises naks, and the error is logged. One that is cancelled, or that a limit of the worker stops, releases its
+  message: it comes back, and that is not held against it.
+- A handler that meets a run which has failed or was cancelled (ENDED) makes its message a dead letter at once, with
+  the error as the reason: that run is never opened again, so trying again would only fail as often as it may.
+- A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
+  it come again and again. Add the handler, and retry it.
+- A handler that waits for a reply, or for a person, lends its place to another one: bots that ask each other in
+  their handlers go on, however few may run at once.
+- Stopping: no new messages, then what is at work ends or is cancelled, then goodbye. A caller's cancellation is
+  such a stop, so what is at work is shielded from it, for as long as `stop_timeout` allows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+
+import anyio
+import anyio.abc
+
+from ..errors import ENDED, NOT_NOW
+from ..signals import received_signals
+from ..wire.frames import Credit
+from .home import Home
+from .message import Message, was_cancelled
+
+if TYPE_CHECKING:
+    from ..bot import Bot
+
+__all__ = ["Application", "Handler", "waiting_for_reply"]
+
+Handler = Callable[[Message], Awaitable[Any]]
+
+H = TypeVar("H", bound=Handler)
+
+Start = Literal["new", "all"] | int | datetime
+
+_CONCURRENCY = 10
+"""Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
+
+_CONCURRENCY_MAX = 1000
+"""The protocol's largest credit."""
+
+_STOP_SECONDS = 10.0
+"""What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
+
+_logger = logging.getLogger("posthouse.client")
+
+
+class _Subscription(NamedTuple):
+    """How a bot subscribes to a channel when it starts."""
+
+    start: Start
+    echo: bool
+    group: str | None
+
+
+class _Key(NamedTuple):
+    """What a handler is for: a channel, or None for direct messages; a type, or None for any."""
+
+    channel: str | None
+    message_type: str | None
+
+    def __str__(self) -> str:
+        place = "direct messages" if self.channel is None else f"channel {self.channel!r}"
+        return f"{place}, {'any type' if self.message_type is None else f'message_type {self.message_type!r}'}"
+
+
+class Application:
+    """The part of a bot that has handlers, and serves.
+
+    `own` are those that a bot brings itself, for direct messages of a type that its author has no handler for.
+    """
+
+    def __init__(self, own: Mapping[str, Handler]) -> None:
+        self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
+        self._handlers: dict[_Key, Handler] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._service: _Service | None = None
+
+    def on_message(self, message_type: str | None = None) -> Callable[[H], H]:
+        """Make an async function the handler of direct messages of a type, or of all that have no other.
+
+        It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
+        """
+        return self._handling(_Key(None, message_type), "on_message")
+
+    def on_channel(
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: Start = "new",
+        echo: bool = False,
+        group: str | None = None,
+    ) -> Callable[[H], H]:
+        """Make an async function the handler of a channel's messages: of a type, or of all that have no other.
+
+        The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
+        `subscribe`, and all handlers of one channel name the same. A subscription that stands already keeps its
+        place. A returned value is a reply to the sender, and goes to nobody else.
+        """
+        wanted = _Subscription(start, echo, group)
+        if self._subscriptions.setdefault(channel, wanted) != wanted:
+            raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
+        return self._handling(_Key(channel, message_type), "on_channel")
+
+    def _handling(self, key: _Key, decorator: str) -> Callable[[H], H]:
+        for part in key:
+            if part is not None and not isinstance(part, str):
+                raise TypeError(f"write @bot.{decorator}(...) with its parentheses")
+
+        def register(handler: H) -> H:
+            call = getattr(handler, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
+            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+                raise TypeError(f"a handler is an async function that takes a message, not {handler!r}")
+            if key in self._handlers:
+                raise ValueError(f"there is a handler for {key} already")
+            self._handlers[key] = handler
+            return handler
+
+        return register
+
+    def _handler(self, message: Message) -> Handler | None:
+        key = _Key(message.channel, message.message_type)
+        return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(message.channel, None))
+
+    async def serve(
+        self,
+        *,
+        concurrency: int = _CONCURRENCY,
+        stop_timeout: float = _STOP_SECONDS,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Hand messages to the handlers until `stop` is called, or this is cancelled.
+
+        Connects the bot, unless that is inside its context already, and then says goodbye at the end. Never more
+        than `concurrency` (1 to 1000) handlers run; that is the bot's credit, too, whatever its `max_in_flight`.
+        At the end those that run have `stop_timeout` seconds before they are cancelled. `task_status` is started
+        once the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
+        """
+        if not 1 <= concurrency <= _CONCURRENCY_MAX:
+            raise ValueError(f"concurrency is 1 to {_CONCURRENCY_MAX}, not {concurrency}")
+        if self._service is not None:
+            self._service.home.check()
+            raise RuntimeError("the bot serves already")
+        self._service = _Service(cast("Bot", self), concurrency, stop_timeout)
+        try:
+            await self._service.run(task_status)
+        finally:
+            self._service = None
+
+    def stop(self) -> None:
+        """Stop serving in order; `serve` and `run` return when that is done. Does nothing where nobody serves."""
+        if self._service is not None:
+            self._service.home.check()
+            self._service.stop()
+
+    def run(
+        self,
+        *,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        concurrency: int = _CONCURRENCY,
+        stop_timeout: float = _STOP_SECONDS,
+    ) -> None:
+        """Serve in an event loop of its own until SIGINT or SIGTERM, which a program's main thread receives.
+
+        The first signal stops in order, and this returns; a second one cancels the handlers that still run. In
+        another thread only `stop` ends it, and on Windows Ctrl-C. Raises what `serve` raises.
+        """
+        failures: list[Exception] = []
+
+        async def main() -> None:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._heed_signals)
+                try:
+                    await self.serve(concurrency=concurrency, stop_timeout=stop_timeout)
+                except Exception as error:  # comes out as it is, not in the task group's group
+                    failures.append(error)
+                tasks.cancel_scope.cancel()
+
+        with suppress(KeyboardInterrupt):  # of a system where signals are not received: it has stopped all the same
+            anyio.run(main, backend=backend)
+        if failures:
+            raise failures[0]
+
+    async def _heed_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with received_signals("SIGINT", "SIGTERM") as signals:
+            task_status.started()
+            async for _ in signals:
+                if self._service is not None:
+                    self._service.stop()
+
+
+class _Slot:
+    """One handler's place among those that run; it is lent while the handler waits for replies."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        self._waiting += 1
+        if self._waiting == 1:
+            self._service.lend()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting -= 1
+        if self._waiting == 0:
+            # Shielded, or a handler that is cancelled here would end with a place that it has not.
+            with anyio.CancelScope(shield=True):
+                await self._service.take_back()
+
+
+_slot: ContextVar[_Slot | None] = ContextVar("posthouse_slot", default=None)
+
+
+def waiting_for_reply() -> AbstractAsyncContextManager[None]:
+    """Return a context for waiting in a handler, which lends its place. Outside a handler it does nothing."""
+    return _slot.get() or nullcontext()
+
+
+class _Service:
+    """One time of serving, from connecting to the goodbye."""
+
+    def __init__(self, bot: Bot, concurrency: int, stop_timeout: float) -> None:
+        self._bot = bot
+        self._concurrency = concurrency
+        self._stop_timeout = stop_timeout
+        self._free = anyio.Semaphore(concurrency)
+        self._lent = 0
+        self._taking = anyio.CancelScope()
+        self._working = anyio.CancelScope(shield=True)
+        self._handlers: anyio.CancelScope
+        self._stopped = anyio.Event()
+        self._failure: Exception | None = None
+        self.home = Home(f"bot {bot.name!r}")
+        self.home.enter()
+
+    def stop(self) -> None:
+        """Accept no more messages; if called a second time, cancel the handlers."""
+        if self._taking.cancel_called:
+            self._working.cancel()
+        self._taking.cancel()
+
+    async def run(self, task_status: anyio.abc.TaskStatus[None]) -> None:
+        bot, credit_before = self._bot, self._bot._max_in_flight
+        with self._taking:
+            async with AsyncExitStack() as stack:
+                if bot._tasks is None:
+                    bot._max_in_flight = self._concurrency
+                    await stack.enter_async_context(bot)
+                else:
+                    bot._connection.home.check()
+                    stack.callback(self._grant, credit_before)
+                    await bot.set_credit(self._concurrency)
+                for channel, wanted in bot._subscriptions.items():
+                    await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
+                task_status.started()
+                await self._work()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as taking:
+            with self._working:
+                async with anyio.create_task_group() as handlers:
+                    self._handlers = handlers.cancel_scope
+                    taking.start_soon(self._take, handlers)
+                    await self._stopped.wait()
+                    # What were delivered now would only come back with a higher attempt.
+                    self._grant(0)
+                    self._working.deadline = anyio.current_time() + self._stop_timeout
+
+    async def _take(self, handlers: anyio.abc.TaskGroup) -> None:
+        try:
+            while True:
+                message = await self._bot.receive()
+                try:
+                    await self._free.acquire()
+                except BaseException:
+                    self._bot._inbox.appendleft(message)
+                    raise
+                handlers.start_soon(self._handle, message)
+        except Exception as error:  # raised by `run`, when the handlers have ended
+            self._failure = error
+        finally:
+            self._stopped.set()
+
+    def _grant(self, max_in_flight: int) -> None:
+        self._bot._max_in_flight = max_in_flight
+        self._bot._connection.send(Credit(max_in_flight=max_in_flight))
+
+    def lend(self) -> None:
+        """Let another handler run in the place of one that waits: the one that answers may need it."""
+        self._lent += 1
+        self._grant_for_lent()
+        self._free.release()
+
+    async def take_back(self) -> None:
+        """Take back a handler's place, once one is free."""
+        await self._free.acquire()
+        self._lent -= 1
+        self._grant_for_lent()
+
+    def _grant_for_lent(self) -> None:
+        if not self._stopped.is_set():
+            self._grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
+
+    async def _handle(self, message: Message) -> None:
+        handler = self._bot._handler(message)
+        _slot.set(_Slot(self))
+        try:
+            if handler is None:
+                await self._refuse(message)
+            else:
+                await self._answer(handler, message)
+        except BaseException as error:
+            if was_cancelled(error):
+                if self._working.cancel_called or self._handlers.cancel_called:
+                    await message.release()
+                    raise
+                # Something that the handler waited for was cancelled, and not the handler: asyncio alone does that.
+            elif not isinstance(error, Exception):
+                raise
+            await self._fail(message, error)
+        finally:
+            self._free.release()
+
+    async def _answer(self, handler: Handler, message: Message) -> None:
+        value = await handler(message)
+        if value is not None:
+            await message.reply(value)
+        await message.ack()
+
+    async def _refuse(self, message: Message) -> None:
+        reason = f"no handler for message_type {message.message_type!r}"
+        if message.channel is not None:
+            reason += f" on channel {message.channel!r}"
+        _logger.warning("message %d becomes a dead letter: %s", message.seq, reason)
+        await message.term(reason)
+
+    async def _fail(self, message: Message, error: BaseException) -> None:
+        if isinstance(error, NOT_NOW):
+            _logger.warning("the handler of %r has to try again later: %s", message, error)
+            await message.release(error.retry_after)
+        elif isinstance(error, ENDED):
+            text = " ".join(str(error).split())  # an author's error may have many lines, and was logged with them
+            _logger.warning("the handler of %r met a run that has ended, and is not tried again: %s", message, text)
+            await message.term(str(error))
+        else:
+            _logger.error("the handler of %r failed", message, exc_info=error)
+            await message.nak()

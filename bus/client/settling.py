@@ -1,0 +1,124 @@
+"""How a bot settles what it was delivered, and how it knows that this holds.
+
+Owns confirmation. A confirmed ack or term that returned is on the worker's disk, whatever happened to the
+connection or the worker meanwhile: it is repeated in later sessions, in which the bot still holds the message, and
+where the worker could not carry it out it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import anyio
+import msgspec
+
+from ..errors import NotInFlight, WorkerUnavailable
+from ..wire.frames import Ack, Code, Nak, Settled, Term
+from .asking import Asking
+from .deliveries import of_another_log
+from .message import Message, Settling
+
+__all__ = ["Confirming"]
+
+_AGAIN_SECONDS = 0.05
+"""How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
+
+_COMES_AGAIN = frozenset({"returned", "waiting"})
+
+
+class Confirming(Asking):
+    """The part of a bot that settles. It brings no state of its own."""
+
+    async def _settle(
+        self,
+        message: Message,
+        how: Literal["ack", "nak", "release", "term"],
+        *,
+        confirm: bool,
+        delay: float | None = None,
+        reason: str | None = None,
+    ) -> None:
+        connection = self._connection
+        connection.home.check()
+        if message.settled:
+            if confirm:
+                await self._confirm(message)
+            return
+        message.settled = True
+        if connection.welcome is None or not connection.deliveries.holds(message.stored):
+            if confirm:
+                raise of_another_log()
+            return  # the log was replaced under it: its seq is another message's now
+        settling = message._settling = Settling(how, connection.sessions, connection.welcome.epoch, reason)
+        if how == "ack":
+            connection.deliveries.settle(message.stored)
+        else:
+            connection.deliveries.release(message.stored)
+        if how in ("ack", "term") and confirm:
+            await self._confirm(message)
+        elif how == "ack":
+            connection.ack(message.seq)
+        elif confirm:
+            await self._confirm_return(message, lambda number: _returning(message, settling, delay, number))
+        elif how == "term":
+            connection.send(Term(seqs=[message.seq], reason=reason))
+        else:
+            connection.send(_returning(message, settling, delay, None))
+
+    async def _confirm(self, message: Message) -> None:
+        """Return when it is on disk how a message was settled; raise where that cannot be."""
+        settling, connection = message._settling, self._connection
+        if settling is None or connection.welcome is None or settling.epoch != connection.welcome.epoch:
+            raise of_another_log()
+        if settling.how in ("nak", "release"):
+            if settling.session != connection.sessions:
+                raise WorkerUnavailable("the session in which this was given back is over: it comes again at once")
+            # The worker has taken what was said before when it answers what comes after.
+            await self._confirm_return(message, lambda number: Ack(seqs=[], request=number))
+            return
+
+        def make(number: int) -> Ack | Term:
+            if settling.how == "ack":
+                return Ack(seqs=[message.seq], request=number)
+            return Term(seqs=[message.seq], reason=settling.reason, request=number)
+
+        until = anyio.current_time() + connection.welcome.session_timeout
+        while True:
+            value = await self._ask(f"the {settling.how} of {message}", make, settles=[message.stored])
+            state = _passed_over(value)
+            if state is None:
+                return
+            # What this bot acked before, and the worker did not hear of, is acked when it comes to this bot again.
+            if settling.how != "ack" or state not in _COMES_AGAIN or anyio.current_time() >= until:
+                raise _not_in_flight(message, state)
+            await anyio.sleep(_AGAIN_SECONDS)
+
+    async def _confirm_return(self, message: Message, make: Callable[[int], Ack | Nak]) -> None:
+        state = _passed_over(await self._ask(f"the return of {message}", make, once=True))
+        if state is not None:
+            raise _not_in_flight(message, state)
+
+
+def _returning(message: Message, settling: Settling, delay: float | None, number: int | None) -> Nak:
+    return Nak(seqs=[message.seq], delay=delay, release=settling.how == "release", request=number)
+
+
+_PASSED_OVER = {
+    "in_flight": "another session of the bot has it by now",
+    "returned": "it waits to be delivered again",
+    "waiting": "it waits to be delivered again",
+    "settled": "it was settled before",
+    "dead": "it is a dead letter by now, which can be retried or left",
+}
+
+
+def _passed_over(value: msgspec.Raw) -> str | None:
+    """Return what became of the message that a settle named and did not change; None where it changed it."""
+    passed_over = msgspec.json.decode(value, type=Settled).passed_over
+    return passed_over[0].state if passed_over else None
+
+
+def _not_in_flight(message: Message, state: str) -> NotInFlight:
+    text = f"message {message.seq} could not be settled: {_PASSED_OVER.get(state, f'it is {state}')}"
+    return NotInFlight(Code.CONFLICT, text, details={"state": state})

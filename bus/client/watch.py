@@ -1,0 +1,186 @@
+"""Watching a channel live, and missing nothing: the tap for what is said now, the history for what the tap dropped.
+
+Owns the SUB socket, and the seq up to which everything was handed out. Its rules:
+
+- Nothing that the tap says is believed to be complete: a message is taken from it only where its `prev_seq` is
+  already behind us. Everything else is read from the history, which has it, for the tap tells what is committed.
+- The tap tells the channel's head every now and then, and so that the last message was lost.
+- A tap that tells no head may not listen yet, or be an older worker's. So in silence the head is looked up in the
+  history: soon at first, and then every two seconds; and where heads were told, only when they stay away.
+- What is missing is read in pages, the oldest first, and never more than one page is held.
+
+Runs on asyncio and trio. A cancelled wait loses nothing: the next one goes on where it stood.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from ..errors import UnknownChannel, WorkerUnavailable
+from ..transport import Port, connect_tap
+from ..wire.frames import StoredMessage
+from ..wire.topics import Head, channel_topic, head_topic
+
+if TYPE_CHECKING:
+    from ..bot import Bot
+
+__all__ = ["Watch"]
+
+_QUIET_SECONDS = (0.1, 0.5, 2.0)
+"""How long a silence lasts before the head is looked up; the last one repeats. A SUB needs a moment to be heard."""
+
+_TOLD_QUIET_SECONDS = 3.0
+"""The same if the tap sends heads: half as long again as they are apart, by the worker's default."""
+
+_PAGE_MESSAGES = 200
+"""Missing messages that are read at once: at most 50 MiB of the largest bodies."""
+
+
+class Watch:
+    """Every message of a channel from now on, in seq order, once: `async with bot.watch("news") as messages:`.
+
+    "Now" is when the context is entered. Nothing is subscribed to or settled, and the worker keeps nothing for
+    somebody who watches: who leaves and comes back reads the history for what was between. While the worker is away
+    the iteration waits; when the bot is closed it raises ClosedError. One task iterates at a time.
+    """
+
+    def __init__(self, bot: Bot, channel: str) -> None:
+        self._bot = bot
+        self._channel = channel
+        self._port: Port | None = None
+        self._session = 0
+        self._ready: deque[StoredMessage] = deque()
+        self._last = 0
+        """Everything up to here is in `_ready`, or was handed out, or was said before the watch began."""
+        self._wanted = 0
+        """Something up to here is missing, where this is above `_last`."""
+        self._bounds: list[int] = []
+        """Where the pages end that are still to be read, the oldest one last."""
+        self._silences = 0
+        self._told = False
+        """Whether the tap sends heads."""
+
+    def __repr__(self) -> str:
+        return f"<Watch {self._channel!r} last={self._last} wanted={self._wanted} ready={len(self._ready)}>"
+
+    async def __aenter__(self) -> Watch:
+        if self._port is not None:
+            raise RuntimeError("a watch is entered once; make another one to watch again")
+        self._bot._connection.home.check()
+        self._listen()
+        try:
+            self._last = self._wanted = await self._head()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> StoredMessage:
+        """Wait for the next message of the channel."""
+        self._bot._connection.home.check()
+        while not self._ready:
+            if self._port is None:
+                raise RuntimeError("a watch gives messages inside of its context")
+            if self._bot._connection.failure is not None:
+                raise self._bot._connection.failure
+            try:
+                if self._last < self._wanted:
+                    await self._fill()
+                elif not self._drain(self._port):
+                    await self._wait(self._port)
+            except WorkerUnavailable:
+                continue  # it has been waited for, and the connection goes on trying
+        return self._ready.popleft()
+
+    # ── The tap ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _listen(self) -> None:
+        self._session = self._bot._connection.sessions
+        self._port = connect_tap(self._bot._sockets, self._bot.tap_url)
+        self._port.subscribe(channel_topic(self._channel))
+        self._port.subscribe(head_topic(self._channel))
+        self._told = False
+
+    def _close(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def _drain(self, port: Port) -> bool:
+        """Read what the tap has, up to the first gap. Return False if it had nothing."""
+        heard = False
+        while len(self._ready) < _PAGE_MESSAGES and (parts := port.receive()) is not None:
+            heard = True
+            if parts[0] == head_topic(self._channel):
+                self._told = True
+                self._wanted = max(self._wanted, msgspec.json.decode(parts[1], type=Head).seq)
+                if self._wanted > self._last:
+                    break
+                continue
+            self._silences = 0
+            message = msgspec.json.decode(parts[1], type=StoredMessage)
+            if message.seq <= self._last:
+                continue
+            if message.prev_seq is None or message.prev_seq > self._last:
+                self._wanted = message.seq
+                break
+            self._ready.append(message)
+            self._last = self._wanted = message.seq
+        return heard
+
+    async def _wait(self, port: Port) -> None:
+        """Wait for the tap; where it stays silent, see whether it had reason to speak."""
+        silence = _QUIET_SECONDS[min(self._silences, len(_QUIET_SECONDS) - 1)]
+        if self._told:
+            silence = _TOLD_QUIET_SECONDS
+        with anyio.move_on_after(silence) as quiet:
+            if not port.has_input:
+                await port.wait()
+        if not quiet.cancelled_caught:
+            return
+        self._silences += 1
+        if self._session != self._bot._connection.sessions:
+            # The worker may be another one by now. ZeroMQ finds it again by itself, but for inproc.
+            self._close()
+            self._listen()
+            self._silences = 0
+        self._wanted = max(self._wanted, await self._head())
+
+    # ── The history ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _head(self) -> int:
+        try:
+            newest = await self._bot.history(channel=self._channel, limit=1)
+        except UnknownChannel:
+            return 0
+        return newest[0].seq if newest else 0
+
+    async def _fill(self) -> None:
+        """Read the oldest page of what is missing.
+
+        The history is read backwards; the pages passed on the way are only noted, and read again in their turn.
+        """
+        if not self._bounds:
+            self._bounds.append(self._wanted + 1)
+        while True:
+            before = self._bounds[-1]
+            page = await self._bot.history(channel=self._channel, before_seq=before, limit=_PAGE_MESSAGES)
+            if len(page) < _PAGE_MESSAGES or page[-1].seq <= self._last + 1:
+                break
+            self._bounds.append(page[-1].seq)
+        self._ready.extend(message for message in reversed(page) if message.seq > self._last)
+        self._last = before - 1
+        self._bounds.pop()

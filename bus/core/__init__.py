@@ -1,0 +1,1 @@
+"""The broker's decisions: events and times in, effects out. Pure."""

@@ -1,0 +1,192 @@
+"""Admission: which messages may be taken, and whether there is room for them.
+
+Owns the checks of a publication (its id, recipient, names, headers, body), the rates, and the room that messages on
+their way to the disk take up. What becomes of them once they are there is entered here, too. Publish frames and
+commits both come by it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..mailbox.sessions import Session
+from ..model.records import Channel, later
+from ..model.repository import Added, NewMessage
+from ..settings import Limits
+from ..wire.bodies import body_fault
+from ..wire.frames import Code, Publication, Rejected, ToBot, encode, is_id, is_name
+from ..wire.refusals import NAME_RULE
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Turn
+from .rates import Rates
+from .scheduling import Scheduling
+
+__all__ = ["Admission"]
+
+_NAME_CHARACTERS_MAX = 128
+_NO_HEADERS = b"{}"
+
+
+def _admit(
+    publication: Publication, sender: Session, directory: Directory, limits: Limits, turn: Turn
+) -> NewMessage:
+    """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
+    if not is_id(publication.id):
+        raise Rejected(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
+    if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
+        raise Rejected(Code.BAD_REQUEST, f"message_type must have 1 to {_NAME_CHARACTERS_MAX} characters")
+    if publication.reply_to is not None and not is_id(publication.reply_to):
+        raise Rejected(Code.BAD_REQUEST, "reply_to must be the id of a message")
+    bot_id, channel = _recipient(publication, directory)
+    body = bytes(publication.body)
+    if len(body) > limits.body_bytes_max:
+        raise Rejected(Code.TOO_LARGE, f"the body has {len(body)} bytes; the most is {limits.body_bytes_max}")
+    fault = body_fault(body)
+    if fault is not None:
+        raise Rejected(Code.INVALID_BODY, fault)
+    ttl, delay = publication.ttl, publication.delay
+    return NewMessage(
+        publication.id,
+        sender.bot_id,
+        sender.bot_name,
+        bot_id,
+        channel,
+        publication.message_type,
+        body,
+        publication.reply_to,
+        _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
+        None if ttl is None else later(turn.moment.wall, ttl + (delay or 0.0)),
+        later(turn.steady(), delay) if delay else None,
+    )
+
+
+def _recipient(publication: Publication, directory: Directory) -> tuple[str | None, str | None]:
+    recipient = publication.recipient
+    if not isinstance(recipient, ToBot):
+        if recipient.name not in directory.channels and not is_name(recipient.name):
+            raise Rejected(
+                Code.BAD_REQUEST,
+                f"{recipient.name[:64]!r} is no channel's name: {NAME_RULE}",
+            )
+        return None, recipient.name
+    if (recipient.bot is None) == (recipient.bot_id is None):
+        raise Rejected(Code.BAD_REQUEST, "a direct recipient has either bot or bot_id")
+    if recipient.bot is not None:
+        bot = directory.names.get(recipient.bot)
+        if bot is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
+        return bot.id, None
+    bot = directory.find_bot(recipient.bot_id or "")
+    if bot is None:
+        raise Rejected(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
+    return bot.id, None
+
+
+def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
+    if len(headers) > limits.headers_max:
+        raise Rejected(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
+    for name, value in headers.items():
+        if not 1 <= len(name) <= _NAME_CHARACTERS_MAX:
+            raise Rejected(Code.BAD_REQUEST, f"a header's name must have 1 to {_NAME_CHARACTERS_MAX} characters")
+        if len(value.encode()) > limits.header_bytes_max:
+            raise Rejected(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
+    return encode(headers)
+
+
+class Admission:
+    """See the module."""
+
+    def __init__(
+        self, directory: Directory, scheduling: Scheduling, dispatch: Dispatch, turn: Turn, limits: Limits
+    ) -> None:
+        self.rates = Rates(limits)
+        self._directory = directory
+        self._scheduling = scheduling
+        self._dispatch = dispatch
+        self._turn = turn
+        self._limits = limits
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.rates}>"
+
+    def admit(self, session: Session, publication: Publication) -> NewMessage:
+        """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
+        return _admit(publication, session, self._directory, self._limits, self._turn)
+
+    def _slow_down(self, message: NewMessage) -> Rejected | None:
+        """Return what to tell the sender of a message that comes too fast."""
+        too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
+        if too_fast is None:
+            return None
+        whom = "publish"
+        if too_fast.setting.startswith("pair"):
+            whom = f"send {self._directory.bots[message.recipient_bot_id or ''].name!r}"
+        text = (
+            f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
+            f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
+        )
+        return Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
+
+    def reserve(self, message: NewMessage) -> Rejected | None:
+        """Reserve room for a message, within its rates; if there is none, return what to tell its sender.
+
+        That is told only where the message's id is not known: the log is asked first.
+        """
+        if not self.rates.unlimited and (too_fast := self._slow_down(message)) is not None:
+            return too_fast
+        if message.due_at is not None:
+            if self._scheduling.has_room():
+                self._scheduling.expected += 1
+                return None
+            most = self._limits.scheduled_messages_max
+            return Rejected(Code.BUSY, f"{most} messages wait until they are due, the most there may be")
+        if message.recipient_bot_id is not None:
+            mailbox = self._directory.mailboxes[message.recipient_bot_id]
+            if not self._dispatch.has_room(mailbox):
+                name = self._directory.bots[message.recipient_bot_id].name
+                text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
+                return Rejected(Code.MAILBOX_FULL, text)
+            mailbox.backlog.expected += 1
+        return None
+
+    def refused(self, code: str) -> None:
+        """Count a message, or a commit, for which there was no room, and which is not known."""
+        if code == Code.RATE_LIMITED:
+            self._dispatch.counters["rate_limited"] += 1
+
+    def leave(self, message: NewMessage) -> None:
+        """Release the room reserved for a message whose outcome is known."""
+        if message.due_at is not None:
+            self._scheduling.expected -= 1
+        elif message.recipient_bot_id is not None:
+            self._directory.mailboxes[message.recipient_bot_id].backlog.expected -= 1
+
+    def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
+        """Enter what became of a message of a transaction that returned."""
+        if added.duplicate:
+            self._dispatch.counters["duplicates"] += 1
+        elif added.seq is not None:
+            self._dispatch.enter(message, added.seq, timestamp)
+        elif added.scheduled:
+            self._scheduling.add(message.due_at or "")
+
+    def expect(self, session: Session, publications: Sequence[Publication]) -> None:
+        """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""
+        asked = [publication.id for publication in publications if publication.expects_reply]
+        session.expecting.update(dict.fromkeys(asked))
+        while len(session.expecting) > self._limits.expected_replies_max:
+            del session.expecting[next(iter(session.expecting))]
+
+    def new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
+        """Return the channels that these messages create."""
+        named = dict.fromkeys(message.recipient_channel for message in messages)
+        new = [name for name in named if name is not None and name not in self._directory.channels]
+        wall = self._turn.moment.wall
+        return [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
+
+    def add_channels(self, channels: Sequence[Channel]) -> None:
+        """Enter channels that came into being."""
+        self._directory.add_channels(channels)

@@ -1,0 +1,169 @@
+"""What waits for the disk: jobs are collected, and taken as one transaction at a time.
+
+Owns the order in which changes reach the log, and who is told afterwards. Messages of neighbouring jobs become
+one change, because a row in a batch costs a fraction of a row alone.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..mailbox.mailbox import Mailbox
+from ..model.records import Channel
+from ..model.repository import (
+    AddChannel,
+    AddDeadLetters,
+    AddMessages,
+    Change,
+    CommitWork,
+    NewMessage,
+    RecoverRuns,
+    ReleaseDue,
+    SaveMailbox,
+)
+from ..settings import Limits
+from ..wire.frames import Code
+
+__all__ = ["Batch", "Batches", "Done", "Failed", "Job"]
+
+Done = Callable[[Sequence[Any]], None]
+Failed = Callable[[Code, str], None]
+
+
+class Job:
+    """What one request (or the worker itself) wants on disk, and what follows.
+
+    `done` gets the answers: one a message where there are messages, else one a change. `failed` is called instead
+    when nothing was stored. The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the
+    changes weigh; messages are weighed here. `begin` is called when the job is taken into a batch, and may still
+    set its changes and mailboxes.
+    """
+
+    __slots__ = ("begin", "changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
+
+    def __init__(
+        self,
+        done: Done,
+        failed: Failed,
+        *,
+        messages: Sequence[NewMessage] = (),
+        changes: Sequence[Change] = (),
+        channels: Sequence[Channel] = (),
+        mailboxes: Sequence[Mailbox] = (),
+        size_bytes: int = 0,
+        begin: Callable[[Job], None] | None = None,
+    ) -> None:
+        assert not (messages and changes), "messages are merged with their neighbours', changes are not"
+        self.begin = begin
+        self.done = done
+        self.failed = failed
+        self.messages = messages
+        self.changes = changes
+        self.channels = channels
+        self.mailboxes = mailboxes
+        self.size_bytes = size_bytes + sum(len(message.body) for message in messages)
+
+
+class Batch:
+    """One transaction: its changes, and which answers belong to which job."""
+
+    __slots__ = ("_answers_at", "_buried", "changes", "channels", "jobs", "mailboxes", "timestamp")
+
+    def __init__(self, jobs: list[Job], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
+        for job in jobs:
+            if job.begin is not None:
+                job.begin(job)
+        self.jobs = jobs
+        self.timestamp = timestamp
+        self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
+        self.channels = {channel.name: channel for job in jobs for channel in job.channels}
+        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
+        # Before the jobs: one of them may try such a dead letter again.
+        self._buried = [(mailbox, mailbox.take_buried()) for mailbox in self.mailboxes if mailbox.buried]
+        self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
+        self._answers_at: list[tuple[int, int, int]] = []
+        run: list[NewMessage] = []
+        for job in jobs:
+            if job.messages:
+                if not run:
+                    self.changes.append(AddMessages(run, timestamp))
+                self._answers_at.append((len(self.changes) - 1, len(run), len(job.messages)))
+                run.extend(job.messages)
+            else:
+                run = []
+                self._answers_at.append((len(self.changes), -1, len(job.changes)))
+                self.changes.extend(_at(change, timestamp) for change in job.changes)
+        self.changes.extend(SaveMailbox(mailbox.state(), dict(mailbox.settling)) for mailbox in self.mailboxes)
+
+    def refused(self) -> None:
+        """Mark what the mailboxes wanted on disk as unsaved again."""
+        for mailbox in self.mailboxes:
+            mailbox.dirty = True
+        for mailbox, dead_letters in self._buried:
+            mailbox.buried[:0] = dead_letters
+
+    def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
+        """Return each job, in order, with its part of the log's answers."""
+        return [
+            (job, outcome[change : change + count] if start < 0 else outcome[change][start : start + count])
+            for job, (change, start, count) in zip(self.jobs, self._answers_at, strict=True)
+        ]
+
+
+class Batches:
+    """Collects jobs, and returns them in batches that are bounded in messages and bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._jobs: deque[Job] = deque()
+        self._messages = 0
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Batches jobs={len(self._jobs)} messages={self._messages} bytes={self._bytes}>"
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next batch can take no more; requests should then wait in their sockets."""
+        return (
+            self._messages >= self._limits.batch_messages_max
+            or self._bytes >= self._limits.batch_bytes_max
+            or len(self._jobs) >= self._limits.batch_messages_max
+        )
+
+    def add(self, job: Job) -> None:
+        """Put a job into the next batch."""
+        self._jobs.append(job)
+        self._messages += len(job.messages)
+        self._bytes += job.size_bytes
+
+    def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
+        """Return the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
+        jobs: list[Job] = []
+        messages, size_bytes = 0, 0
+        while self._jobs and len(jobs) < self._limits.batch_messages_max:
+            job = self._jobs[0]
+            messages += len(job.messages)
+            size_bytes += job.size_bytes
+            if jobs and (messages > self._limits.batch_messages_max or size_bytes > self._limits.batch_bytes_max):
+                break
+            jobs.append(self._jobs.popleft())
+            self._messages -= len(job.messages)
+            self._bytes -= job.size_bytes
+        return Batch(jobs, mailboxes, timestamp)
+
+
+def _at(change: Change, timestamp: str) -> Change:
+    """Set the time of its batch on a change that puts messages into the log: their times never go back."""
+    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
+        return msgspec.structs.replace(change, timestamp=timestamp)
+    return change

@@ -1,0 +1,200 @@
+"""Commits on their way to the disk and back: a run's progress, messages and acks in one transaction.
+
+Owns what a commit frame may ask for, and what follows from the log's answer. A commit is carried out whole or not
+at all; what the log alone can know (the fence, statuses, whether it was carried out before) is answered after the
+transaction. Acks are settled in the state that goes to the disk with it, and in memory when it returned.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
+from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
+from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
+from ..wire.calls import error_details
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Rejected, encode
+from .admission import Admission
+from .batches import Batches, Job
+from .dispatch import Dispatch
+from .effects import Turn
+
+__all__ = ["Committing"]
+
+
+class Committing:
+    """See the module. `timestamp` is that of the batch whose answers are being entered."""
+
+    def __init__(self, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+        self.timestamp = ""
+        self._admission = admission
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._number = 0
+        """Of the last commit that was taken: what tells it from another one of the same id."""
+
+    def __repr__(self) -> str:
+        return f"<Committing {self._batches}>"
+
+    def request(self, session: Session, commit: Commit) -> None:
+        """Put a commit into the next batch; raises Rejected where a part of it is wrong by itself."""
+        _check(commit)
+        encoded = _encode(commit)
+        messages = [self._admission.admit(session, publication) for publication in commit.messages]
+        refusal = self._refusal(session, commit, messages)
+        mailboxes: dict[Mailbox, list[int]] = {}
+        self._number += 1
+        if refusal is None:
+            self._admission.expect(session, commit.messages)
+            for seq in commit.acks:
+                mailboxes.setdefault(session.in_flight[seq], []).append(seq)
+            for mailbox, seqs in mailboxes.items():
+                mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
+        channels = self._admission.new_channels(session, messages)
+        work = CommitWork(
+            commit.id,
+            session.bot_id,
+            hashlib.sha256(encoded).hexdigest(),
+            commit.run_id,
+            commit.fence,
+            commit.steps,
+            commit.status,
+            commit.error,
+            commit.context,
+            messages,
+            channels,
+            known_only=refusal is not None,
+            timestamp="",
+            number=self._number,
+        )
+        pending = _Pending(session, commit, work, mailboxes, refusal)
+        self._batches.add(
+            Job(
+                lambda answers: self._done(pending, answers[0]),
+                lambda code, message: self._failed(pending, code, message),
+                changes=[work],
+                mailboxes=list(mailboxes),
+                size_bytes=len(encoded),
+            )
+        )
+
+    def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Rejected | None:
+        """Return why it cannot be carried out now, or None. It is looked up all the same: it may be a repeat."""
+        missing = [seq for seq in commit.acks if seq not in session.in_flight]
+        if missing:
+            return Rejected(
+                Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused"
+            )
+        for index, message in enumerate(messages):
+            lack = self._admission.reserve(message)
+            if lack is not None:
+                for reserved in messages[:index]:
+                    self._admission.leave(reserved)
+                return lack
+        return None
+
+    def _done(self, pending: _Pending, answer: Committed | NotCommitted | None) -> None:
+        commit, session = pending.commit, pending.session
+        self._leave_room(pending)
+        if isinstance(answer, Committed):
+            self._enter(pending, answer.added)
+        else:
+            self._keep_unsettled(pending)
+        match answer:
+            case Committed(seqs):
+                self._turn.answer(session.address, commit.request, {"seqs": seqs})
+            case NotCommitted(error):
+                code, details = error_details(error) or (Code.INTERNAL, None)
+                frame = ErrorFrame(
+                    code=code, message=str(error), request=commit.request, retry=code in RETRY, details=details
+                )
+                self._turn.send(session.address, frame)
+            case None:
+                assert pending.refusal is not None, "only what is refused is only looked up"
+                refusal = pending.refusal
+                self._admission.refused(refusal.code)
+                self._turn.refuse(session.address, refusal.code, refusal.message, commit.request)
+
+    def _enter(self, pending: _Pending, added: Sequence[Added] | None) -> None:
+        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
+        if added is not None:
+            self._admission.add_channels(pending.work.channels)
+            for message, outcome in zip(pending.work.messages, added, strict=True):
+                self._admission.enter(message, outcome, self.timestamp)
+        for mailbox in pending.mailboxes:
+            self._dispatch.settle_committed(mailbox, pending.work.number)
+
+    def _failed(self, pending: _Pending, code: Code, message: str) -> None:
+        self._leave_room(pending)
+        self._keep_unsettled(pending)
+        self._turn.refuse(pending.session.address, code, message, pending.commit.request)
+
+    def _leave_room(self, pending: _Pending) -> None:
+        if pending.refusal is None:
+            for message in pending.work.messages:
+                self._admission.leave(message)
+
+    def _keep_unsettled(self, pending: _Pending) -> None:
+        for mailbox in pending.mailboxes:
+            mailbox.keep_unsettled(pending.work.number)
+            self._dispatch.touch(mailbox)
+
+
+class _Pending:
+    """A commit that waits for the disk."""
+
+    def __init__(
+        self,
+        session: Session,
+        commit: Commit,
+        work: CommitWork,
+        mailboxes: Mapping[Mailbox, Sequence[int]],
+        refusal: Rejected | None,
+    ) -> None:
+        self.session = session
+        self.commit = commit
+        self.work = work
+        self.mailboxes = mailboxes
+        self.refusal = refusal
+
+
+def _check(commit: Commit) -> None:
+    of_a_run = commit.steps or commit.context is not None or commit.status is not None or commit.error is not None
+    if (commit.run_id is None) != (commit.fence is None) or (of_a_run and commit.run_id is None):
+        raise Rejected(Code.BAD_REQUEST, "a run's steps, context and status need its run_id and its fence")
+    for step in commit.steps:
+        if step.run_id != commit.run_id:
+            raise Rejected(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r}, not of this one")
+    if len(set(commit.acks)) != len(commit.acks):
+        raise Rejected(Code.BAD_REQUEST, "a message is in 'acks' twice")
+
+
+def _encode(commit: Commit) -> bytes:
+    """Return what is the same in two frames of one commit, and differs between commits.
+
+    Raises Rejected where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
+    cut below that depth, so that a value which is not whole is never stored.
+    """
+    content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
+    try:
+        encoded = encode(content)
+    except RecursionError:
+        raise Rejected(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
+    if not is_suspicious(encoded):
+        return encoded
+    values = [(commit.context, "the context")]
+    values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
+    values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
+    for value, what in values:
+        fault = value_fault(value, what)
+        if fault is not None:
+            raise Rejected(Code.BAD_REQUEST, fault)
+    return encoded

@@ -1,0 +1,486 @@
+"""The broker's decisions: (event, now) in, effects out.
+
+Owns what happens to a frame, to a transaction's answer, to a page that was read and to time that passed, and the
+opening and ending of sessions. Its rules (docs/design.md):
+
+- Nothing is sent, to anyone, before the transaction that holds it has returned; refusals are the exception.
+- What a transaction's answer changes is entered job by job, in the order in which the log took them, so that a
+  subscription wants exactly the messages after it.
+- A session that cannot be reached ends at once, and what it had in flight goes to the bot's others.
+
+Pure: time, ids and answers come in as arguments; the shell (`broker`) carries the effects out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session, Sessions, client_of
+from ..model.records import WORKER_ID, Bot
+from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, SeenBot, Surveyed
+from ..settings import Settings
+from ..wire.frames import (
+    PROTOCOL_VERSION,
+    Ack,
+    Closing,
+    Code,
+    Commit,
+    Credit,
+    Extend,
+    Goodbye,
+    Hello,
+    Nak,
+    Ok,
+    Ping,
+    Pong,
+    Publish,
+    Rejected,
+    Request,
+    RetryDeadLetters,
+    Subscribe,
+    Term,
+    Unsubscribe,
+    Welcome,
+    is_id,
+)
+from .admission import Admission
+from .batches import Batch, Batches, Job
+from .committing import Committing
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Turn
+from .publishing import Publishing
+from .recovering import Recovering
+from .retention import Retention
+from .returning import Returning
+from .scheduling import Scheduling
+from .settling import Settling
+from .subscribing import Subscribing
+
+__all__ = ["Core"]
+
+
+class Core:
+    """See the module. Every method takes the moment, and returns what is to be done."""
+
+    def __init__(self, state: LogState, settings: Settings, *, worker: str, new_id: Callable[[], str]) -> None:
+        self.directory = Directory(state, settings)
+        self.sessions = Sessions()
+        self.epoch = state.epoch
+        self._settings = settings
+        self._worker = worker
+        self._new_id = new_id
+        self._turn = Turn(state.last_timestamp)
+        self._batches = Batches(settings.limits)
+        self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
+        self._scheduling = Scheduling(
+            state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
+        )
+        admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
+        self.rates = admission.rates
+        self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
+        self._committing = Committing(admission, self._batches, self.dispatch, self._turn)
+        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
+        self._subscribing = Subscribing(
+            self.directory,
+            self.sessions,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            held_max=settings.limits.held_requests_max,
+        )
+        self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
+        self._returning = Returning(self.directory, self.dispatch, self._turn, epoch=state.epoch)
+        self._retention = Retention(
+            settings.retention,
+            directory=self.directory,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            turn=self._turn,
+        )
+        self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
+        self._claimed: set[str] = set()
+        self._seen: dict[str, str] = {}
+        self._flushed_at: float | None = None
+        self._taken_at = 0.0
+        self._swept_at = 0.0
+        self._ticked_at = 0.0
+        self._heard_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Core last_seq={self.last_seq} {self.sessions} {self.directory} {self._batches}>"
+
+    @property
+    def last_seq(self) -> int:
+        """The end of the log, as the mailboxes know it."""
+        return self.dispatch.last_seq
+
+    def log_ahead(self, wall: str) -> float:
+        """Return by how many seconds the log's last timestamp is ahead of the wall clock; 0 where it is not."""
+        return self._turn.log_time.ahead(wall)
+
+    # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, address: bytes, request: Request, moment: Moment) -> list[Effect]:
+        """Take a client's frame."""
+        self._turn.moment = moment
+        self._heard_at = moment.now
+        self._try(address, request)
+        return self._finish()
+
+    def reject(self, address: bytes, error: Rejected, moment: Moment) -> list[Effect]:
+        """Take a frame that could not be read; the session stays."""
+        self._turn.moment = moment
+        self._heard_at = moment.now
+        session = self.sessions.get(address)
+        if session is not None:
+            session.last_heard = moment.now
+        self._turn.refuse(address, error.code, error.message, error.request)
+        return self._finish()
+
+    def applied(self, batch: Batch, outcome: Sequence[Any], moment: Moment) -> list[Effect]:
+        """Take the log's answer to a batch: everything in it is on disk."""
+        self._turn.moment = moment
+        self.directory.add_channels(batch.channels.values())
+        self._publishing.timestamp = self._committing.timestamp = batch.timestamp
+        before = self.last_seq
+        for job, answers in batch.answers(outcome):
+            job.done(answers)
+        if self.last_seq > before:
+            self._turn.log_time.stamped(batch.timestamp, self._taken_at)
+        return self._finish()
+
+    def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
+        """Take the log's refusal of a batch: nothing of it is on disk."""
+        self._turn.moment = moment
+        batch.refused()
+        self.dispatch.save_again(batch.mailboxes)
+        for job in batch.jobs:
+            job.failed(code, message)
+        return self._finish()
+
+    def page_read(self, request: PageRequest, page: Page, moment: Moment) -> list[Effect]:
+        """Take what was read for a mailbox."""
+        self._turn.moment = moment
+        self.dispatch.page_read(request, page)
+        return self._finish()
+
+    def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
+        """Take how many messages wait for a mailbox."""
+        self._turn.moment = moment
+        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        return self._finish()
+
+    def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
+        """Take the part of the log that retention asked for."""
+        self._turn.moment = moment
+        self._retention.surveyed(rows)
+        return self._finish()
+
+    def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
+        """Take the seq at which a subscription by time starts."""
+        self._turn.moment = moment
+        session = self.sessions.get(found.address)
+        if session is not None and session.id == found.session_id:
+            self._subscribing.subscribe(session, found.subscribe, start_seq)
+        return self._finish()
+
+    def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
+        """Take whom messages are for that a returning client holds, or that a settle could not change."""
+        self._turn.moment = moment
+        session = self.sessions.get(located.address)
+        if session is not None and session.id == located.session_id:
+            if isinstance(located.request, Hello):
+                session.opening = False
+                self._welcome(session, located.request, messages)
+                self._carry_out_held(session)
+            else:
+                self._settling.answer(session, located.request, located.seqs, messages)
+        return self._finish()
+
+    def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
+        """Take that nothing can be sent to a connection any more: its session is over.
+
+        What was sent there before, and is not settled, failed with it; the messages that are `unsent` did not.
+        """
+        self._turn.moment = moment
+        session = self.sessions.get(address)
+        if session is not None:
+            self._end(session, vanished=True, unsent=unsent)
+        return self._finish()
+
+    def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
+        """Take that somebody listens to a topic at the tap, or that nobody does any more."""
+        self._turn.moment = moment
+        if wanted:
+            self.dispatch.tapping.want(topic)
+        else:
+            self.dispatch.tapping.leave(topic)
+        return self._finish()
+
+    def tick(self, moment: Moment) -> list[Effect]:
+        """Take that time has passed."""
+        self._turn.moment = moment
+        self._turn.steady()  # a clock that is set is noticed at the next tick, whether anything waits or not
+        deaf = self._was_deaf(moment.now)
+        self._ticked_at = moment.now
+        self._scheduling.release()
+        self._recovering.tick()
+        self._retention.tick()
+        if deaf:
+            for session in self.sessions:
+                session.last_heard = moment.now
+                self.dispatch.extend(session, list(session.in_flight))
+            return self._finish()
+        timeout = self._settings.delivery.session_timeout_seconds
+        if moment.now - self._swept_at >= timeout / 10:
+            self._swept_at = moment.now
+            for session in self.sessions.silent(moment.now - timeout):
+                self._end(session, vanished=True)
+        self.dispatch.expire()
+        self.dispatch.tapping.tell_heads()
+        return self._finish()
+
+    def _was_deaf(self, now: float) -> bool:
+        """Return True where the worker stood still, or the disk kept it from reading: then nobody else was silent.
+
+        What waits in the socket is read before anybody is held to a deadline.
+        """
+        heartbeat = self._settings.delivery.heartbeat_seconds
+        return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
+
+    def close(self, moment: Moment) -> list[Effect]:
+        """Take that the worker is shutting down: every session is told."""
+        self._turn.moment = moment
+        for session in self.sessions:
+            self._turn.send(session.address, Closing())
+            self._end(session, vanished=False)
+        return self._finish()
+
+    def _finish(self) -> list[Effect]:
+        self.dispatch.run()
+        return self._turn.take()
+
+    # ── Batches ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def full(self) -> bool:
+        """Whether requests should wait in their sockets until a batch is written."""
+        return self._batches.full
+
+    def has_batch(self, moment: Moment) -> bool:
+        """Tell whether there is something to write now."""
+        unsaved = self.dispatch.unsaved or bool(self._seen)
+        return bool(self._batches) or (unsaved and self._flush_due(moment))
+
+    def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
+        """Take what is to be written next; `flush` takes every position along, as at shutdown."""
+        mailboxes: list[Mailbox] = []
+        if flush or self._flush_due(moment):
+            self._flushed_at = moment.now
+            mailboxes = self.dispatch.flush()
+            if self._seen:
+                self.dispatch.write([SeenBot(bot_id, at) for bot_id, at in self._seen.items()])
+                self._seen = {}
+        if not self._batches and not mailboxes:
+            return None
+        self._taken_at = moment.now
+        return self._batches.take(mailboxes, self._turn.log_time.at(*moment))
+
+    def _flush_due(self, moment: Moment) -> bool:
+        if self._flushed_at is None:  # the clock begins anywhere: the first interval does with the first look
+            self._flushed_at = moment.now
+        return moment.now - self._flushed_at >= self._settings.delivery.mailbox_flush_seconds
+
+    # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _try(self, address: bytes, request: Request) -> None:
+        try:
+            self._receive(address, request)
+        except Rejected as error:
+            self._turn.refuse(address, error.code, error.message, getattr(request, "request", None))
+
+    def _receive(self, address: bytes, request: Request) -> None:
+        session = self.sessions.get(address)
+        if isinstance(request, Hello):
+            self._hello(address, request)
+            return
+        if session is None:
+            raise Rejected(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
+        session.last_heard = self._turn.moment.now
+        if session.opening and not isinstance(request, Ping):
+            if len(session.held) >= self._settings.limits.held_requests_max:
+                raise Rejected(Code.BUSY, "the bot is still being registered; wait for welcome")
+            session.held.append(request)
+            return
+        match request:
+            case Publish():
+                self._publishing.request(session, request)
+            case Commit():
+                self._committing.request(session, request)
+            case Ack() | Nak() | Term() | Extend():
+                self._settling.settle(session, request)
+            case Credit():
+                session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
+                self.dispatch.touch_session(session)
+                self._settling.confirm(session, request.request, session.mailboxes)
+            case Subscribe():
+                self._subscribing.request(session, request)
+            case Unsubscribe():
+                self._subscribing.unsubscribe(session, request)
+            case RetryDeadLetters():
+                self._settling.retry_dead_letters(session, request)
+            case Ping():
+                self._turn.send(address, Pong(last_seq=self.last_seq))
+            case Goodbye():
+                self._end(session, vanished=False)
+                self._turn.send(address, Ok(request=request.request))
+            case _:
+                self._turn.add(Ask(address, session.bot_id, request))
+
+    def _hello(self, address: bytes, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL_VERSION:
+            raise Rejected(
+                Code.UNSUPPORTED_PROTOCOL,
+                f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
+            )
+        if hello.bot_id == WORKER_ID:
+            raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
+        bot = self.directory.names.get(hello.bot)
+        before = self.sessions.get(address)
+        returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
+        if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
+            raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
+        waiting = self._registering.get(hello.bot)
+        if waiting is not None:
+            if len(waiting) >= self._settings.limits.held_requests_max:
+                raise Rejected(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
+            if before is not None:
+                self._end(before, vanished=False)
+            waiting.append((address, hello))
+            return
+        if bot is not None and hello.bot_id not in (None, bot.id):
+            raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
+        if bot is None and is_id(hello.bot):
+            raise Rejected(
+                Code.BAD_REQUEST,
+                f"{hello.bot!r} is a UUID, which is read as a bot's id and not as a name: put something before it",
+            )
+        if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
+            raise Rejected(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
+        if before is not None:
+            self._end(before, vanished=False)
+        session = self._new_session(address, hello)
+        if bot is not None:
+            self._open(session, bot, hello)
+        else:
+            self._register(session, hello)
+
+    def _new_session(self, address: bytes, hello: Hello) -> Session:
+        limits = self._settings.limits
+        credit = limits.in_flight_default if hello.max_in_flight is None else hello.max_in_flight
+        return Session(
+            address,
+            self._new_id(),
+            self._turn.moment.now,
+            credit=min(credit, limits.in_flight_max),
+            in_flight_bytes_max=limits.in_flight_bytes_max,
+        )
+
+    def _register(self, session: Session, hello: Hello) -> None:
+        wall = self._turn.moment.wall
+        bot = Bot(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
+        session.bot_id, session.opening = bot.id, True
+        self.sessions.add(session)
+        self._registering[bot.name] = []
+        self._claimed.add(bot.id)
+
+        def waiting() -> list[tuple[bytes, Hello]]:
+            self._claimed.remove(bot.id)
+            return self._registering.pop(bot.name)
+
+        def done(answers: Sequence[Any]) -> None:
+            self.directory.add_bot(bot, MailboxState(bot.id, answers[0]), last_seq=answers[0])
+            others = waiting()
+            if self.sessions.get(session.address) is session:
+                session.opening = False
+                self.sessions.remove(session)
+                self._open(session, bot, hello)
+                self._carry_out_held(session)
+            for address, other in others:
+                self._try(address, other)
+
+        def failed(code: Code, message: str) -> None:
+            if self.sessions.get(session.address) is session:
+                self.sessions.remove(session)
+                self._turn.refuse(session.address, code, message, hello.request)
+            for address, other in waiting():
+                self._turn.refuse(address, code, message, other.request)
+
+        self._batches.add(Job(done, failed, changes=[AddBot(bot)]))
+
+    def _carry_out_held(self, session: Session) -> None:
+        """Carry out what came while a session was being opened."""
+        held, session.held = session.held, []
+        for request in held:
+            self._try(session.address, request)
+
+    def _open(self, session: Session, bot: Bot, hello: Hello) -> None:
+        session.bot_id, session.bot_name = bot.id, bot.name
+        self.sessions.add(session)
+        unknown = self._returning.unknown(session, hello)
+        if unknown:
+            session.opening = True
+            self._turn.add(Locate(session.address, session.id, hello, unknown))
+        else:
+            self._welcome(session, hello, ())
+
+    def _welcome(self, session: Session, hello: Hello, located: Sequence[Surveyed]) -> None:
+        """Begin a session: it takes the place of its client's earlier one."""
+        client = client_of(hello.token)
+        earlier = self.sessions.of_client(session.bot_id, client)
+        session.client = client
+        self._see(session.bot_id)
+        not_held = self._returning.keep(session, hello, earlier, located)
+        delivery, limits = self._settings.delivery, self._settings.limits
+        sharers = self.sessions.of_bot(session.bot_id)
+        self._turn.send(
+            session.address,
+            Welcome(
+                request=hello.request,
+                protocol=PROTOCOL_VERSION,
+                worker=self._worker,
+                session=session.id,
+                epoch=self.epoch,
+                bot=session.bot_name,
+                bot_id=session.bot_id,
+                max_in_flight=session.credit,
+                max_publish_in_flight=limits.publishes_in_flight_max,
+                heartbeat=delivery.heartbeat_seconds,
+                session_timeout=delivery.session_timeout_seconds,
+                ack_wait=delivery.ack_wait_seconds,
+                max_deliver=delivery.max_deliver,
+                max_frame_bytes=limits.frame_bytes_max,
+                max_body_bytes=limits.body_bytes_max,
+                last_seq=self.last_seq,
+                sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
+                not_held=not_held,
+            ),
+        )
+        self.dispatch.attach(session)
+        self._returning.take_over(session, hello, earlier)
+        if earlier is not None:
+            self._end(earlier, vanished=False)
+
+    def _see(self, bot_id: str) -> None:
+        self._seen[bot_id] = self._turn.moment.wall
+        self.directory.seen(bot_id, self._turn.moment.wall)
+
+    def _end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
+        self.sessions.remove(session)
+        if session.opening:
+            return
+        self._see(session.bot_id)
+        self.dispatch.detach(session, vanished=vanished, unsent=unsent)

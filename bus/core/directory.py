@@ -1,0 +1,148 @@
+"""Who and what there is: bots, channels, mailboxes, and who subscribes to what.
+
+Owns the worker's picture of these as they stand on disk. Something is entered here when the transaction that
+holds it has returned, never before.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sources import Interest
+from ..model.records import Bot, Channel
+from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
+from ..settings import Settings
+
+__all__ = ["ChannelEntry", "Directory"]
+
+
+class ChannelEntry:
+    """A channel, the seq of its last message, its subscriptions, and the mailboxes, bots' and groups', for them."""
+
+    __slots__ = ("channel", "head_seq", "mailboxes", "subscriptions")
+
+    def __init__(self, channel: Channel, head_seq: int = 0) -> None:
+        self.channel = channel
+        self.head_seq = head_seq
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+
+    def __repr__(self) -> str:
+        return f"<ChannelEntry {self.channel.name} head_seq={self.head_seq} subscribers={len(self.subscriptions)}>"
+
+
+class Directory:
+    """All bots by id and name, all mailboxes by their ids, all channels by name."""
+
+    def __init__(self, state: LogState, settings: Settings) -> None:
+        self._settings = settings
+        self.bots: dict[str, Bot] = {}
+        self.names: dict[str, Bot] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.channels: dict[str, ChannelEntry] = {}
+        self._subscriptions: dict[str, dict[str, Subscription]] = {}
+        places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
+        for bot in state.bots:
+            self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
+        for channel, head_seq in state.channels:
+            self.channels[channel.name] = ChannelEntry(channel, head_seq)
+        for group in state.groups:
+            mailbox_id = group_mailbox_id(group.channel, group.name)
+            place = places.get(mailbox_id) or MailboxState(mailbox_id, min(group.start_seq, state.last_seq))
+            self._open_group(group.channel, group.name, group.start_seq, place)
+        for subscription in state.subscriptions:
+            if subscription.bot_id not in self.bots:
+                continue  # written by other means than a bus: nobody can receive for it
+            mailbox = self._enter(subscription)
+            if mailbox.group is None:
+                interest = Interest(subscription.start_seq, subscription.echo)
+                mailbox.sources.restore(subscription.channel, interest)
+        for mailbox_id, seq in state.dead_letters:
+            if mailbox_id in self.mailboxes:
+                self.mailboxes[mailbox_id].dead.add(seq)
+
+    def __repr__(self) -> str:
+        return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
+
+    def find_bot(self, name_or_id: str) -> Bot | None:
+        """Return a bot by its id, or else by its name: earlier versions let a name be a UUID."""
+        return self.bots.get(name_or_id) or self.names.get(name_or_id)
+
+    def find_mailbox(self, name: str) -> Mailbox | None:
+        """Give the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
+        bot = self.find_bot(name)
+        return self.mailboxes.get(name if bot is None else bot.id)
+
+    def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
+        """Give the mailboxes that a bot receives from: its own, and those of its groups."""
+        groups = [
+            self.mailboxes[group_mailbox_id(subscription.channel, subscription.group)]
+            for subscription in self.subscriptions_of(bot_id).values()
+            if subscription.group is not None
+        ]
+        return [self.mailboxes[bot_id], *groups]
+
+    def subscriptions_of(self, bot_id: str) -> dict[str, Subscription]:
+        """Give a bot's subscriptions by channel."""
+        return self._subscriptions.get(bot_id, {})
+
+    def add_bot(self, bot: Bot, state: MailboxState, *, last_seq: int) -> None:
+        """Enter a registered bot with its mailbox; `last_seq` is the end of the log."""
+        self.bots[bot.id] = self.names[bot.name] = bot
+        mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
+        mailbox.backlog.known = mailbox.sources.handed_out(None) >= last_seq
+        self.mailboxes[bot.id] = mailbox
+
+    def seen(self, bot_id: str, at: str) -> None:
+        """Note when a bot was last heard."""
+        bot = msgspec.structs.replace(self.bots[bot_id], last_seen_at=at)
+        self.bots[bot.id] = self.names[bot.name] = bot
+
+    def add_channels(self, channels: Iterable[Channel]) -> None:
+        """Enter channels, keeping those that are there."""
+        for channel in channels:
+            if channel.name not in self.channels:
+                self.channels[channel.name] = ChannelEntry(channel)
+
+    def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
+        """Enter a subscription, and give the mailbox that it is delivered by; a group is opened by its first."""
+        if subscription.group is None:
+            interest = Interest(subscription.start_seq, subscription.echo)
+            self.mailboxes[subscription.bot_id].subscribe(subscription.channel, interest, last_seq)
+        else:
+            self.mailboxes[subscription.bot_id].forget(subscription.channel)
+            if group_mailbox_id(subscription.channel, subscription.group) not in self.mailboxes:
+                position = min(subscription.start_seq, last_seq)
+                state = MailboxState(group_mailbox_id(subscription.channel, subscription.group), position)
+                self._open_group(subscription.channel, subscription.group, subscription.start_seq, state)
+        return self._enter(subscription)
+
+    def _enter(self, subscription: Subscription) -> Mailbox:
+        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
+        mailbox = self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
+        entry = self.channels[channel]
+        entry.subscriptions[bot_id] = subscription
+        entry.mailboxes[mailbox.id] = mailbox
+        self._subscriptions.setdefault(bot_id, {})[channel] = subscription
+        return mailbox
+
+    def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
+        """Enter a group: its mailbox wants the channel whether it has members or not."""
+        mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
+        mailbox.sources.restore(channel, Interest(start_seq, echo=True))
+        self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
+
+    def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
+        """Take a subscription out, and give the mailbox that it was delivered by; a group's stays."""
+        del self._subscriptions[bot_id][channel]
+        entry = self.channels[channel]
+        subscription = entry.subscriptions.pop(bot_id)
+        if subscription.group is not None:
+            return self.mailboxes[group_mailbox_id(channel, subscription.group)]
+        self.mailboxes[bot_id].unsubscribe(channel)
+        return entry.mailboxes.pop(bot_id)

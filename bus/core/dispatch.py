@@ -1,0 +1,319 @@
+"""From the log to the sessions: new messages reach mailboxes, and mailboxes hand out what credit allows.
+
+Owns which mailboxes have something to do: to hand out, to read, to wait for, to save. What one mailbox does is in
+`mailbox`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+
+from ..mailbox.envelope import Envelope, deliver_frame, write_envelope
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
+from ..mailbox.unsettled import Abandoned
+from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
+from ..settings import Settings
+from ..wire.frames import Gap, Nak, Term
+from .batches import Batches, Job
+from .directory import Directory
+from .effects import Count, Read, Send, Turn
+from .tapping import Tapping
+
+__all__ = ["Dispatch"]
+
+_COUNTERS = (
+    "published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead", "removed", "damaged"
+)  # fmt: skip
+
+_FRAME_MESSAGES_MAX = 500
+"""Half of the largest credit: whoever asks for so much settles one half while the other is on its way."""
+
+_FRAME_ROOM_BYTES = 64
+"""Room for what surrounds the messages of a deliver frame."""
+
+
+class Dispatch:
+    """See the module. `last_seq` is the end of what reached the mailboxes."""
+
+    def __init__(
+        self, directory: Directory, batches: Batches, turn: Turn, settings: Settings, last_seq: int
+    ) -> None:
+        self.last_seq = last_seq
+        self.tapping = Tapping(directory, turn, settings)
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self._directory = directory
+        self._batches = batches
+        self._turn = turn
+        self._settings = settings
+        self._touched: dict[Mailbox, None] = {}
+        self._dirty: dict[Mailbox, None] = {}
+        self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
+        self._told: dict[Mailbox, float] = {}
+        """When sessions were told of a mailbox's gap."""
+        self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
+
+    # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def enter(self, message: NewMessage, seq: int, timestamp: str) -> None:
+        """Give a message that is on disk now to the mailboxes that listen, and to the tap."""
+        assert seq > self.last_seq, "the log grows at its end"
+        self.last_seq = seq
+        self.counters["published"] += 1
+        channel = message.recipient_channel
+        wire = write_envelope(message, seq, timestamp)
+        letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
+        if channel is None:
+            mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
+            if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
+                return
+            mailbox.backlog.came()
+            if mailbox.arrive(letter):
+                self.touch(mailbox)
+            return
+        entry = self._directory.channels[channel]
+        prev_seq, entry.head_seq = entry.head_seq, seq
+        for mailbox in entry.mailboxes.values():
+            if mailbox.arrive(letter):
+                self.touch(mailbox)
+        self.tapping.copy(channel, wire, prev_seq)
+
+    def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
+        """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
+        if letter.is_expired(self._turn.moment.wall):
+            return False
+        for session in mailbox.sessions:
+            if reply_to in session.expecting:
+                del session.expecting[reply_to]
+                delivery = mailbox.express(letter, session, self._turn.moment.now)
+                if delivery is None:
+                    return False
+                self.counters["delivered"] += 1
+                self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
+                self.touch(mailbox)
+                return True
+        return False
+
+    def page_read(self, request: PageRequest, page: Page) -> None:
+        """Give a mailbox what was read for it, and tell its sessions what it lost."""
+        mailbox = self._directory.mailboxes[request.mailbox_id]
+        lost = mailbox.page_read(
+            [_envelope(message) for message in page.recalled],
+            [_envelope(message) for message in page.messages],
+            complete=page.complete,
+            damaged=page.damaged,
+        )
+        for seq in lost:
+            reason = "damaged" if seq in page.damaged else "retention"
+            for session in mailbox.sessions:
+                self._turn.send(session.address, Gap(from_seq=seq, to_seq=seq, reason=reason))
+        self.touch(mailbox)
+
+    def touch(self, mailbox: Mailbox) -> None:
+        """Note that a mailbox may have something to hand out, to read or to save."""
+        self._touched[mailbox] = None
+
+    def touch_session(self, session: Session) -> None:
+        """Note that a session may have credit again, for each of its mailboxes; they take turns in being first."""
+        session.mailboxes.rotate()
+        for mailbox in session.mailboxes:
+            self.touch(mailbox)
+
+    def _touch_sharers(self, mailbox: Mailbox) -> None:
+        """Touch a mailbox that took messages back, and those that share the credit which that freed."""
+        self.touch(mailbox)
+        for session in mailbox.sessions:
+            if len(session.mailboxes) > 1:
+                self.touch_session(session)
+
+    def has_room(self, mailbox: Mailbox) -> bool:
+        """Tell whether one more direct message may come. Where that is not known yet, the store is asked once."""
+        backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
+        if not backlog.known and not backlog.counting:
+            handed_out = mailbox.sources.handed_out(None)
+            if self.last_seq - handed_out >= most:
+                self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
+        return backlog.has_room(most)
+
+    def run(self) -> None:
+        """Let the touched mailboxes hand out and read what they can."""
+        touched, self._touched = self._touched, {}
+        for mailbox in touched:
+            for handed in mailbox.hand_out(*self._turn.moment):
+                self.counters["delivered"] += len(handed.seqs)
+                self._deliver(*handed)
+            self._bury(mailbox, mailbox.take_expired())
+            request = mailbox.next_read(self.last_seq)
+            if request is not None:
+                self._turn.add(Read(request))
+            if mailbox.dirty:
+                self._dirty[mailbox] = None
+            if mailbox.timed:
+                self._timed[mailbox] = None
+            else:
+                self._timed.pop(mailbox, None)
+
+    def _deliver(self, session: Session, deliveries: list[bytes], seqs: list[int]) -> None:
+        """Pack deliveries into few frames, each within its limits."""
+        first, size, bytes_max = 0, _FRAME_ROOM_BYTES, self._settings.limits.frame_bytes_max
+        for end, delivery in enumerate(deliveries):
+            if end > first and (size + len(delivery) > bytes_max or end - first == _FRAME_MESSAGES_MAX):
+                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), tuple(seqs[first:end])))
+                first, size = end, _FRAME_ROOM_BYTES
+            size += len(delivery) + 1
+        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), tuple(seqs[first:])))
+
+    # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attach(self, session: Session) -> None:
+        """Let a session receive from all its bot's mailboxes."""
+        for mailbox in self._directory.mailboxes_of(session.bot_id):
+            self.join(session, mailbox)
+
+    def join(self, session: Session, mailbox: Mailbox) -> None:
+        """Let a session receive from a mailbox, and tell it what that one lost."""
+        session.mailboxes.append(mailbox)
+        mailbox.attach(session)
+        self.tell_gap(mailbox, [session])
+        self.touch(mailbox)
+
+    def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
+        """Take back what a session had in flight: others get it at once."""
+        for mailbox in list(session.mailboxes):
+            self.leave(session, mailbox, vanished=vanished, unsent=unsent)
+
+    def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
+        """Take back what a session had in flight from one mailbox."""
+        session.mailboxes.remove(mailbox)
+        self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
+        self._touch_sharers(mailbox)
+
+    def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
+        """Tell sessions what their mailbox lost to retention, until one of them is heard after it."""
+        if mailbox.losses.gap is None:
+            return
+        first, last = mailbox.losses.gap
+        for session in sessions:
+            self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
+            self._told[mailbox] = self._turn.moment.now
+
+    def _forget_told_gaps(self) -> None:
+        for mailbox, told_at in list(self._told.items()):
+            if any(session.last_heard > told_at for session in mailbox.sessions):
+                del self._told[mailbox]
+                mailbox.forget_gap()
+                self.touch(mailbox)
+
+    def hand_over(self, seq: int, earlier: Session, session: Session) -> None:
+        """Send a reply to the session that takes the place of the one it was sent to."""
+        delivery = earlier.in_flight[seq].hand_over(seq, session, *self._turn.moment)
+        if delivery is not None:
+            self.counters["delivered"] += 1
+            self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
+
+    def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
+        """Take messages out for good; give the mailboxes that this changed."""
+        mailboxes: dict[Mailbox, None] = {}
+        before = len(session.in_flight)
+        for seq in seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is not None:
+                mailbox.settle(session, seq)
+                mailboxes[mailbox] = None
+        if mailboxes:
+            self.counters["settled"] += before - len(session.in_flight)
+            self.touch_session(session)
+        return list(mailboxes)
+
+    def settle_committed(self, mailbox: Mailbox, number: int) -> None:
+        """Take out for good what a commit settled."""
+        self.counters["settled"] += mailbox.settle_committed(number)
+        self._touch_sharers(mailbox)
+
+    def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
+        """Take messages back, to try again or never; give the mailboxes that this changed."""
+        mailboxes: dict[Mailbox, None] = {}
+        for seq in request.seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is None or mailbox.is_settling(seq):
+                continue
+            if isinstance(request, Nak):
+                now, wall = self._turn.moment
+                abandoned = mailbox.fail(session, seq, now, wall=wall, delay=request.delay, release=request.release)
+            else:
+                abandoned = mailbox.terminate(session, seq, request.reason or "term")
+            if abandoned is not None:
+                self._bury(mailbox, [abandoned])
+            mailboxes[mailbox] = None
+        if mailboxes:
+            self.touch_session(session)
+            for mailbox in mailboxes:
+                self.touch(mailbox)
+        return list(mailboxes)
+
+    def extend(self, session: Session, seqs: Sequence[int]) -> None:
+        """Restart the ack_wait of messages that are still being worked on."""
+        for seq in seqs:
+            mailbox = session.in_flight.get(seq)
+            if mailbox is not None:
+                mailbox.extend(session, [seq], self._turn.moment.now)
+
+    def expire(self) -> None:
+        """Take back what was not settled in time, and hand out what is due again."""
+        self._forget_told_gaps()
+        sharing: dict[Session, None] = {}
+        for mailbox in list(self._timed):
+            self._bury(mailbox, mailbox.expire(self._turn.moment.now))
+            self.touch(mailbox)
+            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailboxes) > 1))
+        for session in sharing:  # once each, however many of its mailboxes have deadlines
+            self.touch_session(session)
+
+    def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
+        wall = self._turn.moment.wall
+        for given_up in abandoned:
+            mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
+            self.counters["dead"] += 1
+
+    # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is something for the next flush."""
+        return bool(self._dirty or self._unwritten)
+
+    def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
+        """Write what nobody waits for; where the disk is full, again with the next flush."""
+        # What is written again is a new job: one that knew itself would be a cycle, and those are collected rarely.
+        again = (changes, mailboxes)
+        self._batches.add(
+            Job(
+                lambda _: None,
+                lambda code, message: self._unwritten.append(again),
+                changes=changes,
+                mailboxes=mailboxes,
+            )
+        )
+
+    def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
+        """Note that the disk did not take the state of these mailboxes."""
+        self._dirty.update(dict.fromkeys(mailboxes))
+
+    def flush(self) -> list[Mailbox]:
+        """Give the mailboxes whose state is to be saved now, and write again what could not be written."""
+        mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
+        self._dirty.clear()
+        unwritten, self._unwritten = self._unwritten, []
+        for changes, unwritten_mailboxes in unwritten:
+            self.write(changes, unwritten_mailboxes)
+        return mailboxes
+
+
+def _envelope(message: LogMessage) -> Envelope:
+    wire = write_envelope(message, message.seq, message.timestamp)
+    return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire, message.expires_at)

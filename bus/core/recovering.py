@@ -1,0 +1,68 @@
+"""Runs whose holder is gone: the log ends their holds, soon after the start and then now and again.
+
+Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
+enters the log in the same transaction. A run that never had a lease is left alone: whoever runs it does so by other
+means, and a restart of the worker is no word on whether he lives. The first time is a little after the start, so
+that holders who outlived a worker that was down for longer than their lease come back first and renew it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..model.records import WORKER_ID
+from ..model.repository import Recovered, RecoverRuns
+from ..settings import Workflows
+from ..wire.frames import Code
+from .batches import Batches, Job
+from .dispatch import Dispatch
+from .effects import Turn
+
+__all__ = ["WORKER_NAME", "Recovering"]
+
+WORKER_NAME = "posthouse"
+
+_RUNS_AT_ONCE = 100
+"""Runs given up in one transaction: some milliseconds of the writer's time."""
+
+
+class Recovering:
+    """See the module."""
+
+    def __init__(self, settings: Workflows, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+        self._settings = settings
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._asked = False
+        self._due: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Recovering {'asked' if self._asked else 'idle'}>"
+
+    def tick(self) -> None:
+        """End the holds whose lease ran out, when it is time to look."""
+        if self._due is None:
+            self._rest(self._settings.sweep_seconds)
+        if self._asked or (self._due is not None and self._turn.moment.now < self._due):
+            return
+        self._asked = True
+        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
+        self._batches.add(Job(self._recovered, self._failed, changes=[change]))
+
+    def _recovered(self, answers: Sequence[Any]) -> None:
+        recovered: Recovered = answers[0]
+        for message in recovered.messages:
+            self._dispatch.enter(message, message.seq, message.timestamp)
+        more = len(recovered.runs) == _RUNS_AT_ONCE
+        self._rest(0.0 if more else self._settings.sweep_seconds)
+
+    def _failed(self, code: Code, message: str) -> None:
+        self._rest(self._settings.sweep_seconds)
+
+    def _rest(self, seconds: float) -> None:
+        self._asked = False
+        self._due = self._turn.moment.now + seconds

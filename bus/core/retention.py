@@ -1,0 +1,252 @@
+"""Retention: which messages leave the log, by age, number and size.
+
+Owns the rules' progress through the log. A rule is of the whole log or of one channel; it walks through its
+messages in small portions, from the oldest on:
+
+- For a limit in number or bytes it keeps a *window*, the newest messages that fit; what lies below the window's
+  bottom may go. The window is counted once, and then moved along.
+- Then it looks at what may go, again from the oldest on, and removes what no mailbox has still to deliver (or, when
+  it is told so, what nobody is at work on; those mailboxes get a gap).
+
+At most one portion is looked at or removed at a time, in the same batches as everything else. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from ..mailbox.mailbox import Mailbox
+from ..model.records import later
+from ..model.repository import RemoveMessages, Surveyed, SurveyRequest
+from ..settings import Keep, RetentionSettings
+from ..wire.frames import Code
+from .batches import Batches, Job
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Survey, Turn
+
+__all__ = ["Retention"]
+
+
+class _Rule:
+    """One rule and its window: the messages above `bottom` up to `top`, their number and bytes."""
+
+    def __init__(self, channel: str | None, keep: Keep) -> None:
+        self.channel = channel
+        self.keep = keep
+        self.bottom = 0
+        self.top = 0
+        self.messages = 0
+        self.size_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<_Rule {self.channel or 'the log'} window={self.bottom}..{self.top} messages={self.messages}>"
+
+    @property
+    def has_window(self) -> bool:
+        return self.keep.messages_max > 0 or self.keep.bytes_max > 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the window holds more than may be kept."""
+        return (0 < self.keep.messages_max < self.messages) or (0 < self.keep.bytes_max < self.size_bytes)
+
+    def reset(self) -> None:
+        self.bottom = self.top = self.messages = self.size_bytes = 0
+
+    def add(self, row: Surveyed) -> None:
+        self.messages += 1
+        self.size_bytes += row.size_bytes
+
+    def drop(self, row: Surveyed) -> None:
+        self.messages -= 1
+        self.size_bytes -= row.size_bytes
+
+    def forget(self, row: Surveyed) -> None:
+        """Remove a message from the window after any rule removed it from the log."""
+        if self.channel in (None, row.recipient_channel) and self.bottom < row.seq <= self.top:
+            self.drop(row)
+
+
+class _Removal:
+    """Messages that are being removed, and the mailboxes that lose some of them by that."""
+
+    def __init__(self, rows: Sequence[Surveyed], losing: Mapping[Mailbox, dict[int, str | None]]) -> None:
+        self.rows = rows
+        self.losing = losing
+
+
+class Retention:
+    """See the module. `tick` begins a sweep when it is time, and `surveyed` goes on with it."""
+
+    def __init__(
+        self, settings: RetentionSettings, *, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+        self._rules = [_Rule(channel, keep) for channel, keep in settings.rules()]
+        self._sweep: _Sweep | None = None
+        self._due = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Retention rules={self._rules} {'idle' if self._sweep is None else 'sweeping'}>"
+
+    def tick(self) -> None:
+        """Begin a sweep when it is time."""
+        if self._rules and self._sweep is None and self._turn.moment.now >= self._due:
+            self._sweep = self._walk()
+            self._go_on(None)
+
+    def surveyed(self, rows: Sequence[Surveyed]) -> None:
+        """Accept the portion of the log that was asked for."""
+        self._go_on(rows)
+
+    def _go_on(self, rows: Sequence[Surveyed] | None) -> None:
+        assert self._sweep is not None
+        try:
+            step = self._sweep.send(rows) if rows is not None else next(self._sweep)
+        except StopIteration:
+            self._end()
+            return
+        if isinstance(step, SurveyRequest):
+            self._turn.add(Survey(step))
+        else:
+            self._remove(step)
+
+    def _end(self) -> None:
+        self._sweep = None
+        self._due = self._turn.moment.now + self._settings.sweep_seconds
+
+    # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _walk(self) -> _Sweep:
+        """Walk through every rule once: ask for portions, receive them, and yield what is to be removed."""
+        for rule in self._rules:
+            yield from self._move_window(rule)
+            # The last message stays: seqs go on from it.
+            end = self._dispatch.last_seq - 1 if rule.keep.age_seconds else rule.bottom
+            after = 0
+            while after < end:
+                rows = yield self._portion(rule, after, min(end, self._dispatch.last_seq - 1))
+                is_old = self._age_limit(rule.keep.age_seconds)
+                old = [row for row in rows if row.seq <= rule.bottom or is_old(row.timestamp)]
+                removal = self._removable(old)
+                if removal.rows:
+                    yield removal
+                if len(old) < self._settings.portion_messages_max:
+                    break
+                after = old[-1].seq
+
+    def _age_limit(self, age_seconds: float) -> Callable[[str], bool]:
+        """Return a test, by its timestamp, of whether a message is too old.
+
+        Ages go by the clock as if it had not been set since the start. What was stamped with a time still to come
+        goes by the log's own time: a clock that was wrong for a moment removes nothing early, and nothing never.
+        """
+        if not age_seconds:
+            return lambda stamp: False
+        time, log_time = self._turn.steady(), self._turn.log_time.at(*self._turn.moment)
+        limit, log_limit = later(time, -age_seconds), later(log_time, -age_seconds)
+        return lambda stamp: stamp <= (limit if stamp <= time else log_limit)
+
+    def _move_window(self, rule: _Rule) -> _Sweep:
+        end = self._dispatch.last_seq
+        while rule.has_window and rule.top < end:
+            rows = yield self._portion(rule, rule.top, end)
+            for row in rows:
+                rule.add(row)
+            rule.top = rows[-1].seq if len(rows) == self._settings.portion_messages_max else end
+        while rule.over:
+            rows = yield self._portion(rule, rule.bottom, rule.top)
+            for row in rows:
+                if rule.over:
+                    rule.drop(row)
+                    rule.bottom = row.seq
+            if not rows:  # removed by other means than ours: count anew at the next sweep
+                rule.reset()
+
+    def _portion(self, rule: _Rule, after_seq: int, through_seq: int) -> SurveyRequest:
+        return SurveyRequest(rule.channel, after_seq, through_seq, self._settings.portion_messages_max)
+
+    # ── Removing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _removable(self, rows: Sequence[Surveyed]) -> _Removal:
+        """Return those that no mailbox has still to deliver, or that may be lost all the same."""
+        holders = self._holders(frozenset(row.seq for row in rows))
+        behind: dict[tuple[str | None, str | None], list[Mailbox]] = {}
+        losing: dict[Mailbox, dict[int, str | None]] = {}
+        removable: list[Surveyed] = []
+        for row in rows:
+            source = (row.recipient_bot_id, row.recipient_channel)
+            if source not in behind:
+                behind[source] = [
+                    mailbox for mailbox in self._wanting(row) if not mailbox.is_through(rows[-1].seq, source[1])
+                ]
+            owing = [
+                mailbox
+                for mailbox in behind[source]
+                if mailbox.owes(row.seq, row.sender_bot_id, row.recipient_channel)
+            ]
+            owing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in owing]
+            if not owing or (
+                self._settings.remove_undelivered and all(mailbox.can_lose(row.seq) for mailbox in owing)
+            ):
+                removable.append(row)
+                for mailbox in owing:
+                    losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
+        return _Removal(removable, losing)
+
+    def _holders(self, seqs: Set[int]) -> dict[int, list[Mailbox]]:
+        """Return, by seq, which mailboxes have it in flight, returned or dead, also of a channel that they left."""
+        holders: dict[int, list[Mailbox]] = {}
+        for mailbox in self._directory.mailboxes.values():
+            for seq in mailbox.holds(seqs):
+                holders.setdefault(seq, []).append(mailbox)
+        return holders
+
+    def _wanting(self, row: Surveyed) -> Iterable[Mailbox]:
+        if row.recipient_channel is None:
+            mailbox = self._directory.mailboxes.get(row.recipient_bot_id or "")
+            return () if mailbox is None else (mailbox,)
+        entry = self._directory.channels.get(row.recipient_channel)
+        return () if entry is None else entry.mailboxes.values()
+
+    def _remove(self, removal: _Removal) -> None:
+        def begin(job: Job) -> None:
+            nonlocal removal
+            removal = self._removable(removal.rows)  # some may have been handed out, or asked for, in the meantime
+            for mailbox, channels in removal.losing.items():
+                mailbox.prepare_to_lose(channels)
+            job.changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]
+            # With them goes the state of every mailbox that settled some of these, and was not saved since: what is
+            # on disk owes nothing that is not there.
+            changed = [mailbox for mailbox in self._directory.mailboxes.values() if mailbox.dirty]
+            job.mailboxes = list(dict.fromkeys([*removal.losing, *changed]))
+
+        def done(answers: Sequence[Any]) -> None:
+            self._dispatch.counters["removed"] += answers[0]
+            for row in removal.rows:
+                for rule in self._rules:
+                    rule.forget(row)
+                if row.recipient_bot_id in self._directory.mailboxes:
+                    self._directory.mailboxes[row.recipient_bot_id].backlog.void()
+            for mailbox in removal.losing:
+                mailbox.lose()
+                self._dispatch.tell_gap(mailbox, mailbox.sessions)
+                self._dispatch.touch(mailbox)
+            self._go_on(())
+
+        def failed(code: Code, message: str) -> None:
+            for mailbox in removal.losing:
+                mailbox.retain()
+                self._dispatch.touch(mailbox)
+            self._end()
+
+        self._batches.add(Job(done, failed, begin=begin))
+
+
+_Sweep = Generator[SurveyRequest | _Removal, Sequence[Surveyed], None]

@@ -1,0 +1,95 @@
+"""Clients that return: what one held in an earlier session stays with it in the next.
+
+Owns what a hello may say of an earlier session. Its rules:
+
+- A client proves by its token that an earlier session was its own. The new session takes that one's place, so that
+  neither the break nor the return is a failure of a message, whoever noticed the break first.
+- What a client says it holds is put in flight for it only where the message is for its bot, is not settled, and no
+  other session has it. What it does not hold, although it was sent there, comes again.
+- A reply that was on its way to the earlier session goes to the new one, and to no other.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
+from ..model.repository import Surveyed, group_mailbox_id
+from ..wire.frames import Hello
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Turn
+
+__all__ = ["Returning"]
+
+
+class Returning:
+    """See the module."""
+
+    def __init__(self, directory: Directory, dispatch: Dispatch, turn: Turn, *, epoch: str) -> None:
+        self._directory = directory
+        self._dispatch = dispatch
+        self._turn = turn
+        self._epoch = epoch
+
+    def __repr__(self) -> str:
+        return f"<Returning epoch={self._epoch}>"
+
+    def unknown(self, session: Session, hello: Hello) -> tuple[int, ...]:
+        """Return what a client holds and no mailbox of its bot remembers to have handed out.
+
+        After a restart of the worker that may be true all the same: a mailbox's state is written now and then.
+        """
+        mailboxes = self._directory.mailboxes_of(session.bot_id)
+        seqs = {seq for seq in self._holds(hello) if seq <= self._dispatch.last_seq}
+        waiting = set().union(*(mailbox.may_wait(seqs) for mailbox in mailboxes))
+        return tuple(sorted(seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)))
+
+    def keep(
+        self, session: Session, hello: Hello, earlier: Session | None, located: Sequence[Surveyed]
+    ) -> list[int]:
+        """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
+        now = self._turn.moment.now
+        mailboxes = self._directory.mailboxes_of(session.bot_id)
+        if session.client is not None:
+            for mailbox in mailboxes:
+                if mailbox.come_back(session.client):
+                    self._dispatch.touch(mailbox)
+        for message in located:
+            at = self._mailbox_of(session, message)
+            if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
+                at.remember(message)
+        kept: set[int] = set()
+        for mailbox in mailboxes:
+            seqs = [seq for seq in self._holds(hello) if mailbox.has(seq) and seq not in kept]
+            if seqs:
+                kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
+                self._dispatch.touch(mailbox)
+        return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
+
+    def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
+        """Let a session await the replies that its client awaits; those on their way to its earlier one follow."""
+        session.expecting.update(dict.fromkeys(hello.awaits))
+        if earlier is None:
+            return
+        session.expecting.update(earlier.expecting)
+        for seq in sorted(earlier.express):
+            self._dispatch.hand_over(seq, earlier, session)
+
+    def _holds(self, hello: Hello) -> list[int]:
+        return list(dict.fromkeys(hello.holds)) if hello.epoch == self._epoch else []
+
+    def _mailbox_of(self, session: Session, message: Surveyed) -> Mailbox | None:
+        """Return the mailbox of a session's bot that a message is for."""
+        channel = message.recipient_channel
+        if channel is None:
+            return self._directory.mailboxes[session.bot_id] if message.recipient_bot_id == session.bot_id else None
+        subscription = self._directory.subscriptions_of(session.bot_id).get(channel)
+        if subscription is None:
+            return None
+        if subscription.group is None:
+            return self._directory.mailboxes[session.bot_id]
+        return self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]

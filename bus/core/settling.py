@@ -1,0 +1,145 @@
+"""Settling: acks, naks, terms and extends, and dead letters that are put back.
+
+Owns what a settle changes, and what is answered to one that asked: once it is on disk, and with what it named and
+could not change. An answer that names nothing is a promise: what was acked never comes again.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
+from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
+from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Rejected, RetryDeadLetters, Settled, Term, encode
+from .batches import Batches, Job
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Locate, Turn
+
+__all__ = ["Settling"]
+
+
+class Settling:
+    """See the module."""
+
+    def __init__(self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+        self._directory = directory
+        self._batches = batches
+        self._dispatch = dispatch
+        self._turn = turn
+
+    def __repr__(self) -> str:
+        return f"<Settling {self._batches}>"
+
+    def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
+        """Carry out what a bot says of messages that it was delivered.
+
+        What that cannot change is looked up in the log before it is answered: only the mailbox that a message came
+        from knows what became of it.
+        """
+        left = isinstance(request, Nak | Term)  # alone by these, while a commit settles it
+        elsewhere = tuple(
+            seq
+            for seq in dict.fromkeys(request.seqs)
+            if (mailbox := session.in_flight.get(seq)) is None or (left and mailbox.is_settling(seq))
+        )
+        mailboxes: list[Mailbox] = []
+        match request:
+            case Ack():
+                mailboxes = self._dispatch.settle(session, request.seqs)
+            case Extend():
+                self._dispatch.extend(session, request.seqs)
+            case _:
+                mailboxes = self._dispatch.give_up(session, request)
+        if request.request is not None and elsewhere:
+            self._turn.add(Locate(session.address, session.id, request, elsewhere))
+        else:
+            self.confirm(session, request.request, mailboxes or session.mailboxes)
+
+    def answer(
+        self,
+        session: Session,
+        request: Ack | Nak | Term | Extend,
+        elsewhere: Sequence[int],
+        located: Sequence[Surveyed],
+    ) -> None:
+        """Answer a settle that named what was not in flight: with those that it could not change.
+
+        An ack of what is settled, and a term of a dead letter, say what is so already: those are not named.
+        """
+        done = "settled" if isinstance(request, Ack) else "dead" if isinstance(request, Term) else None
+        messages = {message.seq: message for message in located}
+        passed_over: list[PassedOver] = []
+        mailboxes = dict.fromkeys(session.mailboxes)
+        for seq in elsewhere:
+            state = "unknown" if seq > self._dispatch.last_seq else "settled"
+            if seq in messages:
+                owing = self._mailboxes_of(session.bot_id, messages[seq])
+                mailboxes.update(dict.fromkeys(owing))
+                states = [mailbox.fate(seq, messages[seq].recipient_channel) for mailbox in owing]
+                state = next((state for state in states if state != "settled"), "settled") if owing else "unknown"
+            if state != done:
+                passed_over.append(PassedOver(seq, state))
+        self.confirm(session, request.request, mailboxes, passed_over)
+
+    def _mailboxes_of(self, bot_id: str, message: Surveyed) -> list[Mailbox]:
+        """Return the mailboxes that a bot may have had a message from, those of groups that it left among them."""
+        seq, channel, own = message.seq, message.recipient_channel, self._directory.mailboxes[bot_id]
+        if channel is None:
+            return [own] if message.recipient_bot_id == bot_id else []
+        kept = [own] if own.keeps(seq) else []
+        subscription = self._directory.subscriptions_of(bot_id).get(channel)
+        if subscription is None or subscription.start_seq >= seq:
+            sharing = self._directory.channels[channel].mailboxes.values()
+            return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
+        if subscription.group is None:
+            return [own]
+        return [*kept, self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]]
+
+    def confirm(
+        self,
+        session: Session,
+        number: int | None,
+        mailboxes: Iterable[Mailbox],
+        passed_over: Sequence[PassedOver] = (),
+    ) -> None:
+        """Answer a request that asked for it, once these mailboxes are on disk."""
+        if number is None:
+            return
+        address = session.address
+        ok = Ok(request=number)
+        if passed_over:
+            ok = Ok(request=number, value=msgspec.Raw(encode(Settled(list(passed_over)))))
+        self._batches.add(
+            Job(
+                lambda _: self._turn.send(address, ok),
+                lambda code, message: self._turn.refuse(address, code, message, number),
+                mailboxes=list(mailboxes),
+            )
+        )
+
+    def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
+        """Put dead letters back into a mailbox; raises Rejected where there is none of that name."""
+        mailbox = self._directory.find_mailbox(request.bot)
+        if mailbox is None:
+            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:128]!r}")
+        address, number = session.address, request.request
+        seqs = mailbox.put_back(request.seqs)
+
+        def done(_: Sequence[Any]) -> None:
+            mailbox.revive(seqs)
+            self._turn.answer(address, number, {"retried": len(seqs)})
+            self._dispatch.touch(mailbox)
+
+        def failed(code: Code, message: str) -> None:
+            mailbox.stay_dead(seqs)
+            self._turn.refuse(address, code, message, number)
+
+        changes = [RemoveDeadLetters(mailbox.id, tuple(seqs))]
+        self._batches.add(Job(done, failed, changes=changes, mailboxes=[mailbox]))

@@ -1,0 +1,71 @@
+"""Who listens at the tap, and what they hear: copies of messages, and the heads of channels.
+
+Owns the topics that somebody wants. Its rules:
+
+- Nothing is written for nobody: no copy where no channel is listened to, no head that nobody asked for.
+- A head is told with the first tick after somebody began to listen to it, and from then on every
+  `tap_head_seconds`. So whoever asks for one again and again costs one frame a tick, and not one a question.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from ..settings import Settings
+from ..wire.frames import encode
+from ..wire.topics import Head, channel_topic, head_channel, head_topic
+from .directory import Directory
+from .effects import Tap, Turn
+
+__all__ = ["Tapping"]
+
+
+class Tapping:
+    """See the module."""
+
+    def __init__(self, directory: Directory, turn: Turn, settings: Settings) -> None:
+        self._directory = directory
+        self._turn = turn
+        self._head_seconds = settings.delivery.tap_head_seconds
+        self._heads_max = settings.limits.tap_heads_max
+        self._topics: set[bytes] = set()
+        self._heads: set[str] = set()
+        self._new: set[str] = set()
+        self._told_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
+
+    def want(self, topic: bytes) -> None:
+        """Note that somebody listens to a topic, perhaps beside others."""
+        channel = head_channel(topic)
+        if channel is None:
+            self._topics.add(topic)
+        elif channel in self._heads or len(self._heads) < self._heads_max:
+            self._heads.add(channel)
+            self._new.add(channel)
+
+    def leave(self, topic: bytes) -> None:
+        """Note that nobody listens to a topic any more."""
+        channel = head_channel(topic)
+        if channel is None:
+            self._topics.discard(topic)
+        else:
+            self._heads.discard(channel)
+            self._new.discard(channel)
+
+    def copy(self, channel: str, wire: bytes, prev_seq: int) -> None:
+        """Copy a message that is on disk to whoever listens to its channel."""
+        if self._topics:
+            self._turn.add(Tap(channel_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+
+    def tell_heads(self) -> None:
+        """Send the heads that are due, and those that somebody just began to listen to."""
+        now = self._turn.moment.now
+        due, self._new = self._new, set()
+        if now - self._told_at >= self._head_seconds:
+            due, self._told_at = self._heads, now
+        for channel in sorted(due):
+            entry = self._directory.channels.get(channel)
+            head = Head(channel, 0 if entry is None else entry.head_seq)
+            self._turn.add(Tap(head_topic(channel), encode(head)))

@@ -1,0 +1,1 @@
+"""One mailbox: what waits in it, what is in flight, and for which sessions. Pure."""

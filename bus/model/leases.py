@@ -1,0 +1,179 @@
+"""Who holds a run: claims, leases, fences, and the queue for a slot.
+
+Owns what a hold is and how it changes; what a status may become is in `transitions`. Its rules:
+
+- A run is held only while it is running. Whatever ends that, ends the hold.
+- The fence grows with every claim, and whenever a hold is ended by somebody who does not have its fence. A writer
+  with the fence of an earlier hold is found out by that alone.
+- A lease that ran out ends nothing by itself: its holder may renew it, unless somebody was quicker.
+- A run that waits for a slot keeps its place for as long as it is asked for. Nobody overtakes.
+- A run that is paused from outside, with the reason as its error, is stopped: nobody claims it before it is made
+  pending. One that its holder paused only waits, and whoever claims it goes on.
+
+Pure: times are arguments, as text in the stored form, whose order is the order of times.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
+from .records import RunStatus, WorkflowRun
+from .transitions import advance_run
+
+__all__ = [
+    "Claimant",
+    "HeldRun",
+    "Hold",
+    "Slots",
+    "check_fence",
+    "claim",
+    "move",
+    "release",
+    "renew",
+]
+
+_RELEASED = {RunStatus.PENDING, RunStatus.PAUSED}
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """What is kept of who holds a run, and of who waits.
+
+    `holder` and `expires_at` are there together, or neither is. A place in the queue is a number, because a clock
+    may go back. `stopped` says that a person paused the run.
+    """
+
+    fence: int = 0
+    holder: str | None = None
+    expires_at: str | None = None
+    claim_id: str | None = None
+    recoveries: int = 0
+    queue_place: int | None = None
+    queued_at: str | None = None
+    queued_until: str | None = None
+    stopped: bool = False
+
+
+class HeldRun(msgspec.Struct, frozen=True):
+    """A run, and who holds it."""
+
+    run: WorkflowRun
+    hold: Hold
+
+
+class Claimant(msgspec.Struct, frozen=True):
+    """Who claims a run at `now`, for how long; `claim_id` tells a repeated claim from another one."""
+
+    holder: str
+    now: str
+    expires_at: str
+    claim_id: str | None = None
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """What a workflow allows with one concurrency key: how many are `running`, and how many wait `ahead`.
+
+    `next_place` is behind everybody who waits.
+    """
+
+    concurrency: int | None
+    running: int
+    ahead: int
+    next_place: int
+
+    @property
+    def taken(self) -> bool:
+        """Whether this run has to wait."""
+        return self.concurrency is not None and (self.running >= self.concurrency or self.ahead > 0)
+
+    def refusal(self, run_id: str) -> SlotsTaken:
+        """Return the error for a run that has to wait."""
+        return SlotsTaken(run_id, self.concurrency or 0, self.ahead)
+
+
+def check_fence(run_id: str, status: str, hold_fence: int, fence: int | None) -> None:
+    """Raise Fenced where a write came with another fence than the run's; one without a fence passes."""
+    if fence is not None and fence != hold_fence:
+        raise Fenced(run_id, fence, status)
+
+
+def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int) -> HeldRun:
+    """Return a run as its claimant holds it; if it must wait for a slot, as it is, with its place in the queue.
+
+    Raises RunHeld, RunPaused, InvalidTransition or Conflict where it cannot be claimed at all.
+    """
+    run, hold = held.run, held.hold
+    repeated = hold.claim_id is not None and hold.claim_id == claimant.claim_id and hold.holder == claimant.holder
+    if repeated:
+        return HeldRun(run, msgspec.structs.replace(hold, expires_at=claimant.expires_at))
+    after = advance_run(run, RunStatus.RUNNING, error=None, context=None, now=claimant.now)
+    if hold.stopped:
+        raise RunPaused(run.id, run.error or "paused")
+    if hold.holder is not None and hold.expires_at is not None and hold.expires_at > claimant.now:
+        raise RunHeld(run.id, hold.holder, hold.expires_at)
+    runs_already = run.status == RunStatus.RUNNING
+    # To take over a run whose lease ran out is to recover it: the count must not depend on who was quicker.
+    recoveries = hold.recoveries + (1 if runs_already and hold.holder is not None else 0)
+    if (runs_already or run.status == RunStatus.CRASHED) and recoveries > recoveries_max:
+        raise Conflict(
+            f"run {run.id!r} lost its holder {recoveries} times, and is not claimed again by itself:"
+            " look why, then resume it by making it pending"
+        )
+    if slots.taken and not runs_already:
+        return HeldRun(run, _queued(hold, claimant, slots))
+    return HeldRun(after, Hold(hold.fence + 1, claimant.holder, claimant.expires_at, claimant.claim_id, recoveries))
+
+
+def _queued(hold: Hold, claimant: Claimant, slots: Slots) -> Hold:
+    first = hold.queue_place is None
+    return msgspec.structs.replace(
+        hold,
+        queue_place=slots.next_place if first else hold.queue_place,
+        queued_at=claimant.now if first else hold.queued_at,
+        queued_until=claimant.expires_at,
+    )
+
+
+def renew(run_id: str, status: str, hold: Hold, fence: int, expires_at: str) -> Hold:
+    """Return a hold with a new lease. Raise Fenced if the hold has ended."""
+    if hold.fence != fence or hold.holder is None:
+        raise Fenced(run_id, fence, status)
+    return msgspec.structs.replace(hold, expires_at=expires_at)
+
+
+def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRun:
+    """Return a run as its holder releases it; its error and context stay. Raise Fenced if it is held otherwise."""
+    if status not in _RELEASED:
+        raise InvalidValue("status", f"a run is released as pending or paused, not as {status}")
+    check_fence(held.run.id, held.run.status, held.hold.fence, fence)
+    after = advance_run(held.run, status, error=held.run.error, context=None, now=now)
+    return move(held, after, fenced=True)
+
+
+def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
+    """Return a run and its hold after a change of status; `fenced` says that the holder itself wrote it.
+
+    Raises Fenced where a fence is all that is left of the hold, and the run would be running without a lease.
+    """
+    run, hold = held.run, held.hold
+    if after is run:
+        return held
+    if fenced and after.status == RunStatus.RUNNING and hold.holder is None:
+        raise Fenced(run.id, hold.fence, run.status)
+    if after.status != run.status:
+        hold = msgspec.structs.replace(hold, queue_place=None, queued_at=None, queued_until=None)
+    if after.status == RunStatus.RUNNING:
+        return HeldRun(after, msgspec.structs.replace(hold, stopped=False))
+    stopped = after.status == RunStatus.PAUSED and (hold.stopped if fenced else after.error is not None)
+    resumed = not fenced and run.status == RunStatus.CRASHED and after.status in _RELEASED
+    ended = not fenced and (stopped or hold.holder is not None)
+    hold = msgspec.structs.replace(
+        hold,
+        fence=hold.fence + 1 if ended else hold.fence,
+        holder=None,
+        expires_at=None,
+        claim_id=None,
+        recoveries=0 if resumed else hold.recoveries,
+        stopped=stopped,
+    )
+    return HeldRun(after, hold)

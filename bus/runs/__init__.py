@@ -1,0 +1,1 @@
+"""Executing workflows in a bot: runs, steps, approvals and commits."""

@@ -1,0 +1,72 @@
+"""Answers to approvals: what one is, and how a bot handles one that comes as a message.
+
+Owns what is written of an answer. A message names the step that it answers: it may come twice, or late, and is
+not to answer the next question then.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..client.message import Message
+from ..errors import BusError
+from ..model.errors import InvalidTransition
+from ..model.records import StepStatus, WorkflowStepLog
+from ..model.repository import WorkflowRepository
+
+__all__ = ["APPROVE", "REJECT", "Answer", "Unanswerable", "take_answer"]
+
+APPROVE, REJECT = "workflow.approve", "workflow.reject"
+"""The types of messages that answer."""
+
+
+class Unanswerable(BusError):
+    """There is no such question, or it has its answer."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A person's word, as it is kept in the step's output."""
+
+    approved: bool
+    by: str
+    comment: str | None = None
+
+    def __str__(self) -> str:
+        word = f"{'approved' if self.approved else 'rejected'} by {self.by}"
+        return word if self.comment is None else f"{word}: {self.comment}"
+
+    async def give(self, workflows: WorkflowRepository, step: WorkflowStepLog) -> WorkflowStepLog:
+        """Complete or fail the step; the same answer again changes nothing, another one raises Unanswerable."""
+        status, error = (StepStatus.COMPLETED, None) if self.approved else (StepStatus.FAILED, str(self))
+        try:
+            return await workflows.update_step_status(step.id, status, msgspec.to_builtins(self), error)
+        except InvalidTransition as refusal:
+            late = f"step {step.step_id} of run {step.run_id} is {refusal.current}: somebody answered before"
+            raise Unanswerable(late) from None
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a message that answers; `step` is the name of the step, or its log's id."""
+
+    run_id: str
+    step: str
+    comment: str | None = None
+
+
+async def take_answer(workflows: WorkflowRepository, message: Message) -> None:
+    """Return the answer that a message brings; a message that answers nothing becomes a dead letter."""
+    try:
+        said = msgspec.convert(message.body, _Said)
+        answer = Answer(message.message_type == APPROVE, message.sender, said.comment)
+        await answer.give(workflows, await _asked(workflows, said))
+    except (Unanswerable, msgspec.ValidationError) as error:
+        await message.term(str(error))
+
+
+async def _asked(workflows: WorkflowRepository, said: _Said) -> WorkflowStepLog:
+    for step in reversed(await workflows.list_step_logs(said.run_id)):
+        if said.step in (step.step_id, step.id):
+            if step.status in (StepStatus.PENDING, StepStatus.RUNNING):
+                break
+            return step
+    raise Unanswerable(f"step {said.step} of run {said.run_id} does not wait for an approval")

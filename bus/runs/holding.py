@@ -1,0 +1,327 @@
+"""The hold of a run: it is claimed, renewed while the work goes on, given back while all of it waits, and lost.
+
+Owns when the run is held and what becomes of its holder when it is not any more. It keeps to these rules:
+
+- What is written of a run is written with the fence of its hold. Who has lost it writes nothing more.
+- A run that only waits (for a person, or for a time far away) is given back as paused, so that it keeps no slot and
+  is nobody's lost run. Whoever has work to do then takes it again first.
+- A run that a person paused is waited for like one that another holds, and keeps no handler's place meanwhile.
+- A worker that is away ends no hold: only its word that somebody else has the run does.
+
+It knows nothing of steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import uuid_utils
+
+from ..client.home import Home
+from ..client.serving import waiting_for_reply
+from ..errors import (
+    NOT_NOW,
+    BusError,
+    ClosedError,
+    LimitReached,
+    RunBusy,
+    RunCancelled,
+    RunError,
+    RunFailed,
+    RunLost,
+    WorkerUnavailable,
+)
+from ..errors import StorageFull as WorkerFull
+from ..model.errors import Fenced, InvalidTransition, RunHeld, RunPaused, SlotsTaken, StorageBusy, StoreError
+from ..model.errors import StorageFull as StoreFull
+from ..model.records import Claim, RunStatus
+from ..model.repository import WorkflowRepository
+
+__all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
+
+AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
+"""The errors of a worker that cannot write this now; they say nothing about the run."""
+
+_NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
+
+RUN_ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+"""What a run becomes for good."""
+
+_LEAVE_SECONDS = 5.0
+"""What a cancelled program still gets for a record or for giving its run back; a lease runs out by itself."""
+
+_RENEWALS_A_LEASE = 3
+
+T = TypeVar("T")
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """The clock, and how often to look whether a wait is over: soon at first, then less often."""
+
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    poll_seconds: float = 0.05
+    poll_seconds_max: float = 2.0
+    answered: Callable[[], anyio.Event] = anyio.Event
+    """Returns the event that is set when this program next answers an approval: who waits for one looks at once."""
+
+    def polls(self, seconds_max: float) -> _Polls:
+        """Begin a wait that is looked after at least every `seconds_max`."""
+        return _Polls(self.poll_seconds, min(self.poll_seconds_max, seconds_max))
+
+    def left(self, until: datetime) -> float:
+        """Return the seconds until a time; 0 or less when it is past."""
+        return (until - self.clock()).total_seconds()
+
+
+class _Polls:
+    """The pauses of one wait, which grow; chance keeps those who wait side by side apart."""
+
+    def __init__(self, seconds: float, seconds_max: float) -> None:
+        self._seconds = min(seconds, seconds_max)
+        self._seconds_max = seconds_max
+
+    async def pause(self, woken: anyio.Event | None = None, *, seconds_max: float = math.inf) -> None:
+        with anyio.move_on_after(min(self._seconds * random.uniform(0.75, 1.0), seconds_max)):
+            await (woken or anyio.Event()).wait()
+        self._seconds = min(self._seconds * 2, self._seconds_max)
+
+
+class Hold:
+    """One program's hold of one run."""
+
+    def __init__(
+        self, workflows: WorkflowRepository, run_id: str, bot_id: str, *, lease_seconds: float, timing: Timing
+    ) -> None:
+        self.workflows = workflows
+        self.run_id = run_id
+        self.timing = timing
+        self.lease_seconds = lease_seconds
+        self.fence = 0
+        self.held = False
+        """Whether the run is held, as far as is known."""
+        self.failure: Exception | None = None
+        """Why nothing more can be written; a RunError where the run was lost."""
+        self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
+        """Tells of a claim whether somebody else worked on the run since it was given back."""
+        self._bot_id = bot_id
+        # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
+        self._claim_id = str(uuid_utils.uuid7())
+        # Whoever takes it goes on at once: with a turn of the loop between, others would begin to work meanwhile.
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._unsure: RunStatus | None = None
+        """As what the run was to be given back, where nobody knows if it was."""
+        self.working = 0
+        """How many steps and commits are at work side by side."""
+        self._renewing = anyio.CancelScope()
+        self.home = Home(f"run {run_id!r}")
+        self.home.enter()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.failure else "held" if self.held else "not held"
+        return f"<Hold of {self.run_id!r} {state} fence={self.fence}>"
+
+    @property
+    def renewal_seconds(self) -> float:
+        """How often the lease is renewed; as often is looked what became of a run that is not held."""
+        return self.lease_seconds / _RENEWALS_A_LEASE
+
+    # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
+
+    async def claim(self, timeout: float | None) -> Claim:
+        """Claim the run when nobody else has it and there is a slot. Raise RunBusy after `timeout` seconds.
+
+        Raises InvalidTransition for a run that has ended.
+        """
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        polls = self.timing.polls(self.renewal_seconds)
+        while True:
+            try:
+                return await self._claim()
+            except (RunHeld, RunPaused, SlotsTaken) as error:
+                refusal = error
+            if (left := until - anyio.current_time()) <= 0:
+                raise RunBusy(self.run_id, timeout or 0, str(refusal))
+            async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+                await polls.pause(seconds_max=left)
+
+    async def _claim(self) -> Claim:
+        async def claim() -> Claim:
+            claimed = await self.workflows.claim_run(
+                self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
+            )
+            self.fence, self.held, self._unsure = claimed.fence, True, None
+            return claimed
+
+        try:
+            return await claim()
+        except anyio.get_cancelled_exc_class():
+            # It may be held now without anybody here who knows: the same claim again tells, and is given back.
+            await self.record_at_last(claim)
+            await self.give_back()
+            raise
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """Hold the run throughout a block; take it again before, where it was given back."""
+        self.working += 1
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            self.check()
+            if not self.held or self._lock.locked():  # else nobody else is at it, as nearly always
+                async with self._lock:
+                    self.check()
+                    if not self.held:
+                        await self._take_again()
+            yield
+        finally:
+            self.working -= 1
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """Write what ends the run. It refuses the renewal beside it, whose answer may come first."""
+        async with self._lock:
+            try:
+                yield
+            except (ClosedError, WorkerUnavailable):
+                self.held, self._unsure = False, RunStatus.PENDING  # it may have ended all the same
+                raise
+
+    async def rest(self) -> None:
+        """Release the run as paused if it is held and nobody works on it.
+
+        Where the worker is away this is to be called again.
+        """
+        async with self._lock:
+            self.check()
+            if (self.held or self._unsure) and not self.working:
+                self.held = False  # a renewal that is refused from here on says nothing
+                self._unsure = RunStatus.PAUSED
+                with contextlib.suppress(*AWAY):
+                    await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
+                    self._unsure = None
+
+    async def look(self) -> None:
+        """See whether the run, which rests, has ended meanwhile; raises RunCancelled or RunLost where it has."""
+        with contextlib.suppress(*AWAY):
+            run = await self.workflows.get_run(self.run_id)
+            if run is None or run.status in RUN_ENDS:
+                raise self.lose("gone" if run is None else run.status)
+
+    async def _take_again(self) -> None:
+        before = self.fence
+        polls = self.timing.polls(self.renewal_seconds)
+        while True:
+            try:
+                claim = await self._claim()
+                break
+            except (SlotsTaken, *AWAY):
+                await polls.pause()
+            except RunPaused:
+                async with waiting_for_reply():
+                    await polls.pause()
+            except RunHeld:
+                raise self.lose(RunStatus.RUNNING) from None
+            except InvalidTransition as error:
+                raise self.lose(error.current) from None
+        if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
+            await self.give_back()
+            raise self.lose(RunStatus.PENDING)
+
+    async def give_back(self) -> None:
+        """Release the run, also when this is cancelled, and whatever becomes of it then.
+
+        As pending, but as paused where it only waited.
+        """
+        if not (self.held or self._unsure) or self.failure is not None:
+            return
+        status = self._unsure or RunStatus.PENDING
+        self.held, self._unsure = False, None
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+            await self.workflows.release_run(self.run_id, self.fence, status)
+
+    # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def keep(self, work: anyio.CancelScope) -> None:
+        """Renew the lease until `stop_renewing`; cancel the work when the run is lost."""
+        with self._renewing:
+            while self.failure is None:
+                await anyio.sleep(self.renewal_seconds)
+                await self._renew()
+            work.cancel()
+
+    async def _renew(self) -> None:
+        if not self.held:
+            return
+        fence = self.fence
+        try:
+            await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+        except Fenced as error:
+            async with self._lock:  # it may be this program that ends the run, or gives it back
+                if self.held and self.fence == fence:
+                    self.lose(error.status)
+        except AWAY:
+            pass  # whoever takes the run over now makes its fence grow, and that is heard of
+        except (BusError, StoreError) as error:
+            if self.held:
+                self.failure = error
+
+    def stop_renewing(self) -> None:
+        """End `keep`."""
+        self._renewing.cancel()
+
+    # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> None:
+        """Raise why nothing more can be written."""
+        if self.failure is not None:
+            raise self.failure
+
+    def lose(self, status: str) -> Exception:
+        """Note that the run is no longer this program's, and return the error that says so."""
+        if self.failure is None:
+            self.failure = (
+                RunCancelled(self.run_id) if status == RunStatus.CANCELLED else RunLost(self.run_id, status)
+            )
+        self.held = False
+        return self.failure
+
+    async def guard(self, call: Awaitable[T]) -> T:
+        """Wait for a write with the fence; raise RunLost or RunCancelled where it is refused for the fence."""
+        try:
+            return await call
+        except Fenced as error:
+            raise self.lose(error.status) from None
+
+    async def record(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a write that must not be lost by a cancellation; it is one that may be repeated."""
+        try:
+            return await self.guard(call())
+        except anyio.get_cancelled_exc_class():
+            await self.record_at_last(call)
+            raise
+
+    async def record_at_last(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Make a write while this is cancelled, if that is possible soon."""
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+            await call()
+
+
+def no_fault(error: BaseException) -> bool:
+    """Return True if an error is nobody's fault and passes: the worker is away, or a limit was reached."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_NO_FAULT)[1] is None
+    return isinstance(error, _NO_FAULT)
+
+
+def ended(run_id: str, status: str, error: str | None) -> RunError:
+    """Return the error of a run that cannot go on."""
+    return RunCancelled(run_id) if status == RunStatus.CANCELLED else RunFailed(run_id, error)

@@ -1,0 +1,205 @@
+"""How a run of a workflow is opened and ended: found or made, claimed, kept while the body works, and closed.
+
+Owns what the end of a body means for its run: completed when it is left normally, failed by its exception, given
+back when it is cancelled or the worker is away, and nothing at all when a commit completed the run before, or it is
+somebody else's by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+import uuid_utils
+
+from ..errors import BusError, UnknownWorkflow
+from ..model.errors import Conflict, InvalidTransition, StoreError
+from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
+from ..model.repository import WorkflowRepository
+from ..model.values import same_values
+from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
+from .replay import error_text
+from .run import Run
+
+__all__ = ["LEASE_SECONDS", "TIMEOUT_SECONDS", "Executor", "Start", "open_run"]
+
+LEASE_SECONDS = 15.0
+"""How long a run stays with a process that died: the worker's own default."""
+
+TIMEOUT_SECONDS = 60.0
+"""How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
+
+_FAIL_SECONDS = 5.0
+
+_ID_CHARACTERS_MAX = 128
+"""What a commit's frame has room for."""
+
+
+class Executor(msgspec.Struct, frozen=True):
+    """Who executes runs, and where these are kept."""
+
+    workflows: WorkflowRepository
+    bot_id: str
+    lease_seconds: float = LEASE_SECONDS
+    timing: Timing = Timing()
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is created with, where there is none with its id."""
+
+    id: str | None = None
+    input: Any = None
+    context: dict[str, Any] = {}
+    concurrency_key: str | None = None
+    trigger_type: str = "manual"
+    trigger_payload: Any = None
+    definition: WorkflowDefinition | None = None
+
+
+@asynccontextmanager
+async def open_run(
+    executor: Executor, workflow: str, start: Start | None = None, *, timeout: float | None = TIMEOUT_SECONDS
+) -> AsyncIterator[Run]:
+    """Hold a run of a workflow around a block: one that is there, or a new one; `RemoteWorkflows.run` says more."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds, 0 or more, or None; not {timeout}")
+    found, definition = await _find_or_create(executor, workflow, start or Start())
+    hold = Hold(
+        executor.workflows,
+        found.id,
+        executor.bot_id,
+        lease_seconds=executor.lease_seconds,
+        timing=executor.timing,
+    )
+    run = await _claim(hold, definition, timeout)
+    if run.completed:
+        yield run
+        return
+    failure: Exception | None = None
+    try:
+        await run._load()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold.keep, tasks.cancel_scope)
+            try:
+                yield run
+                await _complete(run, hold)
+            except Exception as error:
+                failure = error
+                if not run.completed:
+                    await _fail(hold, error)
+            finally:
+                hold.stop_renewing()
+    finally:
+        await hold.give_back()
+    if hold.failure is not None and failure is not hold.failure:
+        raise hold.failure from failure
+    if failure is not None:
+        raise failure
+
+
+async def _find_or_create(
+    executor: Executor, workflow: str, start: Start
+) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+    workflows = executor.workflows
+    if start.id is not None and not 1 <= len(start.id) <= _ID_CHARACTERS_MAX:
+        raise ValueError(f"a run's id has 1 to {_ID_CHARACTERS_MAX} characters, not {len(start.id)}")
+    if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
+        return await _known(workflows, found, workflow)
+    definition = await _definition(executor, workflow, start.definition)
+    context = start.context if start.input is None else {**start.context, "input": start.input}
+    run = WorkflowRun(
+        id=start.id or str(uuid_utils.uuid7()),
+        workflow_id=definition.id,
+        workflow_name=definition.name,
+        trigger_type=start.trigger_type,
+        started_at=timestamp(executor.timing.clock()),
+        context=context,
+        trigger_payload=start.trigger_payload,
+        concurrency_key=start.concurrency_key,
+    )
+    try:
+        return await workflows.create_run(run), definition
+    except Conflict:
+        # Somebody else was quicker to create it, a moment ago by their clock.
+        found = await workflows.get_run(run.id)
+        if found is None:
+            raise
+        return await _known(workflows, found, workflow)
+
+
+async def _known(
+    workflows: WorkflowRepository, run: WorkflowRun, workflow: str
+) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+    if workflow not in (run.workflow_name, run.workflow_id):
+        raise Conflict(f"run {run.id!r} is one of workflow {run.workflow_name!r}, not of {workflow!r}")
+    return run, await workflows.get_run_definition(run.id)
+
+
+async def _definition(executor: Executor, workflow: str, given: WorkflowDefinition | None) -> WorkflowDefinition:
+    workflows = executor.workflows
+    if given is not None:
+        if not isinstance(given, WorkflowDefinition):
+            raise TypeError(f"definition is a store.records.WorkflowDefinition, not {type(given).__name__}")
+        if workflow not in (given.name, given.id):
+            raise ValueError(f"the definition is one of {given.name!r}, not of {workflow!r}")
+        known = await workflows.get_definition(given.id)
+        if known is None or not same_values(known, given):
+            await workflows.save_definition(given)
+        return given
+    for owner in (BotOwner(bot_id=executor.bot_id), GlobalOwner()):
+        found = await workflows.get_definition_by_name(workflow, owner)
+        if found is not None:
+            return found
+    found = await workflows.get_definition(workflow)
+    if found is None:
+        raise UnknownWorkflow(workflow, executor.bot_id)
+    return found
+
+
+async def _claim(hold: Hold, definition: WorkflowDefinition | None, timeout: float | None) -> Run:
+    try:
+        claim = await hold.claim(timeout)
+    except InvalidTransition:
+        run = await hold.workflows.get_run(hold.run_id)
+        if run is None or run.status not in RUN_ENDS:
+            raise
+        if run.status != RunStatus.COMPLETED:
+            raise ended(run.id, run.status, run.error) from None
+        replayed = Run(hold, run, definition)
+        await replayed._load()
+        return replayed
+    return Run(hold, claim.run, definition)
+
+
+async def _complete(run: Run, hold: Hold) -> None:
+    if hold.failure is not None or run.completed:
+        return
+    context = run._context()
+    async with hold.work(), hold.ending():
+        await hold.guard(
+            hold.workflows.update_run_status(run.id, RunStatus.COMPLETED, context=context, fence=hold.fence)
+        )
+        hold.held = False
+
+
+async def _fail(hold: Hold, error: Exception) -> None:
+    """Record the error that a body was left by; where that cannot be, say so in a note to it."""
+    if hold.failure is not None:
+        return
+    if no_fault(error):
+        await hold.give_back()
+        return
+    try:
+        with anyio.fail_after(_FAIL_SECONDS):
+            async with hold.ending():
+                await hold.guard(
+                    hold.workflows.update_run_status(
+                        hold.run_id, RunStatus.FAILED, error=error_text(error), fence=hold.fence
+                    )
+                )
+                hold.held = False
+    except (BusError, StoreError, TimeoutError) as trouble:
+        error.add_note(f"The run {hold.run_id} could not be marked as failed: {trouble}")

@@ -1,0 +1,298 @@
+"""What the recorded steps of a run say to a program that goes through it again.
+
+Owns which record answers a call, whether a step may be tried again and when, and the ids of steps whose name is
+used more than once. Its rules:
+
+- A step that completed is not carried out again: its record answers, if it was asked the same.
+- What a step's function raised counts as a failure. An attempt that was interrupted does not; but those are bounded
+  too, because the step may be what ends the process.
+- Ids depend on nothing but the order of calls, so that a program that is the same finds its records again.
+
+Pure: times and chance are arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp
+
+__all__ = [
+    "APPROVAL",
+    "COMMIT",
+    "GIVEN_BACK",
+    "INTERRUPTED",
+    "INTERRUPTIONS_MAX",
+    "STEP",
+    "WAIT_SECONDS_MAX",
+    "Answer",
+    "Attempt",
+    "Changed",
+    "GiveUp",
+    "Names",
+    "OnChanged",
+    "Records",
+    "Retry",
+    "Wanted",
+    "changed_text",
+    "decide",
+    "error_text",
+    "kind_of",
+    "same_json",
+]
+
+STEP, APPROVAL, COMMIT = "step", "approval", "commit"
+"""What a step log is of; its idempotency key says so where no function was called. It answers no other call."""
+
+INTERRUPTED = "interrupted"
+"""The error of a step whose holder was lost, as the store writes it."""
+
+GIVEN_BACK = "given back"
+"""The error of a step that was cancelled, or could not be done now: it is nobody's fault, and is tried again."""
+
+INTERRUPTIONS_MAX = 10
+"""After so many lost holders in one step it is the step that ends them."""
+
+_SHOWN_CHARACTERS_MAX = 200
+"""Of an input that an error shows the end is left out."""
+
+_ERROR_CHARACTERS_MAX = 10_000
+"""Of a longer error the end is left out: it has to fit into a frame, and be read by people."""
+
+_DOUBLINGS_MAX = 64
+"""Beyond that a delay that grows is over its limit, as a rule."""
+
+WAIT_SECONDS_MAX = 100 * 365 * 86_400
+"""A hundred years: what is longer leaves the calendar."""
+
+OnChanged = Literal["raise", "reuse", "again"]
+_ON_CHANGED = get_args(OnChanged)
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a step is tried, and how long to wait between: `delay` seconds, and `factor` times more each time.
+
+    No wait is longer than `delay_max` seconds, which is a hundred years at most; `jitter` is the part of it that
+    chance may add. Raises ValueError for numbers that make no sense.
+    """
+
+    max_attempts: int = 3
+    delay: float = 1.0
+    factor: float = 2.0
+    delay_max: float = 300.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.max_attempts) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ValueError(f"max_attempts is a whole number, 1 or more, not {self.max_attempts!r}")
+        for name in ("delay", "factor", "delay_max", "jitter"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"{name} is a finite number, 0 or more, not {value!r}")
+        if self.delay_max > WAIT_SECONDS_MAX:
+            raise ValueError(f"delay_max is at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
+
+    def wait_seconds(self, failures: int, chance: float) -> float:
+        """Return the wait after so many failures, WAIT_SECONDS_MAX at most; `chance` is from 0 to 1."""
+        try:
+            wait = self.delay * float(self.factor) ** min(failures - 1, _DOUBLINGS_MAX)
+        except OverflowError:
+            wait = self.delay_max if self.delay > 0 else 0.0
+        return min(min(wait, self.delay_max) * (1 + self.jitter * chance), WAIT_SECONDS_MAX)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a call asks of a step. Raises ValueError for another word than those of `on_changed`."""
+
+    input: Any
+    retry: Retry
+    on_changed: OnChanged = "raise"
+
+    def __post_init__(self) -> None:
+        if self.on_changed not in _ON_CHANGED:
+            raise ValueError(f'on_changed is "raise", "reuse" or "again", not {self.on_changed!r}')
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The step completed before; this is its output."""
+
+    output: Any
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """The step is to be carried out, as this attempt, after so many seconds; `last` when no other may follow."""
+
+    number: int
+    wait_seconds: float
+    last: bool
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """The step failed, or was interrupted, as often as it may."""
+
+    attempts: int
+    error: str
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The step completed before with another input."""
+
+    recorded: Any
+
+
+Decision = Answer | Attempt | GiveUp | Changed
+
+
+def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
+    """Decide what becomes of a call, from what is recorded of its step."""
+    if not rows:
+        return Attempt(1, 0.0, last=wanted.retry.max_attempts == 1)
+    rows = sorted(rows, key=lambda row: row.attempt)
+    last_done = next((n for n in range(len(rows) - 1, -1, -1) if rows[n].status in _DONE), None)
+    if last_done is not None:
+        done = rows[last_done]
+        same = done.status == StepStatus.SKIPPED or same_json(done.input, wanted.input)
+        if same or wanted.on_changed == "reuse":
+            return Answer(done.output)
+        if wanted.on_changed == "raise":
+            return Changed(done.input)
+        rows = rows[last_done + 1 :]
+        number = done.attempt + 1
+    else:
+        number = 1
+    failed = [row for row in rows if row.status == StepStatus.FAILED]
+    failures = [row for row in failed if row.error not in (INTERRUPTED, GIVEN_BACK)]
+    interruptions = sum(row.error == INTERRUPTED for row in failed)
+    number = max([number, *(row.attempt + 1 for row in rows)])
+    if len(failures) >= wanted.retry.max_attempts:
+        return GiveUp(len(failures), failures[-1].error or "nobody said why")
+    if interruptions >= INTERRUPTIONS_MAX:
+        return GiveUp(interruptions, "the process was lost in this step each time")
+    last = len(failures) + 1 >= wanted.retry.max_attempts
+    return Attempt(number, _wait_left(failures, wanted.retry, now, chance), last)
+
+
+_DONE = {StepStatus.COMPLETED, StepStatus.SKIPPED}
+
+
+def _wait_left(failures: Sequence[WorkflowStepLog], retry: Retry, now: datetime, chance: float) -> float:
+    if not failures or failures[-1].completed_at is None:
+        return 0.0
+    wait = retry.wait_seconds(len(failures), chance)
+    gone = (now - parse_timestamp(failures[-1].completed_at)).total_seconds()
+    # The failure was stamped by the worker's clock, which need not be this one: never more than the whole wait.
+    return max(0.0, min(wait, wait - gone))
+
+
+class Records:
+    """The step logs of a run that this program knows of, by their step ids."""
+
+    def __init__(self, rows: Iterable[WorkflowStepLog] = ()) -> None:
+        self._rows: dict[str, dict[str, WorkflowStepLog]] = {}
+        for row in rows:
+            self.note(row)
+
+    def __repr__(self) -> str:
+        return f"<Records of {len(self._rows)} steps>"
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def note(self, row: WorkflowStepLog) -> None:
+        """Note a step log, in place of what was known of that attempt."""
+        self._rows.setdefault(row.step_id, {})[row.id] = row
+
+    def forget(self, row: WorkflowStepLog) -> None:
+        """Leave out a step log that was not recorded after all."""
+        del self._rows[row.step_id][row.id]
+
+    def of(self, step_id: str) -> list[WorkflowStepLog]:
+        """Return the attempts of a step."""
+        return list(self._rows.get(step_id, {}).values())
+
+    def latest(self, step_id: str) -> WorkflowStepLog | None:
+        """Return the last attempt of a step."""
+        return max(self.of(step_id), key=lambda row: row.attempt, default=None)
+
+    def has_all(self, rows: Iterable[WorkflowStepLog]) -> bool:
+        """Return True if all of these are known, in whatever status; if not, somebody else was at work."""
+        return all(row.id in self._rows.get(row.step_id, {}) for row in rows)
+
+
+class Names:
+    """The names that a program used for its steps so far: `fetch`, and the second time `fetch#2`."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+        self._open: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Names {self._used} open={sorted(self._open)}>"
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[str]:
+        """Return a call's step id; raise ValueError for an invalid name.
+
+        RuntimeError while another call has the name: their order would be chance.
+        """
+        if not isinstance(name, str) or not name or "#" in name:
+            raise ValueError(f"a step's name is a text without '#', not {name!r}")
+        if name in self._open:
+            raise RuntimeError(f"step {name!r} is still at work: steps side by side need names of their own")
+        count = self._used[name] = self._used.get(name, 0) + 1
+        self._open.add(name)
+        try:
+            yield name if count == 1 else f"{name}#{count}"
+        finally:
+            self._open.discard(name)
+
+
+def kind_of(row: WorkflowStepLog) -> str:
+    """Return the kind of call that a step log records: STEP where a function was called, or a program slept."""
+    return row.idempotency_key if row.idempotency_key in (APPROVAL, COMMIT) else STEP
+
+
+def changed_text(recorded: Any, wanted: Any) -> str:
+    """Return the error for a step that was recorded with another input than it is asked for now."""
+    texts = [msgspec.json.encode(value).decode() for value in (recorded, wanted)]
+    shown = [text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "…" for text in texts]
+    return (
+        f"it was recorded for the input {shown[0]}, and is asked now for {shown[1]}; give it another name, or say"
+        ' on_changed="reuse" or "again" where the step allows it'
+    )
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Return True if two values are the same JSON, in any order of keys."""
+    return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
+
+
+def error_text(error: BaseException) -> str:
+    """Return the text to record for an error; for a group, the texts of the errors in it."""
+    text = "; ".join(_said(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
+    return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that are not groups, in their order."""
+    left = [error]
+    while left:
+        error = left.pop()
+        if isinstance(error, BaseExceptionGroup):
+            left += reversed(error.exceptions)
+        else:
+            yield error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,311 @@
+"""The workflow repository over a bot's connection: `bot.workflows`.
+
+Owns what makes a call's answer look as if the store were here: the same records, the same errors, and lists of any
+length, which are asked for in parts when they do not fit into a frame. Calls that are not answered are repeated
+like any other request; each may be, and a claim carries an id so that it may, too.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+import anyio
+import msgspec
+import uuid_utils
+
+from ..client.asking import Asking
+from ..model.errors import TooLarge
+from ..model.records import (
+    Claim,
+    Lease,
+    Owner,
+    RunStatus,
+    RunSummary,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+)
+from ..model.values import json_text, json_value
+from ..wire import calls as calls
+from ..wire.frames import Workflow
+from .commits import RemoteCommits
+from .holding import Timing
+from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
+from .run import Run
+
+__all__ = ["RemoteWorkflows"]
+
+_FRAME_ROOM_BYTES = 256
+"""Room for what surrounds the arguments of a call."""
+
+_PORTION_RECORDS = 64
+"""Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
+
+
+class RemoteWorkflows(RemoteCommits):
+    """A WorkflowRepository (`bus.model.workflows` says what each method promises) that a worker keeps.
+
+    It raises `store.errors`; and like every call of a bot `bus.WorkerUnavailable` and `bus.ClosedError`, and a
+    `bus.RequestError` for what the store does not know: `Forbidden` where a run is claimed for another bot, and
+    `LimitReached` where the worker has too many calls at hand.
+    """
+
+    def __init__(self, bot: Asking) -> None:
+        super().__init__(bot)
+        self._answered = anyio.Event()
+        self._timing = Timing(answered=lambda: self._answered)
+
+    def __repr__(self) -> str:
+        return f"<RemoteWorkflows of {self._bot!r}>"
+
+    def run(
+        self,
+        workflow: str,
+        *,
+        id: str | None = None,
+        input: Any = None,
+        context: dict[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        trigger_type: str = "manual",
+        trigger_payload: Any = None,
+        definition: WorkflowDefinition | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        timeout: float | None = TIMEOUT_SECONDS,
+    ) -> AbstractAsyncContextManager[Run]:
+        """Hold a run of a workflow and execute it: `async with bot.workflows.run("digest", id=…) as run:`.
+
+        `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
+        first where the run is new. With an `id` the run goes on where it stopped, or is created; what it is created
+        with is not looked at when it is there (`input` is kept in its context, under that name). While somebody
+        else holds it, or it has no slot, it is waited for, for at most `timeout` seconds (None: for ever).
+
+        Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
+        error that says that the worker cannot be reached or a limit was met. A run that was completed before opens
+        too: everything in the block then gives what is recorded, and nothing is carried out again.
+
+        Raises UnknownWorkflow, RunBusy, RunFailed or RunCancelled when it is opened, and RunLost or RunCancelled
+        out of the block, which is cancelled for it, when the run is somebody else's or was cancelled meanwhile.
+        """
+        start = Start(
+            id=id,
+            input=input,
+            context=context or {},
+            concurrency_key=concurrency_key,
+            trigger_type=trigger_type,
+            trigger_payload=trigger_payload,
+            definition=definition,
+        )
+        welcome = self._bot._connection.welcome
+        if welcome is None:
+            raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
+        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing)
+        return open_run(executor, workflow, start, timeout=timeout)
+
+    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def save_definition(self, definition: WorkflowDefinition) -> None:
+        """Insert or replace by id."""
+        await self._call(calls.SaveDefinition(definition=definition))
+
+    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
+        """Return a definition by id."""
+        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
+        return found
+
+    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
+        """Return a definition by name and owner."""
+        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
+        return found
+
+    async def list_definitions(
+        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowDefinition]:
+        """List by name, owner, id; `None` lists everybody's."""
+        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
+
+    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
+        """Delete; False where there was none, also when the call had to be repeated because its answer was lost."""
+        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
+        return deleted
+
+    # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+        """Create, or give what is there when all fields are the same."""
+        created: WorkflowRun = await self._call(calls.CreateRun(run=run))
+        return created
+
+    async def update_run_status(
+        self,
+        run_id: str,
+        status: RunStatus,
+        error: str | None = None,
+        context: Any = None,
+        *,
+        fence: int | None = None,
+    ) -> WorkflowRun:
+        """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
+        call = calls.UpdateRunStatus(
+            run_id=run_id,
+            status=status,
+            error=json_value(error, f"error of run {run_id!r}"),
+            context=json_value(context, f"context of run {run_id!r}"),
+            fence=fence,
+        )
+        moved: WorkflowRun = await self._call(call)
+        return moved
+
+    async def get_run(self, run_id: str) -> WorkflowRun | None:
+        """Return a run by id."""
+        found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))
+        return found
+
+    async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
+        """Return the definition that a run was created with."""
+        found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
+        return found
+
+    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first."""
+        return await self._list(calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset))
+
+    async def list_all_runs(
+        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[RunSummary]:
+        """List runs of all workflows, newest first."""
+        return await self._list(calls.ListAllRuns(status=status, limit=limit, offset=offset))
+
+    async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
+        """List the runs that are `running` under no live lease, oldest first."""
+        return await self._list(calls.ListCrashedRuns(limit=limit, offset=offset))
+
+    # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
+
+    async def claim_run(
+        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+    ) -> Claim:
+        """Claim a run that nobody holds; `holder` has to be this bot, by its name or id.
+
+        Without a `claim_id` the call makes one, so that it may be repeated. Whoever wants to call again after
+        WorkerUnavailable names one: the same claim then gives the same fence.
+        """
+        call = calls.ClaimRun(
+            run_id=run_id,
+            holder=holder,
+            lease_seconds=lease_seconds,
+            claim_id=claim_id or str(uuid_utils.uuid7()),
+        )
+        claimed: Claim = await self._call(call)
+        return claimed
+
+    async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
+        """Let the lease begin anew."""
+        lease: Lease = await self._call(calls.RenewRun(run_id=run_id, fence=fence, lease_seconds=lease_seconds))
+        return lease
+
+    async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
+        """Release a run as pending or paused.
+
+        Fenced may also mean that the run was given back, the answer lost, and the run claimed by another meanwhile.
+        """
+        released: WorkflowRun = await self._call(calls.ReleaseRun(run_id=run_id, fence=fence, status=status))
+        return released
+
+    async def get_lease(self, run_id: str) -> Lease | None:
+        """Return the lease of a run, live or run out."""
+        lease: Lease | None = await self._call(calls.GetLease(run_id=run_id))
+        return lease
+
+    # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
+        """Create, or give what is there when all fields are the same."""
+        created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
+        return created
+
+    async def update_step_status(
+        self,
+        step_id: str,
+        status: StepStatus,
+        output: Any = None,
+        error: str | None = None,
+        *,
+        fence: int | None = None,
+    ) -> WorkflowStepLog:
+        """Move a step log, named by its own id, to a status. None keeps output and error.
+
+        Without a fence it may be an answer: runs of this bot that wait for one look at once.
+        """
+        call = calls.UpdateStepStatus(
+            step_id=step_id,
+            status=status,
+            output=json_value(output, f"output of step {step_id!r}"),
+            error=json_value(error, f"error of step {step_id!r}"),
+            fence=fence,
+        )
+        moved: WorkflowStepLog = await self._call(call)
+        if fence is None:
+            self._answered.set()
+            self._answered = anyio.Event()
+        return moved
+
+    async def list_step_logs(
+        self, run_id: str, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowStepLog]:
+        """List a run's step logs in the order in which they began."""
+        return await self._list(calls.ListStepLogs(run_id=run_id, limit=limit, offset=offset))
+
+    async def get_completed_step_ids(self, run_id: str) -> list[str]:
+        """List the step ids that completed, in the order they began, each once, without skipped ones."""
+        found: list[str] = await self._call(calls.GetCompletedStepIds(run_id=run_id))
+        return found
+
+    async def list_waiting_approvals(
+        self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[WorkflowStepLog]:
+        """List the step logs that wait for an approval, oldest first."""
+        return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
+
+    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _call(self, call: calls.Call) -> Any:
+        what = f"arguments of {call.method}"
+        arguments = json_text(call, what).encode()
+        welcome = self._bot._connection.welcome
+        if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
+            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
+        value = await self._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
+        return calls.read_result(call.method, value)
+
+    async def _list(self, call: calls.ListCall) -> list[Any]:
+        try:
+            found: list[Any] = await self._call(call)
+        except TooLarge:
+            found = await self._list_in_parts(call)
+        return found
+
+    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
+        """Ask for a list in parts that fit into a frame; one record that does not raises TooLarge."""
+        found: dict[str, Any] = {}
+        read, portion = 0, _PORTION_RECORDS
+        while call.limit is None or read < call.limit:
+            size = portion if call.limit is None else min(portion, call.limit - read)
+            try:
+                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
+            except TooLarge:
+                if size == 1:
+                    raise
+                portion = max(1, size // 4)
+                continue
+            found |= {record.id: record for record in part}
+            read += len(part)
+            if len(part) < size:
+                break
+        return list(found.values())
+
+
+def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
+    return Workflow(request=number, call=method, arguments=arguments)

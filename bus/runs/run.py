@@ -1,0 +1,436 @@
+"""A run of a workflow, as the program that executes it sees it: steps, approvals, sleeps, and the context.
+
+    async with bot.workflows.run("digest", id=message.id) as run:
+        page = await run.step("fetch", fetch, url)
+        await run.approval("publish?", {"title": page["title"]})
+
+Owns what is recorded of a step and when. What a record says to the program the next time is in `replay`, when the
+run is held in `holding`, and how it is opened and ended in `opening`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import uuid_utils
+
+from ..client.serving import waiting_for_reply
+from ..errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
+from ..model.errors import InvalidValue, TooLarge
+from ..model.records import (
+    Claim,
+    RunStatus,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+    timestamp,
+)
+from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
+from .holding import AWAY, Hold, no_fault
+from .replay import (
+    APPROVAL,
+    GIVEN_BACK,
+    STEP,
+    WAIT_SECONDS_MAX,
+    Answer,
+    Changed,
+    GiveUp,
+    Names,
+    OnChanged,
+    Records,
+    Retry,
+    Wanted,
+    changed_text,
+    decide,
+    error_text,
+    kind_of,
+    same_json,
+)
+from .transaction import Commit
+
+__all__ = ["Run"]
+
+_ONCE = Retry(max_attempts=1)
+
+_STEP_ENDS = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
+
+
+class Run:
+    """One execution of a workflow, held by this program: `async with bot.workflows.run("digest") as run:`.
+
+    What is recorded is on the worker's disk when a call returns. Every call that writes raises RunLost when
+    somebody else has the run now, and RunCancelled when a person cancelled it.
+    """
+
+    def __init__(self, hold: Hold, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
+        self._hold = hold
+        self._workflows = hold.workflows
+        self._run = run
+        self._definition = definition
+        self._records = Records()
+        self._names = Names()
+        self.context: dict[str, Any] = run.context
+        """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
+        self._saved = json_text(run.context, "context")
+        self.completed = run.status == RunStatus.COMPLETED
+        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
+        self.resumed = False
+        """Whether steps were recorded before it was opened."""
+        hold.moved_on = self._moved_on
+
+    def __repr__(self) -> str:
+        state = "completed" if self.completed else "held" if self._hold.held else "not held"
+        return f"<Run {self.id!r} of {self.workflow!r} {state} fence={self.fence}>"
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._run.id
+
+    @property
+    def workflow(self) -> str:
+        """The name of its workflow."""
+        return self._run.workflow_name
+
+    @property
+    def fence(self) -> int:
+        """The number of its holds: 1 where nobody had the run before, and it was never given back."""
+        return self._hold.fence
+
+    @property
+    def input(self) -> Any:
+        """What the run was started with."""
+        return self.context.get("input") if isinstance(self.context, dict) else None
+
+    @property
+    def trigger_payload(self) -> Any:
+        """What its trigger gave it."""
+        return self._run.trigger_payload
+
+    # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        input: Any = msgspec.UNSET,
+        retry: Retry | None = None,
+        on_changed: OnChanged = "raise",
+        announce: bool = True,
+    ) -> Any:
+        """Call a function, asynchronous or not, and record its output; once completed, return what is recorded.
+
+        The output is given as it is read back from JSON, the first time too. `input` (else: the args) is recorded,
+        and a recorded output that came from another one raises StepChanged, unless `on_changed` is "reuse" (take it
+        all the same) or "again" (carry the step out again). When the function raises, it is tried again by `retry`
+        (else: by the definition's, for the step with this id; else not), and at last raises StepFailed. An error
+        that is nobody's fault (WorkerUnavailable, LimitReached and the like) comes out as itself at last, and the
+        step is tried again when the run is opened again.
+
+        The same name used again is another step (`fetch`, `fetch#2`); side by side each needs its own name. An
+        attempt during which the process ends is tried again, so the function may be carried out more than once
+        then. Raises InvalidValue or TooLarge for an input or output that cannot be recorded.
+
+        Before the function is called it is recorded that the step begins, and this program holds the run still.
+        With `announce=False` only how it ended is recorded: half the time of a short step. While it is at work
+        nobody sees it, somebody else may have the run already, and an attempt that ends the process is not counted.
+        """
+        with self._names.using(name) as step_id:
+            self._recorded(step_id, STEP)
+            asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
+            wanted = Wanted(asked, retry or self._retry(name), on_changed)
+            cause: Exception | None = None
+            chance = random.random()
+            while True:
+                rows = self._records.of(step_id)
+                decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
+                if isinstance(decision, Answer):
+                    await anyio.lowlevel.checkpoint()
+                    return decision.output
+                if isinstance(decision, Changed):
+                    raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
+                if isinstance(decision, GiveUp):
+                    raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
+                self._refuse_news(step_id)
+                if decision.wait_seconds > 0:
+                    await self._wait_until(self._later(decision.wait_seconds))
+                row = self._row(
+                    step_id, name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
+                )
+                try:
+                    return await self._attempt(row, function, args, announce=announce)
+                except _Failure as failure:
+                    cause = failure.error
+                passes = decision.last and no_fault(cause)
+                async with self._hold.work():
+                    await self._end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+                if passes:
+                    raise cause
+
+    async def _attempt(
+        self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any], *, announce: bool
+    ) -> Any:
+        async with self._hold.work():
+            try:
+                if announce:
+                    await self._create(row)
+                result = await self._called(function, args)
+            except Exception:
+                raise
+            except BaseException:
+                if announce:
+                    await self._hold.record_at_last(
+                        lambda: self._workflows.update_step_status(
+                            row.id, StepStatus.FAILED, error=GIVEN_BACK, fence=self.fence
+                        )
+                    )
+                raise
+            try:
+                output = self._value(result, "output", row.step_id)
+                await self._end(row, StepStatus.COMPLETED, output=output)
+            except (InvalidValue, TooLarge) as error:
+                await self._end(row, StepStatus.FAILED, error=error_text(error))
+                raise
+            return output
+
+    async def _called(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        try:
+            result = function(*args)
+            return await result if inspect.isawaitable(result) else result
+        except Exception as error:
+            if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
+                raise
+            raise _Failure(error) from error
+
+    def _asked(self, args: Sequence[Any], step_id: str) -> Any:
+        try:
+            return self._value(list(args) or None, "input", step_id)
+        except InvalidValue as error:
+            raise InvalidValue(error.what, f"{error.reason}; say with input= what it depends on") from None
+
+    def _retry(self, name: str) -> Retry:
+        for step in () if self._definition is None else self._definition.steps:
+            if step.id == name and step.retry is not None:
+                return Retry(max_attempts=step.retry.max_attempts)
+        return _ONCE
+
+    # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
+
+    async def approval(self, name: str, prompt: Any = None) -> Any:
+        """Ask a person, and wait until they answer: return their answer, or raise Rejected.
+
+        Meanwhile the run is paused, unless steps are at work beside this one: it keeps no slot, and whoever opens
+        it again comes back to the same question. A handler that waits here lends its place to another one. An
+        answer is given by a command, by a message, or with `update_step_status`, of the step log that
+        `list_waiting_approvals` shows: completed with an output like `{"approved": true, "by": "ann"}`, or failed.
+        """
+        with self._names.using(name) as step_id:
+            asked = self._value(prompt, "prompt", step_id)
+            row = self._recorded(step_id, APPROVAL)
+            if row is None:
+                self._refuse_news(step_id)
+                row = self._row(
+                    step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
+                )
+                async with self._hold.work():
+                    await self._create(row)
+            elif not same_json(row.input, asked):
+                raise StepChanged(self.id, step_id, changed_text(row.input, asked))
+            if row.status not in _STEP_ENDS:
+                self._refuse_news(step_id)
+                row = await self._answered(row)
+            refused = isinstance(row.output, dict) and row.output.get("approved") is False
+            if row.status == StepStatus.FAILED or refused:
+                comment = row.output.get("comment") if isinstance(row.output, dict) else None
+                raise Rejected(self.id, step_id, row.output, row.error or comment)
+            return row.output
+
+    async def _answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        timing = self._hold.timing
+        polls = timing.polls(timing.poll_seconds_max)
+        async with waiting_for_reply():
+            while row.status not in _STEP_ENDS:
+                answered = timing.answered()
+                await self._hold.rest()
+                # A person may take days, and the worker be started again meanwhile.
+                with contextlib.suppress(*AWAY):
+                    row = await self._look_at(row)
+                if row.status not in _STEP_ENDS:
+                    await polls.pause(answered)
+        self._records.note(row)
+        async with self._hold.work():
+            return row
+
+    async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
+            return row
+        for found in await self._workflows.list_step_logs(self.id):
+            if found.id == row.id and found.status != StepStatus.WAITING_APPROVAL:
+                return found
+        run = await self._workflows.get_run(self.id)
+        raise self._hold.lose("gone" if run is None else run.status)
+
+    async def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> None:
+        """Sleep for so many seconds, by this machine's clock; after a restart only for what is left.
+
+        `run.sleep(60)`, or with a name of its own `run.sleep("cool down", 60)`. Sleeping for longer than a lease
+        gives the run back as paused meanwhile, unless steps are at work beside this: then it keeps no slot, and a
+        handler that sleeps lends its place to another one.
+        """
+        name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
+        number = isinstance(duration, int | float) and 0 <= duration <= WAIT_SECONDS_MAX
+        if not isinstance(name, str) or isinstance(duration, str) or not number:
+            raise TypeError(
+                f"write run.sleep(seconds) or run.sleep(name, seconds), with 0 to {WAIT_SECONDS_MAX} seconds"
+            )
+        with self._names.using(name) as step_id:
+            row = self._recorded(step_id, STEP)
+            if row is None:
+                self._refuse_news(step_id)
+                until = {"seconds": duration, "until": timestamp(self._later(duration))}
+                # Pending, not running: a claim would take it for interrupted.
+                row = self._row(step_id, name, status=StepStatus.PENDING, input=until)
+                async with self._hold.work():
+                    await self._create(row)
+            wake_up = _wake_up(row, self.id)
+            if row.status == StepStatus.PENDING:
+                self._refuse_news(step_id)
+                await self._wait_until(wake_up)
+                async with self._hold.work():
+                    await self._end(row, StepStatus.COMPLETED)
+            await anyio.lowlevel.checkpoint()
+
+    async def _wait_until(self, until: datetime) -> None:
+        hold, timing = self._hold, self._hold.timing
+        rests = timing.left(until) > hold.lease_seconds
+        async with waiting_for_reply() if rests else contextlib.nullcontext():
+            while (left := timing.left(until)) > 0:
+                if rests:
+                    await hold.rest()
+                    await hold.look()
+                else:
+                    hold.check()
+                await anyio.sleep(min(left, hold.renewal_seconds if rests else timing.poll_seconds_max))
+
+    # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
+
+    async def save_context(self) -> None:
+        """Record the context as it is now; does nothing when the run is completed."""
+        self._hold.home.check()
+        context = self._context()
+        if self.completed:
+            await anyio.lowlevel.checkpoint()
+            return
+        async with self._hold.work():
+            await self._hold.record(
+                lambda: self._workflows.update_run_status(
+                    self.id, RunStatus.RUNNING, context=context, fence=self.fence
+                )
+            )
+        self._note_saved(context)
+
+    def commit(self, name: str, *, output: Any = None, input: Any = None) -> Commit:
+        """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
+
+        Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
+        raises. Where the step completed before, `tx.done` is true and nothing is sent again.
+        """
+        return Commit(self, name, input=input, output=output)
+
+    def _note_saved(self, context: Any) -> None:
+        self._saved = json_text(context, "context")
+
+    def _context(self) -> Any:
+        return json_value(self.context, f"context of run {self.id!r}")
+
+    # ── Records ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
+        """Return the last attempt of a step. Raise StepChanged if it records another kind of call than this one."""
+        self._hold.home.check()
+        row = self._records.latest(step_id)
+        if row is not None and kind_of(row) != kind:
+            raise StepChanged(
+                self.id, step_id, f"recorded under this name is the kind {kind_of(row)!r}, and not {kind!r}"
+            )
+        return row
+
+    async def _load(self) -> None:
+        self._records = Records(await self._workflows.list_step_logs(self.id))
+        self.resumed = bool(self._records)
+
+    async def _moved_on(self, claim: Claim) -> bool:
+        """Return True if somebody else recorded something while this program did not hold the run."""
+        rows = await self._workflows.list_step_logs(self.id)
+        return json_text(claim.run.context, "context") != self._saved or not self._records.has_all(rows)
+
+    def _refuse_news(self, step_id: str) -> None:
+        if self.completed:
+            raise StepChanged(
+                self.id, step_id, "the run is completed, and this step is not among those that are recorded"
+            )
+
+    def _row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
+        return WorkflowStepLog(
+            id=str(uuid_utils.uuid7()),
+            run_id=self.id,
+            step_id=step_id,
+            step_name=name,
+            started_at=timestamp(self._hold.timing.clock()),
+            **fields,
+        )
+
+    async def _create(self, row: WorkflowStepLog) -> None:
+        await self._hold.guard(self._workflows.create_step_log(row, fence=self.fence))
+        self._records.note(row)
+
+    async def _end(
+        self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
+    ) -> None:
+        """Record how a step ended: where its step log is; in one of its own where it was not announced."""
+        if self._records.has_all([row]):
+            ended = await self._hold.record(
+                lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.fence)
+            )
+        else:
+            now = timestamp(self._hold.timing.clock())
+            whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
+            self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
+            try:
+                ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
+            except (InvalidValue, TooLarge):
+                self._records.forget(whole)
+                raise
+        self._records.note(ended)
+
+    def _value(self, value: Any, kind: str, step_id: str) -> Any:
+        what = f"{kind} of step {step_id!r}"
+        return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
+
+    def _later(self, seconds: float) -> datetime:
+        return self._hold.timing.clock() + timedelta(seconds=seconds)
+
+
+class _Failure(Exception):
+    """A step's function raised, and that is to be recorded."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:
+    try:
+        return msgspec.convert(row.input["until"], datetime)
+    except (LookupError, TypeError, msgspec.ValidationError):
+        raise StepChanged(run_id, row.step_id, "what is recorded under this name is no sleep") from None

@@ -1,0 +1,209 @@
+"""One transaction of a run: a step that completes together with the messages that it sends and settles.
+
+Owns what a block collects, and that it is given to the worker in one call with one id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgspec
+import uuid_utils
+
+from ..client.draft import Draft
+from ..client.message import Message
+from ..errors import StepChanged
+from ..model.records import RunStatus, StepStatus, WorkflowStepLog
+from ..model.values import json_text, json_value
+from .replay import COMMIT, changed_text, same_json
+
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["Commit", "Commits", "Committed"]
+
+
+class Committed(Protocol):
+    """What became of a transaction."""
+
+    @property
+    def seqs(self) -> Sequence[int | None]:
+        """The places of its messages in the log; None for one that is due later."""
+
+
+class Commits(Protocol):
+    """Workflows that are kept beside messages, so that one transaction can hold both."""
+
+    async def commit(
+        self,
+        *,
+        id: str,
+        run_id: str | None = None,
+        fence: int | None = None,
+        steps: Sequence[WorkflowStepLog] = (),
+        context: Any = None,
+        status: RunStatus | None = None,
+        error: str | None = None,
+        messages: Sequence[Draft] = (),
+        acks: Sequence[Message] = (),
+    ) -> Committed:
+        """Do all of it or nothing; with an id that was committed before, return the first answer."""
+
+
+class Commit:
+    """`async with run.commit("announce") as tx:` collects what one transaction is to hold.
+
+    Nothing is done before the block is left, and nothing when it raises. When the step completed before, `done` is
+    true: what the block says is passed over, but for acks, which are given at once, since a message that came again
+    still has to be settled.
+    """
+
+    def __init__(self, run: Run, name: str, *, input: Any, output: Any) -> None:
+        self._run = run
+        self._name = name
+        self._input = input
+        self._using: AbstractContextManager[str] = run._names.using(name)
+        self._step_id = ""
+        self._messages: list[Draft] = []
+        self._acks: list[Message] = []
+        self._context: dict[str, Any] = {}
+        self._completes = False
+        self._open = False
+        self.output: Any = output
+        """What is recorded as the step's output; a block may set it. When `done`, what was recorded."""
+        self.done = False
+        """Whether the step completed before."""
+        self.seqs: Sequence[int | None] = ()
+        """The places of the messages in the log, in the order in which they were said; known after the block."""
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else f"messages={len(self._messages)} acks={len(self._acks)}"
+        return f"<Commit {self._step_id or self._name!r} {state}>"
+
+    # ── What it is to hold ───────────────────────────────────────────────────────────────────────────────
+
+    def send(self, to: str, body: Any, **options: Any) -> None:
+        """Send a direct message; the options are the fields of `bus.Draft`."""
+        self.message(Draft(to=to, body=body, **options))
+
+    def publish(self, channel: str, body: Any, **options: Any) -> None:
+        """Publish on a channel; the options are the fields of `bus.Draft`."""
+        self.message(Draft(channel=channel, body=body, **options))
+
+    def reply(self, message: Message, body: Any, **options: Any) -> None:
+        """Send a direct message that answers another one."""
+        self.message(Draft(to=message.sender_id, body=body, reply_to=message.id, **options))
+
+    def message(self, draft: Draft) -> None:
+        """Send or publish a draft."""
+        self._check_open()
+        self._messages.append(msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7())))
+
+    def ack(self, message: Message) -> None:
+        """Settle a message that was delivered to this bot."""
+        self._check_open()
+        self._acks.append(message)
+
+    def context(self, values: Mapping[str, Any]) -> None:
+        """Put values into the run's context, when all of this is done."""
+        self._check_open()
+        self._context.update(values)
+
+    def complete(self) -> None:
+        """Complete the run with it: from then on the run is as if it had been completed before it was opened.
+
+        Nothing is written when its block is left, and an exception does not fail it. Leaving this block raises
+        RuntimeError while steps are at work beside it.
+        """
+        self._check_open()
+        self._completes = True
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError(f"commit {self._name!r} takes nothing outside its block: `async with … as tx:`")
+
+    # ── The block ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Commit:
+        run = self._run
+        self._step_id = self._using.__enter__()
+        try:
+            input = run._value(self._input, "input", self._step_id)
+            row = run._recorded(self._step_id, COMMIT)
+            if row is not None and not same_json(row.input, input):
+                raise StepChanged(run.id, self._step_id, changed_text(row.input, input))
+            if row is not None and row.status == StepStatus.COMPLETED:
+                self.done, self.output, self._open = True, row.output, True
+                return self
+            run._refuse_news(self._step_id)
+            if row is not None and row.status != StepStatus.FAILED:
+                raise StepChanged(run.id, self._step_id, f"what is recorded under this name is {row.status}")
+            if not hasattr(run._workflows, "commit"):
+                raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
+            self._input, self._open = input, True
+        except BaseException:
+            self._using.__exit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open = False
+        try:
+            if error is not None:
+                return
+            if self.done:
+                for message in self._acks:
+                    await message.ack(confirm=True)
+            else:
+                await self._carry_out()
+        finally:
+            self._using.__exit__(None, None, None)
+
+    async def _carry_out(self) -> None:
+        run, hold = self._run, self._run._hold
+        before = run._records.latest(self._step_id)
+        row = run._row(
+            self._step_id,
+            self._name,
+            status=StepStatus.COMPLETED,
+            attempt=1 if before is None else before.attempt + 1,
+            input=self._input,
+            output=run._value(self.output, "output", self._step_id),
+            idempotency_key=COMMIT,
+        )
+        row = msgspec.structs.replace(row, completed_at=row.started_at)
+        context = json_value({**run.context, **self._context}, f"context of run {run.id!r}")
+        changed = json_text(context, "context") != run._saved
+        commit_id = str(uuid_utils.uuid7())
+
+        async def commit() -> Committed:
+            committed = await cast("Commits", run._workflows).commit(
+                id=commit_id,
+                run_id=run.id,
+                fence=hold.fence,
+                steps=[row],
+                context=context if changed else None,
+                status=RunStatus.COMPLETED if self._completes else None,
+                messages=self._messages,
+                acks=self._acks,
+            )
+            # Here, since a commit that is cancelled is still waited for and known: `Hold.record`.
+            run._records.note(row)
+            run.context.update(self._context)
+            run._note_saved(context)
+            if self._completes:
+                run.completed, hold.held = True, False
+            return committed
+
+        async with hold.work(), hold.ending() if self._completes else nullcontext():
+            if self._completes and hold.working > 1:
+                raise RuntimeError(
+                    "steps are still at work beside the commit that completes the run: await them first"
+                )
+            committed = await hold.record(commit)
+        self.output, self.seqs = row.output, committed.seqs

@@ -1,0 +1,159 @@
+"""Addresses that a bot can connect to, and those that a worker can listen at, checked before ZeroMQ is asked.
+
+Owns both checks, which addresses other machines can reach, and whether two are the same. ZeroMQ refuses some bad
+addresses with "Invalid argument", takes a port of 99999 for another one, and goes on looking for others until
+somebody gives up waiting.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+__all__ = ["address_fault", "canonical", "is_ipv6", "is_local", "listening_fault", "without_password"]
+
+_PORT_MAX = 65_535
+_IPC_PATH_BYTES_MAX = 107
+"""What fits into a socket's address, with the byte that ends it."""
+
+_TCP = re.compile(r"(?P<host>\[[^\]\[]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+_NUMBERS = re.compile(r"[0-9.]+")
+_IPV6_IN_BRACKETS = "an IPv6 address is written in brackets, as in tcp://[::1]:7710"
+
+
+# ── Connecting ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def address_fault(address: str) -> str | None:
+    """Return why nothing can be connected to at an address, or None if something may be."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return "it does not begin with tcp:// or ipc://"
+    if not address.isprintable():
+        return "it has characters that cannot be printed"
+    match scheme:
+        case "tcp":
+            return _tcp_fault(rest)
+        case "ipc":
+            if not rest:
+                return "the path of the socket is missing"
+            if len(rest.encode()) > _IPC_PATH_BYTES_MAX:
+                return f"the path of the socket is longer than {_IPC_PATH_BYTES_MAX} bytes"
+        case "inproc":
+            if not rest:
+                return "the name after inproc:// is missing"
+        case _:
+            return f"posthouse does not speak {scheme!r}; it speaks tcp and ipc"
+    return None
+
+
+def _tcp_fault(rest: str) -> str | None:
+    if any(character.isspace() for character in rest):
+        return "it has a space in it"
+    if "@" in rest:
+        return "it has a user name or password, which posthouse does not know"
+    if any(mark in rest for mark in "/?#"):
+        return "it has something after the port"
+    # ZeroMQ's own form, in which the address to connect from stands first.
+    target = rest.rpartition(";")[2]
+    found = _TCP.fullmatch(target)
+    if found is None:
+        return _IPV6_IN_BRACKETS
+    return _host_fault(found["host"]) or _port_fault(found["port"])
+
+
+def _host_fault(host: str) -> str | None:
+    if host in ("", "*", "[]"):
+        return "the host is missing"
+    bare = host.strip("[]").partition("%")[0]
+    if host.startswith("[") or _NUMBERS.fullmatch(host):
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            return f"{bare} is not an IP address"
+    return None
+
+
+def _port_fault(port: str | None) -> str | None:
+    if not port:
+        return "the port is missing"
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= _PORT_MAX):
+        return f"{port} is not a port, which is a number from 1 to {_PORT_MAX}"
+    return None
+
+
+def without_password(address: str) -> str:
+    """Return an address as it can be shown and logged."""
+    scheme, separator, rest = address.partition("://")
+    return f"{scheme}{separator}…@{rest.rpartition('@')[2]}" if "@" in rest and scheme != "ipc" else address
+
+
+# ── Listening ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def listening_fault(address: str) -> str | None:
+    """Return why nothing can listen at an address, or None if a worker may try."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in ("tcp", "ipc", "inproc"):
+        return "it begins with neither tcp:// nor ipc://"
+    if not address.isprintable():
+        return "it has characters that cannot be printed"
+    if scheme == "tcp":
+        return _listening_tcp_fault(rest)
+    if not rest or rest == "@":
+        return "the path after ipc:// is missing" if scheme == "ipc" else "the name after inproc:// is missing"
+    if scheme == "ipc" and rest == "*":
+        return "bots could not know the path that * stands for"
+    return None
+
+
+def _listening_tcp_fault(rest: str) -> str | None:
+    parts = _TCP.fullmatch(rest)
+    if parts is None:
+        return _IPV6_IN_BRACKETS
+    host, port = parts["host"], parts["port"]
+    if host in ("", "[]"):
+        return "the host is missing"
+    if host.startswith("[") and not _ip(host):
+        return f"{host[1:-1]} is not an IPv6 address"
+    if any(character.isspace() or character in "/?#@;" for character in rest):
+        return "tcp:// takes a host and a port, and nothing else"
+    return None if port == "*" else _port_fault(port)
+
+
+def is_local(address: str) -> bool:
+    """Return True if only this machine can reach an address."""
+    scheme, _, rest = address.partition("://")
+    if scheme != "tcp":
+        return scheme in ("ipc", "inproc")
+    host = rest.rpartition(":")[0]
+    found = _ip(host)
+    return found.is_loopback if found else host == "localhost"
+
+
+def is_ipv6(address: str) -> bool:
+    """Return True if an address has an IPv6 address as its host, which ZeroMQ has to be told."""
+    return address.startswith("tcp://[")
+
+
+def canonical(address: str) -> str:
+    """Return the one form that stands for all ways to write an address."""
+    scheme, _, rest = address.partition("://")
+    if scheme != "tcp":
+        return address
+    host, _, port = rest.rpartition(":")
+    found = _ip("127.0.0.1" if host == "localhost" else host)
+    return f"tcp://{found or host}:{port.lstrip('0')}"
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is, an IPv4 address that is written as IPv6 as itself; None for a name."""
+    try:
+        if not host.startswith("["):
+            return ipaddress.IPv4Address(host)
+        found = ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return None
+    return found.ipv4_mapped or found

@@ -1,0 +1,116 @@
+"""What a body may be: any JSON value that every receiver can decode.
+
+Owns that check. msgspec skips a body in a frame without looking at its numbers, its UTF-8 and its depth, so a
+body gets a look of its own before it is stored; what passes is kept and delivered as the bytes that were sent.
+
+Pure: bytes in, a verdict out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ..model.exact import exact_json
+
+__all__ = ["BODY_DEPTH_MAX", "body_fault", "is_suspicious", "mark_undecodable", "value_fault", "write_body"]
+
+BODY_DEPTH_MAX = 100
+"""Deeper than people nest by hand, and far below what any decoder's stack takes."""
+
+_DOUBLE_MAX = 1.7976931348623157e308
+_LONG = 309
+"""Digits of a number that may be out of range."""
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _LONG)
+_DIGIT = re.compile(rb"[0-9]")
+
+_decode_any = msgspec.json.Decoder().decode
+
+
+def body_fault(body: bytes, what: str = "the body") -> str | None:
+    """Return why a standard JSON decoder could not read a body back, or None if it can."""
+    try:
+        value = _decode_any(body)
+    except UnicodeDecodeError:
+        return f"{what} has bytes that are not UTF-8, or half a surrogate pair"
+    except RecursionError:
+        return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
+    except msgspec.DecodeError as error:
+        return f"{what} is not JSON: {error}"
+    return value_fault(value, what) if is_suspicious(body) else None
+
+
+def is_suspicious(encoded: bytes) -> bool:
+    """Return True if JSON may hold a value that `value_fault` objects to; every ordinary one passes."""
+    if len(encoded) <= BODY_DEPTH_MAX:
+        return False
+    if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX:
+        return True
+    # A long number has a digit at one of these places, and few bodies have; to search all of it takes far longer.
+    every = encoded[_LONG - 1 :: _LONG]
+    return bool(every) and _DIGIT.search(every) is not None and _LONG_NUMBER.search(encoded) is not None
+
+
+def value_fault(value: Any, what: str) -> str | None:
+    """Return why a value could not be read back everywhere, or None if it can."""
+    level = [value]
+    for _ in range(BODY_DEPTH_MAX + 1):
+        below: list[Any] = []
+        nested = False
+        for item in level:
+            if isinstance(item, dict):
+                nested = True
+                below += item.values()
+            elif isinstance(item, list):
+                nested = True
+                below += item
+            elif isinstance(item, int) and not -_DOUBLE_MAX <= item <= _DOUBLE_MAX:
+                return f"{what} has a number that is out of range"
+        if not nested:
+            return None
+        level = below
+    return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
+
+
+def write_body(value: Any) -> bytes:
+    """Return a value as a body. Raise ValueError for what JSON would lose, TypeError for what is not JSON."""
+    try:
+        return exact_json(value)
+    except RecursionError:
+        raise ValueError(f"the body is nested deeper than {BODY_DEPTH_MAX}") from None
+
+
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair of surrogates: fine
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
+    rb"|\\."
+)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, even one that never ends, or a bracket. Nothing is looked at twice, whatever a frame has in it."""
+_FRAME_DEPTH = 5
+"""How deep a body may itself lie in a frame: frame, messages, message, and one to spare."""
+
+
+def mark_undecodable(frame: bytes) -> bytes:
+    """Make a frame decodable whose *bodies* are not, so that these are refused alone and by name.
+
+    Half a surrogate pair becomes a byte that is not UTF-8, and what is nested too deep is cut below the depth at
+    which it is refused anyway. Both are refused by `body_fault`, and by the decoder anywhere else in a frame.
+    """
+    frame = _ESCAPE.sub(lambda found: b"\xff" if found.group(1) else found.group(0), frame)
+    kept: list[bytes] = []
+    depth, start = 0, 0
+    deepest = BODY_DEPTH_MAX + _FRAME_DEPTH
+    for token in _TOKEN.finditer(frame):
+        if token.group() in (b"[", b"{"):
+            depth += 1
+            if depth == deepest:
+                kept.append(frame[start : token.end()])
+        elif token.group() in (b"]", b"}"):
+            if depth == deepest:
+                start = token.start()
+            depth -= 1
+    kept.append(frame[start:] if depth < deepest else b"")
+    return b"".join(kept)

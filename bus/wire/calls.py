@@ -1,0 +1,392 @@
+"""Workflow calls on the wire: their arguments, and their errors there and back. `docs/protocol.md` is their page.
+
+Owns a struct for each method of the workflow repository that a bot may call, with exactly its parameters by name,
+and the `details` by which a client makes the same error again that the store raised.
+
+Pure: bytes and errors in, values out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import msgspec.inspect
+from msgspec import Meta
+
+from ..model.errors import (
+    Conflict,
+    DefinitionInUse,
+    Fenced,
+    InvalidTransition,
+    InvalidValue,
+    NotFound,
+    RunHeld,
+    RunPaused,
+    SlotsTaken,
+    StorageBusy,
+    StorageFull,
+    StoreError,
+    TooLarge,
+)
+from ..model.records import (
+    Claim,
+    Lease,
+    Owner,
+    RunStatus,
+    RunSummary,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+)
+from .bodies import body_fault, is_suspicious
+from .frames import Code, Workflow
+from .refusals import refusal
+
+__all__ = [
+    "CALLS",
+    "Call",
+    "ClaimRun",
+    "CreateRun",
+    "CreateStepLog",
+    "DeleteDefinition",
+    "GetCompletedStepIds",
+    "GetDefinition",
+    "GetDefinitionByName",
+    "GetLease",
+    "GetRun",
+    "GetRunDefinition",
+    "ListAllRuns",
+    "ListCall",
+    "ListCrashedRuns",
+    "ListDefinitions",
+    "ListRuns",
+    "ListStepLogs",
+    "ListWaitingApprovals",
+    "ReleaseRun",
+    "RenewRun",
+    "SaveDefinition",
+    "UpdateRunStatus",
+    "UpdateStepStatus",
+    "decode_call",
+    "error_details",
+    "read_result",
+    "store_error",
+]
+
+Number = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
+
+
+# ── The calls ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The arguments of one call. `result` is the type of its value; `writes` is True if it changes something."""
+
+    method: ClassVar[str]
+    result: ClassVar[Any]
+    writes: ClassVar[bool] = False
+
+
+class ListCall(Call, frozen=True, kw_only=True):
+    """A list; a null limit asks for all of it."""
+
+    limit: Number | None = None
+    offset: Number = 0
+
+
+class SaveDefinition(Call, frozen=True, kw_only=True):
+    """Inserts or replaces a definition."""
+
+    method = "save_definition"
+    result = None
+    writes = True
+    definition: WorkflowDefinition
+
+
+class GetDefinition(Call, frozen=True, kw_only=True):
+    """Asks for a definition."""
+
+    method = "get_definition"
+    result = WorkflowDefinition | None
+    definition_id: str
+
+
+class GetDefinitionByName(Call, frozen=True, kw_only=True):
+    """Asks for a definition by name and owner."""
+
+    method = "get_definition_by_name"
+    result = WorkflowDefinition | None
+    name: str
+    owner: Owner
+
+
+class ListDefinitions(ListCall, frozen=True, kw_only=True):
+    """Asks for the definitions of an owner, or of everybody."""
+
+    method = "list_definitions"
+    result = list[WorkflowDefinition]
+    owner: Owner | None = None
+
+
+class DeleteDefinition(Call, frozen=True, kw_only=True):
+    """Deletes a definition, with its runs if `cascade` is set."""
+
+    method = "delete_definition"
+    result = bool
+    writes = True
+    definition_id: str
+    cascade: bool = False
+
+
+class CreateRun(Call, frozen=True, kw_only=True):
+    """Creates a run."""
+
+    method = "create_run"
+    result = WorkflowRun
+    writes = True
+    run: WorkflowRun
+
+
+class UpdateRunStatus(Call, frozen=True, kw_only=True):
+    """Moves a run to a status."""
+
+    method = "update_run_status"
+    result = WorkflowRun
+    writes = True
+    run_id: str
+    status: RunStatus
+    error: str | None = None
+    context: Any = None
+    fence: Number | None = None
+
+
+class GetRun(Call, frozen=True, kw_only=True):
+    """Asks for a run."""
+
+    method = "get_run"
+    result = WorkflowRun | None
+    run_id: str
+
+
+class GetRunDefinition(Call, frozen=True, kw_only=True):
+    """Asks for the definition that a run was created with."""
+
+    method = "get_run_definition"
+    result = WorkflowDefinition | None
+    run_id: str
+
+
+class ListRuns(ListCall, frozen=True, kw_only=True):
+    """Asks for a workflow's runs."""
+
+    method = "list_runs"
+    result = list[WorkflowRun]
+    workflow_id: str
+    limit: Number | None = 50
+
+
+class ListAllRuns(ListCall, frozen=True, kw_only=True):
+    """Asks for runs of all workflows, without their contexts."""
+
+    method = "list_all_runs"
+    result = list[RunSummary]
+    status: RunStatus | None = None
+    limit: Number | None = 50
+
+
+class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
+    """Asks for the runs that are running under no live lease."""
+
+    method = "list_crashed_runs"
+    result = list[WorkflowRun]
+
+
+class ClaimRun(Call, frozen=True, kw_only=True):
+    """Claims a run, for the session's bot: `holder` may name it, and nobody else."""
+
+    method = "claim_run"
+    result = Claim
+    writes = True
+    run_id: str
+    holder: str | None = None
+    lease_seconds: float | None = None
+    claim_id: str | None = None
+
+
+class RenewRun(Call, frozen=True, kw_only=True):
+    """Lets a lease begin anew."""
+
+    method = "renew_run"
+    result = Lease
+    writes = True
+    run_id: str
+    fence: Number
+    lease_seconds: float | None = None
+
+
+class ReleaseRun(Call, frozen=True, kw_only=True):
+    """Releases a run."""
+
+    method = "release_run"
+    result = WorkflowRun
+    writes = True
+    run_id: str
+    fence: Number
+    status: RunStatus = RunStatus.PENDING
+
+
+class GetLease(Call, frozen=True, kw_only=True):
+    """Asks who holds a run."""
+
+    method = "get_lease"
+    result = Lease | None
+    run_id: str
+
+
+class CreateStepLog(Call, frozen=True, kw_only=True):
+    """Creates a step log."""
+
+    method = "create_step_log"
+    result = WorkflowStepLog
+    writes = True
+    step: WorkflowStepLog
+    fence: Number | None = None
+
+
+class UpdateStepStatus(Call, frozen=True, kw_only=True):
+    """Moves a step log to a status."""
+
+    method = "update_step_status"
+    result = WorkflowStepLog
+    writes = True
+    step_id: str
+    status: StepStatus
+    output: Any = None
+    error: str | None = None
+    fence: Number | None = None
+
+
+class ListStepLogs(ListCall, frozen=True, kw_only=True):
+    """Asks for a run's step logs."""
+
+    method = "list_step_logs"
+    result = list[WorkflowStepLog]
+    run_id: str
+
+
+class GetCompletedStepIds(Call, frozen=True, kw_only=True):
+    """Asks which steps of a run completed."""
+
+    method = "get_completed_step_ids"
+    result = list[str]
+    run_id: str
+
+
+class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
+    """Asks which step logs wait for an approval."""
+
+    method = "list_waiting_approvals"
+    result = list[WorkflowStepLog]
+    run_id: str | None = None
+    limit: Number | None = 50
+
+
+_ALL: tuple[type[Call], ...] = (
+    SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
+    UpdateRunStatus, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun, RenewRun,
+    ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, ListStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+)  # fmt: skip
+
+CALLS = {kind.method: kind for kind in _ALL}
+"""The calls by the name of their method."""
+
+_decoders = {method: msgspec.json.Decoder(kind) for method, kind in CALLS.items()}
+_result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind in CALLS.items()}
+
+
+def decode_call(request: Workflow) -> Call:
+    """Read the arguments of a call. Raise InvalidValue, which says where they are wrong."""
+    decoder = _decoders.get(request.call)
+    if decoder is None:
+        raise InvalidValue("call", f"there is no {request.call!r}, but {', '.join(CALLS)}")
+    arguments = bytes(request.arguments)
+    fault = body_fault(arguments, "the object") if is_suspicious(arguments) else None
+    if fault is None:
+        try:
+            return decoder.decode(arguments)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            fault = body_fault(arguments, "the object") or refusal(error)
+    raise InvalidValue(f"arguments of {request.call}", fault)
+
+
+def read_result(method: str, value: bytes) -> Any:
+    """Read the value of a call's answer; fields that a later worker added to a record are passed over."""
+    try:
+        return _result_decoders[method].decode(value)
+    except msgspec.ValidationError:
+        kind = CALLS[method].result
+        return msgspec.convert(_known(msgspec.json.decode(value), msgspec.inspect.type_info(kind)), kind)
+
+
+def _known(value: Any, kind: msgspec.inspect.Type) -> Any:
+    """Return a value without the fields that its type does not have."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next((_known(value, part) for part in kind.types if _is_of(value, part)), value)
+    if isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
+        return [_known(item, kind.item_type) for item in value]
+    if isinstance(kind, msgspec.inspect.StructType) and isinstance(value, dict):
+        fields = {field.encode_name: field.type for field in kind.fields}
+        return {
+            name: _known(item, fields[name]) if name in fields else item
+            for name, item in value.items()
+            if name in fields or name == kind.tag_field
+        }
+    return value
+
+
+def _is_of(value: Any, kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.StructType):
+        return isinstance(value, dict) and (kind.tag_field is None or value.get(kind.tag_field) == kind.tag)
+    return isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list)
+
+
+# ── The errors ───────────────────────────────────────────────────────────────────────────────────────────
+
+_ERRORS: dict[str, tuple[type[StoreError], Code, tuple[str, ...]]] = {
+    "not_found": (NotFound, Code.NOT_FOUND, ("what", "key")),
+    "invalid_transition": (InvalidTransition, Code.INVALID_TRANSITION, ("what", "key", "current", "wanted")),
+    "definition_in_use": (DefinitionInUse, Code.CONFLICT, ("definition_id", "runs")),
+    "run_held": (RunHeld, Code.CONFLICT, ("run_id", "holder", "expires_at")),
+    "run_paused": (RunPaused, Code.CONFLICT, ("run_id", "reason")),
+    "conflict": (Conflict, Code.CONFLICT, ()),
+    "fenced": (Fenced, Code.FENCED, ("run_id", "fence", "status")),
+    "slots_taken": (SlotsTaken, Code.BUSY, ("run_id", "concurrency", "ahead")),
+    "too_large": (TooLarge, Code.TOO_LARGE, ("what", "size_bytes", "bytes_max")),
+    "invalid_value": (InvalidValue, Code.BAD_REQUEST, ("what", "reason")),
+    "storage_full": (StorageFull, Code.STORAGE_FULL, ()),
+    "storage_busy": (StorageBusy, Code.BUSY, ()),
+}
+"""The store's errors that a bot is sent, by the name that `details` has for them, with their attributes."""
+
+_NAMES = {kind: name for name, (kind, _, _) in _ERRORS.items()}
+
+
+def error_details(error: StoreError) -> tuple[Code, dict[str, Any]] | None:
+    """Return the code of an error and what a client rebuilds it from; None if it is no bot's business."""
+    name = _NAMES.get(type(error))
+    if name is None:
+        return None
+    _, code, attributes = _ERRORS[name]
+    return code, {"error": name} | {attribute: getattr(error, attribute) for attribute in attributes}
+
+
+def store_error(message: str, details: dict[str, Any] | None) -> StoreError | None:
+    """Return the store's error that an answer reports, or None if it reports none that is known here."""
+    kind, _, attributes = _ERRORS.get((details or {}).get("error", ""), (None, None, ()))
+    if kind is None or details is None or not details.keys() >= set(attributes):
+        return None
+    error = kind(*(details[attribute] for attribute in attributes)) if attributes else kind(message)
+    error.args = (message,)
+    return error

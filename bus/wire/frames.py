@@ -1,0 +1,505 @@
+"""The wire: what a frame may say, read and written. `docs/protocol.md` is its page.
+
+Owns the frames of both sides, their names and error codes, and the checks that need no knowledge of who is
+connected. A frame of a client with an unknown field is refused; unknown fields of the worker are ignored.
+
+Pure: bytes in, values out, and the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw
+
+from ..model.records import RunStatus, WorkflowStepLog
+from .bodies import mark_undecodable
+from .codes import RETRY, Code, Rejected
+from .refusals import refusal
+
+__all__ = [
+    "AWAITED_MAX",
+    "HELD_MAX",
+    "PROTOCOL_VERSION",
+    "RETRY",
+    "Ack",
+    "Bots",
+    "Channels",
+    "Closing",
+    "Code",
+    "Commit",
+    "Credit",
+    "DeadLetters",
+    "Deliver",
+    "ErrorFrame",
+    "Extend",
+    "Gap",
+    "Goodbye",
+    "Hello",
+    "History",
+    "ItemError",
+    "MessageQuery",
+    "Nak",
+    "Ok",
+    "PassedOver",
+    "Ping",
+    "Pong",
+    "Publication",
+    "Publish",
+    "Published",
+    "Query",
+    "Rejected",
+    "Request",
+    "RetryDeadLetters",
+    "Settled",
+    "StartAt",
+    "Status",
+    "StoredMessage",
+    "Subscribe",
+    "Subscriptions",
+    "Term",
+    "ToBot",
+    "ToChannel",
+    "Unsubscribe",
+    "Welcome",
+    "WorkerFrame",
+    "Workflow",
+    "decode_request",
+    "decode_worker_frame",
+    "encode",
+    "is_id",
+    "is_name",
+]
+
+PROTOCOL_VERSION = 1
+
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\\Z"
+ID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\\Z"
+
+is_name = re.compile(NAME).match
+"""Return True if a text can name a bot or a channel."""
+
+is_id = re.compile(ID).match
+"""Return True if a text is a UUID in the form used here: lower case, with hyphens."""
+
+RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
+Name = Annotated[str, Meta(pattern=NAME)]
+Id = Annotated[str, Meta(pattern=ID)]
+Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+Seqs = Annotated[list[Seq], Meta(max_length=10_000)]
+HELD_MAX, AWAITED_MAX = 2000, 1000
+"""The most messages that a returning client holds, and replies that it awaits: replies lie outside the credit."""
+QueryLimit = Annotated[int, Meta(ge=1, le=1000)]
+Credits = Annotated[int, Meta(ge=0, le=1000)]
+
+
+# ── From a client ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _ClientFrame(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
+):
+    """What every frame of a client has in common."""
+
+
+class Hello(_ClientFrame, frozen=True, tag="hello"):
+    """Opens a session, and registers a bot that is new."""
+
+    request: RequestId
+    protocol: int
+    bot: Name
+    bot_id: Id | None = None
+    max_in_flight: Credits | None = None
+    client: Annotated[str, Meta(max_length=128)] | None = None
+    token: Annotated[str, Meta(min_length=16, max_length=128)] | None = None
+    """A secret of the client, the same in each of its hellos: it proves that an earlier session was its own."""
+    epoch: str | None = None
+    holds: Annotated[list[Seq], Meta(max_length=HELD_MAX)] = []
+    """What it was delivered before and has not settled, in the log of that `epoch`."""
+    awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
+    """Messages of its own whose first replies it still waits for."""
+
+
+class Ping(_ClientFrame, frozen=True, tag="ping"):
+    """Keeps a session when there is nothing else to say."""
+
+
+class Goodbye(_ClientFrame, frozen=True, tag="goodbye"):
+    """Ends a session in order."""
+
+    request: RequestId
+
+
+class ToBot(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="direct",
+    omit_defaults=True,
+):  # fmt: skip
+    """One bot, by name or by id."""
+
+    bot: str | None = None
+    bot_id: str | None = None
+
+
+class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel", gc=False):
+    """Whoever is subscribed to a channel."""
+
+    name: str
+
+
+class Publication(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
+    """One message of a publish frame. The body stays the bytes that were sent."""
+
+    id: str
+    recipient: ToBot | ToChannel
+    body: Raw
+    message_type: str = "message"
+    reply_to: str | None = None
+    headers: dict[str, str] = {}
+    expects_reply: bool = False
+    ttl: Annotated[float, Meta(gt=0, le=86_400 * 3660)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=86_400 * 3660)] | None = None
+
+
+class Publish(_ClientFrame, frozen=True, tag="publish"):
+    """Messages to be stored and delivered."""
+
+    request: RequestId
+    messages: list[Publication]
+
+
+class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a subscription starts: at a seq, or at a time."""
+
+    seq: Seq | None = None
+    time: str | None = None
+
+
+class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
+    """A standing wish for a channel."""
+
+    request: RequestId
+    channel: Name
+    start: Literal["new", "all"] | StartAt = "new"
+    echo: bool = False
+    group: Name | None = None
+
+
+class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
+    """Ends a subscription."""
+
+    request: RequestId
+    channel: Name
+
+
+class Ack(_ClientFrame, frozen=True, tag="ack"):
+    """Done with these messages."""
+
+    seqs: Seqs
+    request: RequestId | None = None
+
+
+class Nak(_ClientFrame, frozen=True, tag="nak"):
+    """Try these messages again, after a while; `release` counts no failure."""
+
+    seqs: Seqs
+    delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
+    release: bool = False
+    request: RequestId | None = None
+
+
+class Term(_ClientFrame, frozen=True, tag="term"):
+    """Never deliver these messages again."""
+
+    seqs: Seqs
+    reason: Annotated[str, Meta(max_length=1024)] | None = None
+    request: RequestId | None = None
+
+
+class Extend(_ClientFrame, frozen=True, tag="extend"):
+    """Still at work on these messages."""
+
+    seqs: Seqs
+    request: RequestId | None = None
+
+
+class Credit(_ClientFrame, frozen=True, tag="credit"):
+    """Changes how much may be in flight."""
+
+    max_in_flight: Credits
+    request: RequestId | None = None
+
+
+class History(_ClientFrame, frozen=True, tag="history"):
+    """Reads a conversation back: exactly one of between, channel and thread."""
+
+    request: RequestId
+    between: tuple[str, str] | None = None
+    channel: Name | None = None
+    thread: Id | None = None
+    before_seq: Seq | None = None
+    limit: QueryLimit = 50
+
+
+class MessageQuery(_ClientFrame, frozen=True, tag="message"):
+    """Asks for a message, and what became of it."""
+
+    request: RequestId
+    id: Id
+
+
+class Bots(_ClientFrame, frozen=True, tag="bots"):
+    """Asks who there is."""
+
+    request: RequestId
+
+
+class Channels(_ClientFrame, frozen=True, tag="channels"):
+    """Asks which channels there are."""
+
+    request: RequestId
+
+
+class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
+    """Asks what a bot is subscribed to, or who to a channel."""
+
+    request: RequestId
+    bot: str | None = None
+    channel: Name | None = None
+
+
+class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
+    """Asks what a bot's mailbox gave up on."""
+
+    request: RequestId
+    bot: str | None = None
+    limit: QueryLimit = 50
+
+
+class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
+    """Puts dead letters back into a bot's mailbox."""
+
+    request: RequestId
+    bot: str
+    seqs: Annotated[list[Seq], Meta(max_length=1000)]
+
+
+class Status(_ClientFrame, frozen=True, tag="status"):
+    """Asks how the worker is."""
+
+    request: RequestId
+
+
+class Workflow(_ClientFrame, frozen=True, tag="workflow"):
+    """Calls a method of the workflow repository; `arguments` are the method's parameters by name."""
+
+    request: RequestId
+    call: Annotated[str, Meta(max_length=128)]
+    arguments: Raw = Raw(b"{}")
+
+
+class Commit(_ClientFrame, frozen=True, tag="commit"):
+    """Carries out what a bot did for a run, or for a message, in one transaction."""
+
+    request: RequestId
+    id: Id
+    run_id: Annotated[str, Meta(max_length=128)] | None = None
+    fence: Seq | None = None
+    steps: Annotated[list[WorkflowStepLog], Meta(max_length=1000)] = []
+    context: Any = None
+    status: RunStatus | None = None
+    error: Annotated[str, Meta(max_length=65_536)] | None = None
+    messages: Annotated[list[Publication], Meta(max_length=1000)] = []
+    acks: Seqs = []
+
+
+Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
+Settle = Ack | Nak | Term | Extend | Credit
+Opening = Hello | Ping | Goodbye
+Request = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
+
+
+# ── From the worker ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _WorkerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="op"):
+    """What every frame of the worker has in common."""
+
+
+class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
+    """A session is open, under these terms. Durations are in seconds."""
+
+    request: int
+    protocol: int
+    worker: str
+    session: str
+    epoch: str
+    bot: str
+    bot_id: str
+    max_in_flight: int
+    max_publish_in_flight: int
+    heartbeat: float
+    session_timeout: float
+    ack_wait: float
+    max_deliver: int
+    max_frame_bytes: int
+    max_body_bytes: int
+    last_seq: int
+    sessions: int = 1
+    """How many sessions share the bot's mailbox, this one included; those without a credit do not."""
+    not_held: list[int] = []
+    """Those of the hello's `holds` that are not in flight for this session."""
+
+
+class Pong(_WorkerFrame, frozen=True, tag="pong"):
+    """Answers a ping."""
+
+    last_seq: int
+
+
+class ItemError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why one message of a publish frame was refused, and the seconds after which it may be sent again."""
+
+    index: int
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):
+    """The messages are on disk, but for those that `errors` names; those that `scheduled` names have no seq yet."""
+
+    request: int
+    seqs: list[int | None]
+    duplicates: list[int] = []
+    errors: list[ItemError] = []
+    scheduled: list[int] = []
+
+
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as a client reads it. `attempt` counts its deliveries to this bot or `group`, from 1."""
+
+    seq: int
+    id: str
+    sender_bot_id: str
+    sender_bot_name: str
+    recipient: dict[str, str]
+    message_type: str
+    body: Any
+    reply_to: str | None
+    headers: dict[str, str]
+    timestamp: str
+    attempt: int = 1
+    group: str | None = None
+    prev_seq: int | None = None
+
+    @property
+    def channel(self) -> str | None:
+        """The channel that it was published on; None for a direct message."""
+        return self.recipient.get("name")
+
+
+class Deliver(_WorkerFrame, frozen=True, tag="deliver"):
+    """Messages for this session's bot."""
+
+    messages: list[StoredMessage]
+
+
+class Ok(_WorkerFrame, frozen=True, tag="ok", omit_defaults=True):
+    """A request was carried out; what changed is on disk."""
+
+    request: int
+    value: Raw = Raw(b"{}")
+
+
+class PassedOver(msgspec.Struct, frozen=True):
+    """A message that a settle named and did not change, and its state in the bot's mailboxes."""
+
+    seq: int
+    state: str
+
+
+class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The value of an `ok` that answers a settle."""
+
+    passed_over: list[PassedOver] = []
+
+
+class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):
+    """A frame was refused; `details` are for programs, where the code alone does not say enough."""
+
+    code: str
+    message: str
+    request: int | None = None
+    retry: bool | None = None
+    details: dict[str, Any] | None = None
+
+
+class Closing(_WorkerFrame, frozen=True, tag="closing"):
+    """The worker is shutting down."""
+
+
+class Gap(_WorkerFrame, frozen=True, tag="gap"):
+    """The mailbox lost what lay between two seqs, both included."""
+
+    from_seq: int
+    to_seq: int
+    reason: str
+
+
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap
+
+
+# ── Reading and writing ──────────────────────────────────────────────────────────────────────────────────
+
+encode = msgspec.json.Encoder().encode
+"""Write a frame, or any value, as JSON."""
+
+_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
+
+
+class _Numbered(msgspec.Struct):
+    """The one field that is read of a frame which is refused."""
+
+    request: Any = None
+
+
+_decode_numbered = msgspec.json.Decoder(_Numbered).decode
+
+
+def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
+    """Read a client's frame. Raise Rejected with what to tell the client."""
+    if len(frame) > frame_bytes_max:
+        raise Rejected(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        frame = mark_undecodable(frame)
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+
+
+def _request_number(frame: bytes) -> int | None:
+    try:
+        request = _decode_numbered(frame).request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request if type(request) is int and 0 <= request < 2**53 else None
+
+
+def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
+    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
+    try:
+        return _worker_decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

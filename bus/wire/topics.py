@@ -1,0 +1,41 @@
+"""What passes the tap beside the messages themselves: the names of topics, and the heads of channels.
+
+Owns how both are written. `docs/protocol.md`, "The tap", is its page.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .frames import is_name
+
+__all__ = ["Head", "channel_topic", "head_channel", "head_topic"]
+
+_CHANNEL, _HEAD, _END = b"channel/", b"head/", b"\0"
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The seq of the last message on a channel; 0 where there is none."""
+
+    channel: str
+    seq: int
+
+
+def channel_topic(channel: str) -> bytes:
+    """Return the topic of a channel's messages. The zero byte ends it: `news` must not match `newsletter`."""
+    return _CHANNEL + channel.encode() + _END
+
+
+def head_topic(channel: str) -> bytes:
+    """Return the topic of a channel's head."""
+    return _HEAD + channel.encode() + _END
+
+
+def head_channel(topic: bytes) -> str | None:
+    """Return the channel whose head a topic names, or None if it names none."""
+    if not (topic.startswith(_HEAD) and topic.endswith(_END)):
+        return None
+    name = topic[len(_HEAD) : -len(_END)].decode(errors="replace")
+    return name if is_name(name) else None
