@@ -174,11 +174,9 @@ class Admission:
             self._scheduling.add(message.due_at or "")
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
-        """Note whose first replies the session waits for; the oldest are forgotten beyond the limit."""
+        """Note the messages whose first replies the session waits for."""
         asked = [publication.id for publication in publications if publication.expects_reply]
-        session.expecting.update(dict.fromkeys(asked))
-        while len(session.expecting) > self._limits.expected_replies_max:
-            del session.expecting[next(iter(session.expecting))]
+        session.expect(asked, self._limits.expected_replies_max)
 
     def new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
         """Return the channels that these messages create."""

@@ -92,7 +92,7 @@ class Core:
             held_max=settings.limits.held_requests_max,
         )
         self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
-        self._returning = Returning(self.directory, self.dispatch, self._turn, epoch=state.epoch)
+        self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
         self._retention = Retention(
             settings.retention,
             directory=self.directory,
@@ -197,7 +197,7 @@ class Core:
                 self._welcome(session, located.request, messages)
                 self._carry_out_held(session)
             else:
-                self._settling.answer(session, located.request, located.seqs, messages)
+                self._settling.answer(session, located.request, located, messages)
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
@@ -232,7 +232,7 @@ class Core:
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now
-                self.dispatch.extend(session, list(session.in_flight))
+            self.dispatch.wait_anew(self.sessions)
             return self._finish()
         timeout = self._settings.delivery.session_timeout_seconds
         if moment.now - self._swept_at >= timeout / 10:
@@ -309,7 +309,9 @@ class Core:
             return
         if session is None:
             raise Rejected(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
-        session.last_heard = self._turn.moment.now
+        silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
+        if silent > self._settings.delivery.heartbeat_seconds:
+            self._returning.heard_again(session)
         if session.opening and not isinstance(request, Ping):
             if len(session.held) >= self._settings.limits.held_requests_max:
                 raise Rejected(Code.BUSY, "the bot is still being registered; wait for welcome")

@@ -263,6 +263,13 @@ class Dispatch:
             if mailbox is not None:
                 mailbox.extend(session, [seq], self._turn.moment.now)
 
+    def wait_anew(self, sessions: Iterable[Session]) -> None:
+        """Begin all waiting for clients anew: the worker stood still, and could not hear them."""
+        for session in sessions:
+            self.extend(session, list(session.in_flight))
+        for mailbox in self._timed:
+            mailbox.wait_anew()
+
     def expire(self) -> None:
         """Take back what was not settled in time, and hand out what is due again."""
         self._forget_told_gaps()

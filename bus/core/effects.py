@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..mailbox.mailbox import Mailbox
 from ..model.repository import PageRequest, SurveyRequest
 from ..wire.frames import (
     RETRY,
@@ -110,13 +111,15 @@ class FindStart(NamedTuple):
 class Locate(NamedTuple):
     """Find out whom messages are for that a request names, and give it to `Core.located`.
 
-    A returning client holds them, or a settle names them and they are not in flight for its session.
+    A returning client holds them, or a settle names them and they are not in flight for its session. `mailboxes`
+    are those that the settle changed, to be saved before it is answered.
     """
 
     address: bytes
     session_id: str
     request: Hello | Ack | Nak | Term | Extend
     seqs: tuple[int, ...]
+    mailboxes: tuple[Mailbox, ...] = ()
 
 
 Effect = Send | Tap | Read | Count | Survey | Ask | FindStart | Locate

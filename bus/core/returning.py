@@ -13,11 +13,12 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Surveyed, group_mailbox_id
+from ..settings import Limits
 from ..wire.frames import Hello
 from .directory import Directory
 from .dispatch import Dispatch
@@ -29,10 +30,11 @@ __all__ = ["Returning"]
 class Returning:
     """See the module."""
 
-    def __init__(self, directory: Directory, dispatch: Dispatch, turn: Turn, *, epoch: str) -> None:
+    def __init__(self, directory: Directory, dispatch: Dispatch, turn: Turn, limits: Limits, *, epoch: str) -> None:
         self._directory = directory
         self._dispatch = dispatch
         self._turn = turn
+        self._limits = limits
         self._epoch = epoch
 
     def __repr__(self) -> str:
@@ -54,10 +56,7 @@ class Returning:
         """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
         now = self._turn.moment.now
         mailboxes = self._directory.mailboxes_of(session.bot_id)
-        if session.client is not None:
-            for mailbox in mailboxes:
-                if mailbox.come_back(session.client):
-                    self._dispatch.touch(mailbox)
+        self._come_back(session, mailboxes)
         for message in located:
             at = self._mailbox_of(session, message)
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
@@ -72,12 +71,23 @@ class Returning:
 
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
         """Let a session await the replies that its client awaits; those on their way to its earlier one follow."""
-        session.expecting.update(dict.fromkeys(hello.awaits))
+        most = self._limits.expected_replies_max
+        session.expect([*(earlier.expecting if earlier is not None else ()), *hello.awaits], most)
         if earlier is None:
             return
-        session.expecting.update(earlier.expecting)
         for seq in sorted(earlier.express):
             self._dispatch.hand_over(seq, earlier, session)
+
+    def heard_again(self, session: Session) -> None:
+        """Take back what a client failed by its silence, which was shorter than its session."""
+        self._come_back(session, session.mailboxes)
+
+    def _come_back(self, session: Session, mailboxes: Iterable[Mailbox]) -> None:
+        if session.client is None:
+            return
+        for mailbox in mailboxes:
+            if mailbox.come_back(session.client):
+                self._dispatch.touch(mailbox)
 
     def _holds(self, hello: Hello) -> list[int]:
         return list(dict.fromkeys(hello.holds)) if hello.epoch == self._epoch else []

@@ -57,16 +57,17 @@ class Settling:
                 self._dispatch.extend(session, request.seqs)
             case _:
                 mailboxes = self._dispatch.give_up(session, request)
+        to_save = tuple(mailboxes or session.mailboxes)
         if request.request is not None and elsewhere:
-            self._turn.add(Locate(session.address, session.id, request, elsewhere))
+            self._turn.add(Locate(session.address, session.id, request, elsewhere, to_save))
         else:
-            self.confirm(session, request.request, mailboxes or session.mailboxes)
+            self.confirm(session, request.request, to_save)
 
     def answer(
         self,
         session: Session,
         request: Ack | Nak | Term | Extend,
-        elsewhere: Sequence[int],
+        asked: Locate,
         located: Sequence[Surveyed],
     ) -> None:
         """Answer a settle that named what was not in flight: with those that it could not change.
@@ -76,14 +77,17 @@ class Settling:
         done = "settled" if isinstance(request, Ack) else "dead" if isinstance(request, Term) else None
         messages = {message.seq: message for message in located}
         passed_over: list[PassedOver] = []
-        mailboxes = dict.fromkeys(session.mailboxes)
-        for seq in elsewhere:
+        mailboxes = dict.fromkeys(asked.mailboxes)
+        for seq in asked.seqs:
             state = "unknown" if seq > self._dispatch.last_seq else "settled"
             if seq in messages:
+                channel = messages[seq].recipient_channel
                 owing = self._mailboxes_of(session.bot_id, messages[seq])
                 mailboxes.update(dict.fromkeys(owing))
-                states = [mailbox.fate(seq, messages[seq].recipient_channel) for mailbox in owing]
-                state = next((state for state in states if state != "settled"), "settled") if owing else "unknown"
+                states = [mailbox.fate(seq, channel) for mailbox in owing]
+                # What came by a channel that was left since is done: nothing of it comes any more.
+                otherwise = "unknown" if channel is None and not owing else "settled"
+                state = next((state for state in states if state != "settled"), otherwise)
             if state != done:
                 passed_over.append(PassedOver(seq, state))
         self.confirm(session, request.request, mailboxes, passed_over)

@@ -1,8 +1,8 @@
-"""Clients that vanished while they had messages: which they failed by that, and which that was the last failure of.
+"""Clients that vanished while they had messages, and the messages that made fail, perhaps for the last time.
 
 Owns, for one mailbox, what a return of a client takes back. Its rules:
 
-- A client that vanished has failed what it had, and has not when it is back.
+- Vanishing is a failure of every message that the client had; returning takes it back.
 - A message that would be given up waits until the clients that failed it by vanishing had the time to return.
 
 Pure: time is an argument.
@@ -78,12 +78,17 @@ class Absent:
             self._count -= 1
             item = unsettled.get(seq)
             if item is not None and client in item.vanished:
+                item.failures -= item.vanished.count(client)
                 item.vanished = tuple(other for other in item.vanished if other != client)
-                item.failures -= 1
                 yield seq
 
+    def wait_anew(self) -> None:
+        """Begin all waiting anew."""
+        for suspended in self._suspended.values():
+            suspended.until = None
+
     def due(self, now: float, wait_seconds: float) -> Iterator[tuple[int, str]]:
-        """Remove what waited long enough; yield the seqs, with the failures. What was restored begins to wait."""
+        """Remove what waited long enough; yield the seqs, with the failures. What is to begin waiting begins."""
         for seq, suspended in list(self._suspended.items()):
             if suspended.until is None:
                 suspended.until = now + wait_seconds

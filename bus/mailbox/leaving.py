@@ -13,31 +13,23 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Set
 
-from .absent import Absent
 from .backlog import Backlog
 from .intake import Intake
-from .losses import Losses
+from .outstanding import Outstanding
 from .sources import Sources
-from .unsettled import Unsettled
 
 __all__ = ["Leaving"]
 
 
-class Leaving:
+class Leaving(Outstanding):
     """See the module."""
 
     sources: Sources
     intake: Intake
     backlog: Backlog
-    losses: Losses
-    dirty: bool
     dead: set[int]
-    settling: dict[int, frozenset[int]]
     _reviving: set[int]
-    _unsettled: dict[int, Unsettled]
-    _returned: list[int]
     _ahead: set[int]
-    _absent: Absent
 
     def holds(self, seqs: Set[int]) -> set[int]:
         """Return those that were handed out and are not settled, and the dead letters, of whatever channel."""
@@ -69,7 +61,7 @@ class Leaving:
         item = self._unsettled.get(seq)
         if item is not None and (item.session is not None or item.retried or seq in self._absent):
             return False
-        if any(seq in seqs for seqs in self.settling.values()):
+        if self.is_settling(seq):
             return False
         return seq not in self.dead and seq not in self._reviving
 

@@ -23,7 +23,6 @@ from .envelope import Envelope
 from .intake import Intake
 from .leaving import Leaving
 from .losses import Losses
-from .outstanding import Outstanding
 from .sessions import Session
 from .sources import DIRECT, Interest, Sources
 from .turns import HandedOut, Turns
@@ -40,7 +39,7 @@ _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
 
 
-class Mailbox(Leaving, Outstanding):
+class Mailbox(Leaving):
     """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
 
     def __init__(
@@ -565,7 +564,7 @@ class Mailbox(Leaving, Outstanding):
         lost: set[int] = set()
         for seq in seqs:
             item = self._unsettled.get(seq)
-            if item is None or item.session is not None:
+            if item is None or item.session is not None or seq in self._absent:
                 continue
             envelope = found.get(seq)
             if envelope is None:

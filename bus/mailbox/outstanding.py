@@ -46,7 +46,9 @@ class Outstanding:
         self._absent = Absent(self._unsettled, failures_max=delivery.max_deliver)
         waiting = (seq for seq, item in self._unsettled.items() if item.due_at is None)
         self._returned = sorted(seq for seq in waiting if seq not in self._absent)
-        self._resting = [seq for seq, item in self._unsettled.items() if item.due_at is not None]
+        self._resting = [
+            seq for seq, item in self._unsettled.items() if item.due_at is not None and seq not in self._absent
+        ]
         """What rests since before the start; `hand_out` knows for how much longer."""
         self._delayed: list[tuple[float, int]] = []
         self._deadlines = Deadlines()
@@ -125,9 +127,15 @@ class Outstanding:
         changed = False
         for seq in self._absent.take(client, self._unsettled):
             changed = self.dirty = True
-            if self._unsettled[seq].failures < self._delivery.max_deliver and self._absent.resume(seq):
+            item = self._unsettled[seq]
+            if item.failures < self._delivery.max_deliver and self._absent.resume(seq):
+                item.due_at = None
                 heapq.heappush(self._returned, seq)
         return changed
+
+    def wait_anew(self) -> None:
+        """Begin all waiting for clients that vanished anew."""
+        self._absent.wait_anew()
 
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it has held since an earlier one; return what could be.

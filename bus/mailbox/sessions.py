@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ class Session:
         if self.in_flight_bytes >= self.in_flight_bytes_max:
             return 0
         return self.credit - len(self.in_flight) + len(self.express)
+
+    def expect(self, message_ids: Iterable[str], most: int) -> None:
+        """Note messages whose first replies go to this session at once; beyond `most` the oldest are forgotten."""
+        self.expecting.update(dict.fromkeys(message_ids))
+        while len(self.expecting) > most:
+            del self.expecting[next(iter(self.expecting))]
 
 
 class Sessions:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bus.wire.frames import Hello, Ping
+from bus.core.effects import Read
+from bus.model.repository import Page
+from bus.wire.frames import Extend, Hello, Nak, Ping
 
 from .worker import Worker, delivered, holding, returns, settings, vanishes
 
@@ -146,3 +148,75 @@ def test_a_pause_of_the_worker_is_nobodys_failure() -> None:
         worker.say(b"b", Ping())
     assert worker.in_flight(b"b") == [seq]
     assert worker.core.dispatch.counters["dead"] == 0
+
+
+def test_a_silent_client_that_returns_has_failed_nothing_however_often() -> None:
+    """A delivery of its expired twice before its session was over."""
+    worker = Worker(settings(max_deliver=3, ack_wait_seconds=6.0))
+    seq = holding(worker)
+    for number in range(4):
+        worker.settle(14)
+        returns(worker, b"%d" % number, "b", [seq])
+    worker.settle(1)
+    assert worker.in_flight(b"3") == [seq]
+    worker.say(b"3", Nak(seqs=[seq]))
+    worker.settle(1)
+    assert worker.log.dead_letters == {}
+
+
+def test_a_client_that_is_heard_again_in_the_same_session_has_not_failed() -> None:
+    worker = Worker(settings(max_deliver=1, ack_wait_seconds=8.0))
+    seq = holding(worker)
+    worker.settle(12)
+    said = worker.say(b"b", Ping())
+    assert [(message["seq"], message["attempt"]) for message in delivered(said)] == [(seq, 2)]
+    for _ in range(20):
+        worker.settle(1)
+        worker.say(b"b", Ping())
+    assert [dead.reason for dead in worker.log.dead_letters.values()] == ["ack_wait ran out; failed 1 times"]
+
+
+def test_a_pause_of_the_worker_gives_clients_their_time_anew() -> None:
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.settle(1)
+    worker.now += 100.0
+    worker.settle(2)
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert "not_held" not in welcome
+    assert worker.log.dead_letters == {}
+
+
+def test_a_page_that_was_asked_for_before_a_client_vanished_changes_nothing() -> None:
+    """The message was to be read again after a restart, and its client held it meanwhile."""
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    worker.settle(1)
+    worker.restart()
+    effects = worker.core.receive(b"other", Hello(request=2, protocol=1, bot="b"), worker.moment)
+    [read] = [effect for effect in effects if isinstance(effect, Read)]
+    assert read.request.seqs == (seq,)
+    returns(worker, b"again", "b", [seq])
+    vanishes(worker, b"again")
+    worker.do(worker.core.page_read(read.request, Page([], [], complete=True, damaged=(seq,)), worker.moment))
+    for _ in range(3):
+        worker.settle(10)
+    assert [dead.reason for dead in worker.log.dead_letters.values()] == ["its session vanished; failed 1 times"]
+
+
+def test_a_lower_max_deliver_gives_up_what_failed_so_often() -> None:
+    worker = Worker(settings(max_deliver=5))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
+    worker.settle(1)
+    worker.say(b"other", Nak(seqs=[seq], delay=5.0))
+    worker.settle(1)
+    worker.settings = settings(max_deliver=2)
+    worker.restart()
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
+    for _ in range(30):
+        worker.settle(1)
+        worker.say(b"other", Extend(seqs=[seq]))
+    assert [dead.reason for dead in worker.log.dead_letters.values()] == ["its session vanished; failed 2 times"]

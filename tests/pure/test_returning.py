@@ -188,6 +188,35 @@ def test_what_a_group_has_back_is_not_confirmed_to_a_bot_that_left_it(away: bool
     assert worker.in_flight(b"c") == [seq]
 
 
+def test_an_ack_is_on_disk_before_it_is_answered_also_where_the_bot_leaves_the_group_meanwhile() -> None:
+    """One of the seqs was not in flight, so that the log is asked first."""
+    worker = Worker()
+    seq = of_a_group(worker)
+    effects = worker.core.receive(b"b", Ack(seqs=[seq, 99], request=7), worker.moment)
+    worker.say(b"b", Unsubscribe(request=6, channel="work"))
+    worker.commit()
+    worker.do(effects)
+    assert [answer["request"] for answer in worker.commit()] == [7]
+    worker.restart()
+    worker.hello("c", max_in_flight=10)
+    worker.tick(1)
+    assert worker.in_flight(b"c") == []
+
+
+def test_an_ack_is_confirmed_again_after_its_channel_was_left() -> None:
+    worker = Worker()
+    worker.hello("s", max_in_flight=0)
+    worker.hello("b", token=TOKEN)
+    worker.say(b"b", Subscribe(request=5, channel="work"))
+    worker.commit()
+    worker.say(b"s", published(ToChannel("work")))
+    [message] = delivered(worker.commit())
+    assert passed_over(confirmed(worker, b"b", Ack(seqs=[message["seq"]], request=7))) == {}
+    worker.say(b"b", Unsubscribe(request=8, channel="work"))
+    worker.commit()
+    assert passed_over(confirmed(worker, b"b", Ack(seqs=[message["seq"]], request=9))) == {}
+
+
 def test_an_ack_of_a_group_is_confirmed_again_while_other_mail_waits() -> None:
     worker = Worker()
     seq = of_a_group(worker)
