@@ -55,6 +55,7 @@ class Entry(click.RichGroup):
             sys.stdout.flush()
         except OSError as error:
             code = output_failed(error)
+        _on_interrupt(signal.SIG_IGN)  # too late: the command has ended, and Python takes its handlers down
         # Libraries that notice by themselves that the reader has gone replace the output, and exit with 1.
         sys.exit(0 if code == 1 and _identity(sys.stdout.fileno()) != before else code)
 

@@ -188,9 +188,11 @@ class Connection:
         self._wake.set()
 
     async def goodbye(self) -> None:
-        """Send what is left and end the session in order, if there is one."""
+        """Send what is left and end the session in order, also one that is just being opened."""
         if self._open:
             await self.request(lambda number: Goodbye(request=number))
+        elif self._port is not None:  # else its hello would begin a session of nobody
+            self._transmit(encode(Goodbye(request=self._next_number())))
 
     def close(self, error: BusError) -> None:
         """Fail everything that waits, and everything that will be asked."""

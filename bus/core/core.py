@@ -61,6 +61,9 @@ from .subscribing import Subscribing
 
 __all__ = ["Core"]
 
+_LATE_SECONDS = 1.0
+"""What is to be read may wait in the socket when a tick comes so long after the last one."""
+
 
 class Core:
     """See the module. Every method takes the moment, and returns what is to be done."""
@@ -108,6 +111,7 @@ class Core:
         self._swept_at = 0.0
         self._ticked_at = 0.0
         self._heard_at = 0.0
+        self._was_late = False
 
     def __repr__(self) -> str:
         return f"<Core last_seq={self.last_seq} {self.sessions} {self.directory} {self._batches}>"
@@ -224,7 +228,7 @@ class Core:
         """Take that time has passed."""
         self._turn.moment = moment
         self._turn.steady()  # a clock that is set is noticed at the next tick, whether anything waits or not
-        deaf = self._was_deaf(moment.now)
+        deaf, late = self._was_deaf(moment.now), self._is_late(moment.now)
         self._ticked_at = moment.now
         self._scheduling.release()
         self._recovering.tick()
@@ -233,6 +237,7 @@ class Core:
             for session in self.sessions:
                 session.last_heard = moment.now
             self.dispatch.wait_anew(self.sessions)
+        if deaf or late:
             return self._finish()
         timeout = self._settings.delivery.session_timeout_seconds
         if moment.now - self._swept_at >= timeout / 10:
@@ -250,6 +255,11 @@ class Core:
         """
         heartbeat = self._settings.delivery.heartbeat_seconds
         return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
+
+    def _is_late(self, now: float) -> bool:
+        """Return True if this tick may come before what was to be read first."""
+        self._was_late = now - self._ticked_at > _LATE_SECONDS and not self._was_late  # never twice in a row
+        return self._heard_at <= self._ticked_at and (self.full or self._was_late)
 
     def close(self, moment: Moment) -> list[Effect]:
         """Take that the worker is shutting down: every session is told."""
@@ -310,8 +320,9 @@ class Core:
         if session is None:
             raise Rejected(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
-        if silent > self._settings.delivery.heartbeat_seconds:
-            self._returning.heard_again(session)
+        cut_off = silent > self._settings.delivery.heartbeat_seconds
+        if cut_off or session.doubted:
+            self._returning.heard(session, cut_off=cut_off)
         if session.opening and not isinstance(request, Ping):
             if len(session.held) >= self._settings.limits.held_requests_max:
                 raise Rejected(Code.BUSY, "the bot is still being registered; wait for welcome")

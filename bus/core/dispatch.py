@@ -51,6 +51,8 @@ class Dispatch:
         self._touched: dict[Mailbox, None] = {}
         self._dirty: dict[Mailbox, None] = {}
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
+        self.groups_awaiting = {mailbox: None for mailbox in directory.mailboxes.values() if _awaits(mailbox)}
+        """The groups in which clients that are away have failed messages."""
         self._told: dict[Mailbox, float] = {}
         """When sessions were told of a mailbox's gap."""
         self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
@@ -153,6 +155,10 @@ class Dispatch:
                 self._turn.add(Read(request))
             if mailbox.dirty:
                 self._dirty[mailbox] = None
+            if _awaits(mailbox):
+                self.groups_awaiting[mailbox] = None
+            elif self.groups_awaiting:
+                self.groups_awaiting.pop(mailbox, None)
             if mailbox.timed:
                 self._timed[mailbox] = None
             else:
@@ -319,6 +325,10 @@ class Dispatch:
         for changes, unwritten_mailboxes in unwritten:
             self.write(changes, unwritten_mailboxes)
         return mailboxes
+
+
+def _awaits(mailbox: Mailbox) -> bool:
+    return mailbox.group is not None and mailbox.awaits_clients
 
 
 def _envelope(message: LogMessage) -> Envelope:

@@ -41,14 +41,16 @@ class Returning:
         return f"<Returning epoch={self._epoch}>"
 
     def unknown(self, session: Session, hello: Hello) -> tuple[int, ...]:
-        """Return what a client holds and no mailbox of its bot remembers to have handed out.
+        """Return what a client holds and is to be looked up in the log, after a restart of the worker.
 
-        After a restart of the worker that may be true all the same: a mailbox's state is written now and then.
+        No mailbox of its bot may remember to have handed it out, since a mailbox's state is written now and then;
+        and none remembers by which channel it came.
         """
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         seqs = {seq for seq in self._holds(hello) if seq <= self._dispatch.last_seq}
         waiting = set().union(*(mailbox.may_wait(seqs) for mailbox in mailboxes))
-        return tuple(sorted(seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)))
+        unknown = {seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)}
+        return tuple(sorted(unknown.union(*(mailbox.unknown_sources(seqs) for mailbox in mailboxes))))
 
     def keep(
         self, session: Session, hello: Hello, earlier: Session | None, located: Sequence[Surveyed]
@@ -56,8 +58,11 @@ class Returning:
         """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
         now = self._turn.moment.now
         mailboxes = self._directory.mailboxes_of(session.bot_id)
-        self._come_back(session, mailboxes)
+        # Of a group that the bot has left meanwhile as well: its other members have not failed either.
+        self._come_back(session, {*mailboxes, *self._dispatch.groups_awaiting})
         for message in located:
+            for mailbox in mailboxes:
+                mailbox.note_source(message)
             at = self._mailbox_of(session, message)
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
                 at.remember(message)
@@ -78,9 +83,15 @@ class Returning:
         for seq in sorted(earlier.express):
             self._dispatch.hand_over(seq, earlier, session)
 
-    def heard_again(self, session: Session) -> None:
-        """Take back what a client failed by its silence, which was shorter than its session."""
-        self._come_back(session, session.mailboxes)
+    def heard(self, session: Session, *, cut_off: bool) -> None:
+        """Take back what a client failed by its silence, where that was longer than a heartbeat; else keep it."""
+        session.doubted = False
+        if cut_off:
+            self._come_back(session, session.mailboxes)
+        elif session.client is not None:
+            for mailbox in session.mailboxes:
+                mailbox.confirm(session.client)
+                self._dispatch.touch(mailbox)
 
     def _come_back(self, session: Session, mailboxes: Iterable[Mailbox]) -> None:
         if session.client is None:

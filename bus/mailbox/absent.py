@@ -10,6 +10,7 @@ Pure: time is an argument.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -33,7 +34,7 @@ class _Suspended(msgspec.Struct):
 class Absent:
     """See the module."""
 
-    __slots__ = ("_count", "_failed", "_suspended")
+    __slots__ = ("_count", "_count_max", "_failed", "_suspended")
 
     def __init__(self, unsettled: Mapping[int, Unsettled], *, failures_max: int) -> None:
         self._suspended: dict[int, _Suspended] = {
@@ -42,7 +43,7 @@ class Absent:
             if item.vanished and item.failures >= failures_max
         }
         self._failed: dict[str, list[int]] = {}
-        self._count = 0
+        self._count = self._count_max = 0
         self._index(unsettled)
 
     def __bool__(self) -> bool:
@@ -50,6 +51,11 @@ class Absent:
 
     def __repr__(self) -> str:
         return f"<Absent clients={len(self._failed)} suspended={len(self._suspended)}>"
+
+    @property
+    def clients(self) -> int:
+        """How many clients are away, at most."""
+        return len(self._failed)
 
     def __contains__(self, seq: int) -> bool:
         """Return True if a message waits for clients to return before it is given up."""
@@ -61,7 +67,7 @@ class Absent:
         item.vanished = (*item.vanished, client)[-_CLIENTS_MAX:]
         self._failed.setdefault(client, []).append(seq)
         self._count += 1
-        if self._count > 2 * len(unsettled) + _SPARE:
+        if self._count > self._count_max:
             self._index(unsettled)
 
     def suspend(self, seq: int, failure: str, until: float) -> None:
@@ -82,10 +88,21 @@ class Absent:
                 item.vanished = tuple(other for other in item.vanished if other != client)
                 yield seq
 
+    def confirm(self, client: str, unsettled: Mapping[int, Unsettled]) -> None:
+        """Keep what a client failed as its failures: it did not vanish. What waited for that alone is given up."""
+        for seq in self._failed.pop(client, ()):
+            self._count -= 1
+            item = unsettled.get(seq)
+            if item is not None and client in item.vanished:
+                item.vanished = tuple(other for other in item.vanished if other != client)
+                if seq in self._suspended and not item.vanished:
+                    self._suspended[seq].until = -math.inf
+
     def wait_anew(self) -> None:
         """Begin all waiting anew."""
         for suspended in self._suspended.values():
-            suspended.until = None
+            if suspended.until != -math.inf:
+                suspended.until = None
 
     def due(self, now: float, wait_seconds: float) -> Iterator[tuple[int, str]]:
         """Remove what waited long enough; yield the seqs, with the failures. What is to begin waiting begins."""
@@ -102,3 +119,4 @@ class Absent:
             for client in item.vanished:
                 self._failed.setdefault(client, []).append(seq)
                 self._count += 1
+        self._count_max = 2 * self._count + _SPARE

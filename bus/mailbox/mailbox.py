@@ -131,6 +131,7 @@ class Mailbox(Leaving):
         self.intake.drop(lambda envelope: envelope.channel == channel)
         for seq, item in list(self._unsettled.items()):
             if item.session is None and item.is_of(channel):
+                self._absent.resume(seq)
                 del self._unsettled[seq]
                 self.dirty = True
 
@@ -140,6 +141,7 @@ class Mailbox(Leaving):
             if item.is_of(channel):
                 if item.session is not None:
                     self._take_back(seq, item)
+                self._absent.resume(seq)
                 del self._unsettled[seq]
                 self.dirty = True
 
@@ -336,9 +338,11 @@ class Mailbox(Leaving):
             delay = delay or self._delivery.release_wait(item.attempt - item.failures - 1)
         elif delay is None:
             delay = self._delivery.nak_wait(item.failures)
-        abandoned = self._give_back(seq, item, now, delay=delay, failure=None if release else "nak")
+        abandoned = self._give_back(
+            seq, item, now, delay=delay, failure=None if release else "nak", wanted=self._has_credit()
+        )
         if delay > 0 and seq not in self._absent:
-            item.envelope = None  # it waits, perhaps for long: memory is for what is in flight
+            item.unload()  # it waits, perhaps for long: memory is for what is in flight
             if wall:
                 item.due_at, item.delay = later(wall, delay), delay
         return abandoned
@@ -355,9 +359,11 @@ class Mailbox(Leaving):
             if item.deadline > now:  # it was extended: look again then
                 self._deadlines.add(item.deadline, [seq])
                 continue
-            silent = item.session.last_heard < now - self._delivery.heartbeat_seconds
-            gone = item.session.client if silent else None
-            given_up = self._give_back(seq, item, now, failure="ack_wait ran out", gone=gone)
+            item.session.doubted = True  # it may be cut off: what is heard of it next says whether it was
+            wanted = self._has_credit()
+            given_up = self._give_back(
+                seq, item, now, failure="ack_wait ran out", gone=item.session.client, wanted=wanted
+            )
             if given_up is not None:
                 abandoned.append(given_up)
         for seq, failure in self._absent.due(now, self._delivery.session_timeout_seconds):
@@ -375,6 +381,7 @@ class Mailbox(Leaving):
     ) -> list[Abandoned]:
         """Take back a session's credit, and what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
+        wanted = self._has_credit()
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
             item = self._unsettled[seq]
@@ -382,17 +389,28 @@ class Mailbox(Leaving):
                 self._take_back(seq, item)
                 continue
             failure = "its session vanished" if vanished and seq not in unsent else None
-            given_up = self._give_back(seq, item, now, failure=failure, gone=session.client)
+            given_up = self._give_back(seq, item, now, failure=failure, gone=session.client, wanted=wanted)
             if given_up is not None:
                 abandoned.append(given_up)
         if not self.sessions:
             for item in self._unsettled.values():
-                item.envelope = None
+                item.unload()
             self._deadlines.replace(())
             self.intake.unload(self.position)
         return abandoned
 
     # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
+
+    def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
+        """Return those that are here since before a restart, and nobody knows by which channel they came."""
+        items = ((seq, self._unsettled.get(seq)) for seq in seqs)
+        return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
+
+    def note_source(self, message: Surveyed) -> None:
+        """Note by which channel a message came."""
+        item = self._unsettled.get(message.seq)
+        if item is not None:
+            item.source = message.recipient_channel or DIRECT
 
     def may_wait(self, seqs: Iterable[int]) -> set[int]:
         """Return those of which it is not certain, their sources unknown, that they do not wait here."""
@@ -520,8 +538,12 @@ class Mailbox(Leaving):
         delay: float = 0.0,
         failure: str | None,
         gone: str | None = None,
+        wanted: bool,
     ) -> Abandoned | None:
-        """Take a message back; `gone` is the client that failed it by vanishing, and may return."""
+        """Take a message back; `gone` is the client that failed it by vanishing, and may return.
+
+        Its text stays in memory where it is `wanted`: where a session has credit for it.
+        """
         self._take_back(seq, item)
         self.dirty = True
         if failure is not None:
@@ -533,12 +555,15 @@ class Mailbox(Leaving):
                     self._drop(seq)
                     return self._give_up(seq, item, failure)
                 self._absent.suspend(seq, failure, now + self._delivery.session_timeout_seconds)
-                item.envelope = None
+                item.unload()
                 return None
         heapq.heappush(self._delayed, (now + delay, seq))
-        if not any(other.free > 0 for other in self.sessions):
-            item.envelope = None
+        if not wanted:
+            item.unload()
         return None
+
+    def _has_credit(self) -> bool:
+        return any(session.free > 0 for session in self.sessions)
 
     def _give_up(self, seq: int, item: Unsettled, failure: str) -> Abandoned:
         return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
@@ -570,7 +595,9 @@ class Mailbox(Leaving):
             if envelope is None:
                 lost.add(seq)
             elif item.retried or self.sources.still_wants(seq, envelope.channel):
-                item.envelope = envelope if self.sessions else None
+                item.envelope = envelope
+                if not self.sessions:
+                    item.unload()
                 continue
             del self._unsettled[seq]
             self.dirty = True

@@ -133,6 +133,16 @@ class Outstanding:
                 heapq.heappush(self._returned, seq)
         return changed
 
+    @property
+    def awaits_clients(self) -> bool:
+        """Whether there are clients whose return takes something back."""
+        return self._absent.clients > 0
+
+    def confirm(self, client: str) -> None:
+        """Keep what a client failed: it was there all the time, and too slow."""
+        self._absent.confirm(client, self._unsettled)
+        self.dirty = True
+
     def wait_anew(self) -> None:
         """Begin all waiting for clients that vanished anew."""
         self._absent.wait_anew()

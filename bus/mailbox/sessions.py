@@ -33,6 +33,7 @@ class Session:
         "bot_name",
         "client",
         "credit",
+        "doubted",
         "expecting",
         "express",
         "held",
@@ -70,6 +71,8 @@ class Session:
         """True while the registration of a new bot, or a look at what a client holds, is on its way to the disk."""
         self.held: list[Request] = []
         """Requests that came in the meantime, to be carried out in order."""
+        self.doubted = False
+        """Whether it let an `ack_wait` run out and was not heard since: it may be cut off."""
         self.client: str | None = None
         """Which client it is of, by `client_of`, where that one has a token to prove it in later sessions."""
 

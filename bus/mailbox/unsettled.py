@@ -10,6 +10,7 @@ import msgspec
 from ..model.repository import UnsettledState
 from .envelope import Envelope
 from .sessions import Session
+from .sources import DIRECT
 
 __all__ = ["Abandoned", "Unsettled", "restored"]
 
@@ -33,6 +34,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     due_at: str | None = None
     """When it comes again, by the wall clock, where it rests for `delay` seconds."""
     delay: float = 0.0
+    source: str | None = None
+    """The channel that it came by, "" for a direct message, while `envelope` does not say so; None if unknown."""
     retried: bool = False
     """Whether it was a dead letter: then it is owed whether its channel was left or not."""
     vanished: tuple[str, ...] = ()
@@ -40,7 +43,14 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
 
     def is_of(self, channel: str) -> bool:
         """Return whether it is here for the sake of a channel, as far as memory knows."""
-        return not self.retried and self.envelope is not None and self.envelope.channel == channel
+        source = self.source if self.envelope is None else self.envelope.channel
+        return not self.retried and source == channel
+
+    def unload(self) -> None:
+        """Keep no more of the message than where it came by."""
+        if self.envelope is not None:
+            self.source = self.envelope.channel or DIRECT
+            self.envelope = None
 
     def saved(self, seq: int) -> UnsettledState:
         """Return what is kept of it on disk."""

@@ -263,3 +263,22 @@ async def test_a_refusal_for_good_wakes_everybody() -> None:
                 worker.send(op="error", request=hello["request"], code="bot_conflict", message="no", retry=False)
                 with anyio.fail_after(30):
                     await refused.wait()
+
+
+async def test_a_bot_that_leaves_while_it_says_hello_says_goodbye_after_it() -> None:
+    """Else its hello would begin a session that nobody is in, and that is delivered messages."""
+    with FakeWorker("inproc://leaves") as worker, anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            bot = bus.Bot("a", "inproc://leaves", context=worker.context)
+
+            async def lose_the_session() -> None:
+                async with bot:
+                    bot._connection._lost.set()
+                    await left.wait()
+
+            left = anyio.Event()
+            tasks.start_soon(lose_the_session)
+            await worker.welcome()
+            await worker.receive("hello")
+            left.set()
+            await worker.receive("goodbye")
