@@ -16,7 +16,7 @@ __all__ = ["address_fault", "canonical", "is_ipv6", "is_local", "listening_fault
 
 _PORT_MAX = 65_535
 _IPC_PATH_BYTES_MAX = 107
-"""What fits into a socket's address, with the byte that ends it."""
+"""The room in a Unix socket's address on Linux, 108 bytes, less the zero byte that ends the path."""
 
 _TCP = re.compile(r"(?P<host>\[[^\]\[]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _NUMBERS = re.compile(r"[0-9.]+")
@@ -39,8 +39,7 @@ def address_fault(address: str) -> str | None:
         case "ipc":
             if not rest:
                 return "the path of the socket is missing"
-            if len(rest.encode()) > _IPC_PATH_BYTES_MAX:
-                return f"the path of the socket is longer than {_IPC_PATH_BYTES_MAX} bytes"
+            return _path_fault(rest)
         case "inproc":
             if not rest:
                 return "the name after inproc:// is missing"
@@ -84,6 +83,12 @@ def _port_fault(port: str | None) -> str | None:
     return None
 
 
+def _path_fault(path: str) -> str | None:
+    if len(path.encode()) > _IPC_PATH_BYTES_MAX:
+        return f"the path of the socket is longer than {_IPC_PATH_BYTES_MAX} bytes"
+    return None
+
+
 def without_password(address: str) -> str:
     """Return an address as it can be shown and logged."""
     scheme, separator, rest = address.partition("://")
@@ -106,7 +111,7 @@ def listening_fault(address: str) -> str | None:
         return "the path after ipc:// is missing" if scheme == "ipc" else "the name after inproc:// is missing"
     if scheme == "ipc" and rest == "*":
         return "bots could not know the path that * stands for"
-    return None
+    return _path_fault(rest) if scheme == "ipc" else None
 
 
 def _listening_tcp_fault(rest: str) -> str | None:

@@ -133,7 +133,7 @@ def ended(workers: list[Worker], count: int) -> list[Worker]:
     [
         ("missing/bus.sock", "there is no folder missing"),
         ("file/bus.sock", "there is no folder file"),
-        ("x" * 120, "at most 107 bytes"),
+        ("x" * 120, "longer than 107 bytes"),
         (".", "not a socket"),
         ("/", "not a socket"),
         ("link", "not a socket"),
