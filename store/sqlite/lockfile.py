@@ -48,7 +48,7 @@ class Mark(msgspec.Struct, frozen=True):
     epoch: str
     last_seq: int
     inode: int = 0
-    """Of the database. 0 in marks of earlier versions."""
+    """Of the database; 0 until it has an epoch."""
     changed_ns: int = 0
     """When the database was last changed, by the file system; 0 while it is open, and after a crash."""
 
@@ -68,7 +68,7 @@ def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
     return (
         mark is not None
         and mark.epoch == epoch
-        and mark.inode in (0, status.st_ino)
+        and mark.inode == status.st_ino
         and mark.changed_ns in (0, status.st_ctime_ns)
     )
 
