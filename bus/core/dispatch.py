@@ -246,13 +246,13 @@ class Dispatch:
         mailboxes: dict[Mailbox, None] = {}
         for seq in request.seqs:
             mailbox = session.in_flight.get(seq)
-            if mailbox is None or mailbox.is_settling(seq):
+            if mailbox is None:
                 continue
             if isinstance(request, Nak):
                 now, wall = self._turn.moment
-                abandoned = mailbox.fail(session, seq, now, wall=wall, delay=request.delay, release=request.release)
+                abandoned = mailbox.fail(seq, now, wall=wall, delay=request.delay, release=request.release)
             else:
-                abandoned = mailbox.terminate(session, seq, request.reason or "term")
+                abandoned = mailbox.terminate(seq, request.reason or "term")
             if abandoned is not None:
                 self._bury(mailbox, [abandoned])
             mailboxes[mailbox] = None
@@ -267,7 +267,7 @@ class Dispatch:
         for seq in seqs:
             mailbox = session.in_flight.get(seq)
             if mailbox is not None:
-                mailbox.extend(session, [seq], self._turn.moment.now)
+                mailbox.extend(seq, self._turn.moment.now)
 
     def wait_anew(self, sessions: Iterable[Session]) -> None:
         """Begin all waiting for clients anew: the worker stood still, and could not hear them."""

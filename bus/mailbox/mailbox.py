@@ -313,25 +313,23 @@ class Mailbox(Leaving):
             self._drop(seq)
         return len(seqs)
 
-    def terminate(self, session: Session, seq: int, reason: str) -> Abandoned | None:
-        """Give up on a message because its bot says so."""
-        item = self._unsettled.get(seq)
-        if item is None or self.is_settling(seq) or not self.settle(session, seq):
+    def terminate(self, seq: int, reason: str) -> Abandoned | None:
+        """Give up on a message that is in flight: its bot says so. One that a commit settles is left alone."""
+        if self.is_settling(seq):
             return None
+        item = self._unsettled[seq]
+        self._take_back(seq, item)
+        self._drop(seq)
         return self._abandon(seq, reason, item)
 
     def fail(
-        self,
-        session: Session,
-        seq: int,
-        now: float,
-        *,
-        wall: str = "",
-        delay: float | None = None,
-        release: bool = False,
+        self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
     ) -> Abandoned | None:
-        """Take a message back, to come again after a while; count a failure, perhaps the last, unless released."""
-        if session.in_flight.get(seq) is not self or self.is_settling(seq):
+        """Put back a message that is in flight, to come again after a while; count a failure unless it is released.
+
+        One that a commit settles is left alone. Returns what the last failure made the mailbox give up on.
+        """
+        if self.is_settling(seq):
             return None
         item = self._unsettled[seq]
         if release:

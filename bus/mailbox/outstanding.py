@@ -74,11 +74,9 @@ class Outstanding:
         session.in_flight_bytes += len(envelope.wire)
         return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
 
-    def extend(self, session: Session, seqs: Iterable[int], now: float) -> None:
-        """Restart the ack_wait of messages that are in flight for this session."""
-        for seq in seqs:
-            if session.in_flight.get(seq) is self:
-                self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
+    def extend(self, seq: int, now: float) -> None:
+        """Restart the ack_wait of a message that is in flight."""
+        self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
 
     def _add_deadline(self, deadline: float, seqs: list[int]) -> None:
         if self._deadlines.are_many(len(self._unsettled)):

@@ -21,6 +21,7 @@ from bus.wire.frames import (
     Publish,
     StartAt,
     Subscribe,
+    Term,
     ToBot,
     ToChannel,
 )
@@ -263,6 +264,22 @@ def test_extending_without_end_costs_no_memory() -> None:
     assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
     [delivered] = live(worker, 2)
     assert delivered["messages"][0]["attempt"] == 2
+
+
+@pytest.mark.parametrize("said", [Nak(seqs=[1, 99], release=True), Nak(seqs=[1]), Term(seqs=[1]), Extend(seqs=[1])])
+def test_what_is_not_in_flight_here_is_changed_by_nothing(said: Nak | Term | Extend) -> None:
+    worker = Worker()
+    worker.hello("a")
+    worker.say(b"a", publish(ToBot(bot="a")))
+    worker.commit()
+    worker.say(b"other", Hello(request=1, protocol=1, bot="a"))
+    worker.say(b"other", said)
+    assert worker.in_flight(b"a") == [1]
+    worker.say(b"a", Ack(seqs=[1]))
+    worker.say(b"a", said)
+    [mailbox] = worker.core.directory.mailboxes.values()
+    assert mailbox.fate(1, None) == "settled"
+    assert live(worker, 60) == []
 
 
 def test_a_release_and_a_goodbye_at_once_are_one_return() -> None:

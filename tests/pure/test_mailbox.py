@@ -110,9 +110,9 @@ def test_failures_are_counted_and_a_goodbye_is_none() -> None:
     mailbox.arrive(letter(1))
     assert handed(mailbox) == [(1, 1)]
     assert mailbox.detach(one, 0, vanished=False) == []
-    two = level(mailbox)
+    level(mailbox)
     assert handed(mailbox) == [(1, 2)]
-    assert mailbox.fail(two, 1, now=0) is None
+    assert mailbox.fail(1, now=0) is None
     assert handed(mailbox, now=0.9) == []
     assert handed(mailbox, now=1.0) == [(1, 3)]
     [given_up] = mailbox.expire(now=11.0)
@@ -123,50 +123,39 @@ def test_failures_are_counted_and_a_goodbye_is_none() -> None:
 
 def test_a_release_is_no_failure_and_does_not_spin() -> None:
     mailbox = box()
-    one = level(mailbox)
+    level(mailbox)
     mailbox.arrive(letter(1))
     now = 0.0
     for attempt, wait in enumerate([0.05, 1, 1, 1, 1], 1):
         assert handed(mailbox, now) == [(1, attempt)]
-        assert mailbox.fail(one, 1, now, release=True) is None
+        assert mailbox.fail(1, now, release=True) is None
         assert mailbox.fate(1, None) == "returned"
         assert handed(mailbox, now + wait * 0.9) == []
         now += wait
     assert mailbox.state().unsettled == (UnsettledState(1, 5, 0),)
     assert handed(mailbox, now) == [(1, 6)]
-    assert mailbox.fail(one, 1, now) is None, "the first failure waits as the first"
+    assert mailbox.fail(1, now) is None, "the first failure waits as the first"
     now += 1
     assert handed(mailbox, now) == [(1, 7)]
-    assert mailbox.fail(one, 1, now, delay=0, release=True) is None
+    assert mailbox.fail(1, now, delay=0, release=True) is None
     assert handed(mailbox, now) == [], "no delay is none that was named"
     now += 1
     assert handed(mailbox, now) == [(1, 8)]
-    assert mailbox.fail(one, 1, now, delay=0.5, release=True) is None
+    assert mailbox.fail(1, now, delay=0.5, release=True) is None
     now += 0.5
     assert handed(mailbox, now) == [(1, 9)]
-    given_up = mailbox.fail(one, 1, now)
+    given_up = mailbox.fail(1, now)
     assert given_up is not None
     assert given_up.attempts == 9
     assert "failed 2 times" in given_up.reason
 
 
-def test_a_release_of_what_is_not_in_flight_here_changes_nothing() -> None:
-    mailbox = box()
-    one, two = level(mailbox, credit=1), session()
-    mailbox.arrive(letter(1))
-    assert handed(mailbox) == [(1, 1)]
-    assert mailbox.fail(two, 1, 0, release=True) is None
-    assert mailbox.settle(one, 1)
-    assert mailbox.fail(one, 1, 0, release=True) is None
-    assert handed(mailbox, 10) == []
-
-
 def test_extending_restarts_the_wait() -> None:
     mailbox = box()
-    one = level(mailbox)
+    level(mailbox)
     mailbox.arrive(letter(1))
     handed(mailbox)
-    mailbox.extend(one, [1, 99], now=8)
+    mailbox.extend(1, now=8)
     assert mailbox.expire(now=17) == []
     assert handed(mailbox, now=17) == []
     mailbox.expire(now=18)
@@ -263,7 +252,7 @@ def test_leaving_a_channel_drops_what_waits(settle_first: bool) -> None:
     if settle_first:
         assert mailbox.settle(one, 1)
     else:
-        mailbox.fail(one, 1, now=0, delay=0)
+        mailbox.fail(1, now=0, delay=0)
     assert handed(mailbox) == [(3, 1)], "neither the one that waited nor the one that came back"
 
 
@@ -281,12 +270,12 @@ WALL = "2026-01-01T00:00:%02d.000000Z"
 @pytest.mark.parametrize("release", [False, True])
 def test_what_rests_rests_on_after_a_restart(release: bool) -> None:
     mailbox = box()
-    one = level(mailbox)
+    level(mailbox)
     mailbox.arrive(letter(1))
     mailbox.arrive(letter(2))
     assert handed(mailbox) == [(1, 1), (2, 1)]
-    mailbox.fail(one, 1, now=0, wall=WALL % 0, delay=30.0, release=release)
-    mailbox.fail(one, 2, now=0, wall=WALL % 0, release=release)
+    mailbox.fail(1, now=0, wall=WALL % 0, delay=30.0, release=release)
+    mailbox.fail(2, now=0, wall=WALL % 0, release=release)
     [first, second] = mailbox.state().unsettled
     assert (first.due_at, first.delay) == (WALL % 30, 30.0)
     assert second.due_at == ("2026-01-01T00:00:00.050000Z" if release else WALL % 1)
@@ -312,21 +301,21 @@ def test_a_rest_is_never_longer_than_its_delay_and_ends_where_the_clock_is_past_
 
 def test_what_was_delivered_again_rests_no_more() -> None:
     mailbox = box()
-    one = level(mailbox)
+    level(mailbox)
     mailbox.arrive(letter(1))
     handed(mailbox)
-    mailbox.fail(one, 1, now=0, wall=WALL % 0, delay=5.0)
+    mailbox.fail(1, now=0, wall=WALL % 0, delay=5.0)
     assert handed(mailbox, 5) == [(1, 2)]
     assert mailbox.state().unsettled == (UnsettledState(1, 2, 1, None, 5.0),)
 
 
 def test_a_dead_letter_is_delivered_again_whether_its_channel_was_left_or_not() -> None:
     mailbox = box()
-    one = level(mailbox)
+    level(mailbox)
     mailbox.subscribe("news", Interest(0, echo=False), last_seq=0)
     mailbox.arrive(letter(1, "news"))
     assert handed(mailbox) == [(1, 1)]
-    assert mailbox.terminate(one, 1, "no") is not None
+    assert mailbox.terminate(1, "no") is not None
     mailbox.unsubscribe("news")
     assert mailbox.put_back([1]) == [1]
     assert mailbox.state().unsettled == (UnsettledState(1, 0, 0, retried=True),)
@@ -370,7 +359,7 @@ def test_a_deadline_that_was_extended_holds_when_the_others_are_cleared_out() ->
     one = level(mailbox)
     assert mailbox.arrive(letter(1))
     handed(mailbox)
-    mailbox.extend(one, [1], 5.0)
+    mailbox.extend(1, 5.0)
     for seq in range(2, 3_000):
         assert mailbox.arrive(letter(seq))
         handed(mailbox, now=6.0)
