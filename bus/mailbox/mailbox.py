@@ -336,9 +336,7 @@ class Mailbox(Leaving):
             delay = delay or self._delivery.release_wait(item.attempt - item.failures - 1)
         elif delay is None:
             delay = self._delivery.nak_wait(item.failures)
-        abandoned = self._give_back(
-            seq, item, now, delay=delay, failure=None if release else "nak", wanted=self._has_credit()
-        )
+        abandoned = self._give_back(seq, item, now, delay=delay, failure=None if release else "nak")
         if delay > 0 and seq not in self._absent:
             item.unload()  # it waits, perhaps for long: memory is for what is in flight
             if wall:
@@ -358,10 +356,7 @@ class Mailbox(Leaving):
                 self._deadlines.add(item.deadline, [seq])
                 continue
             item.session.doubted = True  # it may be cut off: what is heard of it next says whether it was
-            wanted = self._has_credit()
-            given_up = self._give_back(
-                seq, item, now, failure="ack_wait ran out", gone=item.session.client, wanted=wanted
-            )
+            given_up = self._give_back(seq, item, now, failure="ack_wait ran out", gone=item.session.client)
             if given_up is not None:
                 abandoned.append(given_up)
         for seq, failure in self._absent.due(now, self._delivery.session_timeout_seconds):
@@ -379,7 +374,7 @@ class Mailbox(Leaving):
     ) -> list[Abandoned]:
         """Take back a session's credit, and what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
-        wanted = self._has_credit()
+        wanted = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
             item = self._unsettled[seq]
@@ -536,11 +531,11 @@ class Mailbox(Leaving):
         delay: float = 0.0,
         failure: str | None,
         gone: str | None = None,
-        wanted: bool,
+        wanted: bool | None = None,
     ) -> Abandoned | None:
         """Take a message back; `gone` is the client that failed it by vanishing, and may return.
 
-        Its text stays in memory where it is `wanted`: where a session has credit for it.
+        Its text stays in memory where it is `wanted`: where a session has credit for it, which this may have freed.
         """
         self._take_back(seq, item)
         self.dirty = True
@@ -556,7 +551,7 @@ class Mailbox(Leaving):
                 item.unload()
                 return None
         heapq.heappush(self._delayed, (now + delay, seq))
-        if not wanted:
+        if not (self._has_credit() if wanted is None else wanted):
             item.unload()
         return None
 
