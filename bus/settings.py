@@ -95,7 +95,11 @@ class Delivery(_Section, frozen=True):
     """A handler that needs longer says so with `extend`; one that died is noticed after this long."""
 
     max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
-    """Failures after which a message is a dead letter: enough for a restart, few enough to be noticed."""
+    """Failures after which a message is a dead letter.
+
+    With the back-off, five give a service that a handler needs two and a half minutes to come back, and a message that
+    crashes its bot ends only five of its processes.
+    """
 
     backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0, le=86_400 * 366)], ...], Meta(min_length=1)] = (
         1.0,
@@ -109,7 +113,10 @@ class Delivery(_Section, frozen=True):
     """How often a client that has nothing else to say says `ping`."""
 
     session_timeout_seconds: Seconds = 15.0
-    """Three heartbeats: one lost packet ends no session, and a dead bot's messages are not held for long."""
+    """Three heartbeats: one lost packet ends no session, and a dead bot's messages are not held for long.
+
+    It is also how long a message waits for a client that vanished to return, if that was its last failure.
+    """
 
     mailbox_flush_seconds: Seconds = 0.2
     """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
