@@ -1,8 +1,9 @@
 """A worker's standard error, which never raises and never makes anybody wait.
 
 Owns the descriptor and a thread that writes to it. Lines wait in a bounded queue, so a pipe that nobody reads
-stops that thread alone. Lines that cannot be written (no reader any more, a full disk, a full queue) are counted,
-and the count is written as soon as the log can be written again.
+stops that thread alone. Lines that cannot be written are counted. The count of those lost to an error (no reader any
+more, a full disk) is written before the next line that can be written, and that of those lost to a full queue when the
+queue is empty.
 
 The descriptor stays blocking: it may be shared with other processes, and O_NONBLOCK would be theirs, too.
 """
@@ -149,7 +150,7 @@ class LogStream(io.TextIOBase):
                 self._idle(False)
 
     def _write_queue(self) -> None:
-        """Write all that waits. Where lines were lost, that is said before the next one that can be written."""
+        """Write all that waits, and how many lines were lost: first after a write that failed, and else last."""
         while True:
             with self._changed:
                 line = self._queue.popleft() if self._queue else None

@@ -17,7 +17,7 @@ _WINDOW_SECONDS = 10.0
 """How long entries of a kind are counted before the count is written: soon enough for whoever watches."""
 
 _KINDS_MAX = 200
-"""Kinds that are told apart in a window; beyond it, entries are counted by the name of their event alone."""
+"""Kinds that are counted at once, of all events; beyond it, entries are told apart by level and event alone."""
 
 _COUNTS = frozenset({"changes", "exc_info"})
 """Fields that make no other kind: how much was refused, and a traceback, which stands for its error."""
