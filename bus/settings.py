@@ -97,8 +97,8 @@ class Delivery(_Section, frozen=True):
     max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Failures after which a message is a dead letter.
 
-    With the back-off, five give a service that a handler needs two and a half minutes to come back, and a message that
-    crashes its bot ends only five of its processes.
+    With the back-off, five give a service that a handler needs two and a half minutes to come back, and a message
+    that crashes its bot ends only five of its processes.
     """
 
     backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0, le=86_400 * 366)], ...], Meta(min_length=1)] = (

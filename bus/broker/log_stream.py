@@ -1,9 +1,9 @@
 """A worker's standard error, which never raises and never makes anybody wait.
 
 Owns the descriptor and a thread that writes to it. Lines wait in a bounded queue, so a pipe that nobody reads
-stops that thread alone. Lines that cannot be written are counted. The count of those lost to an error (no reader any
-more, a full disk) is written before the next line that can be written, and that of those lost to a full queue when the
-queue is empty.
+stops that thread alone. Lines that cannot be written are counted. The count of those lost to an error (no
+reader any more, a full disk) is written before the next line that can be written, and that of those lost to a full
+queue when the queue is empty.
 
 The descriptor stays blocking: it may be shared with other processes, and O_NONBLOCK would be theirs, too.
 """
