@@ -351,14 +351,14 @@ class Bot(Confirming, Application):
         return bool(value["removed"])
 
     def messages(self) -> AsyncIterator[Message]:
-        """Give messages as they come: first deliveries in the order of the log, each to one of the iterators.
+        """Iterate over messages as they arrive: first deliveries in the order of the log, each in one iterator.
 
         Never ends: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
         """
         return _Messages(self)
 
     async def receive(self) -> Message:
-        """Wait for the next message; raises ClosedError when the bot is closed."""
+        """Wait for the next message and return it. Raise ClosedError when the bot is closed."""
         self._connection.home.check()
         self._received += 1
         if self._received % _RECEIVED_A_TURN == 0:
@@ -374,7 +374,7 @@ class Bot(Confirming, Application):
         return self._inbox.popleft()
 
     def receive_nowait(self) -> Message | None:
-        """Give the next message that has arrived, or None."""
+        """Return the next message that has arrived, or None."""
         self._connection.home.check()
         return self._inbox.popleft() if self._inbox else None
 
@@ -416,7 +416,7 @@ class Bot(Confirming, Application):
         self._arrived.set()
 
     def _take_back(self, stored: StoredMessage) -> Message | None:
-        """Take a message out of the inbox again, if it is there."""
+        """Remove a message from the inbox and return it, or None if it is not there."""
         if stored.seq not in self._connection.deliveries.held:
             return None
         message = next((message for message in self._inbox if message.id == stored.id), None)

@@ -117,7 +117,7 @@ class Replies:
         return awaited[:AWAITED_MAX]
 
     def take(self, message: Message) -> bool:
-        """Take a message that was delivered, if it is a reply that is waited for."""
+        """Accept a delivered message if it is a reply that a request waits for; return whether it is."""
         reply = self._open.get(message.reply_to or "")
         if reply is None or message.channel is not None:
             return False
@@ -183,7 +183,7 @@ class Replies:
         await anyio.sleep(seconds * random.uniform(0.5, 1.0))
 
     def _find(self, message_id: str, reply: _Reply, thread: list[StoredMessage]) -> None:
-        """Give a request the first reply of its thread, which is ordered newest first."""
+        """Find the first reply to a request in its thread, which is ordered newest first."""
         welcome = self._bot._connection.welcome
         me = None if welcome is None else welcome.bot_id
         for stored in reversed(thread):

@@ -128,14 +128,14 @@ class Core:
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, address: bytes, request: Request, moment: Moment) -> list[Effect]:
-        """Take a client's frame."""
+        """Handle a client's frame."""
         self._turn.moment = moment
         self._heard_at = moment.now
         self._try(address, request)
         return self._finish()
 
     def reject(self, address: bytes, error: Rejected, moment: Moment) -> list[Effect]:
-        """Take a frame that could not be read; the session stays."""
+        """Refuse a frame that could not be read; the session stays."""
         self._turn.moment = moment
         self._heard_at = moment.now
         session = self.sessions.get(address)
@@ -145,7 +145,7 @@ class Core:
         return self._finish()
 
     def applied(self, batch: Batch, outcome: Sequence[Any], moment: Moment) -> list[Effect]:
-        """Take the log's answer to a batch: everything in it is on disk."""
+        """Handle the log's answer to a batch: everything in it is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
         self._publishing.timestamp = self._committing.timestamp = batch.timestamp
@@ -157,7 +157,7 @@ class Core:
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
-        """Take the log's refusal of a batch: nothing of it is on disk."""
+        """Handle the log's refusal of a batch: nothing of it is on disk."""
         self._turn.moment = moment
         batch.refused()
         self.dispatch.save_again(batch.mailboxes)
@@ -166,25 +166,25 @@ class Core:
         return self._finish()
 
     def page_read(self, request: PageRequest, page: Page, moment: Moment) -> list[Effect]:
-        """Take what was read for a mailbox."""
+        """Add a page that was read for a mailbox."""
         self._turn.moment = moment
         self.dispatch.page_read(request, page)
         return self._finish()
 
     def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
-        """Take how many messages wait for a mailbox."""
+        """Note how many messages wait for a mailbox."""
         self._turn.moment = moment
         self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
         return self._finish()
 
     def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
-        """Take the part of the log that retention asked for."""
+        """Handle the part of the log that retention asked for."""
         self._turn.moment = moment
         self._retention.surveyed(rows)
         return self._finish()
 
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
-        """Take the seq at which a subscription by time starts."""
+        """Subscribe from the seq at which a subscription by time starts."""
         self._turn.moment = moment
         session = self.sessions.get(found.address)
         if session is not None and session.id == found.session_id:
@@ -192,7 +192,7 @@ class Core:
         return self._finish()
 
     def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
-        """Take whom messages are for that a returning client holds, or that a settle could not change."""
+        """Handle whom messages are for that a returning client holds, or that a settle could not change."""
         self._turn.moment = moment
         session = self.sessions.get(located.address)
         if session is not None and session.id == located.session_id:
@@ -205,7 +205,7 @@ class Core:
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
-        """Take that nothing can be sent to a connection any more: its session is over.
+        """Handle a connection that cannot be sent to any more: end its session.
 
         What was sent there before, and is not settled, failed with it; the messages that are `unsent` did not.
         """
@@ -216,7 +216,7 @@ class Core:
         return self._finish()
 
     def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
-        """Take that somebody listens to a topic at the tap, or that nobody does any more."""
+        """Note that somebody listens to a topic at the tap, or that nobody does any more."""
         self._turn.moment = moment
         if wanted:
             self.dispatch.tapping.want(topic)
@@ -225,7 +225,7 @@ class Core:
         return self._finish()
 
     def tick(self, moment: Moment) -> list[Effect]:
-        """Take that time has passed."""
+        """Handle the passing of time: release due messages, end silent sessions, expire deadlines."""
         self._turn.moment = moment
         self._turn.steady()  # a clock that is set is noticed at the next tick, whether anything waits or not
         deaf, late = self._was_deaf(moment.now), self._is_late(moment.now)
@@ -262,7 +262,7 @@ class Core:
         return self._heard_at <= self._ticked_at and (self.full or self._was_late)
 
     def close(self, moment: Moment) -> list[Effect]:
-        """Take that the worker is shutting down: every session is told."""
+        """Say `closing` to every session and end it: the worker is shutting down."""
         self._turn.moment = moment
         for session in self.sessions:
             self._turn.send(session.address, Closing())
@@ -281,12 +281,12 @@ class Core:
         return self._batches.full
 
     def has_batch(self, moment: Moment) -> bool:
-        """Tell whether there is something to write now."""
+        """Return True if there is something to write now."""
         unsaved = self.dispatch.unsaved or bool(self._seen)
         return bool(self._batches) or (unsaved and self._flush_due(moment))
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
-        """Take what is to be written next; `flush` takes every position along, as at shutdown."""
+        """Return the next batch, or None; with `flush` it includes every position, as at shutdown."""
         mailboxes: list[Mailbox] = []
         if flush or self._flush_due(moment):
             self._flushed_at = moment.now

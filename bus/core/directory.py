@@ -74,12 +74,12 @@ class Directory:
         return self.bots.get(name_or_id) or self.names.get(name_or_id)
 
     def find_mailbox(self, name: str) -> Mailbox | None:
-        """Give the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
+        """Return the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
         bot = self.find_bot(name)
         return self.mailboxes.get(name if bot is None else bot.id)
 
     def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
-        """Give the mailboxes that a bot receives from: its own, and those of its groups."""
+        """Return the mailboxes that a bot receives from: its own, and those of its groups."""
         groups = [
             self.mailboxes[group_mailbox_id(subscription.channel, subscription.group)]
             for subscription in self.subscriptions_of(bot_id).values()
@@ -88,11 +88,11 @@ class Directory:
         return [self.mailboxes[bot_id], *groups]
 
     def subscriptions_of(self, bot_id: str) -> dict[str, Subscription]:
-        """Give a bot's subscriptions by channel."""
+        """Return a bot's subscriptions by channel."""
         return self._subscriptions.get(bot_id, {})
 
     def add_bot(self, bot: Bot, state: MailboxState, *, last_seq: int) -> None:
-        """Enter a registered bot with its mailbox; `last_seq` is the end of the log."""
+        """Add a registered bot with its mailbox; `last_seq` is the end of the log."""
         self.bots[bot.id] = self.names[bot.name] = bot
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
         mailbox.backlog.known = mailbox.sources.handed_out(None) >= last_seq
@@ -104,13 +104,13 @@ class Directory:
         self.bots[bot.id] = self.names[bot.name] = bot
 
     def add_channels(self, channels: Iterable[Channel]) -> None:
-        """Enter channels, keeping those that are there."""
+        """Add channels, keeping those that are there."""
         for channel in channels:
             if channel.name not in self.channels:
                 self.channels[channel.name] = ChannelEntry(channel)
 
     def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
-        """Enter a subscription, and give the mailbox that it is delivered by; a group is opened by its first."""
+        """Add a subscription, and return the mailbox that delivers it; the first one of a group opens the group."""
         if subscription.group is None:
             interest = Interest(subscription.start_seq, subscription.echo)
             self.mailboxes[subscription.bot_id].subscribe(subscription.channel, interest, last_seq)
@@ -132,13 +132,13 @@ class Directory:
         return mailbox
 
     def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
-        """Enter a group: its mailbox wants the channel whether it has members or not."""
+        """Add a group: its mailbox wants the channel whether it has members or not."""
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
-        """Take a subscription out, and give the mailbox that it was delivered by; a group's stays."""
+        """Remove a subscription, and return the mailbox that delivered it; a group's stays."""
         del self._subscriptions[bot_id][channel]
         entry = self.channels[channel]
         subscription = entry.subscriptions.pop(bot_id)

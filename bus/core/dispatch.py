@@ -63,7 +63,7 @@ class Dispatch:
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def enter(self, message: NewMessage, seq: int, timestamp: str) -> None:
-        """Give a message that is on disk now to the mailboxes that listen, and to the tap."""
+        """Add a message that is on disk now to the mailboxes that want it, and copy it to the tap."""
         assert seq > self.last_seq, "the log grows at its end"
         self.last_seq = seq
         self.counters["published"] += 1
@@ -86,7 +86,7 @@ class Dispatch:
         self.tapping.copy(channel, wire, prev_seq)
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
-        """Deliver a reply to the session that waits for it; False where none does, or it is its turn anyway."""
+        """Deliver a reply to the session that waits for it; return False if none does, or it is its turn anyway."""
         if letter.is_expired(self._turn.moment.wall):
             return False
         for session in mailbox.sessions:
@@ -102,7 +102,7 @@ class Dispatch:
         return False
 
     def page_read(self, request: PageRequest, page: Page) -> None:
-        """Give a mailbox what was read for it, and tell its sessions what it lost."""
+        """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
         mailbox = self._directory.mailboxes[request.mailbox_id]
         lost = mailbox.page_read(
             [_envelope(message) for message in page.recalled],
@@ -134,7 +134,7 @@ class Dispatch:
                 self.touch_session(session)
 
     def has_room(self, mailbox: Mailbox) -> bool:
-        """Tell whether one more direct message may come. Where that is not known yet, the store is asked once."""
+        """Return True if one more direct message may come. If that is not known yet, the store is asked once."""
         backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
         if not backlog.known and not backlog.counting:
             handed_out = mailbox.sources.handed_out(None)
@@ -182,25 +182,25 @@ class Dispatch:
             self.join(session, mailbox)
 
     def join(self, session: Session, mailbox: Mailbox) -> None:
-        """Let a session receive from a mailbox, and tell it what that one lost."""
+        """Let a session receive from a mailbox, and send it that one's gap."""
         session.mailboxes.append(mailbox)
         mailbox.attach(session)
         self.tell_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
-        """Take back what a session had in flight: others get it at once."""
+        """Return what a session had in flight to its mailboxes: others get it at once."""
         for mailbox in list(session.mailboxes):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
     def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
-        """Take back what a session had in flight from one mailbox."""
+        """Return what a session had in flight from one mailbox."""
         session.mailboxes.remove(mailbox)
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
-        """Tell sessions what their mailbox lost to retention, until one of them is heard after it."""
+        """Send sessions the gap that retention left in their mailbox, until one of them is heard after it."""
         if mailbox.losses.gap is None:
             return
         first, last = mailbox.losses.gap
@@ -223,7 +223,7 @@ class Dispatch:
             self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
-        """Take messages out for good; give the mailboxes that this changed."""
+        """Settle messages, and return the mailboxes that this changed."""
         mailboxes: dict[Mailbox, None] = {}
         before = len(session.in_flight)
         for seq in seqs:
@@ -237,12 +237,12 @@ class Dispatch:
         return list(mailboxes)
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
-        """Take out for good what a commit settled."""
+        """Settle what a commit settled, now that it is on disk."""
         self.counters["settled"] += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
-        """Take messages back, to try again or never; give the mailboxes that this changed."""
+        """Carry out a nak or a term, and return the mailboxes of its messages."""
         mailboxes: dict[Mailbox, None] = {}
         for seq in request.seqs:
             mailbox = session.in_flight.get(seq)
@@ -277,7 +277,7 @@ class Dispatch:
             mailbox.wait_anew()
 
     def expire(self) -> None:
-        """Take back what was not settled in time, and hand out what is due again."""
+        """Expire what was not settled in time, and note the mailboxes in which something is due."""
         self._forget_told_gaps()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
@@ -318,7 +318,7 @@ class Dispatch:
         self._dirty.update(dict.fromkeys(mailboxes))
 
     def flush(self) -> list[Mailbox]:
-        """Give the mailboxes whose state is to be saved now, and write again what could not be written."""
+        """Return the mailboxes whose state is to be saved now, and write again what could not be written."""
         mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
         self._dirty.clear()
         unwritten, self._unwritten = self._unwritten, []

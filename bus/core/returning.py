@@ -84,7 +84,7 @@ class Returning:
             self._dispatch.hand_over(seq, earlier, session)
 
     def heard(self, session: Session, *, cut_off: bool) -> None:
-        """Take back what a client failed by its silence, where that was longer than a heartbeat; else keep it."""
+        """Take back a client's failures by silence if that was longer than a heartbeat; otherwise keep them."""
         session.doubted = False
         if cut_off:
             self._come_back(session, session.mailboxes)

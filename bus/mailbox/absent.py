@@ -79,7 +79,7 @@ class Absent:
         return self._suspended.pop(seq, None) is not None
 
     def take(self, client: str, unsettled: Mapping[int, Unsettled]) -> Iterator[int]:
-        """Take back what a client failed by vanishing, and yield the seqs: it is back."""
+        """Take back a client's failures by vanishing, and yield the seqs: it is back."""
         for seq in self._failed.pop(client, ()):
             self._count -= 1
             item = unsettled.get(seq)
@@ -89,7 +89,7 @@ class Absent:
                 yield seq
 
     def confirm(self, client: str, unsettled: Mapping[int, Unsettled]) -> None:
-        """Keep what a client failed as its failures: it did not vanish. What waited for that alone is given up."""
+        """Keep a client's failures: it did not vanish. What waited only for its return is given up."""
         for seq in self._failed.pop(client, ()):
             self._count -= 1
             item = unsettled.get(seq)

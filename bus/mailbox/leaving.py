@@ -80,7 +80,7 @@ class Leaving(Outstanding):
             heapq.heappush(self._returned, seq)
 
     def lose(self) -> None:
-        """Owe no more what was removed; what is of a channel that was left in the meantime is no loss."""
+        """Drop what was removed from the log; what is of a channel that was left in the meantime is no loss."""
         missed = {seq for seq, channel in self.losses.losing.items() if self.sources.still_wants(seq, channel)}
         lost = self.losses.take(missed, reading=self.intake.reading is not None)
         self.losses.take_withheld()

@@ -1,4 +1,4 @@
-"""One mailbox: which messages a bot, or a group, is still owed, and which of them are in flight.
+"""One mailbox: which messages a bot, or a group, has not settled, and which of them are in flight.
 
 Owns one view of the log. Its rules (docs/design.md):
 
@@ -81,7 +81,7 @@ class Mailbox(Leaving):
         return self.intake.level
 
     def state(self) -> MailboxState:
-        """Give what is to be kept on disk, and count it as kept."""
+        """Return what is to be kept on disk, and count it as kept."""
         self.dirty = False
         position, floors = self.sources.saved()
         unsettled = [item.saved(seq) for seq, item in self._unsettled.items() if seq not in self.losses.losing]
@@ -94,7 +94,7 @@ class Mailbox(Leaving):
         )
 
     def fate(self, seq: int, channel: str | None) -> str:
-        """Tell what became of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
+        """Return the state of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
         item = self._unsettled.get(seq)
         if item is not None:
             return "in_flight" if item.session is not None else "returned"
@@ -115,14 +115,14 @@ class Mailbox(Leaving):
         self.dirty = True
 
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Begin to want a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        """Add a channel. `last_seq` is the end of what arrived: older messages must be read."""
         if self.sources.add(channel, interest):
             self.dirty = True
         if interest.start_seq < last_seq:
             self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
-        """Want a channel no more: what waits is dropped, what is in flight may still be settled.
+        """Remove a channel: what waits is dropped, what is in flight may still be settled.
 
         A dead letter that is tried again is neither: somebody asked for it.
         """
@@ -136,7 +136,7 @@ class Mailbox(Leaving):
                 self.dirty = True
 
     def forget(self, channel: str) -> None:
-        """Owe nothing of a channel that was left, not even what is in flight: a group takes it over."""
+        """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
         for seq, item in list(self._unsettled.items()):
             if item.is_of(channel):
                 if item.session is not None:
@@ -148,7 +148,7 @@ class Mailbox(Leaving):
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
     def arrive(self, envelope: Envelope) -> bool:
-        """Take a newly committed message, in seq order; tell whether it is one to hand out."""
+        """Add a newly committed message, in seq order; return True if it is one to hand out."""
         if not self.intake.listening or envelope.seq in self._unsettled:
             return False
         if not self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel):
@@ -158,7 +158,7 @@ class Mailbox(Leaving):
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
         """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
 
-        Gives the delivery; None where it is its turn anyway and only this session can get it: `arrive` will do.
+        Returns the delivery; None if it is its turn anyway and only this session can get it: `arrive` will do.
         """
         alone = len(self.sessions) == 1
         if alone and self.level and not self.intake and not self._returned and session.free > 0:
@@ -171,7 +171,7 @@ class Mailbox(Leaving):
         return self._put_in_flight(envelope, item, session, deadline)
 
     def next_read(self, last_seq: int) -> PageRequest | None:
-        """Give the page to read now, if there is one: nothing while one is being read or nobody could take it."""
+        """Return the page to read now; None while one is being read, or if nobody could take it."""
         if self.intake.reading is not None or not self.sessions:
             return None
         lost = [seq for seq in self._returned if self._is_lost(seq)]
@@ -191,25 +191,25 @@ class Mailbox(Leaving):
         )
 
     def remaining(self) -> tuple[tuple[str, int, bool], ...]:
-        """Give what is not loaded, as `PageRequest.sources`."""
+        """Return what is not loaded, as `PageRequest.sources`."""
         return self.sources.after(self.intake.loaded_seq)
 
     def loaded(self) -> int:
-        """Count what is owed, not settled and in memory: the rest is `unread`."""
+        """Return how many messages are unsettled and in memory; `unread` is the rest."""
         return len(self._unsettled) + len(self.intake)
 
     def unread(self, last_seq: int) -> PageRequest:
-        """Give what is owed and not in memory, to be counted."""
+        """Return what is unsettled and not in memory, to be counted."""
         early = self._early(self.intake.loaded_seq)
         return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def waiting(self, last_seq: int) -> PageRequest:
-        """Give the direct messages that were not handed out, to be counted."""
+        """Return the direct messages that were not handed out, to be counted."""
         handed_out = self.sources.handed_out(None)
         return PageRequest(self.id, self._early(handed_out), ((DIRECT, handed_out, False),), last_seq, 1, 1)
 
     def _early(self, seq: int) -> tuple[int, ...]:
-        """Give what was handed out before its turn and lies above a seq."""
+        """Return what was handed out before its turn and lies above a seq."""
         return tuple(early for early in {*self._unsettled, *self._ahead} if early > seq)
 
     def page_read(
@@ -220,7 +220,7 @@ class Mailbox(Leaving):
         complete: bool,
         damaged: Sequence[int],
     ) -> tuple[int, ...]:
-        """Take the page that `next_read` asked for; give the seqs that this mailbox lost by damage or removal."""
+        """Add the page that `next_read` asked for; return the seqs that this mailbox lost by damage or removal."""
         request = self.intake.end_reading()
         found = {envelope.seq: envelope for envelope in recalled}
         lost = self._recall(request.seqs, found)
@@ -241,7 +241,7 @@ class Mailbox(Leaving):
         return tuple(sorted(lost))
 
     def _is_new(self, envelope: Envelope) -> bool:
-        """Tell whether a message that was read is wanted, and was not handed out before its turn."""
+        """Return True if a message that was read is wanted, and was not handed out before its turn."""
         return (
             self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
             and envelope.seq not in self._unsettled
@@ -252,7 +252,7 @@ class Mailbox(Leaving):
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
 
     def hand_out(self, now: float, wall: str = "") -> list[HandedOut]:
-        """Put in flight what the sessions' credit allows; give each session's deliveries, in order.
+        """Put in flight what the sessions' credit allows; return each session's deliveries, in order.
 
         What expired by the wall clock is passed over, and is found in `take_expired`.
         """
@@ -277,7 +277,7 @@ class Mailbox(Leaving):
         return [handed for handed in handed_out if handed.seqs]
 
     def _hand_out_to(self, handed: HandedOut, owed: Iterator[_Owed], deadline: float) -> None:
-        """Give one session what its credit allows."""
+        """Put in flight for one session what its credit allows."""
         session, deliveries, seqs = handed
         room = session.free
         while room > 0 and (taken := next(owed, None)) is not None:
@@ -286,7 +286,7 @@ class Mailbox(Leaving):
             room = room - 1 if session.in_flight_bytes < session.in_flight_bytes_max else 0
 
     def _share_out(self, handed_out: Sequence[HandedOut], owed: Iterator[_Owed], deadline: float) -> None:
-        """Give each message to the session whose turn it is."""
+        """Put each message in flight for the session whose turn it is."""
         by_session = {handed.session: handed for handed in handed_out}
         turns = Turns(list(by_session), apart=self.group is not None)
         while turns and (taken := next(owed, None)) is not None:
@@ -296,7 +296,7 @@ class Mailbox(Leaving):
             turns.give_back(session)
 
     def settle(self, session: Session, seq: int) -> bool:
-        """Take a message out for good; False where it is not in flight for this session."""
+        """Settle a message; return False if it is not in flight for this session."""
         item = self._unsettled.get(seq)
         if item is None or item.session is not session:
             return False
@@ -305,7 +305,7 @@ class Mailbox(Leaving):
         return True
 
     def settle_committed(self, number: int) -> int:
-        """Take out for good what a commit settled, whoever has it in flight by now; give how many that were."""
+        """Settle what a commit settled, whoever has it in flight by now; return how many messages that were."""
         seqs = [seq for seq in self.settling.pop(number) if seq in self._unsettled]
         for seq in seqs:
             if self._unsettled[seq].session is not None:
@@ -344,7 +344,7 @@ class Mailbox(Leaving):
         return abandoned
 
     def expire(self, now: float) -> list[Abandoned]:
-        """Take back what was not settled in time; give what that made the mailbox give up on."""
+        """Put back what was not settled in time; return what that made the mailbox give up on."""
         abandoned: list[Abandoned] = []
         for seq in self._deadlines.due(now):
             item = self._unsettled.get(seq)
@@ -366,13 +366,13 @@ class Mailbox(Leaving):
         return abandoned
 
     def attach(self, session: Session) -> None:
-        """Lend a session's credit to this mailbox."""
+        """Add a session, whose credit this mailbox may use."""
         self.sessions.append(session)
 
     def detach(
         self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
     ) -> list[Abandoned]:
-        """Take back a session's credit, and what it had in flight: failures if it vanished, but for the unsent."""
+        """Remove a session, and put back what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
         wanted = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned] = []
@@ -432,24 +432,24 @@ class Mailbox(Leaving):
     # ── Dead letters ─────────────────────────────────────────────────────────────────────────────────────
 
     def bury(self, dead_letter: DeadLetter) -> None:
-        """Keep a dead letter for the disk: it goes there with the state that no longer owes it, or neither does."""
+        """Keep a dead letter for the disk: it goes there with the state that no longer has it, or neither does."""
         self.buried.append(dead_letter)
         self.dirty = True
 
     def take_buried(self) -> list[DeadLetter]:
-        """Give the dead letters that are not on disk yet."""
+        """Return the dead letters that are not on disk yet, and forget them."""
         buried, self.buried = self.buried, []
         return buried
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Prepare to owe dead letters again; give those that there were. `revive` follows once that is on disk."""
+        """Prepare to deliver dead letters again; return those that are. `revive` follows once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
         self.dead.difference_update(there)
         self._reviving.update(there)
         return there
 
     def revive(self, seqs: Iterable[int]) -> None:
-        """Owe dead letters again, as if they had never been delivered."""
+        """Make dead letters wait again, as if they had never been delivered."""
         for seq in seqs:
             self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
             if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
@@ -466,7 +466,7 @@ class Mailbox(Leaving):
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
     def take_expired(self) -> list[Abandoned]:
-        """Give what expired since the last time."""
+        """Return what expired since the last time."""
         expired, self._expired = self._expired, []
         return expired
 
@@ -480,7 +480,7 @@ class Mailbox(Leaving):
         self._resting = []
 
     def _owed(self, wall: str) -> Iterator[_Owed]:
-        """Give what is to be handed out, in order, one by one; what must not be handed out any more is dropped."""
+        """Yield what is to be handed out, in order; drop what must not be handed out any more."""
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)
@@ -515,7 +515,7 @@ class Mailbox(Leaving):
                 yield envelope, item
 
     def _expires(self, envelope: Envelope, item: Unsettled, wall: str) -> bool:
-        """Give up on a message whose time is over; tell whether it is."""
+        """Give up on a message if it has expired, and return whether it has."""
         if not envelope.is_expired(wall):
             return False
         self._drop(envelope.seq)
@@ -533,7 +533,7 @@ class Mailbox(Leaving):
         gone: str | None = None,
         wanted: bool | None = None,
     ) -> Abandoned | None:
-        """Take a message back; `gone` is the client that failed it by vanishing, and may return.
+        """Put back a message that is in flight; `gone` is the client that failed it by vanishing, and may return.
 
         Its text stays in memory where it is `wanted`: where a session has credit for it, which this may have freed.
         """
@@ -566,7 +566,7 @@ class Mailbox(Leaving):
         return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
-        """Owe a message no more; one whose turn comes, or comes again, is not to come with it.
+        """Remove an unsettled message, so that it is not delivered again when its turn comes, or comes again.
 
         It comes again where its channel was left and asked for from the past while it was in flight.
         """

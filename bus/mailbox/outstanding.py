@@ -65,7 +65,7 @@ class Outstanding:
     # ── In flight ────────────────────────────────────────────────────────────────────────────────────────
 
     def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
-        """Note that a session has a message; give it as this mailbox delivers it."""
+        """Note that a session has a message; return it as this mailbox delivers it."""
         item.attempt += 1
         item.due_at = None
         item.session = session
@@ -121,7 +121,7 @@ class Outstanding:
     # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
 
     def come_back(self, client: str) -> bool:
-        """Take back what a client failed by vanishing: it is back. Return whether there was anything."""
+        """Take back a client's failures by vanishing: it is back. Return True if there were any."""
         changed = False
         for seq in self._absent.take(client, self._unsettled):
             changed = self.dirty = True
@@ -137,7 +137,7 @@ class Outstanding:
         return self._absent.clients > 0
 
     def confirm(self, client: str) -> None:
-        """Keep what a client failed: it was there all the time, and too slow."""
+        """Keep a client's failures: it was there all the time, and too slow."""
         self._absent.confirm(client, self._unsettled)
         self.dirty = True
 

@@ -111,11 +111,11 @@ class Sessions:
         return f"<Sessions {len(self)} of {len(self._by_bot)} bots>"
 
     def get(self, address: bytes) -> Session | None:
-        """Give the session at an address."""
+        """Return the session at an address, or None."""
         return self._by_address.get(address)
 
     def of_bot(self, bot_id: str) -> list[Session]:
-        """Give a bot's sessions."""
+        """Return a bot's sessions."""
         return self._by_bot.get(bot_id, [])
 
     def of_client(self, bot_id: str, client: str | None) -> Session | None:
@@ -125,7 +125,7 @@ class Sessions:
         return next((session for session in self.of_bot(bot_id) if session.client == client), None)
 
     def add(self, session: Session) -> None:
-        """Take in a session whose address has none."""
+        """Add a session whose address has none."""
         assert session.address not in self._by_address
         self._by_address[session.address] = session
         self._by_bot.setdefault(session.bot_id, []).append(session)
@@ -139,5 +139,5 @@ class Sessions:
             del self._by_bot[session.bot_id]
 
     def silent(self, since: float) -> list[Session]:
-        """Give the sessions that were not heard after `since`."""
+        """Return the sessions that were not heard after `since`."""
         return [session for session in self._by_address.values() if session.last_heard < since]

@@ -71,7 +71,7 @@ class Sources:
         return min((self.handed_out(source) for source in sources), default=self.position)
 
     def restore(self, channel: str, interest: Interest) -> None:
-        """Want a channel as before a restart: the state that was saved knows how far it was handed out."""
+        """Add a channel as before a restart: the saved state knows how far it was handed out."""
         self.interests[channel] = interest
 
     def prepare(self, channel: str, start_seq: int) -> None:
