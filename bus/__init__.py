@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
 from .client.draft import Draft
-from .client.message import Message, Receipt
+from .client.message import Message
+from .client.waiting import Receipt
 from .errors import (
     AddressError,
     BotConflict,

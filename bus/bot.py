@@ -8,35 +8,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 import uuid_utils
 import zmq
 
+from .client.asking import Asking
+from .client.caller import Caller
 from .client.connection import Connection
-from .client.draft import Draft, payload
-from .client.forgotten import Forgotten
+from .client.draft import Draft
 from .client.home import Home
-from .client.message import Message, Receipt
+from .client.inbox import Inbox
+from .client.message import Message
 from .client.replies import Replies
-from .client.serving import Application
-from .client.settling import Confirming
-from .client.waiting import Ticket
+from .client.sending import Sender
+from .client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, Start
+from .client.settling import Settler
+from .client.waiting import Receipt
 from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
 from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.repository import RemoteWorkflows
-from .transport import connect_command
-from .wire.frames import PROTOCOL_VERSION, Credit, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
+from .transport import connect_command, connect_tap
+from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
@@ -45,6 +46,8 @@ DEFAULT_URL = "tcp://127.0.0.1:7710"
 
 DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
 """Where its tap is."""
+
+_H = TypeVar("_H", bound=Handler)
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -55,11 +58,8 @@ _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 _REPLY_SECONDS = 30.0
 
-_RECEIVED_A_TURN = 64
-"""Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
 
-
-class Bot(Confirming, Application):
+class Bot(Asking):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session by itself: it says hello again after a restart of the worker and
@@ -84,22 +84,11 @@ class Bot(Confirming, Application):
         sends. `tap_url` is what `watch` listens to. `context` is the ZeroMQ context to use, which inproc addresses
         need.
         """
-        self.workflows = RemoteWorkflows(self)
-        """The worker's workflows; raises `store.errors`, as an open store's does."""
-        answer = partial(take_answer, self.workflows)
-        super().__init__({APPROVE: answer, REJECT: answer})
-        self.name = name
-        self.tap_url = tap_url
         self.url = url
-        self.timeout = timeout
+        self.tap_url = tap_url
         self._context = context
         self._made_in = os.getpid()
-        self._inbox: deque[Message] = deque()
-        self._arrived = anyio.Event()
-        self._received = 0
         self._bot_id = bot_id
-        self._max_in_flight = max_in_flight
-        self._replies = Replies(self)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
@@ -107,16 +96,43 @@ class Bot(Confirming, Application):
             lambda: connect_command(self._sockets, url),
             self._hello,
             deliver=self._deliver,
-            gap=self._deliver_gap,
-            closed=self._wake,
-            beat=self._look_for_forgotten,
+            gap=lambda gap: self.gaps.append(gap),
+            closed=self._closed,
+            beat=lambda: self._inbox.look_for_forgotten(),
         )
-        self._forgotten = Forgotten()
+        caller = Caller(self._connection, url, timeout)
+        super().__init__(name, caller)
+        self._sender = Sender(caller)
+        self._settler = Settler(caller)
+        self._inbox = Inbox(name, caller, max_in_flight)
+        self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
+        self.workflows = RemoteWorkflows(caller, self._settler)
+        """The worker's workflows; raises `store.errors`, as an open store's does."""
+        answer = partial(take_answer, self.workflows)
+        self._application = Application(self, self._inbox, {APPROVE: answer, REJECT: answer})
         self.gaps: list[Gap] = []
         """What the mailbox lost, as the worker reported it: by retention or by damage."""
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"
+
+    @property
+    def timeout(self) -> float | None:
+        """How many seconds each call waits for its answer; None for ever."""
+        return self._caller.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._caller.timeout = seconds
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether the bot is inside its context, or was."""
+        return self._tasks is not None
+
+    def check_home(self) -> None:
+        """Raise RuntimeError in another event loop, thread or process than the one that the bot connects in."""
+        self._connection.home.check()
 
     async def __aenter__(self) -> Bot:
         if self._tasks is not None:
@@ -184,7 +200,7 @@ class Bot(Confirming, Application):
             protocol=PROTOCOL_VERSION,
             bot=self.name,
             bot_id=self._bot_id,
-            max_in_flight=self._max_in_flight,
+            max_in_flight=self._inbox.max_in_flight,
             client=_VERSION,
             awaits=self._replies.returning(),
         )
@@ -278,31 +294,7 @@ class Bot(Confirming, Application):
 
         Raises the first message's error where some were refused; the others stand.
         """
-        ids: list[str] = []
-        payloads: list[bytes] = []
-        welcome = self._connection.welcome
-        frame_bytes_max = None if welcome is None else welcome.max_frame_bytes
-        for draft in drafts:
-            message_id = draft.id or str(uuid_utils.uuid7())
-            ids.append(message_id)
-            payloads.append(payload(draft, message_id, frame_bytes_max))
-        if not ids:
-            return []
-        ticket = Ticket(ids, payloads)
-        try:
-            await self._connection.publish(ticket, timeout=self.timeout)
-        except TimeoutError:
-            raise self._unavailable(f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages") from None
-        finally:
-            if ticket.open:
-                self._connection.forget(ticket)
-        receipts: list[Receipt] = []
-        for outcome in ticket.outcomes:
-            if not isinstance(outcome, Receipt):
-                assert outcome is not None
-                raise outcome
-            receipts.append(outcome)
-        return receipts
+        return await self._sender.send_all(drafts)
 
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -332,7 +324,7 @@ class Bot(Confirming, Application):
             place = StartAt(seq=start) if isinstance(start, int) else start
         if place != "new":
             self._connection.deliveries.want_again()
-        value = await self._request(
+        value = await self._caller.request(
             f"the subscription to {channel!r}",
             lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
         )
@@ -344,7 +336,7 @@ class Bot(Confirming, Application):
         What is in flight may still be settled; but what came by a group goes to its other members at once, so
         finish that before.
         """
-        value = await self._request(
+        value = await self._caller.request(
             f"the end of the subscription to {channel!r}",
             lambda number: Unsubscribe(request=number, channel=channel),
         )
@@ -359,73 +351,90 @@ class Bot(Confirming, Application):
 
     async def receive(self) -> Message:
         """Wait for the next message and return it. Raise ClosedError when the bot is closed."""
-        self._connection.home.check()
-        self._received += 1
-        if self._received % _RECEIVED_A_TURN == 0:
-            await anyio.lowlevel.checkpoint()
-        while not self._inbox:
-            if self._connection.failure is not None:
-                raise self._connection.failure
-            spent = len(self._connection.deliveries.held) >= self._max_in_flight
-            if spent and self._forgotten.is_due(anyio.current_time()):
-                self._look_for_forgotten()
-            self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
-            await self._arrived.wait()
-        return self._inbox.popleft()
+        return await self._inbox.receive()
 
     def receive_nowait(self) -> Message | None:
         """Return the next message that has arrived, or None."""
-        self._connection.home.check()
-        return self._inbox.popleft() if self._inbox else None
+        return self._inbox.receive_nowait()
 
     def watch(self, channel: str) -> Watch:
         """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`."""
-        return Watch(self, channel)
+        return Watch(channel, self, self._connection, lambda: connect_tap(self._sockets, self.tap_url))
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
-        await self._request(
-            "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
-        )
-        self._max_in_flight = max_in_flight
+        await self._inbox.set_credit(max_in_flight)
 
-    def _look_for_forgotten(self) -> None:
-        """Warn the author of a bot that gets nothing any more, because it settles nothing."""
-        welcome = self._connection.welcome
-        if welcome is None or self._inbox or self._max_in_flight == 0:
-            return
-        warning = self._forgotten.look(
-            self._connection.deliveries.held.values(),
-            anyio.current_time(),
-            messages_max=min(self._max_in_flight, welcome.max_in_flight or self._max_in_flight),
-        )
-        if warning is not None:
-            _logger.warning("bot %r: %s", self.name, warning)
+    # ── Serving ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _wake(self) -> None:
-        self._arrived.set()
+    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
+        """Make an async function the handler of direct messages of a type, or of all that have no other.
+
+        It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
+        """
+        return self._application.on_message(message_type)
+
+    def on_channel(
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: Start = "new",
+        echo: bool = False,
+        group: str | None = None,
+    ) -> Callable[[_H], _H]:
+        """Make an async function the handler of a channel's messages: of a type, or of all that have no other.
+
+        The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
+        `subscribe`, and all handlers of one channel name the same. A subscription that stands already keeps its
+        place. A returned value is a reply to the sender, and goes to nobody else.
+        """
+        return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
+
+    async def serve(
+        self,
+        *,
+        concurrency: int = CONCURRENCY,
+        stop_timeout: float = STOP_SECONDS,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Hand messages to the handlers until `stop` is called, or this is cancelled.
+
+        Connects the bot, unless that is inside its context already, and then says goodbye at the end. Never more
+        than `concurrency` (1 to 1000) handlers run; that is the bot's credit, too, whatever its `max_in_flight`.
+        At the end those that run have `stop_timeout` seconds before they are cancelled. `task_status` is started
+        once the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
+        """
+        await self._application.serve(concurrency=concurrency, stop_timeout=stop_timeout, task_status=task_status)
+
+    def stop(self) -> None:
+        """Stop serving in order; `serve` and `run` return when that is done. Does nothing where nobody serves."""
+        self._application.stop()
+
+    def run(
+        self,
+        *,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        concurrency: int = CONCURRENCY,
+        stop_timeout: float = STOP_SECONDS,
+    ) -> None:
+        """Serve in an event loop of its own until SIGINT or SIGTERM, which a program's main thread receives.
+
+        The first signal stops in order, and this returns; a second one cancels the handlers that still run. In
+        another thread only `stop` ends it, and on Windows Ctrl-C. Raises what `serve` raises.
+        """
+        self._application.run(backend=backend, concurrency=concurrency, stop_timeout=stop_timeout)
+
+    # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _closed(self) -> None:
+        self._inbox.wake()
         self._replies.close()
 
     def _deliver(self, stored: StoredMessage) -> None:
-        message = Message(self, stored)
+        message = Message(stored, self._settler, self._sender)
         if not self._replies.take(message):
-            self._put(message)
-
-    def _put(self, message: Message) -> None:
-        self._inbox.append(message)
-        self._arrived.set()
-
-    def _take_back(self, stored: StoredMessage) -> Message | None:
-        """Remove a message from the inbox and return it, or None if it is not there."""
-        if stored.seq not in self._connection.deliveries.held:
-            return None
-        message = next((message for message in self._inbox if message.id == stored.id), None)
-        if message is not None:
-            self._inbox.remove(message)
-        return message
-
-    def _deliver_gap(self, gap: Gap) -> None:
-        self.gaps.append(gap)
+            self._inbox.put(message)
 
 
 class _Messages:

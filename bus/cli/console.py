@@ -27,7 +27,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..client.message import Receipt
+from ..client.waiting import Receipt
 from ..model.errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage

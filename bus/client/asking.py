@@ -1,7 +1,7 @@
 """What a bot asks its worker: what was said, who is there, what was given up, and how the worker is.
 
-Owns the questions and the shape of their answers, and how long a call waits. A question changes nothing but where
-its name says so (`retry_dead_letters`).
+Owns the questions and the shape of their answers. A question changes nothing but where its name says so
+(`retry_dead_letters`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ..errors import WorkerUnavailable
 from ..wire.frames import (
     Bots,
     Channels,
@@ -24,7 +23,7 @@ from ..wire.frames import (
     StoredMessage,
     Subscriptions,
 )
-from .connection import Connection
+from .caller import Caller
 
 __all__ = ["Asking"]
 
@@ -34,12 +33,11 @@ _HISTORY_PORTION = 1000
 
 
 class Asking:
-    """The part of a bot that asks. It brings no state of its own."""
+    """The questions that a bot can ask."""
 
-    name: str
-    url: str
-    timeout: float | None
-    _connection: Connection
+    def __init__(self, name: str, caller: Caller) -> None:
+        self.name = name
+        self._caller = caller
 
     async def history(
         self,
@@ -67,40 +65,42 @@ class Asking:
                 before_seq=before_seq,
                 limit=min(limit - len(found), _HISTORY_PORTION),
             )
-            value = await self._request("the history", partial(_numbered, history))
+            value = await self._caller.request("the history", partial(_numbered, history))
             found += msgspec.convert(value["messages"], list[StoredMessage])
             more = value["more"]
         return found
 
     async def find(self, message_id: str) -> dict[str, Any]:
         """Return a message by its id, and what became of it in each mailbox that it went to."""
-        return await self._request("the message", lambda number: MessageQuery(request=number, id=message_id))
+        return await self._caller.request("the message", lambda number: MessageQuery(request=number, id=message_id))
 
     async def bots(self) -> list[dict[str, Any]]:
         """List all bots: id, name, online, sessions, created_at, last_seen_at, backlog, in_flight."""
-        return _rows(await self._request("the bots", lambda number: Bots(request=number)), "bots")
+        return _rows(await self._caller.request("the bots", lambda number: Bots(request=number)), "bots")
 
     async def channels(self) -> list[dict[str, Any]]:
         """List all channels: name, created_at, created_by_bot_id, subscribers, messages."""
-        return _rows(await self._request("the channels", lambda number: Channels(request=number)), "channels")
+        return _rows(
+            await self._caller.request("the channels", lambda number: Channels(request=number)), "channels"
+        )
 
     async def subscriptions(self, *, bot: str | None = None, channel: str | None = None) -> list[dict[str, Any]]:
         """List the subscriptions of a bot (this one, unless named), or to a channel."""
-        value = await self._request(
+        value = await self._caller.request(
             "the subscriptions", lambda number: Subscriptions(request=number, bot=bot, channel=channel)
         )
         return _rows(value, "subscriptions")
 
     async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """List what a mailbox gave up on, newest first: this bot's, another's, or a group's (`channel/group`)."""
-        value = await self._request(
+        value = await self._caller.request(
             "the dead letters", lambda number: DeadLetters(request=number, bot=bot, limit=limit)
         )
         return _rows(value, "dead_letters")
 
     async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:
         """Put dead letters back into the mailbox, named as above; return how many there were."""
-        value = await self._request(
+        value = await self._caller.request(
             "the retry",
             lambda number: RetryDeadLetters(request=number, bot=bot or self.name, seqs=list(seqs)),
         )
@@ -108,25 +108,7 @@ class Asking:
 
     async def status(self) -> dict[str, Any]:
         """Ask the worker how it is: counters, rates, sizes, versions."""
-        return await self._request("the status", lambda number: Status(request=number))
-
-    async def _request(self, what: str, make: Any) -> dict[str, Any]:
-        value: dict[str, Any] = msgspec.json.decode(await self._ask(what, make))
-        return value
-
-    async def _ask(
-        self, what: str, make: Any, *, once: bool = False, settles: Sequence[StoredMessage] = ()
-    ) -> msgspec.Raw:
-        try:
-            return await self._connection.request(make, once=once, settles=settles, timeout=self.timeout)
-        except TimeoutError:
-            raise self._unavailable(what) from None
-
-    def _unavailable(self, what: str) -> WorkerUnavailable:
-        return WorkerUnavailable(
-            f"no answer for {what} within {self.timeout:g} s from {self.url}: the worker may be down,"
-            " and whether it took this is unknown"
-        )
+        return await self._caller.request("the status", lambda number: Status(request=number))
 
 
 def _rows(value: dict[str, Any], name: str) -> list[dict[str, Any]]:

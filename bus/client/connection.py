@@ -50,8 +50,7 @@ from ..wire.frames import (
 from .deliveries import Deliveries, of_another_log
 from .forgotten import shared
 from .home import Home
-from .message import Receipt
-from .waiting import Deadlines, Request, Ticket
+from .waiting import Deadlines, Receipt, Request, Ticket
 
 __all__ = ["Connection"]
 

@@ -1,4 +1,4 @@
-"""What a bot's author holds: messages that came, and receipts for those that went.
+"""A message that came, as a bot's author holds it.
 
 Owns settling: a message is settled once, and what is said of it after that changes nothing.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..errors import ENDED, NOT_NOW
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
+from .draft import Draft
+from .sending import Sender
+from .settling import Delivery, Settler
+from .waiting import Receipt
 
-if TYPE_CHECKING:
-    from ..bot import Bot
-
-__all__ = ["Message", "Receipt", "Settling", "was_cancelled"]
+__all__ = ["Message", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
@@ -31,29 +31,7 @@ _REASON_CHARACTERS_MAX = 1024
 """The protocol's longest delay and reason: the worker would refuse the frame, and the message stay in flight."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """A message is on the worker's disk.
-
-    `seq` is its place in the log; 0 where it was `scheduled`, and gets its place when it is due. `duplicate` says
-    that it had been there before, under the same id.
-    """
-
-    id: str
-    seq: int
-    duplicate: bool = False
-    scheduled: bool = False
-
-
-class Settling(msgspec.Struct, frozen=True):
-    """How a message was settled, and in which session and log: a later confirmation depends on it."""
-
-    how: Literal["ack", "nak", "release", "term"]
-    session: int
-    epoch: str
-    reason: str | None = None
-
-
-class Message:
+class Message(Delivery):
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
@@ -62,94 +40,77 @@ class Message:
     ended is never opened again.
     """
 
-    def __init__(self, bot: Bot, stored: StoredMessage) -> None:
-        self._bot = bot
-        self._stored = stored
-        self._settling: Settling | None = None
-        """How it was settled, and in which session and log."""
-        self.settled = False
-        """Whether ack, nak, release or term was said."""
-
-    def __repr__(self) -> str:
-        state = "settled" if self.settled else f"attempt {self.attempt}"
-        return f"<Message {self.seq} {self.message_type!r} from {self.sender!r} {state}>"
-
-    @property
-    def seq(self) -> int:
-        """Its place in the log."""
-        return self._stored.seq
+    def __init__(self, stored: StoredMessage, settler: Settler, sender: Sender) -> None:
+        super().__init__(stored)
+        self._settler = settler
+        self._sender = sender
 
     @property
     def id(self) -> str:
         """Its id, made by the sender."""
-        return self._stored.id
+        return self.stored.id
 
     @property
     def sender(self) -> str:
         """The name of the bot that sent it."""
-        return self._stored.sender_bot_name
+        return self.stored.sender_bot_name
 
     @property
     def sender_id(self) -> str:
         """The id of the bot that sent it."""
-        return self._stored.sender_bot_id
+        return self.stored.sender_bot_id
 
     @property
     def channel(self) -> str | None:
         """The channel that it was published on; None for a direct message."""
-        return self._stored.channel
+        return self.stored.channel
 
     @property
     def group(self) -> str | None:
         """The group that it was delivered by, to this one of its members; None where it was for this bot alone."""
-        return self._stored.group
+        return self.stored.group
 
     @property
     def message_type(self) -> str:
         """What kind of message the sender says it is."""
-        return self._stored.message_type
+        return self.stored.message_type
 
     @property
     def body(self) -> Any:
         """The body, any JSON value."""
-        return self._stored.body
+        return self.stored.body
 
     @property
     def reply_to(self) -> str | None:
         """The id of the message that this one answers."""
-        return self._stored.reply_to
+        return self.stored.reply_to
 
     @property
     def headers(self) -> dict[str, str]:
         """What the sender noted beside the body."""
-        return self._stored.headers
+        return self.stored.headers
 
     @property
     def timestamp(self) -> datetime:
         """When the message entered the log, by the worker's clock."""
-        return parse_timestamp(self._stored.timestamp)
+        return parse_timestamp(self.stored.timestamp)
 
     @property
     def attempt(self) -> int:
         """How often it was delivered to this bot, or to its group, from 1."""
-        return self._stored.attempt
-
-    @property
-    def stored(self) -> StoredMessage:
-        """The message as it came over the wire."""
-        return self._stored
+        return self.stored.attempt
 
     async def ack(self, *, confirm: bool = False) -> None:
         """Settle: done. With `confirm`, return only when that is on disk: it is never delivered again then.
 
         Raises NotInFlight where the message is with this bot no more, and WorkerUnavailable where that is unknown.
         """
-        await self._bot._settle(self, "ack", confirm=confirm)
+        await self._settler.settle(self, "ack", confirm=confirm)
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
         """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
         _check_delay(delay)
-        await self._bot._settle(self, "nak", confirm=confirm, delay=delay)
+        await self._settler.settle(self, "nak", confirm=confirm, delay=delay)
 
     async def release(self, delay: float | None = None, *, confirm: bool = False) -> None:
         """Settle: give it back undone. It comes again, to any session of this bot, and that is no failure.
@@ -158,21 +119,13 @@ class Message:
         and again; or after `delay` seconds, where that is above 0.
         """
         _check_delay(delay)
-        await self._bot._settle(self, "release", confirm=confirm, delay=delay)
+        await self._settler.settle(self, "release", confirm=confirm, delay=delay)
 
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
         """Settle: never deliver this again; it becomes a dead letter with the beginning of this reason."""
         if len(reason) > _REASON_CHARACTERS_MAX:
             reason = reason[: _REASON_CHARACTERS_MAX - 1] + "…"
-        await self._bot._settle(self, "term", confirm=confirm, reason=reason or None)
-
-    def _settle_committed(self) -> None:
-        """Note that a commit settled it."""
-        connection = self._bot._connection
-        if not self.settled and connection.welcome is not None:
-            self.settled = True
-            self._settling = Settling("ack", connection.sessions, connection.welcome.epoch)
-            connection.deliveries.settle(self._stored)
+        await self._settler.settle(self, "term", confirm=confirm, reason=reason or None)
 
     async def reply(
         self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
@@ -182,19 +135,20 @@ class Message:
         While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
         bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
         """
-        message_id, timeout = str(uuid_utils.uuid7()), self._bot.timeout
+        message_id, timeout = str(uuid_utils.uuid7()), self._sender.timeout
         until = math.inf if timeout is None else anyio.current_time() + timeout
+        draft = Draft(
+            to=self.sender_id,
+            body=body,
+            message_type=message_type,
+            reply_to=self.id,
+            headers=headers or {},
+            id=message_id,
+        )
         tries = 0
         while True:
             try:
-                return await self._bot.send(
-                    self.sender_id,
-                    body,
-                    message_type=message_type,
-                    reply_to=self.id,
-                    headers=headers,
-                    id=message_id,
-                )
+                return (await self._sender.send_all([draft]))[0]
             except NOT_NOW as error:
                 wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]
                 if anyio.current_time() + wait > until:

@@ -13,18 +13,19 @@ Owns the open requests. Its rules:
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import anyio
 
 from ..errors import BusError, ReplyTimeout, RequestError, WorkerUnavailable
 from ..wire.frames import AWAITED_MAX, StoredMessage, is_id
+from .asking import Asking
+from .caller import Caller
 from .draft import Draft
+from .inbox import Inbox
+from .lending import waiting_for_reply
 from .message import Message
-from .serving import waiting_for_reply
-
-if TYPE_CHECKING:
-    from ..bot import Bot
+from .sending import Sender
+from .settling import Settler
 
 __all__ = ["Replies"]
 
@@ -44,8 +45,12 @@ _PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 class Replies:
     """See the module. `run` must be running for replies to be looked for."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, asking: Asking, caller: Caller, sender: Sender, settler: Settler, inbox: Inbox) -> None:
+        self._asking = asking
+        self._connection = caller.connection
+        self._sender = sender
+        self._settler = settler
+        self._inbox = inbox
         self._open: dict[str, _Reply] = {}
         self._wanted: dict[str, None] = {}
         """The ids of the requests to look for, in this order."""
@@ -64,24 +69,23 @@ class Replies:
         if message_id in self._open:
             raise RuntimeError(f"a request with the id {message_id} waits for its reply already")
         reply = self._open[message_id] = _Reply()
-        bot = self._bot
         try:
             with anyio.move_on_after(timeout):
-                [receipt] = await bot.send_all([draft])
+                [receipt] = await self._sender.send_all([draft])
                 if receipt.duplicate:
                     self._look_for(message_id)
                 async with waiting_for_reply():
                     await reply.arrived.wait()
         except BaseException:
             if reply.message is not None and not reply.found and not reply.message.settled:
-                bot._put(reply.message)  # it came in the turn in which its asker gave up: ordinary mail
+                self._inbox.put(reply.message)  # it came in the turn in which its asker gave up: ordinary mail
             raise
         finally:
             del self._open[message_id]
             self._wanted.pop(message_id, None)
         if reply.message is None:
-            if bot._connection.failure is not None:
-                raise bot._connection.failure
+            if self._connection.failure is not None:
+                raise self._connection.failure
             raise ReplyTimeout(message_id, draft.to or "", timeout, await self._fate(message_id))
         if reply.found:
             self._settle_found(reply.message)
@@ -91,10 +95,10 @@ class Replies:
 
     def _settle_found(self, message: Message) -> None:
         """Note that a reply that was read from the log is settled: a copy that is delivered later is dropped."""
-        connection = self._bot._connection
+        connection = self._connection
         held = connection.deliveries.held.get(message.seq)
         if held is None or held.id == message.id:  # else the worker has another log by now
-            message._settle_committed()
+            self._settler.note_committed(message)
             if held is not None:
                 connection.ack(message.seq)
         message.settled = True
@@ -102,7 +106,7 @@ class Replies:
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):
             try:
-                return str((await self._bot.find(message_id))["mailboxes"][0]["state"])
+                return str((await self._asking.find(message_id))["mailboxes"][0]["state"])
             except (BusError, LookupError):
                 return "unknown"
         return "unknown"
@@ -164,7 +168,7 @@ class Replies:
             if reply is None or reply.message is not None:
                 return
             try:
-                thread = await self._bot.history(thread=message_id, limit=_THREAD_MAX)
+                thread = await self._asking.history(thread=message_id, limit=_THREAD_MAX)
             except BusError as error:
                 if isinstance(error, WorkerUnavailable) or (isinstance(error, RequestError) and error.retry):
                     await self._pause()
@@ -184,12 +188,14 @@ class Replies:
 
     def _find(self, message_id: str, reply: _Reply, thread: list[StoredMessage]) -> None:
         """Find the first reply to a request in its thread, which is ordered newest first."""
-        welcome = self._bot._connection.welcome
+        welcome = self._connection.welcome
         me = None if welcome is None else welcome.bot_id
         for stored in reversed(thread):
             if stored.reply_to == message_id and stored.recipient.get("bot_id") == me:
-                delivered = self._bot._take_back(stored)
-                self._give(reply, delivered or Message(self._bot, stored), found=delivered is None)
+                delivered = self._inbox.remove(stored)
+                self._give(
+                    reply, delivered or Message(stored, self._settler, self._sender), found=delivered is None
+                )
                 return
 
     def _give(self, reply: _Reply, message: Message, *, found: bool) -> None:

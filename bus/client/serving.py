@@ -21,38 +21,36 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
-from contextvars import ContextVar
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import anyio
 import anyio.abc
 
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
-from ..wire.frames import Credit
 from .home import Home
+from .inbox import Inbox
+from .lending import Slot, slot
 from .message import Message, was_cancelled
 
-if TYPE_CHECKING:
-    from ..bot import Bot
-
-__all__ = ["Application", "Handler", "waiting_for_reply"]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "Served", "Start"]
 
 Handler = Callable[[Message], Awaitable[Any]]
 
-H = TypeVar("H", bound=Handler)
+_H = TypeVar("_H", bound=Handler)
 
 Start = Literal["new", "all"] | int | datetime
 
-_CONCURRENCY = 10
+CONCURRENCY = 10
 """Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
 
 _CONCURRENCY_MAX = 1000
 """The protocol's largest credit."""
 
-_STOP_SECONDS = 10.0
+STOP_SECONDS = 10.0
 """What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
 
 _logger = logging.getLogger("posthouse.client")
@@ -77,23 +75,48 @@ class _Key(NamedTuple):
         return f"{place}, {'any type' if self.message_type is None else f'message_type {self.message_type!r}'}"
 
 
+class Served(Protocol):
+    """What an application asks of its bot."""
+
+    name: str
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether the bot is inside its context, or was."""
+
+    def check_home(self) -> None:
+        """Raise RuntimeError in another event loop, thread or process than the bot's."""
+
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    async def subscribe(self, channel: str, *, start: Start, echo: bool, group: str | None) -> int:
+        """Subscribe to a channel."""
+
+
 class Application:
-    """The part of a bot that has handlers, and serves.
+    """A bot's handlers, and serving them. What its methods guarantee stands at those of `Bot`.
 
     `own` are those that a bot brings itself, for direct messages of a type that its author has no handler for.
     """
 
-    def __init__(self, own: Mapping[str, Handler]) -> None:
+    def __init__(self, bot: Served, inbox: Inbox, own: Mapping[str, Handler]) -> None:
+        self._bot = bot
+        self._inbox = inbox
         self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
         self._handlers: dict[_Key, Handler] = {}
-        self._subscriptions: dict[str, _Subscription] = {}
+        self.subscriptions: dict[str, _Subscription] = {}
+        """What the bot subscribes to when it begins to serve."""
         self._service: _Service | None = None
 
-    def on_message(self, message_type: str | None = None) -> Callable[[H], H]:
-        """Make an async function the handler of direct messages of a type, or of all that have no other.
+    def __repr__(self) -> str:
+        return f"<Application of {self._bot.name!r} handlers={len(self._handlers)}>"
 
-        It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
-        """
+    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
+        """Register a handler of direct messages."""
         return self._handling(_Key(None, message_type), "on_message")
 
     def on_channel(
@@ -104,24 +127,19 @@ class Application:
         start: Start = "new",
         echo: bool = False,
         group: str | None = None,
-    ) -> Callable[[H], H]:
-        """Make an async function the handler of a channel's messages: of a type, or of all that have no other.
-
-        The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
-        `subscribe`, and all handlers of one channel name the same. A subscription that stands already keeps its
-        place. A returned value is a reply to the sender, and goes to nobody else.
-        """
+    ) -> Callable[[_H], _H]:
+        """Register a handler of a channel's messages."""
         wanted = _Subscription(start, echo, group)
-        if self._subscriptions.setdefault(channel, wanted) != wanted:
+        if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
         return self._handling(_Key(channel, message_type), "on_channel")
 
-    def _handling(self, key: _Key, decorator: str) -> Callable[[H], H]:
+    def _handling(self, key: _Key, decorator: str) -> Callable[[_H], _H]:
         for part in key:
             if part is not None and not isinstance(part, str):
                 raise TypeError(f"write @bot.{decorator}(...) with its parentheses")
 
-        def register(handler: H) -> H:
+        def register(handler: _H) -> _H:
             call = getattr(handler, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
             if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
                 raise TypeError(f"a handler is an async function that takes a message, not {handler!r}")
@@ -132,37 +150,32 @@ class Application:
 
         return register
 
-    def _handler(self, message: Message) -> Handler | None:
+    def handler_of(self, message: Message) -> Handler | None:
+        """Return the handler of a message, or None if there is none."""
         key = _Key(message.channel, message.message_type)
         return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(message.channel, None))
 
     async def serve(
         self,
         *,
-        concurrency: int = _CONCURRENCY,
-        stop_timeout: float = _STOP_SECONDS,
+        concurrency: int = CONCURRENCY,
+        stop_timeout: float = STOP_SECONDS,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Hand messages to the handlers until `stop` is called, or this is cancelled.
-
-        Connects the bot, unless that is inside its context already, and then says goodbye at the end. Never more
-        than `concurrency` (1 to 1000) handlers run; that is the bot's credit, too, whatever its `max_in_flight`.
-        At the end those that run have `stop_timeout` seconds before they are cancelled. `task_status` is started
-        once the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
-        """
+        """Hand messages to the handlers until `stop` is called, or this is cancelled."""
         if not 1 <= concurrency <= _CONCURRENCY_MAX:
             raise ValueError(f"concurrency is 1 to {_CONCURRENCY_MAX}, not {concurrency}")
         if self._service is not None:
             self._service.home.check()
             raise RuntimeError("the bot serves already")
-        self._service = _Service(cast("Bot", self), concurrency, stop_timeout)
+        self._service = _Service(self, self._bot, self._inbox, concurrency=concurrency, stop_timeout=stop_timeout)
         try:
             await self._service.run(task_status)
         finally:
             self._service = None
 
     def stop(self) -> None:
-        """Stop serving in order; `serve` and `run` return when that is done. Does nothing where nobody serves."""
+        """Stop serving in order."""
         if self._service is not None:
             self._service.home.check()
             self._service.stop()
@@ -171,14 +184,10 @@ class Application:
         self,
         *,
         backend: Literal["asyncio", "trio"] = "asyncio",
-        concurrency: int = _CONCURRENCY,
-        stop_timeout: float = _STOP_SECONDS,
+        concurrency: int = CONCURRENCY,
+        stop_timeout: float = STOP_SECONDS,
     ) -> None:
-        """Serve in an event loop of its own until SIGINT or SIGTERM, which a program's main thread receives.
-
-        The first signal stops in order, and this returns; a second one cancels the handlers that still run. In
-        another thread only `stop` ends it, and on Windows Ctrl-C. Raises what `serve` raises.
-        """
+        """Serve in an event loop of its own until SIGINT or SIGTERM."""
         failures: list[Exception] = []
 
         async def main() -> None:
@@ -203,39 +212,15 @@ class Application:
                     self._service.stop()
 
 
-class _Slot:
-    """One handler's place among those that run; it is lent while the handler waits for replies."""
-
-    def __init__(self, service: _Service) -> None:
-        self._service = service
-        self._waiting = 0
-
-    async def __aenter__(self) -> None:
-        self._waiting += 1
-        if self._waiting == 1:
-            self._service.lend()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._waiting -= 1
-        if self._waiting == 0:
-            # Shielded, or a handler that is cancelled here would end with a place that it has not.
-            with anyio.CancelScope(shield=True):
-                await self._service.take_back()
-
-
-_slot: ContextVar[_Slot | None] = ContextVar("posthouse_slot", default=None)
-
-
-def waiting_for_reply() -> AbstractAsyncContextManager[None]:
-    """Return a context for waiting in a handler, which lends its place. Outside a handler it does nothing."""
-    return _slot.get() or nullcontext()
-
-
 class _Service:
     """One time of serving, from connecting to the goodbye."""
 
-    def __init__(self, bot: Bot, concurrency: int, stop_timeout: float) -> None:
+    def __init__(
+        self, application: Application, bot: Served, inbox: Inbox, *, concurrency: int, stop_timeout: float
+    ) -> None:
+        self._application = application
         self._bot = bot
+        self._inbox = inbox
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
         self._free = anyio.Semaphore(concurrency)
@@ -255,17 +240,17 @@ class _Service:
         self._taking.cancel()
 
     async def run(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        bot, credit_before = self._bot, self._bot._max_in_flight
+        bot, inbox, credit_before = self._bot, self._inbox, self._inbox.max_in_flight
         with self._taking:
             async with AsyncExitStack() as stack:
-                if bot._tasks is None:
-                    bot._max_in_flight = self._concurrency
+                if not bot.is_entered:
+                    inbox.max_in_flight = self._concurrency
                     await stack.enter_async_context(bot)
                 else:
-                    bot._connection.home.check()
-                    stack.callback(self._grant, credit_before)
-                    await bot.set_credit(self._concurrency)
-                for channel, wanted in bot._subscriptions.items():
+                    bot.check_home()
+                    stack.callback(inbox.grant, credit_before)
+                    await inbox.set_credit(self._concurrency)
+                for channel, wanted in self._application.subscriptions.items():
                     await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
                 task_status.started()
                 await self._work()
@@ -280,27 +265,23 @@ class _Service:
                     taking.start_soon(self._take, handlers)
                     await self._stopped.wait()
                     # What were delivered now would only come back with a higher attempt.
-                    self._grant(0)
+                    self._inbox.grant(0)
                     self._working.deadline = anyio.current_time() + self._stop_timeout
 
     async def _take(self, handlers: anyio.abc.TaskGroup) -> None:
         try:
             while True:
-                message = await self._bot.receive()
+                message = await self._inbox.receive()
                 try:
                     await self._free.acquire()
                 except BaseException:
-                    self._bot._inbox.appendleft(message)
+                    self._inbox.put_first(message)
                     raise
                 handlers.start_soon(self._handle, message)
         except Exception as error:  # raised by `run`, when the handlers have ended
             self._failure = error
         finally:
             self._stopped.set()
-
-    def _grant(self, max_in_flight: int) -> None:
-        self._bot._max_in_flight = max_in_flight
-        self._bot._connection.send(Credit(max_in_flight=max_in_flight))
 
     def lend(self) -> None:
         """Let another handler run in the place of one that waits: the one that answers may need it."""
@@ -316,11 +297,11 @@ class _Service:
 
     def _grant_for_lent(self) -> None:
         if not self._stopped.is_set():
-            self._grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
+            self._inbox.grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
 
     async def _handle(self, message: Message) -> None:
-        handler = self._bot._handler(message)
-        _slot.set(_Slot(self))
+        handler = self._application.handler_of(message)
+        slot.set(Slot(self))
         try:
             if handler is None:
                 await self._refuse(message)

@@ -14,12 +14,11 @@ import anyio
 import msgspec
 
 from ..errors import NotInFlight, WorkerUnavailable
-from ..wire.frames import Ack, Code, Nak, Settled, Term
-from .asking import Asking
+from ..wire.frames import Ack, Code, Nak, Settled, StoredMessage, Term
+from .caller import Caller
 from .deliveries import of_another_log
-from .message import Message, Settling
 
-__all__ = ["Confirming"]
+__all__ = ["Delivery", "Settler", "Settling"]
 
 _AGAIN_SECONDS = 0.05
 """How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
@@ -27,18 +26,56 @@ _AGAIN_SECONDS = 0.05
 _COMES_AGAIN = frozenset({"returned", "waiting"})
 
 
-class Confirming(Asking):
-    """The part of a bot that settles. It brings no state of its own."""
+class Settling(msgspec.Struct, frozen=True):
+    """How a message was settled, and in which session and log: a later confirmation depends on it."""
 
-    async def _settle(
+    how: Literal["ack", "nak", "release", "term"]
+    session: int
+    epoch: str
+    reason: str | None = None
+
+
+class Delivery:
+    """A message that was delivered to this bot, and what was said of it."""
+
+    def __init__(self, stored: StoredMessage) -> None:
+        self.stored = stored
+        """The message as it came over the wire."""
+        self.settled = False
+        """Whether ack, nak, release or term was said."""
+        self.settling: Settling | None = None
+        """How it was settled, and in which session and log."""
+
+    def __repr__(self) -> str:
+        state = "settled" if self.settled else f"attempt {self.stored.attempt}"
+        return f"<Message {self.seq} {self.stored.message_type!r} from {self.stored.sender_bot_name!r} {state}>"
+
+    @property
+    def seq(self) -> int:
+        """Its place in the log."""
+        return self.stored.seq
+
+
+class Settler:
+    """Settles what a bot was delivered."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._connection = caller.connection
+
+    def __repr__(self) -> str:
+        return f"<Settler {self._connection!r}>"
+
+    async def settle(
         self,
-        message: Message,
+        message: Delivery,
         how: Literal["ack", "nak", "release", "term"],
         *,
         confirm: bool,
         delay: float | None = None,
         reason: str | None = None,
     ) -> None:
+        """Settle a message once; with `confirm`, return when that holds. See the methods of `Message`."""
         connection = self._connection
         connection.home.check()
         if message.settled:
@@ -50,7 +87,7 @@ class Confirming(Asking):
             if confirm:
                 raise of_another_log()
             return  # the log was replaced under it: its seq is another message's now
-        settling = message._settling = Settling(how, connection.sessions, connection.welcome.epoch, reason)
+        settling = message.settling = Settling(how, connection.sessions, connection.welcome.epoch, reason)
         if how == "ack":
             connection.deliveries.settle(message.stored)
         else:
@@ -66,9 +103,17 @@ class Confirming(Asking):
         else:
             connection.send(_returning(message, settling, delay, None))
 
-    async def _confirm(self, message: Message) -> None:
+    def note_committed(self, message: Delivery) -> None:
+        """Note that a commit settled a message."""
+        connection = self._connection
+        if not message.settled and connection.welcome is not None:
+            message.settled = True
+            message.settling = Settling("ack", connection.sessions, connection.welcome.epoch)
+            connection.deliveries.settle(message.stored)
+
+    async def _confirm(self, message: Delivery) -> None:
         """Return when it is on disk how a message was settled; raise where that cannot be."""
-        settling, connection = message._settling, self._connection
+        settling, connection = message.settling, self._connection
         if settling is None or connection.welcome is None or settling.epoch != connection.welcome.epoch:
             raise of_another_log()
         if settling.how in ("nak", "release"):
@@ -85,7 +130,7 @@ class Confirming(Asking):
 
         until = anyio.current_time() + connection.welcome.session_timeout
         while True:
-            value = await self._ask(f"the {settling.how} of {message}", make, settles=[message.stored])
+            value = await self._caller.ask(f"the {settling.how} of {message}", make, settles=[message.stored])
             state = _passed_over(value)
             if state is None:
                 return
@@ -94,13 +139,13 @@ class Confirming(Asking):
                 raise _not_in_flight(message, state)
             await anyio.sleep(_AGAIN_SECONDS)
 
-    async def _confirm_return(self, message: Message, make: Callable[[int], Ack | Nak]) -> None:
-        state = _passed_over(await self._ask(f"the return of {message}", make, once=True))
+    async def _confirm_return(self, message: Delivery, make: Callable[[int], Ack | Nak]) -> None:
+        state = _passed_over(await self._caller.ask(f"the return of {message}", make, once=True))
         if state is not None:
             raise _not_in_flight(message, state)
 
 
-def _returning(message: Message, settling: Settling, delay: float | None, number: int | None) -> Nak:
+def _returning(message: Delivery, settling: Settling, delay: float | None, number: int | None) -> Nak:
     return Nak(seqs=[message.seq], delay=delay, release=settling.how == "release", request=number)
 
 
@@ -119,6 +164,6 @@ def _passed_over(value: msgspec.Raw) -> str | None:
     return passed_over[0].state if passed_over else None
 
 
-def _not_in_flight(message: Message, state: str) -> NotInFlight:
+def _not_in_flight(message: Delivery, state: str) -> NotInFlight:
     text = f"message {message.seq} could not be settled: {_PASSED_OVER.get(state, f'it is {state}')}"
     return NotInFlight(Code.CONFLICT, text, details={"state": state})

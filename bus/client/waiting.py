@@ -13,12 +13,24 @@ import msgspec
 
 from ..errors import BusError
 from ..wire.frames import StoredMessage
-from .message import Receipt
 
-__all__ = ["Awaited", "Deadlines", "Request", "Ticket"]
+__all__ = ["Awaited", "Deadlines", "Receipt", "Request", "Ticket"]
 
 _LOOK_SECONDS = 10.0
 """How long the timer sleeps where nothing waits: what comes meanwhile and is due later need not wake it."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A message is on the worker's disk.
+
+    `seq` is its place in the log; 0 where it was `scheduled`, and gets its place when it is due. `duplicate` says
+    that it had been there before, under the same id.
+    """
+
+    id: str
+    seq: int
+    duplicate: bool = False
+    scheduled: bool = False
 
 
 class Awaited:

@@ -15,19 +15,18 @@ Runs on asyncio and trio. A cancelled wait loses nothing: the next one goes on w
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
 from ..errors import UnknownChannel, WorkerUnavailable
-from ..transport import Port, connect_tap
+from ..transport import Port
 from ..wire.frames import StoredMessage
 from ..wire.topics import Head, channel_topic, head_topic
-
-if TYPE_CHECKING:
-    from ..bot import Bot
+from .asking import Asking
+from .connection import Connection
 
 __all__ = ["Watch"]
 
@@ -49,9 +48,11 @@ class Watch:
     the iteration waits; when the bot is closed it raises ClosedError. One task iterates at a time.
     """
 
-    def __init__(self, bot: Bot, channel: str) -> None:
-        self._bot = bot
+    def __init__(self, channel: str, asking: Asking, connection: Connection, listen: Callable[[], Port]) -> None:
         self._channel = channel
+        self._asking = asking
+        self._connection = connection
+        self._open_port = listen
         self._port: Port | None = None
         self._session = 0
         self._ready: deque[StoredMessage] = deque()
@@ -71,7 +72,7 @@ class Watch:
     async def __aenter__(self) -> Watch:
         if self._port is not None:
             raise RuntimeError("a watch is entered once; make another one to watch again")
-        self._bot._connection.home.check()
+        self._connection.home.check()
         self._listen()
         try:
             self._last = self._wanted = await self._head()
@@ -90,12 +91,12 @@ class Watch:
 
     async def __anext__(self) -> StoredMessage:
         """Wait for the next message of the channel."""
-        self._bot._connection.home.check()
+        self._connection.home.check()
         while not self._ready:
             if self._port is None:
                 raise RuntimeError("a watch gives messages inside of its context")
-            if self._bot._connection.failure is not None:
-                raise self._bot._connection.failure
+            if self._connection.failure is not None:
+                raise self._connection.failure
             try:
                 if self._last < self._wanted:
                     await self._fill()
@@ -108,8 +109,8 @@ class Watch:
     # ── The tap ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _listen(self) -> None:
-        self._session = self._bot._connection.sessions
-        self._port = connect_tap(self._bot._sockets, self._bot.tap_url)
+        self._session = self._connection.sessions
+        self._port = self._open_port()
         self._port.subscribe(channel_topic(self._channel))
         self._port.subscribe(head_topic(self._channel))
         self._told = False
@@ -152,7 +153,7 @@ class Watch:
         if not quiet.cancelled_caught:
             return
         self._silences += 1
-        if self._session != self._bot._connection.sessions:
+        if self._session != self._connection.sessions:
             # The worker may be another one by now. ZeroMQ finds it again by itself, but for inproc.
             self._close()
             self._listen()
@@ -163,7 +164,7 @@ class Watch:
 
     async def _head(self) -> int:
         try:
-            newest = await self._bot.history(channel=self._channel, limit=1)
+            newest = await self._asking.history(channel=self._channel, limit=1)
         except UnknownChannel:
             return 0
         return newest[0].seq if newest else 0
@@ -177,7 +178,7 @@ class Watch:
             self._bounds.append(self._wanted + 1)
         while True:
             before = self._bounds[-1]
-            page = await self._bot.history(channel=self._channel, before_seq=before, limit=_PAGE_MESSAGES)
+            page = await self._asking.history(channel=self._channel, before_seq=before, limit=_PAGE_MESSAGES)
             if len(page) < _PAGE_MESSAGES or page[-1].seq <= self._last + 1:
                 break
             self._bounds.append(page[-1].seq)

@@ -16,7 +16,8 @@ import uuid_utils
 
 from ..bot import Bot
 from ..client.draft import Draft
-from ..client.message import Message, Receipt
+from ..client.message import Message
+from ..client.waiting import Receipt
 from ..wire.frames import StoredMessage
 
 __all__ = ["CHANNEL", "Account", "Heard", "Said", "Speaker", "account", "speakers"]

@@ -13,9 +13,10 @@ import anyio
 import msgspec
 import uuid_utils
 
-from ..client.asking import Asking
+from ..client.caller import Caller
 from ..client.draft import Draft, publication
 from ..client.message import Message
+from ..client.settling import Settler
 from ..errors import Conflict, NotInFlight, RequestError
 from ..model.errors import InvalidValue
 from ..model.records import RunStatus, WorkflowStepLog
@@ -50,8 +51,9 @@ class _CommitValue(msgspec.Struct):
 class RemoteCommits:
     """The part of a bot's workflows that commits."""
 
-    def __init__(self, bot: Asking) -> None:
-        self._bot = bot
+    def __init__(self, caller: Caller, settler: Settler) -> None:
+        self._caller = caller
+        self._settler = settler
 
     async def commit(
         self,
@@ -105,7 +107,7 @@ class RemoteCommits:
 
         value = await self._commit(frame, acks)
         for message in acks:
-            message._settle_committed()
+            self._settler.note_committed(message)
         seqs = msgspec.json.decode(value, type=_CommitValue).seqs
         return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
 
@@ -114,7 +116,7 @@ class RemoteCommits:
 
         It is asked for at once all the same: where it was carried out, these messages do not come any more.
         """
-        connection, until = self._bot._connection, None
+        connection, until = self._caller.connection, None
         while True:
             try:
                 return await self._ask("the commit", frame, settles=[message.stored for message in acks])
@@ -131,7 +133,7 @@ class RemoteCommits:
         self, what: str, make: Callable[[int], msgspec.Struct], *, settles: Sequence[StoredMessage] = ()
     ) -> msgspec.Raw:
         try:
-            return await self._bot._ask(what, make, settles=settles)
+            return await self._caller.ask(what, make, settles=settles)
         except RequestError as error:
             told = store_error(error.message, error.details)
             if told is None:

@@ -27,7 +27,7 @@ import msgspec
 import uuid_utils
 
 from ..client.home import Home
-from ..client.serving import waiting_for_reply
+from ..client.lending import waiting_for_reply
 from ..errors import (
     NOT_NOW,
     BusError,

@@ -15,7 +15,8 @@ import anyio
 import msgspec
 import uuid_utils
 
-from ..client.asking import Asking
+from ..client.caller import Caller
+from ..client.settling import Settler
 from ..model.errors import TooLarge
 from ..model.records import (
     Claim,
@@ -53,13 +54,13 @@ class RemoteWorkflows(RemoteCommits):
     `LimitReached` where the worker has too many calls at hand.
     """
 
-    def __init__(self, bot: Asking) -> None:
-        super().__init__(bot)
+    def __init__(self, caller: Caller, settler: Settler) -> None:
+        super().__init__(caller, settler)
         self._answered = anyio.Event()
         self._timing = Timing(answered=lambda: self._answered)
 
     def __repr__(self) -> str:
-        return f"<RemoteWorkflows of {self._bot!r}>"
+        return f"<RemoteWorkflows of {self._caller!r}>"
 
     def run(
         self,
@@ -98,7 +99,7 @@ class RemoteWorkflows(RemoteCommits):
             trigger_payload=trigger_payload,
             definition=definition,
         )
-        welcome = self._bot._connection.welcome
+        welcome = self._caller.connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
         executor = Executor(self, welcome.bot_id, lease_seconds, self._timing)
@@ -274,7 +275,7 @@ class RemoteWorkflows(RemoteCommits):
     async def _call(self, call: calls.Call) -> Any:
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
-        welcome = self._bot._connection.welcome
+        welcome = self._caller.connection.welcome
         if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
             raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
         value = await self._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))

@@ -22,7 +22,7 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from ..client.serving import waiting_for_reply
+from ..client.lending import waiting_for_reply
 from ..errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
 from ..model.errors import InvalidValue, TooLarge
 from ..model.records import (

@@ -204,7 +204,7 @@ async def test_a_run_that_has_ended_is_not_tried_again(
 def _again(bot: bus.Bot, worker: Worker) -> bus.Bot:
     """Give a bot with the same handlers; one context is entered once."""
     other = worker.connect(bot=bot.name)
-    other._handlers = bot._handlers
+    other._application._handlers = bot._application._handlers
     return other
 
 

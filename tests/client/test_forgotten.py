@@ -81,7 +81,7 @@ def deliver(worker: FakeWorker, *seqs: int) -> None:
 async def beats(worker: FakeWorker, bot: bus.Bot, count: int) -> None:
     """Wait until so many heartbeats have begun and ended from now on."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bot.set_credit, bot._max_in_flight)
+        tasks.start_soon(bot.set_credit, bot._inbox.max_in_flight)
         credit = await worker.receive("credit")  # the pings that are older are read and dropped before it
         worker.send(op="ok", request=credit["request"])
     for _ in range(count + 1):

@@ -60,15 +60,16 @@ async def test_two_bots_that_answer_each_other_for_ever(strict_worker: Worker) -
     async with strict_worker.connect(bot="third") as third, serving(bots[0]), serving(bots[1]):
         await bots[0].send("pong", 0)
         said = asked = 0
-        while said < 60:
+        limited: set[tuple[str, str]] = set()
+        while said < 60 or not limited:  # a busy machine may be slower than the limit for a while
             asked += 1
             assert (await third.request("pong", asked)).body == asked + 1
             said = (await third.history(between=("ping", "pong"), limit=1))[0].body + 1
+            limited = {(row["sender"], row["recipient"]) for row in (await third.status())["rate_limited"]}
             await anyio.sleep(2 / PAIR_RATE)
         seconds = anyio.current_time() - started
         assert said <= 2 * (PAIR_BURST + PAIR_RATE * seconds) + 2
-        limited = {(row["sender"], row["recipient"]) for row in (await third.status())["rate_limited"]}
-        assert limited & {("ping", "pong"), ("pong", "ping")}
+        assert limited <= {("ping", "pong"), ("pong", "ping")}
         told = await third.history(between=("ping", "pong"), limit=60)
         assert [entry.body for entry in told] == list(range(told[0].body, told[0].body - 60, -1))
         for bot in bots:

@@ -73,7 +73,7 @@ async def test_what_another_session_has_is_not_confirmed(impatient_worker: Worke
         with anyio.fail_after(BOUND_SECONDS):
             await first.send("b", 1)
             message = await first.receive()
-            first._max_in_flight = 0
+            first._inbox.max_in_flight = 0
             first._connection._token = "not that of its last session"
             await breaks(first)
             await second.set_credit(1)

@@ -212,7 +212,7 @@ async def test_a_run_whose_message_another_session_has_is_given_back(impatient_w
             await asker.send("digester", 1)
             message = await slow.receive()
             slow._connection._token = "of another client of that name"
-            slow._max_in_flight = 0
+            slow._inbox.max_in_flight = 0
             slow._connection._lost.set()  # its connection breaks, and what it had goes to the other in time
             await other.set_credit(1)
             again = await other.receive()

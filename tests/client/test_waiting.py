@@ -34,7 +34,7 @@ async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
 
 async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the timer sleeps for something that is due much later, and for what is due already."""
-    monkeypatch.setattr("bus.waiting._LOOK_SECONDS", 3600)
+    monkeypatch.setattr("bus.client.waiting._LOOK_SECONDS", 3600)
     deadlines, patient = Deadlines(), Awaited()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(deadlines.run)

@@ -1,0 +1,56 @@
+"""How a bot's calls reach its worker, and how long each waits for its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import WorkerUnavailable
+from ..wire.frames import StoredMessage
+from .connection import Connection
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """Asks the worker, on a bot's connection. `timeout` is in seconds; None waits for ever."""
+
+    def __init__(self, connection: Connection, url: str, timeout: float | None) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        self._url = url
+
+    def __repr__(self) -> str:
+        return f"<Caller of {self._url} timeout={self.timeout}>"
+
+    async def ask(
+        self,
+        what: str,
+        make: Callable[[int], msgspec.Struct],
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+    ) -> msgspec.Raw:
+        """Return the value of the answer to a request; `make` makes the frame with a number.
+
+        Raises a RequestError if it was refused, and WorkerUnavailable, which says `what` was asked for, if no
+        answer came in time. `once` and `settles` are those of `Connection.request`.
+        """
+        try:
+            return await self.connection.request(make, once=once, settles=settles, timeout=self.timeout)
+        except TimeoutError:
+            raise self.unavailable(what) from None
+
+    async def request(self, what: str, make: Callable[[int], msgspec.Struct]) -> dict[str, Any]:
+        """Return the value of the answer to a request, decoded; it raises what `ask` raises."""
+        value: dict[str, Any] = msgspec.json.decode(await self.ask(what, make))
+        return value
+
+    def unavailable(self, what: str) -> WorkerUnavailable:
+        """Return the error for an answer that did not come."""
+        return WorkerUnavailable(
+            f"no answer for {what} within {self.timeout:g} s from {self._url}: the worker may be down,"
+            " and whether it took this is unknown"
+        )

@@ -1,0 +1,112 @@
+"""What a bot was delivered and its program has not received yet, and the credit for more.
+
+Owns waiting for messages, and warning the author of a bot that gets none because it settles none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+import anyio
+import anyio.lowlevel
+
+from ..wire.frames import Credit, StoredMessage
+from .caller import Caller
+from .forgotten import Forgotten
+from .message import Message
+
+__all__ = ["Inbox"]
+
+_RECEIVED_A_TURN = 64
+"""Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
+
+_logger = logging.getLogger("posthouse.client")
+
+
+class Inbox:
+    """See the module. `max_in_flight` is how many messages may be with the bot unsettled."""
+
+    def __init__(self, name: str, caller: Caller, max_in_flight: int) -> None:
+        self.max_in_flight = max_in_flight
+        self._name = name
+        self._caller = caller
+        self._connection = caller.connection
+        self._messages: deque[Message] = deque()
+        self._arrived = anyio.Event()
+        self._received = 0
+        self._forgotten = Forgotten()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __repr__(self) -> str:
+        return f"<Inbox {len(self)} max_in_flight={self.max_in_flight}>"
+
+    def put(self, message: Message) -> None:
+        """Add a message that was delivered."""
+        self._messages.append(message)
+        self._arrived.set()
+
+    def put_first(self, message: Message) -> None:
+        """Put a message back that was received, and that nobody could begin with."""
+        self._messages.appendleft(message)
+
+    def remove(self, stored: StoredMessage) -> Message | None:
+        """Remove a message from the inbox, if it is there, and return it."""
+        if stored.seq not in self._connection.deliveries.held:
+            return None
+        message = next((message for message in self._messages if message.id == stored.id), None)
+        if message is not None:
+            self._messages.remove(message)
+        return message
+
+    def wake(self) -> None:
+        """Let who waits look again: the connection has ended, perhaps."""
+        self._arrived.set()
+
+    async def receive(self) -> Message:
+        """Wait for the next message; raise what ended the connection where there is none."""
+        self._connection.home.check()
+        self._received += 1
+        if self._received % _RECEIVED_A_TURN == 0:
+            await anyio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._connection.failure is not None:
+                raise self._connection.failure
+            spent = len(self._connection.deliveries.held) >= self.max_in_flight
+            if spent and self._forgotten.is_due(anyio.current_time()):
+                self.look_for_forgotten()
+            self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
+            await self._arrived.wait()
+        return self._messages.popleft()
+
+    def receive_nowait(self) -> Message | None:
+        """Return the next message that has arrived, or None."""
+        self._connection.home.check()
+        return self._messages.popleft() if self._messages else None
+
+    async def set_credit(self, max_in_flight: int) -> None:
+        """Change the credit, and return when the worker has changed it."""
+        await self._caller.request(
+            "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
+        )
+        self.max_in_flight = max_in_flight
+
+    def grant(self, max_in_flight: int) -> None:
+        """Change the credit without waiting for an answer."""
+        self.max_in_flight = max_in_flight
+        self._connection.send(Credit(max_in_flight=max_in_flight))
+
+    def look_for_forgotten(self) -> None:
+        """Warn the author of a bot that gets nothing any more, because it settles nothing."""
+        welcome = self._connection.welcome
+        if welcome is None or self._messages or self.max_in_flight == 0:
+            return
+        warning = self._forgotten.look(
+            self._connection.deliveries.held.values(),
+            anyio.current_time(),
+            messages_max=min(self.max_in_flight, welcome.max_in_flight or self.max_in_flight),
+        )
+        if warning is not None:
+            _logger.warning("bot %r: %s", self._name, warning)
