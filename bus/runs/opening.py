@@ -21,6 +21,7 @@ from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition
 from ..model.repository import WorkflowRepository
 from ..model.values import same_values
 from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
+from .recorder import Recorder
 from .replay import error_text
 from .run import Run
 
@@ -74,18 +75,21 @@ async def open_run(
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
-    run = await _claim(hold, definition, timeout)
+    claimed = await _claim(hold, timeout)
+    recorder = Recorder(hold, claimed)
+    run = Run(recorder, claimed, definition)
     if run.completed:
+        await recorder.load()
         yield run
         return
     failure: Exception | None = None
     try:
-        await run._load()
+        await recorder.load()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
             try:
                 yield run
-                await _complete(run, hold)
+                await _complete(recorder)
             except Exception as error:
                 failure = error
                 if not run.completed:
@@ -159,28 +163,27 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
     return found
 
 
-async def _claim(hold: Hold, definition: WorkflowDefinition | None, timeout: float | None) -> Run:
+async def _claim(hold: Hold, timeout: float | None) -> WorkflowRun:
+    """Return the run, held, or completed before. Raise what says that it ended in another way."""
     try:
-        claim = await hold.claim(timeout)
+        return (await hold.claim(timeout)).run
     except InvalidTransition:
         run = await hold.workflows.get_run(hold.run_id)
         if run is None or run.status not in RUN_ENDS:
             raise
         if run.status != RunStatus.COMPLETED:
             raise ended(run.id, run.status, run.error) from None
-        replayed = Run(hold, run, definition)
-        await replayed._load()
-        return replayed
-    return Run(hold, claim.run, definition)
+        return run
 
 
-async def _complete(run: Run, hold: Hold) -> None:
-    if hold.failure is not None or run.completed:
+async def _complete(recorder: Recorder) -> None:
+    hold = recorder.hold
+    if hold.failure is not None or recorder.completed:
         return
-    context = run._context()
+    context = recorder.context_value()
     async with hold.work(), hold.ending():
         await hold.guard(
-            hold.workflows.update_run_status(run.id, RunStatus.COMPLETED, context=context, fence=hold.fence)
+            hold.workflows.update_run_status(hold.run_id, RunStatus.COMPLETED, context=context, fence=hold.fence)
         )
         hold.held = False
 

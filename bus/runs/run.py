@@ -4,8 +4,8 @@
         page = await run.step("fetch", fetch, url)
         await run.approval("publish?", {"title": page["title"]})
 
-Owns what is recorded of a step and when. What a record says to the program the next time is in `replay`, when the
-run is held in `holding`, and how it is opened and ended in `opening`.
+Owns when a step is carried out and recorded. Recording is in `recorder`, what a record says to the program the next
+time in `replay`, when the run is held in `holding`, and how it is opened and ended in `opening`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,19 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import msgspec
-import uuid_utils
 
 from ..client.lending import waiting_for_reply
 from ..errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
 from ..model.errors import InvalidValue, TooLarge
 from ..model.records import (
-    Claim,
-    RunStatus,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
     timestamp,
 )
-from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
-from .holding import AWAY, Hold, no_fault
+from .holding import AWAY, no_fault
+from .recorder import Recorder
 from .replay import (
     APPROVAL,
     GIVEN_BACK,
@@ -44,15 +41,12 @@ from .replay import (
     Answer,
     Changed,
     GiveUp,
-    Names,
     OnChanged,
-    Records,
     Retry,
     Wanted,
     changed_text,
     decide,
     error_text,
-    kind_of,
     same_json,
 )
 from .transaction import Commit
@@ -71,21 +65,12 @@ class Run:
     somebody else has the run now, and RunCancelled when a person cancelled it.
     """
 
-    def __init__(self, hold: Hold, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
-        self._hold = hold
+    def __init__(self, recorder: Recorder, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
+        hold = self._hold = recorder.hold
         self._workflows = hold.workflows
         self._run = run
         self._definition = definition
-        self._records = Records()
-        self._names = Names()
-        self.context: dict[str, Any] = run.context
-        """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
-        self._saved = json_text(run.context, "context")
-        self.completed = run.status == RunStatus.COMPLETED
-        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
-        self.resumed = False
-        """Whether steps were recorded before it was opened."""
-        hold.moved_on = self._moved_on
+        self._recorder = recorder
 
     def __repr__(self) -> str:
         state = "completed" if self.completed else "held" if self._hold.held else "not held"
@@ -95,6 +80,25 @@ class Run:
     def id(self) -> str:
         """Its id."""
         return self._run.id
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
+        return self._recorder.context
+
+    @context.setter
+    def context(self, context: dict[str, Any]) -> None:
+        self._recorder.context = context
+
+    @property
+    def completed(self) -> bool:
+        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
+        return self._recorder.completed
+
+    @property
+    def resumed(self) -> bool:
+        """Whether steps were recorded before it was opened."""
+        return self._recorder.resumed
 
     @property
     def workflow(self) -> str:
@@ -145,14 +149,18 @@ class Run:
         With `announce=False` only how it ended is recorded: half the time of a short step. While it is at work
         nobody sees it, somebody else may have the run already, and an attempt that ends the process is not counted.
         """
-        with self._names.using(name) as step_id:
-            self._recorded(step_id, STEP)
-            asked = self._asked(args, step_id) if input is msgspec.UNSET else self._value(input, "input", step_id)
+        with self._recorder.using(name) as step_id:
+            self._recorder.recorded(step_id, STEP)
+            asked = (
+                self._asked(args, step_id)
+                if input is msgspec.UNSET
+                else self._recorder.value(input, "input", step_id)
+            )
             wanted = Wanted(asked, retry or self._retry(name), on_changed)
             cause: Exception | None = None
             chance = random.random()
             while True:
-                rows = self._records.of(step_id)
+                rows = self._recorder.attempts(step_id)
                 decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
                 if isinstance(decision, Answer):
                     await anyio.lowlevel.checkpoint()
@@ -161,10 +169,10 @@ class Run:
                     raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
                 if isinstance(decision, GiveUp):
                     raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
-                self._refuse_news(step_id)
+                self._recorder.refuse_news(step_id)
                 if decision.wait_seconds > 0:
                     await self._wait_until(self._later(decision.wait_seconds))
-                row = self._row(
+                row = self._recorder.row(
                     step_id, name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
                 )
                 try:
@@ -173,7 +181,9 @@ class Run:
                     cause = failure.error
                 passes = decision.last and no_fault(cause)
                 async with self._hold.work():
-                    await self._end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+                    await self._recorder.end(
+                        row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause)
+                    )
                 if passes:
                     raise cause
 
@@ -183,7 +193,7 @@ class Run:
         async with self._hold.work():
             try:
                 if announce:
-                    await self._create(row)
+                    await self._recorder.create(row)
                 result = await self._called(function, args)
             except Exception:
                 raise
@@ -196,10 +206,10 @@ class Run:
                     )
                 raise
             try:
-                output = self._value(result, "output", row.step_id)
-                await self._end(row, StepStatus.COMPLETED, output=output)
+                output = self._recorder.value(result, "output", row.step_id)
+                await self._recorder.end(row, StepStatus.COMPLETED, output=output)
             except (InvalidValue, TooLarge) as error:
-                await self._end(row, StepStatus.FAILED, error=error_text(error))
+                await self._recorder.end(row, StepStatus.FAILED, error=error_text(error))
                 raise
             return output
 
@@ -214,7 +224,7 @@ class Run:
 
     def _asked(self, args: Sequence[Any], step_id: str) -> Any:
         try:
-            return self._value(list(args) or None, "input", step_id)
+            return self._recorder.value(list(args) or None, "input", step_id)
         except InvalidValue as error:
             raise InvalidValue(error.what, f"{error.reason}; say with input= what it depends on") from None
 
@@ -234,20 +244,20 @@ class Run:
         answer is given by a command, by a message, or with `update_step_status`, of the step log that
         `list_waiting_approvals` shows: completed with an output like `{"approved": true, "by": "ann"}`, or failed.
         """
-        with self._names.using(name) as step_id:
-            asked = self._value(prompt, "prompt", step_id)
-            row = self._recorded(step_id, APPROVAL)
+        with self._recorder.using(name) as step_id:
+            asked = self._recorder.value(prompt, "prompt", step_id)
+            row = self._recorder.recorded(step_id, APPROVAL)
             if row is None:
-                self._refuse_news(step_id)
-                row = self._row(
+                self._recorder.refuse_news(step_id)
+                row = self._recorder.row(
                     step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
                 )
                 async with self._hold.work():
-                    await self._create(row)
+                    await self._recorder.create(row)
             elif not same_json(row.input, asked):
                 raise StepChanged(self.id, step_id, changed_text(row.input, asked))
             if row.status not in _STEP_ENDS:
-                self._refuse_news(step_id)
+                self._recorder.refuse_news(step_id)
                 row = await self._answered(row)
             refused = isinstance(row.output, dict) and row.output.get("approved") is False
             if row.status == StepStatus.FAILED or refused:
@@ -267,7 +277,7 @@ class Run:
                     row = await self._look_at(row)
                 if row.status not in _STEP_ENDS:
                     await polls.pause(answered)
-        self._records.note(row)
+        self._recorder.note(row)
         async with self._hold.work():
             return row
 
@@ -293,21 +303,21 @@ class Run:
             raise TypeError(
                 f"write run.sleep(seconds) or run.sleep(name, seconds), with 0 to {WAIT_SECONDS_MAX} seconds"
             )
-        with self._names.using(name) as step_id:
-            row = self._recorded(step_id, STEP)
+        with self._recorder.using(name) as step_id:
+            row = self._recorder.recorded(step_id, STEP)
             if row is None:
-                self._refuse_news(step_id)
+                self._recorder.refuse_news(step_id)
                 until = {"seconds": duration, "until": timestamp(self._later(duration))}
                 # Pending, not running: a claim would take it for interrupted.
-                row = self._row(step_id, name, status=StepStatus.PENDING, input=until)
+                row = self._recorder.row(step_id, name, status=StepStatus.PENDING, input=until)
                 async with self._hold.work():
-                    await self._create(row)
+                    await self._recorder.create(row)
             wake_up = _wake_up(row, self.id)
             if row.status == StepStatus.PENDING:
-                self._refuse_news(step_id)
+                self._recorder.refuse_news(step_id)
                 await self._wait_until(wake_up)
                 async with self._hold.work():
-                    await self._end(row, StepStatus.COMPLETED)
+                    await self._recorder.end(row, StepStatus.COMPLETED)
             await anyio.lowlevel.checkpoint()
 
     async def _wait_until(self, until: datetime) -> None:
@@ -327,17 +337,11 @@ class Run:
     async def save_context(self) -> None:
         """Record the context as it is now; does nothing when the run is completed."""
         self._hold.home.check()
-        context = self._context()
         if self.completed:
+            self._recorder.context_value()  # what cannot be recorded is refused all the same
             await anyio.lowlevel.checkpoint()
-            return
-        async with self._hold.work():
-            await self._hold.record(
-                lambda: self._workflows.update_run_status(
-                    self.id, RunStatus.RUNNING, context=context, fence=self.fence
-                )
-            )
-        self._note_saved(context)
+        else:
+            await self._recorder.save_context()
 
     def commit(self, name: str, *, output: Any = None, input: Any = None) -> Commit:
         """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
@@ -345,77 +349,7 @@ class Run:
         Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
         raises. Where the step completed before, `tx.done` is true and nothing is sent again.
         """
-        return Commit(self, name, input=input, output=output)
-
-    def _note_saved(self, context: Any) -> None:
-        self._saved = json_text(context, "context")
-
-    def _context(self) -> Any:
-        return json_value(self.context, f"context of run {self.id!r}")
-
-    # ── Records ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def _recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
-        """Return the last attempt of a step. Raise StepChanged if it records another kind of call than this one."""
-        self._hold.home.check()
-        row = self._records.latest(step_id)
-        if row is not None and kind_of(row) != kind:
-            raise StepChanged(
-                self.id, step_id, f"recorded under this name is the kind {kind_of(row)!r}, and not {kind!r}"
-            )
-        return row
-
-    async def _load(self) -> None:
-        self._records = Records(await self._workflows.list_step_logs(self.id))
-        self.resumed = bool(self._records)
-
-    async def _moved_on(self, claim: Claim) -> bool:
-        """Return True if somebody else recorded something while this program did not hold the run."""
-        rows = await self._workflows.list_step_logs(self.id)
-        return json_text(claim.run.context, "context") != self._saved or not self._records.has_all(rows)
-
-    def _refuse_news(self, step_id: str) -> None:
-        if self.completed:
-            raise StepChanged(
-                self.id, step_id, "the run is completed, and this step is not among those that are recorded"
-            )
-
-    def _row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
-        return WorkflowStepLog(
-            id=str(uuid_utils.uuid7()),
-            run_id=self.id,
-            step_id=step_id,
-            step_name=name,
-            started_at=timestamp(self._hold.timing.clock()),
-            **fields,
-        )
-
-    async def _create(self, row: WorkflowStepLog) -> None:
-        await self._hold.guard(self._workflows.create_step_log(row, fence=self.fence))
-        self._records.note(row)
-
-    async def _end(
-        self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
-    ) -> None:
-        """Record how a step ended: where its step log is; in one of its own where it was not announced."""
-        if self._records.has_all([row]):
-            ended = await self._hold.record(
-                lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.fence)
-            )
-        else:
-            now = timestamp(self._hold.timing.clock())
-            whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
-            self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
-            try:
-                ended = await self._hold.record(lambda: self._workflows.create_step_log(whole, fence=self.fence))
-            except (InvalidValue, TooLarge):
-                self._records.forget(whole)
-                raise
-        self._records.note(ended)
-
-    def _value(self, value: Any, kind: str, step_id: str) -> Any:
-        what = f"{kind} of step {step_id!r}"
-        return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
+        return Commit(self._recorder, name, input=input, output=output)
 
     def _later(self, seconds: float) -> datetime:
         return self._hold.timing.clock() + timedelta(seconds=seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import uuid_utils
@@ -17,11 +17,8 @@ from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import StepChanged
 from ..model.records import RunStatus, StepStatus, WorkflowStepLog
-from ..model.values import json_text, json_value
+from .recorder import Recorder
 from .replay import COMMIT, changed_text, same_json
-
-if TYPE_CHECKING:
-    from .run import Run
 
 __all__ = ["Commit", "Commits", "Committed"]
 
@@ -61,11 +58,11 @@ class Commit:
     still has to be settled.
     """
 
-    def __init__(self, run: Run, name: str, *, input: Any, output: Any) -> None:
-        self._run = run
+    def __init__(self, recorder: Recorder, name: str, *, input: Any, output: Any) -> None:
+        self._recorder = recorder
         self._name = name
         self._input = input
-        self._using: AbstractContextManager[str] = run._names.using(name)
+        self._using: AbstractContextManager[str] = recorder.using(name)
         self._step_id = ""
         self._messages: list[Draft] = []
         self._acks: list[Message] = []
@@ -128,20 +125,22 @@ class Commit:
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Commit:
-        run = self._run
+        recorder = self._recorder
         self._step_id = self._using.__enter__()
         try:
-            input = run._value(self._input, "input", self._step_id)
-            row = run._recorded(self._step_id, COMMIT)
+            input = recorder.value(self._input, "input", self._step_id)
+            row = recorder.recorded(self._step_id, COMMIT)
             if row is not None and not same_json(row.input, input):
-                raise StepChanged(run.id, self._step_id, changed_text(row.input, input))
+                raise StepChanged(recorder.run_id, self._step_id, changed_text(row.input, input))
             if row is not None and row.status == StepStatus.COMPLETED:
                 self.done, self.output, self._open = True, row.output, True
                 return self
-            run._refuse_news(self._step_id)
+            recorder.refuse_news(self._step_id)
             if row is not None and row.status != StepStatus.FAILED:
-                raise StepChanged(run.id, self._step_id, f"what is recorded under this name is {row.status}")
-            if not hasattr(run._workflows, "commit"):
+                raise StepChanged(
+                    recorder.run_id, self._step_id, f"what is recorded under this name is {row.status}"
+                )
+            if not hasattr(recorder.hold.workflows, "commit"):
                 raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
             self._input, self._open = input, True
         except BaseException:
@@ -165,26 +164,26 @@ class Commit:
             self._using.__exit__(None, None, None)
 
     async def _carry_out(self) -> None:
-        run, hold = self._run, self._run._hold
-        before = run._records.latest(self._step_id)
-        row = run._row(
+        recorder, hold = self._recorder, self._recorder.hold
+        before = recorder.recorded(self._step_id, COMMIT)
+        row = recorder.row(
             self._step_id,
             self._name,
             status=StepStatus.COMPLETED,
             attempt=1 if before is None else before.attempt + 1,
             input=self._input,
-            output=run._value(self.output, "output", self._step_id),
+            output=recorder.value(self.output, "output", self._step_id),
             idempotency_key=COMMIT,
         )
         row = msgspec.structs.replace(row, completed_at=row.started_at)
-        context = json_value({**run.context, **self._context}, f"context of run {run.id!r}")
-        changed = json_text(context, "context") != run._saved
+        context = recorder.context_value(self._context)
+        changed = not recorder.is_saved(context)
         commit_id = str(uuid_utils.uuid7())
 
         async def commit() -> Committed:
-            committed = await cast("Commits", run._workflows).commit(
+            committed = await cast("Commits", hold.workflows).commit(
                 id=commit_id,
-                run_id=run.id,
+                run_id=recorder.run_id,
                 fence=hold.fence,
                 steps=[row],
                 context=context if changed else None,
@@ -193,11 +192,11 @@ class Commit:
                 acks=self._acks,
             )
             # Here, since a commit that is cancelled is still waited for and known: `Hold.record`.
-            run._records.note(row)
-            run.context.update(self._context)
-            run._note_saved(context)
+            recorder.note(row)
+            recorder.context.update(self._context)
+            recorder.note_saved(context)
             if self._completes:
-                run.completed, hold.held = True, False
+                recorder.completed, hold.held = True, False
             return committed
 
         async with hold.work(), hold.ending() if self._completes else nullcontext():

@@ -1,0 +1,153 @@
+"""What is recorded of a run while it is executed: its steps, its context, and that it is completed.
+
+Owns the records that this program knows, and writing new ones while it holds the run. What a record says to the
+program the next time is in `replay`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+import uuid_utils
+
+from ..errors import StepChanged
+from ..model.errors import InvalidValue, TooLarge
+from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
+from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
+from .holding import Hold
+from .replay import Names, Records, kind_of
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """See the module."""
+
+    def __init__(self, hold: Hold, run: WorkflowRun) -> None:
+        self.hold = hold
+        self.run_id = run.id
+        self.context: dict[str, Any] = run.context
+        """What the steps share."""
+        self.completed = run.status == RunStatus.COMPLETED
+        """Whether the run is completed: only what is recorded answers then."""
+        self.resumed = False
+        """Whether steps were recorded before the run was opened."""
+        self._workflows = hold.workflows
+        self._records = Records()
+        self._names = Names()
+        self._saved = json_text(run.context, "context")
+        hold.moved_on = self._moved_on
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {self.run_id!r} {'completed' if self.completed else 'open'}>"
+
+    def using(self, name: str) -> AbstractContextManager[str]:
+        """Return a context in which a step of this name is at work; it gives the step's id."""
+        return self._names.using(name)
+
+    def attempts(self, step_id: str) -> list[WorkflowStepLog]:
+        """Return what is recorded of a step, attempt by attempt."""
+        return self._records.of(step_id)
+
+    def note(self, row: WorkflowStepLog) -> None:
+        """Note what was recorded by others: an answer, or a commit."""
+        self._records.note(row)
+
+    # ── The context ──────────────────────────────────────────────────────────────────────────────────────
+
+    def context_value(self, changes: dict[str, Any] | None = None) -> Any:
+        """Return the context as it would be recorded, with some values changed."""
+        context = self.context if changes is None else {**self.context, **changes}
+        return json_value(context, f"context of run {self.run_id!r}")
+
+    def is_saved(self, context: Any) -> bool:
+        """Return True if the context was recorded as it is."""
+        return json_text(context, "context") == self._saved
+
+    def note_saved(self, context: Any) -> None:
+        """Note that the context was recorded."""
+        self._saved = json_text(context, "context")
+
+    async def save_context(self) -> None:
+        """Record the context as it is now."""
+        context = self.context_value()
+        async with self.hold.work():
+            await self.hold.record(
+                lambda: self._workflows.update_run_status(
+                    self.run_id, RunStatus.RUNNING, context=context, fence=self.hold.fence
+                )
+            )
+        self.note_saved(context)
+
+    # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
+        """Return the last attempt of a step. Raise StepChanged if it records another kind of call than this one."""
+        self.hold.home.check()
+        row = self._records.latest(step_id)
+        if row is not None and kind_of(row) != kind:
+            raise StepChanged(
+                self.run_id, step_id, f"recorded under this name is the kind {kind_of(row)!r}, and not {kind!r}"
+            )
+        return row
+
+    async def load(self) -> None:
+        """Read what was recorded before."""
+        self._records = Records(await self._workflows.list_step_logs(self.run_id))
+        self.resumed = bool(self._records)
+
+    async def _moved_on(self, claim: Claim) -> bool:
+        """Return True if somebody else recorded something while this program did not hold the run."""
+        rows = await self._workflows.list_step_logs(self.run_id)
+        return not self.is_saved(claim.run.context) or not self._records.has_all(rows)
+
+    def refuse_news(self, step_id: str) -> None:
+        """Raise StepChanged if the run is completed: nothing new is recorded then."""
+        if self.completed:
+            raise StepChanged(
+                self.run_id, step_id, "the run is completed, and this step is not among those that are recorded"
+            )
+
+    def row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
+        """Return a new step log, which begins now."""
+        return WorkflowStepLog(
+            id=str(uuid_utils.uuid7()),
+            run_id=self.run_id,
+            step_id=step_id,
+            step_name=name,
+            started_at=timestamp(self.hold.timing.clock()),
+            **fields,
+        )
+
+    async def create(self, row: WorkflowStepLog) -> None:
+        """Record that a step begins."""
+        await self.hold.guard(self._workflows.create_step_log(row, fence=self.hold.fence))
+        self._records.note(row)
+
+    async def end(
+        self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
+    ) -> None:
+        """Record how a step ended: where its step log is; in one of its own where it was not announced."""
+        if self._records.has_all([row]):
+            ended = await self.hold.record(
+                lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.hold.fence)
+            )
+        else:
+            now = timestamp(self.hold.timing.clock())
+            whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
+            self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
+            try:
+                ended = await self.hold.record(
+                    lambda: self._workflows.create_step_log(whole, fence=self.hold.fence)
+                )
+            except (InvalidValue, TooLarge):
+                self._records.forget(whole)
+                raise
+        self._records.note(ended)
+
+    def value(self, value: Any, kind: str, step_id: str) -> Any:
+        """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
+        what = f"{kind} of step {step_id!r}"
+        return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
