@@ -1,4 +1,4 @@
-"""The worker, and the command line: where settings, store, broker and signals come together.
+"""The worker: where settings, store, broker and signals come together.
 
 Owns the exit codes (sysexits): 0 after an orderly stop, 65 where the database is damaged or newer, 74 after an
 I/O error, 75 where the database or an address is in use, 78 where the configuration is wrong. Whatever refuses
@@ -11,15 +11,10 @@ import os
 import signal
 import sys
 
-if (__name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse") and signal.getsignal(
-    signal.SIGINT
-) is signal.default_int_handler:
-    # Importing all of this takes a while, and Ctrl-C would print where it was.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+if __name__ == "__main__":
+    from bus.__main__ import begin
 
-if sys.argv[1:2] == ["serve"] and os.name != "nt":
-    # Signals wait until the worker can obey. A process with the id 1 would not even be ended by them before.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    begin()
 
 import gc
 import platform
@@ -35,17 +30,16 @@ import zmq
 
 from bus.broker.broker import open_broker
 from bus.broker.worker_log import WorkerLog
-from bus.cli.console import show_check, show_error
-from bus.cli.entry import Entry
-from bus.cli.messages import COMMANDS
-from bus.demo.demo import demo
+from bus.cli.console import show_check
+from bus.cli.program import main, program
+from bus.cli.streams import show_error
 from bus.errors import BindError
 from bus.model.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
 from bus.model.repository import Store, StoreWatch
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store
 
-__all__ = ["exit_codes", "main"]
+__all__ = ["check", "exit_codes", "main", "program", "serve"]
 
 _OBJECTS_A_COLLECTION = 50_000
 """What comes and goes with some batches: 700 as Python ships it."""
@@ -74,20 +68,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if
 
 _log = structlog.get_logger("posthouse")
 
-if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "posthouse":
-    Entry.begin()
 
-
-@click.group(cls=Entry, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("posthouse"), prog_name="posthouse")
-def main() -> None:
-    """A durable message bus for bots: one process, one file, one command.
-
-    Start a worker with `posthouse serve`, see it at work with `posthouse demo`.
-    """
-
-
-@main.command()
+@click.command()
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A TOML file; config/posthouse.toml shows every key."
 )
@@ -110,7 +92,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
         anyio.run(_serve, settings, log, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
 
 
-@main.command()
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def check(file: Path, as_json: bool) -> None:
@@ -123,11 +105,6 @@ def check(file: Path, as_json: bool) -> None:
     with exit_codes():
         if not show_check(Check(file), as_json=as_json):
             sys.exit(EXIT_DATA)
-
-
-main.add_command(demo)
-for command in COMMANDS:
-    main.add_command(command)
 
 
 def _settings(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> Settings:
@@ -297,4 +274,5 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.modules["worker"] = sys.modules["__main__"]  # under which name the program finds its commands
+    program()

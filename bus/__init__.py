@@ -13,44 +13,48 @@ bot.run()
 
 from __future__ import annotations
 
-from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
-from .client.draft import Draft
-from .client.message import Message
-from .client.waiting import Receipt
-from .errors import (
-    AddressError,
-    BotConflict,
-    BusError,
-    ClosedError,
-    Conflict,
-    Forbidden,
-    IdConflict,
-    InvalidBody,
-    LimitReached,
-    NotFound,
-    NotInFlight,
-    Rejected,
-    ReplyTimeout,
-    RequestError,
-    RunBusy,
-    RunCancelled,
-    RunError,
-    RunFailed,
-    RunLost,
-    StepChanged,
-    StepFailed,
-    StorageFull,
-    TooLarge,
-    UnknownBot,
-    UnknownChannel,
-    UnknownWorkflow,
-    UnsupportedProtocol,
-    WorkerUnavailable,
-)
-from .runs.commits import CommitReceipt
-from .runs.replay import Retry
-from .runs.run import Run
-from .wire.frames import StoredMessage
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
+    from .client.draft import Draft
+    from .client.message import Message
+    from .client.waiting import Receipt
+    from .errors import (
+        AddressError,
+        BotConflict,
+        BusError,
+        ClosedError,
+        Conflict,
+        Forbidden,
+        IdConflict,
+        InvalidBody,
+        LimitReached,
+        NotFound,
+        NotInFlight,
+        Rejected,
+        ReplyTimeout,
+        RequestError,
+        RunBusy,
+        RunCancelled,
+        RunError,
+        RunFailed,
+        RunLost,
+        StepChanged,
+        StepFailed,
+        StorageFull,
+        TooLarge,
+        UnknownBot,
+        UnknownChannel,
+        UnknownWorkflow,
+        UnsupportedProtocol,
+        WorkerUnavailable,
+    )
+    from .runs.commits import CommitReceipt
+    from .runs.replay import Retry
+    from .runs.run import Run
+    from .wire.frames import StoredMessage
 
 __all__ = [
     "DEFAULT_TAP_URL",
@@ -93,3 +97,65 @@ __all__ = [
     "WorkerUnavailable",
     "connect",
 ]
+
+_MODULES = {
+    "bot": (
+        "DEFAULT_TAP_URL",
+        "DEFAULT_URL",
+        "Bot",
+        "connect",
+    ),
+    "client.draft": ("Draft",),
+    "client.message": ("Message",),
+    "client.waiting": ("Receipt",),
+    "errors": (
+        "AddressError",
+        "BotConflict",
+        "BusError",
+        "ClosedError",
+        "Conflict",
+        "Forbidden",
+        "IdConflict",
+        "InvalidBody",
+        "LimitReached",
+        "NotFound",
+        "NotInFlight",
+        "Rejected",
+        "ReplyTimeout",
+        "RequestError",
+        "RunBusy",
+        "RunCancelled",
+        "RunError",
+        "RunFailed",
+        "RunLost",
+        "StepChanged",
+        "StepFailed",
+        "StorageFull",
+        "TooLarge",
+        "UnknownBot",
+        "UnknownChannel",
+        "UnknownWorkflow",
+        "UnsupportedProtocol",
+        "WorkerUnavailable",
+    ),
+    "runs.commits": ("CommitReceipt",),
+    "runs.replay": ("Retry",),
+    "runs.run": ("Run",),
+    "wire.frames": ("StoredMessage",),
+}
+"""Where each name is defined. It is imported when it is first used: a command, or a store, needs few of them."""
+
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module(f".{name}", __name__)
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,12 +14,13 @@ import rich_click as click
 from ..bot import Bot
 from ..model.records import RunStatus, WorkflowRun, WorkflowStepLog
 from ..runs.approvals import Answer
-from .console import Time, plain, say, show_json, show_rows
+from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import find_run
 from .options import Link, WithText, linked, shown
+from .streams import plain, say
 
-__all__ = ["APPROVAL_COMMANDS"]
+__all__ = ["approvals", "approve", "reject"]
 
 _APPROVALS_MAX = 1000
 _PROMPT_CHARACTERS = 80
@@ -160,7 +161,3 @@ def _listed(steps: list[WorkflowStepLog]) -> str:
     several = len(set(names)) < len(names)
     texts = [f"{each.id if several else each.step_id} ({_prompt(each)})" for each in steps[:_LISTED_MAX]]
     return ", ".join(texts) + (", …" if len(steps) > _LISTED_MAX else "")
-
-
-APPROVAL_COMMANDS: list[click.Command] = [approvals, approve, reject]
-"""The commands about approvals."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import codecs
 import errno
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import rich_click as click
 from rich import box
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
@@ -31,6 +28,7 @@ from ..client.waiting import Receipt
 from ..model.errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
+from .streams import note, plain, say
 
 __all__ = [
     "Checked",
@@ -42,18 +40,13 @@ __all__ = [
     "fact_lines",
     "json_line",
     "message_value",
-    "note",
-    "plain",
-    "say",
     "show_check",
     "show_dead_letter",
-    "show_error",
     "show_facts",
     "show_json",
     "show_receipt",
     "show_rows",
     "show_status",
-    "stream_fault",
     "table",
     "terminal",
 ]
@@ -98,13 +91,6 @@ class Status(str):
     __slots__ = ()
 
 
-def plain(text: str) -> str:
-    """Return a text in one line, with JSON escapes for whatever a terminal would obey instead of showing."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
 def json_line(value: Any) -> str:
     """Return a value as one line of JSON, with escapes for what a terminal would obey, and in UTF-8 or ASCII."""
     line = plain(msgspec.json.encode(value).decode())
@@ -116,36 +102,6 @@ def json_line(value: Any) -> str:
 def show_json(value: Any) -> None:
     """Write a value as one line of JSON."""
     say(json_line(value), end="")
-
-
-def say(text: str = "", *, end: str = "\n") -> None:
-    """Write to standard output, at once."""
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
-
-
-def note(text: str) -> None:
-    """Write a line to standard error. Where nobody can read it, it is left out."""
-    with suppress(OSError):
-        click.echo(plain(text), err=True)
-
-
-def show_error(text: str) -> None:
-    """Write the one line that says what went wrong."""
-    note(f"posthouse: {' '.join(text.splitlines())}")
-
-
-def stream_fault(error: OSError) -> str:
-    """Return what is wrong with a standard stream, in words."""
-    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-
-codecs.register_error("json", _escape)
 
 
 class _Console(Console):

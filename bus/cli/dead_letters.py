@@ -12,9 +12,10 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
-from .console import Time, say, show_dead_letter, show_error, show_json, show_rows
-from .ending import EXIT_REFUSED, ask
+from .console import Time, show_dead_letter, show_json, show_rows
+from .ending import ask
 from .options import SEQ_MAX, Link, linked, mailbox_of
+from .streams import EXIT_REFUSED, say, show_error
 
 __all__ = ["dead_letters"]
 

@@ -8,11 +8,9 @@ number when a signal ended it before.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -22,36 +20,22 @@ from ..bot import Bot, connect
 from ..errors import BusError, WorkerUnavailable
 from ..model.errors import StoreError
 from ..signals import received_signals
-from .console import show_error, stream_fault
 from .options import Link
+from .streams import EXIT_REFUSED, EXIT_SIGNAL, EXIT_UNAVAILABLE, Signals, output_failed, show_error
 
 __all__ = [
-    "EXIT_OUTPUT",
-    "EXIT_REFUSED",
-    "EXIT_SIGNAL",
-    "EXIT_UNAVAILABLE",
     "Impossible",
-    "Signals",
     "ask",
     "open_bot",
-    "output_failed",
     "run",
     "until_signal",
 ]
-
-EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
 
 T = TypeVar("T")
 
 
 class Impossible(Exception):
     """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
-
-
-class Signals:
-    """Whether a signal ended what the command did."""
-
-    ended = False
 
 
 class _Shown(logging.Handler):
@@ -85,21 +69,6 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         Signals.ended = True
         code = EXIT_SIGNAL + signal.SIGINT
     sys.exit(code)
-
-
-def output_failed(error: OSError) -> int:
-    """Return the exit code for an error of the output: 0 where whoever read this has had enough.
-
-    What Python has left to write at its end goes nowhere. Raises what is no error of the output.
-    """
-    if error.errno is None or error.filename is not None:
-        raise error
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
-        return 0
-    show_error(f"standard output cannot be written: {stream_fault(error)}")
-    return EXIT_OUTPUT
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,25 +6,42 @@ output: 0 where the reader has gone, as after `| head`, and 74 (sysexits) where 
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
 import rich_click as click
 
-from .ending import EXIT_SIGNAL, Signals, output_failed
+from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed
 
-__all__ = ["Entry", "claim_streams"]
+__all__ = ["Entry"]
 
 _INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 
 class Entry(click.RichGroup):
     """The command that all others are in. Within a test's own process it leaves streams and signals alone."""
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **options: Any) -> None:
+        """Make the command. `elsewhere` has commands by name that are imported from `module:function` when used."""
+        super().__init__(*args, **options)
+        self._elsewhere = elsewhere or {}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(context), *self._elsewhere})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return a command, imported if need be."""
+        if name not in self._elsewhere:
+            return super().get_command(context, name)
+        module, _, function = self._elsewhere[name].partition(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
 
     is_program = False
     """Whether this process is the command, and ends with it."""
@@ -40,7 +57,7 @@ class Entry(click.RichGroup):
         if not self.is_program:
             return super().main(*args, **options)
         claim_streams()
-        before = _identity(sys.stdout.fileno())
+        before = identity(sys.stdout.fileno())
         try:
             super().main(*args, **options)
             code: Any = 0
@@ -57,7 +74,7 @@ class Entry(click.RichGroup):
             code = output_failed(error)
         _on_interrupt(signal.SIG_IGN)  # too late: the command has ended, and Python takes its handlers down
         # Libraries that notice by themselves that the reader has gone replace the output, and exit with 1.
-        sys.exit(0 if code == 1 and _identity(sys.stdout.fileno()) != before else code)
+        sys.exit(0 if code == 1 and identity(sys.stdout.fileno()) != before else code)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command itself."""
@@ -82,40 +99,3 @@ def _on_interrupt(handler: Any) -> None:
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(EXIT_SIGNAL + number)
-
-
-def claim_streams() -> None:
-    """Make the standard streams ones that can be used.
-
-    Where one is closed, nothing else may get its number, a database for instance: reading it, or writing it, fails
-    then, but for standard error, which goes nowhere. And what the output cannot encode is escaped as in JSON.
-    """
-    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
-        if _identity(number) is None:
-            os.open(os.devnull, flags)
-    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stdout.reconfigure(errors="json")  # type: ignore[union-attr]
-    encoding = sys.stderr.encoding if sys.stderr else None
-    errors = io.BufferedWriter(_Errors(2, "w", closefd=False))
-    sys.stderr = io.TextIOWrapper(errors, encoding, "backslashreplace", line_buffering=True, write_through=True)
-
-
-class _Errors(io.FileIO):
-    """Standard error. Where nobody can read it, nothing is the worse for that."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
-
-
-def _identity(number: int) -> tuple[int, int] | None:
-    try:
-        found = os.fstat(number)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-        return None
-    return found.st_dev, found.st_ino

@@ -14,11 +14,12 @@ from rich.live import Live
 
 from ..bot import Bot
 from ..model.records import RunStatus, WorkflowRun, WorkflowStepLog
-from .console import say, show_json, terminal
+from .console import show_json, terminal
 from .ending import Impossible, open_bot
 from .finding import bot_names, find_run, find_summary
 from .options import Link
 from .run_view import RunView, change_line, look
+from .streams import say
 
 __all__ = ["follow", "read_view"]
 

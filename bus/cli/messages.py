@@ -21,26 +21,12 @@ from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
 from ..wire.frames import StoredMessage
-from .approvals import APPROVAL_COMMANDS
-from .console import (
-    Lines,
-    Time,
-    json_line,
-    message_value,
-    note,
-    say,
-    show_json,
-    show_receipt,
-    show_rows,
-    show_status,
-)
-from .dead_letters import dead_letters
-from .ending import EXIT_SIGNAL, ask, open_bot, run, until_signal
+from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
+from .ending import ask, open_bot, run, until_signal
 from .options import SEQ_MAX, Link, WithText, drafted, id_of, linked, name_of, worded
-from .runs import RUN_COMMANDS
-from .workflows import workflows
+from .streams import EXIT_SIGNAL, note, say
 
-__all__ = ["COMMANDS"]
+__all__ = ["bots", "channels", "history", "listen", "publish", "request", "send", "status", "subscriptions"]
 
 _HISTORY_MESSAGES_MAX = 1000
 """The protocol's most messages in one answer."""
@@ -330,21 +316,3 @@ def status(link: Link) -> None:
         show_json(found)
     else:
         show_status(found, link.url)
-
-
-COMMANDS: list[click.Command] = [
-    send,
-    publish,
-    request,
-    listen,
-    history,
-    bots,
-    channels,
-    subscriptions,
-    dead_letters,
-    status,
-    workflows,
-    *RUN_COMMANDS,
-    *APPROVAL_COMMANDS,
-]
-"""What `posthouse` offers beside the worker itself."""

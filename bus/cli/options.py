@@ -24,7 +24,7 @@ from ..client.draft import Draft
 from ..wire.addresses import address_fault, without_password
 from ..wire.frames import encode, is_id, is_name
 from ..wire.refusals import ID_RULE, NAME_RULE
-from .console import stream_fault
+from .streams import stream_fault
 
 __all__ = [
     "SEQ_MAX",

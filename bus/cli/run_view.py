@@ -16,7 +16,8 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from ..model.records import Lease, RunStatus, RunSummary, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
-from .console import Facts, Status, Time, fact_lines, plain, say, show_facts, show_rows, table
+from .console import Facts, Status, Time, fact_lines, show_facts, show_rows, table
+from .streams import plain, say
 
 __all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
 

@@ -14,14 +14,15 @@ import rich_click as click
 from ..bot import Bot
 from ..model.errors import InvalidTransition
 from ..model.records import RunStatus, RunSummary, WorkflowRun
-from .console import note, plain, say, show_json, show_rows
-from .ending import EXIT_REFUSED, EXIT_SIGNAL, Impossible, ask, run, until_signal
+from .console import show_json, show_rows
+from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
 from .options import Link, WithText, linked, shown
 from .run_view import RunView, hint, run_rows, show_run
+from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
 
-__all__ = ["RUN_COMMANDS"]
+__all__ = ["cancel", "pause", "resume", "runs", "show_one"]
 
 _RUN_COLUMNS = ("run", "workflow", "status", "holder", "started", "took", "error")
 
@@ -191,7 +192,3 @@ async def _not_resumable(bot: Bot, before: WorkflowRun) -> str:
         f"run {before.id} is running, held by {holder} under a lease until {lease.expires_at}: it need not be"
         " resumed, and any bot may claim it once that is over"
     )
-
-
-RUN_COMMANDS: list[click.Command] = [runs, show_one, cancel, pause, resume]
-"""The commands about runs."""

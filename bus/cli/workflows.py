@@ -15,10 +15,11 @@ from click.core import ParameterSource
 from ..bot import Bot
 from ..model.records import RunSummary, WorkflowDefinition
 from ..wire.refusals import refusal
-from .console import note, plain, say, show_facts, show_json, show_rows, stream_fault
+from .console import show_facts, show_json, show_rows
 from .ending import ask
 from .finding import NEWEST_RUNS, bot_names, find_workflow, owner_name
 from .options import Link, WithText, decoded, linked, shown
+from .streams import note, plain, say, stream_fault
 
 __all__ = ["workflows"]
 

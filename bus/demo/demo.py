@@ -25,8 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bot import Bot, connect
-from ..cli.console import console_for, show_error, show_json
-from ..cli.ending import EXIT_SIGNAL, run, until_signal
+from ..cli.console import console_for, show_json
+from ..cli.ending import run, until_signal
+from ..cli.streams import EXIT_SIGNAL, show_error
 from ..model.records import timestamp
 from ..wire.frames import StoredMessage
 from .process import WorkerProcess

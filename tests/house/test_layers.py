@@ -38,6 +38,7 @@ ROOMS = {
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.errors", "bus.model", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.model", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.errors", "bus.runs", "bus.wire"},
+    "bus.__main__": {"bus.cli"},
     "store": {"bus.model"},
     "store.sqlite": {"bus.model", "store"},
 }

@@ -1,0 +1,53 @@
+"""The command `posthouse`, also as `python -m bus`.
+
+`worker` and `store` are top-level modules, and their names are common: a folder in PYTHONPATH may have files of its
+own under them, and those are not run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["begin", "main"]
+
+_NEEDED = ("worker", "store")
+_OURS = Path(__file__).resolve().parents[1]
+_EXIT_CONFIGURATION = 78
+
+
+def begin() -> None:
+    """Prepare for signals, before the rest is imported: that takes a while.
+
+    Ctrl-C would print where it was. A worker's signals wait until it can obey; a process with the id 1 would not
+    even be ended by them before.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    if sys.argv[1:2] == ["serve"] and os.name != "nt":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+def main() -> None:
+    """Run the command. Exit with 78 (sysexits) if other files are in the way of its modules."""
+    begin()
+    for name in _NEEDED:
+        found = find_spec(name)
+        places = () if found is None else (found.origin, *(found.submodule_search_locations or ()))
+        where = next((place for place in places if place is not None), None)
+        if where is None or not Path(where).resolve().is_relative_to(_OURS):
+            sys.stderr.write(
+                f"posthouse: {where or 'nothing'} is in the way of posthouse's own module {name!r}: take it out of"
+                " PYTHONPATH, or give it another name\n"
+            )
+            sys.exit(_EXIT_CONFIGURATION)
+    from .cli.program import program
+
+    program()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Which module each command for people is in: it is imported when the command is run, and all for `--help`."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = {
+    "approvals": "bus.cli.approvals:approvals",
+    "approve": "bus.cli.approvals:approve",
+    "bots": "bus.cli.messages:bots",
+    "cancel": "bus.cli.runs:cancel",
+    "check": "worker:check",
+    "channels": "bus.cli.messages:channels",
+    "dead-letters": "bus.cli.dead_letters:dead_letters",
+    "demo": "bus.demo.demo:demo",
+    "history": "bus.cli.messages:history",
+    "listen": "bus.cli.messages:listen",
+    "pause": "bus.cli.runs:pause",
+    "publish": "bus.cli.messages:publish",
+    "reject": "bus.cli.approvals:reject",
+    "request": "bus.cli.messages:request",
+    "resume": "bus.cli.runs:resume",
+    "run": "bus.cli.runs:show_one",
+    "runs": "bus.cli.runs:runs",
+    "send": "bus.cli.messages:send",
+    "serve": "worker:serve",
+    "status": "bus.cli.messages:status",
+    "subscriptions": "bus.cli.messages:subscriptions",
+    "workflows": "bus.cli.workflows:workflows",
+}
+"""The commands by their names, as `module:function`."""

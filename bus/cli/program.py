@@ -1,0 +1,25 @@
+"""The command `posthouse`, which all others are in."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from .commands import COMMANDS
+from .entry import Entry
+
+__all__ = ["main", "program"]
+
+
+@click.group(cls=Entry, elsewhere=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="posthouse", prog_name="posthouse")
+def main() -> None:
+    """A durable message bus for bots: one process, one file, one command.
+
+    Start a worker with `posthouse serve`, see it at work with `posthouse demo`.
+    """
+
+
+def program() -> None:
+    """Be the command, in a process of its own."""
+    Entry.begin()
+    main()
