@@ -18,7 +18,7 @@ from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from .draft import Draft
 from .sending import Sender
-from .settling import Delivery, Settler
+from .settling import Delivered, Settler
 from .waiting import Receipt
 
 __all__ = ["Message", "was_cancelled"]
@@ -31,7 +31,7 @@ _REASON_CHARACTERS_MAX = 1024
 """The protocol's longest delay and reason: the worker would refuse the frame, and the message stay in flight."""
 
 
-class Message(Delivery):
+class Message(Delivered):
     """A message that was delivered, to be settled: `async with message:` does that by itself.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,

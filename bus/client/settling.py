@@ -18,7 +18,7 @@ from ..wire.frames import Ack, Code, Nak, Settled, StoredMessage, Term
 from .caller import Caller
 from .deliveries import of_another_log
 
-__all__ = ["Delivery", "Settler", "Settling"]
+__all__ = ["Delivered", "Settler", "Settling"]
 
 _AGAIN_SECONDS = 0.05
 """How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
@@ -35,7 +35,7 @@ class Settling(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class Delivery:
+class Delivered:
     """A message that was delivered to this bot, and what was said of it."""
 
     def __init__(self, stored: StoredMessage) -> None:
@@ -68,7 +68,7 @@ class Settler:
 
     async def settle(
         self,
-        message: Delivery,
+        message: Delivered,
         how: Literal["ack", "nak", "release", "term"],
         *,
         confirm: bool,
@@ -103,7 +103,7 @@ class Settler:
         else:
             connection.send(_returning(message, settling, delay, None))
 
-    def note_committed(self, message: Delivery) -> None:
+    def note_committed(self, message: Delivered) -> None:
         """Note that a commit settled a message."""
         connection = self._connection
         if not message.settled and connection.welcome is not None:
@@ -111,7 +111,7 @@ class Settler:
             message.settling = Settling("ack", connection.sessions, connection.welcome.epoch)
             connection.deliveries.settle(message.stored)
 
-    async def _confirm(self, message: Delivery) -> None:
+    async def _confirm(self, message: Delivered) -> None:
         """Return when it is on disk how a message was settled; raise where that cannot be."""
         settling, connection = message.settling, self._connection
         if settling is None or connection.welcome is None or settling.epoch != connection.welcome.epoch:
@@ -139,13 +139,13 @@ class Settler:
                 raise _not_in_flight(message, state)
             await anyio.sleep(_AGAIN_SECONDS)
 
-    async def _confirm_return(self, message: Delivery, make: Callable[[int], Ack | Nak]) -> None:
+    async def _confirm_return(self, message: Delivered, make: Callable[[int], Ack | Nak]) -> None:
         state = _passed_over(await self._caller.ask(f"the return of {message}", make, once=True))
         if state is not None:
             raise _not_in_flight(message, state)
 
 
-def _returning(message: Delivery, settling: Settling, delay: float | None, number: int | None) -> Nak:
+def _returning(message: Delivered, settling: Settling, delay: float | None, number: int | None) -> Nak:
     return Nak(seqs=[message.seq], delay=delay, release=settling.how == "release", request=number)
 
 
@@ -164,6 +164,6 @@ def _passed_over(value: msgspec.Raw) -> str | None:
     return passed_over[0].state if passed_over else None
 
 
-def _not_in_flight(message: Delivery, state: str) -> NotInFlight:
+def _not_in_flight(message: Delivered, state: str) -> NotInFlight:
     text = f"message {message.seq} could not be settled: {_PASSED_OVER.get(state, f'it is {state}')}"
     return NotInFlight(Code.CONFLICT, text, details={"state": state})

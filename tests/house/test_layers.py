@@ -251,6 +251,29 @@ def test_importing_loads_no_database(package: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def picture() -> set[str]:
+    """Return what the design's picture of the rooms names, as paths."""
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    block = page.split("## The rooms")[1].split("```")[1]
+    named, folder = set(), ""
+    for line in block.strip().splitlines():
+        if not line.startswith(" "):
+            folder = line.split()[0] if line.endswith("/") else ""
+            named.add(line.split()[0])
+        else:
+            named.update(folder + name for name in line.split() if name.endswith((".py", "/")))
+    return named
+
+
+def test_the_design_names_every_room() -> None:
+    """And no other."""
+    tree = {"worker.py", "bus/", "store/"}
+    for top in ("bus", "store"):
+        tree |= {f"{top}/{path.name}" for path in (ROOT / top).glob("*.py")}
+        tree |= {f"{top}/{path.parent.name}/" for path in (ROOT / top).glob("*/__init__.py")}
+    assert picture() == tree
+
+
 # ── The checks themselves can fail ───────────────────────────────────────────────────────────────────────
 
 
