@@ -39,8 +39,7 @@ from bus.cli.console import show_check, show_error
 from bus.cli.entry import Entry
 from bus.cli.messages import COMMANDS
 from bus.demo.demo import demo
-from bus.errors import BindError
-from bus.model.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
 from bus.model.repository import Store, StoreWatch
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store

@@ -85,7 +85,7 @@ class Bot(Confirming, Application):
         need.
         """
         self.workflows = RemoteWorkflows(self)
-        """The worker's workflows; raises `store.errors`, as an open store's does."""
+        """The worker's workflows, with the methods and the errors of an open store's."""
         answer = partial(take_answer, self.workflows)
         super().__init__({APPROVE: answer, REJECT: answer})
         self.name = name

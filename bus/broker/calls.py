@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ..core.effects import Ask
-from ..model.errors import StoreError, StoreFailure, TooLarge
+from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..wire.calls import (
@@ -26,9 +26,8 @@ from ..wire.calls import (
     ListCall,
     UpdateStepStatus,
     decode_call,
-    error_details,
 )
-from ..wire.frames import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
+from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow, encode
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
@@ -187,8 +186,7 @@ class WorkflowAnswers:
         else:
             hint = "the worker's limits.frame_bytes_max would have to be larger"
         error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
-        error.args = (f"{error}; {hint}",)
-        return error
+        return error.reworded(f"{error}; {hint}")
 
 
 def _fields(call: Call) -> list[tuple[str, Any]]:
@@ -200,7 +198,7 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
-            raise Rejected(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
+            raise Refusal(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
         arguments["holder"] = bot_id
     return arguments
 
@@ -222,19 +220,18 @@ def _refused(call: Workflow, error: Exception) -> bytes:
     """Return the frame that reports an error; StoreFailure is not reported, and ends the worker."""
     if isinstance(error, StoreFailure):
         raise error
-    if isinstance(error, Rejected):
+    if isinstance(error, Refusal):
         return _refusal(call, error.code, error.message)
-    if isinstance(error, StoreError):
-        known = error_details(error)
-        if known is None:
-            _log.error("record_damaged", error=str(error))
-            return _refusal(call, Code.INTERNAL, str(error))
-        return _refusal(call, known[0], str(error), known[1])
+    if isinstance(error, RequestError):
+        return _refusal(call, error.code, error.message, error.details)
+    if isinstance(error, RecordDamaged):
+        _log.error("record_damaged", error=str(error))
+        return _refusal(call, Code.INTERNAL, str(error))
     _log.error("workflow_call_failed", call=call.call, exc_info=error)
     return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
 
 
-def _refusal(call: Workflow, code: Code, message: str, details: dict[str, Any] | None = None) -> bytes:
+def _refusal(call: Workflow, code: str, message: str, details: dict[str, Any] | None = None) -> bytes:
     return encode(
         ErrorFrame(code=code, message=message, request=call.request, retry=code in RETRY, details=details)
     )

@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client.message import Receipt
-from ..model.errors import DatabaseDamaged, DatabaseNewer
+from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 

@@ -20,7 +20,6 @@ import anyio.abc
 
 from ..bot import Bot, connect
 from ..errors import BusError, WorkerUnavailable
-from ..model.errors import StoreError
 from ..signals import received_signals
 from .console import show_error, stream_fault
 from .options import Link
@@ -73,7 +72,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     code = 0
     try:
         return anyio.run(work)
-    except* (BusError, StoreError, Impossible) as errors:
+    except* (BusError, Impossible) as errors:
         error = _first(errors)
         show_error(str(error))
         code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED

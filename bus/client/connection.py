@@ -26,7 +26,7 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from ..errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
+from ..errors import AddressError, BusError, ClosedError, TooLarge, WorkerUnavailable, request_error
 from ..transport import Port
 from ..wire.frames import (
     HELD_MAX,
@@ -144,7 +144,7 @@ class Connection:
         number = self._next_number()
         request = Request(encode(make(number)), once=once, settles=settles)
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
-            raise frame_too_large(len(request.frame), self.welcome.max_frame_bytes)
+            raise TooLarge("the frame", len(request.frame), self.welcome.max_frame_bytes)
         self._requests[number] = request
         self._post(request.frame)
         try:

@@ -52,7 +52,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
     try:
         body = write_body(draft.body)
     except ValueError as error:
-        raise InvalidBody("invalid_body", str(error)) from None
+        raise InvalidBody.received("invalid_body", str(error)) from None
     return Publication(
         id=_text("id", message_id),
         recipient=recipient,
@@ -103,5 +103,6 @@ def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes
     written = encode(publication(draft, message_id))
     if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
         most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
-        raise TooLarge("too_large", most)
+        sizes = {"what": "the message", "size_bytes": len(written), "bytes_max": frame_bytes_max}
+        raise TooLarge.received("too_large", most, details=sizes)  # as the worker would say it
     return written

@@ -121,4 +121,4 @@ def _passed_over(value: msgspec.Raw) -> str | None:
 
 def _not_in_flight(message: Message, state: str) -> NotInFlight:
     text = f"message {message.seq} could not be settled: {_PASSED_OVER.get(state, f'it is {state}')}"
-    return NotInFlight(Code.CONFLICT, text, details={"state": state})
+    return NotInFlight.received(Code.CONFLICT, text, details={"state": state})

@@ -36,7 +36,7 @@ from ..wire.frames import (
     Ping,
     Pong,
     Publish,
-    Rejected,
+    Refusal,
     Request,
     RetryDeadLetters,
     Subscribe,
@@ -134,7 +134,7 @@ class Core:
         self._try(address, request)
         return self._finish()
 
-    def reject(self, address: bytes, error: Rejected, moment: Moment) -> list[Effect]:
+    def reject(self, address: bytes, error: Refusal, moment: Moment) -> list[Effect]:
         """Take a frame that could not be read; the session stays."""
         self._turn.moment = moment
         self._heard_at = moment.now
@@ -309,7 +309,7 @@ class Core:
     def _try(self, address: bytes, request: Request) -> None:
         try:
             self._receive(address, request)
-        except Rejected as error:
+        except Refusal as error:
             self._turn.refuse(address, error.code, error.message, getattr(request, "request", None))
 
     def _receive(self, address: bytes, request: Request) -> None:
@@ -318,14 +318,14 @@ class Core:
             self._hello(address, request)
             return
         if session is None:
-            raise Rejected(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
+            raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
         cut_off = silent > self._settings.delivery.heartbeat_seconds
         if cut_off or session.doubted:
             self._returning.heard(session, cut_off=cut_off)
         if session.opening and not isinstance(request, Ping):
             if len(session.held) >= self._settings.limits.held_requests_max:
-                raise Rejected(Code.BUSY, "the bot is still being registered; wait for welcome")
+                raise Refusal(Code.BUSY, "the bot is still being registered; wait for welcome")
             session.held.append(request)
             return
         match request:
@@ -355,34 +355,34 @@ class Core:
 
     def _hello(self, address: bytes, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
-            raise Rejected(
+            raise Refusal(
                 Code.UNSUPPORTED_PROTOCOL,
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
         if hello.bot_id == WORKER_ID:
-            raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
+            raise Refusal(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
         bot = self.directory.names.get(hello.bot)
         before = self.sessions.get(address)
         returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
-            raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
+            raise Refusal(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
         waiting = self._registering.get(hello.bot)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
-                raise Rejected(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
+                raise Refusal(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
             if before is not None:
                 self._end(before, vanished=False)
             waiting.append((address, hello))
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
-            raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
+            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
         if bot is None and is_id(hello.bot):
-            raise Rejected(
+            raise Refusal(
                 Code.BAD_REQUEST,
                 f"{hello.bot!r} is a UUID, which is read as a bot's id and not as a name: put something before it",
             )
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
-            raise Rejected(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
+            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
         if before is not None:
             self._end(before, vanished=False)
         session = self._new_session(address, hello)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import RecordDamaged, Refused
+from ..errors import RecordDamaged, Refused
 from .records import Bot, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [

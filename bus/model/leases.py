@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
+from ..errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
 from .records import RunStatus, WorkflowRun
 from .transitions import advance_run
 

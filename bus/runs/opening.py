@@ -15,8 +15,7 @@ import anyio
 import msgspec
 import uuid_utils
 
-from ..errors import BusError, UnknownWorkflow
-from ..model.errors import Conflict, InvalidTransition, StoreError
+from ..errors import BusError, Conflict, InvalidTransition, UnknownWorkflow
 from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
 from ..model.values import same_values
@@ -142,7 +141,7 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
     workflows = executor.workflows
     if given is not None:
         if not isinstance(given, WorkflowDefinition):
-            raise TypeError(f"definition is a store.records.WorkflowDefinition, not {type(given).__name__}")
+            raise TypeError(f"definition is a bus.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
             raise ValueError(f"the definition is one of {given.name!r}, not of {workflow!r}")
         known = await workflows.get_definition(given.id)
@@ -201,5 +200,5 @@ async def _fail(hold: Hold, error: Exception) -> None:
                     )
                 )
                 hold.held = False
-    except (BusError, StoreError, TimeoutError) as trouble:
+    except (BusError, TimeoutError) as trouble:
         error.add_note(f"The run {hold.run_id} could not be marked as failed: {trouble}")

@@ -16,7 +16,7 @@ import msgspec
 import uuid_utils
 
 from ..client.asking import Asking
-from ..model.errors import TooLarge
+from ..errors import TooLarge
 from ..model.records import (
     Claim,
     Lease,
@@ -48,9 +48,8 @@ _PORTION_RECORDS = 64
 class RemoteWorkflows(RemoteCommits):
     """A WorkflowRepository (`bus.model.workflows` says what each method promises) that a worker keeps.
 
-    It raises `store.errors`; and like every call of a bot `bus.WorkerUnavailable` and `bus.ClosedError`, and a
-    `bus.RequestError` for what the store does not know: `Forbidden` where a run is claimed for another bot, and
-    `LimitReached` where the worker has too many calls at hand.
+    It raises what an open store does; and like every call of a bot WorkerUnavailable and ClosedError, Forbidden
+    where a run is claimed for another bot, and LimitReached where the worker has too many calls at hand.
     """
 
     def __init__(self, bot: Asking) -> None:
@@ -277,7 +276,7 @@ class RemoteWorkflows(RemoteCommits):
         welcome = self._bot._connection.welcome
         if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
             raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
-        value = await self._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
+        value = await self._bot._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
         return calls.read_result(call.method, value)
 
     async def _list(self, call: calls.ListCall) -> list[Any]:

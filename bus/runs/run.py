@@ -23,8 +23,7 @@ import msgspec
 import uuid_utils
 
 from ..client.serving import waiting_for_reply
-from ..errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
-from ..model.errors import InvalidValue, TooLarge
+from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import (
     Claim,
     RunStatus,

@@ -16,7 +16,7 @@ from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
 from .bodies import mark_undecodable
-from .codes import RETRY, Code, Rejected
+from .codes import RETRY, Code, Refusal
 from .refusals import refusal
 
 __all__ = [
@@ -50,7 +50,7 @@ __all__ = [
     "Publish",
     "Published",
     "Query",
-    "Rejected",
+    "Refusal",
     "Request",
     "RetryDeadLetters",
     "Settled",
@@ -472,21 +472,21 @@ _decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
 def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
-    """Read a client's frame. Raise Rejected with what to tell the client."""
+    """Read a client's frame. Raise Refusal with what to tell the client."""
     if len(frame) > frame_bytes_max:
-        raise Rejected(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         frame = mark_undecodable(frame)
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+        raise Refusal(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
 
 
 def _request_number(frame: bytes) -> int | None:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from bus.model.errors import DatabaseDamaged, StoreFailed
+from bus.errors import DatabaseDamaged, StoreFailed
 from bus.model.records import Bot, Channel
 from bus.model.repository import LogState
 

@@ -15,7 +15,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.model.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
 from bus.model.leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
 from bus.model.repository import CommitWork

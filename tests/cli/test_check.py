@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import pytest
 
-from bus.model.errors import DatabaseDamaged, DatabaseNewer
+from bus.errors import DatabaseDamaged, DatabaseNewer
 from bus.model.records import WORKER_ID, Bot, Channel
 from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store import open_store

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
+from bus.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 from bus.settings import Limits, Settings

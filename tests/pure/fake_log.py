@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from bus.model.errors import Conflict
+from bus.errors import Conflict
 from bus.model.records import Bot, Channel
 from bus.model.repository import (
     AddBot,
