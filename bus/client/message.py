@@ -21,7 +21,7 @@ from ..wire.frames import StoredMessage
 if TYPE_CHECKING:
     from ..bot import Bot
 
-__all__ = ["Message", "Receipt", "Settling", "was_cancelled"]
+__all__ = ["Message", "Receipt", "Settlement", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
@@ -44,7 +44,7 @@ class Receipt(msgspec.Struct, frozen=True):
     scheduled: bool = False
 
 
-class Settling(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True):
     """How a message was settled, and in which session and log: a later confirmation depends on it."""
 
     how: Literal["ack", "nak", "release", "term"]
@@ -65,7 +65,7 @@ class Message:
     def __init__(self, bot: Bot, stored: StoredMessage) -> None:
         self._bot = bot
         self._stored = stored
-        self._settling: Settling | None = None
+        self._settling: Settlement | None = None
         """How it was settled, and in which session and log."""
         self.settled = False
         """Whether ack, nak, release or term was said."""
@@ -171,7 +171,7 @@ class Message:
         connection = self._bot._connection
         if not self.settled and connection.welcome is not None:
             self.settled = True
-            self._settling = Settling("ack", connection.sessions, connection.welcome.epoch)
+            self._settling = Settlement("ack", connection.sessions, connection.welcome.epoch)
             connection.deliveries.settle(self._stored)
 
     async def reply(

@@ -44,7 +44,7 @@ Handler = Callable[[Message], Awaitable[Any]]
 
 H = TypeVar("H", bound=Handler)
 
-Start = Literal["new", "all"] | int | datetime
+StartPosition = Literal["new", "all"] | int | datetime
 
 _CONCURRENCY = 10
 """Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
@@ -61,7 +61,7 @@ _logger = logging.getLogger("posthouse.client")
 class _Subscription(NamedTuple):
     """How a bot subscribes to a channel when it starts."""
 
-    start: Start
+    start: StartPosition
     echo: bool
     group: str | None
 
@@ -101,7 +101,7 @@ class Application:
         channel: str,
         message_type: str | None = None,
         *,
-        start: Start = "new",
+        start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
     ) -> Callable[[H], H]:

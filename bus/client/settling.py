@@ -17,7 +17,7 @@ from ..errors import NotInFlight, WorkerUnavailable
 from ..wire.frames import Ack, Code, Nak, Settled, Term
 from .asking import Asking
 from .deliveries import of_another_log
-from .message import Message, Settling
+from .message import Message, Settlement
 
 __all__ = ["Confirming"]
 
@@ -50,7 +50,7 @@ class Confirming(Asking):
             if confirm:
                 raise of_another_log()
             return  # the log was replaced under it: its seq is another message's now
-        settling = message._settling = Settling(how, connection.sessions, connection.welcome.epoch, reason)
+        settling = message._settling = Settlement(how, connection.sessions, connection.welcome.epoch, reason)
         if how == "ack":
             connection.deliveries.settle(message.stored)
         else:
@@ -100,7 +100,7 @@ class Confirming(Asking):
             raise _not_in_flight(message, state)
 
 
-def _returning(message: Message, settling: Settling, delay: float | None, number: int | None) -> Nak:
+def _returning(message: Message, settling: Settlement, delay: float | None, number: int | None) -> Nak:
     return Nak(seqs=[message.seq], delay=delay, release=settling.how == "release", request=number)
 
 

@@ -40,11 +40,11 @@ from .replay import (
     GIVEN_BACK,
     STEP,
     WAIT_SECONDS_MAX,
-    Answer,
     Changed,
     GiveUp,
     Names,
     OnChanged,
+    Recorded,
     Records,
     Retry,
     Wanted,
@@ -54,7 +54,7 @@ from .replay import (
     kind_of,
     same_json,
 )
-from .transaction import Commit
+from .transaction import RunCommit
 
 __all__ = ["Run"]
 
@@ -153,7 +153,7 @@ class Run:
             while True:
                 rows = self._records.of(step_id)
                 decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
-                if isinstance(decision, Answer):
+                if isinstance(decision, Recorded):
                     await anyio.lowlevel.checkpoint()
                     return decision.output
                 if isinstance(decision, Changed):
@@ -338,13 +338,13 @@ class Run:
             )
         self._note_saved(context)
 
-    def commit(self, name: str, *, output: Any = None, input: Any = None) -> Commit:
+    def commit(self, name: str, *, output: Any = None, input: Any = None) -> RunCommit:
         """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
 
         Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
         raises. Where the step completed before, `tx.done` is true and nothing is sent again.
         """
-        return Commit(self, name, input=input, output=output)
+        return RunCommit(self, name, input=input, output=output)
 
     def _note_saved(self, context: Any) -> None:
         self._saved = json_text(context, "context")

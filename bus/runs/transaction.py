@@ -23,10 +23,10 @@ from .replay import COMMIT, changed_text, same_json
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["Commit", "Commits", "Committed"]
+__all__ = ["CommitResult", "CommittingWorkflows", "RunCommit"]
 
 
-class Committed(Protocol):
+class CommitResult(Protocol):
     """What became of a transaction."""
 
     @property
@@ -34,7 +34,7 @@ class Committed(Protocol):
         """The places of its messages in the log; None for one that is due later."""
 
 
-class Commits(Protocol):
+class CommittingWorkflows(Protocol):
     """Workflows that are kept beside messages, so that one transaction can hold both."""
 
     async def commit(
@@ -49,11 +49,11 @@ class Commits(Protocol):
         error: str | None = None,
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
-    ) -> Committed:
+    ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
 
-class Commit:
+class RunCommit:
     """`async with run.commit("announce") as tx:` collects what one transaction is to hold.
 
     Nothing is done before the block is left, and nothing when it raises. When the step completed before, `done` is
@@ -81,7 +81,7 @@ class Commit:
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"messages={len(self._messages)} acks={len(self._acks)}"
-        return f"<Commit {self._step_id or self._name!r} {state}>"
+        return f"<RunCommit {self._step_id or self._name!r} {state}>"
 
     # ── What it is to hold ───────────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +127,7 @@ class Commit:
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def __aenter__(self) -> Commit:
+    async def __aenter__(self) -> RunCommit:
         run = self._run
         self._step_id = self._using.__enter__()
         try:
@@ -181,8 +181,8 @@ class Commit:
         changed = json_text(context, "context") != run._saved
         commit_id = str(uuid_utils.uuid7())
 
-        async def commit() -> Committed:
-            committed = await cast("Commits", run._workflows).commit(
+        async def commit() -> CommitResult:
+            committed = await cast("CommittingWorkflows", run._workflows).commit(
                 id=commit_id,
                 run_id=run.id,
                 fence=hold.fence,
