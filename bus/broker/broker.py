@@ -39,7 +39,7 @@ from ..wire.frames import (
     Publish,
     Query,
     Refusal,
-    Request,
+    RequestFrame,
     Workflow,
     decode_request,
     encode,
@@ -427,7 +427,7 @@ class Broker:
                 self._command.send((effect.address, effect.frame))
 
 
-def _begins_a_wait(request: Request) -> bool:
+def _begins_a_wait(request: RequestFrame) -> bool:
     """Return whether a frame names a delay or a ttl, which must not begin before it was received."""
     match request:
         case Publish(messages=messages) | Commit(messages=messages):

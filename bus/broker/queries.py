@@ -17,7 +17,7 @@ from ..core.directory import ChannelEntry
 from ..core.effects import Moment
 from ..mailbox.envelope import write_envelope
 from ..mailbox.mailbox import Mailbox
-from ..model.records import Bot
+from ..model.records import BotRecord
 from ..model.repository import HistoryRequest, LogMessage, MessageLog
 from ..wire.frames import (
     Bots,
@@ -290,7 +290,7 @@ class Queries:
             for limited in self._core.rates.limited(now)
         ]
 
-    def _bot(self, name_or_id: str) -> Bot:
+    def _bot(self, name_or_id: str) -> BotRecord:
         bot = self._core.directory.find_bot(name_or_id)
         if bot is None:
             what = "with id" if is_id(name_or_id) else "named"

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions, client_of
-from ..model.records import WORKER_ID, Bot
+from ..model.records import WORKER_ID, BotRecord
 from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, SeenBot, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
@@ -37,7 +37,7 @@ from ..wire.frames import (
     Pong,
     Publish,
     Refusal,
-    Request,
+    RequestFrame,
     RetryDeadLetters,
     Subscribe,
     Term,
@@ -127,7 +127,7 @@ class Core:
 
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, address: bytes, request: Request, moment: Moment) -> list[Effect]:
+    def receive(self, address: bytes, request: RequestFrame, moment: Moment) -> list[Effect]:
         """Take a client's frame."""
         self._turn.moment = moment
         self._heard_at = moment.now
@@ -306,13 +306,13 @@ class Core:
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _try(self, address: bytes, request: Request) -> None:
+    def _try(self, address: bytes, request: RequestFrame) -> None:
         try:
             self._receive(address, request)
         except Refusal as error:
             self._turn.refuse(address, error.code, error.message, getattr(request, "request", None))
 
-    def _receive(self, address: bytes, request: Request) -> None:
+    def _receive(self, address: bytes, request: RequestFrame) -> None:
         session = self.sessions.get(address)
         if isinstance(request, Hello):
             self._hello(address, request)
@@ -404,7 +404,7 @@ class Core:
 
     def _register(self, session: Session, hello: Hello) -> None:
         wall = self._turn.moment.wall
-        bot = Bot(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
+        bot = BotRecord(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
         session.bot_id, session.opening = bot.id, True
         self.sessions.add(session)
         self._registering[bot.name] = []
@@ -440,7 +440,7 @@ class Core:
         for request in held:
             self._try(session.address, request)
 
-    def _open(self, session: Session, bot: Bot, hello: Hello) -> None:
+    def _open(self, session: Session, bot: BotRecord, hello: Hello) -> None:
         session.bot_id, session.bot_name = bot.id, bot.name
         self.sessions.add(session)
         unknown = self._returning.unknown(session, hello)

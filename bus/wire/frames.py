@@ -51,7 +51,7 @@ __all__ = [
     "Published",
     "Query",
     "Refusal",
-    "Request",
+    "RequestFrame",
     "RetryDeadLetters",
     "Settled",
     "StartAt",
@@ -319,7 +319,7 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
 Settle = Ack | Nak | Term | Extend | Credit
 Opening = Hello | Ping | Goodbye
-Request = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
+RequestFrame = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
 
 
 # ── From the worker ──────────────────────────────────────────────────────────────────────────────────────
@@ -458,7 +458,7 @@ WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing |
 encode = msgspec.json.Encoder().encode
 """Write a frame, or any value, as JSON."""
 
-_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_request_decoder: msgspec.json.Decoder[RequestFrame] = msgspec.json.Decoder(RequestFrame)
 _worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
 
 
@@ -471,7 +471,7 @@ class _Numbered(msgspec.Struct):
 _decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
-def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
+def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
     """Read a client's frame. Raise Refusal with what to tell the client."""
     if len(frame) > frame_bytes_max:
         raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")

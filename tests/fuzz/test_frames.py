@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bus.errors import InvalidValue
 from bus.wire.calls import decode_call
-from bus.wire.frames import Refusal, Request, Workflow, decode_request, decode_worker_frame
+from bus.wire.frames import Refusal, RequestFrame, Workflow, decode_request, decode_worker_frame
 
 from .mutations import CLIENT_FRAMES, WORKER_FRAMES, mutated, nonsense, write
 from .script import play
@@ -26,7 +26,7 @@ chances = st.integers(0, 2**64).map(random.Random)
 OTHER = st.sampled_from([b".", b".", b".", b"-", b"+", b"*", b"!a", b"!b", b"^"])
 
 
-def read(frame: bytes) -> Request | Refusal:
+def read(frame: bytes) -> RequestFrame | Refusal:
     """Read a client's frame as the worker does, and the arguments of a call in it."""
     try:
         request = decode_request(frame, FRAME_BYTES_MAX)
@@ -68,7 +68,7 @@ def test_what_the_mutations_of_the_worker_begin_with_is_valid(frame: dict[str, A
 
 
 def test_the_mutations_begin_with_every_op() -> None:
-    ops = {kind.__struct_config__.tag for kind in Request.__args__}
+    ops = {kind.__struct_config__.tag for kind in RequestFrame.__args__}
     assert {frame["op"] for frame in CLIENT_FRAMES} == ops
 
 
