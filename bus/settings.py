@@ -17,6 +17,7 @@ from msgspec import Meta
 from .model.repository import WorkflowRules
 from .settings_words import in_words
 from .wire.addresses import canonical, is_local, listening_fault
+from .wire.limits import CREDIT_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
     "Delivery",
@@ -139,16 +140,16 @@ class Limits(_Section, frozen=True):
     body_bytes_max: Annotated[int, Meta(ge=1, le=32 * 1024 * 1024)] = 256 * 1024
     """One body: four of the largest fit in a frame. Larger things belong in a file whose name is sent."""
 
-    messages_per_publish_max: PositiveInt = 1000
+    messages_per_publish_max: PositiveInt = PUBLISH_MESSAGES_MAX
     """Beyond this a frame gains nothing, and its sender would wait long for the first answer."""
 
     publishes_in_flight_max: PositiveInt = 4096
     """Messages that a client may have unanswered: some batches of the writer."""
 
-    in_flight_default: Annotated[int, Meta(ge=0, le=1000)] = 100
+    in_flight_default: Annotated[int, Meta(ge=0, le=CREDIT_MAX)] = 100
     """The credit of a session that names none."""
 
-    in_flight_max: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    in_flight_max: Annotated[int, Meta(ge=1, le=CREDIT_MAX)] = CREDIT_MAX
     """The most credit a session gets, whatever it asks. Below the socket's queue, so that sends never block."""
 
     in_flight_bytes_max: PositiveInt = 8 * 1024 * 1024

@@ -28,14 +28,12 @@ from ..wire.calls import (
     decode_call,
 )
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow, encode
+from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the records of an answer."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -165,7 +163,7 @@ class WorkflowAnswers:
         """Read a list in portions, as far as it fits into a frame. What is created meanwhile may shift them."""
         arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
         found: dict[str, msgspec.Raw] = {}
-        read, size_bytes = 0, _FRAME_ROOM_BYTES
+        read, size_bytes = 0, FRAME_ROOM_BYTES
         while True:
             portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
             page = await self._method(call)(**arguments, limit=portion, offset=call.offset + read)
@@ -198,7 +196,9 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
-            raise Refusal(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
+            raise Refusal(
+                Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
+            )
         arguments["holder"] = bot_id
     return arguments
 

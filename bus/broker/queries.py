@@ -32,14 +32,12 @@ from ..wire.frames import (
     Subscriptions,
     is_id,
 )
+from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["Queries"]
 
 _HISTORY_PORTION = 64
 """Messages that are read back at once: with the largest bodies some megabytes."""
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the messages of an answer."""
 
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
@@ -119,7 +117,7 @@ class Queries:
             for message in portion:
                 written = _raw(message)
                 size_bytes += len(bytes(written)) + 1
-                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - _FRAME_ROOM_BYTES):
+                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - FRAME_ROOM_BYTES):
                     return {"messages": shown, "more": True}
                 shown.append(written)
             if len(portion) < request.limit:
@@ -242,7 +240,7 @@ class Queries:
     async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
         if mailbox is None:
-            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:128]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
         return {
             "dead_letters": [
                 {

@@ -29,7 +29,6 @@ import uuid_utils
 from ..errors import AddressError, BusError, ClosedError, TooLarge, WorkerUnavailable, request_error
 from ..transport import Port
 from ..wire.frames import (
-    HELD_MAX,
     RETRY,
     Closing,
     Code,
@@ -47,6 +46,7 @@ from ..wire.frames import (
     decode_worker_frame,
     encode,
 )
+from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_ROOM_BYTES
 from .deliveries import Deliveries, of_another_log
 from .forgotten import shared
 from .home import Home
@@ -54,12 +54,6 @@ from .message import Receipt
 from .waiting import Deadlines, Request, Ticket
 
 __all__ = ["Connection"]
-
-_MESSAGES_A_FRAME = 1000
-"""The protocol's most messages in a publish frame."""
-
-_FRAME_OVERHEAD_BYTES = 128
-"""Room for what surrounds the messages of a publish frame."""
 
 _RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to open a session; the last one repeats."""
@@ -327,7 +321,7 @@ class Connection:
 
     @property
     def _window(self) -> int:
-        return self.welcome.max_publish_in_flight if self.welcome is not None else _MESSAGES_A_FRAME
+        return self.welcome.max_publish_in_flight if self.welcome is not None else PUBLISH_MESSAGES_MAX
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -376,10 +370,10 @@ class Connection:
     def _pack(self, number: int) -> Request:
         """Put what waits into one publish frame, as much as fits."""
         bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
-        size = _FRAME_OVERHEAD_BYTES
+        size = PUBLISH_ROOM_BYTES
         places: list[tuple[Ticket, int]] = []
         payloads: list[bytes] = []
-        while self._unsent and len(places) < _MESSAGES_A_FRAME:
+        while self._unsent and len(places) < PUBLISH_MESSAGES_MAX:
             ticket, index = self._unsent[0]
             payload = ticket.payloads[index]
             if payloads and size + len(payload) + 1 > bytes_max:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..errors import BusError, ReplyTimeout, RequestError, WorkerUnavailable
-from ..wire.frames import AWAITED_MAX, StoredMessage, is_id
+from ..wire.frames import StoredMessage, is_id
+from ..wire.limits import AWAITED_MAX
 from .draft import Draft
 from .message import Message
 from .serving import waiting_for_reply

@@ -32,6 +32,7 @@ import anyio.abc
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
 from ..wire.frames import Credit
+from ..wire.limits import CREDIT_MAX
 from .home import Home
 from .message import Message, was_cancelled
 
@@ -48,9 +49,6 @@ StartPosition = Literal["new", "all"] | int | datetime
 
 _CONCURRENCY = 10
 """Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
-
-_CONCURRENCY_MAX = 1000
-"""The protocol's largest credit."""
 
 _STOP_SECONDS = 10.0
 """What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
@@ -150,8 +148,8 @@ class Application:
         At the end those that run have `stop_timeout` seconds before they are cancelled. `task_status` is started
         once the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
         """
-        if not 1 <= concurrency <= _CONCURRENCY_MAX:
-            raise ValueError(f"concurrency is 1 to {_CONCURRENCY_MAX}, not {concurrency}")
+        if not 1 <= concurrency <= CREDIT_MAX:
+            raise ValueError(f"concurrency is 1 to {CREDIT_MAX}, not {concurrency}")
         if self._service is not None:
             self._service.home.check()
             raise RuntimeError("the bot serves already")
@@ -316,7 +314,7 @@ class _Service:
 
     def _grant_for_lent(self) -> None:
         if not self._stopped.is_set():
-            self._grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
+            self._grant(min(self._concurrency + self._lent, CREDIT_MAX))
 
     async def _handle(self, message: Message) -> None:
         handler = self._bot._handler(message)

@@ -17,6 +17,7 @@ from ..model.repository import Added, NewMessage
 from ..settings import Limits
 from ..wire.bodies import body_fault
 from ..wire.frames import Code, Publication, Refusal, ToBot, encode, is_id, is_name
+from ..wire.limits import NAME_CHARACTERS_MAX
 from ..wire.refusals import NAME_RULE
 from .directory import Directory
 from .dispatch import Dispatch
@@ -26,7 +27,6 @@ from .scheduling import Scheduling
 
 __all__ = ["Admission"]
 
-_NAME_CHARACTERS_MAX = 128
 _NO_HEADERS = b"{}"
 
 
@@ -36,8 +36,8 @@ def _admit(
     """Return the message as it is to be stored; raises Refusal with what is wrong with it."""
     if not is_id(publication.id):
         raise Refusal(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
-    if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
-        raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {_NAME_CHARACTERS_MAX} characters")
+    if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
+        raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
     if publication.reply_to is not None and not is_id(publication.reply_to):
         raise Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
     bot_id, channel = _recipient(publication, directory)
@@ -89,8 +89,8 @@ def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
     if len(headers) > limits.headers_max:
         raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
     for name, value in headers.items():
-        if not 1 <= len(name) <= _NAME_CHARACTERS_MAX:
-            raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {_NAME_CHARACTERS_MAX} characters")
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+            raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
         if len(value.encode()) > limits.header_bytes_max:
             raise Refusal(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
     return encode(headers)

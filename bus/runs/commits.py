@@ -20,11 +20,9 @@ from ..errors import Conflict, InvalidValue, NotInFlight
 from ..model.records import RunStatus, WorkflowStepLog
 from ..model.values import json_value, normal_record
 from ..wire.frames import Commit
+from ..wire.limits import COMMIT_ITEMS_MAX
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
-
-_MESSAGES_MAX = 1000
-"""The protocol's most messages in a commit."""
 
 _COMMIT_AGAIN_SECONDS = 0.05
 """How soon to retry a commit whose message has not come again: that usually takes some milliseconds."""
@@ -79,8 +77,8 @@ class RemoteCommits:
         """
         if error is not None and status is None:
             raise InvalidValue("error", "a commit says why a run has a status, so it needs a status")
-        if len(messages) > _MESSAGES_MAX:
-            raise InvalidValue("messages", f"a commit has at most {_MESSAGES_MAX}, not {len(messages)}")
+        if len(messages) > COMMIT_ITEMS_MAX:
+            raise InvalidValue("messages", f"a commit has at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
         acks = list(dict.fromkeys(acks))
         publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
         commit_id = id or str(uuid_utils.uuid7())

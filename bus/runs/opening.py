@@ -19,6 +19,7 @@ from ..errors import BusError, Conflict, InvalidTransition, UnknownWorkflow
 from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
 from ..model.values import same_values
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
 from .replay import error_text
 from .run import Run
@@ -32,9 +33,6 @@ TIMEOUT_SECONDS = 60.0
 """How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
 
 _FAIL_SECONDS = 5.0
-
-_ID_CHARACTERS_MAX = 128
-"""What a commit's frame has room for."""
 
 
 class Executor(msgspec.Struct, frozen=True):
@@ -103,8 +101,8 @@ async def _find_or_create(
     executor: Executor, workflow: str, start: Start
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     workflows = executor.workflows
-    if start.id is not None and not 1 <= len(start.id) <= _ID_CHARACTERS_MAX:
-        raise ValueError(f"a run's id has 1 to {_ID_CHARACTERS_MAX} characters, not {len(start.id)}")
+    if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
+        raise ValueError(f"a run's id has 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow)
     definition = await _definition(executor, workflow, start.definition)

@@ -31,15 +31,13 @@ from ..model.records import (
 from ..model.values import json_text, json_value
 from ..wire import calls as calls
 from ..wire.frames import Workflow
+from ..wire.limits import FRAME_ROOM_BYTES
 from .commits import RemoteCommits
 from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .run import Run
 
 __all__ = ["RemoteWorkflows"]
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the arguments of a call."""
 
 _PORTION_RECORDS = 64
 """Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
@@ -274,8 +272,8 @@ class RemoteWorkflows(RemoteCommits):
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
         welcome = self._bot._connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
+        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
+            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
         value = await self._bot._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
         return calls.read_result(call.method, value)
 

@@ -27,6 +27,7 @@ from ..model.records import (
 )
 from .bodies import body_fault, is_suspicious
 from .frames import Workflow
+from .limits import NUMBER_MAX
 from .refusals import refusal
 
 __all__ = [
@@ -58,7 +59,7 @@ __all__ = [
     "read_result",
 ]
 
-Number = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
+Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
 
 
 # ── The calls ────────────────────────────────────────────────────────────────────────────────────────────
