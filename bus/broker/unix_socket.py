@@ -16,11 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ..errors import BindError
+from ..wire.limits import SOCKET_PATH_BYTES_MAX
 
 __all__ = ["UnixListener"]
-
-_PATH_BYTES_MAX = 107
-"""What fits into a socket's address on Linux, without the byte that ends it."""
 
 _LOCK_SECONDS = 2.0
 """How long the lock of the folder is waited for: whoever has it needs some milliseconds."""
@@ -36,8 +34,8 @@ class UnixListener:
         self._address = address
         self._path = address.removeprefix("ipc://")
         self._identity: tuple[int, int] | None = None
-        if len(os.fsencode(self._path)) > _PATH_BYTES_MAX:
-            raise self._error(f"a socket's path has at most {_PATH_BYTES_MAX} bytes", "choose a shorter one")
+        if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
+            raise self._error(f"a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes", "choose a shorter one")
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._listen(backlog)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from .limits import SOCKET_PATH_BYTES_MAX
+
 __all__ = ["address_fault", "canonical", "is_ipv6", "is_local", "listening_fault", "without_password"]
 
 _PORT_MAX = 65_535
-_IPC_PATH_BYTES_MAX = 107
-"""What fits into a socket's address, with the byte that ends it."""
 
 _TCP = re.compile(r"(?P<host>\[[^\]\[]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _NUMBERS = re.compile(r"[0-9.]+")
@@ -39,8 +39,8 @@ def address_fault(address: str) -> str | None:
         case "ipc":
             if not rest:
                 return "the path of the socket is missing"
-            if len(rest.encode()) > _IPC_PATH_BYTES_MAX:
-                return f"the path of the socket is longer than {_IPC_PATH_BYTES_MAX} bytes"
+            if len(rest.encode()) > SOCKET_PATH_BYTES_MAX:
+                return f"the path of the socket is longer than {SOCKET_PATH_BYTES_MAX} bytes"
         case "inproc":
             if not rest:
                 return "the name after inproc:// is missing"

@@ -22,6 +22,7 @@ __all__ = [
     "PUBLISH_ROOM_BYTES",
     "REASON_CHARACTERS_MAX",
     "SETTLED_MAX",
+    "SOCKET_PATH_BYTES_MAX",
     "TOKEN_CHARACTERS_MIN",
     "WAIT_SECONDS_MAX",
 ]
@@ -69,6 +70,9 @@ WAIT_SECONDS_MAX = 86_400 * 3660
 
 NAK_SECONDS_MAX = 86_400 * 366
 """The longest delay of a nak: a year. The message stays owed meanwhile."""
+
+SOCKET_PATH_BYTES_MAX = 107
+"""What fits into a Unix socket's address on Linux, without the byte that ends it."""
 
 FRAME_ROOM_BYTES = 256
 """Room for what surrounds the records of an answer, or the arguments of a call, in their frame."""
