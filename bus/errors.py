@@ -235,15 +235,12 @@ class RequestError(BusError):
 
         Its constructor is not called: it takes what not every worker tells.
         """
-        error = cls.__new__(cls)
         told = details or {}
         is_stores = bool(cls.error_name) and told.get("error") == cls.error_name
         text = message if is_stores else f"{message} [{code}]{': ' if cls.hint else ''}{cls.hint}"
-        error.args = (text,)
-        vars(error).update({name: told[name] for name in cls.attributes if name in told})
-        error.code, error.message, error.retry, error.retry_after = code, message, retry, retry_after
-        error.details = details
-        return error
+        attributes = {name: told[name] for name in cls.attributes if name in told}
+        attributes |= {"code": code, "message": message, "retry": retry, "retry_after": retry_after}
+        return _blank(cls, (text,), attributes | {"details": details})
 
     def reworded(self, message: str) -> Self:
         """Return the same error with another text."""
