@@ -33,8 +33,7 @@ from bus.broker.worker_log import WorkerLog
 from bus.cli.console import show_check
 from bus.cli.program import main, program
 from bus.cli.streams import show_error
-from bus.errors import BindError
-from bus.model.errors import DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
 from bus.model.repository import Store, StoreWatch
 from bus.settings import Settings, SettingsError, parse_settings
 from store import open_store

@@ -22,7 +22,7 @@ import anyio
 import msgspec
 import uuid_utils
 
-from bus.model.records import Bot, Channel, timestamp
+from bus.model.records import BotRecord, Channel, timestamp
 from bus.model.repository import AddBot, AddChannel, NewMessage
 from store import open_store
 from store.sqlite.owing import MAILBOXES, SAVE_MAILBOX, mailbox_of, mailbox_row
@@ -99,7 +99,7 @@ def _settle(connection: sqlite3.Connection, seq: int) -> None:
 async def _make(database: Path, bots: Sequence[tuple[str, str]]) -> None:
     at = timestamp(_BEGIN)
     async with open_store(str(database)) as store:
-        added = [AddBot(Bot(id=id, name=name, created_at=at, last_seen_at=at)) for id, name in bots]
+        added = [AddBot(BotRecord(id=id, name=name, created_at=at, last_seen_at=at)) for id, name in bots]
         channels = [
             Channel(name=f"filled-{each}", created_at=at, created_by_bot_id=bots[0][0]) for each in range(20)
         ]

@@ -28,7 +28,7 @@ from .client.inbox import Inbox
 from .client.message import Message
 from .client.replies import Replies
 from .client.sending import Sender
-from .client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, Start
+from .client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, StartPosition
 from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
@@ -379,7 +379,7 @@ class Bot(Asking):
         channel: str,
         message_type: str | None = None,
         *,
-        start: Start = "new",
+        start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
     ) -> Callable[[_H], _H]:

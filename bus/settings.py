@@ -17,6 +17,7 @@ from msgspec import Meta
 from .model.repository import WorkflowRules
 from .settings_words import in_words
 from .wire.addresses import canonical, is_local, listening_fault
+from .wire.limits import CREDIT_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
     "Delivery",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 _AT_ONCE_SECONDS = 0.05
@@ -146,61 +147,61 @@ class Limits(_Section, frozen=True):
     body_bytes_max: Annotated[int, Meta(ge=1, le=32 * 1024 * 1024)] = 256 * 1024
     """One body: four of the largest fit in a frame. Larger things belong in a file whose name is sent."""
 
-    messages_per_publish_max: Count = 1000
+    messages_per_publish_max: PositiveInt = PUBLISH_MESSAGES_MAX
     """Beyond this a frame gains nothing, and its sender would wait long for the first answer."""
 
-    publishes_in_flight_max: Count = 4096
+    publishes_in_flight_max: PositiveInt = 4096
     """Messages that a client may have unanswered: some batches of the writer."""
 
-    in_flight_default: Annotated[int, Meta(ge=0, le=1000)] = 100
+    in_flight_default: Annotated[int, Meta(ge=0, le=CREDIT_MAX)] = 100
     """The credit of a session that names none."""
 
-    in_flight_max: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    in_flight_max: Annotated[int, Meta(ge=1, le=CREDIT_MAX)] = CREDIT_MAX
     """The most credit a session gets, whatever it asks. Below the socket's queue, so that sends never block."""
 
-    in_flight_bytes_max: Count = 8 * 1024 * 1024
+    in_flight_bytes_max: PositiveInt = 8 * 1024 * 1024
     """The bodies a session may have in flight: what one slow bot costs in memory."""
 
-    batch_messages_max: Count = 4096
+    batch_messages_max: PositiveInt = 4096
     """Messages in one transaction: larger ones gain little and make the first wait."""
 
-    batch_bytes_max: Count = 8 * 1024 * 1024
+    batch_bytes_max: PositiveInt = 8 * 1024 * 1024
     """Bodies in one transaction. When the next one is full, the worker stops reading its socket."""
 
-    backlog_messages_max: Count = 1_000_000
+    backlog_messages_max: PositiveInt = 1_000_000
     """Direct messages that may wait for one bot: beyond it, `mailbox_full` tells the senders that nobody reads."""
 
-    scheduled_messages_max: Count = 1_000_000
+    scheduled_messages_max: PositiveInt = 1_000_000
     """Messages that may wait until they are due; beyond it, `busy`."""
 
-    ready_messages_max: Count = 10_000
+    ready_messages_max: PositiveInt = 10_000
     """Messages a mailbox keeps in memory ahead of its bot's credit; beyond it, it reads from the store again."""
 
-    ready_bytes_max: Count = 8 * 1024 * 1024
+    ready_bytes_max: PositiveInt = 8 * 1024 * 1024
     """The same in bytes of bodies."""
 
-    sessions_max: Count = 10_000
+    sessions_max: PositiveInt = 10_000
     """Connections with a session: each costs a descriptor and some kilobytes."""
 
-    held_requests_max: Count = 1000
+    held_requests_max: PositiveInt = 1000
     """Requests of one session that wait for its registration or an earlier request to be on disk."""
 
-    expected_replies_max: Count = 10_000
+    expected_replies_max: PositiveInt = 10_000
     """Replies that one session may wait for; the oldest ones beyond come as ordinary messages."""
 
-    queries_max: Count = 64
+    queries_max: PositiveInt = 64
     """Questions (`history`, `status`, …) that are being answered at once; more are `busy`."""
 
-    workflow_calls_max: Count = 4096
+    workflow_calls_max: PositiveInt = 4096
     """Workflow calls that are being carried out at once, of all sessions; more are `busy`. Many share a commit."""
 
-    workflow_bytes_max: Count = 128 * 1024 * 1024
+    workflow_bytes_max: PositiveInt = 128 * 1024 * 1024
     """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
 
-    socket_frames_max: Count = 4000
+    socket_frames_max: PositiveInt = 4000
     """Frames queued to one connection: the largest credit, one frame a message, and as many answers."""
 
-    receive_frames_max: Count = 64
+    receive_frames_max: PositiveInt = 64
     """Frames queued from one connection: a sender that ignores its window is held back early."""
 
     sender_messages_per_second_max: Rate = 0.0
@@ -212,13 +213,13 @@ class Limits(_Section, frozen=True):
     rate_burst_seconds: Seconds = 10.0
     """What may come at once after a silence, as seconds of either rate: a frame of many messages is no fault."""
 
-    tap_heads_max: Count = 1000
+    tap_heads_max: PositiveInt = 1000
     """Channels whose head is sent at the tap: so many take about 15 ms every `tap_head_seconds`."""
 
-    headers_max: Count = 32
+    headers_max: PositiveInt = 32
     """Headers of a message."""
 
-    header_bytes_max: Count = 1024
+    header_bytes_max: PositiveInt = 1024
     """A header's value, in bytes of UTF-8."""
 
 

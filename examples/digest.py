@@ -9,12 +9,11 @@ from collections.abc import Sequence
 import anyio
 
 import bus
-from bus.model.records import GlobalOwner, WorkflowDefinition
 
 PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "3"))
 """After a step: time to kill it."""
 
-DIGEST = WorkflowDefinition(id="digest", name="digest", owner=GlobalOwner())
+DIGEST = bus.WorkflowDefinition(id="digest", name="digest", owner=bus.GlobalOwner())
 
 bot = bus.Bot("editor", url=os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
 

@@ -1,8 +1,8 @@
-"""What the store raises. It is defined in `bus.model.errors`, by the side that uses the store."""
+"""What the store raises. It is defined in `bus.errors`, with everything else that can go wrong."""
 
 from __future__ import annotations
 
-from bus.model.errors import (
+from bus.errors import (
     Conflict,
     DatabaseDamaged,
     DatabaseInUse,

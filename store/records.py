@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bus.model.records import (
     WORKER_ID,
-    Bot,
     BotMessage,
     BotOwner,
+    BotRecord,
     BotSubscription,
     Channel,
     ChannelRecipient,
@@ -41,9 +41,9 @@ from bus.model.records import (
 
 __all__ = [
     "WORKER_ID",
-    "Bot",
     "BotMessage",
     "BotOwner",
+    "BotRecord",
     "BotSubscription",
     "Channel",
     "ChannelRecipient",

@@ -25,7 +25,7 @@ import zmq
 from ..core.batches import Batch
 from ..core.core import Core
 from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
-from ..model.errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
+from ..errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
@@ -38,8 +38,8 @@ from ..wire.frames import (
     Nak,
     Publish,
     Query,
-    Rejected,
-    Request,
+    Refusal,
+    RequestFrame,
     Workflow,
     decode_request,
     encode,
@@ -189,9 +189,9 @@ class Broker:
         address = parts[0]
         try:
             if len(parts) != 2:
-                raise Rejected(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
+                raise Refusal(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
-        except Rejected as error:
+        except Refusal as error:
             return self._core.reject(address, error, moment)
         if _begins_a_wait(request):
             moment = self._moment()  # what it was received at, and no earlier
@@ -320,7 +320,7 @@ class Broker:
         try:
             value = await self._queries.answer(ask.bot_id, query, self._moment().now)
             frame = encode({"op": "ok", "request": query.request, "value": value})
-        except Rejected as error:
+        except Refusal as error:
             self._refuse(ask, error.code, error.message)
         except StoreFailure:
             raise
@@ -427,7 +427,7 @@ class Broker:
                 self._command.send((effect.address, effect.frame))
 
 
-def _begins_a_wait(request: Request) -> bool:
+def _begins_a_wait(request: RequestFrame) -> bool:
     """Return whether a frame names a delay or a ttl, which must not begin before it was received."""
     match request:
         case Publish(messages=messages) | Commit(messages=messages):

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ..core.effects import Ask
-from ..model.errors import StoreError, StoreFailure, TooLarge
+from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..wire.calls import (
@@ -26,17 +26,14 @@ from ..wire.calls import (
     ListCall,
     UpdateStepStatus,
     decode_call,
-    error_details,
 )
-from ..wire.frames import RETRY, Code, ErrorFrame, Rejected, Workflow, encode
+from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow, encode
+from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the records of an answer."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -166,7 +163,7 @@ class WorkflowAnswers:
         """Read a list in portions, as far as it fits into a frame. What is created meanwhile may shift them."""
         arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
         found: dict[str, msgspec.Raw] = {}
-        read, size_bytes = 0, _FRAME_ROOM_BYTES
+        read, size_bytes = 0, FRAME_ROOM_BYTES
         while True:
             portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
             page = await self._method(call)(**arguments, limit=portion, offset=call.offset + read)
@@ -187,8 +184,7 @@ class WorkflowAnswers:
         else:
             hint = "the worker's limits.frame_bytes_max would have to be larger"
         error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
-        error.args = (f"{error}; {hint}",)
-        return error
+        return error.reworded(f"{error}; {hint}")
 
 
 def _fields(call: Call) -> list[tuple[str, Any]]:
@@ -200,7 +196,9 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
-            raise Rejected(Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:128]!r}")
+            raise Refusal(
+                Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
+            )
         arguments["holder"] = bot_id
     return arguments
 
@@ -222,19 +220,18 @@ def _refused(call: Workflow, error: Exception) -> bytes:
     """Return the frame that reports an error; StoreFailure is not reported, and ends the worker."""
     if isinstance(error, StoreFailure):
         raise error
-    if isinstance(error, Rejected):
+    if isinstance(error, Refusal):
         return _refusal(call, error.code, error.message)
-    if isinstance(error, StoreError):
-        known = error_details(error)
-        if known is None:
-            _log.error("record_damaged", error=str(error))
-            return _refusal(call, Code.INTERNAL, str(error))
-        return _refusal(call, known[0], str(error), known[1])
+    if isinstance(error, RequestError):
+        return _refusal(call, error.code, error.message, error.details)
+    if isinstance(error, RecordDamaged):
+        _log.error("record_damaged", error=str(error))
+        return _refusal(call, Code.INTERNAL, str(error))
     _log.error("workflow_call_failed", call=call.call, exc_info=error)
     return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
 
 
-def _refusal(call: Workflow, code: Code, message: str, details: dict[str, Any] | None = None) -> bytes:
+def _refusal(call: Workflow, code: str, message: str, details: dict[str, Any] | None = None) -> bytes:
     return encode(
         ErrorFrame(code=code, message=message, request=call.request, retry=code in RETRY, details=details)
     )

@@ -17,7 +17,7 @@ from ..core.directory import ChannelEntry
 from ..core.effects import Moment
 from ..mailbox.envelope import write_envelope
 from ..mailbox.mailbox import Mailbox
-from ..model.records import Bot
+from ..model.records import BotRecord
 from ..model.repository import HistoryRequest, LogMessage, MessageLog
 from ..wire.frames import (
     Bots,
@@ -27,19 +27,17 @@ from ..wire.frames import (
     History,
     MessageQuery,
     Query,
-    Rejected,
+    Refusal,
     Status,
     Subscriptions,
     is_id,
 )
+from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["Queries"]
 
 _HISTORY_PORTION = 64
 """Messages that are read back at once: with the largest bodies some megabytes."""
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the messages of an answer."""
 
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
@@ -74,7 +72,7 @@ class Queries:
             self._samples.popleft()
 
     async def answer(self, bot_id: str, query: Query, now: float) -> dict[str, Any]:
-        """Return the value of an answer. Raise Rejected if the question is wrong."""
+        """Return the value of an answer. Raise Refusal if the question is wrong."""
         match query:
             case History():
                 return await self._history(query)
@@ -95,12 +93,12 @@ class Queries:
 
     async def _history(self, query: History) -> dict[str, Any]:
         if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
-            raise Rejected(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
+            raise Refusal(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
         between = None
         if query.between is not None:
             between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
         elif query.channel is not None and query.channel not in self._core.directory.channels:
-            raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+            raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
         request = HistoryRequest(
             limit=_HISTORY_PORTION,
             between=between,
@@ -119,7 +117,7 @@ class Queries:
             for message in portion:
                 written = _raw(message)
                 size_bytes += len(bytes(written)) + 1
-                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - _FRAME_ROOM_BYTES):
+                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - FRAME_ROOM_BYTES):
                     return {"messages": shown, "more": True}
                 shown.append(written)
             if len(portion) < request.limit:
@@ -133,7 +131,7 @@ class Queries:
             return {"message": _raw(message), "mailboxes": fates}
         scheduled = await self._log.find_scheduled(query.id)
         if scheduled is None:
-            raise Rejected(Code.NOT_FOUND, f"no message with id {query.id}")
+            raise Refusal(Code.NOT_FOUND, f"no message with id {query.id}")
         written = msgspec.Raw(write_envelope(scheduled, None, None) + b"}")
         return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
 
@@ -215,11 +213,11 @@ class Queries:
     def _subscriptions(self, bot_id: str, query: Subscriptions) -> dict[str, Any]:
         directory = self._core.directory
         if query.bot is not None and query.channel is not None:
-            raise Rejected(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
+            raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
         if query.channel is not None:
             entry = directory.channels.get(query.channel)
             if entry is None:
-                raise Rejected(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
+                raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
             found = list(entry.subscriptions.values())
         else:
             own = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
@@ -242,7 +240,7 @@ class Queries:
     async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
         if mailbox is None:
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:128]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
         return {
             "dead_letters": [
                 {
@@ -290,11 +288,11 @@ class Queries:
             for limited in self._core.rates.limited(now)
         ]
 
-    def _bot(self, name_or_id: str) -> Bot:
+    def _bot(self, name_or_id: str) -> BotRecord:
         bot = self._core.directory.find_bot(name_or_id)
         if bot is None:
             what = "with id" if is_id(name_or_id) else "named"
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
         return bot
 
 

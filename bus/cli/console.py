@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client.waiting import Receipt
-from ..model.errors import DatabaseDamaged, DatabaseNewer
+from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
@@ -34,7 +34,7 @@ __all__ = [
     "Checked",
     "Facts",
     "Lines",
-    "Status",
+    "StatusText",
     "Time",
     "console_for",
     "fact_lines",
@@ -85,7 +85,7 @@ class Time(str):
     __slots__ = ()
 
 
-class Status(str):
+class StatusText(str):
     """The status of a run or of a step."""
 
     __slots__ = ()
@@ -281,7 +281,7 @@ def _cell(console: Console, value: Any) -> Text:
         return Text(f"{value:,}" if console.is_terminal else str(value))
     if isinstance(value, Time):
         return Text(_local(console, value, _DATE_AND_TIME) if value else "", "dim")
-    if isinstance(value, Status):
+    if isinstance(value, StatusText):
         return Text(plain(value), _STATUS_STYLES.get(value.partition(",")[0], ""))
     return Text(plain(str(value)))
 

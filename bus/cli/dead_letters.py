@@ -12,15 +12,13 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import ask
-from .options import SEQ_MAX, Link, linked, mailbox_of
+from .options import Link, linked, mailbox_of
 from .streams import EXIT_REFUSED, say, show_error
 
 __all__ = ["dead_letters"]
-
-_DEAD_LETTERS_MAX = 1000
-"""The protocol's most dead letters in one answer, and most seqs in one retry."""
 
 
 _of_bot = click.option(
@@ -30,7 +28,7 @@ _of_bot = click.option(
     help="Those of a bot, or of a group as CHANNEL/GROUP; of all where none is named.",
 )
 
-_seq = click.IntRange(min=1, max=SEQ_MAX)
+_seq = click.IntRange(min=1, max=NUMBER_MAX)
 
 
 @click.group("dead-letters")
@@ -46,7 +44,7 @@ def dead_letters() -> None:
 @_of_bot
 @click.option(
     "--limit",
-    type=click.IntRange(min=1, max=_DEAD_LETTERS_MAX),
+    type=click.IntRange(min=1, max=ANSWER_ITEMS_MAX),
     metavar="N",
     default=50,
     show_default=True,
@@ -84,7 +82,7 @@ def show(link: Link, seq: int, bot: str | None) -> None:
 
     With `--json`, one object a line for each bot that has it among its 1,000 newest.
     """
-    found = ask(link, lambda asker: _found(asker, bot, _DEAD_LETTERS_MAX))
+    found = ask(link, lambda asker: _found(asker, bot, ANSWER_ITEMS_MAX))
     chosen = [dead for dead in found if dead["seq"] == seq]
     if not chosen:
         _refuse(f"no dead letter {seq}", bot)
@@ -110,8 +108,8 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
     """
     if bool(seqs) == everything:
         raise click.UsageError("give either SEQ, once or more, or --all")
-    if len(set(seqs)) > _DEAD_LETTERS_MAX:
-        raise click.UsageError(f"at most {_DEAD_LETTERS_MAX} at once")
+    if len(set(seqs)) > ANSWER_ITEMS_MAX:
+        raise click.UsageError(f"at most {ANSWER_ITEMS_MAX} at once")
 
     async def retried(asker: Bot) -> int:
         names = await _names(asker, bot)
@@ -150,7 +148,7 @@ async def _retry_all(asker: Bot, name: str) -> int:
     seen: set[int] = set()
     count = 0
     while True:
-        page = {dead["seq"] for dead in await asker.dead_letters(bot=name, limit=_DEAD_LETTERS_MAX)} - seen
+        page = {dead["seq"] for dead in await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX)} - seen
         if not page:
             return count
         seen |= page

@@ -18,7 +18,6 @@ import anyio.abc
 
 from ..bot import Bot, connect
 from ..errors import BusError, WorkerUnavailable
-from ..model.errors import StoreError
 from ..signals import received_signals
 from .options import Link
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, EXIT_UNAVAILABLE, Signals, output_failed, show_error
@@ -57,7 +56,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     code = 0
     try:
         return anyio.run(work)
-    except* (BusError, StoreError, Impossible) as errors:
+    except* (BusError, Impossible) as errors:
         error = _first(errors)
         show_error(str(error))
         code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED

@@ -21,15 +21,13 @@ from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
 from ..wire.frames import StoredMessage
+from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
-from .options import SEQ_MAX, Link, WithText, drafted, id_of, linked, name_of, worded
+from .options import Link, WithText, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
 __all__ = ["bots", "channels", "history", "listen", "publish", "request", "send", "status", "subscriptions"]
-
-_HISTORY_MESSAGES_MAX = 1000
-"""The protocol's most messages in one answer."""
 
 _CREDIT = 100
 
@@ -180,7 +178,7 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
     help="The most messages to show.",
 )
 @click.option(
-    "--before", type=click.IntRange(min=1, max=SEQ_MAX), metavar="SEQ", help="Only messages before this place."
+    "--before", type=click.IntRange(min=1, max=NUMBER_MAX), metavar="SEQ", help="Only messages before this place."
 )
 @click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
 @linked("console")
@@ -204,7 +202,7 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
 async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, Any]) -> list[StoredMessage]:
     messages: list[StoredMessage] = []
     while len(messages) < limit:
-        wanted = min(limit - len(messages), _HISTORY_MESSAGES_MAX)
+        wanted = min(limit - len(messages), ANSWER_ITEMS_MAX)
         page = await bot.history(before_seq=before, limit=wanted, **query)
         messages += page
         if len(page) < wanted:

@@ -23,11 +23,11 @@ from ..bot import DEFAULT_URL
 from ..client.draft import Draft
 from ..wire.addresses import address_fault, without_password
 from ..wire.frames import encode, is_id, is_name
+from ..wire.limits import WAIT_SECONDS_MAX
 from ..wire.refusals import ID_RULE, NAME_RULE
 from .streams import stream_fault
 
 __all__ = [
-    "SEQ_MAX",
     "Link",
     "WithText",
     "decoded",
@@ -42,9 +42,6 @@ __all__ = [
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather be told."""
-
-SEQ_MAX = 2**53 - 1
-"""The protocol's largest seq."""
 
 _INPUT_BYTES_MAX = 64 * 1024 * 1024
 """More than any frame has, and an end for what never ends."""
@@ -104,7 +101,7 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-_seconds = _Seconds(min=0, min_open=True, max=86_400 * 3660)
+_seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 
 
 class Link(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from ..model.records import Lease, RunStatus, RunSummary, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
-from .console import Facts, Status, Time, fact_lines, show_facts, show_rows, table
+from .console import Facts, StatusText, Time, fact_lines, show_facts, show_rows, table
 from .streams import plain, say
 
 __all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
@@ -106,7 +106,7 @@ def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[An
         (
             run.id,
             run.workflow_name,
-            Status(f"{run.status}, waits for a slot" if run.queued_at is not None else run.status),
+            StatusText(f"{run.status}, waits for a slot" if run.queued_at is not None else run.status),
             "" if run.holder is None else names.get(run.holder, run.holder),
             _time(run.started_at),
             _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
@@ -128,7 +128,7 @@ def _facts(view: RunView) -> Facts:
     return {
         "run": run.id,
         "workflow": run.workflow_name,
-        "status": Status(run.status if queued_at is None else f"{run.status}, waits for a slot"),
+        "status": StatusText(run.status if queued_at is None else f"{run.status}, waits for a slot"),
         "queued": _time(queued_at),
         "held by": view.holder,
         "ran out" if over else "until": _time(lease.expires_at if lease is not None else None),
@@ -147,7 +147,7 @@ def _step_rows(steps: Sequence[WorkflowStepLog]) -> list[tuple[Any, ...]]:
         (
             step.step_id,
             step.attempt,
-            Status(step.status),
+            StatusText(step.status),
             _took(step.started_at, step.completed_at, active=step.status == "running"),
             _outcome(step),
         )

@@ -12,7 +12,7 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
-from ..model.errors import InvalidTransition
+from ..errors import InvalidTransition
 from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal

@@ -23,13 +23,10 @@ from ..wire.frames import (
     StoredMessage,
     Subscriptions,
 )
+from ..wire.limits import ANSWER_ITEMS_MAX
 from .caller import Caller
 
 __all__ = ["Asking"]
-
-
-_HISTORY_PORTION = 1000
-"""The protocol's most messages in one answer."""
 
 
 class Asking:
@@ -63,7 +60,7 @@ class Asking:
                 channel=channel,
                 thread=thread,
                 before_seq=before_seq,
-                limit=min(limit - len(found), _HISTORY_PORTION),
+                limit=min(limit - len(found), ANSWER_ITEMS_MAX),
             )
             value = await self._caller.request("the history", partial(_numbered, history))
             found += msgspec.convert(value["messages"], list[StoredMessage])

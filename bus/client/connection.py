@@ -26,10 +26,9 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from ..errors import AddressError, BusError, ClosedError, WorkerUnavailable, frame_too_large, request_error
+from ..errors import AddressError, BusError, ClosedError, TooLarge, WorkerUnavailable, request_error
 from ..transport import Port
 from ..wire.frames import (
-    HELD_MAX,
     RETRY,
     Closing,
     Code,
@@ -47,18 +46,13 @@ from ..wire.frames import (
     decode_worker_frame,
     encode,
 )
+from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_ROOM_BYTES
 from .deliveries import Deliveries, of_another_log
 from .forgotten import shared
 from .home import Home
 from .waiting import Deadlines, Receipt, Request, Ticket
 
 __all__ = ["Connection"]
-
-_MESSAGES_A_FRAME = 1000
-"""The protocol's most messages in a publish frame."""
-
-_FRAME_OVERHEAD_BYTES = 128
-"""Room for what surrounds the messages of a publish frame."""
 
 _RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to open a session; the last one repeats."""
@@ -143,7 +137,7 @@ class Connection:
         number = self._next_number()
         request = Request(encode(make(number)), once=once, settles=settles)
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
-            raise frame_too_large(len(request.frame), self.welcome.max_frame_bytes)
+            raise TooLarge("the frame", len(request.frame), self.welcome.max_frame_bytes)
         self._requests[number] = request
         self._post(request.frame)
         try:
@@ -326,7 +320,7 @@ class Connection:
 
     @property
     def _window(self) -> int:
-        return self.welcome.max_publish_in_flight if self.welcome is not None else _MESSAGES_A_FRAME
+        return self.welcome.max_publish_in_flight if self.welcome is not None else PUBLISH_MESSAGES_MAX
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -375,10 +369,10 @@ class Connection:
     def _pack(self, number: int) -> Request:
         """Put what waits into one publish frame, as much as fits."""
         bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
-        size = _FRAME_OVERHEAD_BYTES
+        size = PUBLISH_ROOM_BYTES
         places: list[tuple[Ticket, int]] = []
         payloads: list[bytes] = []
-        while self._unsent and len(places) < _MESSAGES_A_FRAME:
+        while self._unsent and len(places) < PUBLISH_MESSAGES_MAX:
             ticket, index = self._unsent[0]
             payload = ticket.payloads[index]
             if payloads and size + len(payload) + 1 > bytes_max:

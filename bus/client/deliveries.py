@@ -73,4 +73,6 @@ class Deliveries:
 
 def of_another_log() -> NotInFlight:
     """Return the error for settling a message after the log was replaced: its seq may be another one's there."""
-    return NotInFlight(Code.CONFLICT, "the worker has another log than this message is of: it cannot be settled")
+    return NotInFlight.received(
+        Code.CONFLICT, "the worker has another log than this message is of: it cannot be settled"
+    )

@@ -13,14 +13,9 @@ import msgspec
 from ..errors import InvalidBody, TooLarge
 from ..wire.bodies import write_body
 from ..wire.frames import Publication, ToBot, ToChannel, encode, is_id
+from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
 __all__ = ["Draft", "payload", "publication"]
-
-_FRAME_OVERHEAD_BYTES = 128
-"""Room for what surrounds a message in its frame."""
-
-_SECONDS_MAX = 86_400 * 3660
-"""The longest `ttl` or `delay` that the worker accepts: ten years."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +47,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
     try:
         body = write_body(draft.body)
     except ValueError as error:
-        raise InvalidBody("invalid_body", str(error)) from None
+        raise InvalidBody.received("invalid_body", str(error)) from None
     return Publication(
         id=_text("id", message_id),
         recipient=recipient,
@@ -88,10 +83,10 @@ def _check_times(draft: Draft) -> None:
     It would not even see NaN or infinity: these are written as null, and null is no time at all.
     """
     ttl, delay = draft.ttl, draft.delay
-    if ttl is not None and not (_is_number(ttl) and 0 < ttl <= _SECONDS_MAX):
-        raise ValueError(f"ttl is a number of seconds above 0 and at most {_SECONDS_MAX:,}, not {ttl!r}")
-    if delay is not None and not (_is_number(delay) and 0 <= delay <= _SECONDS_MAX):
-        raise ValueError(f"delay is a number of seconds from 0 to {_SECONDS_MAX:,}, not {delay!r}")
+    if ttl is not None and not (_is_number(ttl) and 0 < ttl <= WAIT_SECONDS_MAX):
+        raise ValueError(f"ttl is a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {ttl!r}")
+    if delay is not None and not (_is_number(delay) and 0 <= delay <= WAIT_SECONDS_MAX):
+        raise ValueError(f"delay is a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
 
 
 def _is_number(value: Any) -> bool:
@@ -101,7 +96,8 @@ def _is_number(value: Any) -> bool:
 def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes:
     """Return a draft as it is in a publish frame. Raise InvalidBody, TooLarge or ValueError."""
     written = encode(publication(draft, message_id))
-    if frame_bytes_max is not None and len(written) > frame_bytes_max - _FRAME_OVERHEAD_BYTES:
+    if frame_bytes_max is not None and len(written) > frame_bytes_max - PUBLISH_ROOM_BYTES:
         most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
-        raise TooLarge("too_large", most)
+        sizes = {"what": "the message", "size_bytes": len(written), "bytes_max": frame_bytes_max}
+        raise TooLarge.received("too_large", most, details=sizes)  # as the worker would say it
     return written

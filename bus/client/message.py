@@ -16,6 +16,7 @@ import uuid_utils
 from ..errors import ENDED, NOT_NOW
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
+from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
 from .draft import Draft
 from .sending import Sender
 from .settling import Delivered, Settler
@@ -25,10 +26,6 @@ __all__ = ["Message", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
-
-_DELAY_SECONDS_MAX = 86_400 * 366
-_REASON_CHARACTERS_MAX = 1024
-"""The protocol's longest delay and reason: the worker would refuse the frame, and the message stay in flight."""
 
 
 class Message(Delivered):
@@ -123,8 +120,8 @@ class Message(Delivered):
 
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
         """Settle: never deliver this again; it becomes a dead letter with the beginning of this reason."""
-        if len(reason) > _REASON_CHARACTERS_MAX:
-            reason = reason[: _REASON_CHARACTERS_MAX - 1] + "…"
+        if len(reason) > REASON_CHARACTERS_MAX:
+            reason = reason[: REASON_CHARACTERS_MAX - 1] + "…"
         await self._settler.settle(self, "term", confirm=confirm, reason=reason or None)
 
     async def reply(
@@ -177,8 +174,8 @@ class Message(Delivered):
 
 
 def _check_delay(delay: float | None) -> None:
-    if delay is not None and not 0 <= delay <= _DELAY_SECONDS_MAX:
-        raise ValueError(f"delay is a number of seconds from 0 to {_DELAY_SECONDS_MAX:,}, not {delay!r}")
+    if delay is not None and not 0 <= delay <= NAK_SECONDS_MAX:
+        raise ValueError(f"delay is a number of seconds from 0 to {NAK_SECONDS_MAX:,}, not {delay!r}")
 
 
 def was_cancelled(error: BaseException) -> bool:

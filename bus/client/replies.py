@@ -17,7 +17,8 @@ import random
 import anyio
 
 from ..errors import BusError, ReplyTimeout, RequestError, WorkerUnavailable
-from ..wire.frames import AWAITED_MAX, StoredMessage, is_id
+from ..wire.frames import StoredMessage, is_id
+from ..wire.limits import AWAITED_MAX
 from .asking import Asking
 from .caller import Caller
 from .draft import Draft

@@ -31,24 +31,22 @@ import anyio.abc
 
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
+from ..wire.limits import CREDIT_MAX
 from .home import Home
 from .inbox import Inbox
 from .lending import Slot, slot
 from .message import Message, was_cancelled
 
-__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "Served", "Start"]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "Served", "StartPosition"]
 
 Handler = Callable[[Message], Awaitable[Any]]
 
 _H = TypeVar("_H", bound=Handler)
 
-Start = Literal["new", "all"] | int | datetime
+StartPosition = Literal["new", "all"] | int | datetime
 
 CONCURRENCY = 10
 """Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
-
-_CONCURRENCY_MAX = 1000
-"""The protocol's largest credit."""
 
 STOP_SECONDS = 10.0
 """What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
@@ -59,7 +57,7 @@ _logger = logging.getLogger("posthouse.client")
 class _Subscription(NamedTuple):
     """How a bot subscribes to a channel when it starts."""
 
-    start: Start
+    start: StartPosition
     echo: bool
     group: str | None
 
@@ -93,7 +91,7 @@ class Served(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    async def subscribe(self, channel: str, *, start: Start, echo: bool, group: str | None) -> int:
+    async def subscribe(self, channel: str, *, start: StartPosition, echo: bool, group: str | None) -> int:
         """Subscribe to a channel."""
 
 
@@ -124,7 +122,7 @@ class Application:
         channel: str,
         message_type: str | None = None,
         *,
-        start: Start = "new",
+        start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
     ) -> Callable[[_H], _H]:
@@ -163,8 +161,8 @@ class Application:
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Hand messages to the handlers until `stop` is called, or this is cancelled."""
-        if not 1 <= concurrency <= _CONCURRENCY_MAX:
-            raise ValueError(f"concurrency is 1 to {_CONCURRENCY_MAX}, not {concurrency}")
+        if not 1 <= concurrency <= CREDIT_MAX:
+            raise ValueError(f"concurrency is 1 to {CREDIT_MAX}, not {concurrency}")
         if self._service is not None:
             self._service.home.check()
             raise RuntimeError("the bot serves already")
@@ -297,7 +295,7 @@ class _Service:
 
     def _grant_for_lent(self) -> None:
         if not self._stopped.is_set():
-            self._inbox.grant(min(self._concurrency + self._lent, _CONCURRENCY_MAX))
+            self._inbox.grant(min(self._concurrency + self._lent, CREDIT_MAX))
 
     async def _handle(self, message: Message) -> None:
         handler = self._application.handler_of(message)

@@ -18,7 +18,7 @@ from ..wire.frames import Ack, Code, Nak, Settled, StoredMessage, Term
 from .caller import Caller
 from .deliveries import of_another_log
 
-__all__ = ["Delivered", "Settler", "Settling"]
+__all__ = ["Delivered", "Settlement", "Settler"]
 
 _AGAIN_SECONDS = 0.05
 """How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 0.05
 _COMES_AGAIN = frozenset({"returned", "waiting"})
 
 
-class Settling(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True):
     """How a message was settled, and in which session and log: a later confirmation depends on it."""
 
     how: Literal["ack", "nak", "release", "term"]
@@ -43,7 +43,7 @@ class Delivered:
         """The message as it came over the wire."""
         self.settled = False
         """Whether ack, nak, release or term was said."""
-        self.settling: Settling | None = None
+        self.settling: Settlement | None = None
         """How it was settled, and in which session and log."""
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Settler:
             if confirm:
                 raise of_another_log()
             return  # the log was replaced under it: its seq is another message's now
-        settling = message.settling = Settling(how, connection.sessions, connection.welcome.epoch, reason)
+        settling = message.settling = Settlement(how, connection.sessions, connection.welcome.epoch, reason)
         if how == "ack":
             connection.deliveries.settle(message.stored)
         else:
@@ -108,7 +108,7 @@ class Settler:
         connection = self._connection
         if not message.settled and connection.welcome is not None:
             message.settled = True
-            message.settling = Settling("ack", connection.sessions, connection.welcome.epoch)
+            message.settling = Settlement("ack", connection.sessions, connection.welcome.epoch)
             connection.deliveries.settle(message.stored)
 
     async def _confirm(self, message: Delivered) -> None:
@@ -145,7 +145,7 @@ class Settler:
             raise _not_in_flight(message, state)
 
 
-def _returning(message: Delivered, settling: Settling, delay: float | None, number: int | None) -> Nak:
+def _returning(message: Delivered, settling: Settlement, delay: float | None, number: int | None) -> Nak:
     return Nak(seqs=[message.seq], delay=delay, release=settling.how == "release", request=number)
 
 
@@ -166,4 +166,4 @@ def _passed_over(value: msgspec.Raw) -> str | None:
 
 def _not_in_flight(message: Delivered, state: str) -> NotInFlight:
     text = f"message {message.seq} could not be settled: {_PASSED_OVER.get(state, f'it is {state}')}"
-    return NotInFlight(Code.CONFLICT, text, details={"state": state})
+    return NotInFlight.received(Code.CONFLICT, text, details={"state": state})

@@ -16,7 +16,8 @@ from ..model.records import Channel, later
 from ..model.repository import Added, NewMessage
 from ..settings import Limits
 from ..wire.bodies import body_fault
-from ..wire.frames import Code, Publication, Rejected, ToBot, encode, is_id, is_name
+from ..wire.frames import Code, Publication, Refusal, ToBot, encode, is_id, is_name
+from ..wire.limits import NAME_CHARACTERS_MAX
 from ..wire.refusals import NAME_RULE
 from .directory import Directory
 from .dispatch import Dispatch
@@ -26,27 +27,26 @@ from .scheduling import Scheduling
 
 __all__ = ["Admission"]
 
-_NAME_CHARACTERS_MAX = 128
 _NO_HEADERS = b"{}"
 
 
 def _admit(
     publication: Publication, sender: Session, directory: Directory, limits: Limits, turn: Turn
 ) -> NewMessage:
-    """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
+    """Return the message as it is to be stored; raises Refusal with what is wrong with it."""
     if not is_id(publication.id):
-        raise Rejected(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
-    if not 1 <= len(publication.message_type) <= _NAME_CHARACTERS_MAX:
-        raise Rejected(Code.BAD_REQUEST, f"message_type must have 1 to {_NAME_CHARACTERS_MAX} characters")
+        raise Refusal(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
+    if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
+        raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
     if publication.reply_to is not None and not is_id(publication.reply_to):
-        raise Rejected(Code.BAD_REQUEST, "reply_to must be the id of a message")
+        raise Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
     bot_id, channel = _recipient(publication, directory)
     body = bytes(publication.body)
     if len(body) > limits.body_bytes_max:
-        raise Rejected(Code.TOO_LARGE, f"the body has {len(body)} bytes; the most is {limits.body_bytes_max}")
+        raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the most is {limits.body_bytes_max}")
     fault = body_fault(body)
     if fault is not None:
-        raise Rejected(Code.INVALID_BODY, fault)
+        raise Refusal(Code.INVALID_BODY, fault)
     ttl, delay = publication.ttl, publication.delay
     return NewMessage(
         publication.id,
@@ -67,32 +67,32 @@ def _recipient(publication: Publication, directory: Directory) -> tuple[str | No
     recipient = publication.recipient
     if not isinstance(recipient, ToBot):
         if recipient.name not in directory.channels and not is_name(recipient.name):
-            raise Rejected(
+            raise Refusal(
                 Code.BAD_REQUEST,
                 f"{recipient.name[:64]!r} is no channel's name: {NAME_RULE}",
             )
         return None, recipient.name
     if (recipient.bot is None) == (recipient.bot_id is None):
-        raise Rejected(Code.BAD_REQUEST, "a direct recipient has either bot or bot_id")
+        raise Refusal(Code.BAD_REQUEST, "a direct recipient has either bot or bot_id")
     if recipient.bot is not None:
         bot = directory.names.get(recipient.bot)
         if bot is None:
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
         return bot.id, None
     bot = directory.find_bot(recipient.bot_id or "")
     if bot is None:
-        raise Rejected(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
+        raise Refusal(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
     return bot.id, None
 
 
 def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
     if len(headers) > limits.headers_max:
-        raise Rejected(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
+        raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
     for name, value in headers.items():
-        if not 1 <= len(name) <= _NAME_CHARACTERS_MAX:
-            raise Rejected(Code.BAD_REQUEST, f"a header's name must have 1 to {_NAME_CHARACTERS_MAX} characters")
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+            raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
         if len(value.encode()) > limits.header_bytes_max:
-            raise Rejected(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
+            raise Refusal(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
     return encode(headers)
 
 
@@ -113,10 +113,10 @@ class Admission:
         return f"<Admission {self.rates}>"
 
     def admit(self, session: Session, publication: Publication) -> NewMessage:
-        """Return the message as it is to be stored; raises Rejected with what is wrong with it."""
+        """Return the message as it is to be stored; raises Refusal with what is wrong with it."""
         return _admit(publication, session, self._directory, self._limits, self._turn)
 
-    def _slow_down(self, message: NewMessage) -> Rejected | None:
+    def _slow_down(self, message: NewMessage) -> Refusal | None:
         """Return what to tell the sender of a message that comes too fast."""
         too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
         if too_fast is None:
@@ -128,9 +128,9 @@ class Admission:
             f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
             f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
         )
-        return Rejected(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
+        return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
-    def reserve(self, message: NewMessage) -> Rejected | None:
+    def reserve(self, message: NewMessage) -> Refusal | None:
         """Reserve room for a message, within its rates; if there is none, return what to tell its sender.
 
         That is told only where the message's id is not known: the log is asked first.
@@ -142,13 +142,13 @@ class Admission:
                 self._scheduling.expected += 1
                 return None
             most = self._limits.scheduled_messages_max
-            return Rejected(Code.BUSY, f"{most} messages wait until they are due, the most there may be")
+            return Refusal(Code.BUSY, f"{most} messages wait until they are due, the most there may be")
         if message.recipient_bot_id is not None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id]
             if not self._dispatch.has_room(mailbox):
                 name = self._directory.bots[message.recipient_bot_id].name
                 text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
-                return Rejected(Code.MAILBOX_FULL, text)
+                return Refusal(Code.MAILBOX_FULL, text)
             mailbox.backlog.expected += 1
         return None
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
-from ..wire.calls import error_details
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Rejected, encode
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal, encode
 from .admission import Admission
 from .batches import Batches, Job
 from .dispatch import Dispatch
@@ -45,7 +45,7 @@ class Committing:
         return f"<Committing {self._batches}>"
 
     def request(self, session: Session, commit: Commit) -> None:
-        """Put a commit into the next batch; raises Rejected where a part of it is wrong by itself."""
+        """Put a commit into the next batch; raises Refusal where a part of it is wrong by itself."""
         _check(commit)
         encoded = _encode(commit)
         messages = [self._admission.admit(session, publication) for publication in commit.messages]
@@ -86,13 +86,11 @@ class Committing:
             )
         )
 
-    def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Rejected | None:
+    def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Refusal | None:
         """Return why it cannot be carried out now, or None. It is looked up all the same: it may be a repeat."""
         missing = [seq for seq in commit.acks if seq not in session.in_flight]
         if missing:
-            return Rejected(
-                Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused"
-            )
+            return Refusal(Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused")
         for index, message in enumerate(messages):
             lack = self._admission.reserve(message)
             if lack is not None:
@@ -112,7 +110,7 @@ class Committing:
             case Committed(seqs):
                 self._turn.answer(session.address, commit.request, {"seqs": seqs})
             case NotCommitted(error):
-                code, details = error_details(error) or (Code.INTERNAL, None)
+                code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
                 frame = ErrorFrame(
                     code=code, message=str(error), request=commit.request, retry=code in RETRY, details=details
                 )
@@ -157,7 +155,7 @@ class _Pending:
         commit: Commit,
         work: CommitWork,
         mailboxes: Mapping[Mailbox, Sequence[int]],
-        refusal: Rejected | None,
+        refusal: Refusal | None,
     ) -> None:
         self.session = session
         self.commit = commit
@@ -169,25 +167,25 @@ class _Pending:
 def _check(commit: Commit) -> None:
     of_a_run = commit.steps or commit.context is not None or commit.status is not None or commit.error is not None
     if (commit.run_id is None) != (commit.fence is None) or (of_a_run and commit.run_id is None):
-        raise Rejected(Code.BAD_REQUEST, "a run's steps, context and status need its run_id and its fence")
+        raise Refusal(Code.BAD_REQUEST, "a run's steps, context and status need its run_id and its fence")
     for step in commit.steps:
         if step.run_id != commit.run_id:
-            raise Rejected(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r}, not of this one")
+            raise Refusal(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r}, not of this one")
     if len(set(commit.acks)) != len(commit.acks):
-        raise Rejected(Code.BAD_REQUEST, "a message is in 'acks' twice")
+        raise Refusal(Code.BAD_REQUEST, "a message is in 'acks' twice")
 
 
 def _encode(commit: Commit) -> bytes:
     """Return what is the same in two frames of one commit, and differs between commits.
 
-    Raises Rejected where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
+    Raises Refusal where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
     cut below that depth, so that a value which is not whole is never stored.
     """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
     try:
         encoded = encode(content)
     except RecursionError:
-        raise Rejected(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
+        raise Refusal(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
     if not is_suspicious(encoded):
         return encoded
     values = [(commit.context, "the context")]
@@ -196,5 +194,5 @@ def _encode(commit: Commit) -> bytes:
     for value, what in values:
         fault = value_fault(value, what)
         if fault is not None:
-            raise Rejected(Code.BAD_REQUEST, fault)
+            raise Refusal(Code.BAD_REQUEST, fault)
     return encoded

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions, client_of
-from ..model.records import WORKER_ID, Bot
+from ..model.records import WORKER_ID, BotRecord
 from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, SeenBot, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
@@ -36,8 +36,8 @@ from ..wire.frames import (
     Ping,
     Pong,
     Publish,
-    Rejected,
-    Request,
+    Refusal,
+    RequestFrame,
     RetryDeadLetters,
     Subscribe,
     Term,
@@ -127,14 +127,14 @@ class Core:
 
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, address: bytes, request: Request, moment: Moment) -> list[Effect]:
+    def receive(self, address: bytes, request: RequestFrame, moment: Moment) -> list[Effect]:
         """Handle a client's frame."""
         self._turn.moment = moment
         self._heard_at = moment.now
         self._try(address, request)
         return self._finish()
 
-    def reject(self, address: bytes, error: Rejected, moment: Moment) -> list[Effect]:
+    def reject(self, address: bytes, error: Refusal, moment: Moment) -> list[Effect]:
         """Refuse a frame that could not be read; the session stays."""
         self._turn.moment = moment
         self._heard_at = moment.now
@@ -306,26 +306,26 @@ class Core:
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _try(self, address: bytes, request: Request) -> None:
+    def _try(self, address: bytes, request: RequestFrame) -> None:
         try:
             self._receive(address, request)
-        except Rejected as error:
+        except Refusal as error:
             self._turn.refuse(address, error.code, error.message, getattr(request, "request", None))
 
-    def _receive(self, address: bytes, request: Request) -> None:
+    def _receive(self, address: bytes, request: RequestFrame) -> None:
         session = self.sessions.get(address)
         if isinstance(request, Hello):
             self._hello(address, request)
             return
         if session is None:
-            raise Rejected(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
+            raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
         cut_off = silent > self._settings.delivery.heartbeat_seconds
         if cut_off or session.doubted:
             self._returning.heard(session, cut_off=cut_off)
         if session.opening and not isinstance(request, Ping):
             if len(session.held) >= self._settings.limits.held_requests_max:
-                raise Rejected(Code.BUSY, "the bot is still being registered; wait for welcome")
+                raise Refusal(Code.BUSY, "the bot is still being registered; wait for welcome")
             session.held.append(request)
             return
         match request:
@@ -355,34 +355,34 @@ class Core:
 
     def _hello(self, address: bytes, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
-            raise Rejected(
+            raise Refusal(
                 Code.UNSUPPORTED_PROTOCOL,
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
         if hello.bot_id == WORKER_ID:
-            raise Rejected(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
+            raise Refusal(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
         bot = self.directory.names.get(hello.bot)
         before = self.sessions.get(address)
         returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
-            raise Rejected(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
+            raise Refusal(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
         waiting = self._registering.get(hello.bot)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
-                raise Rejected(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
+                raise Refusal(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
             if before is not None:
                 self._end(before, vanished=False)
             waiting.append((address, hello))
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
-            raise Rejected(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
+            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
         if bot is None and is_id(hello.bot):
-            raise Rejected(
+            raise Refusal(
                 Code.BAD_REQUEST,
                 f"{hello.bot!r} is a UUID, which is read as a bot's id and not as a name: put something before it",
             )
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
-            raise Rejected(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
+            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
         if before is not None:
             self._end(before, vanished=False)
         session = self._new_session(address, hello)
@@ -404,7 +404,7 @@ class Core:
 
     def _register(self, session: Session, hello: Hello) -> None:
         wall = self._turn.moment.wall
-        bot = Bot(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
+        bot = BotRecord(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
         session.bot_id, session.opening = bot.id, True
         self.sessions.add(session)
         self._registering[bot.name] = []
@@ -440,7 +440,7 @@ class Core:
         for request in held:
             self._try(session.address, request)
 
-    def _open(self, session: Session, bot: Bot, hello: Hello) -> None:
+    def _open(self, session: Session, bot: BotRecord, hello: Hello) -> None:
         session.bot_id, session.bot_name = bot.id, bot.name
         self.sessions.add(session)
         unknown = self._returning.unknown(session, hello)

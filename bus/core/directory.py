@@ -14,7 +14,7 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sources import Interest
-from ..model.records import Bot, Channel
+from ..model.records import BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
 
@@ -41,8 +41,8 @@ class Directory:
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
-        self.bots: dict[str, Bot] = {}
-        self.names: dict[str, Bot] = {}
+        self.bots: dict[str, BotRecord] = {}
+        self.names: dict[str, BotRecord] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.channels: dict[str, ChannelEntry] = {}
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
@@ -69,7 +69,7 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
 
-    def find_bot(self, name_or_id: str) -> Bot | None:
+    def find_bot(self, name_or_id: str) -> BotRecord | None:
         """Return a bot by its id, or else by its name: earlier versions let a name be a UUID."""
         return self.bots.get(name_or_id) or self.names.get(name_or_id)
 
@@ -91,7 +91,7 @@ class Directory:
         """Return a bot's subscriptions by channel."""
         return self._subscriptions.get(bot_id, {})
 
-    def add_bot(self, bot: Bot, state: MailboxState, *, last_seq: int) -> None:
+    def add_bot(self, bot: BotRecord, state: MailboxState, *, last_seq: int) -> None:
         """Add a registered bot with its mailbox; `last_seq` is the end of the log."""
         self.bots[bot.id] = self.names[bot.name] = bot
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)

@@ -15,7 +15,7 @@ import msgspec
 from ..mailbox.sessions import Session
 from ..model.repository import Added, NewMessage
 from ..settings import Limits
-from ..wire.frames import Code, ItemError, Publish, Published, Rejected
+from ..wire.frames import Code, ItemError, Publish, Published, Refusal
 from .admission import Admission
 from .batches import Batches, Job
 from .dispatch import Dispatch
@@ -57,12 +57,12 @@ class Publishing:
         """Put a frame's messages into the next batch; those that are refused hold up none of the others."""
         count, most = len(publish.messages), self._limits.messages_per_publish_max
         if not 1 <= count <= most:
-            raise Rejected(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
+            raise Refusal(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
         frame = _Frame(session, publish)
         for index, publication in enumerate(publish.messages):
             try:
                 message = self._admission.admit(session, publication)
-            except Rejected as error:
+            except Refusal as error:
                 frame.errors.append(ItemError(index, error.code, error.message, error.retry_after))
             else:
                 frame.messages[index] = self._make_room(frame, index, message)

@@ -16,7 +16,8 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
-from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Rejected, RetryDeadLetters, Settled, Term, encode
+from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term, encode
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
@@ -129,10 +130,10 @@ class Settling:
         )
 
     def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
-        """Put dead letters back into a mailbox; raises Rejected where there is none of that name."""
+        """Put dead letters back into a mailbox; raises Refusal where there is none of that name."""
         mailbox = self._directory.find_mailbox(request.bot)
         if mailbox is None:
-            raise Rejected(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:128]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
         address, number = session.address, request.request
         seqs = mailbox.put_back(request.seqs)
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..mailbox.sessions import Session, Sessions
 from ..model.records import Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
-from ..wire.frames import Code, Rejected, StartAt, Subscribe, Unsubscribe
+from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .batches import Batches, Done, Failed, Job
 from .directory import Directory
 from .dispatch import Dispatch
@@ -55,14 +55,14 @@ class Subscribing:
             self.subscribe(session, subscribe, 0 if start == "all" else None)
             return
         if (start.seq is None) == (start.time is None):
-            raise Rejected(Code.BAD_REQUEST, "'start' has either 'seq' or 'time'")
+            raise Refusal(Code.BAD_REQUEST, "'start' has either 'seq' or 'time'")
         if start.time is None:
             self.subscribe(session, subscribe, max(0, (start.seq or 0) - 1))
             return
         try:
             time = timestamp(parse_timestamp(start.time))
         except (ValueError, OverflowError) as error:
-            raise Rejected(Code.BAD_REQUEST, f"'time' of 'start': {error}") from None
+            raise Refusal(Code.BAD_REQUEST, f"'time' of 'start': {error}") from None
         self._turn.add(FindStart(session.address, session.id, subscribe, time))
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Deadlines"]
+__all__ = ["AckDeadlines"]
 
 _SPARE = 1_000
 """Deadlines without a meaning that are kept at least: clearing out so many at once costs each of them little."""
 
 
-class Deadlines:
+class AckDeadlines:
     """See the module. Deliveries that were made at once share a deadline."""
 
     __slots__ = ("_count", "_heap")
@@ -31,7 +31,7 @@ class Deadlines:
         return self._count
 
     def __repr__(self) -> str:
-        return f"<Deadlines {self._count}>"
+        return f"<AckDeadlines {self._count}>"
 
     def add(self, deadline: float, seqs: list[int]) -> None:
         """Add the deadline of deliveries."""

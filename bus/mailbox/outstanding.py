@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from ..model.repository import MailboxState
 from ..settings import Delivery
 from .absent import Absent
-from .deadlines import Deadlines
+from .deadlines import AckDeadlines
 from .envelope import Envelope, write_ending
 from .losses import Losses
 from .sessions import Session
@@ -51,7 +51,7 @@ class Outstanding:
         ]
         """What rests since before the start; `hand_out` knows for how much longer."""
         self._delayed: list[tuple[float, int]] = []
-        self._deadlines = Deadlines()
+        self._deadlines = AckDeadlines()
 
     @property
     def timed(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..wire.frames import Request
+    from ..wire.frames import RequestFrame
     from .mailbox import Mailbox
 
 __all__ = ["Session", "Sessions", "client_of"]
@@ -69,7 +69,7 @@ class Session:
         """When it was last handed a message: of sessions with as much credit, who waits longest is next."""
         self.opening = False
         """True while the registration of a new bot, or a look at what a client holds, is on its way to the disk."""
-        self.held: list[Request] = []
+        self.held: list[RequestFrame] = []
         """Requests that came in the meantime, to be carried out in order."""
         self.doubted = False
         """Whether it let an `ack_wait` run out and was not heard since: it may be cut off."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .errors import RecordDamaged, Refused
-from .records import Bot, Channel, RecoveredRun, RunStatus, WorkflowStepLog
+from ..errors import RecordDamaged, Refused
+from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [
     "AddBot",
@@ -85,7 +85,7 @@ class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
 class AddBot(msgspec.Struct, frozen=True):
     """Register a bot and open its mailbox at the log's end."""
 
-    bot: Bot
+    bot: BotRecord
 
 
 class SeenBot(msgspec.Struct, frozen=True):
@@ -372,7 +372,7 @@ class LogState(msgspec.Struct, frozen=True):
     epoch: str
     last_seq: int
     last_timestamp: str
-    bots: list[Bot]
+    bots: list[BotRecord]
     channels: list[tuple[Channel, int]]
     subscriptions: list[Subscription]
     mailboxes: list[MailboxState]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from .errors import InvalidValue
+from ..errors import InvalidValue
 from .records import WorkflowDefinition
 
 __all__ = ["check_definition"]

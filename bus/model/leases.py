@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
+from ..errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
 from .records import RunStatus, WorkflowRun
 from .transitions import advance_run
 
 __all__ = [
     "Claimant",
     "HeldRun",
-    "Hold",
+    "HoldState",
     "Slots",
     "check_fence",
     "claim",
@@ -36,7 +36,7 @@ __all__ = [
 _RELEASED = {RunStatus.PENDING, RunStatus.PAUSED}
 
 
-class Hold(msgspec.Struct, frozen=True):
+class HoldState(msgspec.Struct, frozen=True):
     """What is kept of who holds a run, and of who waits.
 
     `holder` and `expires_at` are there together, or neither is. A place in the queue is a number, because a clock
@@ -58,7 +58,7 @@ class HeldRun(msgspec.Struct, frozen=True):
     """A run, and who holds it."""
 
     run: WorkflowRun
-    hold: Hold
+    hold: HoldState
 
 
 class Claimant(msgspec.Struct, frozen=True):
@@ -121,10 +121,12 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
         )
     if slots.taken and not runs_already:
         return HeldRun(run, _queued(hold, claimant, slots))
-    return HeldRun(after, Hold(hold.fence + 1, claimant.holder, claimant.expires_at, claimant.claim_id, recoveries))
+    return HeldRun(
+        after, HoldState(hold.fence + 1, claimant.holder, claimant.expires_at, claimant.claim_id, recoveries)
+    )
 
 
-def _queued(hold: Hold, claimant: Claimant, slots: Slots) -> Hold:
+def _queued(hold: HoldState, claimant: Claimant, slots: Slots) -> HoldState:
     first = hold.queue_place is None
     return msgspec.structs.replace(
         hold,
@@ -134,7 +136,7 @@ def _queued(hold: Hold, claimant: Claimant, slots: Slots) -> Hold:
     )
 
 
-def renew(run_id: str, status: str, hold: Hold, fence: int, expires_at: str) -> Hold:
+def renew(run_id: str, status: str, hold: HoldState, fence: int, expires_at: str) -> HoldState:
     """Return a hold with a new lease. Raise Fenced if the hold has ended."""
     if hold.fence != fence or hold.holder is None:
         raise Fenced(run_id, fence, status)

@@ -18,9 +18,9 @@ import msgspec
 
 __all__ = [
     "WORKER_ID",
-    "Bot",
     "BotMessage",
     "BotOwner",
+    "BotRecord",
     "BotSubscription",
     "Channel",
     "ChannelRecipient",
@@ -89,7 +89,7 @@ WORKER_ID = "00000000-0000-0000-0000-000000000000"
 """The nil UUID (RFC 9562): the sender of what the worker itself has to say. No bot has it."""
 
 
-class Bot(Record, frozen=True):
+class BotRecord(Record, frozen=True):
     """A participant, known by a UUID and a unique name."""
 
     id: str

@@ -2,7 +2,7 @@
 
 Owns the protocols that a backend implements. Those of workflows are in `workflows`, the values that the
 broker and the log exchange in `changes`, and all can be had from here. All methods may wait; all raise
-`bus.model.errors` and nothing else. Nothing here knows SQL.
+`bus.errors` and nothing else. Nothing here knows SQL.
 
 Pure: no clock, no randomness, no I/O. Times come in as text in the one stored form (`records.timestamp`).
 """

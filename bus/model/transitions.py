@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import InvalidTransition
+from ..errors import InvalidTransition
 from .records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from .values import same_values
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .errors import InvalidValue, TooLarge
+from ..errors import InvalidValue, TooLarge
 from .exact import exact_json
 
 __all__ = [

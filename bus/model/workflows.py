@@ -2,7 +2,7 @@
 
 Owns the protocol that a bot reaches through its connection as well as a local user through an open store
 (`WorkflowRepository`), and what only the worker beside the store does (`WorkflowStore`). All methods may wait; all
-raise `bus.model.errors`. Nothing here knows SQL.
+raise `bus.errors`. Nothing here knows SQL.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .errors import StoreError
+from ..errors import StoreError
 from .records import (
     Claim,
     Lease,

@@ -9,8 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from ..client.message import Message
-from ..errors import BusError
-from ..model.errors import InvalidTransition
+from ..errors import BusError, InvalidTransition
 from ..model.records import StepStatus, WorkflowStepLog
 from ..model.repository import WorkflowRepository
 

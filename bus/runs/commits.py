@@ -17,17 +17,13 @@ from ..client.caller import Caller
 from ..client.draft import Draft, publication
 from ..client.message import Message
 from ..client.settling import Settler
-from ..errors import Conflict, NotInFlight, RequestError
-from ..model.errors import InvalidValue
+from ..errors import Conflict, InvalidValue, NotInFlight
 from ..model.records import RunStatus, WorkflowStepLog
 from ..model.values import json_value, normal_record
-from ..wire.calls import store_error
-from ..wire.frames import Commit, StoredMessage
+from ..wire.frames import Commit
+from ..wire.limits import COMMIT_ITEMS_MAX
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
-
-_MESSAGES_MAX = 1000
-"""The protocol's most messages in a commit."""
 
 _COMMIT_AGAIN_SECONDS = 0.05
 """How soon to retry a commit whose message has not come again: that usually takes some milliseconds."""
@@ -75,16 +71,16 @@ class RemoteCommits:
         messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
         same: the drafts, too, need the ids that they had.
 
-        Raises store.errors.Fenced, InvalidTransition, InvalidValue, Conflict (also for an id with other contents),
-        NotFound, and TooLarge for what does not fit into a record, or all of it into a frame; bus.Conflict for an
-        ack of what was settled before; UnknownBot, LimitReached and the like as `send` does. After a lost session
-        it waits until what it acks has come to the new one, and raises NotInFlight after a session's timeout.
-        Nothing was stored then. After WorkerUnavailable that is unknown: commit again with the same `id`.
+        Raises Fenced, InvalidTransition, InvalidValue, NotFound, Conflict (for an id with other contents, and for
+        an ack of what was settled before), and TooLarge for what does not fit into a record, or all of it into a
+        frame; UnknownBot, LimitReached and the like as `send` does. After a lost session it waits until what it
+        acks has come to the new one, and raises NotInFlight after a session's timeout. Nothing was stored then.
+        After WorkerUnavailable that is unknown: commit again with the same `id`.
         """
         if error is not None and status is None:
             raise InvalidValue("error", "a commit says why a run has a status, so it needs a status")
-        if len(messages) > _MESSAGES_MAX:
-            raise InvalidValue("messages", f"a commit has at most {_MESSAGES_MAX}, not {len(messages)}")
+        if len(messages) > COMMIT_ITEMS_MAX:
+            raise InvalidValue("messages", f"a commit has at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
         acks = list(dict.fromkeys(acks))
         publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
         commit_id = id or str(uuid_utils.uuid7())
@@ -119,23 +115,15 @@ class RemoteCommits:
         connection, until = self._caller.connection, None
         while True:
             try:
-                return await self._ask("the commit", frame, settles=[message.stored for message in acks])
+                return await self._caller.ask("the commit", frame, settles=[message.stored for message in acks])
             except Conflict as error:
-                if not acks or any(each.settled or not connection.deliveries.holds(each.stored) for each in acks):
+                about_acks = acks and error.details is None
+                if not about_acks or any(
+                    each.settled or not connection.deliveries.holds(each.stored) for each in acks
+                ):
                     raise
                 now, terms = anyio.current_time(), connection.welcome
                 until = until or now + (terms.session_timeout if terms is not None else 0.0)
                 if now >= until:
-                    raise NotInFlight(error.code, error.message) from None
+                    raise NotInFlight.received(error.code, error.message) from None
             await anyio.sleep(_COMMIT_AGAIN_SECONDS)
-
-    async def _ask(
-        self, what: str, make: Callable[[int], msgspec.Struct], *, settles: Sequence[StoredMessage] = ()
-    ) -> msgspec.Raw:
-        try:
-            return await self._caller.ask(what, make, settles=settles)
-        except RequestError as error:
-            told = store_error(error.message, error.details)
-            if told is None:
-                raise
-            raise told from None

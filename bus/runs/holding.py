@@ -32,23 +32,27 @@ from ..errors import (
     NOT_NOW,
     BusError,
     ClosedError,
+    Fenced,
+    InvalidTransition,
     LimitReached,
     RunBusy,
     RunCancelled,
     RunError,
     RunFailed,
+    RunHeld,
     RunLost,
+    RunPaused,
+    SlotsTaken,
+    StorageBusy,
+    StorageFull,
     WorkerUnavailable,
 )
-from ..errors import StorageFull as WorkerFull
-from ..model.errors import Fenced, InvalidTransition, RunHeld, RunPaused, SlotsTaken, StorageBusy, StoreError
-from ..model.errors import StorageFull as StoreFull
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
 
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
-AWAY = (LimitReached, StorageBusy, StoreFull, WorkerFull, WorkerUnavailable)
+AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """The errors of a worker that cannot write this now; they say nothing about the run."""
 
 _NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
@@ -245,7 +249,7 @@ class Hold:
             return
         status = self._unsure or RunStatus.PENDING
         self.held, self._unsure = False, None
-        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError):
             await self.workflows.release_run(self.run_id, self.fence, status)
 
     # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
@@ -270,7 +274,7 @@ class Hold:
                     self.lose(error.status)
         except AWAY:
             pass  # whoever takes the run over now makes its fence grow, and that is heard of
-        except (BusError, StoreError) as error:
+        except BusError as error:
             if self.held:
                 self.failure = error
 
@@ -311,7 +315,7 @@ class Hold:
 
     async def record_at_last(self, call: Callable[[], Awaitable[object]]) -> None:
         """Make a write while this is cancelled, if that is possible soon."""
-        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError, StoreError):
+        with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError):
             await call()
 
 

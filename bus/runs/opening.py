@@ -15,11 +15,11 @@ import anyio
 import msgspec
 import uuid_utils
 
-from ..errors import BusError, UnknownWorkflow
-from ..model.errors import Conflict, InvalidTransition, StoreError
+from ..errors import BusError, Conflict, InvalidTransition, UnknownWorkflow
 from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
 from ..model.values import same_values
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
 from .recorder import Recorder
 from .replay import error_text
@@ -34,9 +34,6 @@ TIMEOUT_SECONDS = 60.0
 """How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
 
 _FAIL_SECONDS = 5.0
-
-_ID_CHARACTERS_MAX = 128
-"""What a commit's frame has room for."""
 
 
 class Executor(msgspec.Struct, frozen=True):
@@ -108,8 +105,8 @@ async def _find_or_create(
     executor: Executor, workflow: str, start: Start
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     workflows = executor.workflows
-    if start.id is not None and not 1 <= len(start.id) <= _ID_CHARACTERS_MAX:
-        raise ValueError(f"a run's id has 1 to {_ID_CHARACTERS_MAX} characters, not {len(start.id)}")
+    if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
+        raise ValueError(f"a run's id has 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow)
     definition = await _definition(executor, workflow, start.definition)
@@ -146,7 +143,7 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
     workflows = executor.workflows
     if given is not None:
         if not isinstance(given, WorkflowDefinition):
-            raise TypeError(f"definition is a store.records.WorkflowDefinition, not {type(given).__name__}")
+            raise TypeError(f"definition is a bus.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
             raise ValueError(f"the definition is one of {given.name!r}, not of {workflow!r}")
         known = await workflows.get_definition(given.id)
@@ -204,5 +201,5 @@ async def _fail(hold: Hold, error: Exception) -> None:
                     )
                 )
                 hold.held = False
-    except (BusError, StoreError, TimeoutError) as trouble:
+    except (BusError, TimeoutError) as trouble:
         error.add_note(f"The run {hold.run_id} could not be marked as failed: {trouble}")

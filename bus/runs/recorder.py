@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import uuid_utils
 
-from ..errors import StepChanged
-from ..model.errors import InvalidValue, TooLarge
+from ..errors import InvalidValue, StepChanged, TooLarge
 from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 from .holding import Hold

@@ -31,12 +31,12 @@ __all__ = [
     "INTERRUPTIONS_MAX",
     "STEP",
     "WAIT_SECONDS_MAX",
-    "Answer",
     "Attempt",
     "Changed",
     "GiveUp",
     "Names",
     "OnChanged",
+    "Recorded",
     "Records",
     "Retry",
     "Wanted",
@@ -123,7 +123,7 @@ class Wanted(msgspec.Struct, frozen=True):
             raise ValueError(f'on_changed is "raise", "reuse" or "again", not {self.on_changed!r}')
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Recorded(msgspec.Struct, frozen=True):
     """The step completed before; this is its output."""
 
     output: Any
@@ -150,7 +150,7 @@ class Changed(msgspec.Struct, frozen=True):
     recorded: Any
 
 
-Decision = Answer | Attempt | GiveUp | Changed
+Decision = Recorded | Attempt | GiveUp | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
@@ -163,7 +163,7 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
         done = rows[last_done]
         same = done.status == StepStatus.SKIPPED or same_json(done.input, wanted.input)
         if same or wanted.on_changed == "reuse":
-            return Answer(done.output)
+            return Recorded(done.output)
         if wanted.on_changed == "raise":
             return Changed(done.input)
         rows = rows[last_done + 1 :]

@@ -17,7 +17,7 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..model.errors import TooLarge
+from ..errors import TooLarge
 from ..model.records import (
     Claim,
     Lease,
@@ -32,15 +32,13 @@ from ..model.records import (
 from ..model.values import json_text, json_value
 from ..wire import calls as calls
 from ..wire.frames import Workflow
+from ..wire.limits import FRAME_ROOM_BYTES
 from .commits import RemoteCommits
 from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .run import Run
 
 __all__ = ["RemoteWorkflows"]
-
-_FRAME_ROOM_BYTES = 256
-"""Room for what surrounds the arguments of a call."""
 
 _PORTION_RECORDS = 64
 """Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
@@ -49,9 +47,8 @@ _PORTION_RECORDS = 64
 class RemoteWorkflows(RemoteCommits):
     """A WorkflowRepository (`bus.model.workflows` says what each method promises) that a worker keeps.
 
-    It raises `store.errors`; and like every call of a bot `bus.WorkerUnavailable` and `bus.ClosedError`, and a
-    `bus.RequestError` for what the store does not know: `Forbidden` where a run is claimed for another bot, and
-    `LimitReached` where the worker has too many calls at hand.
+    It raises what an open store does; and like every call of a bot WorkerUnavailable and ClosedError, Forbidden
+    where a run is claimed for another bot, and LimitReached where the worker has too many calls at hand.
     """
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
@@ -276,9 +273,9 @@ class RemoteWorkflows(RemoteCommits):
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
         welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - _FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - _FRAME_ROOM_BYTES)
-        value = await self._ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
+        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
+            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
+        value = await self._caller.ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
         return calls.read_result(call.method, value)
 
     async def _list(self, call: calls.ListCall) -> list[Any]:

@@ -22,8 +22,7 @@ import anyio.lowlevel
 import msgspec
 
 from ..client.lending import waiting_for_reply
-from ..errors import Rejected, RunCancelled, RunLost, StepChanged, StepFailed
-from ..model.errors import InvalidValue, TooLarge
+from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import (
     StepStatus,
     WorkflowDefinition,
@@ -38,10 +37,10 @@ from .replay import (
     GIVEN_BACK,
     STEP,
     WAIT_SECONDS_MAX,
-    Answer,
     Changed,
     GiveUp,
     OnChanged,
+    Recorded,
     Retry,
     Wanted,
     changed_text,
@@ -49,7 +48,7 @@ from .replay import (
     error_text,
     same_json,
 )
-from .transaction import Commit
+from .transaction import RunCommit
 
 __all__ = ["Run"]
 
@@ -162,7 +161,7 @@ class Run:
             while True:
                 rows = self._recorder.attempts(step_id)
                 decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
-                if isinstance(decision, Answer):
+                if isinstance(decision, Recorded):
                     await anyio.lowlevel.checkpoint()
                     return decision.output
                 if isinstance(decision, Changed):
@@ -343,13 +342,13 @@ class Run:
         else:
             await self._recorder.save_context()
 
-    def commit(self, name: str, *, output: Any = None, input: Any = None) -> Commit:
+    def commit(self, name: str, *, output: Any = None, input: Any = None) -> RunCommit:
         """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
 
         Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
         raises. Where the step completed before, `tx.done` is true and nothing is sent again.
         """
-        return Commit(self._recorder, name, input=input, output=output)
+        return RunCommit(self._recorder, name, input=input, output=output)
 
     def _later(self, seconds: float) -> datetime:
         return self._hold.timing.clock() + timedelta(seconds=seconds)

@@ -20,10 +20,10 @@ from ..model.records import RunStatus, StepStatus, WorkflowStepLog
 from .recorder import Recorder
 from .replay import COMMIT, changed_text, same_json
 
-__all__ = ["Commit", "Commits", "Committed"]
+__all__ = ["CommitResult", "CommittingWorkflows", "RunCommit"]
 
 
-class Committed(Protocol):
+class CommitResult(Protocol):
     """What became of a transaction."""
 
     @property
@@ -31,7 +31,7 @@ class Committed(Protocol):
         """The places of its messages in the log; None for one that is due later."""
 
 
-class Commits(Protocol):
+class CommittingWorkflows(Protocol):
     """Workflows that are kept beside messages, so that one transaction can hold both."""
 
     async def commit(
@@ -46,11 +46,11 @@ class Commits(Protocol):
         error: str | None = None,
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
-    ) -> Committed:
+    ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
 
-class Commit:
+class RunCommit:
     """`async with run.commit("announce") as tx:` collects what one transaction is to hold.
 
     Nothing is done before the block is left, and nothing when it raises. When the step completed before, `done` is
@@ -124,7 +124,7 @@ class Commit:
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def __aenter__(self) -> Commit:
+    async def __aenter__(self) -> RunCommit:
         recorder = self._recorder
         self._step_id = self._using.__enter__()
         try:
@@ -180,8 +180,8 @@ class Commit:
         changed = not recorder.is_saved(context)
         commit_id = str(uuid_utils.uuid7())
 
-        async def commit() -> Committed:
-            committed = await cast("Commits", hold.workflows).commit(
+        async def commit() -> CommitResult:
+            committed = await cast("CommittingWorkflows", hold.workflows).commit(
                 id=commit_id,
                 run_id=recorder.run_id,
                 fence=hold.fence,

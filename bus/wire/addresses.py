@@ -12,11 +12,11 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from .limits import SOCKET_PATH_BYTES_MAX
+
 __all__ = ["address_fault", "canonical", "is_ipv6", "is_local", "listening_fault", "without_password"]
 
 _PORT_MAX = 65_535
-_IPC_PATH_BYTES_MAX = 107
-"""The room in a Unix socket's address on Linux, 108 bytes, less the zero byte that ends the path."""
 
 _TCP = re.compile(r"(?P<host>\[[^\]\[]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _NUMBERS = re.compile(r"[0-9.]+")
@@ -84,8 +84,8 @@ def _port_fault(port: str | None) -> str | None:
 
 
 def _path_fault(path: str) -> str | None:
-    if len(path.encode()) > _IPC_PATH_BYTES_MAX:
-        return f"the path of the socket is longer than {_IPC_PATH_BYTES_MAX} bytes"
+    if len(path.encode()) > SOCKET_PATH_BYTES_MAX:
+        return f"the path of the socket is longer than {SOCKET_PATH_BYTES_MAX} bytes"
     return None
 
 

@@ -1,9 +1,8 @@
-"""Workflow calls on the wire: their arguments, and their errors there and back. `docs/protocol.md` is their page.
+"""Workflow calls on the wire. `docs/protocol.md` is their page.
 
-Owns a struct for each method of the workflow repository that a bot may call, with exactly its parameters by name,
-and the `details` by which a client makes the same error again that the store raised.
+Owns a struct for each method of the workflow repository that a bot may call, with exactly its parameters by name.
 
-Pure: bytes and errors in, values out.
+Pure: bytes in, values out.
 """
 
 from __future__ import annotations
@@ -14,21 +13,7 @@ import msgspec
 import msgspec.inspect
 from msgspec import Meta
 
-from ..model.errors import (
-    Conflict,
-    DefinitionInUse,
-    Fenced,
-    InvalidTransition,
-    InvalidValue,
-    NotFound,
-    RunHeld,
-    RunPaused,
-    SlotsTaken,
-    StorageBusy,
-    StorageFull,
-    StoreError,
-    TooLarge,
-)
+from ..errors import InvalidValue
 from ..model.records import (
     Claim,
     Lease,
@@ -41,7 +26,8 @@ from ..model.records import (
     WorkflowStepLog,
 )
 from .bodies import body_fault, is_suspicious
-from .frames import Code, Workflow
+from .frames import Workflow
+from .limits import NUMBER_MAX
 from .refusals import refusal
 
 __all__ = [
@@ -70,12 +56,10 @@ __all__ = [
     "UpdateRunStatus",
     "UpdateStepStatus",
     "decode_call",
-    "error_details",
     "read_result",
-    "store_error",
 ]
 
-Number = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
+Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
 
 
 # ── The calls ────────────────────────────────────────────────────────────────────────────────────────────
@@ -350,43 +334,3 @@ def _is_of(value: Any, kind: msgspec.inspect.Type) -> bool:
     if isinstance(kind, msgspec.inspect.StructType):
         return isinstance(value, dict) and (kind.tag_field is None or value.get(kind.tag_field) == kind.tag)
     return isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list)
-
-
-# ── The errors ───────────────────────────────────────────────────────────────────────────────────────────
-
-_ERRORS: dict[str, tuple[type[StoreError], Code, tuple[str, ...]]] = {
-    "not_found": (NotFound, Code.NOT_FOUND, ("what", "key")),
-    "invalid_transition": (InvalidTransition, Code.INVALID_TRANSITION, ("what", "key", "current", "wanted")),
-    "definition_in_use": (DefinitionInUse, Code.CONFLICT, ("definition_id", "runs")),
-    "run_held": (RunHeld, Code.CONFLICT, ("run_id", "holder", "expires_at")),
-    "run_paused": (RunPaused, Code.CONFLICT, ("run_id", "reason")),
-    "conflict": (Conflict, Code.CONFLICT, ()),
-    "fenced": (Fenced, Code.FENCED, ("run_id", "fence", "status")),
-    "slots_taken": (SlotsTaken, Code.BUSY, ("run_id", "concurrency", "ahead")),
-    "too_large": (TooLarge, Code.TOO_LARGE, ("what", "size_bytes", "bytes_max")),
-    "invalid_value": (InvalidValue, Code.BAD_REQUEST, ("what", "reason")),
-    "storage_full": (StorageFull, Code.STORAGE_FULL, ()),
-    "storage_busy": (StorageBusy, Code.BUSY, ()),
-}
-"""The store's errors that a bot is sent, by the name that `details` has for them, with their attributes."""
-
-_NAMES = {kind: name for name, (kind, _, _) in _ERRORS.items()}
-
-
-def error_details(error: StoreError) -> tuple[Code, dict[str, Any]] | None:
-    """Return the code of an error and what a client rebuilds it from; None if it is no bot's business."""
-    name = _NAMES.get(type(error))
-    if name is None:
-        return None
-    _, code, attributes = _ERRORS[name]
-    return code, {"error": name} | {attribute: getattr(error, attribute) for attribute in attributes}
-
-
-def store_error(message: str, details: dict[str, Any] | None) -> StoreError | None:
-    """Return the store's error that an answer reports, or None if it reports none that is known here."""
-    kind, _, attributes = _ERRORS.get((details or {}).get("error", ""), (None, None, ()))
-    if kind is None or details is None or not details.keys() >= set(attributes):
-        return None
-    error = kind(*(details[attribute] for attribute in attributes)) if attributes else kind(message)
-    error.args = (message,)
-    return error

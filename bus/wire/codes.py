@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..model.errors import Portable
+from ..errors import Portable
 
-__all__ = ["RETRY", "Code", "Rejected"]
+__all__ = ["RETRY", "Code", "Refusal"]
 
 
 class Code(StrEnum):
@@ -43,7 +43,7 @@ RETRY = frozenset(
 """The codes after which the same request may succeed."""
 
 
-class Rejected(Portable):
+class Refusal(Portable):
     """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
 
     def __init__(

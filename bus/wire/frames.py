@@ -16,12 +16,25 @@ from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
 from .bodies import mark_undecodable
-from .codes import RETRY, Code, Rejected
+from .codes import RETRY, Code, Refusal
+from .limits import (
+    ANSWER_ITEMS_MAX,
+    AWAITED_MAX,
+    COMMIT_ITEMS_MAX,
+    CREDIT_MAX,
+    ERROR_CHARACTERS_MAX,
+    HELD_MAX,
+    NAK_SECONDS_MAX,
+    NAME_CHARACTERS_MAX,
+    NUMBER_MAX,
+    REASON_CHARACTERS_MAX,
+    SETTLED_MAX,
+    TOKEN_CHARACTERS_MIN,
+    WAIT_SECONDS_MAX,
+)
 from .refusals import refusal
 
 __all__ = [
-    "AWAITED_MAX",
-    "HELD_MAX",
     "PROTOCOL_VERSION",
     "RETRY",
     "Ack",
@@ -50,8 +63,8 @@ __all__ = [
     "Publish",
     "Published",
     "Query",
-    "Rejected",
-    "Request",
+    "Refusal",
+    "RequestFrame",
     "RetryDeadLetters",
     "Settled",
     "StartAt",
@@ -75,7 +88,7 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
-NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\\Z"
+NAME = f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_CHARACTERS_MAX - 1}}}\\Z"
 ID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\\Z"
 
 is_name = re.compile(NAME).match
@@ -84,15 +97,13 @@ is_name = re.compile(NAME).match
 is_id = re.compile(ID).match
 """Return True if a text is a UUID in the form used here: lower case, with hyphens."""
 
-RequestId = Annotated[int, Meta(ge=0, lt=2**53)]
+RequestId = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Name = Annotated[str, Meta(pattern=NAME)]
 Id = Annotated[str, Meta(pattern=ID)]
-Seq = Annotated[int, Meta(ge=0, lt=2**53)]
-Seqs = Annotated[list[Seq], Meta(max_length=10_000)]
-HELD_MAX, AWAITED_MAX = 2000, 1000
-"""The most messages that a returning client holds, and replies that it awaits: replies lie outside the credit."""
-QueryLimit = Annotated[int, Meta(ge=1, le=1000)]
-Credits = Annotated[int, Meta(ge=0, le=1000)]
+Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+Seqs = Annotated[list[Seq], Meta(max_length=SETTLED_MAX)]
+QueryLimit = Annotated[int, Meta(ge=1, le=ANSWER_ITEMS_MAX)]
+Credits = Annotated[int, Meta(ge=0, le=CREDIT_MAX)]
 
 
 # ── From a client ────────────────────────────────────────────────────────────────────────────────────────
@@ -112,8 +123,8 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
     bot: Name
     bot_id: Id | None = None
     max_in_flight: Credits | None = None
-    client: Annotated[str, Meta(max_length=128)] | None = None
-    token: Annotated[str, Meta(min_length=16, max_length=128)] | None = None
+    client: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+    token: Annotated[str, Meta(min_length=TOKEN_CHARACTERS_MIN, max_length=NAME_CHARACTERS_MAX)] | None = None
     """A secret of the client, the same in each of its hellos: it proves that an earlier session was its own."""
     epoch: str | None = None
     holds: Annotated[list[Seq], Meta(max_length=HELD_MAX)] = []
@@ -160,8 +171,8 @@ class Publication(
     reply_to: str | None = None
     headers: dict[str, str] = {}
     expects_reply: bool = False
-    ttl: Annotated[float, Meta(gt=0, le=86_400 * 3660)] | None = None
-    delay: Annotated[float, Meta(ge=0, le=86_400 * 3660)] | None = None
+    ttl: Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
 
 
 class Publish(_ClientFrame, frozen=True, tag="publish"):
@@ -206,7 +217,7 @@ class Nak(_ClientFrame, frozen=True, tag="nak"):
     """Try these messages again, after a while; `release` counts no failure."""
 
     seqs: Seqs
-    delay: Annotated[float, Meta(ge=0, le=86_400 * 366)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=NAK_SECONDS_MAX)] | None = None
     release: bool = False
     request: RequestId | None = None
 
@@ -215,7 +226,7 @@ class Term(_ClientFrame, frozen=True, tag="term"):
     """Never deliver these messages again."""
 
     seqs: Seqs
-    reason: Annotated[str, Meta(max_length=1024)] | None = None
+    reason: Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)] | None = None
     request: RequestId | None = None
 
 
@@ -284,7 +295,7 @@ class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
 
     request: RequestId
     bot: str
-    seqs: Annotated[list[Seq], Meta(max_length=1000)]
+    seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)]
 
 
 class Status(_ClientFrame, frozen=True, tag="status"):
@@ -297,7 +308,7 @@ class Workflow(_ClientFrame, frozen=True, tag="workflow"):
     """Calls a method of the workflow repository; `arguments` are the method's parameters by name."""
 
     request: RequestId
-    call: Annotated[str, Meta(max_length=128)]
+    call: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
     arguments: Raw = Raw(b"{}")
 
 
@@ -306,20 +317,20 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
 
     request: RequestId
     id: Id
-    run_id: Annotated[str, Meta(max_length=128)] | None = None
+    run_id: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     fence: Seq | None = None
-    steps: Annotated[list[WorkflowStepLog], Meta(max_length=1000)] = []
+    steps: Annotated[list[WorkflowStepLog], Meta(max_length=COMMIT_ITEMS_MAX)] = []
     context: Any = None
     status: RunStatus | None = None
-    error: Annotated[str, Meta(max_length=65_536)] | None = None
-    messages: Annotated[list[Publication], Meta(max_length=1000)] = []
+    error: Annotated[str, Meta(max_length=ERROR_CHARACTERS_MAX)] | None = None
+    messages: Annotated[list[Publication], Meta(max_length=COMMIT_ITEMS_MAX)] = []
     acks: Seqs = []
 
 
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
 Settle = Ack | Nak | Term | Extend | Credit
 Opening = Hello | Ping | Goodbye
-Request = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
+RequestFrame = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
 
 
 # ── From the worker ──────────────────────────────────────────────────────────────────────────────────────
@@ -458,7 +469,7 @@ WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing |
 encode = msgspec.json.Encoder().encode
 """Write a frame, or any value, as JSON."""
 
-_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_request_decoder: msgspec.json.Decoder[RequestFrame] = msgspec.json.Decoder(RequestFrame)
 _worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
 
 
@@ -471,22 +482,22 @@ class _Numbered(msgspec.Struct):
 _decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
-def decode_request(frame: bytes, frame_bytes_max: int) -> Request:
-    """Read a client's frame. Raise Rejected with what to tell the client."""
+def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
+    """Read a client's frame. Raise Refusal with what to tell the client."""
     if len(frame) > frame_bytes_max:
-        raise Rejected(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         frame = mark_undecodable(frame)
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise Rejected(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+        raise Refusal(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
 
 
 def _request_number(frame: bytes) -> int | None:

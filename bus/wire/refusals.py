@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import re
 
+from .limits import NAME_CHARACTERS_MAX
+
 __all__ = ["ID_RULE", "NAME_RULE", "refusal"]
 
-NAME_RULE = "a name has 1 to 128 characters out of A-Z a-z 0-9 . _ -, and begins with a letter or digit"
+NAME_RULE = (
+    f"a name has 1 to {NAME_CHARACTERS_MAX} characters out of A-Z a-z 0-9 . _ -, and begins with a letter or digit"
+)
 
 ID_RULE = "an id is a UUID in lower case with hyphens"
 

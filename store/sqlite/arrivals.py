@@ -13,7 +13,7 @@ from typing import Any
 
 import aiosqlite
 
-from bus.model.errors import RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
 
 from .reader import Reader

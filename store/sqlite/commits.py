@@ -10,7 +10,7 @@ import uuid
 
 import msgspec
 
-from bus.model.errors import Conflict, RecordDamaged, Refused
+from bus.errors import Conflict, RecordDamaged, Refused
 from bus.model.records import RecoveredRun, WorkflowStepLog
 from bus.model.repository import (
     Added,

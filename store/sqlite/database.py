@@ -19,7 +19,7 @@ import aiosqlite
 import anyio
 import uuid_utils
 
-from bus.model.errors import (
+from bus.errors import (
     DatabaseDamaged,
     DatabaseLocked,
     DatabaseUnusable,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bus.model.errors import DatabaseDamaged
+from bus.errors import DatabaseDamaged
 
 __all__ = ["check_header"]
 

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from bus.model.errors import DatabaseDamaged, StoreFailed
-from bus.model.records import Bot, Channel
+from bus.errors import DatabaseDamaged, StoreFailed
+from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
 from .arrivals import next_due_at
@@ -73,7 +73,8 @@ async def load_state(database: Database) -> LogState:
         last_seq=database.writer.last_seq,
         last_timestamp=await _last_timestamp(database),
         bots=[
-            Bot(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], public_key=row[4]) for row in bots
+            BotRecord(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], public_key=row[4])
+            for row in bots
         ],
         channels=[(Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3]) for row in channels],
         subscriptions=subscriptions,

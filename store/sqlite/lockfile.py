@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus.model.errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
+from bus.errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
 
 from .place import Place, opening_failure
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-from bus.model.errors import Conflict
+from bus.errors import Conflict
 from bus.model.records import Channel
 from bus.model.repository import (
     AddBot,

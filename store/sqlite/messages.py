@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bus.model.errors import Conflict, NotFound
+from bus.errors import Conflict, NotFound
 from bus.model.records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
 from bus.model.repository import LogMessage, NewMessage
 from bus.model.values import normal_record, row_limit, same_values

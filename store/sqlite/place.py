@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus.model.errors import DatabaseUnusable, StoreFailed, StoreFailure
+from bus.errors import DatabaseUnusable, StoreFailed, StoreFailure
 
 __all__ = ["Place", "check_place", "find_place", "opening_failure"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.model.errors import StoreClosed
+from bus.errors import StoreClosed
 
 from .writer import translate
 

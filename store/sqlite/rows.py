@@ -15,7 +15,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.model.errors import RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.repository import LogMessage, NewMessage
 
 from .reader import Reader

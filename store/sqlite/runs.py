@@ -15,8 +15,8 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.model.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.leases import Claimant, HeldRun, Hold, Slots, check_fence, claim, move, release, renew
+from bus.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
@@ -239,9 +239,9 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), Hold(*row[11:]))
+        return HeldRun(run_record(row), HoldState(*row[11:]))
 
-    async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, Hold]:
+    async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, HoldState]:
         """Return a run's status and who holds it, without its context, which may be large."""
         rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
         row = next(iter(rows), None)
@@ -249,7 +249,7 @@ class Runs:
             raise NotFound("run", run_id)
         if not is_text(row):
             raise RecordDamaged("workflow_runs", f"id {run_id}")
-        return row[0], Hold(*row[1:])
+        return row[0], HoldState(*row[1:])
 
 
 # ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────

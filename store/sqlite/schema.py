@@ -18,7 +18,7 @@ from pathlib import Path
 import aiosqlite
 import msgspec
 
-from bus.model.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
 from bus.model.records import timestamp
 
 from .header import check_header

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.model.errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
+from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import STEP_BEGINS, advance_step

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import aiosqlite
 import msgspec
 
+from bus.errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
 from bus.model.definitions import check_definition
-from bus.model.errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
     BotOwner,

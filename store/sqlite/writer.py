@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar, cast
 import aiosqlite
 import anyio
 
-from bus.model.errors import (
+from bus.errors import (
     Conflict,
     NotFound,
     Refused,

@@ -15,8 +15,8 @@ import anyio
 import msgspec
 import pytest
 
-from bus.model.errors import DatabaseDamaged, DatabaseNewer
-from bus.model.records import WORKER_ID, Bot, Channel
+from bus.errors import DatabaseDamaged, DatabaseNewer
+from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store import open_store
 from store.sqlite.check import Check
@@ -49,7 +49,7 @@ async def fill(path: Path, count: int) -> None:
         await store.log.apply(
             [
                 *(
-                    AddBot(Bot(id=f"{bot}-id", name=bot, created_at=NOW, last_seen_at=NOW))
+                    AddBot(BotRecord(id=f"{bot}-id", name=bot, created_at=NOW, last_seen_at=NOW))
                     for bot in ("ann", "bob")
                 ),
                 AddChannel(Channel(name="news", created_at=NOW, created_by_bot_id="ann-id")),

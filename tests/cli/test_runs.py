@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bus.model.errors import Fenced
+from bus.errors import Fenced
 from bus.model.records import RunStatus, StepStatus, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 from worker import main

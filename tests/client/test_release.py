@@ -170,3 +170,17 @@ DELIVERY = {
     "timestamp": "2026-01-01T00:00:00.000000Z",
     "attempt": 1,
 }
+
+
+@pytest.mark.parametrize("error", [bus.StorageFull("the disk is full"), bus.StorageBusy("somebody else writes")])
+async def test_a_block_that_meets_a_store_which_cannot_write_releases(error: bus.RequestError) -> None:
+    with FakeWorker(f"inproc://{type(error).__name__}") as fake:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fake.welcome)
+            async with bus.connect(fake.url, bot="b", context=fake.context, timeout=5) as b:
+                fake.send(op="deliver", messages=[DELIVERY | {"seq": 1}])
+                with pytest.raises(type(error)):
+                    async with await next_attempt(b):
+                        raise error
+                assert await fake.receive("nak") == {"op": "nak", "seqs": [1], "release": True}
+                tasks.start_soon(fake.farewell)

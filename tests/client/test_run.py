@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.model.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 from bus.runs.opening import Executor, Start, open_run
 from bus.testing import Worker

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import InvalidValue, TooLarge
+from bus.errors import InvalidValue, TooLarge
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 from bus.runs.replay import COMMIT
 from bus.testing import Worker

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import Fenced
+from bus.errors import Fenced
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
 from bus.runs.opening import Executor, Start, open_run
 from bus.testing import Worker

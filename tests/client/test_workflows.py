@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
+from bus.errors import Fenced, NotFound, RunHeld, SlotsTaken, StoreError, TooLarge
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 from bus.settings import Limits, Settings
@@ -255,8 +255,13 @@ async def test_what_came_by_another_way_and_fits_into_no_frame(worker: Worker) -
     await anyio.to_thread.run_sync(worker.start)
 
 
-async def test_the_root_of_what_is_raised(worker: Worker) -> None:
+async def test_what_a_workflow_call_raises_is_the_buss_and_the_stores(worker: Worker) -> None:
     async with worker.connect(bot="a") as a:
-        for refused in (a.workflows.renew_run("nowhere", 1), a.workflows.list_runs("w", -1)):
-            with pytest.raises(StoreError):
+        for refused, code in (
+            (a.workflows.renew_run("nowhere", 1), "not_found"),
+            (a.workflows.list_runs("w", -1), "bad_request"),
+        ):
+            with pytest.raises(bus.RequestError) as caught:
                 await refused
+            assert isinstance(caught.value, StoreError)
+            assert (caught.value.code, caught.value.retry) == (code, False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bus.model.records import (
-    Bot,
     BotMessage,
     BotOwner,
+    BotRecord,
     Channel,
     ChannelRecipient,
     DirectRecipient,
@@ -64,8 +64,8 @@ def channel(name: str, created_by_bot_id: str = "ann") -> Channel:
     return Channel(name=name, created_at=at(0), created_by_bot_id=created_by_bot_id)
 
 
-def bot(id: str, **fields: Any) -> Bot:
-    return Bot(**{"id": id, "name": id, "created_at": at(0), "last_seen_at": at(0), **fields})
+def bot(id: str, **fields: Any) -> BotRecord:
+    return BotRecord(**{"id": id, "name": id, "created_at": at(0), "last_seen_at": at(0), **fields})
 
 
 async def add_bots(store: Store, *ids: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.model.errors import Conflict, InvalidValue, NotFound
+from bus.errors import Conflict, InvalidValue, NotFound
 from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
 from bus.model.repository import AddMessages, MessageRepository, NewMessage
 

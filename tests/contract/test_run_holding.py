@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import Fenced, RunHeld
+from bus.errors import Fenced, RunHeld
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
 from bus.runs.run import Run
 

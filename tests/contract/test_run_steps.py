@@ -8,8 +8,7 @@ import anyio
 import pytest
 
 import bus
-from bus.errors import ClosedError
-from bus.model.errors import Conflict, InvalidValue, TooLarge
+from bus.errors import ClosedError, Conflict, InvalidValue, TooLarge
 from bus.model.records import (
     BotOwner,
     RetryPolicy,
@@ -264,7 +263,7 @@ async def test_a_step_that_meets_a_limit_fails_no_run(
     async def send() -> str:
         seen.note("send")
         if seen.calls["send"] <= attempts:
-            raise bus.StorageFull("storage_full", "the disk is full")
+            raise bus.StorageFull("the disk is full")
         return "sent"
 
     async def execute() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import bus
-from bus.model.errors import Fenced
+from bus.errors import Fenced
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
 from bus.runs.run import Run
 

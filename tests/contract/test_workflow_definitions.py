@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.model.records import RetryPolicy, RunStatus, StepType, WorkflowDefinition, WorkflowRun, WorkflowStep
 from bus.model.repository import WorkflowRepository
 

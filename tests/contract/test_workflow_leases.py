@@ -8,7 +8,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bus.model.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, RunPaused, StoreError
+from bus.errors import Fenced, InvalidTransition, InvalidValue, NotFound, RunHeld, RunPaused, StoreError
 from bus.model.records import Lease, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
 from bus.model.repository import WorkflowRepository
 

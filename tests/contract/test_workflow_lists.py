@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.model.records import RunStatus, RunSummary, StepStatus
 from bus.model.repository import WorkflowRepository
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.model.errors import Conflict, Fenced
+from bus.errors import Conflict, Fenced
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
 from bus.model.repository import WorkflowRepository
 

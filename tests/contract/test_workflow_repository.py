@@ -11,7 +11,7 @@ import anyio
 import msgspec
 import pytest
 
-from bus.model.errors import Conflict, DefinitionInUse, InvalidTransition, InvalidValue, NotFound, Refused, TooLarge
+from bus.errors import Conflict, DefinitionInUse, InvalidTransition, InvalidValue, NotFound, Refused, TooLarge
 from bus.model.records import (
     BotOwner,
     CronTrigger,

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.model.errors import SlotsTaken
+from bus.errors import SlotsTaken
 from bus.model.records import RunStatus
 from bus.model.repository import WorkflowRepository
 

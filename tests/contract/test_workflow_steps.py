@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.model.errors import Conflict, NotFound, TooLarge
+from bus.errors import Conflict, NotFound, TooLarge
 from bus.model.records import StepStatus, WorkflowRun
 from bus.model.repository import WorkflowRepository
 

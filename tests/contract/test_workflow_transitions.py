@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bus.model.errors import InvalidTransition
+from bus.errors import InvalidTransition
 from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp
 from bus.model.repository import WorkflowRepository
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.model.errors import DatabaseDamaged, DatabaseNewer
+from bus.errors import DatabaseDamaged, DatabaseNewer
 from store.sqlite.check import Check
 
 from ..integration.wire import Message, Session, to_bot, to_channel

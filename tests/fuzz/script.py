@@ -25,14 +25,14 @@ from datetime import UTC, datetime, timedelta
 
 from bus.core.core import Core
 from bus.core.effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.model.records import timestamp
 from bus.settings import Delivery, Limits, Settings
 from bus.wire.calls import decode_call
 from bus.wire.frames import (
     Code,
     Deliver,
-    Rejected,
+    Refusal,
     StoredMessage,
     WorkerFrame,
     Workflow,
@@ -120,7 +120,7 @@ class Play:
         """Take a frame as the broker does; give what is said."""
         try:
             request = decode_request(raw, SETTINGS.limits.frame_bytes_max)
-        except Rejected as error:
+        except Refusal as error:
             self.refused += 1
             return self._do(self._core.reject(address, error, self._moment))
         self.taken += 1

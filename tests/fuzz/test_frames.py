@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.wire.calls import decode_call
-from bus.wire.frames import Rejected, Request, Workflow, decode_request, decode_worker_frame
+from bus.wire.frames import Refusal, RequestFrame, Workflow, decode_request, decode_worker_frame
 
 from .mutations import CLIENT_FRAMES, WORKER_FRAMES, mutated, nonsense, write
 from .script import play
@@ -26,11 +26,11 @@ chances = st.integers(0, 2**64).map(random.Random)
 OTHER = st.sampled_from([b".", b".", b".", b"-", b"+", b"*", b"!a", b"!b", b"^"])
 
 
-def read(frame: bytes) -> Request | Rejected:
+def read(frame: bytes) -> RequestFrame | Refusal:
     """Read a client's frame as the worker does, and the arguments of a call in it."""
     try:
         request = decode_request(frame, FRAME_BYTES_MAX)
-    except Rejected as error:
+    except Refusal as error:
         return error
     if isinstance(request, Workflow):
         try:
@@ -57,7 +57,7 @@ def scripts(draw: st.DrawFn) -> bytes:
 @pytest.mark.parametrize("frame", CLIENT_FRAMES, ids=lambda frame: str(frame.get("call") or frame["op"]))
 def test_what_the_mutations_begin_with_is_valid(frame: dict[str, Any]) -> None:
     request = read(write(frame))
-    assert not isinstance(request, Rejected), request.message
+    assert not isinstance(request, Refusal), request.message
     if isinstance(request, Workflow):
         decode_call(request)
 
@@ -68,7 +68,7 @@ def test_what_the_mutations_of_the_worker_begin_with_is_valid(frame: dict[str, A
 
 
 def test_the_mutations_begin_with_every_op() -> None:
-    ops = {kind.__struct_config__.tag for kind in Request.__args__}
+    ops = {kind.__struct_config__.tag for kind in RequestFrame.__args__}
     assert {frame["op"] for frame in CLIENT_FRAMES} == ops
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import bus
-from bus.model.errors import NotFound, Portable
+from bus.errors import NotFound, Portable
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,9 +42,7 @@ def example(kind: type[Exception]) -> Exception:
     args: list[Any] = []
     named: dict[str, Any] = {}
     for parameter in inspect.signature(kind).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            args.append("what happened")
-        elif parameter.kind is not parameter.VAR_KEYWORD:
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             sample = SAMPLES.get(str(parameter.annotation).partition(" | ")[0], ValueError("wrong"))
             if "dict" in str(parameter.annotation) or parameter.annotation == "Any":
                 sample = {"n": [1, None]}
@@ -116,7 +114,7 @@ def test_a_cause_that_cannot_be_pickled_does_not_keep_the_error_back(cause: Exce
 
 
 def refuse() -> None:
-    raise bus.UnknownBot("unknown_bot", "no bot named 'x'") from NotFound("bot", "x")
+    raise bus.UnknownBot("no bot named 'x'") from NotFound("bot", "x")
 
 
 def test_an_error_comes_out_of_a_process_pool() -> None:

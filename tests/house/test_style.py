@@ -14,6 +14,7 @@ LINES_MAX = 500
 """A file does one thing; one that wants to be longer has a second thing in it."""
 
 LONGER = {
+    "bus/errors.py": 700,
     "bus/mailbox/mailbox.py": 600,
     "bus/wire/frames.py": 550,
     "tests/pure/simulation.py": 650,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.errors import BindError
-from bus.model.errors import DatabaseDamaged, DatabaseInUse, StoreFailed
+from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, StoreFailed
 from bus.settings import SettingsError
 from worker import exit_codes
 

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from bus.model.errors import Conflict
-from bus.model.records import Bot, Channel
+from bus.errors import Conflict
+from bus.model.records import BotRecord, Channel
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -53,7 +53,7 @@ class FakeLog:
         self.by_id: dict[str, LogMessage] = {}
         self.scheduled: dict[str, NewMessage] = {}
         self.removed: set[int] = set()
-        self.bots: dict[str, Bot] = {}
+        self.bots: dict[str, BotRecord] = {}
         self.channels: dict[str, Channel] = {}
         self.groups: dict[tuple[str, str], Group] = {}
         self.subscriptions: dict[tuple[str, str], Subscription] = {}

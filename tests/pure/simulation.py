@@ -42,7 +42,7 @@ from bus.wire.frames import (
     Publication,
     Publish,
     Published,
-    Request,
+    RequestFrame,
     RetryDeadLetters,
     StartAt,
     Subscribe,
@@ -184,7 +184,7 @@ class Simulation:
                 case _:
                     raise AssertionError(f"nothing here asks for {effect}")
 
-    def _send(self, connection: Connection, request: Request) -> None:
+    def _send(self, connection: Connection, request: RequestFrame) -> None:
         self._do(self.core.receive(connection.address, request, self._moment()))
 
     def _number(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.model.errors import RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.repository import NotCommitted
 from bus.wire.frames import Code, Commit, ToBot, decode_request
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.wire.frames import Rejected, decode_request
+from bus.wire.frames import Refusal, decode_request
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 CHANNEL = {"type": "channel", "name": "x"}
@@ -60,6 +60,6 @@ def publish(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_a_frame_is_refused_in_a_sentence(frame: object, sentence: str) -> None:
-    with pytest.raises(Rejected) as refused:
+    with pytest.raises(Refusal) as refused:
         decode_request(msgspec.json.encode(frame), 1_000_000)
     assert refused.value.message == sentence

@@ -1,4 +1,4 @@
-"""Workflow calls on the wire: the same methods as the repository's, the same errors, and room to grow."""
+"""Workflow calls on the wire: the same methods as the repository's, and room to grow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.model import errors
 from bus.model.records import (
     BotOwner,
     CronTrigger,
@@ -20,8 +19,8 @@ from bus.model.records import (
 )
 from bus.model.repository import WorkflowRepository
 from bus.runs.repository import RemoteWorkflows
-from bus.wire.calls import CALLS, ListCall, decode_call, error_details, read_result, store_error
-from bus.wire.frames import RETRY, Workflow
+from bus.wire.calls import CALLS, ListCall, decode_call, read_result
+from bus.wire.frames import Workflow
 
 METHODS = {name: method for name, method in vars(WorkflowRepository).items() if inspect.iscoroutinefunction(method)}
 
@@ -59,45 +58,6 @@ def test_what_changes_something_is_a_write() -> None:
     assert {name for name, kind in CALLS.items() if issubclass(kind, ListCall)} == {
         name for name in CALLS if name.startswith("list_")
     }
-
-
-ERRORS: list[tuple[errors.StoreError, str]] = [
-    (errors.NotFound("run", "r"), "not_found"),
-    (errors.Conflict("the same again"), "conflict"),
-    (errors.InvalidTransition("run", "r", "failed", "running"), "invalid_transition"),
-    (errors.DefinitionInUse("w", 3), "conflict"),
-    (errors.RunHeld("r", "ann", "2026-01-01T00:00:00.000000Z"), "conflict"),
-    (errors.RunPaused("r", "paused by ann: lunch"), "conflict"),
-    (errors.Fenced("r", 3, "cancelled"), "fenced"),
-    (errors.SlotsTaken("r", 2, 5), "busy"),
-    (errors.TooLarge("context", 11, 10), "too_large"),
-    (errors.InvalidValue("limit", "must be 0 or more"), "bad_request"),
-    (errors.StorageFull("the disk is full"), "storage_full"),
-    (errors.StorageBusy("somebody writes"), "busy"),
-]
-
-
-@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
-def test_an_error_is_the_same_on_the_other_side(error: errors.StoreError, code: str) -> None:
-    told = error_details(error)
-    assert told is not None
-    assert told[0] == code
-    assert (told[0] in RETRY) == isinstance(error, errors.SlotsTaken | errors.StorageFull | errors.StorageBusy)
-    again = store_error(str(error), msgspec.json.decode(msgspec.json.encode(told[1])))
-    assert type(again) is type(error)
-    assert (str(again), vars(again)) == (str(error), vars(error))
-
-
-def test_an_error_that_is_no_bots_business_is_not_told() -> None:
-    assert error_details(errors.RecordDamaged("workflow_runs", "id r")) is None
-    assert error_details(errors.StoreFailed("the disk")) is None
-
-
-@pytest.mark.parametrize(
-    "details", [None, {}, {"error": "of a later version"}, {"error": "fenced"}, {"error": "fenced", "fence": 1}]
-)
-def test_an_error_that_is_not_known_here_stays_the_workers(details: dict[str, Any] | None) -> None:
-    assert store_error("no", details) is None
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from bus.model.records import Bot, Channel
+from bus.model.records import BotRecord, Channel
 from bus.model.repository import Added, AddMessages, MessageLog, NewMessage, PageRequest
 
 SEQ_MAX = 2**62
@@ -16,8 +16,8 @@ def at(second: int) -> str:
     return f"2026-01-01T00:{second // 60:02}:{second % 60:02}.000000Z"
 
 
-def bot(id: str) -> Bot:
-    return Bot(id=id, name=f"name of {id}", created_at=at(0), last_seen_at=at(0))
+def bot(id: str) -> BotRecord:
+    return BotRecord(id=id, name=f"name of {id}", created_at=at(0), last_seen_at=at(0))
 
 
 def channel(name: str) -> Channel:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.errors import Conflict, RecordDamaged
+from bus.errors import Conflict, RecordDamaged
 from bus.model.records import BotMessage, DirectRecipient
 from bus.model.repository import (
     Added,

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.model.errors import NotFound
+from bus.errors import NotFound
 from bus.model.repository import AddBot, Committed, CommitWork
 from store import open_store
 

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 
-from bus.model.errors import Conflict, NotFound, RecordDamaged, TooLarge
+from bus.errors import Conflict, NotFound, RecordDamaged, TooLarge
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import (
     AddBot,

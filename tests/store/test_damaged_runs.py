@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bus.model.errors import RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import AddBot, AddMessages, Recovered, RecoverRuns, Store, WorkflowStore
 from store import open_store

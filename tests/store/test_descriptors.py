@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.errors import StoreError, StoreFailed
+from bus.errors import StoreError, StoreFailed
 from bus.model.repository import AddMessages, HistoryRequest
 from store import open_store
 

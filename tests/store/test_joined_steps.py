@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bus.model.errors import Conflict, Fenced, InvalidTransition, InvalidValue, NotFound
+from bus.errors import Conflict, Fenced, InvalidTransition, InvalidValue, NotFound
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import StepCreation, StepMove, WorkflowStore
 from store import open_store

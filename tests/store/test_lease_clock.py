@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.errors import RunHeld
+from bus.errors import RunHeld
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowRun
 from bus.model.repository import WorkflowRules
 from store.sqlite import steady_clock

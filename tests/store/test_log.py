@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.model.errors import Conflict
+from bus.errors import Conflict
 from bus.model.records import BotSubscription
 from bus.model.repository import (
     AddBot,

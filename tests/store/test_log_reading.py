@@ -11,7 +11,7 @@ import aiosqlite
 import anyio
 import pytest
 
-from bus.model.errors import RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.repository import HistoryRequest, LogMessage, MessageLog
 from store import open_store
 from store.sqlite.reader import Reader

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.model.errors import DatabaseDamaged, StoreFailed
+from bus.errors import DatabaseDamaged, StoreFailed
 from bus.model.records import BotSubscription
 from bus.model.repository import AddBot, AddChannel, AddSubscription, MailboxState, SaveMailbox, UnsettledState
 from store import open_store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.errors import StoreFailure
+from bus.errors import StoreFailure
 from store.sqlite.place import check_place, find_place
 
 NOBODY = 65_534

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from anyio.abc import Process
 
-from bus.model.errors import (
+from bus.errors import (
     DatabaseDamaged,
     DatabaseInUse,
     DatabaseNewer,

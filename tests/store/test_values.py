@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.model.errors import InvalidValue
+from bus.errors import InvalidValue
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.values import json_text, normal_record
 from bus.wire.calls import UpdateStepStatus

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from bus.model.errors import NotFound, StorageFull, StoreClosed, StoreError
+from bus.errors import NotFound, StorageFull, StoreClosed, StoreError
 from bus.model.repository import NewMessage
 from store.sqlite.arrivals import Arrivals
 from store.sqlite.database import Database, open_database
