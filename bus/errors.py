@@ -213,7 +213,17 @@ class RequestError(BusError):
     attributes: ClassVar[tuple[str, ...]] = ()
     """What `details` have of it besides."""
 
-    def __init__(self, message: str, *values: Any) -> None:
+    def __init__(self, message: str, *values: Any, **told: Any) -> None:
+        """Make the error of a call that was refused here, with the values of its attributes.
+
+        A class without attributes is also made as a worker's refusal is: of a code and a message, and of what
+        `received` takes besides.
+        """
+        if not self.attributes and len(values) == 1:
+            received = type(self).received(message, *values, **told)
+            super().__init__(*received.args)
+            vars(self).update(vars(received))
+            return
         super().__init__(message)
         self.message = message
         attributes = dict(zip(self.attributes, values, strict=True))

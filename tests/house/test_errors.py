@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import bus
-from bus.errors import NotFound, Portable
+from bus.errors import NotFound, Portable, RequestError
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,3 +124,13 @@ def test_an_error_comes_out_of_a_process_pool() -> None:
     ):
         pool.submit(refuse).result(timeout=60)
     assert refused.value.code == "unknown_bot"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, RequestError) and not kind.attributes])
+def test_a_refusal_can_be_made_of_a_code_and_a_message(kind: type[RequestError]) -> None:
+    """As a program's own tests do that play a worker."""
+    error = kind("busy", "what happened", retry=True, retry_after=2.0, details={"n": 1})
+    assert str(error).startswith("what happened [busy]")
+    assert (error.code, error.message, error.retry_after, error.details) == ("busy", "what happened", 2.0, {"n": 1})
+    copied = pickled(error)
+    assert (str(copied), vars(copied)) == (str(error), vars(error))
