@@ -3,11 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak clean
+.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
 	@echo "make test               ruff, mypy, pytest, and the wheel in a clean environment"
+	@echo "make fix                sort imports, fix what ruff can fix, and format"
+	@echo "make lint types         ruff; mypy"
+	@echo "make unit               pytest: all of TESTS, JOBS at once (0: in one process), with OPTIONS, for instance"
+	@echo "                        make unit TESTS=tests/pure/test_rates.py OPTIONS='-k burst -x' JOBS=0"
+	@echo "make wheel              build the wheel, install it in a clean environment, and use it"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
@@ -28,6 +33,10 @@ demo: $(BIN)/.installed
 
 test: lint types unit wheel
 
+fix: $(BIN)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,8 +46,9 @@ types: $(BIN)/.installed
 
 # Most tests wait for a process: two at once share a core well, and a file's tests stay together.
 JOBS ?= 2
+TESTS ?= tests
 unit: $(BIN)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(OPTIONS)
 
 # What users get: the built wheel alone, in an environment of its own, seen from another folder.
 wheel: $(BIN)/.installed
