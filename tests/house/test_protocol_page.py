@@ -1,0 +1,52 @@
+"""The page of the wire names every frame and every code: a client in another language is written from it alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from bus.wire.codes import Code
+from bus.wire.frames import Request, WorkerFrame
+
+from ..fuzz.mutations import CLIENT_FRAMES, WORKER_FRAMES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+
+def ops(frames: object) -> list[str]:
+    """Return the `op` of each kind of a union of frames."""
+    return sorted(kind.__struct_config__.tag for kind in get_args(frames))
+
+
+def named_in_tables(page: str) -> set[str]:
+    """Return what is written as code in the first cells of tables."""
+    return {
+        name for cell in re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+
+
+@pytest.mark.parametrize("op", ops(Request))
+def test_the_page_has_every_op_of_a_client(op: str) -> None:
+    assert op in named_in_tables(PAGE)
+
+
+@pytest.mark.parametrize("op", ops(WorkerFrame))
+def test_the_page_shows_every_op_of_a_worker(op: str) -> None:
+    assert f'"op":"{op}"' in PAGE
+
+
+@pytest.mark.parametrize("code", Code)
+def test_the_page_has_every_code(code: Code) -> None:
+    assert code in named_in_tables(PAGE)
+
+
+def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:
+    assert sorted({frame["op"] for frame in CLIENT_FRAMES}) == ops(Request)
+    assert sorted({frame["op"] for frame in WORKER_FRAMES}) == ops(WorkerFrame)
+
+
+def test_an_op_that_is_only_mentioned_is_not_in_a_table() -> None:
+    assert named_in_tables("| `hello`, `ping` | x `pong` |\n`ack`\n| a `nak` | b |") == {"hello", "ping"}
