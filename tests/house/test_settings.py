@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 import tomllib
@@ -13,7 +14,8 @@ import pytest
 from bus.model.repository import WorkflowRules
 from bus.settings import Settings, SettingsError, parse_settings
 
-SHIPPED = Path(__file__).parents[2] / "config" / "posthouse.toml"
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "config" / "posthouse.toml"
 
 
 def test_the_shipped_configuration_is_the_defaults() -> None:
@@ -36,6 +38,18 @@ def test_the_shipped_configuration_explains_every_key() -> None:
         if re.match(r"[a-z_]+ =", line) and not before.startswith("# ")
     ]
     assert bare == []
+
+
+def test_every_setting_is_read() -> None:
+    sources = [*(ROOT / "bus").rglob("*.py"), *(ROOT / "store").rglob("*.py"), ROOT / "worker.py"]
+    read: set[str] = set()
+    for node in (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Attribute):
+            read.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            read.add(node.value)
+    known = msgspec.to_builtins(Settings())
+    assert [f"{section}.{key}" for section, keys in known.items() for key in keys if key not in read] == []
 
 
 def test_nothing_is_the_defaults() -> None:
