@@ -14,7 +14,7 @@ RETURN_SECONDS = 90.0
 
 
 def ask(posthouse: Posthouse, channel: str) -> str:
-    """Do what the README says: write notes, and ask the editor for their digest."""
+    """Do what docs/workflows.md says: write notes, and ask the editor for their digest."""
     posthouse.answer("bots", "--as", "editor")
     posthouse.answer("bots", "--as", "writer")
     for note in ("Ada found a moth. It was in the relay.", "Ben went home"):

@@ -30,7 +30,8 @@ def start(posthouse: Posthouse, code: str) -> Running:
     return Running([sys.executable, "-c", code], environment)
 
 
-GREETER, VISITOR, LOOP = programs("README.md")
+GREETER, VISITOR = programs("README.md")
+[LOOP] = [program for program in programs("docs/python.md") if 'bot="greeter"' in program]
 
 
 def until_subscribed(posthouse: Posthouse) -> None:

@@ -1,6 +1,6 @@
 """What a simulated world expects of the worker: who was told what, and what follows from it.
 
-Owns the promises of docs/design.md as checks, over a memory of its own: what was acknowledged, subscribed,
+Owns the promises of docs/contract.md as checks, over a memory of its own: what was acknowledged, subscribed,
 delivered and confirmed. It looks into the core only where a bound on memory or a count is promised.
 
 A mailbox has a key here: the name of its bot, or `channel/group`.

@@ -2,7 +2,7 @@
 
 Everything that can happen to a worker happens here in any order: frames, answers of the disk that come late or
 say that it is full, pages read at one time and delivered at another, connections that vanish, crashes before and
-after a commit. After each event the promises of docs/design.md are checked (`promises`); now and then the faults
+after a commit. After each event the promises of docs/contract.md are checked (`promises`); now and then the faults
 stop, and everything that is owed must arrive.
 
     python -m tests.pure.simulation --steps 200000 --seed 1

@@ -1,4 +1,4 @@
-"""The contract, checked after every event of random worlds (docs/design.md, the delivery contract)."""
+"""The contract, checked after every event of random worlds (docs/contract.md)."""
 
 from __future__ import annotations
 

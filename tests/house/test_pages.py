@@ -1,0 +1,80 @@
+"""What pages point at is there: the headings that links lead to, and the files that are named in code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
+
+NAMED = re.compile(r"`((?:bus|store|tests|bench|config|examples|docs)/[\w./-]+\.\w+)`")
+"""A file of the project that is written as code. Patterns and made-up paths have other characters."""
+
+HISTORY = {"CHANGELOG.md"}
+"""Pages that name what was there once."""
+
+README_LINES_MAX = 150
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def dead_anchors(page: Path, text: str) -> list[str]:
+    """Name the links of a page to headings that are not there."""
+    dead: list[str] = []
+    for link in re.findall(r"\]\(([^)\s]*#[^)\s]+)\)", without_code(text)):
+        target, _, anchor = link.partition("#")
+        if "://" in link or (target and not target.endswith(".md")):
+            continue
+        path = (page.parent / target).resolve()
+        if target and not path.exists():  # test_style.py says so
+            continue
+        if anchor not in anchors(path.read_text(encoding="utf-8") if target else text):
+            dead.append(link)
+    return dead
+
+
+def missing_files(text: str) -> list[str]:
+    """Name the files of the project that a page names, and that are not there."""
+    return [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_to_headings(page: Path) -> None:
+    assert dead_anchors(page, page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", [each for each in PAGES if _name(each) not in HISTORY], ids=_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    assert missing_files(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES_MAX
+
+
+def test_a_dead_anchor_is_seen() -> None:
+    text = "# One: `two`, *three*\n[a](#one-two-three) [b](#four) [c](README.md#start) [d](README.md#nowhere)\n"
+    assert dead_anchors(ROOT / "page.md", text) == ["#four", "README.md#nowhere"]
+
+
+def test_a_file_that_is_not_there_is_seen() -> None:
+    assert missing_files("`tests/wheel.py` `tests/nothing.py` `tests/crash/lies*.py` `anything/else.py`") == [
+        "tests/nothing.py"
+    ]
