@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak clean
+.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
+	@echo "make docs               the pages as a site, with the API from its docstrings: build/docs/site/index.html"
 	@echo "make clean              remove what these made"
 
 $(BIN)/.installed: pyproject.toml
@@ -87,5 +88,19 @@ soak: SECONDS ?= 7500
 soak: $(BIN)/.installed
 	$(BIN)/python -m bench.soak --seconds $(SECONDS) $(OPTIONS)
 
+# A copy of the pages, in which every link between them is the same, is built into a site; a dead link fails.
+DOCS := .venv-docs/bin
+PAGES := $(wildcard *.md) LICENSE docs bench/README.md config examples
+$(DOCS)/.installed: pyproject.toml
+	test -x $(DOCS)/python || $(PYTHON) -m venv .venv-docs
+	$(DOCS)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS)/.installed
+	rm -rf build/docs && mkdir -p build/docs/source
+	tar cf - $(PAGES) | tar xf - -C build/docs/source
+	cp website/api.md build/docs/source/docs/
+	$(DOCS)/mkdocs build --strict --config-file website/mkdocs.yml
+
 clean:
-	rm -rf .venv .venv-bench .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-docs .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
