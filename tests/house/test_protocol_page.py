@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from bus.wire.codes import Code
-from bus.wire.frames import Request, WorkerFrame
+from bus.wire.frames import RequestFrame, WorkerFrame
 
 from ..fuzz.mutations import CLIENT_FRAMES, WORKER_FRAMES
 
@@ -28,7 +28,7 @@ def named_in_tables(page: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("op", ops(Request))
+@pytest.mark.parametrize("op", ops(RequestFrame))
 def test_the_page_has_every_op_of_a_client(op: str) -> None:
     assert op in named_in_tables(PAGE)
 
@@ -44,7 +44,7 @@ def test_the_page_has_every_code(code: Code) -> None:
 
 
 def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:
-    assert sorted({frame["op"] for frame in CLIENT_FRAMES}) == ops(Request)
+    assert sorted({frame["op"] for frame in CLIENT_FRAMES}) == ops(RequestFrame)
     assert sorted({frame["op"] for frame in WORKER_FRAMES}) == ops(WorkerFrame)
 
 
