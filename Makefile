@@ -35,7 +35,7 @@ demo: $(BIN)/.installed
 test: lint types unit wheel
 
 fix: $(BIN)/.installed
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 lint: $(BIN)/.installed
