@@ -23,6 +23,7 @@ from ..wire.calls import error_details
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Rejected, encode
 from .admission import Admission
 from .batches import Batches, Job
+from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 
@@ -32,8 +33,11 @@ __all__ = ["Committing"]
 class Committing:
     """See the module. `timestamp` is that of the batch whose answers are being entered."""
 
-    def __init__(self, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+    def __init__(
+        self, directory: Directory, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn
+    ) -> None:
         self.timestamp = ""
+        self._directory = directory
         self._admission = admission
         self._batches = batches
         self._dispatch = dispatch
@@ -55,7 +59,7 @@ class Committing:
         if refusal is None:
             self._admission.expect(session, commit.messages)
             for seq in commit.acks:
-                mailboxes.setdefault(session.in_flight[seq], []).append(seq)
+                mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
                 mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
         channels = self._admission.new_channels(session, messages)

@@ -84,7 +84,7 @@ class Core:
         admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
-        self._committing = Committing(admission, self._batches, self.dispatch, self._turn)
+        self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
         self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -338,7 +338,7 @@ class Core:
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
                 self.dispatch.touch_session(session)
-                self._settling.confirm(session, request.request, session.mailboxes)
+                self._settling.confirm(session, request.request, self.directory.mailboxes_lent_to(session))
             case Subscribe():
                 self._subscribing.request(session, request)
             case Unsubscribe():

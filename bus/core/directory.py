@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
 from ..mailbox.sources import Interest
 from ..model.records import Bot, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
@@ -86,6 +87,15 @@ class Directory:
             if subscription.group is not None
         ]
         return [self.mailboxes[bot_id], *groups]
+
+    def mailboxes_lent_to(self, session: Session) -> list[Mailbox]:
+        """Return the mailboxes that a session receives from."""
+        return [self.mailboxes[mailbox_id] for mailbox_id in session.mailbox_ids]
+
+    def mailbox_in_flight(self, session: Session, seq: int) -> Mailbox | None:
+        """Return the mailbox that a message in flight for a session came from; None where it is not in flight."""
+        mailbox_id = session.in_flight.get(seq)
+        return None if mailbox_id is None else self.mailboxes[mailbox_id]
 
     def subscriptions_of(self, bot_id: str) -> dict[str, Subscription]:
         """Return a bot's subscriptions by channel."""

@@ -122,15 +122,15 @@ class Dispatch:
 
     def touch_session(self, session: Session) -> None:
         """Note that a session may have credit again, for each of its mailboxes; they take turns in being first."""
-        session.mailboxes.rotate()
-        for mailbox in session.mailboxes:
-            self.touch(mailbox)
+        session.mailbox_ids.rotate()
+        for mailbox_id in session.mailbox_ids:
+            self.touch(self._directory.mailboxes[mailbox_id])
 
     def _touch_sharers(self, mailbox: Mailbox) -> None:
         """Touch a mailbox that took messages back, and those that share the credit which that freed."""
         self.touch(mailbox)
         for session in mailbox.sessions:
-            if len(session.mailboxes) > 1:
+            if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
     def has_room(self, mailbox: Mailbox) -> bool:
@@ -183,19 +183,19 @@ class Dispatch:
 
     def join(self, session: Session, mailbox: Mailbox) -> None:
         """Let a session receive from a mailbox, and send it that one's gap."""
-        session.mailboxes.append(mailbox)
+        session.mailbox_ids.append(mailbox.id)
         mailbox.attach(session)
         self.tell_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight to its mailboxes: others get it at once."""
-        for mailbox in list(session.mailboxes):
+        for mailbox in self._directory.mailboxes_lent_to(session):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
     def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight from one mailbox."""
-        session.mailboxes.remove(mailbox)
+        session.mailbox_ids.remove(mailbox.id)
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
@@ -217,7 +217,8 @@ class Dispatch:
 
     def hand_over(self, seq: int, earlier: Session, session: Session) -> None:
         """Send a reply to the session that takes the place of the one it was sent to."""
-        delivery = earlier.in_flight[seq].hand_over(seq, session, *self._turn.moment)
+        mailbox = self._directory.mailboxes[earlier.in_flight[seq]]
+        delivery = mailbox.hand_over(seq, session, *self._turn.moment)
         if delivery is not None:
             self.counters["delivered"] += 1
             self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
@@ -227,8 +228,9 @@ class Dispatch:
         mailboxes: dict[Mailbox, None] = {}
         before = len(session.in_flight)
         for seq in seqs:
-            mailbox = session.in_flight.get(seq)
-            if mailbox is not None:
+            mailbox_id = session.in_flight.get(seq)
+            if mailbox_id is not None:
+                mailbox = self._directory.mailboxes[mailbox_id]
                 mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
         if mailboxes:
@@ -245,7 +247,7 @@ class Dispatch:
         """Carry out a nak or a term, and return the mailboxes of its messages."""
         mailboxes: dict[Mailbox, None] = {}
         for seq in request.seqs:
-            mailbox = session.in_flight.get(seq)
+            mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is None:
                 continue
             if isinstance(request, Nak):
@@ -265,7 +267,7 @@ class Dispatch:
     def extend(self, session: Session, seqs: Sequence[int]) -> None:
         """Restart the ack_wait of messages that are still being worked on."""
         for seq in seqs:
-            mailbox = session.in_flight.get(seq)
+            mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
                 mailbox.extend(seq, self._turn.moment.now)
 
@@ -283,7 +285,7 @@ class Dispatch:
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
             self.touch(mailbox)
-            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailboxes) > 1))
+            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailbox_ids) > 1))
         for session in sharing:  # once each, however many of its mailboxes have deadlines
             self.touch_session(session)
 

@@ -47,7 +47,7 @@ class Settling:
         elsewhere = tuple(
             seq
             for seq in dict.fromkeys(request.seqs)
-            if (mailbox := session.in_flight.get(seq)) is None or (left and mailbox.is_settling(seq))
+            if seq not in session.in_flight or (left and self._is_settling(session, seq))
         )
         mailboxes: list[Mailbox] = []
         match request:
@@ -57,11 +57,14 @@ class Settling:
                 self._dispatch.extend(session, request.seqs)
             case _:
                 mailboxes = self._dispatch.give_up(session, request)
-        to_save = tuple(mailboxes or session.mailboxes)
+        to_save = tuple(mailboxes or self._directory.mailboxes_lent_to(session))
         if request.request is not None and elsewhere:
             self._turn.add(Locate(session.address, session.id, request, elsewhere, to_save))
         else:
             self.confirm(session, request.request, to_save)
+
+    def _is_settling(self, session: Session, seq: int) -> bool:
+        return self._directory.mailboxes[session.in_flight[seq]].is_settling(seq)
 
     def answer(
         self,

@@ -108,7 +108,7 @@ class Subscribing:
     def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
         mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)
         for session in sessions:
-            if mailbox not in session.mailboxes and not session.opening:
+            if mailbox.id not in session.mailbox_ids and not session.opening:
                 self._dispatch.join(session, mailbox)
             self._dispatch.touch_session(session)
 
@@ -145,7 +145,7 @@ class Subscribing:
         self._dispatch.touch(mailbox)  # what it dropped is to be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):
-                if mailbox in session.mailboxes:
+                if mailbox.id in session.mailbox_ids:
                     self._dispatch.leave(session, mailbox, vanished=False)
                     self._dispatch.touch_session(session)
 

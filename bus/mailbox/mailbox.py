@@ -46,7 +46,6 @@ class Mailbox(Leaving):
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
     ) -> None:
         super().__init__(state, delivery, group=group)
-        self.id = state.mailbox_id
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog(known=False)
@@ -376,7 +375,7 @@ class Mailbox(Leaving):
         self.sessions.remove(session)
         wanted = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned] = []
-        for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
+        for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             item = self._unsettled[seq]
             if self.is_settling(seq):  # it comes again only if that commit is refused
                 self._take_back(seq, item)

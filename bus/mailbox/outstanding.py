@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, cast
 
 from ..model.repository import MailboxState
 from ..settings import Delivery
@@ -21,9 +20,6 @@ from .losses import Losses
 from .sessions import Session
 from .unsettled import Unsettled, restored
 
-if TYPE_CHECKING:
-    from .mailbox import Mailbox
-
 __all__ = ["Outstanding"]
 
 
@@ -33,6 +29,7 @@ class Outstanding:
     losses: Losses
 
     def __init__(self, state: MailboxState, delivery: Delivery, *, group: str | None) -> None:
+        self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.dirty = False
@@ -70,7 +67,7 @@ class Outstanding:
         item.due_at = None
         item.session = session
         item.deadline = deadline
-        session.in_flight[envelope.seq] = cast("Mailbox", self)
+        session.in_flight[envelope.seq] = self.id
         session.in_flight_bytes += len(envelope.wire)
         return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
 
@@ -174,7 +171,7 @@ class Outstanding:
             item.due_at = None
             item.session = session
             item.deadline = deadline
-            session.in_flight[seq] = cast("Mailbox", self)
+            session.in_flight[seq] = self.id
             session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
         self._add_deadline(deadline, kept)
         self.dirty = True

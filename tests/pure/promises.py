@@ -266,7 +266,7 @@ class Promises:
             most = self.settings.limits.in_flight_bytes_max + _LARGEST_BYTES * (1 + len(session.express))
             if session.in_flight_bytes > most:
                 raise Violation(f"{session} has more bytes in flight than its limit")
-            flying = sum(_wire_bytes(mailbox, seq) for seq, mailbox in session.in_flight.items())
+            flying = sum(_wire_bytes(core.directory.mailboxes[id], seq) for seq, id in session.in_flight.items())
             if flying != session.in_flight_bytes:
                 raise Violation(f"{session} counts its bytes wrongly")
         for mailbox in core.directory.mailboxes.values():

@@ -137,7 +137,7 @@ def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Dispatch, session: Session, mailbox: Mailbox, **how: Any) -> None:
         if mailbox.group is not None:
-            for seq in [seq for seq, holder in session.in_flight.items() if holder is mailbox]:
+            for seq in [seq for seq, holder in session.in_flight.items() if holder == mailbox.id]:
                 mailbox.settle(session, seq)
         leave(self, session, mailbox, **how)
 
