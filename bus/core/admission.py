@@ -149,7 +149,7 @@ class Admission:
                 name = self._directory.bots[message.recipient_bot_id].name
                 text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
                 return Rejected(Code.MAILBOX_FULL, text)
-            mailbox.backlog.expected += 1
+            mailbox.expect()
         return None
 
     def refused(self, code: str) -> None:
@@ -162,7 +162,7 @@ class Admission:
         if message.due_at is not None:
             self._scheduling.expected -= 1
         elif message.recipient_bot_id is not None:
-            self._directory.mailboxes[message.recipient_bot_id].backlog.expected -= 1
+            self._directory.mailboxes[message.recipient_bot_id].expect_no_more()
 
     def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
         """Enter what became of a message of a transaction that returned."""

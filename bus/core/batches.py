@@ -103,10 +103,9 @@ class Batch:
 
     def refused(self) -> None:
         """Mark what the mailboxes wanted on disk as unsaved again."""
+        buried = dict(self._buried)
         for mailbox in self.mailboxes:
-            mailbox.dirty = True
-        for mailbox, dead_letters in self._buried:
-            mailbox.buried[:0] = dead_letters
+            mailbox.not_saved(buried.get(mailbox, ()))
 
     def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
         """Return each job, in order, with its part of the log's answers."""

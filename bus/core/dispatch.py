@@ -74,7 +74,6 @@ class Dispatch:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
             if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
                 return
-            mailbox.backlog.came()
             if mailbox.arrive(letter):
                 self.touch(mailbox)
             return
@@ -135,12 +134,10 @@ class Dispatch:
 
     def has_room(self, mailbox: Mailbox) -> bool:
         """Return True if one more direct message may come. If that is not known yet, the store is asked once."""
-        backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
-        if not backlog.known and not backlog.counting:
-            handed_out = mailbox.sources.handed_out(None)
-            if self.last_seq - handed_out >= most:
-                self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
-        return backlog.has_room(most)
+        most = self._settings.limits.backlog_messages_max
+        if mailbox.is_count_needed(self.last_seq, most):
+            self._turn.add(Count(*mailbox.count(self.last_seq)))
+        return mailbox.has_room(most)
 
     def run(self) -> None:
         """Let the touched mailboxes hand out and read what they can."""
@@ -201,9 +198,9 @@ class Dispatch:
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
         """Send sessions the gap that retention left in their mailbox, until one of them is heard after it."""
-        if mailbox.losses.gap is None:
+        if mailbox.gap is None:
             return
-        first, last = mailbox.losses.gap
+        first, last = mailbox.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
             self._told[mailbox] = self._turn.moment.now

@@ -233,7 +233,7 @@ class Retention:
                 for rule in self._rules:
                     rule.forget(row)
                 if row.recipient_bot_id in self._directory.mailboxes:
-                    self._directory.mailboxes[row.recipient_bot_id].backlog.void()
+                    self._directory.mailboxes[row.recipient_bot_id].count_anew()
             for mailbox in removal.losing:
                 mailbox.lose()
                 self._dispatch.tell_gap(mailbox, mailbox.sessions)

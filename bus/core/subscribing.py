@@ -85,14 +85,14 @@ class Subscribing:
                     Subscription(*key, wall, subscribed.start_seq, subscribe.echo, subscribe.group),
                     self._sessions.of_bot(session.bot_id),
                 )
-            mailbox.sources.dismiss(subscribe.channel)
+            mailbox.dismiss(subscribe.channel)
             self._dispatch.touch(mailbox)
             self._answer(session, subscribe, subscribed)
 
         finished, failed = self._one_at_a_time(key, session.address, subscribe.request, done)
 
         def refused(code: Code, message: str) -> None:
-            mailbox.sources.dismiss(subscribe.channel)
+            mailbox.dismiss(subscribe.channel)
             failed(code, message)
 
         self._batches.add(

@@ -9,7 +9,7 @@ Pure: time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
 from ..model.repository import MailboxState
 from ..settings import Delivery
@@ -91,6 +91,16 @@ class Outstanding:
             session.in_flight_bytes -= len(envelope.wire)
         item.session = None
 
+    def _wait_no_more(self, seqs: Set[int]) -> None:
+        """Remove messages from where they wait: one that comes by other means must not come by this as well."""
+        self._returned = [seq for seq in self._returned if seq not in seqs]
+        self._delayed = [(due, seq) for due, seq in self._delayed if seq not in seqs]
+        self._resting = [seq for seq in self._resting if seq not in seqs]
+        heapq.heapify(self._returned)
+        heapq.heapify(self._delayed)
+        for seq in seqs:
+            self._absent.resume(seq)
+
     def _is_lost(self, seq: int) -> bool:
         item = self._unsettled.get(seq)
         return item is not None and item.session is None and item.envelope is None
@@ -157,16 +167,11 @@ class Outstanding:
             return kept
         waiting = {seq for seq in kept if self._unsettled[seq].session is None}
         if waiting:
-            self._returned = [seq for seq in self._returned if seq not in waiting]
-            self._delayed = [(due, seq) for due, seq in self._delayed if seq not in waiting]
-            heapq.heapify(self._returned)
-            heapq.heapify(self._delayed)
+            self._wait_no_more(waiting)
         deadline = now + self._delivery.ack_wait_seconds
         for seq in kept:
             item = self._unsettled[seq]
-            if item.session is None:
-                self._absent.resume(seq)
-            else:
+            if item.session is not None:
                 self._take_back(seq, item)
             item.due_at = None
             item.session = session

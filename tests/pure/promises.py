@@ -33,6 +33,7 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog
+from .placement import placement_faults
 
 __all__ = ["Promises", "Violation"]
 
@@ -271,6 +272,8 @@ class Promises:
                 raise Violation(f"{session} counts its bytes wrongly")
         for mailbox in core.directory.mailboxes.values():
             self._check_memory(mailbox)
+            for fault in placement_faults(mailbox):
+                raise Violation(f"{mailbox}: {fault}")
             self._check_backlog(mailbox)
         if core.last_seq > self.log.last_seq:
             raise Violation("the core is ahead of the disk")
