@@ -155,7 +155,7 @@ class Admission:
     def refused(self, code: str) -> None:
         """Count a message, or a commit, for which there was no room, and which is not known."""
         if code == Code.RATE_LIMITED:
-            self._dispatch.counters["rate_limited"] += 1
+            self._dispatch.counters.rate_limited += 1
 
     def leave(self, message: NewMessage) -> None:
         """Release the room reserved for a message whose outcome is known."""
@@ -167,7 +167,7 @@ class Admission:
     def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
         """Enter what became of a message of a transaction that returned."""
         if added.duplicate:
-            self._dispatch.counters["duplicates"] += 1
+            self._dispatch.counters.duplicates += 1
         elif added.seq is not None:
             self._dispatch.enter(message, added.seq, timestamp)
         elif added.scheduled:

@@ -9,30 +9,47 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from ..mailbox.envelope import Envelope, deliver_frame, write_envelope
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..mailbox.unsettled import Abandoned
-from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
+from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest, SeenBot
 from ..settings import Settings
-from ..wire.frames import Gap, Nak, Term
+from ..wire.frames import Code, Gap, Nak, Term
 from .batches import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
 from .tapping import Tapping
 
-__all__ = ["Dispatch"]
-
-_COUNTERS = (
-    "published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead", "removed", "damaged"
-)  # fmt: skip
+__all__ = ["Counters", "Dispatch"]
 
 _FRAME_MESSAGES_MAX = 500
 """Half of the largest credit: whoever asks for so much settles one half while the other is on its way."""
 
 _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""
+
+
+class Counters(msgspec.Struct):
+    """What happened to messages since the worker started, as `status` tells it."""
+
+    published: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    rate_limited: int = 0
+    delivered: int = 0
+    settled: int = 0
+    dead: int = 0
+    removed: int = 0
+    damaged: int = 0
+
+    def by_name(self) -> dict[str, int]:
+        """Return the counts by their names."""
+        return msgspec.structs.asdict(self)
 
 
 class Dispatch:
@@ -43,7 +60,7 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
-        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.counters = Counters()
         self._directory = directory
         self._batches = batches
         self._turn = turn
@@ -55,7 +72,9 @@ class Dispatch:
         """The groups in which clients that are away have failed messages."""
         self._told: dict[Mailbox, float] = {}
         """When sessions were told of a mailbox's gap."""
-        self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
+        self._unwritten: list[_WriteJob] = []
+        self._seen: dict[str, str] = {}
+        """When bots were heard, where that is not on disk yet."""
 
     def __repr__(self) -> str:
         return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
@@ -66,7 +85,7 @@ class Dispatch:
         """Add a message that is on disk now to the mailboxes that want it, and copy it to the tap."""
         assert seq > self.last_seq, "the log grows at its end"
         self.last_seq = seq
-        self.counters["published"] += 1
+        self.counters.published += 1
         channel = message.recipient_channel
         wire = write_envelope(message, seq, timestamp)
         letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
@@ -94,7 +113,7 @@ class Dispatch:
                 delivery = mailbox.express(letter, session, self._turn.moment.now)
                 if delivery is None:
                     return False
-                self.counters["delivered"] += 1
+                self.counters.delivered += 1
                 self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
                 self.touch(mailbox)
                 return True
@@ -144,7 +163,7 @@ class Dispatch:
         touched, self._touched = self._touched, {}
         for mailbox in touched:
             for handed in mailbox.hand_out(*self._turn.moment):
-                self.counters["delivered"] += len(handed.seqs)
+                self.counters.delivered += len(handed.seqs)
                 self._deliver(*handed)
             self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
@@ -217,7 +236,7 @@ class Dispatch:
         mailbox = self._directory.mailboxes[earlier.in_flight[seq]]
         delivery = mailbox.hand_over(seq, session, *self._turn.moment)
         if delivery is not None:
-            self.counters["delivered"] += 1
+            self.counters.delivered += 1
             self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
@@ -231,13 +250,13 @@ class Dispatch:
                 mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
         if mailboxes:
-            self.counters["settled"] += before - len(session.in_flight)
+            self.counters.settled += before - len(session.in_flight)
             self.touch_session(session)
         return list(mailboxes)
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Settle what a commit settled, now that it is on disk."""
-        self.counters["settled"] += mailbox.settle_committed(number)
+        self.counters.settled += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
@@ -290,27 +309,23 @@ class Dispatch:
         wall = self._turn.moment.wall
         for given_up in abandoned:
             mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
-            self.counters["dead"] += 1
+            self.counters.dead += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def unsaved(self) -> bool:
         """Whether there is something for the next flush."""
-        return bool(self._dirty or self._unwritten)
+        return bool(self._dirty or self._unwritten or self._seen)
+
+    def see(self, bot_id: str) -> None:
+        """Note that a bot was heard now."""
+        self._seen[bot_id] = self._turn.moment.wall
+        self._directory.seen(bot_id, self._turn.moment.wall)
 
     def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
         """Write what nobody waits for; where the disk is full, again with the next flush."""
-        # What is written again is a new job: one that knew itself would be a cycle, and those are collected rarely.
-        again = (changes, mailboxes)
-        self._batches.add(
-            Job(
-                lambda _: None,
-                lambda code, message: self._unwritten.append(again),
-                changes=changes,
-                mailboxes=mailboxes,
-            )
-        )
+        self._batches.add(_WriteJob(self._unwritten, changes=changes, mailboxes=mailboxes))
 
     def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
         """Note that the disk did not take the state of these mailboxes."""
@@ -320,10 +335,31 @@ class Dispatch:
         """Return the mailboxes whose state is to be saved now, and write again what could not be written."""
         mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
         self._dirty.clear()
-        unwritten, self._unwritten = self._unwritten, []
-        for changes, unwritten_mailboxes in unwritten:
-            self.write(changes, unwritten_mailboxes)
+        unwritten = list(self._unwritten)
+        self._unwritten.clear()
+        for job in unwritten:
+            self.write(job.changes, job.mailboxes)
+        if self._seen:
+            self.write([SeenBot(bot_id, at) for bot_id, at in self._seen.items()])
+            self._seen = {}
         return mailboxes
+
+
+class _WriteJob(Job[Any]):
+    """Something for the disk that nobody waits for; where it was refused it is put among what is `unwritten`."""
+
+    def __init__(
+        self, unwritten: list[_WriteJob], *, changes: Sequence[Change], mailboxes: Sequence[Mailbox]
+    ) -> None:
+        super().__init__(changes=changes, mailboxes=mailboxes)
+        self._unwritten = unwritten
+
+    def done(self, answers: Sequence[Any], at: str) -> None:
+        """Do nothing: nobody waits for it."""
+
+    def failed(self, code: Code, message: str) -> None:
+        """Have it written again with the next flush."""
+        self._unwritten.append(self)
 
 
 def _awaits(mailbox: Mailbox) -> bool:
