@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import assert_never
 
 import anyio
 import anyio.abc
@@ -225,6 +226,8 @@ class Broker:
                     self._tasks.start_soon(self._survey, effect)
                 case Locate():
                     self._tasks.start_soon(self._locate, effect)
+                case _:
+                    assert_never(effect)
         if not self._draining:
             self._wake_writer()
             if sent:

@@ -62,12 +62,12 @@ class Queries:
         self._moment = moment
         now, self._started_at = moment()
         self._started = now
-        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, dict(core.dispatch.counters))])
+        self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, core.dispatch.counters.by_name())])
 
     def sample(self, now: float) -> None:
         """Note the counters, at most once a second."""
         if now - self._samples[-1][0] >= 1:
-            self._samples.append((now, dict(self._core.dispatch.counters)))
+            self._samples.append((now, self._core.dispatch.counters.by_name()))
         while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
 
@@ -257,7 +257,7 @@ class Queries:
     async def _status(self, now: float) -> dict[str, Any]:
         core = self._core
         self.sample(now)
-        counters = core.dispatch.counters
+        counters = core.dispatch.counters.by_name()
         first_at, first = self._samples[0]
         seconds = max(now - first_at, 1.0)
         return {
@@ -269,7 +269,7 @@ class Queries:
             "sessions": len(core.sessions),
             "bots": len(core.directory.bots),
             "channels": len(core.directory.channels),
-            "counters": dict(counters),
+            "counters": counters,
             "rates": {name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
             "rate_limited": self._rate_limited(now),
             "sizes": await self._log.sizes(),

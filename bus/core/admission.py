@@ -149,25 +149,25 @@ class Admission:
                 name = self._directory.bots[message.recipient_bot_id].name
                 text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
                 return Refusal(Code.MAILBOX_FULL, text)
-            mailbox.backlog.expected += 1
+            mailbox.expect()
         return None
 
     def refused(self, code: str) -> None:
         """Count a message, or a commit, for which there was no room, and which is not known."""
         if code == Code.RATE_LIMITED:
-            self._dispatch.counters["rate_limited"] += 1
+            self._dispatch.counters.rate_limited += 1
 
     def leave(self, message: NewMessage) -> None:
         """Release the room reserved for a message whose outcome is known."""
         if message.due_at is not None:
             self._scheduling.expected -= 1
         elif message.recipient_bot_id is not None:
-            self._directory.mailboxes[message.recipient_bot_id].backlog.expected -= 1
+            self._directory.mailboxes[message.recipient_bot_id].expect_no_more()
 
     def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
         """Enter what became of a message of a transaction that returned."""
         if added.duplicate:
-            self._dispatch.counters["duplicates"] += 1
+            self._dispatch.counters.duplicates += 1
         elif added.seq is not None:
             self._dispatch.enter(message, added.seq, timestamp)
         elif added.scheduled:

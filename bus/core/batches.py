@@ -9,8 +9,8 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -30,44 +30,49 @@ from ..model.repository import (
 from ..settings import Limits
 from ..wire.frames import Code
 
-__all__ = ["Batch", "Batches", "Done", "Failed", "Job"]
+__all__ = ["Batch", "Batches", "Job"]
 
-Done = Callable[[Sequence[Any]], None]
-Failed = Callable[[Code, str], None]
+_Answer = TypeVar("_Answer")
 
 
-class Job:
+class Job(Generic[_Answer]):
     """What one request (or the worker itself) wants on disk, and what follows.
 
-    `done` gets the answers: one a message where there are messages, else one a change. `failed` is called instead
-    when nothing was stored. The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the
-    changes weigh; messages are weighed here. `begin` is called when the job is taken into a batch, and may still
-    set its changes and mailboxes.
+    The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the changes weigh; messages are
+    weighed when the job is put into a batch. A job has messages or changes, never both: messages are merged with
+    their neighbours', changes are not.
     """
 
-    __slots__ = ("begin", "changes", "channels", "done", "failed", "mailboxes", "messages", "size_bytes")
+    __slots__ = ("changes", "channels", "mailboxes", "messages", "size_bytes")
 
     def __init__(
         self,
-        done: Done,
-        failed: Failed,
         *,
-        messages: Sequence[NewMessage] = (),
         changes: Sequence[Change] = (),
         channels: Sequence[Channel] = (),
         mailboxes: Sequence[Mailbox] = (),
         size_bytes: int = 0,
-        begin: Callable[[Job], None] | None = None,
     ) -> None:
-        assert not (messages and changes), "messages are merged with their neighbours', changes are not"
-        self.begin = begin
-        self.done = done
-        self.failed = failed
-        self.messages = messages
+        self.messages: Sequence[NewMessage] = ()
         self.changes = changes
         self.channels = channels
         self.mailboxes = mailboxes
-        self.size_bytes = size_bytes + sum(len(message.body) for message in messages)
+        self.size_bytes = size_bytes
+
+    def begin(self) -> None:
+        """Prepare for being written: the job is in a batch now, and may still set its changes and mailboxes."""
+
+    def done(self, answers: Sequence[_Answer], at: str) -> None:
+        """Carry out what follows: everything is on disk.
+
+        There is one answer a message where there are messages, else one a change. `at` is the time of the batch,
+        which its messages are stamped with.
+        """
+        raise NotImplementedError
+
+    def failed(self, code: Code, message: str) -> None:
+        """Carry out what follows where nothing was stored."""
+        raise NotImplementedError
 
 
 class Batch:
@@ -75,10 +80,9 @@ class Batch:
 
     __slots__ = ("_answers_at", "_buried", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
-    def __init__(self, jobs: list[Job], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
+    def __init__(self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
         for job in jobs:
-            if job.begin is not None:
-                job.begin(job)
+            job.begin()
         self.jobs = jobs
         self.timestamp = timestamp
         self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
@@ -103,12 +107,11 @@ class Batch:
 
     def refused(self) -> None:
         """Mark what the mailboxes wanted on disk as unsaved again."""
+        buried = dict(self._buried)
         for mailbox in self.mailboxes:
-            mailbox.dirty = True
-        for mailbox, dead_letters in self._buried:
-            mailbox.buried[:0] = dead_letters
+            mailbox.not_saved(buried.get(mailbox, ()))
 
-    def answers(self, outcome: Sequence[Any]) -> list[tuple[Job, Sequence[Any]]]:
+    def answers(self, outcome: Sequence[Any]) -> list[tuple[Job[Any], Sequence[Any]]]:
         """Return each job, in order, with its part of the log's answers."""
         return [
             (job, outcome[change : change + count] if start < 0 else outcome[change][start : start + count])
@@ -121,7 +124,7 @@ class Batches:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job[Any]] = deque()
         self._messages = 0
         self._bytes = 0
 
@@ -140,15 +143,16 @@ class Batches:
             or len(self._jobs) >= self._limits.batch_messages_max
         )
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job[Any]) -> None:
         """Put a job into the next batch."""
+        job.size_bytes += sum(len(message.body) for message in job.messages)
         self._jobs.append(job)
         self._messages += len(job.messages)
         self._bytes += job.size_bytes
 
     def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
         """Return the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
-        jobs: list[Job] = []
+        jobs: list[Job[Any]] = []
         messages, size_bytes = 0, 0
         while self._jobs and len(jobs) < self._limits.batch_messages_max:
             job = self._jobs[0]

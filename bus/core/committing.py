@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal, encode
 from .admission import Admission
 from .batches import Batches, Job
+from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 
@@ -30,10 +31,12 @@ __all__ = ["Committing"]
 
 
 class Committing:
-    """See the module. `timestamp` is that of the batch whose answers are being entered."""
+    """See the module."""
 
-    def __init__(self, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
-        self.timestamp = ""
+    def __init__(
+        self, directory: Directory, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn
+    ) -> None:
+        self._directory = directory
         self._admission = admission
         self._batches = batches
         self._dispatch = dispatch
@@ -55,7 +58,7 @@ class Committing:
         if refusal is None:
             self._admission.expect(session, commit.messages)
             for seq in commit.acks:
-                mailboxes.setdefault(session.in_flight[seq], []).append(seq)
+                mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
                 mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
         channels = self._admission.new_channels(session, messages)
@@ -75,14 +78,15 @@ class Committing:
             timestamp="",
             number=self._number,
         )
-        pending = _Pending(session, commit, work, mailboxes, refusal)
         self._batches.add(
-            Job(
-                lambda answers: self._done(pending, answers[0]),
-                lambda code, message: self._failed(pending, code, message),
-                changes=[work],
+            _CommitJob(
+                session,
+                commit,
+                work,
                 mailboxes=list(mailboxes),
+                refusal=refusal,
                 size_bytes=len(encoded),
+                by=self,
             )
         )
 
@@ -99,69 +103,75 @@ class Committing:
                 return lack
         return None
 
-    def _done(self, pending: _Pending, answer: Committed | NotCommitted | None) -> None:
-        commit, session = pending.commit, pending.session
-        self._leave_room(pending)
-        if isinstance(answer, Committed):
-            self._enter(pending, answer.added)
-        else:
-            self._keep_unsettled(pending)
-        match answer:
-            case Committed(seqs):
-                self._turn.answer(session.address, commit.request, {"seqs": seqs})
-            case NotCommitted(error):
-                code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
-                frame = ErrorFrame(
-                    code=code, message=str(error), request=commit.request, retry=code in RETRY, details=details
-                )
-                self._turn.send(session.address, frame)
-            case None:
-                assert pending.refusal is not None, "only what is refused is only looked up"
-                refusal = pending.refusal
-                self._admission.refused(refusal.code)
-                self._turn.refuse(session.address, refusal.code, refusal.message, commit.request)
 
-    def _enter(self, pending: _Pending, added: Sequence[Added] | None) -> None:
-        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
-        if added is not None:
-            self._admission.add_channels(pending.work.channels)
-            for message, outcome in zip(pending.work.messages, added, strict=True):
-                self._admission.enter(message, outcome, self.timestamp)
-        for mailbox in pending.mailboxes:
-            self._dispatch.settle_committed(mailbox, pending.work.number)
-
-    def _failed(self, pending: _Pending, code: Code, message: str) -> None:
-        self._leave_room(pending)
-        self._keep_unsettled(pending)
-        self._turn.refuse(pending.session.address, code, message, pending.commit.request)
-
-    def _leave_room(self, pending: _Pending) -> None:
-        if pending.refusal is None:
-            for message in pending.work.messages:
-                self._admission.leave(message)
-
-    def _keep_unsettled(self, pending: _Pending) -> None:
-        for mailbox in pending.mailboxes:
-            mailbox.keep_unsettled(pending.work.number)
-            self._dispatch.touch(mailbox)
-
-
-class _Pending:
-    """A commit that waits for the disk."""
+class _CommitJob(Job[Committed | NotCommitted | None]):
+    """A commit on its way to the disk; `refusal` says why it is only looked up there."""
 
     def __init__(
         self,
         session: Session,
         commit: Commit,
         work: CommitWork,
-        mailboxes: Mapping[Mailbox, Sequence[int]],
+        *,
+        mailboxes: Sequence[Mailbox],
         refusal: Refusal | None,
+        size_bytes: int,
+        by: Committing,
     ) -> None:
-        self.session = session
-        self.commit = commit
-        self.work = work
-        self.mailboxes = mailboxes
-        self.refusal = refusal
+        super().__init__(changes=[work], mailboxes=mailboxes, size_bytes=size_bytes)
+        self._address = session.address
+        self._request = commit.request
+        self._work = work
+        self._settled = mailboxes
+        self._refusal = refusal
+        self._admission = by._admission
+        self._dispatch = by._dispatch
+        self._turn = by._turn
+
+    def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
+        """Enter what was carried out, and answer."""
+        self._leave_room()
+        match answers[0]:
+            case Committed(seqs, added):
+                self._enter(added, at)
+                self._turn.answer(self._address, self._request, {"seqs": seqs})
+            case NotCommitted(error):
+                self._keep_unsettled()
+                code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
+                frame = ErrorFrame(
+                    code=code, message=str(error), request=self._request, retry=code in RETRY, details=details
+                )
+                self._turn.send(self._address, frame)
+            case None:
+                assert self._refusal is not None, "only what is refused is only looked up"
+                self._keep_unsettled()
+                self._admission.refused(self._refusal.code)
+                self._turn.refuse(self._address, self._refusal.code, self._refusal.message, self._request)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Leave everything as it was, and say so."""
+        self._leave_room()
+        self._keep_unsettled()
+        self._turn.refuse(self._address, code, message, self._request)
+
+    def _enter(self, added: Sequence[Added] | None, at: str) -> None:
+        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
+        if added is not None:
+            self._admission.add_channels(self._work.channels)
+            for message, outcome in zip(self._work.messages, added, strict=True):
+                self._admission.enter(message, outcome, at)
+        for mailbox in self._settled:
+            self._dispatch.settle_committed(mailbox, self._work.number)
+
+    def _leave_room(self) -> None:
+        if self._refusal is None:
+            for message in self._work.messages:
+                self._admission.leave(message)
+
+    def _keep_unsettled(self) -> None:
+        for mailbox in self._settled:
+            mailbox.keep_unsettled(self._work.number)
+            self._dispatch.touch(mailbox)
 
 
 def _check(commit: Commit) -> None:

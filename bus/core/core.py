@@ -14,23 +14,28 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries t
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions, client_of
 from ..model.records import WORKER_ID, BotRecord
-from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, SeenBot, Surveyed
+from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
     PROTOCOL_VERSION,
     Ack,
+    Bots,
+    Channels,
     Closing,
     Code,
     Commit,
     Credit,
+    DeadLetters,
     Extend,
     Goodbye,
     Hello,
+    History,
+    MessageQuery,
     Nak,
     Ok,
     Ping,
@@ -39,10 +44,12 @@ from ..wire.frames import (
     Refusal,
     RequestFrame,
     RetryDeadLetters,
+    Status,
     Subscribe,
+    Subscriptions,
     Term,
     Unsubscribe,
-    Welcome,
+    Workflow,
     is_id,
 )
 from .admission import Admission
@@ -58,6 +65,7 @@ from .returning import Returning
 from .scheduling import Scheduling
 from .settling import Settling
 from .subscribing import Subscribing
+from .welcoming import Welcoming
 
 __all__ = ["Core"]
 
@@ -73,7 +81,6 @@ class Core:
         self.sessions = Sessions()
         self.epoch = state.epoch
         self._settings = settings
-        self._worker = worker
         self._new_id = new_id
         self._turn = Turn(state.last_timestamp)
         self._batches = Batches(settings.limits)
@@ -84,7 +91,7 @@ class Core:
         admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
-        self._committing = Committing(admission, self._batches, self.dispatch, self._turn)
+        self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
         self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -94,6 +101,7 @@ class Core:
             turn=self._turn,
             held_max=settings.limits.held_requests_max,
         )
+        self._welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
         self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
         self._retention = Retention(
@@ -105,7 +113,6 @@ class Core:
         )
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._claimed: set[str] = set()
-        self._seen: dict[str, str] = {}
         self._flushed_at: float | None = None
         self._taken_at = 0.0
         self._swept_at = 0.0
@@ -148,10 +155,9 @@ class Core:
         """Handle the log's answer to a batch: everything in it is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
-        self._publishing.timestamp = self._committing.timestamp = batch.timestamp
         before = self.last_seq
         for job, answers in batch.answers(outcome):
-            job.done(answers)
+            job.done(answers, batch.timestamp)
         if self.last_seq > before:
             self._turn.log_time.stamped(batch.timestamp, self._taken_at)
         return self._finish()
@@ -174,7 +180,7 @@ class Core:
     def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
         """Note how many messages wait for a mailbox."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        self.directory.mailboxes[count.request.mailbox_id].counted(waiting, number=count.number)
         return self._finish()
 
     def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
@@ -282,8 +288,7 @@ class Core:
 
     def has_batch(self, moment: Moment) -> bool:
         """Return True if there is something to write now."""
-        unsaved = self.dispatch.unsaved or bool(self._seen)
-        return bool(self._batches) or (unsaved and self._flush_due(moment))
+        return bool(self._batches) or (self.dispatch.unsaved and self._flush_due(moment))
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
         """Return the next batch, or None; with `flush` it includes every position, as at shutdown."""
@@ -291,9 +296,6 @@ class Core:
         if flush or self._flush_due(moment):
             self._flushed_at = moment.now
             mailboxes = self.dispatch.flush()
-            if self._seen:
-                self.dispatch.write([SeenBot(bot_id, at) for bot_id, at in self._seen.items()])
-                self._seen = {}
         if not self._batches and not mailboxes:
             return None
         self._taken_at = moment.now
@@ -338,7 +340,7 @@ class Core:
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
                 self.dispatch.touch_session(session)
-                self._settling.confirm(session, request.request, session.mailboxes)
+                self._settling.confirm(session, request.request, self.directory.mailboxes_lent_to(session))
             case Subscribe():
                 self._subscribing.request(session, request)
             case Unsubscribe():
@@ -350,8 +352,12 @@ class Core:
             case Goodbye():
                 self._end(session, vanished=False)
                 self._turn.send(address, Ok(request=request.request))
-            case _:
+            case History() | MessageQuery() | Bots() | Channels() | Subscriptions() | DeadLetters() | Status():
                 self._turn.add(Ask(address, session.bot_id, request))
+            case Workflow():
+                self._turn.add(Ask(address, session.bot_id, request))
+            case _:
+                assert_never(request)
 
     def _hello(self, address: bytes, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
@@ -410,29 +416,30 @@ class Core:
         self._registering[bot.name] = []
         self._claimed.add(bot.id)
 
-        def waiting() -> list[tuple[bytes, Hello]]:
-            self._claimed.remove(bot.id)
-            return self._registering.pop(bot.name)
+        self._batches.add(_RegisterJob(self, session, hello, bot))
 
-        def done(answers: Sequence[Any]) -> None:
-            self.directory.add_bot(bot, MailboxState(bot.id, answers[0]), last_seq=answers[0])
-            others = waiting()
-            if self.sessions.get(session.address) is session:
-                session.opening = False
-                self.sessions.remove(session)
-                self._open(session, bot, hello)
-                self._carry_out_held(session)
-            for address, other in others:
-                self._try(address, other)
+    def _registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:
+        self.directory.add_bot(bot, MailboxState(bot.id, start_seq), last_seq=start_seq)
+        others = self._end_registering(bot)
+        if self.sessions.get(session.address) is session:
+            session.opening = False
+            self.sessions.remove(session)
+            self._open(session, bot, hello)
+            self._carry_out_held(session)
+        for address, other in others:
+            self._try(address, other)
 
-        def failed(code: Code, message: str) -> None:
-            if self.sessions.get(session.address) is session:
-                self.sessions.remove(session)
-                self._turn.refuse(session.address, code, message, hello.request)
-            for address, other in waiting():
-                self._turn.refuse(address, code, message, other.request)
+    def _not_registered(self, session: Session, hello: Hello, bot: BotRecord, error: Refusal) -> None:
+        if self.sessions.get(session.address) is session:
+            self.sessions.remove(session)
+            self._turn.refuse(session.address, error.code, error.message, hello.request)
+        for address, other in self._end_registering(bot):
+            self._turn.refuse(address, error.code, error.message, other.request)
 
-        self._batches.add(Job(done, failed, changes=[AddBot(bot)]))
+    def _end_registering(self, bot: BotRecord) -> list[tuple[bytes, Hello]]:
+        """Return the hellos that waited for a bot's registration."""
+        self._claimed.remove(bot.id)
+        return self._registering.pop(bot.name)
 
     def _carry_out_held(self, session: Session) -> None:
         """Carry out what came while a session was being opened."""
@@ -455,45 +462,36 @@ class Core:
         client = client_of(hello.token)
         earlier = self.sessions.of_client(session.bot_id, client)
         session.client = client
-        self._see(session.bot_id)
+        self.dispatch.see(session.bot_id)
         not_held = self._returning.keep(session, hello, earlier, located)
-        delivery, limits = self._settings.delivery, self._settings.limits
-        sharers = self.sessions.of_bot(session.bot_id)
-        self._turn.send(
-            session.address,
-            Welcome(
-                request=hello.request,
-                protocol=PROTOCOL_VERSION,
-                worker=self._worker,
-                session=session.id,
-                epoch=self.epoch,
-                bot=session.bot_name,
-                bot_id=session.bot_id,
-                max_in_flight=session.credit,
-                max_publish_in_flight=limits.publishes_in_flight_max,
-                heartbeat=delivery.heartbeat_seconds,
-                session_timeout=delivery.session_timeout_seconds,
-                ack_wait=delivery.ack_wait_seconds,
-                max_deliver=delivery.max_deliver,
-                max_frame_bytes=limits.frame_bytes_max,
-                max_body_bytes=limits.body_bytes_max,
-                last_seq=self.last_seq,
-                sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
-                not_held=not_held,
-            ),
-        )
+        self._welcoming.welcome(session, hello, earlier=earlier, not_held=not_held, last_seq=self.last_seq)
         self.dispatch.attach(session)
         self._returning.take_over(session, hello, earlier)
         if earlier is not None:
             self._end(earlier, vanished=False)
 
-    def _see(self, bot_id: str) -> None:
-        self._seen[bot_id] = self._turn.moment.wall
-        self.directory.seen(bot_id, self._turn.moment.wall)
-
     def _end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         self.sessions.remove(session)
         if session.opening:
             return
-        self._see(session.bot_id)
+        self.dispatch.see(session.bot_id)
         self.dispatch.detach(session, vanished=vanished, unsent=unsent)
+
+
+class _RegisterJob(Job[int]):
+    """A new bot on its way to the disk; the answer is the seq after which it is delivered messages."""
+
+    def __init__(self, core: Core, session: Session, hello: Hello, bot: BotRecord) -> None:
+        super().__init__(changes=[AddBot(bot)])
+        self._core = core
+        self._session = session
+        self._hello = hello
+        self._bot = bot
+
+    def done(self, answers: Sequence[int], at: str) -> None:
+        """Open its session, and those that waited for this."""
+        self._core._registered(self._session, self._hello, self._bot, answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Refuse them all."""
+        self._core._not_registered(self._session, self._hello, self._bot, Refusal(code, message))

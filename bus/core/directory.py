@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
 from ..mailbox.sources import Interest
 from ..model.records import BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
@@ -61,10 +62,10 @@ class Directory:
             mailbox = self._enter(subscription)
             if mailbox.group is None:
                 interest = Interest(subscription.start_seq, subscription.echo)
-                mailbox.sources.restore(subscription.channel, interest)
+                mailbox.restore(subscription.channel, interest)
         for mailbox_id, seq in state.dead_letters:
             if mailbox_id in self.mailboxes:
-                self.mailboxes[mailbox_id].dead.add(seq)
+                self.mailboxes[mailbox_id].restore_dead(seq)
 
     def __repr__(self) -> str:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
@@ -87,6 +88,15 @@ class Directory:
         ]
         return [self.mailboxes[bot_id], *groups]
 
+    def mailboxes_lent_to(self, session: Session) -> list[Mailbox]:
+        """Return the mailboxes that a session receives from."""
+        return [self.mailboxes[mailbox_id] for mailbox_id in session.mailbox_ids]
+
+    def mailbox_in_flight(self, session: Session, seq: int) -> Mailbox | None:
+        """Return the mailbox that a message in flight for a session came from; None where it is not in flight."""
+        mailbox_id = session.in_flight.get(seq)
+        return None if mailbox_id is None else self.mailboxes[mailbox_id]
+
     def subscriptions_of(self, bot_id: str) -> dict[str, Subscription]:
         """Return a bot's subscriptions by channel."""
         return self._subscriptions.get(bot_id, {})
@@ -95,7 +105,7 @@ class Directory:
         """Add a registered bot with its mailbox; `last_seq` is the end of the log."""
         self.bots[bot.id] = self.names[bot.name] = bot
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
-        mailbox.backlog.known = mailbox.sources.handed_out(None) >= last_seq
+        mailbox.begin(last_seq)
         self.mailboxes[bot.id] = mailbox
 
     def seen(self, bot_id: str, at: str) -> None:
@@ -134,7 +144,7 @@ class Directory:
     def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
         """Add a group: its mailbox wants the channel whether it has members or not."""
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
-        mailbox.sources.restore(channel, Interest(start_seq, echo=True))
+        mailbox.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:

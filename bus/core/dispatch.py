@@ -9,30 +9,47 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from ..mailbox.envelope import Envelope, deliver_frame, write_envelope
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..mailbox.unsettled import Abandoned
-from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest
+from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest, SeenBot
 from ..settings import Settings
-from ..wire.frames import Gap, Nak, Term
+from ..wire.frames import Code, Gap, Nak, Term
 from .batches import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
 from .tapping import Tapping
 
-__all__ = ["Dispatch"]
-
-_COUNTERS = (
-    "published", "duplicates", "refused", "rate_limited", "delivered", "settled", "dead", "removed", "damaged"
-)  # fmt: skip
+__all__ = ["Counters", "Dispatch"]
 
 _FRAME_MESSAGES_MAX = 500
 """Half of the largest credit: whoever asks for so much settles one half while the other is on its way."""
 
 _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""
+
+
+class Counters(msgspec.Struct):
+    """What happened to messages since the worker started, as `status` tells it."""
+
+    published: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    rate_limited: int = 0
+    delivered: int = 0
+    settled: int = 0
+    dead: int = 0
+    removed: int = 0
+    damaged: int = 0
+
+    def by_name(self) -> dict[str, int]:
+        """Return the counts by their names."""
+        return msgspec.structs.asdict(self)
 
 
 class Dispatch:
@@ -43,7 +60,7 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
-        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.counters = Counters()
         self._directory = directory
         self._batches = batches
         self._turn = turn
@@ -55,7 +72,9 @@ class Dispatch:
         """The groups in which clients that are away have failed messages."""
         self._told: dict[Mailbox, float] = {}
         """When sessions were told of a mailbox's gap."""
-        self._unwritten: list[tuple[Sequence[Change], Sequence[Mailbox]]] = []
+        self._unwritten: list[_WriteJob] = []
+        self._seen: dict[str, str] = {}
+        """When bots were heard, where that is not on disk yet."""
 
     def __repr__(self) -> str:
         return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
@@ -66,7 +85,7 @@ class Dispatch:
         """Add a message that is on disk now to the mailboxes that want it, and copy it to the tap."""
         assert seq > self.last_seq, "the log grows at its end"
         self.last_seq = seq
-        self.counters["published"] += 1
+        self.counters.published += 1
         channel = message.recipient_channel
         wire = write_envelope(message, seq, timestamp)
         letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
@@ -74,7 +93,6 @@ class Dispatch:
             mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
             if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
                 return
-            mailbox.backlog.came()
             if mailbox.arrive(letter):
                 self.touch(mailbox)
             return
@@ -95,7 +113,7 @@ class Dispatch:
                 delivery = mailbox.express(letter, session, self._turn.moment.now)
                 if delivery is None:
                     return False
-                self.counters["delivered"] += 1
+                self.counters.delivered += 1
                 self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
                 self.touch(mailbox)
                 return True
@@ -122,32 +140,30 @@ class Dispatch:
 
     def touch_session(self, session: Session) -> None:
         """Note that a session may have credit again, for each of its mailboxes; they take turns in being first."""
-        session.mailboxes.rotate()
-        for mailbox in session.mailboxes:
-            self.touch(mailbox)
+        session.mailbox_ids.rotate()
+        for mailbox_id in session.mailbox_ids:
+            self.touch(self._directory.mailboxes[mailbox_id])
 
     def _touch_sharers(self, mailbox: Mailbox) -> None:
         """Touch a mailbox that took messages back, and those that share the credit which that freed."""
         self.touch(mailbox)
         for session in mailbox.sessions:
-            if len(session.mailboxes) > 1:
+            if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
     def has_room(self, mailbox: Mailbox) -> bool:
         """Return True if one more direct message may come. If that is not known yet, the store is asked once."""
-        backlog, most = mailbox.backlog, self._settings.limits.backlog_messages_max
-        if not backlog.known and not backlog.counting:
-            handed_out = mailbox.sources.handed_out(None)
-            if self.last_seq - handed_out >= most:
-                self._turn.add(Count(mailbox.waiting(self.last_seq), backlog.ask()))
-        return backlog.has_room(most)
+        most = self._settings.limits.backlog_messages_max
+        if mailbox.is_count_needed(self.last_seq, most):
+            self._turn.add(Count(*mailbox.count(self.last_seq)))
+        return mailbox.has_room(most)
 
     def run(self) -> None:
         """Let the touched mailboxes hand out and read what they can."""
         touched, self._touched = self._touched, {}
         for mailbox in touched:
             for handed in mailbox.hand_out(*self._turn.moment):
-                self.counters["delivered"] += len(handed.seqs)
+                self.counters.delivered += len(handed.seqs)
                 self._deliver(*handed)
             self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
@@ -183,27 +199,27 @@ class Dispatch:
 
     def join(self, session: Session, mailbox: Mailbox) -> None:
         """Let a session receive from a mailbox, and send it that one's gap."""
-        session.mailboxes.append(mailbox)
+        session.mailbox_ids.append(mailbox.id)
         mailbox.attach(session)
         self.tell_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight to its mailboxes: others get it at once."""
-        for mailbox in list(session.mailboxes):
+        for mailbox in self._directory.mailboxes_lent_to(session):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
     def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight from one mailbox."""
-        session.mailboxes.remove(mailbox)
+        session.mailbox_ids.remove(mailbox.id)
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
         """Send sessions the gap that retention left in their mailbox, until one of them is heard after it."""
-        if mailbox.losses.gap is None:
+        if mailbox.gap is None:
             return
-        first, last = mailbox.losses.gap
+        first, last = mailbox.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
             self._told[mailbox] = self._turn.moment.now
@@ -217,9 +233,10 @@ class Dispatch:
 
     def hand_over(self, seq: int, earlier: Session, session: Session) -> None:
         """Send a reply to the session that takes the place of the one it was sent to."""
-        delivery = earlier.in_flight[seq].hand_over(seq, session, *self._turn.moment)
+        mailbox = self._directory.mailboxes[earlier.in_flight[seq]]
+        delivery = mailbox.hand_over(seq, session, *self._turn.moment)
         if delivery is not None:
-            self.counters["delivered"] += 1
+            self.counters.delivered += 1
             self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
@@ -227,25 +244,26 @@ class Dispatch:
         mailboxes: dict[Mailbox, None] = {}
         before = len(session.in_flight)
         for seq in seqs:
-            mailbox = session.in_flight.get(seq)
-            if mailbox is not None:
+            mailbox_id = session.in_flight.get(seq)
+            if mailbox_id is not None:
+                mailbox = self._directory.mailboxes[mailbox_id]
                 mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
         if mailboxes:
-            self.counters["settled"] += before - len(session.in_flight)
+            self.counters.settled += before - len(session.in_flight)
             self.touch_session(session)
         return list(mailboxes)
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Settle what a commit settled, now that it is on disk."""
-        self.counters["settled"] += mailbox.settle_committed(number)
+        self.counters.settled += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
     def give_up(self, session: Session, request: Nak | Term) -> list[Mailbox]:
         """Carry out a nak or a term, and return the mailboxes of its messages."""
         mailboxes: dict[Mailbox, None] = {}
         for seq in request.seqs:
-            mailbox = session.in_flight.get(seq)
+            mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is None:
                 continue
             if isinstance(request, Nak):
@@ -265,7 +283,7 @@ class Dispatch:
     def extend(self, session: Session, seqs: Sequence[int]) -> None:
         """Restart the ack_wait of messages that are still being worked on."""
         for seq in seqs:
-            mailbox = session.in_flight.get(seq)
+            mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
                 mailbox.extend(seq, self._turn.moment.now)
 
@@ -283,7 +301,7 @@ class Dispatch:
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
             self.touch(mailbox)
-            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailboxes) > 1))
+            sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailbox_ids) > 1))
         for session in sharing:  # once each, however many of its mailboxes have deadlines
             self.touch_session(session)
 
@@ -291,27 +309,23 @@ class Dispatch:
         wall = self._turn.moment.wall
         for given_up in abandoned:
             mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
-            self.counters["dead"] += 1
+            self.counters.dead += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def unsaved(self) -> bool:
         """Whether there is something for the next flush."""
-        return bool(self._dirty or self._unwritten)
+        return bool(self._dirty or self._unwritten or self._seen)
+
+    def see(self, bot_id: str) -> None:
+        """Note that a bot was heard now."""
+        self._seen[bot_id] = self._turn.moment.wall
+        self._directory.seen(bot_id, self._turn.moment.wall)
 
     def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
         """Write what nobody waits for; where the disk is full, again with the next flush."""
-        # What is written again is a new job: one that knew itself would be a cycle, and those are collected rarely.
-        again = (changes, mailboxes)
-        self._batches.add(
-            Job(
-                lambda _: None,
-                lambda code, message: self._unwritten.append(again),
-                changes=changes,
-                mailboxes=mailboxes,
-            )
-        )
+        self._batches.add(_WriteJob(self._unwritten, changes=changes, mailboxes=mailboxes))
 
     def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
         """Note that the disk did not take the state of these mailboxes."""
@@ -321,10 +335,31 @@ class Dispatch:
         """Return the mailboxes whose state is to be saved now, and write again what could not be written."""
         mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
         self._dirty.clear()
-        unwritten, self._unwritten = self._unwritten, []
-        for changes, unwritten_mailboxes in unwritten:
-            self.write(changes, unwritten_mailboxes)
+        unwritten = list(self._unwritten)
+        self._unwritten.clear()
+        for job in unwritten:
+            self.write(job.changes, job.mailboxes)
+        if self._seen:
+            self.write([SeenBot(bot_id, at) for bot_id, at in self._seen.items()])
+            self._seen = {}
         return mailboxes
+
+
+class _WriteJob(Job[Any]):
+    """Something for the disk that nobody waits for; where it was refused it is put among what is `unwritten`."""
+
+    def __init__(
+        self, unwritten: list[_WriteJob], *, changes: Sequence[Change], mailboxes: Sequence[Mailbox]
+    ) -> None:
+        super().__init__(changes=changes, mailboxes=mailboxes)
+        self._unwritten = unwritten
+
+    def done(self, answers: Sequence[Any], at: str) -> None:
+        """Do nothing: nobody waits for it."""
+
+    def failed(self, code: Code, message: str) -> None:
+        """Have it written again with the next flush."""
+        self._unwritten.append(self)
 
 
 def _awaits(mailbox: Mailbox) -> bool:

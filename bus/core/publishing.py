@@ -24,26 +24,12 @@ from .effects import Turn
 __all__ = ["Publishing"]
 
 
-class _Frame:
-    """One publish frame on its way: what was taken of it, and what was refused."""
-
-    def __init__(self, session: Session, publish: Publish) -> None:
-        self.address = session.address
-        self.request = publish.request
-        self.count = len(publish.messages)
-        self.messages: dict[int, NewMessage] = {}
-        self.errors: list[ItemError] = []
-        self.full: dict[int, ItemError] = {}
-        """What to say of those that are only looked up, for want of room or by a rate, where they are not known."""
-
-
 class Publishing:
-    """Handles publish frames. `timestamp` is that of the batch whose answers are being entered."""
+    """Handles publish frames."""
 
     def __init__(
         self, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
     ) -> None:
-        self.timestamp = ""
         self._admission = admission
         self._batches = batches
         self._dispatch = dispatch
@@ -58,70 +44,86 @@ class Publishing:
         count, most = len(publish.messages), self._limits.messages_per_publish_max
         if not 1 <= count <= most:
             raise Refusal(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
-        frame = _Frame(session, publish)
+        job = _PublishJob(session, publish, admission=self._admission, dispatch=self._dispatch, turn=self._turn)
         for index, publication in enumerate(publish.messages):
             try:
                 message = self._admission.admit(session, publication)
             except Refusal as error:
-                frame.errors.append(ItemError(index, error.code, error.message, error.retry_after))
+                job.errors.append(ItemError(index, error.code, error.message, error.retry_after))
             else:
-                frame.messages[index] = self._make_room(frame, index, message)
-        self._admission.expect(session, [publish.messages[index] for index in frame.messages])
-        if not frame.messages:
-            self._done(frame, ())
+                job.taken[index] = self._make_room(job, index, message)
+        self._admission.expect(session, [publish.messages[index] for index in job.taken])
+        if not job.taken:
+            job.done((), "")
             return
-        admitted = list(frame.messages.values())
-        self._batches.add(
-            Job(
-                lambda added: self._done(frame, added),
-                lambda code, message: self._failed(frame, code, message),
-                messages=admitted,
-                channels=self._admission.new_channels(
-                    session, [message for message in admitted if not message.known_only]
-                ),
-            )
-        )
+        job.messages = list(job.taken.values())
+        new = [message for message in job.messages if not message.known_only]
+        job.channels = self._admission.new_channels(session, new)
+        self._batches.add(job)
 
-    def _make_room(self, frame: _Frame, index: int, message: NewMessage) -> NewMessage:
+    def _make_room(self, job: _PublishJob, index: int, message: NewMessage) -> NewMessage:
         """Return the message. If there is no room, it is only looked up: it may repeat one that is stored."""
         lack = self._admission.reserve(message)
         if lack is None:
             return message
-        frame.full[index] = ItemError(index, lack.code, lack.message, lack.retry_after)
+        job.full[index] = ItemError(index, lack.code, lack.message, lack.retry_after)
         return msgspec.structs.replace(message, known_only=True)
 
-    def _leave_room(self, frame: _Frame) -> None:
-        for index, message in frame.messages.items():
-            if index not in frame.full:
-                self._admission.leave(message)
 
-    def _done(self, frame: _Frame, added: Sequence[Added]) -> None:
-        self._leave_room(frame)
-        seqs: list[int | None] = [None] * frame.count
+class _PublishJob(Job[Added]):
+    """One publish frame on its way to the disk: what was taken of it, and what was refused."""
+
+    __slots__ = ("_admission", "_dispatch", "_turn", "address", "count", "errors", "full", "request", "taken")
+
+    def __init__(
+        self, session: Session, publish: Publish, *, admission: Admission, dispatch: Dispatch, turn: Turn
+    ) -> None:
+        super().__init__()
+        self._admission = admission
+        self._dispatch = dispatch
+        self._turn = turn
+        self.address = session.address
+        self.request = publish.request
+        self.count = len(publish.messages)
+        self.taken: dict[int, NewMessage] = {}
+        self.errors: list[ItemError] = []
+        self.full: dict[int, ItemError] = {}
+        """What to say of those that are only looked up, for want of room or by a rate, where they are not known."""
+
+    def done(self, answers: Sequence[Added], at: str) -> None:
+        """Enter the messages, and tell the sender of each what became of it."""
+        self._leave_room()
+        seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []
         scheduled: list[int] = []
-        for (index, message), outcome in zip(frame.messages.items(), added, strict=True):
-            seqs[index] = outcome.seq
-            if outcome.scheduled:
+        for (index, message), added in zip(self.taken.items(), answers, strict=True):
+            seqs[index] = added.seq
+            if added.scheduled:
                 scheduled.append(index)
-            if outcome.duplicate:
+            if added.duplicate:
                 duplicates.append(index)
-            elif outcome.conflict:
+            elif added.conflict:
                 text = f"message id {message.id} belongs to another bot's message"
-                frame.errors.append(ItemError(index, Code.ID_CONFLICT, text))
-            elif index in frame.full:
-                frame.errors.append(frame.full[index])
-                self._admission.refused(frame.full[index].code)
-            self._admission.enter(message, outcome, self.timestamp)
-        self._dispatch.counters["refused"] += len(frame.errors)
-        frame.errors.sort(key=lambda error: error.index)
+                self.errors.append(ItemError(index, Code.ID_CONFLICT, text))
+            elif index in self.full:
+                self.errors.append(self.full[index])
+                self._admission.refused(self.full[index].code)
+            self._admission.enter(message, added, at)
+        self._dispatch.counters.refused += len(self.errors)
+        self.errors.sort(key=lambda error: error.index)
         self._turn.send(
-            frame.address,
+            self.address,
             Published(
-                request=frame.request, seqs=seqs, duplicates=duplicates, errors=frame.errors, scheduled=scheduled
+                request=self.request, seqs=seqs, duplicates=duplicates, errors=self.errors, scheduled=scheduled
             ),
         )
 
-    def _failed(self, frame: _Frame, code: Code, message: str) -> None:
-        self._leave_room(frame)
-        self._turn.refuse(frame.address, code, message, frame.request)
+    def failed(self, code: Code, message: str) -> None:
+        """Tell the sender that nothing was stored."""
+        self._leave_room()
+        self._turn.refuse(self.address, code, message, self.request)
+
+    def _leave_room(self) -> None:
+        for index, message in self.taken.items():
+            if index not in self.full:
+                self._admission.leave(message)

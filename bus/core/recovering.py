@@ -11,7 +11,6 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..model.records import WORKER_ID
 from ..model.repository import Recovered, RecoverRuns
@@ -51,18 +50,35 @@ class Recovering:
             return
         self._asked = True
         change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
-        self._batches.add(Job(self._recovered, self._failed, changes=[change]))
+        self._batches.add(_RecoverJob(self, change))
 
-    def _recovered(self, answers: Sequence[Any]) -> None:
-        recovered: Recovered = answers[0]
+    def recovered(self, recovered: Recovered) -> None:
+        """Deliver what tells the last holders, and look again at once where there may be more."""
         for message in recovered.messages:
             self._dispatch.enter(message, message.seq, message.timestamp)
         more = len(recovered.runs) == _RUNS_AT_ONCE
         self._rest(0.0 if more else self._settings.sweep_seconds)
 
-    def _failed(self, code: Code, message: str) -> None:
+    def not_recovered(self) -> None:
+        """Note that nothing was given up: it is tried with the next sweep."""
         self._rest(self._settings.sweep_seconds)
 
     def _rest(self, seconds: float) -> None:
         self._asked = False
         self._due = self._turn.moment.now + seconds
+
+
+class _RecoverJob(Job[Recovered]):
+    """The end of the holds whose lease ran out, on its way to the disk."""
+
+    def __init__(self, recovering: Recovering, change: RecoverRuns) -> None:
+        super().__init__(changes=[change])
+        self._recovering = recovering
+
+    def done(self, answers: Sequence[Recovered], at: str) -> None:
+        """Tell the last holders."""
+        self._recovering.recovered(answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Leave it to the next sweep."""
+        self._recovering.not_recovered()

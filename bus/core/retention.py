@@ -14,7 +14,6 @@ At most one portion is looked at or removed at a time, in the same batches as ev
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
-from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..model.records import later
@@ -115,7 +114,7 @@ class Retention:
         if isinstance(step, SurveyRequest):
             self._turn.add(Survey(step))
         else:
-            self._remove(step)
+            self._batches.add(_RemoveJob(self, step))
 
     def _end(self) -> None:
         self._sweep = None
@@ -215,38 +214,60 @@ class Retention:
         entry = self._directory.channels.get(row.recipient_channel)
         return () if entry is None else entry.mailboxes.values()
 
-    def _remove(self, removal: _Removal) -> None:
-        def begin(job: Job) -> None:
-            nonlocal removal
-            removal = self._removable(removal.rows)  # some may have been handed out, or asked for, in the meantime
-            for mailbox, channels in removal.losing.items():
-                mailbox.prepare_to_lose(channels)
-            job.changes = [RemoveMessages(tuple(row.seq for row in removal.rows))]
-            # With them goes the state of every mailbox that settled some of these, and was not saved since: what is
-            # on disk owes nothing that is not there.
-            changed = [mailbox for mailbox in self._directory.mailboxes.values() if mailbox.dirty]
-            job.mailboxes = list(dict.fromkeys([*removal.losing, *changed]))
+    def look_again(self, removal: _Removal) -> _Removal:
+        """Return what may still go: some may have been handed out, or asked for, in the meantime."""
+        return self._removable(removal.rows)
 
-        def done(answers: Sequence[Any]) -> None:
-            self._dispatch.counters["removed"] += answers[0]
-            for row in removal.rows:
-                for rule in self._rules:
-                    rule.forget(row)
-                if row.recipient_bot_id in self._directory.mailboxes:
-                    self._directory.mailboxes[row.recipient_bot_id].backlog.void()
-            for mailbox in removal.losing:
-                mailbox.lose()
-                self._dispatch.tell_gap(mailbox, mailbox.sessions)
-                self._dispatch.touch(mailbox)
-            self._go_on(())
+    def changed(self) -> list[Mailbox]:
+        """Return the mailboxes that settled something and were not saved since: what is on disk owes it still."""
+        return [mailbox for mailbox in self._directory.mailboxes.values() if mailbox.dirty]
 
-        def failed(code: Code, message: str) -> None:
-            for mailbox in removal.losing:
-                mailbox.retain()
-                self._dispatch.touch(mailbox)
-            self._end()
+    def removed(self, removal: _Removal, count: int) -> None:
+        """Enter what left the log, tell those who lose by it, and go on."""
+        self._dispatch.counters.removed += count
+        for row in removal.rows:
+            for rule in self._rules:
+                rule.forget(row)
+            if row.recipient_bot_id in self._directory.mailboxes:
+                self._directory.mailboxes[row.recipient_bot_id].count_anew()
+        for mailbox in removal.losing:
+            mailbox.lose()
+            self._dispatch.tell_gap(mailbox, mailbox.sessions)
+            self._dispatch.touch(mailbox)
+        self._go_on(())
 
-        self._batches.add(Job(done, failed, begin=begin))
+    def retained(self, removal: _Removal) -> None:
+        """Note that nothing left the log, and end the sweep."""
+        for mailbox in removal.losing:
+            mailbox.retain()
+            self._dispatch.touch(mailbox)
+        self._end()
+
+
+class _RemoveJob(Job[int]):
+    """Messages on their way out of the log, with the state of the mailboxes that lose by it or settled them."""
+
+    def __init__(self, retention: Retention, removal: _Removal) -> None:
+        super().__init__()
+        self._retention = retention
+        self._removal = removal
+
+    def begin(self) -> None:
+        """Decide what goes, now that it is written next."""
+        self._removal = self._retention.look_again(self._removal)
+        for mailbox, channels in self._removal.losing.items():
+            mailbox.prepare_to_lose(channels)
+        self.changes = [RemoveMessages(tuple(row.seq for row in self._removal.rows))]
+        # What is on disk owes nothing that is not there.
+        self.mailboxes = list(dict.fromkeys([*self._removal.losing, *self._retention.changed()]))
+
+    def done(self, answers: Sequence[int], at: str) -> None:
+        """Enter that they are gone."""
+        self._retention.removed(self._removal, answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Enter that they stay."""
+        self._retention.retained(self._removal)
 
 
 _Sweep = Generator[SurveyRequest | _Removal, Sequence[Surveyed], None]

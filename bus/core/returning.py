@@ -87,9 +87,9 @@ class Returning:
         """Take back a client's failures by silence if that was longer than a heartbeat; otherwise keep them."""
         session.doubted = False
         if cut_off:
-            self._come_back(session, session.mailboxes)
+            self._come_back(session, self._directory.mailboxes_lent_to(session))
         elif session.client is not None:
-            for mailbox in session.mailboxes:
+            for mailbox in self._directory.mailboxes_lent_to(session):
                 mailbox.confirm(session.client)
                 self._dispatch.touch(mailbox)
 

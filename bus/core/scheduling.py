@@ -9,7 +9,6 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..model.repository import LogState, Released, ReleaseDue
 from ..settings import Limits
@@ -58,17 +57,34 @@ class Scheduling:
         # They are stamped with the batch's time, which may be ahead of the clock: what is due is another matter.
         limits = self._limits
         change = ReleaseDue("", limits.messages_per_publish_max, limits.batch_bytes_max, until=time)
-        self._batches.add(Job(self._released, self._failed, changes=[change]))
+        self._batches.add(_ReleaseJob(self, change))
 
-    def _released(self, answers: Sequence[Any]) -> None:
-        released: Released = answers[0]
+    def released(self, released: Released) -> None:
+        """Enter what the log took in, and go on with what is due still."""
         self._releasing = False
         self._next_due_at = released.next_due_at
         self.waiting -= len(released.messages)
         for message in released.messages:
             self._dispatch.enter(message, message.seq, message.timestamp)
-        self._dispatch.counters["damaged"] += len(released.damaged)
+        self._dispatch.counters.damaged += len(released.damaged)
         self.release()
 
-    def _failed(self, code: Code, message: str) -> None:
+    def not_released(self) -> None:
+        """Note that the log took in nothing: it is asked again with the next tick."""
         self._releasing = False
+
+
+class _ReleaseJob(Job[Released]):
+    """What is due on its way into the log."""
+
+    def __init__(self, scheduling: Scheduling, change: ReleaseDue) -> None:
+        super().__init__(changes=[change])
+        self._scheduling = scheduling
+
+    def done(self, answers: Sequence[Released], at: str) -> None:
+        """Deliver what was due."""
+        self._scheduling.released(answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Leave it to the next tick."""
+        self._scheduling.not_released()

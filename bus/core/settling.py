@@ -48,7 +48,7 @@ class Settling:
         elsewhere = tuple(
             seq
             for seq in dict.fromkeys(request.seqs)
-            if (mailbox := session.in_flight.get(seq)) is None or (left and mailbox.is_settling(seq))
+            if seq not in session.in_flight or (left and self._is_settling(session, seq))
         )
         mailboxes: list[Mailbox] = []
         match request:
@@ -56,13 +56,16 @@ class Settling:
                 mailboxes = self._dispatch.settle(session, request.seqs)
             case Extend():
                 self._dispatch.extend(session, request.seqs)
-            case _:
+            case Nak() | Term():
                 mailboxes = self._dispatch.give_up(session, request)
-        to_save = tuple(mailboxes or session.mailboxes)
+        to_save = tuple(mailboxes or self._directory.mailboxes_lent_to(session))
         if request.request is not None and elsewhere:
             self._turn.add(Locate(session.address, session.id, request, elsewhere, to_save))
         else:
             self.confirm(session, request.request, to_save)
+
+    def _is_settling(self, session: Session, seq: int) -> bool:
+        return self._directory.mailboxes[session.in_flight[seq]].is_settling(seq)
 
     def answer(
         self,
@@ -117,34 +120,63 @@ class Settling:
         """Answer a request that asked for it, once these mailboxes are on disk."""
         if number is None:
             return
-        address = session.address
         ok = Ok(request=number)
         if passed_over:
             ok = Ok(request=number, value=msgspec.Raw(encode(Settled(list(passed_over)))))
-        self._batches.add(
-            Job(
-                lambda _: self._turn.send(address, ok),
-                lambda code, message: self._turn.refuse(address, code, message, number),
-                mailboxes=list(mailboxes),
-            )
-        )
+        self._batches.add(_ConfirmJob(self._turn, session.address, ok, mailboxes))
 
     def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
         """Put dead letters back into a mailbox; raises Refusal where there is none of that name."""
         mailbox = self._directory.find_mailbox(request.bot)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
-        address, number = session.address, request.request
         seqs = mailbox.put_back(request.seqs)
+        self._batches.add(
+            _RetryJob(session.address, request.request, mailbox, seqs, dispatch=self._dispatch, turn=self._turn)
+        )
 
-        def done(_: Sequence[Any]) -> None:
-            mailbox.revive(seqs)
-            self._turn.answer(address, number, {"retried": len(seqs)})
-            self._dispatch.touch(mailbox)
 
-        def failed(code: Code, message: str) -> None:
-            mailbox.stay_dead(seqs)
-            self._turn.refuse(address, code, message, number)
+class _ConfirmJob(Job[Any]):
+    """The state of mailboxes on its way to the disk, for one who asked to be told when it is there."""
 
-        changes = [RemoveDeadLetters(mailbox.id, tuple(seqs))]
-        self._batches.add(Job(done, failed, changes=changes, mailboxes=[mailbox]))
+    __slots__ = ("_address", "_ok", "_turn")
+
+    def __init__(self, turn: Turn, address: bytes, ok: Ok, mailboxes: Iterable[Mailbox]) -> None:
+        super().__init__(mailboxes=list(mailboxes))
+        self._turn = turn
+        self._address = address
+        self._ok = ok
+
+    def done(self, answers: Sequence[Any], at: str) -> None:
+        """Say so."""
+        self._turn.send(self._address, self._ok)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Say that it is not there."""
+        self._turn.refuse(self._address, code, message, self._ok.request)
+
+
+class _RetryJob(Job[Any]):
+    """Dead letters on their way back into their mailbox."""
+
+    def __init__(
+        self, address: bytes, request: int, mailbox: Mailbox, seqs: list[int], *, dispatch: Dispatch, turn: Turn
+    ) -> None:
+        super().__init__(changes=[RemoveDeadLetters(mailbox.id, tuple(seqs))], mailboxes=[mailbox])
+        self._address = address
+        self._request = request
+        self._mailbox = mailbox
+        self._seqs = seqs
+        self._dispatch = dispatch
+        self._turn = turn
+
+    def done(self, answers: Sequence[Any], at: str) -> None:
+        """Let them be delivered again."""
+        self._mailbox.revive(self._seqs)
+        self._turn.answer(self._address, self._request, {"retried": len(self._seqs)})
+        self._dispatch.touch(self._mailbox)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Leave them dead."""
+        self._mailbox.stay_dead(self._seqs)
+        self._turn.refuse(self._address, code, message, self._request)

@@ -9,19 +9,22 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.records import Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
-from .batches import Batches, Done, Failed, Job
+from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
 
 __all__ = ["Subscribing"]
+
+_Waiting = tuple[Session, Subscribe | Unsubscribe, int | None]
+"""A change that waits for another one, and the seq where it starts."""
 
 
 class Subscribing:
@@ -43,7 +46,8 @@ class Subscribing:
         self._dispatch = dispatch
         self._turn = turn
         self._held_max = held_max
-        self._changing: dict[tuple[str, str], deque[Callable[[], None]]] = {}
+        self._changing: dict[tuple[str, str], deque[_Waiting]] = {}
+        """The changes that wait for the one under way, by bot and channel."""
 
     def __repr__(self) -> str:
         return f"<Subscribing changing={len(self._changing)}>"
@@ -67,9 +71,7 @@ class Subscribing:
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None is the log's end."""
-        key = (session.bot_id, subscribe.channel)
-        if key in self._changing:
-            self._wait(key, session, subscribe.request, lambda: self.subscribe(session, subscribe, start_seq))
+        if not self._begin(session, subscribe, start_seq):
             return
         mailbox = self._directory.mailboxes[session.bot_id]
         # A group's mailbox is opened at its start by the log itself; a bot's own goes back to it.
@@ -77,38 +79,32 @@ class Subscribing:
         if own and start_seq is not None:
             mailbox.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
-
-        def done(answers: Sequence[Any]) -> None:
-            subscribed: Subscribed = answers[0]
-            if subscribed.created:
-                self._enter(
-                    Subscription(*key, wall, subscribed.start_seq, subscribe.echo, subscribe.group),
-                    self._sessions.of_bot(session.bot_id),
-                )
-            mailbox.sources.dismiss(subscribe.channel)
-            self._dispatch.touch(mailbox)
-            self._answer(session, subscribe, subscribed)
-
-        finished, failed = self._one_at_a_time(key, session.address, subscribe.request, done)
-
-        def refused(code: Code, message: str) -> None:
-            mailbox.sources.dismiss(subscribe.channel)
-            failed(code, message)
-
         self._batches.add(
-            Job(
-                finished,
-                refused,
-                changes=[AddSubscription(*key, wall, start_seq, subscribe.echo, subscribe.group)],
-                channels=[Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)],
-                mailboxes=[mailbox] if own else [],
-            )
+            _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
         )
+
+    def subscribed(self, session: Session, subscribe: Subscribe, answer: Subscribed, since: str) -> None:
+        """Enter a subscription that is on disk, and answer."""
+        if answer.created:
+            self._enter(
+                Subscription(
+                    session.bot_id, subscribe.channel, since, answer.start_seq, subscribe.echo, subscribe.group
+                ),
+                self._sessions.of_bot(session.bot_id),
+            )
+        mailbox = self._directory.mailboxes[session.bot_id]
+        mailbox.dismiss(subscribe.channel)
+        self._dispatch.touch(mailbox)
+        self._answer(session, subscribe, answer)
+
+    def not_subscribed(self, session: Session, subscribe: Subscribe) -> None:
+        """Note that a subscription was not stored."""
+        self._directory.mailboxes[session.bot_id].dismiss(subscribe.channel)
 
     def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
         mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)
         for session in sessions:
-            if mailbox not in session.mailboxes and not session.opening:
+            if mailbox.id not in session.mailbox_ids and not session.opening:
                 self._dispatch.join(session, mailbox)
             self._dispatch.touch_session(session)
 
@@ -127,58 +123,116 @@ class Subscribing:
 
     def unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
         """Write the end of a subscription."""
-        key = (session.bot_id, unsubscribe.channel)
-        if key in self._changing:
-            self._wait(key, session, unsubscribe.request, lambda: self.unsubscribe(session, unsubscribe))
+        if not self._begin(session, unsubscribe):
             return
 
-        def done(answers: Sequence[Any]) -> None:
-            if answers[0]:
-                self._leave(*key)
-            self._turn.answer(session.address, unsubscribe.request, {"removed": answers[0]})
+        self._batches.add(_UnsubscribeJob(self, session, unsubscribe))
 
-        finished, failed = self._one_at_a_time(key, session.address, unsubscribe.request, done)
-        self._batches.add(Job(finished, failed, changes=[RemoveSubscription(*key)]))
+    def unsubscribed(self, session: Session, unsubscribe: Unsubscribe, *, removed: bool) -> None:
+        """Enter the end of a subscription, and answer."""
+        if removed:
+            self._leave(session.bot_id, unsubscribe.channel)
+        self._turn.answer(session.address, unsubscribe.request, {"removed": removed})
 
     def _leave(self, bot_id: str, channel: str) -> None:
         mailbox = self._directory.unsubscribe(bot_id, channel)
         self._dispatch.touch(mailbox)  # what it dropped is to be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):
-                if mailbox in session.mailboxes:
+                if mailbox.id in session.mailbox_ids:
                     self._dispatch.leave(session, mailbox, vanished=False)
                     self._dispatch.touch_session(session)
 
-    def _wait(self, key: tuple[str, str], session: Session, number: int, change: Callable[[], None]) -> None:
-        """Let a change wait for the one before it; no more of them than may be held for a bot anyway."""
-        if len(self._changing[key]) < self._held_max:
-            self._changing[key].append(change)
+    def _begin(self, session: Session, request: Subscribe | Unsubscribe, start_seq: int | None = None) -> bool:
+        """Begin a change of a subscription. Return False while another is under way: then this one waits for it.
+
+        No more of them wait than may be held for a bot anyway.
+        """
+        key = (session.bot_id, request.channel)
+        waiting = self._changing.get(key)
+        if waiting is None:
+            self._changing[key] = deque()
+            return True
+        if len(waiting) < self._held_max:
+            waiting.append((session, request, start_seq))
         else:
             text = f"{self._held_max} changes of the subscription to {key[1]!r} wait already; wait for one"
-            self._turn.refuse(session.address, Code.BUSY, text, number)
+            self._turn.refuse(session.address, Code.BUSY, text, request.request)
+        return False
 
-    def _one_at_a_time(self, key: tuple[str, str], address: bytes, number: int, done: Done) -> tuple[Done, Failed]:
-        """Let further changes of the same subscription wait until this one is known."""
-        waiting: deque[Callable[[], None]] = deque()
-        self._changing[key] = waiting
+    def refuse(self, session: Session, request: Subscribe | Unsubscribe, code: Code, message: str) -> None:
+        """Say that a change was not stored."""
+        self._turn.refuse(session.address, code, message, request.request)
 
-        def proceed() -> None:
-            del self._changing[key]
-            while waiting:
-                waiting.popleft()()
-                if key in self._changing:
-                    self._changing[key].extend(waiting)
-                    return
+    def proceed(self, bot_id: str, channel: str) -> None:
+        """Let the next change of a subscription have its turn: what became of the last one is known."""
+        key = (bot_id, channel)
+        waiting = self._changing.pop(key)
+        while waiting:
+            session, request, start_seq = waiting.popleft()
+            if isinstance(request, Subscribe):
+                self.subscribe(session, request, start_seq)
+            else:
+                self.unsubscribe(session, request)
+            if key in self._changing:
+                self._changing[key].extend(waiting)
+                return
 
-        def finished(answers: Sequence[Any]) -> None:
-            done(answers)
-            proceed()
 
-        def failed(code: Code, message: str) -> None:
-            self._turn.refuse(address, code, message, number)
-            proceed()
+class _SubscribeJob(Job[Subscribed]):
+    """A subscription on its way to the disk, with the state of the mailbox that goes back to its start."""
 
-        return finished, failed
+    def __init__(
+        self,
+        subscribing: Subscribing,
+        session: Session,
+        subscribe: Subscribe,
+        start_seq: int | None,
+        *,
+        wall: str,
+        mailbox: Mailbox | None,
+    ) -> None:
+        bot_id, channel = session.bot_id, subscribe.channel
+        super().__init__(
+            changes=[AddSubscription(bot_id, channel, wall, start_seq, subscribe.echo, subscribe.group)],
+            channels=[Channel(name=channel, created_at=wall, created_by_bot_id=bot_id)],
+            mailboxes=[] if mailbox is None else [mailbox],
+        )
+        self._subscribing = subscribing
+        self._session = session
+        self._subscribe = subscribe
+        self._wall = wall
+
+    def done(self, answers: Sequence[Subscribed], at: str) -> None:
+        """Let it count from now on."""
+        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
+        self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Forget it."""
+        self._subscribing.not_subscribed(self._session, self._subscribe)
+        self._subscribing.refuse(self._session, self._subscribe, code, message)
+        self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
+
+
+class _UnsubscribeJob(Job[bool]):
+    """The end of a subscription on its way to the disk."""
+
+    def __init__(self, subscribing: Subscribing, session: Session, unsubscribe: Unsubscribe) -> None:
+        super().__init__(changes=[RemoveSubscription(session.bot_id, unsubscribe.channel)])
+        self._subscribing = subscribing
+        self._session = session
+        self._unsubscribe = unsubscribe
+
+    def done(self, answers: Sequence[bool], at: str) -> None:
+        """Let it count no more."""
+        self._subscribing.unsubscribed(self._session, self._unsubscribe, removed=answers[0])
+        self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Let it stand."""
+        self._subscribing.refuse(self._session, self._unsubscribe, code, message)
+        self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
 
 
 def _manner(group: str | None) -> str:

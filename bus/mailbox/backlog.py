@@ -14,8 +14,9 @@ __all__ = ["Backlog"]
 class Backlog:
     """See the module. What comes and goes after the asking is noted, so that the count may arrive late."""
 
-    def __init__(self, *, known: bool) -> None:
-        self.known = known
+    def __init__(self) -> None:
+        self.known = False
+        """Whether the count is one."""
         self.counting = False
         """Whether the store was asked."""
         self.expected = 0

@@ -14,21 +14,19 @@ import heapq
 from collections.abc import Mapping, Set
 
 from .backlog import Backlog
+from .dead_letters import Buried
 from .intake import Intake
-from .outstanding import Outstanding
 from .sources import Sources
 
 __all__ = ["Leaving"]
 
 
-class Leaving(Outstanding):
+class Leaving(Buried):
     """See the module."""
 
     sources: Sources
     intake: Intake
     backlog: Backlog
-    dead: set[int]
-    _reviving: set[int]
     _ahead: set[int]
 
     def holds(self, seqs: Set[int]) -> set[int]:

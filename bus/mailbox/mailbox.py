@@ -7,21 +7,48 @@ Owns one view of the log. Its rules (docs/design.md):
 - How messages come into memory, and the moves between level and behind, stand in `intake`. A mailbox without a
   session is *away*: it keeps in memory no more than the position and the seqs of what is unsettled.
 
+Each message of the mailbox is in one of these places. What moves it is a method; the name of the place is the word
+that the methods and tests use.
+
+    place       where its seq stands              what moves it on
+    ---------   -------------------------------   ---------------------------------------------------------
+    unread      above `intake.loaded_seq`         `page_read`: ready; `arrive`: ready, or aside
+    aside       `intake`, behind the page         `page_read`: ready, or unread
+    ready       `intake`, above the position      `hand_out`: in flight; or dead, where it expired
+    in flight   `_unsettled`, with a session;     `settle`: settled; `terminate`: dead; `fail`, `expire`, `detach`:
+                that session's `in_flight`        delayed, suspended or dead; `keep`: in flight elsewhere
+    delayed     `_unsettled`, `_delayed`          `hand_out`, when it is due: returned
+    resting     `_unsettled`, `_resting`          `hand_out`: delayed, since this was read from the disk
+    returned    `_unsettled`, `_returned`         `hand_out`: in flight, before what is ready; or dead likewise
+    suspended   `_unsettled`, `_absent`           `come_back` of its client: returned; `expire`: dead
+    withheld    `_unsettled`, `losses`            `retain`: returned; `lose`: gone
+    settling    `_unsettled`, `settling`          `settle_committed`: settled; `keep_unsettled`: returned
+    settled     at or below the position, or      a subscription that starts in the past: unread
+                in `_ahead`, and nowhere else
+    dead        `dead`                            `put_back`: reviving
+    reviving    `_reviving`                       `revive`: returned; `stay_dead`: dead
+
+Two of them are marks as well. What is in flight may be *settling* too: a commit on its way to the disk settles it,
+and until then it is neither given up nor put back. What is unread, ready, delayed, resting or returned may be
+*losing* (`losses.losing`): it is being removed from the log, and where its turn comes it is withheld. Nothing
+else is ever lost. A channel that was left and is asked for from the past brings its dead letters again: those are
+dead, or reviving, and in another place. A dead letter that is tried again may stand in `_ahead` still.
+
 Pure: time is an argument, and what must be read or sent is returned.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 
 from ..model.records import later, parse_timestamp
-from ..model.repository import DeadLetter, MailboxState, PageRequest, Surveyed, UnsettledState
+from ..model.repository import MailboxState, PageRequest, UnsettledState
 from ..settings import Delivery, Limits
 from .backlog import Backlog
 from .envelope import Envelope
+from .held import Held
 from .intake import Intake
-from .leaving import Leaving
 from .losses import Losses
 from .sessions import Session
 from .sources import DIRECT, Interest, Sources
@@ -39,20 +66,16 @@ _RECALLED_MAX = 32
 """Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
 
 
-class Mailbox(Leaving):
+class Mailbox(Held):
     """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
 
     def __init__(
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
     ) -> None:
         super().__init__(state, delivery, group=group)
-        self.id = state.mailbox_id
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
-        self.backlog = Backlog(known=False)
-        self.dead: set[int] = set()
-        self.buried: list[DeadLetter] = []
-        self._reviving: set[int] = set()
+        self.backlog = Backlog()
         self._limits = limits
         self._ahead = set(state.ahead)
         self.losses = Losses(state.gap)
@@ -79,6 +102,11 @@ class Mailbox(Leaving):
     def level(self) -> bool:
         """Whether every committed message above the position is in memory."""
         return self.intake.level
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """The range in which messages were lost, until a session was told."""
+        return self.losses.gap
 
     def state(self) -> MailboxState:
         """Return what is to be kept on disk, and count it as kept."""
@@ -114,6 +142,14 @@ class Mailbox(Leaving):
         self.sources.prepare(channel, start_seq)
         self.dirty = True
 
+    def dismiss(self, channel: str) -> None:
+        """Note that a subscription that was prepared was not stored, or stood already."""
+        self.sources.dismiss(channel)
+
+    def restore(self, channel: str, interest: Interest) -> None:
+        """Add a channel as before a restart: the saved state knows how far it was handed out."""
+        self.sources.restore(channel, interest)
+
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
         """Add a channel. `last_seq` is the end of what arrived: older messages must be read."""
         if self.sources.add(channel, interest):
@@ -129,26 +165,30 @@ class Mailbox(Leaving):
         if not self.sources.remove(channel):
             return
         self.intake.drop(lambda envelope: envelope.channel == channel)
-        for seq, item in list(self._unsettled.items()):
-            if item.session is None and item.is_of(channel):
-                self._absent.resume(seq)
-                del self._unsettled[seq]
-                self.dirty = True
+        self._remove({seq for seq, item in self._unsettled.items() if item.session is None and item.is_of(channel)})
 
     def forget(self, channel: str) -> None:
         """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
-        for seq, item in list(self._unsettled.items()):
-            if item.is_of(channel):
-                if item.session is not None:
-                    self._take_back(seq, item)
-                self._absent.resume(seq)
+        seqs = {seq for seq, item in self._unsettled.items() if item.is_of(channel)}
+        for seq in seqs:
+            if self._unsettled[seq].session is not None:
+                self._take_back(seq, self._unsettled[seq])
+        self._remove(seqs)
+
+    def _remove(self, seqs: Set[int]) -> None:
+        """Forget unsettled messages that no session has."""
+        if seqs:
+            self._wait_no_more(seqs)
+            for seq in seqs:
                 del self._unsettled[seq]
-                self.dirty = True
+            self.dirty = True
 
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
     def arrive(self, envelope: Envelope) -> bool:
         """Add a newly committed message, in seq order; return True if it is one to hand out."""
+        if envelope.channel is None:
+            self.backlog.came()
         if not self.intake.listening or envelope.seq in self._unsettled:
             return False
         if not self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel):
@@ -203,11 +243,6 @@ class Mailbox(Leaving):
         early = self._early(self.intake.loaded_seq)
         return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
-    def waiting(self, last_seq: int) -> PageRequest:
-        """Return the direct messages that were not handed out, to be counted."""
-        handed_out = self.sources.handed_out(None)
-        return PageRequest(self.id, self._early(handed_out), ((DIRECT, handed_out, False),), last_seq, 1, 1)
-
     def _early(self, seq: int) -> tuple[int, ...]:
         """Return what was handed out before its turn and lies above a seq."""
         return tuple(early for early in {*self._unsettled, *self._ahead} if early > seq)
@@ -248,6 +283,43 @@ class Mailbox(Leaving):
             and envelope.seq not in self._ahead
             and envelope.seq not in self.losses.gone
         )
+
+    # ── Room ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, last_seq: int) -> None:
+        """Begin to count what waits: nothing does, if all of the log was handed out; else the store has to say."""
+        self.backlog.known = self.sources.handed_out(None) >= last_seq
+
+    def expect(self) -> None:
+        """Keep room for a direct message that is on its way to the disk."""
+        self.backlog.expected += 1
+
+    def expect_no_more(self) -> None:
+        """Keep room no more for a direct message whose outcome is known."""
+        self.backlog.expected -= 1
+
+    def has_room(self, messages_max: int) -> bool:
+        """Return True if one more direct message may come, or if that is not known yet."""
+        return self.backlog.has_room(messages_max)
+
+    def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
+        """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
+        unknown = not self.backlog.known and not self.backlog.counting
+        return unknown and last_seq - self.sources.handed_out(None) >= messages_max
+
+    def count(self, last_seq: int) -> tuple[PageRequest, int]:
+        """Return the direct messages that were not handed out, to be counted, and the number of that question."""
+        handed_out = self.sources.handed_out(None)
+        early, direct = self._early(handed_out), ((DIRECT, handed_out, False),)
+        return PageRequest(self.id, early, direct, last_seq, 1, 1), self.backlog.ask()
+
+    def counted(self, waiting: int, *, number: int) -> None:
+        """Accept the answer to a question of `count`."""
+        self.backlog.counted(waiting, number=number)
+
+    def count_anew(self) -> None:
+        """Note that direct messages left the log: a count that is on its way may have them or not."""
+        self.backlog.void()
 
     # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
 
@@ -376,7 +448,7 @@ class Mailbox(Leaving):
         self.sessions.remove(session)
         wanted = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned] = []
-        for seq in [seq for seq, mailbox in session.in_flight.items() if mailbox is self]:
+        for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             item = self._unsettled[seq]
             if self.is_settling(seq):  # it comes again only if that commit is refused
                 self._take_back(seq, item)
@@ -391,77 +463,6 @@ class Mailbox(Leaving):
             self._deadlines.replace(())
             self.intake.unload(self.position)
         return abandoned
-
-    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
-
-    def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
-        """Return those that are here since before a restart, and nobody knows by which channel they came."""
-        items = ((seq, self._unsettled.get(seq)) for seq in seqs)
-        return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
-
-    def note_source(self, message: Surveyed) -> None:
-        """Note by which channel a message came."""
-        item = self._unsettled.get(message.seq)
-        if item is not None:
-            item.source = message.recipient_channel or DIRECT
-
-    def may_wait(self, seqs: Iterable[int]) -> set[int]:
-        """Return those of which it is not certain, their sources unknown, that they do not wait here."""
-        if self.level and not self.intake:
-            return set()
-        through = self.sources.through
-        elsewhere = (self._unsettled, self._ahead, self.dead, self._reviving)
-        return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
-
-    def remember(self, message: Surveyed) -> bool:
-        """Count as handed out what a client holds and the mailbox does not know of: the worker was restarted.
-
-        Returns False where the message is not wanted, or was settled.
-        """
-        seq, channel = message.seq, message.recipient_channel
-        settled = seq <= self.sources.handed_out(channel) or seq in self._ahead
-        elsewhere = seq in self.dead or seq in self._reviving or seq in self.losses.losing
-        if settled or elsewhere or not self.sources.wants(seq, message.sender_bot_id, channel):
-            return False
-        self._unsettled[seq] = Unsettled(1, 0, None)
-        if channel is None:
-            self.backlog.went()
-        self.dirty = True
-        return True
-
-    # ── Dead letters ─────────────────────────────────────────────────────────────────────────────────────
-
-    def bury(self, dead_letter: DeadLetter) -> None:
-        """Keep a dead letter for the disk: it goes there with the state that no longer has it, or neither does."""
-        self.buried.append(dead_letter)
-        self.dirty = True
-
-    def take_buried(self) -> list[DeadLetter]:
-        """Return the dead letters that are not on disk yet, and forget them."""
-        buried, self.buried = self.buried, []
-        return buried
-
-    def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Prepare to deliver dead letters again; return those that are. `revive` follows once that is on disk."""
-        there = sorted(self.dead.intersection(seqs))
-        self.dead.difference_update(there)
-        self._reviving.update(there)
-        return there
-
-    def revive(self, seqs: Iterable[int]) -> None:
-        """Make dead letters wait again, as if they had never been delivered."""
-        for seq in seqs:
-            self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
-            if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
-                self._unsettled[seq] = Unsettled(0, 0, None)
-                heapq.heappush(self._returned, seq)
-            self._unsettled[seq].retried = True
-            self.dirty = True
-
-    def stay_dead(self, seqs: Iterable[int]) -> None:
-        """Leave dead letters as they are: the disk would not take that they come back."""
-        self._reviving.difference_update(seqs)
-        self.dead.update(seqs)
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -557,13 +558,6 @@ class Mailbox(Leaving):
 
     def _has_credit(self) -> bool:
         return any(session.free > 0 for session in self.sessions)
-
-    def _give_up(self, seq: int, item: Unsettled, failure: str) -> Abandoned:
-        return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
-
-    def _abandon(self, seq: int, reason: str, item: Unsettled) -> Abandoned:
-        self.dead.add(seq)
-        return Abandoned(seq, reason, item.attempt)
 
     def _drop(self, seq: int) -> None:
         """Remove an unsettled message, so that it is not delivered again when its turn comes, or comes again.

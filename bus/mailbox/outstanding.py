@@ -9,8 +9,7 @@ Pure: time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Collection, Iterable, Set
 
 from ..model.repository import MailboxState
 from ..settings import Delivery
@@ -21,9 +20,6 @@ from .losses import Losses
 from .sessions import Session
 from .unsettled import Unsettled, restored
 
-if TYPE_CHECKING:
-    from .mailbox import Mailbox
-
 __all__ = ["Outstanding"]
 
 
@@ -33,6 +29,7 @@ class Outstanding:
     losses: Losses
 
     def __init__(self, state: MailboxState, delivery: Delivery, *, group: str | None) -> None:
+        self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.dirty = False
@@ -70,7 +67,7 @@ class Outstanding:
         item.due_at = None
         item.session = session
         item.deadline = deadline
-        session.in_flight[envelope.seq] = cast("Mailbox", self)
+        session.in_flight[envelope.seq] = self.id
         session.in_flight_bytes += len(envelope.wire)
         return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
 
@@ -93,6 +90,16 @@ class Outstanding:
         if envelope is not None:  # None where a client held it since before this worker knew of it
             session.in_flight_bytes -= len(envelope.wire)
         item.session = None
+
+    def _wait_no_more(self, seqs: Set[int]) -> None:
+        """Remove messages from where they wait: one that comes by other means must not come by this as well."""
+        self._returned = [seq for seq in self._returned if seq not in seqs]
+        self._delayed = [(due, seq) for due, seq in self._delayed if seq not in seqs]
+        self._resting = [seq for seq in self._resting if seq not in seqs]
+        heapq.heapify(self._returned)
+        heapq.heapify(self._delayed)
+        for seq in seqs:
+            self._absent.resume(seq)
 
     def _is_lost(self, seq: int) -> bool:
         item = self._unsettled.get(seq)
@@ -160,21 +167,16 @@ class Outstanding:
             return kept
         waiting = {seq for seq in kept if self._unsettled[seq].session is None}
         if waiting:
-            self._returned = [seq for seq in self._returned if seq not in waiting]
-            self._delayed = [(due, seq) for due, seq in self._delayed if seq not in waiting]
-            heapq.heapify(self._returned)
-            heapq.heapify(self._delayed)
+            self._wait_no_more(waiting)
         deadline = now + self._delivery.ack_wait_seconds
         for seq in kept:
             item = self._unsettled[seq]
-            if item.session is None:
-                self._absent.resume(seq)
-            else:
+            if item.session is not None:
                 self._take_back(seq, item)
             item.due_at = None
             item.session = session
             item.deadline = deadline
-            session.in_flight[seq] = cast("Mailbox", self)
+            session.in_flight[seq] = self.id
             session.in_flight_bytes += 0 if item.envelope is None else len(item.envelope.wire)
         self._add_deadline(deadline, kept)
         self.dirty = True

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..wire.frames import RequestFrame
-    from .mailbox import Mailbox
 
 __all__ = ["Session", "Sessions", "client_of"]
 
@@ -25,7 +24,7 @@ def client_of(token: str | None) -> str | None:
 
 
 class Session:
-    """One connection's hello; it lends its bot's mailboxes a credit."""
+    """One connection's hello; it lends its bot's mailboxes a credit. It knows them by their ids."""
 
     __slots__ = (
         "address",
@@ -42,7 +41,7 @@ class Session:
         "in_flight_bytes",
         "in_flight_bytes_max",
         "last_heard",
-        "mailboxes",
+        "mailbox_ids",
         "opening",
         "served",
     )
@@ -55,9 +54,10 @@ class Session:
         self.bot_id = ""
         self.bot_name = ""
         self.credit = credit
-        self.mailboxes: deque[Mailbox] = deque()
+        self.mailbox_ids: deque[str] = deque()
         """What it receives from: its bot's mailbox, and those of the bot's groups."""
-        self.in_flight: dict[int, Mailbox] = {}
+        self.in_flight: dict[int, str] = {}
+        """The seqs that were delivered here and are not settled, each with the id of its mailbox."""
         self.expecting: dict[str, None] = {}
         """Ids of messages whose first reply goes to this session at once."""
         self.express: set[int] = set()

@@ -132,7 +132,7 @@ def _acks_never_flushed() -> None:
     def make_settle(honest: Any) -> Any:
         def settle(settling: Settling, session: Session, request: Any) -> None:
             for seq in request.seqs:
-                mailbox = session.in_flight.get(seq)
+                mailbox = settling._directory.mailbox_in_flight(session, seq)
                 if mailbox is None or not isinstance(request, Ack):
                     continue
                 if request.request is None:
@@ -235,7 +235,7 @@ def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:
 
     def make(honest: Any) -> Any:
         def detach(mailbox: Mailbox, session: Session, now: float, *, vanished: bool, **named: Any) -> Any:
-            mine = [seq for seq, other in session.in_flight.items() if other is mailbox]
+            mine = [seq for seq, other in session.in_flight.items() if other == mailbox.id]
             if mine and swallows(mailbox, vanished) and next(turn) % 2:
                 mailbox.settle(session, mine[0])
             return honest(mailbox, session, now, vanished=vanished, **named)

@@ -112,7 +112,8 @@ def _not_held_unsaid() -> None:
     replace(Returning, "keep", lambda _: lambda returning, *hello: [])
 
     def answer(settling: Settling, session: Session, request: Any, *_: Any) -> None:
-        settling.confirm(session, request.request, session.mailboxes)
+        mailboxes = settling._directory.mailboxes_lent_to(session)
+        settling.confirm(session, request.request, mailboxes)
 
     replace(Settling, "answer", lambda _: answer)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from bus.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +87,10 @@ WITH_PROTOCOLS = {"bus.model.repository", "bus.model.workflows"}
 DATABASE_LIBRARIES = {"aiosqlite", "sqlite3"}
 
 
+ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
+"""What nothing in the house has to import: the process, and what others import (docs/python.md)."""
+
+
 class Module(NamedTuple):
     """A module as it is written: nothing is run."""
 
@@ -120,8 +126,11 @@ NAMES = {module.name for module in HOUSE}
 # ── The checks ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def imports(module: Module) -> Iterator[Import]:
-    """Give every module that this one imports, with relative names resolved, wherever the import stands."""
+def imports(module: Module, names: Set[str] = frozenset(NAMES)) -> Iterator[Import]:
+    """Give every module that this one imports, with relative names resolved, wherever the import stands.
+
+    `names` are those of all modules: they tell one from a name in a package.
+    """
     deferred = {
         id(node)
         for function in ast.walk(module.tree)
@@ -136,7 +145,7 @@ def imports(module: Module) -> Iterator[Import]:
             source = _source(module, node)
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
-                yield Import(inner if inner in NAMES else source, node.lineno, id(node) in deferred)
+                yield Import(inner if inner in names else source, node.lineno, id(node) in deferred)
 
 
 def _source(module: Module, node: ast.ImportFrom) -> str:
@@ -179,6 +188,52 @@ def _may_import(importer: str, found: Import) -> bool:
 
 def _within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
+
+
+def circles(modules: Sequence[Module]) -> list[set[str]]:
+    """Return the modules that import each other in a circle, each circle as the set of them.
+
+    Every import counts: one that is only for the types, one inside a function.
+    """
+    names = {module.name for module in modules}
+    arrows = {module.name: {found.target for found in imports(module, names)} & names for module in modules}
+    reached = {name: _reached(name, arrows) for name in names}
+    circles: list[set[str]] = []
+    for name in sorted(names):
+        circle = {other for other in reached[name] if name in reached[other]}
+        if circle and circle not in circles:
+            circles.append(circle)
+    return circles
+
+
+def _reached(name: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    """Return the modules that one imports, and those that these import, and so on."""
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = arrows[waiting.pop()] - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def dead_modules(modules: Sequence[Module]) -> list[str]:
+    """Name the modules that no other one imports, and that nobody starts or imports from outside."""
+    names = {module.name for module in modules}
+    imported = {found.target for module in modules for found in imports(module, names)}
+    return [
+        module.name
+        for module in modules
+        if module.name not in imported and module.name not in ENTRIES and not _is_started(module)
+    ]
+
+
+def _is_started(module: Module) -> bool:
+    """Return True for a program, and for an `__init__`: whoever imports what is in the package runs it."""
+    guarded = any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in module.tree.body
+    )
+    return guarded or module.is_package or module.name.endswith(".__main__")
 
 
 def is_pure(name: str) -> bool:
@@ -237,6 +292,17 @@ def test_pure_modules_are_pure(module: Module) -> None:
 def test_every_room_is_there() -> None:
     assert {room(name) for name in NAMES} == {*ROOMS, "worker"}
     assert NAMES >= PURE_TOO
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    assert circles(HOUSE) == []
+
+
+def test_no_module_is_dead() -> None:
+    bench = [_module(path) for path in sorted((ROOT / "bench").rglob("*.py"))]
+    commands = {place.partition(":")[0] for place in COMMANDS.values()}
+    assert [name for name in dead_modules([*HOUSE, *bench]) if name not in commands] == []
+    assert NAMES >= ENTRIES
 
 
 @pytest.mark.parametrize("package", ["bus", "store"])
@@ -317,6 +383,34 @@ def test_a_backend_loaded_with_the_package_is_seen() -> None:
     lazy = made_up("store", "def f():\n    from .sqlite import open_sqlite_store", is_package=True)
     assert layer_breaches(eager) == ["store:1 imports store.sqlite"]
     assert layer_breaches(lazy) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from .a import A",
+        "import bus.made.a",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import A",
+        "def f():\n    from .a import A",
+    ],
+)
+def test_a_circle_is_seen(back: str) -> None:
+    there = made_up("bus.made.a", "from .b import B")
+    between = made_up("bus.made.b", "from .c import C")
+    aside = made_up("bus.made.d", "from .a import A")
+    assert circles([there, between, aside, made_up("bus.made.c", "import zmq")]) == []
+    assert circles([there, between, aside, made_up("bus.made.c", back)]) == [
+        {"bus.made.a", "bus.made.b", "bus.made.c"}
+    ]
+
+
+def test_a_dead_module_is_seen() -> None:
+    user = made_up("worker", "from bus.made.used import f")
+    assert dead_modules([user, made_up("bus.made.used", "")]) == []
+    assert dead_modules([user, made_up("bus.made.used", ""), made_up("bus.made.dead", "")]) == ["bus.made.dead"]
+    program = made_up("bus.made.program", "if __name__ == '__main__':\n    main()")
+    room = made_up("bus.made", '"What it is."', is_package=True)
+    assert dead_modules([user, program, room, made_up("bus.made.used", ""), made_up("bus.made.__main__", "")]) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from pathlib import Path
@@ -12,6 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 LINES_MAX = 500
 """A file does one thing; one that wants to be longer has a second thing in it."""
+
+FUNCTION_LINES_MAX = 70
+"""Of a function, with its docstring: what does not fit on one screen is more than one thing."""
 
 LONGER = {
     "bus/errors.py": 700,
@@ -46,6 +50,12 @@ SOURCES = [
     ),
 ]
 
+CODE = [
+    path
+    for path in SOURCES
+    if path.suffix == ".py" and path.relative_to(ROOT).parts[0] not in ("tests", "examples")
+]
+
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
 
 
@@ -68,6 +78,15 @@ def style_faults(text: str, lines_max: int = LINES_MAX) -> list[str]:
     return faults
 
 
+def long_functions(text: str) -> list[str]:
+    """Name the functions that are too long."""
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
+    return [f"{name} has {lines} lines" for name, lines in lengths if lines > FUNCTION_LINES_MAX]
+
+
 def dead_links(page: Path, text: str) -> list[str]:
     """Name the relative links of a page that lead nowhere."""
     links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
@@ -82,6 +101,11 @@ def dead_links(page: Path, text: str) -> list[str]:
 def test_sources_keep_the_style(path: Path) -> None:
     lines_max = LONGER.get(path.relative_to(ROOT).as_posix(), LINES_MAX)
     assert style_faults(path.read_text(encoding="utf-8"), lines_max) == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=_name)
+def test_functions_are_short(path: Path) -> None:
+    assert long_functions(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
@@ -120,6 +144,14 @@ def test_migrations_are_named_in_their_order() -> None:
 )
 def test_a_fault_in_style_is_seen(text: str, faults: int) -> None:
     assert len(style_faults(text)) == faults
+
+
+@pytest.mark.parametrize("begin", ["def f():", "async def f():", "class A:\n  def f(self):"])
+def test_a_long_function_is_seen(begin: str) -> None:
+    docstring = '    """One.\n\n    Two.\n    """\n'
+    body = "    x = 1\n" * (FUNCTION_LINES_MAX - 5)
+    assert long_functions(f"{begin}\n{docstring}{body}") == []
+    assert long_functions(f"{begin}\n{docstring}{body}    x = 1\n") == ["f has 71 lines"]
 
 
 def test_a_dead_link_is_seen() -> None:

@@ -33,6 +33,7 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog
+from .placement import placement_faults
 
 __all__ = ["Promises", "Violation"]
 
@@ -266,11 +267,13 @@ class Promises:
             most = self.settings.limits.in_flight_bytes_max + _LARGEST_BYTES * (1 + len(session.express))
             if session.in_flight_bytes > most:
                 raise Violation(f"{session} has more bytes in flight than its limit")
-            flying = sum(_wire_bytes(mailbox, seq) for seq, mailbox in session.in_flight.items())
+            flying = sum(_wire_bytes(core.directory.mailboxes[id], seq) for seq, id in session.in_flight.items())
             if flying != session.in_flight_bytes:
                 raise Violation(f"{session} counts its bytes wrongly")
         for mailbox in core.directory.mailboxes.values():
             self._check_memory(mailbox)
+            for fault in placement_faults(mailbox):
+                raise Violation(f"{mailbox}: {fault}")
             self._check_backlog(mailbox)
         if core.last_seq > self.log.last_seq:
             raise Violation("the core is ahead of the disk")

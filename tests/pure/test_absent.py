@@ -25,7 +25,7 @@ def test_breaks_are_no_failures(max_deliver: int) -> None:
     assert worker.in_flight(b"8") == [seq]
     [message] = delivered(returns(worker, b"empty", "b", []))
     assert (message["seq"], message["attempt"]) == (seq, 2)
-    assert worker.core.dispatch.counters["dead"] == 0
+    assert worker.core.dispatch.counters.dead == 0
 
 
 @pytest.mark.parametrize("max_deliver", [1, 2])
@@ -39,7 +39,7 @@ def test_a_client_that_vanished_and_returns_has_not_failed(max_deliver: int) -> 
         worker.settle(10)
         [welcome] = returns(worker, address, "b", [seq])
         assert "not_held" not in welcome
-    assert worker.core.dispatch.counters["dead"] == 0
+    assert worker.core.dispatch.counters.dead == 0
 
 
 def test_a_client_that_returns_to_a_worker_which_was_restarted_has_not_failed() -> None:
@@ -139,7 +139,7 @@ def test_a_client_that_stays_away_has_failed() -> None:
     assert worker.in_flight(b"other") == [seq]
     vanishes(worker, b"other")
     worker.settle(16)
-    assert worker.core.dispatch.counters["dead"] == 1
+    assert worker.core.dispatch.counters.dead == 1
 
 
 def test_a_pause_of_the_worker_is_nobodys_failure() -> None:
@@ -152,7 +152,7 @@ def test_a_pause_of_the_worker_is_nobodys_failure() -> None:
         worker.tick(1)
         worker.say(b"b", Ping())
     assert worker.in_flight(b"b") == [seq]
-    assert worker.core.dispatch.counters["dead"] == 0
+    assert worker.core.dispatch.counters.dead == 0
 
 
 def test_a_silent_client_that_returns_has_failed_nothing_however_often() -> None:
@@ -264,7 +264,7 @@ def test_breaks_alone_make_no_dead_letter() -> None:
         address = b"%d" % number
         returns(worker, address, "b", [seq])
     worker.settle(1)
-    assert worker.core.dispatch.counters["dead"] == 0
+    assert worker.core.dispatch.counters.dead == 0
 
 
 def test_a_client_whose_bot_left_the_group_while_it_was_cut_off_has_not_failed() -> None:
@@ -369,7 +369,7 @@ def test_what_waits_in_the_socket_is_read_before_a_message_is_given_up() -> None
     for _ in range(40):
         worker.now += 0.1
         worker.do(worker.core.tick(worker.moment))
-    assert worker.core.dispatch.counters["dead"] == 0
+    assert worker.core.dispatch.counters.dead == 0
 
 
 class Looked(dict[int, Unsettled]):

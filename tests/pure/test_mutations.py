@@ -22,7 +22,7 @@ from bus.mailbox.intake import Intake
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Sources
-from bus.model.repository import MailboxState
+from bus.model.repository import MailboxState, Released
 from bus.wire.frames import Published
 
 from .promises import Violation
@@ -99,7 +99,7 @@ def confirms_before_the_disk(patch: pytest.MonkeyPatch) -> None:
     """A confirmed ack that is answered although its state was not saved with it."""
     add = Batches.add
 
-    def broken(self: Batches, job: Job) -> None:
+    def broken(self: Batches, job: Job[Any]) -> None:
         job.mailboxes = ()
         add(self, job)
 
@@ -137,7 +137,7 @@ def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Dispatch, session: Session, mailbox: Mailbox, **how: Any) -> None:
         if mailbox.group is not None:
-            for seq in [seq for seq, holder in session.in_flight.items() if holder is mailbox]:
+            for seq in [seq for seq, holder in session.in_flight.items() if holder == mailbox.id]:
                 mailbox.settle(session, seq)
         leave(self, session, mailbox, **how)
 
@@ -175,11 +175,11 @@ def releases_before_it_is_due(patch: pytest.MonkeyPatch) -> None:
 def forgets_to_enter_what_was_released(patch: pytest.MonkeyPatch) -> None:
     """A delayed message that is in the log, and that no mailbox hears of."""
 
-    def broken(self: Scheduling, answers: Any) -> None:
+    def broken(self: Scheduling, released: Released) -> None:
         self._releasing = False
-        self._next_due_at = answers[0].next_due_at
+        self._next_due_at = released.next_due_at
 
-    patch.setattr(Scheduling, "_released", broken)
+    patch.setattr(Scheduling, "released", broken)
 
 
 def removes_what_is_owed(patch: pytest.MonkeyPatch) -> None:

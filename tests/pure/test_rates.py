@@ -179,7 +179,7 @@ def test_a_message_too_fast_is_refused_for_itself() -> None:
     }
     assert set(unknown) == {"index", "code", "message"}
     counters = worker.core.dispatch.counters
-    assert (counters["published"], counters["refused"], counters["rate_limited"]) == (4, 2, 1)
+    assert (counters.published, counters.refused, counters.rate_limited) == (4, 2, 1)
     [listed] = worker.core.rates.limited(worker.now)
     names = worker.core.directory.names
     assert (listed.sender_bot_id, listed.recipient_bot_id) == (names["a"].id, names["b"].id)
@@ -203,7 +203,7 @@ def test_a_repeat_over_a_rate_is_a_duplicate() -> None:
     assert (again["seqs"], again["duplicates"]) == ([1, None], [0])
     assert [(error["index"], error["code"]) for error in again["errors"]] == [(1, "rate_limited")]
     assert again["errors"][0]["retry_after"] == 1.0
-    assert worker.core.dispatch.counters["rate_limited"] == 2
+    assert worker.core.dispatch.counters.rate_limited == 2
 
 
 def test_a_repeat_of_a_delayed_message_over_a_rate_is_a_duplicate_that_waits() -> None:

@@ -57,7 +57,7 @@ def test_the_newest_stay() -> None:
     send(worker, *[ToChannel("news")] * 7)
     worker.settle(3)
     assert list(worker.log.messages) == [23, 24, 25, 26, 27]
-    assert worker.core.dispatch.counters["removed"] == 22
+    assert worker.core.dispatch.counters.removed == 22
 
 
 def test_the_newest_bytes_stay() -> None:
