@@ -9,9 +9,8 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import msgspec
 
 from ..mailbox.envelope import Envelope, deliver_frame, write_envelope
 from ..mailbox.mailbox import Mailbox
@@ -34,7 +33,8 @@ _FRAME_ROOM_BYTES = 64
 """Room for what surrounds the messages of a deliver frame."""
 
 
-class Counters(msgspec.Struct):
+@dataclass(slots=True)
+class Counters:
     """What happened to messages since the worker started, as `status` tells it."""
 
     published: int = 0
@@ -49,7 +49,7 @@ class Counters(msgspec.Struct):
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by their names."""
-        return msgspec.structs.asdict(self)
+        return asdict(self)
 
 
 class Dispatch:
@@ -154,9 +154,9 @@ class Dispatch:
     def has_room(self, mailbox: Mailbox) -> bool:
         """Return True if one more direct message may come. If that is not known yet, the store is asked once."""
         most = self._settings.limits.backlog_messages_max
-        if mailbox.is_count_needed(self.last_seq, most):
+        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, most):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
-        return mailbox.has_room(most)
+        return mailbox.backlog.has_room(most)
 
     def run(self) -> None:
         """Let the touched mailboxes hand out and read what they can."""
@@ -242,15 +242,15 @@ class Dispatch:
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Settle messages, and return the mailboxes that this changed."""
         mailboxes: dict[Mailbox, None] = {}
-        before = len(session.in_flight)
+        in_flight, by_id = session.in_flight, self._directory.mailboxes
+        before = len(in_flight)
         for seq in seqs:
-            mailbox_id = session.in_flight.get(seq)
-            if mailbox_id is not None:
-                mailbox = self._directory.mailboxes[mailbox_id]
+            if seq in in_flight:
+                mailbox = by_id[in_flight[seq]]
                 mailbox.settle(session, seq)
                 mailboxes[mailbox] = None
         if mailboxes:
-            self.counters.settled += before - len(session.in_flight)
+            self.counters.settled += before - len(in_flight)
             self.touch_session(session)
         return list(mailboxes)
 

@@ -298,14 +298,10 @@ class Mailbox(Held):
         """Keep room no more for a direct message whose outcome is known."""
         self.backlog.expected -= 1
 
-    def has_room(self, messages_max: int) -> bool:
-        """Return True if one more direct message may come, or if that is not known yet."""
-        return self.backlog.has_room(messages_max)
-
     def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
         """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
-        unknown = not self.backlog.known and not self.backlog.counting
-        return unknown and last_seq - self.sources.handed_out(None) >= messages_max
+        asked = self.backlog.known or self.backlog.counting
+        return not asked and last_seq - self.sources.handed_out(None) >= messages_max
 
     def count(self, last_seq: int) -> tuple[PageRequest, int]:
         """Return the direct messages that were not handed out, to be counted, and the number of that question."""
