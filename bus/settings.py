@@ -333,6 +333,8 @@ def parse_settings(text: str) -> Settings:
         data = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from error
+    except ValueError as error:  # of int(), which reads no more than 4,300 digits
+        raise SettingsError("not a configuration: a number has more digits than can be read") from error
     except RecursionError as error:
         raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,7 +44,10 @@ def in_words(error: msgspec.ValidationError, data: Mapping[str, Any], shape: typ
     if not place:
         # What is not of msgspec's own words is a sentence of ours, about several keys.
         return f"this {_expected(fault)}" if fault.startswith("Expected `") else fault
-    return f"`{place}` {_expected(fault)}{_given(place, data)}"
+    value = _value(place, data)
+    if "out of range" in fault or ("`float`" in fault and _is_beyond_floats(value)):  # msgspec 0.21.0 names a bound
+        return f"`{place}` is a number beyond all bounds{_given(value)}"
+    return f"`{place}` {_expected(fault)}{_given(value)}"
 
 
 def _expected(fault: str) -> str:
@@ -56,8 +60,6 @@ def _expected(fault: str) -> str:
         return f"must be {', '.join(most)} or {last}"
     if re.fullmatch(r"Expected `array` of length >= 1", fault):
         return "must have at least one value"
-    if "out of range" in fault:
-        return "is a number beyond all bounds"
     return f"is wrong: {fault}"
 
 
@@ -65,15 +67,24 @@ def _number(text: str) -> str:
     return text.removesuffix(".0")
 
 
-def _given(place: str, data: Mapping[str, Any]) -> str:
-    """Return what stands there now, where it can be shown."""
+def _value(place: str, data: Mapping[str, Any]) -> Any:
+    """Return what stands at a place; None, which TOML has not, where nothing can be found."""
     value: Any = data
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
         try:
             value = value[int(index)] if index else value[name]
         except (KeyError, IndexError, TypeError):
-            return ""
-    if isinstance(value, Mapping | list):
+            return None
+    return value
+
+
+def _is_beyond_floats(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
+def _given(value: Any) -> str:
+    """Return what stands there now, where it can be shown."""
+    if value is None or isinstance(value, Mapping | list):
         return ""
     text = {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
     shown = text if len(text) <= _VALUE_CHARACTERS_MAX else f"{text[:_VALUE_CHARACTERS_MAX]}…"

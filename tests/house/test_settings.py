@@ -227,6 +227,7 @@ def test_what_is_no_toml_is_refused() -> None:
         ("level = 'info'", "unknown key `level`; did you mean `log.level`?"),
         ("[retention.channels.news]\nage = 1", "channel 'news' in [retention.channels]: unknown key `age`"),
         ("[retention.channels]\nnews = 1", "channel 'news' in [retention.channels]"),
+        ("[limits]\nsessions_max = 1" + "0" * 5000, "a number has more digits than can be read"),
         ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("[listen]\ncommand = 'tcp://127.0.0.1:99999'", "99999 is not a port, which is a number from 1 to 65535"),
         ("[listen]\ntap = 'tcp://127.0.0.1:0'", "0 is not a port"),
