@@ -99,8 +99,7 @@ $(DOCS)/.installed: pyproject.toml
 docs: $(DOCS)/.installed
 	rm -rf build/docs && mkdir -p build/docs/source
 	tar cf - $(PAGES) | tar xf - -C build/docs/source
-	cp website/api.md build/docs/source/docs/
-	$(DOCS)/mkdocs build --strict --config-file website/mkdocs.yml
+	$(DOCS)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 clean:
 	rm -rf .venv .venv-bench .venv-docs .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
