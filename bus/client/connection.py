@@ -372,7 +372,8 @@ class Connection:
         size = PUBLISH_ROOM_BYTES
         places: list[tuple[Ticket, int]] = []
         payloads: list[bytes] = []
-        while self._unsent and len(places) < PUBLISH_MESSAGES_MAX:
+        most = PUBLISH_MESSAGES_MAX if self.welcome is None else self.welcome.max_publish_messages
+        while self._unsent and len(places) < most:
             ticket, index = self._unsent[0]
             payload = ticket.payloads[index]
             if payloads and size + len(payload) + 1 > bytes_max:

@@ -61,6 +61,7 @@ class Welcoming:
                 max_frame_bytes=limits.frame_bytes_max,
                 max_body_bytes=limits.body_bytes_max,
                 last_seq=last_seq,
+                max_publish_messages=limits.messages_per_publish_max,
                 sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
                 not_held=list(not_held),
             ),

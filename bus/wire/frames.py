@@ -27,6 +27,7 @@ from .limits import (
     NAK_SECONDS_MAX,
     NAME_CHARACTERS_MAX,
     NUMBER_MAX,
+    PUBLISH_MESSAGES_MAX,
     REASON_CHARACTERS_MAX,
     SETTLED_MAX,
     TOKEN_CHARACTERS_MIN,
@@ -359,6 +360,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     max_frame_bytes: int
     max_body_bytes: int
     last_seq: int
+    max_publish_messages: int = PUBLISH_MESSAGES_MAX
+    """The most messages that a publish frame may have."""
     sessions: int = 1
     """How many sessions share the bot's mailbox, this one included; those without a credit do not."""
     not_held: list[int] = []

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 
 import bus
 from bus.client.draft import publication
+from bus.settings import Limits, Settings
 from bus.testing import Worker
 
 pytestmark = pytest.mark.anyio
@@ -183,6 +185,13 @@ async def test_one_refused_of_many_leaves_the_others(worker: Worker) -> None:
         with pytest.raises(bus.UnknownBot):
             await a.send_all(drafts)
         assert await bodies(b, 2) == [1, 3]
+
+
+async def test_frames_have_no_more_messages_than_the_worker_takes(tmp_path: Path) -> None:
+    with Worker(tmp_path / "small.db", Settings(limits=Limits(messages_per_publish_max=3))) as worker:
+        async with worker.connect(bot="a") as a:
+            receipts = await a.send_all([bus.Draft(to="a", body=number) for number in range(10)])
+            assert [receipt.seq for receipt in receipts] == list(range(1, 11))
 
 
 async def test_a_failing_block_gives_the_message_back(impatient_worker: Worker) -> None:
