@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import anyio
 import anyio.abc
@@ -22,7 +22,7 @@ import zmq
 from .client.asking import Asking
 from .client.caller import Caller
 from .client.connection import Connection
-from .client.draft import Draft
+from .client.draft import Draft, SendOptions
 from .client.home import Home
 from .client.inbox import Inbox
 from .client.message import Message
@@ -207,18 +207,7 @@ class Bot(Asking):
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def send(
-        self,
-        to: str,
-        body: Any,
-        *,
-        message_type: str = "message",
-        reply_to: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        ttl: float | None = None,
-        delay: float | None = None,
-        id: str | None = None,
-    ) -> Receipt:
+    async def send(self, to: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
         """Send a direct message to a bot, by name or id; return when it is on the worker's disk.
 
         Raises UnknownBot, InvalidBody, TooLarge, LimitReached or StorageFull; then nothing was stored. After
@@ -226,42 +215,11 @@ class Bot(Asking):
         it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
         clock, also where the worker was down at that time; when this returns, it is on disk, and has no seq yet.
         """
-        draft = Draft(
-            to=to,
-            body=body,
-            message_type=message_type,
-            reply_to=reply_to,
-            headers=headers or {},
-            ttl=ttl,
-            delay=delay,
-            id=id,
-        )
-        return (await self.send_all([draft]))[0]
+        return (await self.send_all([Draft(to=to, body=body, **options)]))[0]
 
-    async def publish(
-        self,
-        channel: str,
-        body: Any,
-        *,
-        message_type: str = "message",
-        reply_to: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        ttl: float | None = None,
-        delay: float | None = None,
-        id: str | None = None,
-    ) -> Receipt:
+    async def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
         """Publish on a channel, which comes into being by that; otherwise like `send`."""
-        draft = Draft(
-            channel=channel,
-            body=body,
-            message_type=message_type,
-            reply_to=reply_to,
-            headers=headers or {},
-            ttl=ttl,
-            delay=delay,
-            id=id,
-        )
-        return (await self.send_all([draft]))[0]
+        return (await self.send_all([Draft(channel=channel, body=body, **options)]))[0]
 
     async def request(
         self,

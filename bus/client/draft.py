@@ -6,7 +6,7 @@ Owns what an author says of a message, and the bytes that this becomes in a publ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -15,7 +15,29 @@ from ..wire.bodies import write_body
 from ..wire.frames import Publication, ToBot, ToChannel, encode, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "payload", "publication"]
+__all__ = ["Draft", "ReplyOptions", "SendOptions", "payload", "publication"]
+
+
+class ReplyOptions(TypedDict, total=False):
+    """What may be said of a reply, beside its body."""
+
+    message_type: str
+    """What kind of message it is; "message" unless said."""
+    headers: Mapping[str, str] | None
+    """Notes beside the body: at most 32 names of 128 characters, with values of 1 KiB."""
+    ttl: float | None
+    """After so many seconds it is not delivered any more."""
+    delay: float | None
+    """It enters the log so many seconds later, by the worker's clock, even if the worker was down at that time."""
+    id: str | None
+    """Its id, a UUID: sent again with it, it is stored once."""
+
+
+class SendOptions(ReplyOptions, total=False):
+    """What may be said of a message, beside its body."""
+
+    reply_to: str | None
+    """The id of the message that it answers."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +48,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     channel: str | None = None
     message_type: str = "message"
     reply_to: str | None = None
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] | None = {}
     ttl: float | None = None
     delay: float | None = None
     id: str | None = None

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
+import msgspec
 import uuid_utils
 
 from ..errors import ENDED, NOT_NOW
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
-from .draft import Draft
+from .draft import Draft, ReplyOptions
 from .sending import Sender
 from .settling import Delivered, Settler
 from .waiting import Receipt
@@ -124,24 +125,16 @@ class Message(Delivered):
             reason = reason[: REASON_CHARACTERS_MAX - 1] + "…"
         await self._settler.settle(self, "term", confirm=confirm, reason=reason or None)
 
-    async def reply(
-        self, body: Any, *, message_type: str = "message", headers: dict[str, str] | None = None
-    ) -> Receipt:
+    async def reply(self, body: Any, **options: Unpack[ReplyOptions]) -> Receipt:
         """Send a direct message back to the sender that answers this one. It settles nothing.
 
         While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
         bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
         """
-        message_id, timeout = str(uuid_utils.uuid7()), self._sender.timeout
+        timeout = self._sender.timeout
         until = math.inf if timeout is None else anyio.current_time() + timeout
-        draft = Draft(
-            to=self.sender_id,
-            body=body,
-            message_type=message_type,
-            reply_to=self.id,
-            headers=headers or {},
-            id=message_id,
-        )
+        draft = Draft(to=self.sender_id, body=body, reply_to=self.id, **options)
+        draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
         tries = 0
         while True:
             try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Unpack, cast
 
 import msgspec
 import uuid_utils
 
-from ..client.draft import Draft
+from ..client.draft import Draft, ReplyOptions, SendOptions
 from ..client.message import Message
 from ..errors import StepChanged
 from ..model.records import RunStatus, StepStatus, WorkflowStepLog
@@ -82,15 +82,15 @@ class RunCommit:
 
     # ── What it is to hold ───────────────────────────────────────────────────────────────────────────────
 
-    def send(self, to: str, body: Any, **options: Any) -> None:
+    def send(self, to: str, body: Any, **options: Unpack[SendOptions]) -> None:
         """Send a direct message; the options are the fields of `bus.Draft`."""
         self.message(Draft(to=to, body=body, **options))
 
-    def publish(self, channel: str, body: Any, **options: Any) -> None:
+    def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> None:
         """Publish on a channel; the options are the fields of `bus.Draft`."""
         self.message(Draft(channel=channel, body=body, **options))
 
-    def reply(self, message: Message, body: Any, **options: Any) -> None:
+    def reply(self, message: Message, body: Any, **options: Unpack[ReplyOptions]) -> None:
         """Send a direct message that answers another one."""
         self.message(Draft(to=message.sender_id, body=body, reply_to=message.id, **options))
 

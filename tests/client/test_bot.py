@@ -187,6 +187,19 @@ async def test_one_refused_of_many_leaves_the_others(worker: Worker) -> None:
         assert await bodies(b, 2) == [1, 3]
 
 
+async def test_a_misspelt_option_is_an_error(worker: Worker) -> None:
+    """Of mypy as well: else it would complain of the comments here."""
+    async with worker.connect(bot="a") as a:
+        with pytest.raises(TypeError, match="dealy"):
+            await a.send("a", 1, dealy=3)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="message_typ"):
+            await a.publish("news", 1, message_typ="note")  # type: ignore[call-arg]
+        await a.send("a", 1)
+        async with await a.receive() as message:
+            with pytest.raises(TypeError, match="header"):
+                await message.reply(2, header={})  # type: ignore[call-arg]
+
+
 async def test_frames_have_no_more_messages_than_the_worker_takes(tmp_path: Path) -> None:
     with Worker(tmp_path / "small.db", Settings(limits=Limits(messages_per_publish_max=3))) as worker:
         async with worker.connect(bot="a") as a:
