@@ -18,15 +18,7 @@ from ..core.effects import Ask
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
-from ..wire.calls import (
-    CALLS,
-    Call,
-    ClaimRun,
-    CreateStepLog,
-    ListCall,
-    UpdateStepStatus,
-    decode_call,
-)
+from ..wire.calls import CALLS, Call, ClaimRun, CreateStepLog, ListCall, UpdateStepStatus, decode_call
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow, encode
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 

@@ -23,13 +23,7 @@ import msgspec
 
 from ..client.lending import waiting_for_reply
 from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
-from ..model.records import (
-    StepStatus,
-    WorkflowDefinition,
-    WorkflowRun,
-    WorkflowStepLog,
-    timestamp,
-)
+from ..model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from .holding import AWAY, no_fault
 from .recorder import Recorder
 from .replay import (

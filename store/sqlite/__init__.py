@@ -13,13 +13,13 @@ import aiosqlite
 
 from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
 
-from .arrivals import Arrivals, next_due_at
 from .commits import Commits
-from .conversations import Conversations, table_columns
-from .database import WAL_RESET_FIXED, Database, open_database, starting
+from .file.database import WAL_RESET_FIXED, Database, open_database, starting
 from .log import SqliteLog
-from .messages import SqliteMessages
-from .workflows import SqliteWorkflows
+from .messages.arrivals import Arrivals, next_due_at
+from .messages.audit import SqliteMessages
+from .messages.conversations import Conversations, table_columns
+from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["SqliteStore", "open_sqlite_store", "steady_clock"]
 

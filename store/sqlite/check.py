@@ -23,14 +23,14 @@ from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseU
 from bus.model.records import WORKER_ID
 from bus.model.repository import UnsettledState
 
-from .arrivals import SCHEDULED, is_intact_scheduled
-from .header import check_header
-from .lockfile import Mark, read_mark
-from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
-from .place import find_place
-from .reader import is_text, lenient_text
-from .rows import COLUMNS, intact
-from .schema import migrations, schema_faults
+from .file.header import check_header
+from .file.lockfile import Mark, read_mark
+from .file.place import find_place
+from .file.reader import is_text, lenient_text
+from .file.schema import migrations, schema_faults
+from .messages.arrivals import SCHEDULED, is_intact_scheduled
+from .messages.owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
+from .messages.rows import COLUMNS, intact
 
 __all__ = ["Check", "Progress"]
 

@@ -23,11 +23,11 @@ from bus.model.repository import (
     StepMove,
 )
 
-from .arrivals import Arrivals, in_log
-from .conversations import Conversations
-from .steps import new_step
-from .workflows import SqliteWorkflows
-from .writer import Transaction
+from .file.writer import Transaction
+from .messages.arrivals import Arrivals, in_log
+from .messages.conversations import Conversations
+from .workflows.steps import new_step
+from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["Commits"]
 

@@ -45,16 +45,16 @@ from bus.model.repository import (
     group_mailbox_id,
 )
 
-from .arrivals import Arrivals, find_scheduled
 from .commits import Commits
-from .conversations import Conversations
-from .database import Database, starting
-from .loading import load_state
-from .owing import SAVE_MAILBOX, mailbox_row, seal
-from .pages import Pages, count_waiting
-from .rows import WITH_SEQS, fetch
-from .wal import file_bytes
-from .writer import Transaction
+from .file.database import Database, starting
+from .file.wal import file_bytes
+from .file.writer import Transaction
+from .messages.arrivals import Arrivals, find_scheduled
+from .messages.conversations import Conversations
+from .messages.loading import load_state
+from .messages.owing import SAVE_MAILBOX, mailbox_row, seal
+from .messages.pages import Pages, count_waiting
+from .messages.rows import WITH_SEQS, fetch
 
 __all__ = ["SqliteLog"]
 

@@ -20,7 +20,7 @@ from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
 from store import open_store
 from store.sqlite.check import Check
-from store.sqlite.lockfile import Mark, read_mark
+from store.sqlite.file.lockfile import Mark, read_mark
 
 from .terminal import Posthouse
 

@@ -20,12 +20,12 @@ from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
 from bus.mailbox.turns import HandedOut
 from bus.model.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
-from store.sqlite import database
 from store.sqlite.commits import Commits
-from store.sqlite.lockfile import LockFile
+from store.sqlite.file import database
+from store.sqlite.file.lockfile import LockFile
+from store.sqlite.file.writer import Transaction, Writer
 from store.sqlite.log import SqliteLog
-from store.sqlite.runs import Runs
-from store.sqlite.writer import Transaction, Writer
+from store.sqlite.workflows.runs import Runs
 
 from .lies_of_mailboxes import TELLERS, replace
 from .lies_of_time import TELLERS_OF_TIME

@@ -19,8 +19,8 @@ from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from bus.wire.frames import Ack
+from store.sqlite.file.writer import Transaction
 from store.sqlite.log import SqliteLog
-from store.sqlite.writer import Transaction
 
 __all__ = ["LIES_OF_MAILBOXES", "TELLERS", "changed_state", "replace"]
 

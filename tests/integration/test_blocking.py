@@ -32,13 +32,13 @@ from .watch import ROOT, Call, Watch
 
 pytestmark = pytest.mark.anyio
 
-MARK = Call("os.pwrite", "store/sqlite/lockfile.py LockFile._write")
+MARK = Call("os.pwrite", "store/sqlite/file/lockfile.py LockFile._write")
 """An exception: a hundred bytes to the page cache after each commit, which no disk is waited for."""
 
-LENGTH = Call("os.stat", "store/sqlite/wal.py Growth.__call__")
+LENGTH = Call("os.stat", "store/sqlite/file/wal.py Growth.__call__")
 """The other one: the length of the WAL after each commit, a file that is open, so that the kernel knows it."""
 
-PLACES = Call("os.stat", "store/sqlite/lockfile.py _key_at")
+PLACES = Call("os.stat", "store/sqlite/file/lockfile.py _key_at")
 """And the third: whether the open files are still the ones with their names, before each answer."""
 
 SECONDS = 60

@@ -65,7 +65,7 @@ _WAITS = {
 _THREAD_START = threading.Thread.start.__code__
 """It waits for the new thread's first step, and for nothing else."""
 
-_SQLITE_THREADS = ("/aiosqlite/", "store/sqlite/schema.py")
+_SQLITE_THREADS = ("/aiosqlite/", "store/sqlite/file/schema.py")
 """Who may use SQLite outside the loop: aiosqlite, and the look at the file before it is opened, in a thread."""
 
 

@@ -11,8 +11,8 @@ from bus.errors import RunHeld
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowRun
 from bus.model.repository import WorkflowRules
 from store.sqlite import steady_clock
-from store.sqlite.database import open_database
-from store.sqlite.workflows import SqliteWorkflows
+from store.sqlite.file.database import open_database
+from store.sqlite.workflows.workflows import SqliteWorkflows
 
 from .samples import at
 

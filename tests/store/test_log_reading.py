@@ -14,8 +14,8 @@ import pytest
 from bus.errors import RecordDamaged
 from bus.model.repository import HistoryRequest, LogMessage, MessageLog
 from store import open_store
-from store.sqlite.reader import Reader
-from store.sqlite.rows import fetch_each
+from store.sqlite.file.reader import Reader
+from store.sqlite.messages.rows import fetch_each
 
 from .samples import add, at, direct, page, to_channel
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bus.model.repository import AddMessages, MessageLog, RemoveMessages
-from store.sqlite import database as module
-from store.sqlite.database import open_database
-from store.sqlite.writer import Transaction
+from store.sqlite.file import database as module
+from store.sqlite.file.database import open_database
+from store.sqlite.file.writer import Transaction
 
 from .samples import at, direct, page
 

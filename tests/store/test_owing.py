@@ -17,7 +17,7 @@ from bus.model.records import BotSubscription
 from bus.model.repository import AddBot, AddChannel, AddSubscription, MailboxState, SaveMailbox, UnsettledState
 from store import open_store
 from store.sqlite.check import Check
-from store.sqlite.reader import Reader
+from store.sqlite.file.reader import Reader
 
 from .samples import add, at, bot, channel, direct
 

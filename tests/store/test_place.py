@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import StoreFailure
-from store.sqlite.place import check_place, find_place
+from store.sqlite.file.place import check_place, find_place
 
 NOBODY = 65_534
 

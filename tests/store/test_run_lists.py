@@ -12,7 +12,7 @@ import pytest
 
 from bus.model.records import RunStatus
 from bus.model.repository import Store, WorkflowStore
-from store.sqlite.reader import Reader
+from store.sqlite.file.reader import Reader
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ import pytest
 
 from bus.model.records import RunStatus, StepStatus
 from store import open_store
-from store.sqlite.schema import migrations, statements
+from store.sqlite.file.schema import migrations, statements
 
 WRITTEN = Path(__file__).with_name("schema.sql")
 

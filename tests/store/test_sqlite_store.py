@@ -29,7 +29,7 @@ from bus.model.records import GlobalOwner, WorkflowDefinition
 from bus.model.repository import Added
 from store import open_store
 from store.sqlite.check import Check
-from store.sqlite.lockfile import Mark, read_mark
+from store.sqlite.file.lockfile import Mark, read_mark
 
 from .samples import add, direct
 

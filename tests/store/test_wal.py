@@ -13,7 +13,7 @@ import pytest
 
 from bus.model.repository import AddMessages, HistoryRequest, StoreWatch
 from store import open_store
-from store.sqlite.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
+from store.sqlite.file.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
 
 from .samples import at, direct, page
 

@@ -12,10 +12,10 @@ from anyio.abc import TaskGroup
 
 from bus.errors import NotFound, StorageFull, StoreClosed, StoreError
 from bus.model.repository import NewMessage
-from store.sqlite.arrivals import Arrivals
-from store.sqlite.database import Database, open_database
-from store.sqlite.lockfile import read_mark
-from store.sqlite.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Writer
+from store.sqlite.file.database import Database, open_database
+from store.sqlite.file.lockfile import read_mark
+from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Writer
+from store.sqlite.messages.arrivals import Arrivals
 
 from .samples import at, direct
 

@@ -16,9 +16,9 @@ import aiosqlite
 from bus.errors import RecordDamaged
 from bus.model.repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
 
-from .reader import Reader
+from ..file.reader import Reader
+from ..file.writer import Transaction
 from .rows import checksum, insert
-from .writer import Transaction
 
 __all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "in_log", "is_intact_scheduled", "next_due_at"]
 

@@ -23,8 +23,8 @@ from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
 from bus.model.workflows import WorkflowRules
 
-from .reader import Reader, is_text
-from .writer import refusal
+from ..file.reader import Reader, is_text
+from ..file.writer import refusal
 
 __all__ = [
     "RUN_COLUMNS",

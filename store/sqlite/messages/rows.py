@@ -18,8 +18,8 @@ import msgspec
 from bus.errors import RecordDamaged
 from bus.model.repository import LogMessage, NewMessage
 
-from .reader import Reader
-from .writer import Transaction
+from ..file.reader import Reader
+from ..file.writer import Transaction
 
 __all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insert", "intact", "message_of"]
 

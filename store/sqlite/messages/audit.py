@@ -15,12 +15,12 @@ from bus.model.records import BotMessage, BotSubscription, Channel, ChannelRecip
 from bus.model.repository import LogMessage, NewMessage
 from bus.model.values import normal_record, row_limit, same_values
 
+from ..file.database import Database
+from ..file.writer import Transaction
 from .arrivals import Arrivals
 from .conversations import Conversations
-from .database import Database
 from .owing import seal
 from .rows import fetch
-from .writer import Transaction
 
 __all__ = ["SqliteMessages"]
 

@@ -22,8 +22,8 @@ from bus.model.transitions import STEP_BEGINS, advance_step
 from bus.model.values import STEP_VALUE_BYTES_MAX, json_text, same_values
 from bus.model.workflows import StepMove
 
-from .reader import is_text
-from .writer import Transaction
+from ..file.reader import is_text
+from ..file.writer import Transaction
 
 __all__ = [
     "STEP_COLUMNS",

@@ -15,10 +15,10 @@ from bus.errors import DatabaseDamaged, StoreFailed
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
+from ..file.database import Database
+from ..file.reader import is_text
 from .arrivals import next_due_at
-from .database import Database
 from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
-from .reader import is_text
 from .rows import fetch_each
 
 __all__ = ["load_state"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bus.model.repository import LogMessage, Page, PageRequest
 
-from .reader import Reader
+from ..file.reader import Reader
 from .rows import WITH_SEQS, fetch_each
 
 __all__ = ["Pages", "count_waiting"]

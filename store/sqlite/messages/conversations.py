@@ -14,7 +14,7 @@ import uuid_utils
 
 from bus.model.repository import NewMessage
 
-from .reader import Reader
+from ..file.reader import Reader
 
 __all__ = ["Column", "Conversations", "table_columns"]
 

@@ -34,10 +34,10 @@ from bus.model.records import (
 from bus.model.values import json_text, json_value, normal_record, row_range, status_value
 from bus.model.workflows import StepCreation, StepMove, WorkflowRules
 
-from .database import Database
+from ..file.database import Database
+from ..file.writer import Transaction, refusal
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
 from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_record
-from .writer import Transaction, refusal
 
 __all__ = ["SqliteWorkflows"]
 

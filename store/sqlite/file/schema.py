@@ -63,7 +63,7 @@ class Identity(msgspec.Struct, frozen=True):
 @cache
 def migrations() -> list[Migration]:
     """Return all migrations in the order in which they are applied."""
-    folder = resources.files(__package__) / "migrations"
+    folder = resources.files("store.sqlite") / "migrations"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Migration(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
 

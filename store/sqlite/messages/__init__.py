@@ -1,0 +1,1 @@
+"""The log, mailboxes, subscriptions and conversations as rows."""

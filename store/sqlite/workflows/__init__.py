@@ -1,0 +1,1 @@
+"""Definitions, runs and steps of workflows as rows."""
