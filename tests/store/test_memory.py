@@ -20,7 +20,7 @@ from .samples import at, direct, page
 
 pytestmark = pytest.mark.anyio
 
-STORE = Path(module.__file__).parent
+STORE = Path(module.__file__).parents[1]
 
 PER_NUMBER = {
     "conversations.py": "one for the columns of a table",
