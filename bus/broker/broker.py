@@ -31,20 +31,8 @@ from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
 from ..transport import Port
-from ..wire.frames import (
-    RETRY,
-    Code,
-    Commit,
-    ErrorFrame,
-    Nak,
-    Publish,
-    Query,
-    Refusal,
-    RequestFrame,
-    Workflow,
-    decode_request,
-    encode,
-)
+from ..wire.codec import decode_request, encode, ok_frame
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Query, Refusal, RequestFrame, Workflow
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import bind_command, bind_tap
 from .queries import Queries
@@ -322,7 +310,7 @@ class Broker:
     async def _answer(self, ask: Ask, query: Query) -> None:
         try:
             value = await self._queries.answer(ask.bot_id, query, self._moment().now)
-            frame = encode({"op": "ok", "request": query.request, "value": value})
+            frame = ok_frame(query.request, value)
         except Refusal as error:
             self._refuse(ask, error.code, error.message)
         except StoreFailure:

@@ -19,7 +19,8 @@ from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..wire.calls import CALLS, Call, ClaimRun, CreateStepLog, ListCall, UpdateStepStatus, decode_call
-from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow, encode
+from ..wire.codec import encode, ok_frame
+from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
@@ -143,7 +144,7 @@ class WorkflowAnswers:
         return self._frame(request, call, value)
 
     def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
-        frame = encode({"op": "ok", "request": request.request, "value": value})
+        frame = ok_frame(request.request, value)
         if len(frame) > self._frame_bytes_max:
             raise self._too_large(call, len(frame))
         return frame

@@ -22,7 +22,8 @@ import uuid_utils
 from ..bot import DEFAULT_URL
 from ..client.draft import Draft
 from ..wire.addresses import address_fault, without_password
-from ..wire.frames import encode, is_id, is_name
+from ..wire.codec import encode
+from ..wire.frames import is_id, is_name
 from ..wire.limits import WAIT_SECONDS_MAX
 from ..wire.refusals import ID_RULE, NAME_RULE
 from .streams import stream_fault

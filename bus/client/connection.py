@@ -28,6 +28,7 @@ import uuid_utils
 
 from ..errors import AddressError, BusError, ClosedError, TooLarge, WorkerUnavailable, request_error
 from ..transport import Port
+from ..wire.codec import ack_frame, decode_worker_frame, encode, publish_frame
 from ..wire.frames import (
     RETRY,
     Closing,
@@ -43,8 +44,6 @@ from ..wire.frames import (
     Published,
     StoredMessage,
     Welcome,
-    decode_worker_frame,
-    encode,
 )
 from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_ROOM_BYTES
 from .deliveries import Deliveries, of_another_log
@@ -354,7 +353,7 @@ class Connection:
     def _send_all(self) -> None:
         if self._acks:
             acks, self._acks = self._acks, []
-            self._transmit(b'{"op":"ack","seqs":%b}' % encode(acks))
+            self._transmit(ack_frame(acks))
         outbox, self._outbox = self._outbox, []
         for frame in outbox:
             self._transmit(frame)
@@ -384,7 +383,7 @@ class Connection:
                 payloads.append(payload)
                 size += len(payload) + 1
         self._in_flight += len(places)
-        frame = b'{"op":"publish","request":%d,"messages":[%b]}' % (number, b",".join(payloads))
+        frame = publish_frame(number, payloads)
         return Request(frame, places)
 
     # ── Frames in ────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ import msgspec
 
 from ..errors import InvalidBody, TooLarge
 from ..wire.bodies import write_body
-from ..wire.frames import Publication, ToBot, ToChannel, encode, is_id
+from ..wire.codec import encode
+from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
 __all__ = ["Draft", "ReplyOptions", "SendOptions", "payload", "publication"]

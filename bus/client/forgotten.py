@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from sys import getrefcount
 
-from ..wire.frames import StoredMessage, Welcome, encode
+from ..wire.codec import encode
+from ..wire.frames import StoredMessage, Welcome
 
 __all__ = ["Forgotten", "shared"]
 

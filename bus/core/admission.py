@@ -16,7 +16,8 @@ from ..model.records import Channel, later
 from ..model.repository import Added, NewMessage
 from ..settings import Limits
 from ..wire.bodies import body_fault
-from ..wire.frames import Code, Publication, Refusal, ToBot, encode, is_id, is_name
+from ..wire.codec import encode
+from ..wire.frames import Code, Publication, Refusal, ToBot, is_id, is_name
 from ..wire.limits import NAME_CHARACTERS_MAX
 from ..wire.refusals import NAME_RULE
 from .directory import Directory

@@ -20,7 +20,8 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal, encode
+from ..wire.codec import encode
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal
 from .admission import Admission
 from .batches import Batches, Job
 from .directory import Directory

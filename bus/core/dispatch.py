@@ -12,12 +12,13 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..mailbox.envelope import Envelope, deliver_frame, write_envelope
+from ..mailbox.envelope import Envelope, write_envelope
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..mailbox.unsettled import Abandoned
 from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest, SeenBot
 from ..settings import Settings
+from ..wire.codec import deliver_frame
 from ..wire.frames import Code, Gap, Nak, Term
 from .batches import Batches, Job
 from .directory import Directory

@@ -14,21 +14,8 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..model.repository import PageRequest, SurveyRequest
-from ..wire.frames import (
-    RETRY,
-    Ack,
-    Code,
-    ErrorFrame,
-    Extend,
-    Hello,
-    Nak,
-    Ok,
-    Query,
-    Subscribe,
-    Term,
-    Workflow,
-    encode,
-)
+from ..wire.codec import encode
+from ..wire.frames import RETRY, Ack, Code, ErrorFrame, Extend, Hello, Nak, Ok, Query, Subscribe, Term, Workflow
 from .steady import LogTime, Steady
 
 __all__ = [

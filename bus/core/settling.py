@@ -16,7 +16,8 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
-from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term, encode
+from ..wire.codec import encode
+from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .batches import Batches, Job
 from .directory import Directory

@@ -12,7 +12,7 @@ Pure.
 from __future__ import annotations
 
 from ..settings import Settings
-from ..wire.frames import encode
+from ..wire.codec import encode, tap_copy
 from ..wire.topics import Head, channel_topic, head_channel, head_topic
 from .directory import Directory
 from .effects import Tap, Turn
@@ -57,7 +57,7 @@ class Tapping:
     def copy(self, channel: str, wire: bytes, prev_seq: int) -> None:
         """Copy a message that is on disk to whoever listens to its channel."""
         if self._topics:
-            self._turn.add(Tap(channel_topic(channel), b'%b,"prev_seq":%d}' % (wire, prev_seq)))
+            self._turn.add(Tap(channel_topic(channel), tap_copy(wire, prev_seq)))
 
     def tell_heads(self) -> None:
         """Send the heads that are due, and those that somebody just began to listen to."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import msgspec
 
 from ..model.repository import NewMessage
-from ..wire.frames import ToBot, ToChannel, encode
+from ..wire.codec import encode
+from ..wire.frames import ToBot, ToChannel
 
-__all__ = ["Envelope", "deliver_frame", "write_ending", "write_envelope"]
+__all__ = ["Envelope", "write_envelope"]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -67,13 +68,3 @@ def write_envelope(message: NewMessage, seq: int | None, timestamp: str | None) 
         timestamp,
     )
     return encode(stored)[:-1]
-
-
-def write_ending(attempt: int, group: str | None) -> bytes:
-    """Write what a delivery has beyond what is the same for every mailbox."""
-    return b',"attempt":%d%b}' % (attempt, b"" if group is None else b',"group":%b' % encode(group))
-
-
-def deliver_frame(deliveries: list[bytes]) -> bytes:
-    """Pack finished deliveries into one frame."""
-    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Set
 
 from ..model.repository import MailboxState
 from ..settings import Delivery
+from ..wire.codec import delivery_ending
 from .absent import Absent
 from .deadlines import AckDeadlines
-from .envelope import Envelope, write_ending
+from .envelope import Envelope
 from .losses import Losses
 from .sessions import Session
 from .unsettled import Unsettled, restored
@@ -37,7 +38,7 @@ class Outstanding:
         """Those whose credit it may use."""
         self.settling: dict[int, frozenset[int]] = {}
         """What commits on their way to the disk settle, by their numbers."""
-        self._first = write_ending(1, group)
+        self._first = delivery_ending(1, group)
         self._delivery = delivery
         self._unsettled = {item.seq: restored(item) for item in state.unsettled}
         self._absent = Absent(self._unsettled, failures_max=delivery.max_deliver)
@@ -69,7 +70,7 @@ class Outstanding:
         item.deadline = deadline
         session.in_flight[envelope.seq] = self.id
         session.in_flight_bytes += len(envelope.wire)
-        return envelope.wire + (self._first if item.attempt == 1 else write_ending(item.attempt, self.group))
+        return envelope.wire + (self._first if item.attempt == 1 else delivery_ending(item.attempt, self.group))
 
     def extend(self, seq: int, now: float) -> None:
         """Restart the ack_wait of a message that is in flight."""

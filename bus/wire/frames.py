@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
-from .bodies import mark_undecodable
 from .codes import RETRY, Code, Refusal
 from .limits import (
     ANSWER_ITEMS_MAX,
@@ -33,7 +32,6 @@ from .limits import (
     TOKEN_CHARACTERS_MIN,
     WAIT_SECONDS_MAX,
 )
-from .refusals import refusal
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -80,9 +78,6 @@ __all__ = [
     "Welcome",
     "WorkerFrame",
     "Workflow",
-    "decode_request",
-    "decode_worker_frame",
-    "encode",
     "is_id",
     "is_name",
 ]
@@ -465,55 +460,3 @@ class Gap(_WorkerFrame, frozen=True, tag="gap"):
 
 
 WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap
-
-
-# ── Reading and writing ──────────────────────────────────────────────────────────────────────────────────
-
-encode = msgspec.json.Encoder().encode
-"""Write a frame, or any value, as JSON."""
-
-_request_decoder: msgspec.json.Decoder[RequestFrame] = msgspec.json.Decoder(RequestFrame)
-_worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
-
-
-class _Numbered(msgspec.Struct):
-    """The one field that is read of a frame which is refused."""
-
-    request: Any = None
-
-
-_decode_numbered = msgspec.json.Decoder(_Numbered).decode
-
-
-def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
-    """Read a client's frame. Raise Refusal with what to tell the client."""
-    if len(frame) > frame_bytes_max:
-        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
-    try:
-        return _request_decoder.decode(frame)
-    except msgspec.ValidationError as error:
-        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        frame = mark_undecodable(frame)
-    try:
-        return _request_decoder.decode(frame)
-    except msgspec.ValidationError as error:
-        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
-
-
-def _request_number(frame: bytes) -> int | None:
-    try:
-        request = _decode_numbered(frame).request
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return request if type(request) is int and 0 <= request < 2**53 else None
-
-
-def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
-    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
-    try:
-        return _worker_decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None

@@ -29,17 +29,8 @@ from bus.errors import InvalidValue
 from bus.model.records import timestamp
 from bus.settings import Delivery, Limits, Settings
 from bus.wire.calls import decode_call
-from bus.wire.frames import (
-    Code,
-    Deliver,
-    Refusal,
-    StoredMessage,
-    WorkerFrame,
-    Workflow,
-    decode_request,
-    decode_worker_frame,
-    encode,
-)
+from bus.wire.codec import decode_request, decode_worker_frame, encode
+from bus.wire.frames import Code, Deliver, Refusal, StoredMessage, WorkerFrame, Workflow
 
 from ..pure.fake_log import FakeLog
 from ..pure.promises import Promises

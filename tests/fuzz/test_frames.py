@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bus.errors import InvalidValue
 from bus.wire.calls import decode_call
-from bus.wire.frames import Refusal, RequestFrame, Workflow, decode_request, decode_worker_frame
+from bus.wire.codec import decode_request, decode_worker_frame
+from bus.wire.frames import Refusal, RequestFrame, Workflow
 
 from .mutations import CLIENT_FRAMES, WORKER_FRAMES, mutated, nonsense, write
 from .script import play

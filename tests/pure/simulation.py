@@ -25,6 +25,7 @@ from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey, 
 from bus.model.records import timestamp
 from bus.model.repository import Subscription, group_mailbox_id
 from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
+from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
     Ack,
     Code,
@@ -51,7 +52,6 @@ from bus.wire.frames import (
     ToChannel,
     Unsubscribe,
     Welcome,
-    decode_worker_frame,
 )
 
 from .fake_log import FakeLog

@@ -8,7 +8,8 @@ import pytest
 
 from bus.errors import RecordDamaged
 from bus.model.repository import NotCommitted
-from bus.wire.frames import Code, Commit, ToBot, decode_request
+from bus.wire.codec import decode_request
+from bus.wire.frames import Code, Commit, ToBot
 
 from .worker import ID, Worker, delivered, published
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.wire.frames import Refusal, decode_request
+from bus.wire.codec import decode_request
+from bus.wire.frames import Refusal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 CHANNEL = {"type": "channel", "name": "x"}

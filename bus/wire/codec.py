@@ -1,0 +1,113 @@
+"""Reading and writing frames: JSON there and back, and the frames whose parts are written already.
+
+Owns every byte of a frame that no struct writes. Where most of a frame is the same for many, or came as bytes, it
+is put together of those: decoding and encoding it anew costs more than all else that is done with it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from .bodies import mark_undecodable
+from .codes import Code, Refusal
+from .frames import RequestFrame, WorkerFrame
+from .refusals import refusal
+
+__all__ = [
+    "ack_frame",
+    "decode_request",
+    "decode_worker_frame",
+    "deliver_frame",
+    "delivery_ending",
+    "encode",
+    "ok_frame",
+    "publish_frame",
+    "tap_copy",
+]
+
+encode = msgspec.json.Encoder().encode
+"""Write a frame, or any value, as JSON."""
+
+_request_decoder: msgspec.json.Decoder[RequestFrame] = msgspec.json.Decoder(RequestFrame)
+_worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
+
+
+class _Numbered(msgspec.Struct):
+    """The one field that is read of a frame which is refused."""
+
+    request: Any = None
+
+
+_decode_numbered = msgspec.json.Decoder(_Numbered).decode
+
+
+def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
+    """Read a client's frame. Raise Refusal with what to tell the client."""
+    if len(frame) > frame_bytes_max:
+        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        frame = mark_undecodable(frame)
+    try:
+        return _request_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+
+
+def _request_number(frame: bytes) -> int | None:
+    try:
+        request = _decode_numbered(frame).request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request if type(request) is int and 0 <= request < 2**53 else None
+
+
+def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
+    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
+    try:
+        return _worker_decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+# ── Frames of parts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def publish_frame(request: int, publications: Sequence[bytes]) -> bytes:
+    """Return a publish frame with messages that are written already."""
+    return b'{"op":"publish","request":%d,"messages":[%b]}' % (request, b",".join(publications))
+
+
+def ack_frame(seqs: Sequence[int]) -> bytes:
+    """Return an ack that asks for no answer."""
+    return b'{"op":"ack","seqs":%b}' % encode(seqs)
+
+
+def ok_frame(request: int, value: Any) -> bytes:
+    """Return the answer to a request, with its value."""
+    return encode({"op": "ok", "request": request, "value": value})
+
+
+def deliver_frame(deliveries: Sequence[bytes]) -> bytes:
+    """Return a deliver frame with messages that are written already."""
+    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
+
+
+def delivery_ending(attempt: int, group: str | None) -> bytes:
+    """Return what a delivery has beyond what is the same for every mailbox, to follow that."""
+    return b',"attempt":%d%b}' % (attempt, b"" if group is None else b',"group":%b' % encode(group))
+
+
+def tap_copy(message: bytes, prev_seq: int) -> bytes:
+    """Return the copy of a message for the tap; `message` is its JSON but for the closing brace."""
+    return b'%b,"prev_seq":%d}' % (message, prev_seq)
