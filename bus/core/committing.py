@@ -38,10 +38,10 @@ class Committing:
         self, directory: Directory, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn
     ) -> None:
         self._directory = directory
-        self._admission = admission
+        self.admission = admission
         self._batches = batches
-        self._dispatch = dispatch
-        self._turn = turn
+        self.dispatch = dispatch
+        self.turn = turn
         self._number = 0
         """Of the last commit that was taken: what tells it from another one of the same id."""
 
@@ -52,17 +52,17 @@ class Committing:
         """Put a commit into the next batch; raises Refusal where a part of it is wrong by itself."""
         _check(commit)
         encoded = _encode(commit)
-        messages = [self._admission.admit(session, publication) for publication in commit.messages]
+        messages = [self.admission.admit(session, publication) for publication in commit.messages]
         refusal = self._refusal(session, commit, messages)
         mailboxes: dict[Mailbox, list[int]] = {}
         self._number += 1
         if refusal is None:
-            self._admission.expect(session, commit.messages)
+            self.admission.expect(session, commit.messages)
             for seq in commit.acks:
                 mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
-                mailbox.prepare_to_settle(self._number, seqs, self._turn.moment.now)
-        channels = self._admission.new_channels(session, messages)
+                mailbox.prepare_to_settle(self._number, seqs, self.turn.moment.now)
+        channels = self.admission.new_channels(session, messages)
         work = CommitWork(
             commit.id,
             session.bot_id,
@@ -97,10 +97,10 @@ class Committing:
         if missing:
             return Refusal(Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused")
         for index, message in enumerate(messages):
-            lack = self._admission.reserve(message)
+            lack = self.admission.reserve(message)
             if lack is not None:
                 for reserved in messages[:index]:
-                    self._admission.leave(reserved)
+                    self.admission.leave(reserved)
                 return lack
         return None
 
@@ -125,9 +125,9 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._work = work
         self._settled = mailboxes
         self._refusal = refusal
-        self._admission = by._admission
-        self._dispatch = by._dispatch
-        self._turn = by._turn
+        self._admission = by.admission
+        self._dispatch = by.dispatch
+        self._turn = by.turn
 
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
         """Enter what was carried out, and answer."""

@@ -415,10 +415,10 @@ class Core:
         self.sessions.add(session)
         self._registering[bot.name] = []
         self._claimed.add(bot.id)
-
         self._batches.add(_RegisterJob(self, session, hello, bot))
 
-    def _registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:
+    def registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:
+        """Open the session of a new bot that is on disk, and those that waited for this."""
         self.directory.add_bot(bot, MailboxState(bot.id, start_seq), last_seq=start_seq)
         others = self._end_registering(bot)
         if self.sessions.get(session.address) is session:
@@ -429,7 +429,8 @@ class Core:
         for address, other in others:
             self._try(address, other)
 
-    def _not_registered(self, session: Session, hello: Hello, bot: BotRecord, error: Refusal) -> None:
+    def not_registered(self, session: Session, hello: Hello, bot: BotRecord, error: Refusal) -> None:
+        """Refuse the sessions of a new bot that the disk did not take."""
         if self.sessions.get(session.address) is session:
             self.sessions.remove(session)
             self._turn.refuse(session.address, error.code, error.message, hello.request)
@@ -490,8 +491,8 @@ class _RegisterJob(Job[int]):
 
     def done(self, answers: Sequence[int], at: str) -> None:
         """Open its session, and those that waited for this."""
-        self._core._registered(self._session, self._hello, self._bot, answers[0])
+        self._core.registered(self._session, self._hello, self._bot, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
         """Refuse them all."""
-        self._core._not_registered(self._session, self._hello, self._bot, Refusal(code, message))
+        self._core.not_registered(self._session, self._hello, self._bot, Refusal(code, message))
