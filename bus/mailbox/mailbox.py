@@ -405,7 +405,7 @@ class Mailbox(Held):
         elif delay is None:
             delay = self._delivery.nak_wait(item.failures)
         abandoned = self._give_back(seq, item, now, delay=delay, failure=None if release else "nak")
-        if delay > 0 and seq not in self._absent:
+        if delay > 0:
             item.unload()  # it waits, perhaps for long: memory is for what is in flight
             if wall:
                 item.due_at, item.delay = later(wall, delay), delay

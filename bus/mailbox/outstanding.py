@@ -135,8 +135,10 @@ class Outstanding:
             changed = self.dirty = True
             item = self._unsettled[seq]
             if item.failures < self._delivery.max_deliver and self._absent.resume(seq):
-                item.due_at = None
-                heapq.heappush(self._returned, seq)
+                if item.due_at is not None:
+                    self._resting.append(seq)  # its last failure was a nak, whose delay holds
+                else:
+                    heapq.heappush(self._returned, seq)
         return changed
 
     @property

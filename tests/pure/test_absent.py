@@ -210,6 +210,30 @@ def test_a_page_that_was_asked_for_before_a_client_vanished_changes_nothing() ->
     assert [dead.reason for dead in worker.log.dead_letters.values()] == ["its session vanished; failed 1 times"]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_nak_keeps_its_delay_when_a_client_returns(restarted: bool) -> None:
+    """It was the last failure, beside one of a client that vanished, and is not when that one is back."""
+    worker = Worker(settings(max_deliver=2))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
+    worker.settle(1)
+    worker.say(b"other", Nak(seqs=[seq], delay=10.0))
+    worker.settle(1)
+    if restarted:
+        worker.restart()
+        worker.settle(2)
+    assert delivered(returns(worker, b"again", "b", [])) == []
+    worker.settle(3)
+    worker.say(b"again", Ping())
+    assert worker.in_flight(b"again") == []
+    for _ in range(9):
+        worker.settle(1)
+        worker.say(b"again", Ping())
+    assert worker.in_flight(b"again") == [seq]
+    assert worker.log.dead_letters == {}
+
+
 def test_a_lower_max_deliver_gives_up_what_failed_so_often() -> None:
     worker = Worker(settings(max_deliver=5))
     seq = holding(worker)
