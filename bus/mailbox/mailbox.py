@@ -18,9 +18,9 @@ that the methods and tests use.
     in flight   `_unsettled`, with a session;     `settle`: settled; `terminate`: dead; `fail`, `expire`, `detach`:
                 that session's `in_flight`        delayed, suspended or dead; `keep`: in flight elsewhere
     delayed     `_unsettled`, `_delayed`          `hand_out`, when it is due: returned
-    resting     `_unsettled`, `_resting`          `hand_out`: delayed, since this was read from the disk
+    resting     `_unsettled`, `_resting`          `hand_out`: delayed, for what is left by the wall clock
     returned    `_unsettled`, `_returned`         `hand_out`: in flight, before what is ready; or dead likewise
-    suspended   `_unsettled`, `_absent`           `come_back` of its client: returned; `expire`: dead
+    suspended   `_unsettled`, `_absent`           `come_back` of its client: returned or resting; `expire`: dead
     withheld    `_unsettled`, `losses`            `retain`: returned; `lose`: gone
     settling    `_unsettled`, `settling`          `settle_committed`: settled; `keep_unsettled`: returned
     settled     at or below the position, or      a subscription that starts in the past: unread

@@ -219,6 +219,7 @@ def test_a_nak_keeps_its_delay_when_a_client_returns(restarted: bool) -> None:
     worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
     worker.settle(1)
     worker.say(b"other", Nak(seqs=[seq], delay=10.0))
+    worker.say(b"other", Credit(max_in_flight=0))
     worker.settle(1)
     if restarted:
         worker.restart()
