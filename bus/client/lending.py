@@ -18,7 +18,7 @@ class Lender(Protocol):
         """Let another handler run in the place of one that waits."""
 
     async def take_back(self) -> None:
-        """Take back a handler's place, once one is free."""
+        """Reclaim a handler's place, once one is free."""
 
 
 class Slot:

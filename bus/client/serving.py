@@ -288,7 +288,7 @@ class _Service:
         self._free.release()
 
     async def take_back(self) -> None:
-        """Take back a handler's place, once one is free."""
+        """Reclaim a handler's place, once one is free."""
         await self._free.acquire()
         self._lent -= 1
         self._grant_for_lent()

@@ -268,7 +268,7 @@ class Core:
         return self._heard_at <= self._ticked_at and (self.full or self._was_late)
 
     def close(self, moment: Moment) -> list[Effect]:
-        """Say `closing` to every session and end it: the worker is shutting down."""
+        """Send `closing` to every session and end it: the worker is shutting down."""
         self._turn.moment = moment
         for session in self.sessions:
             self._turn.send(session.address, Closing())

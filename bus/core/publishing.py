@@ -119,7 +119,7 @@ class _PublishJob(Job[Added]):
         )
 
     def failed(self, code: Code, message: str) -> None:
-        """Tell the sender that nothing was stored."""
+        """Refuse the messages: nothing was stored."""
         self._leave_room()
         self._turn.refuse(self.address, code, message, self.request)
 

@@ -76,7 +76,7 @@ class _RecoverJob(Job[Recovered]):
         self._recovering = recovering
 
     def done(self, answers: Sequence[Recovered], at: str) -> None:
-        """Tell the last holders."""
+        """Send each last holder its message."""
         self._recovering.recovered(answers[0])
 
     def failed(self, code: Code, message: str) -> None:

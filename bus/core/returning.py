@@ -59,7 +59,7 @@ class Returning:
         now = self._turn.moment.now
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         # Of a group that the bot has left meanwhile as well: its other members have not failed either.
-        self._come_back(session, {*mailboxes, *self._dispatch.groups_awaiting})
+        self._come_back(session, dict.fromkeys((*mailboxes, *self._dispatch.groups_awaiting)))
         for message in located:
             for mailbox in mailboxes:
                 mailbox.note_source(message)
@@ -67,8 +67,9 @@ class Returning:
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
                 at.remember(message)
         kept: set[int] = set()
+        holds = self._holds(hello)
         for mailbox in mailboxes:
-            seqs = [seq for seq in self._holds(hello) if mailbox.has(seq) and seq not in kept]
+            seqs = [seq for seq in holds if mailbox.has(seq) and seq not in kept]
             if seqs:
                 kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
@@ -84,7 +85,7 @@ class Returning:
             self._dispatch.hand_over(seq, earlier, session)
 
     def heard(self, session: Session, *, cut_off: bool) -> None:
-        """Take back a client's failures by silence if that was longer than a heartbeat; otherwise keep them."""
+        """Withdraw a client's failures by silence if that was longer than a heartbeat; otherwise keep them."""
         session.doubted = False
         if cut_off:
             self._come_back(session, self._directory.mailboxes_lent_to(session))

@@ -45,12 +45,7 @@ class Settling:
         What that cannot change is looked up in the log before it is answered: only the mailbox that a message came
         from knows what became of it.
         """
-        left = isinstance(request, Nak | Term)  # alone by these, while a commit settles it
-        elsewhere = tuple(
-            seq
-            for seq in dict.fromkeys(request.seqs)
-            if seq not in session.in_flight or (left and self._is_settling(session, seq))
-        )
+        elsewhere = () if request.request is None else self._elsewhere(session, request)
         mailboxes: list[Mailbox] = []
         match request:
             case Ack():
@@ -59,14 +54,19 @@ class Settling:
                 self._dispatch.extend(session, request.seqs)
             case Nak() | Term():
                 mailboxes = self._dispatch.give_up(session, request)
+        if request.request is None:
+            return
         to_save = tuple(mailboxes or self._directory.mailboxes_lent_to(session))
-        if request.request is not None and elsewhere:
+        if elsewhere:
             self._turn.add(Locate(session.address, session.id, request, elsewhere, to_save))
         else:
             self.confirm(session, request.request, to_save)
 
-    def _is_settling(self, session: Session, seq: int) -> bool:
-        return self._directory.mailboxes[session.in_flight[seq]].is_settling(seq)
+    def _elsewhere(self, session: Session, request: Ack | Nak | Term | Extend) -> tuple[int, ...]:
+        """Return what a settle cannot change: what is not in flight, or left alone while a commit settles it."""
+        left = isinstance(request, Nak | Term)
+        found = ((seq, self._directory.mailbox_in_flight(session, seq)) for seq in dict.fromkeys(request.seqs))
+        return tuple(seq for seq, mailbox in found if mailbox is None or (left and mailbox.is_settling(seq)))
 
     def answer(
         self,
@@ -149,11 +149,11 @@ class _ConfirmJob(Job[Any]):
         self._ok = ok
 
     def done(self, answers: Sequence[Any], at: str) -> None:
-        """Say so."""
+        """Answer the request."""
         self._turn.send(self._address, self._ok)
 
     def failed(self, code: Code, message: str) -> None:
-        """Say that it is not there."""
+        """Refuse the request: nothing is certain to be there."""
         self._turn.refuse(self._address, code, message, self._ok.request)
 
 
