@@ -454,6 +454,7 @@ class Core:
         unknown = self._returning.unknown(session, hello)
         if unknown:
             session.opening = True
+            self._returning.postpone(session, client_of(hello.token))
             self._turn.add(Locate(session.address, session.id, hello, unknown))
         else:
             self._welcome(session, hello, ())

@@ -58,8 +58,7 @@ class Returning:
         """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
         now = self._turn.moment.now
         mailboxes = self._directory.mailboxes_of(session.bot_id)
-        # Of a group that the bot has left meanwhile as well: its other members have not failed either.
-        self._come_back(session, dict.fromkeys((*mailboxes, *self._dispatch.groups_awaiting)))
+        self._come_back(session, self._mailboxes_awaiting(session))
         for message in located:
             for mailbox in mailboxes:
                 mailbox.note_source(message)
@@ -74,6 +73,16 @@ class Returning:
                 kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
         return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
+
+    def _mailboxes_awaiting(self, session: Session) -> Iterable[Mailbox]:
+        """Return its bot's mailboxes, and those of groups that it may have left: their members have not failed."""
+        return dict.fromkeys((*self._directory.mailboxes_of(session.bot_id), *self._dispatch.groups_awaiting))
+
+    def postpone(self, session: Session, client: str | None) -> None:
+        """Give up nothing of a client whose hello has come, while the log is asked what it holds."""
+        if client is not None:
+            for mailbox in self._mailboxes_awaiting(session):
+                mailbox.postpone(client)
 
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
         """Let a session await the replies that its client awaits; those on their way to its earlier one follow."""

@@ -98,6 +98,12 @@ class Absent:
                 if seq in self._suspended and not item.vanished:
                     self._suspended[seq].until = -math.inf
 
+    def postpone(self, client: str) -> None:
+        """Begin the waiting for one client anew: it is on its way back."""
+        for seq in self._failed.get(client, ()):
+            if seq in self._suspended and self._suspended[seq].until != -math.inf:
+                self._suspended[seq].until = None
+
     def wait_anew(self) -> None:
         """Begin all waiting anew."""
         for suspended in self._suspended.values():

@@ -151,6 +151,10 @@ class Outstanding:
         self._absent.confirm(client, self._unsettled)
         self.dirty = True
 
+    def postpone(self, client: str) -> None:
+        """Give up nothing that a client failed by vanishing: it is on its way back."""
+        self._absent.postpone(client)
+
     def wait_anew(self) -> None:
         """Begin all waiting for clients that vanished anew."""
         self._absent.wait_anew()

@@ -235,6 +235,25 @@ def test_a_nak_keeps_its_delay_when_a_client_returns(restarted: bool) -> None:
     assert worker.log.dead_letters == {}
 
 
+def test_nothing_is_given_up_while_the_log_is_asked_what_a_client_holds() -> None:
+    """Its hello came in time; a busy disk takes long to answer."""
+    worker = Worker(settings(max_deliver=1))
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.settle(1)
+    worker.restart()
+    worker.settle(12)
+    hello = Hello(request=2, protocol=1, bot="b", token=TOKEN, epoch="epoch", holds=[seq])
+    effects = worker.core.receive(b"again", hello, worker.moment)
+    for _ in range(8):
+        worker.settle(1)
+        worker.say(b"again", Ping())
+    [welcome] = worker.do(effects)
+    assert "not_held" not in welcome
+    assert worker.in_flight(b"again") == [seq]
+    assert worker.log.dead_letters == {}
+
+
 def test_a_lower_max_deliver_gives_up_what_failed_so_often() -> None:
     worker = Worker(settings(max_deliver=5))
     seq = holding(worker)
