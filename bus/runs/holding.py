@@ -74,6 +74,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
     poll_seconds_max: float = 2.0
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    """Waits for the next look at a sleep: a clock that a test moves has a sleep of its own."""
     answered: Callable[[], anyio.Event] = anyio.Event
     """Returns the event that is set when this program next answers an approval: who waits for one looks at once."""
 

@@ -317,13 +317,14 @@ class Run:
         hold, timing = self._hold, self._hold.timing
         rests = timing.left(until) > hold.lease_seconds
         async with waiting_for_reply() if rests else contextlib.nullcontext():
-            while (left := timing.left(until)) > 0:
+            while timing.left(until) > 0:
                 if rests:
                     await hold.rest()
                     await hold.look()
                 else:
                     hold.check()
-                await anyio.sleep(min(left, hold.renewal_seconds if rests else timing.poll_seconds_max))
+                most = hold.renewal_seconds if rests else timing.poll_seconds_max
+                await timing.sleep(max(0.0, min(timing.left(until), most)))
 
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 

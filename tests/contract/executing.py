@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import anyio
@@ -22,6 +23,7 @@ from .samples import ANN, BOB
 __all__ = ["Mortal", "Programs", "Seen", "mortal"]
 
 BOUND_SECONDS = 30
+_GLANCE_SECONDS = 0.005
 
 
 class Seen:
@@ -100,12 +102,14 @@ class Programs:
         *,
         through: Any = None,
         lease_seconds: float = 15,
+        timing: Timing | None = None,
         timeout: float | None = BOUND_SECONDS,
         **start: Any,
     ) -> AbstractAsyncContextManager[Run]:
         """Open a run as ANN."""
         workflows = cast("WorkflowRepository", through or self.workflows)
-        return self._open(Executor(workflows, ANN, lease_seconds, self.timing()), id, workflow, timeout, start)
+        executor = Executor(workflows, ANN, lease_seconds, timing or self.timing())
+        return self._open(executor, id, workflow, timeout, start)
 
     def open_as_other(
         self, id: str = "r", workflow: str = "w", *, timeout: float | None = BOUND_SECONDS, **start: Any
@@ -122,7 +126,16 @@ class Programs:
             yield run
 
     def timing(self) -> Timing:
-        return Timing(clock=self.clock, poll_seconds=0.005, poll_seconds_max=0.02)
+        return Timing(clock=self.clock, poll_seconds=0.005, poll_seconds_max=0.02, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep until the clock was moved so far."""
+        wake_up = self.clock.now + timedelta(seconds=seconds)
+
+        async def is_over() -> bool:
+            return self.clock.now >= wake_up
+
+        await self.until(is_over)
 
     async def status(self, id: str = "r") -> RunStatus:
         run = await self.workflows.get_run(id)
@@ -147,7 +160,7 @@ class Programs:
             while True:
                 if await condition():
                     return
-                await anyio.sleep(0.005)
+                await anyio.sleep(_GLANCE_SECONDS)
 
     async def until_status(self, status: RunStatus, id: str = "r") -> None:
         """Wait until a run has a status."""
@@ -166,4 +179,4 @@ class Programs:
                     if row.step_id == step_id:
                         await self.until_status(RunStatus.PAUSED, id)
                         return row
-                await anyio.sleep(0.005)
+                await anyio.sleep(_GLANCE_SECONDS)

@@ -215,7 +215,7 @@ async def test_a_run_that_is_cancelled_while_it_sleeps_ends_before_it_would_wake
 ) -> None:
     async def execute() -> None:
         with pytest.raises(bus.RunCancelled):
-            async with programs.open(lease_seconds=0.06) as run:
+            async with programs.open(lease_seconds=0.06, timing=Timing(clock=programs.clock)) as run:
                 await run.sleep(1000)
 
     with anyio.fail_after(BOUND_SECONDS):  # the clock stands still: the sleep itself never ends
