@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .forking import run_forked
+
 __all__ = ["TIMEOUT_SECONDS", "Posthouse", "Running"]
 
 TIMEOUT_SECONDS = 30.0
@@ -36,14 +38,8 @@ class Posthouse:
 
     def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-            env=self.environment,
+        return run_forked(
+            [*map(str, arguments)], stdin=stdin, environment=self.environment, timeout_seconds=TIMEOUT_SECONDS
         )
 
     def answer(self, *arguments: str | Path, stdin: str = "") -> str:

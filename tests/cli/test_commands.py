@@ -95,7 +95,7 @@ def test_what_was_printed_is_acknowledged_and_what_was_not_comes_again(posthouse
 
 def test_a_subscription_outlasts_the_listening(posthouse: Posthouse) -> None:
     with posthouse.start("listen", "--as", "sleeper", "--channel", "night", "--json") as listening:
-        posthouse.answer("bots", "--as", "waker")
+        posthouse.wait_until(lambda: any(bot["name"] == "sleeper" for bot in posthouse.json("bots")))
         posthouse.answer("send", "sleeper", "0", "--as", "waker")
         # The direct message comes after the subscription was made: from here on it covers the channel.
         assert json.loads(listening.line())["body"] == 0

@@ -35,7 +35,7 @@ GREETER, VISITOR = programs("README.md")
 
 
 def until_subscribed(posthouse: Posthouse) -> None:
-    posthouse.wait_until(lambda: "visitors" in posthouse.answer("subscriptions", "--as", "greeter"))
+    posthouse.wait_until(lambda: "visitors" in posthouse.run("subscriptions", "--as", "greeter").stdout)
 
 
 def interrupted(program: Running) -> None:

@@ -1,0 +1,168 @@
+"""Commands that start in a few milliseconds: one process imports everything, and forks each of them.
+
+What takes time at a start is importing. The child is the whole command: a process with streams, an environment and
+an exit code of its own. What is tested of the interpreter itself, its start and its end, takes a process that is
+started as usual (see `test_streams`).
+
+Run as a program with the descriptor of a socket it takes one JSON object a message, `arguments` and `environment`,
+with four descriptors: the three streams of the command, and where its process id and its exit code are to be
+written. It ends when nobody has the other end of the socket any more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["run_forked"]
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_STDIN_BYTES_MAX = 65_536
+"""What a pipe takes while nobody reads."""
+_REQUEST_BYTES_MAX = 1_000_000
+
+
+def run_forked(
+    arguments: Sequence[str], *, stdin: str, environment: Mapping[str, str], timeout_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as `subprocess.run` would."""
+    request = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
+    given = stdin.encode()
+    assert len(given) <= _STDIN_BYTES_MAX
+    pipes = [os.pipe() for _ in range(4)]
+    reading, writing = zip(*pipes, strict=True)
+    ours, theirs = [writing[0], *reading[1:]], [reading[0], *writing[1:]]
+    try:
+        socket.send_fds(_forker(), [request], theirs)
+    finally:
+        for each in theirs:
+            os.close(each)
+    os.write(ours[0], given)
+    os.close(ours[0])
+    output, errors, answer = _read_to_the_end(ours[1:], timeout_seconds)
+    _, code = answer.split()
+    return subprocess.CompletedProcess(list(arguments), int(code), output.decode(), errors.decode())
+
+
+def _read_to_the_end(descriptors: Sequence[int], timeout_seconds: float) -> list[bytes]:
+    deadline = time.monotonic() + timeout_seconds
+    found = dict.fromkeys(descriptors, b"")
+    with selectors.DefaultSelector() as selector:
+        for each in descriptors:
+            selector.register(each, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                if pid := found[descriptors[-1]]:
+                    os.kill(int(pid), signal.SIGKILL)
+                raise AssertionError(f"the command did not end within {timeout_seconds} s, but wrote {found}")
+            for key, _ in ready:
+                part = os.read(key.fd, 65_536)
+                found[key.fd] += part
+                if not part:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+    return list(found.values())
+
+
+@cache
+def _forker() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.forking", str(theirs.fileno())],
+            cwd=_REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+# ── The program ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(requests: socket.socket) -> None:
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 4)
+        if not message:
+            return
+        if os.fork() == 0:
+            requests.close()
+            _watch(json.loads(message), descriptors)
+        for each in descriptors:
+            os.close(each)
+
+
+def _watch(request: dict[str, Any], descriptors: Sequence[int]) -> None:
+    """Fork the command, and say what it exited with."""
+    *streams, answer = descriptors
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.close(answer)
+        for number, each in enumerate(streams):
+            os.dup2(each, number)
+            os.close(each)
+        _be_the_command(request)
+    os.write(answer, f"{pid}\n".encode())
+    for each in streams:
+        os.close(each)
+    _, status = os.waitpid(pid, 0)
+    os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _be_the_command(request: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["posthouse", *request["arguments"]]
+    # The interpreter's own know what they were opened on.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    from bus.__main__ import begin
+    from bus.cli.program import program
+
+    code = 1
+    try:
+        begin()
+        program()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _main() -> None:
+    from bus.cli.commands import COMMANDS
+
+    for place in COMMANDS.values():
+        import_module(place.partition(":")[0])
+    import_module("anyio._backends._asyncio")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    _main()
