@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Nursery process={self._process.pid}>"
@@ -63,9 +65,10 @@ class Nursery:
         """Ask the process something, and give its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question).encode() + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._lock:  # a test's threads all look whether their worker is there
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         if not answer:
             raise AssertionError("the nursery has ended; what it wrote stands above")
         return json.loads(answer)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from .forked_worker import forked_worker
 from .wire_worker import Worker
 
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,7 +29,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with Worker(tmp_path_factory.mktemp("shared")) as worker:
+    with forked_worker(tmp_path_factory.mktemp("shared")) as worker:
         yield worker
 
 
@@ -42,7 +43,7 @@ def shared(shared_process: Worker) -> Iterator[Worker]:
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     """A worker of this test alone, for what concerns all that is in it."""
-    with Worker(tmp_path) as worker:
+    with forked_worker(tmp_path) as worker:
         yield worker
 
 

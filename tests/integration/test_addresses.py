@@ -34,6 +34,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """A worker that is a child of this process, which waits for it to stand still."""
+    with Worker(tmp_path) as worker:
+        yield worker
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder whose name is short enough for a socket's path."""
     with ExitStack() as stack:

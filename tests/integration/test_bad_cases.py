@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Session, bodies, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -18,7 +19,7 @@ ack_wait_seconds = 0.5
 
 @pytest.fixture(scope="module")
 def impatient_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with Worker(tmp_path_factory.mktemp("impatient"), IMPATIENT) as running:
+    with forked_worker(tmp_path_factory.mktemp("impatient"), IMPATIENT) as running:
         yield running
 
 

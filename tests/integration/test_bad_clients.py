@@ -12,6 +12,7 @@ from typing import Any
 
 import zmq
 
+from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Message, Session, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -126,7 +127,7 @@ def test_a_bot_that_reconnects_in_a_loop(tmp_path: Path) -> None:
     What goes to a connection before the worker can know that it is gone comes back when its session is over.
     """
     configuration = "[delivery]\nheartbeat_seconds = 2.0\nsession_timeout_seconds = 5.0"
-    with Worker(tmp_path, configuration) as worker:
+    with forked_worker(tmp_path, configuration) as worker:
         with neighbours(worker):
             for number in range(60):
                 session = worker.session("loop", max_in_flight=10)
@@ -298,7 +299,7 @@ socket_frames_max = 200
 
 def test_a_publisher_that_never_looks_for_answers_at_all(tmp_path: Path) -> None:
     """So many that the worker cannot keep them, and ends the session: repeated by the rule, each is stored once."""
-    with Worker(tmp_path, FEW_FRAMES) as worker:
+    with forked_worker(tmp_path, FEW_FRAMES) as worker:
         publish_and_never_look(worker)
 
 

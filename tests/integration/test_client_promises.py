@@ -13,6 +13,7 @@ import pytest
 
 import bus
 
+from .forked_worker import forked_worker
 from .wire_worker import Worker
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ SECONDS = 60
 
 @pytest.fixture
 def impatient(tmp_path: Path) -> Iterator[Worker]:
-    with Worker(tmp_path, IMPATIENT) as running:
+    with forked_worker(tmp_path, IMPATIENT) as running:
         yield running
 
 

@@ -8,15 +8,17 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cli.forking import run_forked
+
+from .forked_worker import forked_worker
 from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse
-from .wire import Session, bodies, to_channel
+from .wire import TIMEOUT_SECONDS, Session, bodies, to_channel
 from .wire_worker import REPOSITORY, Worker, free_endpoints
 
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
@@ -27,13 +29,13 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     """A worker whose folder has nothing but its files in it."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    with Worker(folder) as worker:
+    with forked_worker(folder) as worker:
         yield worker
 
 
 def is_sound(path: Path) -> bool:
-    command = [sys.executable, "-m", "worker", "check", str(path)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
+    checked = run_forked(["check", str(path)], stdin="", environment=os.environ, timeout_seconds=TIMEOUT_SECONDS)
+    return checked.returncode == 0
 
 
 def lock(worker: Worker) -> Path:
@@ -202,7 +204,7 @@ def test_a_link_that_leads_elsewhere_ends_the_worker(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     (tmp_path / "current").symlink_to("one")
-    worker = Worker(tmp_path)
+    worker = forked_worker(tmp_path)
     worker.database = tmp_path / "current" / "posthouse.db"
     with worker:
         (tmp_path / "next").symlink_to("two")
@@ -215,7 +217,7 @@ def test_a_copy_that_was_put_in_the_place_of_a_served_database_keeps_its_wal(
 ) -> None:
     """SQLite removes the WAL by its name when it closes, whatever is there by then."""
     worker.session("bot").publish(to_channel("news", "served"))
-    made = Worker(tmp_path)
+    made = forked_worker(tmp_path)
     with made:
         made.session("bot").publish(to_channel("news", "restored"))
         made.kill()
@@ -436,7 +438,7 @@ def test_a_path_that_leads_to_no_database_is_a_wrong_configuration(
 
 @pytest.mark.parametrize("name", ["what?.db", "a#b.db", "50%41.db", "a b.db", "ü.db", "a\udcff.db", "file:x.db"])
 def test_any_name_of_a_file_can_be_served(tmp_path: Path, name: str) -> None:
-    worker = Worker(tmp_path)
+    worker = forked_worker(tmp_path)
     worker.database = tmp_path / name
     with worker:
         worker.session("bot").publish(to_channel("news", "one"))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from .forked_worker import forked_worker
 from .run_program import STEPS
 from .wire import TIMEOUT_SECONDS, Session, to_bot
 from .wire_program import Program
@@ -50,7 +51,7 @@ SHORT, LONG = 0.4, 600.0
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with Worker(tmp_path_factory.mktemp("kills"), CONFIGURATION) as running:
+    with forked_worker(tmp_path_factory.mktemp("kills"), CONFIGURATION) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,14 @@ from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, a
 from .wire import Message, Session, to_bot, to_channel
 from .wire_program import Program
 from .wire_worker import SERVE, Worker, free_endpoints
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """A worker that is started as usual: that is what is tested here."""
+    with Worker(tmp_path) as worker:
+        yield worker
+
 
 # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ from .wire import TIMEOUT_SECONDS
 from .wire_worker import SERVE, Worker
 
 BLOCKED = "SigBlk"
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """A worker that is started as usual: that is what is tested here."""
+    with Worker(tmp_path) as worker:
+        yield worker
 
 
 def blocks(pid: int, number: signal.Signals) -> bool:

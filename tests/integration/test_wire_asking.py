@@ -171,5 +171,6 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_that_question(worker: W
     with closing(sqlite3.connect(worker.database)) as database, database:
         database.execute("UPDATE bot_channels SET created_at = CAST(x'32b8' AS TEXT)")
     assert session.code("channels") == "internal"
-    assert "question_failed" in worker.log_tail()
     assert [each["name"] for each in session.value("bots")["bots"]] == [name]
+    worker.stop()
+    assert "question_failed" in worker.log_tail()

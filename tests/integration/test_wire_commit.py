@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from .forked_worker import forked_worker
 from .wire import Session, bodies, new_id, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -165,7 +166,7 @@ def test_a_commit_survives_a_kill_whole(worker: Worker) -> None:
 
 
 def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any) -> None:
-    with Worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
+    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
         bot = worker.session("bot")
         definition = {"id": "w", "name": "w", "owner": {"type": "global"}}
         call(bot, "save_definition", definition=definition)
@@ -185,7 +186,7 @@ def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any) -> None:
 
 
 def test_nobody_can_keep_a_run_from_being_given_up_by_using_an_id_that_it_foresees(tmp_path: Any) -> None:
-    with Worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
+    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
         bot, other = worker.session("bot"), worker.session("other")
         definition = {"id": "w", "name": "w", "owner": {"type": "global"}}
         call(bot, "save_definition", definition=definition)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Session, bodies, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -28,7 +29,7 @@ KEEPS_FEW_WHATEVER_HAPPENS = KEEPS_FEW + "remove_undelivered = true\n"
 
 @pytest.fixture
 def configured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
-    with Worker(tmp_path, request.param) as worker:
+    with forked_worker(tmp_path, request.param) as worker:
         yield worker
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .forked_worker import forked_worker
 from .wire import TIME, bodies, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -21,7 +22,7 @@ rate_burst_seconds = 2
 
 @pytest.fixture
 def slow_worker(tmp_path: Path) -> Iterator[Worker]:
-    with Worker(tmp_path, CONFIGURATION) as running:
+    with forked_worker(tmp_path, CONFIGURATION) as running:
         yield running
 
 
