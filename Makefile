@@ -45,11 +45,11 @@ lint: $(BIN)/.installed
 types: $(BIN)/.installed
 	$(BIN)/mypy
 
-# Most tests wait for a process: two at once share a core well. Whoever is ready takes what others have not begun.
+# Most tests wait for a process: two at once share a core well. tests/conftest.py says what stays together.
 JOBS ?= 4
 TESTS ?= tests
 unit: $(BIN)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS) $(OPTIONS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TESTS) $(OPTIONS)
 
 # What users get: the built wheel alone, in an environment of its own, seen from another folder.
 wheel: $(BIN)/.installed

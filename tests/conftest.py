@@ -36,7 +36,13 @@ _FOLDERS = ("crash", "cli", "bench", "integration", "client", "contract", "store
 """What takes longest begins first: at the end, all who work side by side have something short to do."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests by their folders."""
-    places = {Path(__file__).parent / folder: place for place, folder in enumerate(_FOLDERS)}
-    items.sort(key=lambda item: min((places[each] for each in item.path.parents if each in places), default=-1))
+    """Order the tests by folders, and keep those of a file together for what they share, but for crash tests."""
+    places = {folder: place for place, folder in enumerate(_FOLDERS)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).parts[0], -1))
+    for item in items:
+        path = item.path.relative_to(here)
+        if path.parts[0] != "crash":
+            item.add_marker(pytest.mark.xdist_group(str(path.with_suffix(""))))

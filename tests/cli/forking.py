@@ -134,6 +134,7 @@ def _watch(request: dict[str, Any], descriptors: Sequence[int]) -> None:
 def _be_the_command(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
+    time.tzset()
     sys.argv = ["posthouse", *request["arguments"]]
     # The interpreter's own know what they were opened on.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)

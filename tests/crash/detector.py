@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from .kills import kills
+from .kills import PAUSES, kills
 from .nursery import Nursery
 
 __all__ = ["assert_found"]
@@ -17,12 +17,15 @@ _ROUNDS_MAX = 200
 _ROUNDS_A_FILE = 5
 
 
-def assert_found(lie: str, kinds: set[str], directory: Path) -> None:
-    """Kill workers that tell a lie until one of these kinds of violations is found; fail after too many kills."""
+def assert_found(lie: str, kinds: set[str], directory: Path, *, pauses: float = PAUSES) -> None:
+    """Kill workers that tell a lie until one of these kinds of violations is found; fail after too many kills.
+
+    A pause takes as long as some kills: `pauses` is the share of the rounds that have one.
+    """
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201
     with Nursery(lie=lie) as nursery:
-        for outcome in kills(directory, nursery, seed=seed, rounds_a_file=_ROUNDS_A_FILE):
+        for outcome in kills(directory, nursery, seed=seed, rounds_a_file=_ROUNDS_A_FILE, pauses=pauses):
             found = {kind for _, verdict in outcome.broken for kind in verdict.kinds}
             if found & kinds:
                 return

@@ -32,7 +32,7 @@ from .nursery import ForkedWorker, Nursery
 from .recorder import Recorder, read_history
 from .verdict import Verdict, Violation
 
-__all__ = ["ROUNDS_A_FILE", "Outcome", "kill_rounds", "kills", "play_round"]
+__all__ = ["PAUSES", "ROUNDS_A_FILE", "Outcome", "kill_rounds", "kills", "play_round"]
 
 ROUNDS_A_FILE = 40
 """Kills on one file before it is read to its end: a fault that a later kill could hide is still found."""
@@ -45,9 +45,10 @@ _ROUND_SECONDS = 10.0
 _MOMENT_SECONDS = 0.03
 """A kill comes at most so much later than what it waited for, so that it meets moments at which nothing is said."""
 
-_PAUSES = 0.06
+PAUSES = 0.06
+"""How seldom a worker is paused."""
 _PAUSE_SECONDS = 1.2 * SESSION_TIMEOUT_SECONDS
-"""How seldom a worker is paused, and for how long: until every session would be over."""
+"""For how long: until every session would be over."""
 
 _STOPPING_SECONDS = 0.02
 """How long a worker may have been stopping when it is killed."""
@@ -68,7 +69,7 @@ class Outcome(msgspec.Struct):
         return f"{self.rounds} kills, {self.files} files, {counted}: broken promises in {len(self.broken)} files"
 
 
-def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Random) -> None:
+def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Random, pauses: float = PAUSES) -> None:
     """Kill a worker so many times, each at a random moment; it does not run afterwards.
 
     Now and then it is killed before it serves, or is stopped instead. Raises AssertionError where it ends by
@@ -86,7 +87,7 @@ def kill_rounds(worker: Worker, load: Load, *, rounds: int, chance: random.Rando
         else:
             load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
             time.sleep(chance.uniform(0, _MOMENT_SECONDS))
-        if chance.random() < _PAUSES:
+        if chance.random() < pauses:
             _pause(worker, load, chance)
         if worker.has_ended():
             raise AssertionError(f"the worker ended by itself:\n{worker.log_tail()}")
@@ -121,12 +122,12 @@ def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:
     recorder.mark("killed")
 
 
-def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int) -> Verdict:
+def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses: float = PAUSES) -> Verdict:
     """Kill a worker on one new file, bring it back, stop it in order, and judge what it did and what it left."""
     with Recorder(directory / "history.jsonl") as recorder:
         with Load(worker.command, recorder, seed=seed) as load:
             load.start()
-            kill_rounds(worker, load, rounds=rounds, chance=random.Random(seed))
+            kill_rounds(worker, load, rounds=rounds, chance=random.Random(seed), pauses=pauses)
             recorder.mark("started")
             worker.start()
             final = load.drain()
@@ -143,7 +144,9 @@ def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int) -> Verd
     return verdict
 
 
-def kills(directory: Path, nursery: Nursery, *, seed: int, rounds_a_file: int = ROUNDS_A_FILE) -> Iterator[Outcome]:
+def kills(
+    directory: Path, nursery: Nursery, *, seed: int, rounds_a_file: int = ROUNDS_A_FILE, pauses: float = PAUSES
+) -> Iterator[Outcome]:
     """Kill workers for ever; give what came of it so far after each file.
 
     Each file has a folder of its own, which is removed where nothing was broken.
@@ -153,7 +156,8 @@ def kills(directory: Path, nursery: Nursery, *, seed: int, rounds_a_file: int = 
         folder = directory / f"file-{outcome.files}"
         folder.mkdir()
         with closing(ForkedWorker(folder, CONFIGURATION, nursery)) as worker:
-            verdict = one_file(worker, folder, seed=chance.randrange(2**63), rounds=rounds_a_file)
+            own = chance.randrange(2**63)
+            verdict = one_file(worker, folder, seed=own, rounds=rounds_a_file, pauses=pauses)
         outcome.rounds += rounds_a_file
         outcome.files += 1
         outcome.counts.update(verdict.counts)

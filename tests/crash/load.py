@@ -7,6 +7,7 @@ dead letters and the runs are read back from the worker.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -64,6 +65,9 @@ worker is started anew in between.
 
 DRAIN_SECONDS = 60.0
 """The longest that a mailbox may take to become empty."""
+
+_EMPTY_SECONDS = 10.0
+"""How long a mailbox is empty until its end is taken for lost: far longer than anything of the load is delayed."""
 
 _CLOSER = "closer"
 """The bot that asks for everything at the end."""
@@ -194,17 +198,22 @@ class Load:
     def _read_out(self, link: Link, closer: Link, end: str) -> None:
         """Read and ack a mailbox until its end came and nothing is left, or the time is over."""
         deadline = time.monotonic() + DRAIN_SECONDS
+        empty_since = math.inf
         ended = False
         while time.monotonic() < deadline:
             link.listen(_PAUSE_SECONDS)
             taken = [link.mail.popleft()[1] for _ in range(len(link.mail))]
             ended = ended or any(message.id == end for message in taken)
-            if taken:
-                link.finish(settle(link, "ack", [message.seq for message in taken]))
-            elif ended and self._is_empty(link.bot, self._backlogs(closer)):
-                return
             if closer is not link:
                 closer.listen(0)
+            if taken:
+                link.finish(settle(link, "ack", [message.seq for message in taken]))
+            if taken or not self._is_empty(link.bot, self._backlogs(closer)):
+                empty_since = math.inf
+                continue
+            empty_since = min(empty_since, time.monotonic())
+            if ended or time.monotonic() - empty_since > _EMPTY_SECONDS:
+                return
 
     def _join_groups(self, closer: Link) -> None:
         """Let the closer take what is left in the mailboxes of groups: it may be their only member."""
