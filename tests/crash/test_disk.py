@@ -60,7 +60,8 @@ def test_nothing_stays_of_a_test_that_fails() -> None:
     assert not disks.folder.exists()
 
 
-def test_what_a_process_left_that_is_no_more_is_removed() -> None:
+def test_what_a_process_left_that_is_no_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where no other test looks for what is left
     with subprocess.Popen(["true"]) as process:
         pass
     other = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
