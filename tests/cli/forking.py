@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -110,12 +111,14 @@ def _serve(requests: socket.socket) -> None:
             _watch(json.loads(message), descriptors)
         for each in descriptors:
             os.close(each)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
 
 
 def _watch(request: dict[str, Any], descriptors: Sequence[int]) -> None:
     """Fork the command, and say what it exited with."""
     *streams, answer = descriptors
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(answer)
@@ -161,7 +164,6 @@ def _main() -> None:
     for place in COMMANDS.values():
         import_module(place.partition(":")[0])
     import_module("anyio._backends._asyncio")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _serve(socket.socket(fileno=int(sys.argv[1])))
 
 
