@@ -27,7 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run_forked"]
+__all__ = ["fork", "run_forked"]
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _STDIN_BYTES_MAX = 65_536
@@ -39,22 +39,30 @@ def run_forked(
     arguments: Sequence[str], *, stdin: str, environment: Mapping[str, str], timeout_seconds: float
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` would."""
-    request = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
     given = stdin.encode()
     assert len(given) <= _STDIN_BYTES_MAX
-    pipes = [os.pipe() for _ in range(4)]
-    reading, writing = zip(*pipes, strict=True)
-    ours, theirs = [writing[0], *reading[1:]], [reading[0], *writing[1:]]
+    (source, pipe), *outputs = (os.pipe() for _ in range(3))
+    answer = fork(arguments, environment, [source, *(writing for _, writing in outputs)])
+    os.write(pipe, given)
+    os.close(pipe)
+    found = _read_to_the_end([*(reading for reading, _ in outputs), answer], timeout_seconds)
+    output, errors, answered = (each.decode() for each in found)
+    return subprocess.CompletedProcess(list(arguments), int(answered.split()[1]), output, errors)
+
+
+def fork(arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> int:
+    """Begin a command with these streams, which are closed here; give a descriptor from which to read its answer.
+
+    That is two lines: the process id when it has begun, and the exit code when it has ended.
+    """
+    request = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
+    reading, writing = os.pipe()
     try:
-        socket.send_fds(_forker(), [request], theirs)
+        socket.send_fds(_forker(), [request], [*streams, writing])
     finally:
-        for each in theirs:
+        for each in {*streams, writing}:
             os.close(each)
-    os.write(ours[0], given)
-    os.close(ours[0])
-    output, errors, answer = _read_to_the_end(ours[1:], timeout_seconds)
-    _, code = answer.split()
-    return subprocess.CompletedProcess(list(arguments), int(code), output.decode(), errors.decode())
+    return reading
 
 
 def _read_to_the_end(descriptors: Sequence[int], timeout_seconds: float) -> list[bytes]:

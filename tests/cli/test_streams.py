@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .forking import run_forked
+from .forking import fork, run_forked
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 pytestmark = pytest.mark.timeout(900)
@@ -212,10 +212,7 @@ def on_terminal(posthouse: Posthouse, command: list[str], rows: int, columns: in
     environment = posthouse.environment | {"TERM": "xterm-256color"}
     for name in ("COLUMNS", "LINES"):
         environment.pop(name, None)
-    process = subprocess.Popen(
-        [*COMMAND, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
-    )
-    os.close(terminal)
+    answer = fork(command, environment, [terminal] * 3)
     shown = b""
     try:
         while part := os.read(main, 65_536):
@@ -223,7 +220,9 @@ def on_terminal(posthouse: Posthouse, command: list[str], rows: int, columns: in
     except OSError:
         pass  # Linux's way to say that the last one closed it
     os.close(main)
-    return process.wait(TIMEOUT_SECONDS), shown.decode(errors="replace")
+    with os.fdopen(answer) as lines:
+        _, code = lines
+    return int(code), shown.decode(errors="replace")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 1)])
