@@ -49,7 +49,7 @@ types: $(BIN)/.installed
 JOBS ?= 4
 TESTS ?= tests
 unit: $(BIN)/.installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TESTS) $(OPTIONS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(OPTIONS)
 
 # What users get: the built wheel alone, in an environment of its own, seen from another folder.
 wheel: $(BIN)/.installed

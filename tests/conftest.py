@@ -6,9 +6,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 settings.register_profile(
     "slow machine",
@@ -36,13 +38,22 @@ _FOLDERS = ("crash", "cli", "bench", "integration", "client", "contract", "store
 """What takes longest begins first: at the end, all who work side by side have something short to do."""
 
 
-@pytest.hookimpl(tryfirst=True)
+_TESTS = Path(__file__).parent
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests by folders, and keep those of a file together for what they share, but for crash tests."""
+    """Order the tests by their folders."""
     places = {folder: place for place, folder in enumerate(_FOLDERS)}
-    here = Path(__file__).parent
-    items.sort(key=lambda item: places.get(item.path.relative_to(here).parts[0], -1))
-    for item in items:
-        path = item.path.relative_to(here)
-        if path.parts[0] != "crash":
-            item.add_marker(pytest.mark.xdist_group(str(path.with_suffix(""))))
+    items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], -1))
+
+
+class _ByFiles(LoadFileScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file together for what they share, but for crash tests, which share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/crash/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Give the tests out to those who work side by side."""
+    return _ByFiles(config, log) if config.getvalue("dist") == "loadfile" else None
