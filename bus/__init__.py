@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         InvalidTransition,
         InvalidValue,
         LimitReached,
+        MalformedAnswer,
         NotFound,
         NotInFlight,
         RecordDamaged,
@@ -79,6 +80,14 @@ if TYPE_CHECKING:
     from .runs.commits import CommitReceipt
     from .runs.replay import Retry
     from .runs.run import Run
+    from .wire.answers import (
+        FoundMessage,
+        ListedBot,
+        ListedChannel,
+        ListedDeadLetter,
+        ListedSubscription,
+        WorkerStatus,
+    )
     from .wire.frames import StoredMessage
 
 __all__ = [
@@ -97,6 +106,7 @@ __all__ = [
     "Draft",
     "Fenced",
     "Forbidden",
+    "FoundMessage",
     "GlobalOwner",
     "IdConflict",
     "InvalidBody",
@@ -104,6 +114,11 @@ __all__ = [
     "InvalidValue",
     "Lease",
     "LimitReached",
+    "ListedBot",
+    "ListedChannel",
+    "ListedDeadLetter",
+    "ListedSubscription",
+    "MalformedAnswer",
     "Message",
     "NotFound",
     "NotInFlight",
@@ -137,6 +152,7 @@ __all__ = [
     "UnknownChannel",
     "UnknownWorkflow",
     "UnsupportedProtocol",
+    "WorkerStatus",
     "WorkerUnavailable",
     "WorkflowDefinition",
     "WorkflowRun",
@@ -170,6 +186,7 @@ _MODULES = {
         "InvalidTransition",
         "InvalidValue",
         "LimitReached",
+        "MalformedAnswer",
         "NotFound",
         "NotInFlight",
         "RecordDamaged",
@@ -214,6 +231,14 @@ _MODULES = {
     "runs.commits": ("CommitReceipt",),
     "runs.replay": ("Retry",),
     "runs.run": ("Run",),
+    "wire.answers": (
+        "FoundMessage",
+        "ListedBot",
+        "ListedChannel",
+        "ListedDeadLetter",
+        "ListedSubscription",
+        "WorkerStatus",
+    ),
     "wire.frames": ("StoredMessage",),
 }
 """Where each name is defined. It is imported when it is first used: a command, or a store, needs few of them."""

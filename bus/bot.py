@@ -37,6 +37,7 @@ from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.repository import RemoteWorkflows
 from .transport import connect_command, connect_tap
+from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
@@ -282,11 +283,12 @@ class Bot(Asking):
             place = StartAt(seq=start) if isinstance(start, int) else start
         if place != "new":
             self._connection.deliveries.want_again()
-        value = await self._caller.request(
+        answer = await self._caller.request(
             f"the subscription to {channel!r}",
             lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
+            SubscriptionStart,
         )
-        return int(value["start_seq"])
+        return answer.start_seq
 
     async def unsubscribe(self, channel: str) -> bool:
         """End a subscription; False where there was none.
@@ -294,11 +296,12 @@ class Bot(Asking):
         What is in flight may still be settled; but what came by a group goes to its other members at once, so
         finish that before.
         """
-        value = await self._caller.request(
+        answer = await self._caller.request(
             f"the end of the subscription to {channel!r}",
             lambda number: Unsubscribe(request=number, channel=channel),
+            SubscriptionEnd,
         )
-        return bool(value["removed"])
+        return answer.removed
 
     def messages(self) -> AsyncIterator[Message]:
         """Iterate over messages as they arrive: first deliveries in the order of the log, each in one iterator.

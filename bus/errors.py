@@ -40,6 +40,7 @@ __all__ = [
     "InvalidTransition",
     "InvalidValue",
     "LimitReached",
+    "MalformedAnswer",
     "NotFound",
     "NotInFlight",
     "Portable",
@@ -185,6 +186,14 @@ class ReplyTimeout(BusError):
         self.message_id = message_id
         self.bot = bot
         self.state = state
+
+
+class MalformedAnswer(BusError):
+    """The worker's answer is not what the protocol says. `what` was asked for; whether it was done is unknown."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"the answer for {what} is not what the protocol says: {reason}")
+        self.what = what
 
 
 class WorkerUnavailable(BusError):

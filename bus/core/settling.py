@@ -16,6 +16,7 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
+from ..wire.answers import Retried
 from ..wire.codec import encode
 from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
@@ -174,7 +175,7 @@ class _RetryJob(Job[Any]):
     def done(self, answers: Sequence[Any], at: str) -> None:
         """Let them be delivered again."""
         self._mailbox.revive(self._seqs)
-        self._turn.answer(self._address, self._request, {"retried": len(self._seqs)})
+        self._turn.answer(self._address, self._request, Retried(len(self._seqs)))
         self._dispatch.touch(self._mailbox)
 
     def failed(self, code: Code, message: str) -> None:

@@ -20,6 +20,7 @@ from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
 from ..model.records import RunStatus, WorkflowStepLog
 from ..model.values import json_value, normal_record
+from ..wire.answers import CommitAnswer
 from ..wire.frames import Commit
 from ..wire.limits import COMMIT_ITEMS_MAX
 
@@ -38,10 +39,6 @@ class CommitReceipt(msgspec.Struct, frozen=True):
     id: str
     message_ids: tuple[str, ...]
     seqs: tuple[int | None, ...]
-
-
-class _CommitValue(msgspec.Struct):
-    seqs: list[int | None]
 
 
 class RemoteCommits:
@@ -101,13 +98,12 @@ class RemoteCommits:
                 acks=[message.seq for message in acks],
             )
 
-        value = await self._commit(frame, acks)
+        answer = await self._commit(frame, acks)
         for message in acks:
             self._settler.note_committed(message)
-        seqs = msgspec.json.decode(value, type=_CommitValue).seqs
-        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
+        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(answer.seqs))
 
-    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> msgspec.Raw:
+    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> CommitAnswer:
         """Ask for a commit, and again while what it acks is on its way to this session, as after a restart.
 
         It is asked for at once all the same: where it was carried out, these messages do not come any more.
@@ -115,7 +111,9 @@ class RemoteCommits:
         connection, until = self._caller.connection, None
         while True:
             try:
-                return await self._caller.ask("the commit", frame, settles=[message.stored for message in acks])
+                return await self._caller.request(
+                    "the commit", frame, CommitAnswer, settles=[message.stored for message in acks]
+                )
             except Conflict as error:
                 about_acks = acks and error.details is None
                 if not about_acks or any(
