@@ -15,7 +15,7 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
+from ..model.repository import RemoveDeadLetters, Surveyed
 from ..wire.answers import Retried
 from ..wire.codec import encode
 from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
@@ -110,7 +110,7 @@ class Settling:
             return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
         if subscription.group is None:
             return [own]
-        return [*kept, self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]]
+        return [*kept, self._directory.mailbox_for(subscription)]
 
     def confirm(
         self,
