@@ -162,97 +162,33 @@ __all__ = [
     "timestamp",
 ]
 
-_MODULES = {
-    "bot": (
-        "DEFAULT_TAP_URL",
-        "DEFAULT_URL",
-        "Bot",
-        "connect",
-    ),
-    "client.draft": ("Draft",),
-    "client.message": ("Message",),
-    "client.waiting": ("Receipt",),
-    "errors": (
-        "AddressError",
-        "BotConflict",
-        "BusError",
-        "ClosedError",
-        "Conflict",
-        "DefinitionInUse",
-        "Fenced",
-        "Forbidden",
-        "IdConflict",
-        "InvalidBody",
-        "InvalidTransition",
-        "InvalidValue",
-        "LimitReached",
-        "MalformedAnswer",
-        "NotFound",
-        "NotInFlight",
-        "RecordDamaged",
-        "Rejected",
-        "ReplyTimeout",
-        "RequestError",
-        "RunBusy",
-        "RunCancelled",
-        "RunError",
-        "RunFailed",
-        "RunHeld",
-        "RunLost",
-        "RunPaused",
-        "SlotsTaken",
-        "StepChanged",
-        "StepFailed",
-        "StorageBusy",
-        "StorageFull",
-        "TooLarge",
-        "UnknownBot",
-        "UnknownChannel",
-        "UnknownWorkflow",
-        "UnsupportedProtocol",
-        "WorkerUnavailable",
-    ),
-    "model.records": (
-        "BotOwner",
-        "Claim",
-        "GlobalOwner",
-        "Lease",
-        "RetryPolicy",
-        "RunStatus",
-        "RunSummary",
-        "StepStatus",
-        "StepType",
-        "WorkflowDefinition",
-        "WorkflowRun",
-        "WorkflowStep",
-        "WorkflowStepLog",
-        "timestamp",
-    ),
-    "runs.commits": ("CommitReceipt",),
-    "runs.replay": ("Retry",),
-    "runs.run": ("Run",),
-    "wire.answers": (
-        "FoundMessage",
-        "ListedBot",
-        "ListedChannel",
-        "ListedDeadLetter",
-        "ListedSubscription",
-        "WorkerStatus",
-    ),
-    "wire.frames": ("StoredMessage",),
-}
-"""Where each name is defined. It is imported when it is first used: a command, or a store, needs few of them."""
-
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = (
+    "errors",
+    "model.records",
+    "runs.replay",
+    "wire.frames",
+    "wire.answers",
+    "client.draft",
+    "client.waiting",
+    "client.message",
+    "runs.commits",
+    "runs.run",
+    "bot",
+)
+"""Where the names are defined. When one is first used, these are imported up to the one that has it: a command, or
+a store, needs few of them. So each stands behind those that it imports itself."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module(f".{name}", __name__)
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_PLACES[name]}", __name__), name)
-    return value
+    if name in __all__:
+        for place in _MODULES:
+            module = import_module(f".{place}", __name__)
+            if name in module.__all__:
+                value = globals()[name] = getattr(module, name)
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
