@@ -20,7 +20,6 @@ class Losses:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
         """What is being removed, by seq, with its channel; None for a direct message."""
-        self._withheld: list[int] = []
         self.gone: set[int] = set()
         """What was removed while a page is being read that may have it still."""
 
@@ -30,15 +29,6 @@ class Losses:
     def prepare(self, channels: Mapping[int, str | None]) -> None:
         """Note that messages are being removed."""
         self.losing = dict(channels)
-
-    def withhold(self, seq: int) -> None:
-        """Note that a message that is being removed came to its turn."""
-        self._withheld.append(seq)
-
-    def take_withheld(self) -> list[int]:
-        """Return what came to its turn while it was being removed."""
-        withheld, self._withheld = self._withheld, []
-        return withheld
 
     def keep(self) -> None:
         """Note that nothing was removed."""
