@@ -1,9 +1,9 @@
-"""What a mailbox gave up on: its dead letters, on their way to the disk and there, and those that are tried again.
+"""A mailbox's dead letters: on their way to the disk, on disk, and on their way back into the mailbox.
 
 A part of `Mailbox`. Its rules:
 
-- A dead letter goes to the disk with the state that no longer has the message, or neither does.
-- One that is put back is *reviving* until the disk has that, and waits to be delivered from then on.
+- A dead letter is saved together with the state that no longer contains the message, or neither is saved.
+- A dead letter that is put back is *reviving* until that is on disk, and then waits for delivery.
 
 Pure.
 """
@@ -36,22 +36,22 @@ class Buried(Outstanding):
         self.dead.add(seq)
 
     def bury(self, dead_letter: DeadLetter) -> None:
-        """Keep a dead letter for the disk: it goes there with the state that no longer has it, or neither does."""
+        """Keep a dead letter to be saved together with the state that no longer contains the message."""
         self.buried.append(dead_letter)
         self.dirty = True
 
     def take_buried(self) -> list[DeadLetter]:
-        """Return the dead letters that are not on disk yet, and forget them."""
+        """Return the dead letters that are not on disk yet, and clear them."""
         buried, self.buried = self.buried, []
         return buried
 
     def not_saved(self, buried: Sequence[DeadLetter]) -> None:
-        """Note that the disk took neither the state nor these dead letters."""
+        """Keep these dead letters for the next try: neither they nor the state were saved."""
         self.buried[:0] = buried
         self.dirty = True
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Prepare to deliver dead letters again; return those that are. `revive` follows once that is on disk."""
+        """Prepare to redeliver dead letters; return the seqs that are some. Call `revive` once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
         self.dead.difference_update(there)
         self._reviving.update(there)
@@ -68,7 +68,7 @@ class Buried(Outstanding):
             self.dirty = True
 
     def stay_dead(self, seqs: Iterable[int]) -> None:
-        """Leave dead letters as they are: the disk would not take that they come back."""
+        """Leave dead letters as they are: the change was not saved."""
         self._reviving.difference_update(seqs)
         self.dead.update(seqs)
 

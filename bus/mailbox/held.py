@@ -1,8 +1,8 @@
-"""What a mailbox makes of the messages that a returning client says it holds.
+"""Messages that a returning client says it holds.
 
-A part of `Mailbox`. After a restart of the worker it may not know that it handed them out, since its state is
-written now and then, nor by which channel they came: the log is asked, and what it says is noted here. Then they
-are kept in flight (`outstanding`).
+A part of `Mailbox`. Because state is saved only now and then, after a restart of the worker the mailbox may not
+know that it delivered these messages, or by which channel. The log is asked, its answer is noted here, and then
+they are kept in flight (`outstanding`).
 
 Pure.
 """
@@ -23,7 +23,7 @@ class Held(Leaving):
     """See the module."""
 
     def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
-        """Return those that are here since before a restart, and nobody knows by which channel they came."""
+        """Return those restored after a restart whose channel is not known."""
         items = ((seq, self._unsettled.get(seq)) for seq in seqs)
         return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
 
@@ -34,7 +34,7 @@ class Held(Leaving):
             item.source = message.recipient_channel or DIRECT
 
     def may_wait(self, seqs: Iterable[int]) -> set[int]:
-        """Return those of which it is not certain, their sources unknown, that they do not wait here."""
+        """Return those, of unknown sources, that may still be waiting for their first delivery here."""
         if self.intake.level and not self.intake:
             return set()
         through = self.sources.through
@@ -42,9 +42,9 @@ class Held(Leaving):
         return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
 
     def remember(self, message: Surveyed) -> bool:
-        """Count as handed out what a client holds and the mailbox does not know of: the worker was restarted.
+        """Count as delivered a message that a client holds and the mailbox, after a restart, does not know.
 
-        Returns False where the message is not wanted, or was settled.
+        Return False if the message is not wanted, or was settled.
         """
         seq, channel = message.seq, message.recipient_channel
         settled = seq <= self.sources.handed_out(channel) or seq in self._ahead

@@ -1,9 +1,9 @@
-"""What a mailbox has to do with messages that leave the log: which it is owed, and which it loses.
+"""Messages that leave the log: which of them a mailbox still needs, and which it loses.
 
 A part of `Mailbox`, which has the messages. Its rules:
 
-- What was handed out and is not settled, and dead letters, are held whether their channel was left or not.
-- What is being removed is neither handed out nor given up: it is lost when it is gone, and else has its turn.
+- Unsettled messages and dead letters are held whether their channel was left or not.
+- A message that is being removed is neither delivered nor given up. It is lost once removed; else delivered.
 
 Pure.
 """
@@ -30,7 +30,7 @@ class Leaving(Buried):
     _ahead: set[int]
 
     def holds(self, seqs: Set[int]) -> set[int]:
-        """Return those that were handed out and are not settled, and the dead letters, of whatever channel."""
+        """Return those that are unsettled or dead letters, of any channel."""
         held: set[int] = set()
         for kept in (self._unsettled.keys(), self.dead, self._reviving):
             if kept:
@@ -38,11 +38,11 @@ class Leaving(Buried):
         return held
 
     def keeps(self, seq: int) -> bool:
-        """Return whether a message was handed out and is not settled, or is a dead letter, of whatever channel."""
+        """Return True if a message is unsettled or a dead letter, of any channel."""
         return bool(self.holds({seq}))
 
     def owes(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Return whether a message is still to be handed out for the first time."""
+        """Return True if a message is still to be delivered for the first time."""
         return (
             seq > self.sources.handed_out(channel)
             and seq not in self._ahead
@@ -50,12 +50,12 @@ class Leaving(Buried):
         )
 
     def is_through(self, seq: int, channel: str | None) -> bool:
-        """Return whether all of a source up to a seq was handed out, without a look at each message."""
+        """Return True if all messages of a source up to a seq were delivered, without looking at each."""
         idle = self.intake.level and not self.intake
         return idle or seq <= self.sources.handed_out(channel)
 
     def can_lose(self, seq: int) -> bool:
-        """Return whether a message that is owed waits, is not being worked on, and is or was no dead letter."""
+        """Return False if a message is in flight, suspended or settling, or if it is or was a dead letter."""
         item = self._unsettled.get(seq)
         if item is not None and (item.session is not None or item.retried or seq in self._absent):
             return False
@@ -64,21 +64,21 @@ class Leaving(Buried):
         return seq not in self.dead and seq not in self._reviving
 
     def prepare_to_lose(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages, by seq, are being removed: the state saved with that owes them no more.
+        """Mark messages, by seq, as being removed: the state saved with the removal no longer contains them.
 
-        Until `lose` or `retain` none of them is handed out, and none expires.
+        Until `lose` or `retain` none of them is delivered, and none expires.
         """
         self.losses.prepare(channels)
         self.dirty = True
 
     def retain(self) -> None:
-        """Note that nothing was removed: what came to its turn meanwhile is next."""
+        """Undo `prepare_to_lose`: nothing was removed. Messages whose turn came meanwhile are next."""
         self.losses.keep()
         for seq in self.losses.take_withheld():
             heapq.heappush(self._returned, seq)
 
     def lose(self) -> None:
-        """Drop what was removed from the log; what is of a channel that was left in the meantime is no loss."""
+        """Drop what was removed from the log; messages of a channel left in the meantime do not count as lost."""
         missed = {seq for seq, channel in self.losses.losing.items() if self.sources.still_wants(seq, channel)}
         lost = self.losses.take(missed, reading=self.intake.reading is not None)
         self.losses.take_withheld()
@@ -92,6 +92,6 @@ class Leaving(Buried):
         self.dirty = True
 
     def forget_gap(self) -> None:
-        """Note that what was lost was told."""
+        """Clear the gap: a session has been notified."""
         self.losses.gap = None
         self.dirty = True

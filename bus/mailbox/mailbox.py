@@ -2,23 +2,23 @@
 
 Owns one view of the log. Its rules (docs/design.md):
 
-- First deliveries happen in seq order; the position (`sources`) is the highest seq handed out.
-- Every message of the mailbox at or below the position is settled or stands in `_unsettled`.
-- How messages come into memory, and the moves between level and behind, stand in `intake`. A mailbox without a
-  session is *away*: it keeps in memory no more than the position and the seqs of what is unsettled.
+- First deliveries happen in seq order; the position (`sources`) is the highest seq delivered in order.
+- Every message of the mailbox at or below the position is either settled or in `_unsettled`.
+- `intake` loads messages into memory and moves between level and behind. A mailbox without a session is *away*: it
+  keeps only the position and the seqs of unsettled messages in memory.
 
-Each message of the mailbox is in one of these places. What moves it is a method; the name of the place is the word
-that the methods and tests use.
+Each message of the mailbox is in one of the places below. Methods move it from one to the next. Methods and tests
+use these names.
 
-    place       where its seq stands              what moves it on
+    place       where its seq is                  what moves it on
     ---------   -------------------------------   ---------------------------------------------------------
     unread      above `intake.loaded_seq`         `page_read`: ready; `arrive`: ready, or aside
     aside       `intake`, behind the page         `page_read`: ready, or unread
-    ready       `intake`, above the position      `hand_out`: in flight; or dead, where it expired
+    ready       `intake`, above the position      `hand_out`: in flight; or dead, if it expired
     in flight   `_unsettled`, with a session;     `settle`: settled; `terminate`: dead; `fail`, `expire`, `detach`:
                 that session's `in_flight`        delayed, suspended or dead; `keep`: in flight elsewhere
     delayed     `_unsettled`, `_delayed`          `hand_out`, when it is due: returned
-    resting     `_unsettled`, `_resting`          `hand_out`: delayed, for what is left by the wall clock
+    resting     `_unsettled`, `_resting`          `hand_out`: delayed, for the time left by the wall clock
     returned    `_unsettled`, `_returned`         `hand_out`: in flight, before what is ready; or dead likewise
     suspended   `_unsettled`, `_absent`           `come_back` of its client: returned or resting; `expire`: dead
     withheld    `_unsettled`, `losses`            `retain`: returned; `lose`: gone
@@ -28,13 +28,13 @@ that the methods and tests use.
     dead        `dead`                            `put_back`: reviving
     reviving    `_reviving`                       `revive`: returned; `stay_dead`: dead
 
-Two of them are marks as well. What is in flight may be *settling* too: a commit on its way to the disk settles it,
-and until then it is neither given up nor put back. What is unread, ready, delayed, resting or returned may be
-*losing* (`losses.losing`): it is being removed from the log, and where its turn comes it is withheld. Nothing
-else is ever lost. A channel that was left and is asked for from the past brings its dead letters again: those are
-dead, or reviving, and in another place. A dead letter that is tried again may stand in `_ahead` still.
+Two of these are also marks. A message in flight may be *settling*: a commit on its way to the disk settles it, and
+until then it is neither given up nor put back. A message that is unread, ready, delayed, resting or returned may be
+*losing* (`losses.losing`): it is being removed from the log, and is withheld when its turn comes. Messages in other
+places are never lost. Leaving a channel and subscribing to it again from the past brings its dead letters back:
+those are dead or reviving, and also in another place. A dead letter that is retried may still be in `_ahead`.
 
-Pure: time is an argument, and what must be read or sent is returned.
+Pure: time is an argument, and methods return what must be read or sent.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ from .unsettled import Abandoned, Unsettled
 __all__ = ["Mailbox"]
 
 _AHEAD_MAX = 256
-"""Messages handed out before their turn that are kept in mind before a page is read to let their turn come."""
+"""Messages delivered ahead of their turn to remember before a page is read so that their turn comes."""
 
 _Owed = tuple[Envelope, Unsettled]
 
 _RECALLED_MAX = 32
-"""Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
+"""Messages to reload with one page, beside what follows: together no more than the page's own bytes."""
 
 
 class Mailbox(Held):
-    """See the module. `dirty` says that its state differs from what was last taken by `state()`."""
+    """See the module. `dirty` is True if the state differs from the one that `state()` returned last."""
 
     def __init__(
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
@@ -90,12 +90,12 @@ class Mailbox(Held):
 
     @property
     def position(self) -> int:
-        """The highest seq handed out in order."""
+        """The highest seq delivered in order."""
         return self.sources.position
 
     @property
     def interests(self) -> dict[str, Interest]:
-        """The channels that it wants."""
+        """The channels that it is subscribed to."""
         return self.sources.interests
 
     @property
@@ -105,11 +105,11 @@ class Mailbox(Held):
 
     @property
     def gap(self) -> tuple[int, int] | None:
-        """The range in which messages were lost, until a session was told."""
+        """The range in which messages were lost, until a session has been notified."""
         return self.losses.gap
 
     def state(self) -> MailboxState:
-        """Return what is to be kept on disk, and count it as kept."""
+        """Return the state to save, and mark it as saved."""
         self.dirty = False
         position, floors = self.sources.saved()
         unsettled = [item.saved(seq) for seq, item in self._unsettled.items() if seq not in self.losses.losing]
@@ -134,33 +134,33 @@ class Mailbox(Held):
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(self, channel: str, start_seq: int) -> None:
-        """Note that a subscription which starts in the past is on its way to the disk.
+        """Prepare for a subscription that starts in the past and is on its way to the disk.
 
-        The state that goes there with it goes back to that start already, so that after a crash its messages are
-        found; in memory nothing changes before `subscribe`.
+        The state saved with it already goes back to that start, so that its messages are found after a crash.
+        Nothing changes in memory before `subscribe`.
         """
         self.sources.prepare(channel, start_seq)
         self.dirty = True
 
     def dismiss(self, channel: str) -> None:
-        """Note that a subscription that was prepared was not stored, or stood already."""
+        """Cancel a prepared subscription, which was not stored or existed already."""
         self.sources.dismiss(channel)
 
     def restore(self, channel: str, interest: Interest) -> None:
-        """Add a channel as before a restart: the saved state knows how far it was handed out."""
+        """Add a channel after a restart: the saved state has its progress."""
         self.sources.restore(channel, interest)
 
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Add a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        """Add a channel. `last_seq` is the last seq that arrived: older messages must be read."""
         if self.sources.add(channel, interest):
             self.dirty = True
         if interest.start_seq < last_seq:
             self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
-        """Remove a channel: what waits is dropped, what is in flight may still be settled.
+        """Remove a channel: drop what waits; what is in flight may still be settled.
 
-        A dead letter that is tried again is neither: somebody asked for it.
+        A retried dead letter stays, because somebody asked for it.
         """
         if not self.sources.remove(channel):
             return
@@ -168,7 +168,7 @@ class Mailbox(Held):
         self._remove({seq for seq, item in self._unsettled.items() if item.session is None and item.is_of(channel)})
 
     def forget(self, channel: str) -> None:
-        """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
+        """Drop all messages of a channel that was left, even those in flight: a group takes it over."""
         seqs = {seq for seq, item in self._unsettled.items() if item.is_of(channel)}
         for seq in seqs:
             if self._unsettled[seq].session is not None:
@@ -176,7 +176,7 @@ class Mailbox(Held):
         self._remove(seqs)
 
     def _remove(self, seqs: Set[int]) -> None:
-        """Forget unsettled messages that no session has."""
+        """Drop unsettled messages that are not in flight."""
         if seqs:
             self._wait_no_more(seqs)
             for seq in seqs:
@@ -186,7 +186,7 @@ class Mailbox(Held):
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
     def arrive(self, envelope: Envelope) -> bool:
-        """Add a newly committed message, in seq order; return True if it is one to hand out."""
+        """Add a newly committed message, in seq order; return True if it is ready for delivery."""
         if envelope.channel is None:
             self.backlog.came()
         if not self.intake.listening or envelope.seq in self._unsettled:
@@ -196,9 +196,10 @@ class Mailbox(Held):
         return self.intake.arrive(envelope)
 
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
-        """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
+        """Put a reply in flight, ahead of its turn and outside the credit, for the session that waits for it.
 
-        Returns the delivery; None if it is its turn anyway and only this session can get it: `arrive` will do.
+        Return the delivery, or None if its turn has come anyway and only this session can get it: then call
+        `arrive`.
         """
         alone = len(self.sessions) == 1
         if alone and self.level and not self.intake and not self._returned and session.free > 0:
@@ -211,11 +212,11 @@ class Mailbox(Held):
         return self._put_in_flight(envelope, item, session, deadline)
 
     def next_read(self, last_seq: int) -> PageRequest | None:
-        """Return the page to read now; None while one is being read, or if nobody could take it."""
+        """Return the page to read now; None while one is being read, or if no session could take it."""
         if self.intake.reading is not None or not self.sessions:
             return None
         lost = [seq for seq in self._returned if self._is_lost(seq)]
-        # A bot that never takes anything, but has its replies early, would keep them all in mind.
+        # A bot that takes no messages, but receives its replies early, would fill `_ahead` without limit.
         eager = len(self._ahead) > _AHEAD_MAX or any(session.free > 0 for session in self.sessions)
         if not lost and not (self.intake.hungry and eager):
             return None
@@ -231,20 +232,20 @@ class Mailbox(Held):
         )
 
     def remaining(self) -> tuple[tuple[str, int, bool], ...]:
-        """Return what is not loaded, as `PageRequest.sources`."""
+        """Return what is not loaded yet, as `PageRequest.sources`."""
         return self.sources.after(self.intake.loaded_seq)
 
     def loaded(self) -> int:
-        """Return how many messages are unsettled and in memory; `unread` is the rest."""
+        """Return the number of unsettled messages that are known here; `unread` is the rest."""
         return len(self._unsettled) + len(self.intake)
 
     def unread(self, last_seq: int) -> PageRequest:
-        """Return what is unsettled and not in memory, to be counted."""
+        """Return a request to count the unsettled messages that are not loaded."""
         early = self._early(self.intake.loaded_seq)
         return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def _early(self, seq: int) -> tuple[int, ...]:
-        """Return what was handed out before its turn and lies above a seq."""
+        """Return the seqs above `seq` that were delivered ahead of their turn."""
         return tuple(early for early in {*self._unsettled, *self._ahead} if early > seq)
 
     def page_read(
@@ -255,12 +256,12 @@ class Mailbox(Held):
         complete: bool,
         damaged: Sequence[int],
     ) -> tuple[int, ...]:
-        """Add the page that `next_read` asked for; return the seqs that this mailbox lost by damage or removal."""
+        """Add the page that `next_read` asked for; return the seqs lost by damage or removal."""
         request = self.intake.end_reading()
         found = {envelope.seq: envelope for envelope in recalled}
         lost = self._recall(request.seqs, found)
-        # Where only single messages were asked for, nothing follows. Where the mailbox was rewound, left or given
-        # another channel in the meantime, what was read no longer follows what is there.
+        # A request for single messages only has nothing after it. If the mailbox was rewound, or left or joined a
+        # channel in the meantime, the page no longer follows what is loaded.
         if request.sources and self.sessions and request.sources == self.remaining():
             skipped = [seq for seq in damaged if seq not in request.seqs]
             lost.update(seq for seq in skipped if seq not in self._unsettled and seq not in self._ahead)
@@ -276,7 +277,7 @@ class Mailbox(Held):
         return tuple(sorted(lost))
 
     def _is_new(self, envelope: Envelope) -> bool:
-        """Return True if a message that was read is wanted, and was not handed out before its turn."""
+        """Return True if a message that was read is wanted and was not delivered ahead of its turn."""
         return (
             self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
             and envelope.seq not in self._unsettled
@@ -287,42 +288,42 @@ class Mailbox(Held):
     # ── Room ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, last_seq: int) -> None:
-        """Begin to count what waits: nothing does, if all of the log was handed out; else the store has to say."""
+        """Start the backlog count: it is zero if all of the log was delivered; otherwise the store must count."""
         self.backlog.known = self.sources.handed_out(None) >= last_seq
 
     def expect(self) -> None:
-        """Keep room for a direct message that is on its way to the disk."""
+        """Reserve room for a direct message on its way to the disk."""
         self.backlog.expected += 1
 
     def expect_no_more(self) -> None:
-        """Keep room no more for a direct message whose outcome is known."""
+        """Release the room for a direct message whose outcome is known."""
         self.backlog.expected -= 1
 
     def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
-        """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
+        """Return True if the store must count first: the mailbox is so far behind that it may be full."""
         asked = self.backlog.known or self.backlog.counting
         return not asked and last_seq - self.sources.handed_out(None) >= messages_max
 
     def count(self, last_seq: int) -> tuple[PageRequest, int]:
-        """Return the direct messages that were not handed out, to be counted, and the number of that question."""
+        """Return a request to count the undelivered direct messages, and the number of this question."""
         handed_out = self.sources.handed_out(None)
         early, direct = self._early(handed_out), ((DIRECT, handed_out, False),)
         return PageRequest(self.id, early, direct, last_seq, 1, 1), self.backlog.ask()
 
     def counted(self, waiting: int, *, number: int) -> None:
-        """Accept the answer to a question of `count`."""
+        """Apply the answer to a question of `count`."""
         self.backlog.counted(waiting, number=number)
 
     def count_anew(self) -> None:
-        """Note that direct messages left the log: a count that is on its way may have them or not."""
+        """Void a count that is under way: direct messages left the log, and it may or may not include them."""
         self.backlog.void()
 
-    # ── Handing out and settling ─────────────────────────────────────────────────────────────────────────
+    # ── Delivering and settling ──────────────────────────────────────────────────────────────────────────
 
     def hand_out(self, now: float, wall: str = "") -> list[HandedOut]:
         """Put in flight what the sessions' credit allows; return each session's deliveries, in order.
 
-        What expired by the wall clock is passed over, and is found in `take_expired`.
+        Messages that expired by the wall clock are skipped; `take_expired` returns them.
         """
         if self._resting and wall:
             self._rest_on(now, wall)
@@ -345,7 +346,7 @@ class Mailbox(Held):
         return [handed for handed in handed_out if handed.seqs]
 
     def _hand_out_to(self, handed: HandedOut, owed: Iterator[_Owed], deadline: float) -> None:
-        """Put in flight for one session what its credit allows."""
+        """Put in flight what one session's credit allows."""
         session, deliveries, seqs = handed
         room = session.free
         while room > 0 and (taken := next(owed, None)) is not None:
@@ -373,7 +374,7 @@ class Mailbox(Held):
         return True
 
     def settle_committed(self, number: int) -> int:
-        """Settle what a commit settled, whoever has it in flight by now; return how many messages that were."""
+        """Settle the messages that a commit settled, in flight or not; return how many there were."""
         seqs = [seq for seq in self.settling.pop(number) if seq in self._unsettled]
         for seq in seqs:
             if self._unsettled[seq].session is not None:
@@ -382,7 +383,7 @@ class Mailbox(Held):
         return len(seqs)
 
     def terminate(self, seq: int, reason: str) -> Abandoned | None:
-        """Give up on a message that is in flight: its bot says so. One that a commit settles is left alone."""
+        """Give up on a message in flight, as its bot asked; do nothing if a commit settles it."""
         if self.is_settling(seq):
             return None
         item = self._unsettled[seq]
@@ -393,9 +394,9 @@ class Mailbox(Held):
     def fail(
         self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
     ) -> Abandoned | None:
-        """Put back a message that is in flight, to come again after a while; count a failure unless it is released.
+        """Put back a message in flight, to be redelivered after a delay; count a failure unless it is released.
 
-        One that a commit settles is left alone. Returns what the last failure made the mailbox give up on.
+        Do nothing if a commit settles it. Return the abandoned message if this was its last failure.
         """
         if self.is_settling(seq):
             return None
@@ -406,13 +407,13 @@ class Mailbox(Held):
             delay = self._delivery.nak_wait(item.failures)
         abandoned = self._give_back(seq, item, now, delay=delay, failure=None if release else "nak")
         if delay > 0:
-            item.unload()  # it waits, perhaps for long: memory is for what is in flight
+            item.unload()  # it may wait for long: memory is for messages in flight
             if wall:
                 item.due_at, item.delay = later(wall, delay), delay
         return abandoned
 
     def expire(self, now: float) -> list[Abandoned]:
-        """Put back what was not settled in time; return what that made the mailbox give up on."""
+        """Put back messages that were not settled in time; return those abandoned because of it."""
         abandoned: list[Abandoned] = []
         for seq in self._deadlines.due(now):
             item = self._unsettled.get(seq)
@@ -420,10 +421,10 @@ class Mailbox(Held):
                 continue
             if self.is_settling(seq):
                 item.deadline = now + self._delivery.ack_wait_seconds
-            if item.deadline > now:  # it was extended: look again then
+            if item.deadline > now:  # it was extended: check again then
                 self._deadlines.add(item.deadline, [seq])
                 continue
-            item.session.doubted = True  # it may be cut off: what is heard of it next says whether it was
+            item.session.doubted = True  # its client may be cut off; its next frame tells
             given_up = self._give_back(seq, item, now, failure="ack_wait ran out", gone=item.session.client)
             if given_up is not None:
                 abandoned.append(given_up)
@@ -434,19 +435,19 @@ class Mailbox(Held):
         return abandoned
 
     def attach(self, session: Session) -> None:
-        """Add a session, whose credit this mailbox may use."""
+        """Add a session whose credit this mailbox may use."""
         self.sessions.append(session)
 
     def detach(
         self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
     ) -> list[Abandoned]:
-        """Remove a session, and put back what it had in flight: failures if it vanished, but for the unsent."""
+        """Remove a session, and put back what it had in flight: as failures if it vanished, except for `unsent`."""
         self.sessions.remove(session)
-        wanted = self._has_credit()  # asked once: a session may have had a thousand messages
+        wanted = self._has_credit()  # once, not for each of perhaps a thousand messages
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             item = self._unsettled[seq]
-            if self.is_settling(seq):  # it comes again only if that commit is refused
+            if self.is_settling(seq):  # redelivered only if that commit is refused
                 self._take_back(seq, item)
                 continue
             failure = "its session vanished" if vanished and seq not in unsent else None
@@ -463,12 +464,12 @@ class Mailbox(Held):
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 
     def take_expired(self) -> list[Abandoned]:
-        """Return what expired since the last time."""
+        """Return the messages that expired since the last call."""
         expired, self._expired = self._expired, []
         return expired
 
     def _rest_on(self, now: float, wall: str) -> None:
-        """Let what rested before the start do so for what is left of it, however the wall clock was set since."""
+        """Delay resting messages for the time left by the wall clock; never longer than their whole delay."""
         for seq in self._resting:
             item = self._unsettled.get(seq)
             if item is not None and item.due_at is not None:
@@ -477,7 +478,7 @@ class Mailbox(Held):
         self._resting = []
 
     def _owed(self, wall: str) -> Iterator[_Owed]:
-        """Yield what is to be handed out, in order; drop what must not be handed out any more."""
+        """Yield what to deliver, in order; drop what must not be delivered any more."""
         while self._returned:
             seq = self._returned[0]
             item = self._unsettled.get(seq)
@@ -486,10 +487,10 @@ class Mailbox(Held):
                 continue
             envelope = item.envelope if item is not None and item.session is None else None
             if item is not None and item.session is None and envelope is None:
-                return  # it must be read first, and goes before what is new
+                return  # it must be read first, and comes before new messages
             heapq.heappop(self._returned)
             if item is None or envelope is None:
-                continue  # settled, dropped or handed out since it was put here
+                continue  # settled, dropped or delivered since it was put here
             if not (item.retried or self.sources.still_wants(seq, envelope.channel)):
                 del self._unsettled[seq]
                 self.dirty = True
@@ -500,7 +501,7 @@ class Mailbox(Held):
             seq = envelope.seq
             if seq > sources.position:
                 sources.position = seq
-            # It may have been handed out since it was read: as a reply that was waited for, or as a dead letter.
+            # It may have been delivered since it was read: as an awaited reply, or as a retried dead letter.
             if seq in unsettled or seq in self._ahead:
                 continue
             item = unsettled[seq] = Unsettled(0, 0, envelope)
@@ -530,9 +531,9 @@ class Mailbox(Held):
         gone: str | None = None,
         wanted: bool | None = None,
     ) -> Abandoned | None:
-        """Put back a message that is in flight; `gone` is the client that failed it by vanishing, and may return.
+        """Put back a message in flight; `gone` is the client that failed it by vanishing, and may return.
 
-        Its text stays in memory where it is `wanted`: where a session has credit for it, which this may have freed.
+        It stays in memory if it is `wanted`: if a session has credit for it, which this call may have freed.
         """
         self._take_back(seq, item)
         self.dirty = True
@@ -556,12 +557,12 @@ class Mailbox(Held):
         return any(session.free > 0 for session in self.sessions)
 
     def _drop(self, seq: int) -> None:
-        """Remove an unsettled message, so that it is not delivered again when its turn comes, or comes again.
+        """Remove an unsettled message, and ensure that it is not delivered when its seq comes up.
 
-        It comes again where its channel was left and asked for from the past while it was in flight.
+        That can happen if its channel was left, and subscribed to again from the past, while it was in flight.
         """
         if seq > self.position:
-            if self.level and not self.intake:  # nothing waits below it: it is its turn after all
+            if self.level and not self.intake:  # nothing waits below it: its turn has come
                 self.sources.position = seq
             else:
                 self._ahead.add(seq)

@@ -1,7 +1,7 @@
-"""What a mailbox handed out and is not settled: where it is, until when, and which commits are about to settle it.
+"""A mailbox's unsettled messages: where each is, until when, and which commits are about to settle it.
 
-Owns the unsettled messages of one mailbox, and the queues in which those wait that nobody has: until they are due,
-or for credit. What the mailbox is still to hand out the first time is not here.
+Owns the unsettled messages of one mailbox, and the queues of those that are not in flight: until they are due, or
+for credit. Messages that wait for their first delivery are not here.
 
 Pure: time is an argument.
 """
@@ -25,7 +25,7 @@ __all__ = ["Outstanding"]
 
 
 class Outstanding:
-    """The part of a mailbox that knows what is out. `dirty` says that the state on disk is not this one."""
+    """The unsettled part of a mailbox. `dirty` is True if the state on disk is out of date."""
 
     losses: Losses
 
@@ -35,9 +35,9 @@ class Outstanding:
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.dirty = False
         self.sessions: list[Session] = []
-        """Those whose credit it may use."""
+        """The sessions whose credit it may use."""
         self.settling: dict[int, frozenset[int]] = {}
-        """What commits on their way to the disk settle, by their numbers."""
+        """The seqs that commits on their way to the disk settle, by commit number."""
         self._first = delivery_ending(1, group)
         self._delivery = delivery
         self._unsettled = {item.seq: restored(item) for item in state.unsettled}
@@ -47,23 +47,26 @@ class Outstanding:
         self._resting = [
             seq for seq, item in self._unsettled.items() if item.due_at is not None and seq not in self._absent
         ]
-        """What rests since before the start; `hand_out` knows for how much longer."""
+        """Messages with a `due_at` by the wall clock: restored at the start, or resumed after a nak.
+
+        `hand_out` turns it into a delay.
+        """
         self._delayed: list[tuple[float, int]] = []
         self._deadlines = AckDeadlines()
 
     @property
     def timed(self) -> bool:
-        """Whether time that passes changes something."""
+        """Whether anything changes as time passes."""
         return bool(self._absent) or (bool(self.sessions) and bool(self._deadlines or self._delayed))
 
     def has(self, seq: int) -> bool:
-        """Return True if a message was handed out and is not settled."""
+        """Return True if a message was delivered and is not settled."""
         return seq in self._unsettled
 
     # ── In flight ────────────────────────────────────────────────────────────────────────────────────────
 
     def _put_in_flight(self, envelope: Envelope, item: Unsettled, session: Session, deadline: float) -> bytes:
-        """Note that a session has a message; return it as this mailbox delivers it."""
+        """Put a message in flight for a session; return it as this mailbox delivers it."""
         item.attempt += 1
         item.due_at = None
         item.session = session
@@ -73,27 +76,27 @@ class Outstanding:
         return envelope.wire + (self._first if item.attempt == 1 else delivery_ending(item.attempt, self.group))
 
     def extend(self, seq: int, now: float) -> None:
-        """Restart the ack_wait of a message that is in flight."""
+        """Restart the ack_wait of a message in flight."""
         self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
 
     def _add_deadline(self, deadline: float, seqs: list[int]) -> None:
         if self._deadlines.are_many(len(self._unsettled)):
             in_flight = [(item.deadline, seq) for seq, item in self._unsettled.items() if item.session is not None]
             self._deadlines.replace(in_flight)
-        self._deadlines.add(deadline, seqs)  # afterwards: these may not be in flight yet
+        self._deadlines.add(deadline, seqs)  # last: these may not be in flight yet
 
     def _take_back(self, seq: int, item: Unsettled) -> None:
         session, envelope = item.session, item.envelope
-        assert session is not None, "only what is in flight is taken back"
+        assert session is not None, "only a message in flight is taken back"
         del session.in_flight[seq]
         if session.express:
             session.express.discard(seq)
-        if envelope is not None:  # None where a client held it since before this worker knew of it
+        if envelope is not None:  # None if a client held it since before a restart
             session.in_flight_bytes -= len(envelope.wire)
         item.session = None
 
     def _wait_no_more(self, seqs: Set[int]) -> None:
-        """Remove messages from where they wait: one that comes by other means must not come by this as well."""
+        """Remove messages from the queues in which they wait, so that they are not delivered twice."""
         self._returned = [seq for seq in self._returned if seq not in seqs]
         self._delayed = [(due, seq) for due, seq in self._delayed if seq not in seqs]
         self._resting = [seq for seq in self._resting if seq not in seqs]
@@ -109,14 +112,14 @@ class Outstanding:
     # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk, by its number, settles messages: their ack_wait restarts."""
+        """Note that commit `number`, on its way to the disk, settles messages; restart their ack_wait."""
         self.settling[number] = frozenset(seqs)
         for seq in self.settling[number]:
             self._unsettled[seq].deadline = now + self._delivery.ack_wait_seconds
         self.dirty = True
 
     def keep_unsettled(self, number: int) -> None:
-        """Note that a commit was refused: what nobody has any more of what it would have settled comes again."""
+        """Undo `prepare_to_settle` after a refusal: messages no longer in flight are redelivered."""
         for seq in self.settling.pop(number):
             item = self._unsettled.get(seq)
             if item is not None and item.session is None and not self.is_settling(seq):
@@ -126,10 +129,10 @@ class Outstanding:
         """Return True while a commit that settles a message is on its way to the disk."""
         return any(seq in seqs for seqs in self.settling.values())
 
-    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
+    # ── Returning clients ────────────────────────────────────────────────────────────────────────────────
 
     def come_back(self, client: str) -> bool:
-        """Take back a client's failures by vanishing: it is back. Return True if there were any."""
+        """Undo the failures of a client that vanished and is back. Return True if there were any."""
         changed = False
         for seq in self._absent.take(client, self._unsettled):
             changed = self.dirty = True
@@ -143,27 +146,27 @@ class Outstanding:
 
     @property
     def awaits_clients(self) -> bool:
-        """Whether there are clients whose return takes something back."""
+        """Whether clients are away whose return would undo failures."""
         return self._absent.clients > 0
 
     def confirm(self, client: str) -> None:
-        """Keep a client's failures: it was there all the time, and too slow."""
+        """Keep the failures of a client that was slow, not gone."""
         self._absent.confirm(client, self._unsettled)
         self.dirty = True
 
     def postpone(self, client: str) -> None:
-        """Give up nothing that a client failed by vanishing: it is on its way back."""
+        """Keep what a client failed by vanishing from being given up: it is on its way back."""
         self._absent.postpone(client)
 
     def wait_anew(self) -> None:
-        """Begin all waiting for clients that vanished anew."""
+        """Restart all waits for clients that vanished."""
         self._absent.wait_anew()
 
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
-        """Put in flight for a client's new session what it has held since an earlier one; return what could be.
+        """Put in flight for a client's new session what it holds since an earlier one; return the seqs that were.
 
-        What another session has by now cannot, nor what is being removed from the log, nor a dead letter that was
-        put back and is to be delivered anew.
+        Not kept: what another session has by now, what is being removed from the log, and dead letters that were
+        put back, which are delivered anew.
         """
         kept: list[int] = []
         for seq in seqs:
@@ -190,9 +193,9 @@ class Outstanding:
         return kept
 
     def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
-        """Put a reply that did not arrive in a client's earlier session in flight for its new one.
+        """Put in flight for a client's new session a reply that did not arrive in its earlier one.
 
-        Returns the delivery; None where it is not to be delivered any more, and `detach` will do.
+        Return the delivery, or None if it may not be delivered any more: `detach` handles it.
         """
         item = self._unsettled[seq]
         envelope = item.envelope

@@ -1,4 +1,4 @@
-"""What a mailbox keeps of a message that was handed out, or came back, and is not settled.
+"""What a mailbox keeps of an unsettled message.
 
 Pure.
 """
@@ -24,7 +24,7 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, gc=False, eq=False):
-    """A message that was handed out, or came back, and is not settled."""
+    """A message that was delivered, or put back, and is not settled."""
 
     attempt: int
     failures: int
@@ -32,35 +32,35 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     session: Session | None = None
     deadline: float = 0.0
     due_at: str | None = None
-    """When it comes again, by the wall clock, where it rests for `delay` seconds."""
+    """When it is redelivered, by the wall clock, if it rests for `delay` seconds."""
     delay: float = 0.0
     source: str | None = None
-    """The channel that it came by, "" for a direct message, while `envelope` does not say so; None if unknown."""
+    """The channel that it came by, "" for a direct message, if `envelope` is not loaded; None if unknown."""
     retried: bool = False
-    """Whether it was a dead letter: then it is owed whether its channel was left or not."""
+    """Whether it was a dead letter: then it is delivered even if its channel was left."""
     vanished: tuple[str, ...] = ()
-    """The clients that failed it by vanishing, one a failure: it is taken back when that client returns."""
+    """The clients that failed it by vanishing, one per failure: a failure is undone when that client returns."""
 
     def is_of(self, channel: str) -> bool:
-        """Return whether it is here for the sake of a channel, as far as memory knows."""
+        """Return True if it came by a channel, as far as is known in memory."""
         source = self.source if self.envelope is None else self.envelope.channel
         return not self.retried and source == channel
 
     def unload(self) -> None:
-        """Keep no more of the message than where it came by."""
+        """Drop the message itself, and keep where it came by."""
         if self.envelope is not None:
             self.source = self.envelope.channel or DIRECT
             self.envelope = None
 
     def saved(self, seq: int) -> UnsettledState:
-        """Return what is kept of it on disk."""
+        """Return what is saved of it."""
         return UnsettledState(
             seq, self.attempt, self.failures, self.due_at, self.delay, self.retried, self.vanished
         )
 
 
 def restored(item: UnsettledState) -> Unsettled:
-    """Return what was kept on disk, without its message."""
+    """Return an unsettled message as it was saved, without its contents."""
     return Unsettled(
         item.attempt,
         item.failures,
