@@ -389,7 +389,7 @@ async def test_everything_a_bot_missed_arrives_in_order(worker: Worker) -> None:
 async def test_a_bot_whose_name_is_a_uuid_is_reached_by_it(worker: Worker) -> None:
     """A name of an earlier version; a new one is refused."""
     name = str(uuid.uuid4())
-    with pytest.raises(bus.RequestError, match="put something before it"):
+    with pytest.raises(bus.RequestError, match="add a prefix"):
         await worker.connect(bot=name).__aenter__()
     async with worker.connect(bot="old"):
         pass
