@@ -426,7 +426,7 @@ async def test_steps_side_by_side_need_names_of_their_own(programs: Programs, wo
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run.step, "same", wait)
                 await seen.wait_for("waits")
-                with pytest.raises(RuntimeError, match="'same' is still at work"):
+                with pytest.raises(RuntimeError, match="'same' is still running"):
                     await run.step("same", seen.double, 1)
                 together.set()
             with pytest.raises(ValueError, match="without '#'"):
@@ -462,9 +462,9 @@ async def test_a_definition_may_be_saved_on_the_way(programs: Programs) -> None:
         async with programs.open(workflow="digest", definition=given) as run:
             assert run.workflow == "digest"
     assert await programs.workflows.get_definition("d") == given
-    with pytest.raises(ValueError, match="'digest', not of 'other'"):
+    with pytest.raises(ValueError, match="'digest', not 'other'"):
         async with programs.open("new", "other", definition=given):
             raise AssertionError("it must not open")
-    with pytest.raises(Conflict, match="'digest', not of 'other'"):
+    with pytest.raises(Conflict, match="'digest', not to 'other'"):
         async with programs.open(workflow="other"):
             raise AssertionError("it must not open")

@@ -162,7 +162,7 @@ def test_names_count_how_often_they_are_used() -> None:
 def test_a_name_is_used_by_one_call_at_a_time() -> None:
     names = Names()
     with names.using("a"):
-        with pytest.raises(RuntimeError, match="'a' is still at work"), names.using("a"):
+        with pytest.raises(RuntimeError, match="'a' is still running"), names.using("a"):
             raise AssertionError("it must not begin")
         with names.using("b") as other:
             assert other == "b"
