@@ -82,7 +82,7 @@ async def test_a_commit_takes_nothing_outside_its_block(worker: Worker) -> None:
                     tx.complete,
                 ]
                 for say in says:
-                    with pytest.raises(RuntimeError, match="outside its block"):
+                    with pytest.raises(RuntimeError, match="only be used inside its block"):
                         say()
         assert [stored.body for stored in await bot.history(channel="news")] == [1]
 

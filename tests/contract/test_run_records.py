@@ -234,7 +234,7 @@ async def test_what_cannot_be_meant_is_refused_before_anything_is_stored(
 ) -> None:
     wrong: list[dict[str, Any]] = [{"timeout": float("nan")}, {"timeout": -1}, {"id": ""}, {"id": "r" * 129}]
     for options in wrong:
-        with pytest.raises(ValueError, match=r"timeout is|a run.s id"):
+        with pytest.raises(ValueError, match=r"timeout must be|a run.s id"):
             async with programs.open(**options):
                 raise AssertionError("it must not open")
     with pytest.raises(TypeError, match="WorkflowDefinition, not dict"):

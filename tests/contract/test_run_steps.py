@@ -351,7 +351,7 @@ async def test_another_input_is_refused_unless_the_program_says_otherwise(
 
     await programs.leave_undone(body)
     async with programs.open() as run:
-        with pytest.raises(bus.StepChanged, match=r"recorded for the input \[1\].*now for \[5\]"):
+        with pytest.raises(bus.StepChanged, match=r"recorded for the input \[1\].*called with \[5\]"):
             await run.step("a", seen.double, 5)
         assert await run.step("b", seen.double, 7, input={"w": 2, "v": 1}) == 4
     assert seen.calls == {1: 1, 2: 1}
