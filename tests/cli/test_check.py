@@ -314,7 +314,7 @@ def test_unknown_names_are_a_warning(path: Path) -> None:
         "message 2 has the unknown recipient 'bob-id'",
         "bot 'bob-id' has subscriptions but is unknown",
     ]
-    assert Posthouse().answer("check", path).startswith("warning: message 2 has the recipient")
+    assert Posthouse().answer("check", path).startswith("warning: message 2 has the unknown recipient")
 
 
 def test_the_worker_itself_is_known(path: Path) -> None:

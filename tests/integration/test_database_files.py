@@ -114,7 +114,7 @@ def test_a_lock_file_that_is_gone_lets_no_second_worker_in_and_comes_back(worker
     refusal = refuse(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert f"process id {worker.pid};" in refusal.line
-    assert "was made anew" in worker.log_tail()
+    assert "was recreated" in worker.log_tail()
     worker.kill()
     worker.start()
     assert worker.session("bot").value("status")["epoch"] == epoch
