@@ -149,7 +149,7 @@ class Admission:
                 name = self._directory.bots[message.recipient_bot_id].name
                 text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
                 return Refusal(Code.MAILBOX_FULL, text)
-            mailbox.expect()
+            mailbox.backlog.expect()
         return None
 
     def refused(self, code: str) -> None:
@@ -162,7 +162,7 @@ class Admission:
         if message.due_at is not None:
             self._scheduling.expected -= 1
         elif message.recipient_bot_id is not None:
-            self._directory.mailboxes[message.recipient_bot_id].expect_no_more()
+            self._directory.mailboxes[message.recipient_bot_id].backlog.expect_no_more()
 
     def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
         """Enter the outcome of a message whose transaction has returned."""

@@ -25,7 +25,6 @@ from ..model.repository import (
     NewMessage,
     RecoverRuns,
     ReleaseDue,
-    SaveMailbox,
 )
 from ..settings import Limits
 from ..wire.frames import Code
@@ -89,7 +88,9 @@ class Batch:
         self.channels = {channel.name: channel for job in jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
         # Before the jobs: one of them may retry such a dead letter.
-        self._buried = [(mailbox, mailbox.take_buried()) for mailbox in self.mailboxes if mailbox.buried]
+        self._buried = [
+            (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
+        ]
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._answers_at: list[tuple[int, int, int]] = []
         run: list[NewMessage] = []
@@ -103,13 +104,14 @@ class Batch:
                 run = []
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(_at(change, timestamp) for change in job.changes)
-        self.changes.extend(SaveMailbox(mailbox.state(), dict(mailbox.settling)) for mailbox in self.mailboxes)
+        self.changes.extend(mailbox.save() for mailbox in self.mailboxes)
 
     def refused(self) -> None:
         """Mark the mailboxes' state and dead letters as unsaved again."""
         buried = dict(self._buried)
         for mailbox in self.mailboxes:
-            mailbox.not_saved(buried.get(mailbox, ()))
+            mailbox.dead_letters.not_saved(buried.get(mailbox, ()))
+            mailbox.not_saved()
 
     def answers(self, outcome: Sequence[Any]) -> list[tuple[Job[Any], Sequence[Any]]]:
         """Return each job, in order, with its part of the log's answers."""

@@ -61,7 +61,7 @@ class Committing:
             for seq in commit.acks:
                 mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
-                mailbox.prepare_to_settle(self._number, seqs, self.turn.moment.now)
+                mailbox.outstanding.prepare_to_settle(self._number, seqs, self.turn.moment.now)
         channels = self.admission.new_channels(session, messages)
         work = CommitWork(
             commit.id,
@@ -171,7 +171,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
 
     def _keep_unsettled(self) -> None:
         for mailbox in self._settled:
-            mailbox.keep_unsettled(self._work.number)
+            mailbox.outstanding.keep_unsettled(self._work.number)
             self._dispatch.touch(mailbox)
 
 

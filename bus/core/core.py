@@ -180,7 +180,7 @@ class Core:
     def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
         """Apply the number of messages that wait in a mailbox."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].counted(waiting, number=count.number)
+        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
         return self._finish()
 
     def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:

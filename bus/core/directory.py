@@ -62,10 +62,10 @@ class Directory:
             mailbox = self._enter(subscription)
             if mailbox.group is None:
                 interest = Interest(subscription.start_seq, subscription.echo)
-                mailbox.restore(subscription.channel, interest)
+                mailbox.sources.restore(subscription.channel, interest)
         for mailbox_id, seq in state.dead_letters:
             if mailbox_id in self.mailboxes:
-                self.mailboxes[mailbox_id].restore_dead(seq)
+                self.mailboxes[mailbox_id].dead_letters.restore(seq)
 
     def __repr__(self) -> str:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
@@ -144,7 +144,7 @@ class Directory:
     def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
         """Add a group: its mailbox wants the channel whether it has members or not."""
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
-        mailbox.restore(channel, Interest(start_seq, echo=True))
+        mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:

@@ -218,9 +218,9 @@ class Dispatch:
 
     def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
         """Send sessions the gap that retention left in their mailbox; it is cleared when one is heard again."""
-        if mailbox.gap is None:
+        if mailbox.losses.gap is None:
             return
-        first, last = mailbox.gap
+        first, last = mailbox.losses.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
             self._told[mailbox] = self._turn.moment.now
@@ -286,14 +286,14 @@ class Dispatch:
         for seq in seqs:
             mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
-                mailbox.extend(seq, self._turn.moment.now)
+                mailbox.outstanding.extend(seq, self._turn.moment.now)
 
     def wait_anew(self, sessions: Iterable[Session]) -> None:
         """Restart all waits for clients: the worker stood still, and could not hear them."""
         for session in sessions:
             self.extend(session, list(session.in_flight))
         for mailbox in self._timed:
-            mailbox.wait_anew()
+            mailbox.outstanding.wait_anew()
 
     def expire(self) -> None:
         """Expire what was not settled in time, and touch the mailboxes in which something is due."""
@@ -309,7 +309,9 @@ class Dispatch:
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall
         for given_up in abandoned:
-            mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
+            mailbox.dead_letters.bury(
+                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
+            )
             self.counters.dead += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
@@ -364,7 +366,7 @@ class _WriteJob(Job[Any]):
 
 
 def _awaits(mailbox: Mailbox) -> bool:
-    return mailbox.group is not None and mailbox.awaits_clients
+    return mailbox.group is not None and mailbox.outstanding.awaits_clients
 
 
 def _envelope(message: LogMessage) -> Envelope:

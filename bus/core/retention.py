@@ -184,16 +184,18 @@ class Retention:
             source = (row.recipient_bot_id, row.recipient_channel)
             if source not in behind:
                 behind[source] = [
-                    mailbox for mailbox in self._wanting(row) if not mailbox.is_through(rows[-1].seq, source[1])
+                    mailbox
+                    for mailbox in self._wanting(row)
+                    if not mailbox.leaving.is_through(rows[-1].seq, source[1])
                 ]
             owing = [
                 mailbox
                 for mailbox in behind[source]
-                if mailbox.owes(row.seq, row.sender_bot_id, row.recipient_channel)
+                if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
             owing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in owing]
             if not owing or (
-                self._settings.remove_undelivered and all(mailbox.can_lose(row.seq) for mailbox in owing)
+                self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in owing)
             ):
                 removable.append(row)
                 for mailbox in owing:
@@ -204,7 +206,7 @@ class Retention:
         """Return, by seq, the mailboxes that have it in flight, returned or dead, even of a channel they left."""
         holders: dict[int, list[Mailbox]] = {}
         for mailbox in self._directory.mailboxes.values():
-            for seq in mailbox.holds(seqs):
+            for seq in mailbox.leaving.holds(seqs):
                 holders.setdefault(seq, []).append(mailbox)
         return holders
 
@@ -230,9 +232,9 @@ class Retention:
             for rule in self._rules:
                 rule.forget(row)
             if row.recipient_bot_id in self._directory.mailboxes:
-                self._directory.mailboxes[row.recipient_bot_id].count_anew()
+                self._directory.mailboxes[row.recipient_bot_id].backlog.void()
         for mailbox in removal.losing:
-            mailbox.lose()
+            mailbox.leaving.lose()
             self._dispatch.tell_gap(mailbox, mailbox.sessions)
             self._dispatch.touch(mailbox)
         self._go_on(())
@@ -240,7 +242,7 @@ class Retention:
     def retained(self, removal: _Removal) -> None:
         """Note that nothing was removed, and end the sweep."""
         for mailbox in removal.losing:
-            mailbox.retain()
+            mailbox.leaving.retain()
             self._dispatch.touch(mailbox)
         self._end()
 
@@ -257,7 +259,7 @@ class _RemoveJob(Job[int]):
         """Decide what to remove, now that it is about to be written."""
         self._removal = self._retention.look_again(self._removal)
         for mailbox, channels in self._removal.losing.items():
-            mailbox.prepare_to_lose(channels)
+            mailbox.leaving.prepare(channels)
         self.changes = [RemoveMessages(tuple(row.seq for row in self._removal.rows))]
         # The state on disk must not refer to messages that are gone.
         self.mailboxes = list(dict.fromkeys([*self._removal.losing, *self._retention.changed()]))

@@ -50,9 +50,9 @@ class Returning:
         """
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         seqs = {seq for seq in self._holds(hello) if seq <= self._dispatch.last_seq}
-        waiting = set().union(*(mailbox.may_wait(seqs) for mailbox in mailboxes))
+        waiting = set().union(*(mailbox.claims.may_wait(seqs) for mailbox in mailboxes))
         unknown = {seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)}
-        return tuple(sorted(unknown.union(*(mailbox.unknown_sources(seqs) for mailbox in mailboxes))))
+        return tuple(sorted(unknown.union(*(mailbox.claims.unknown_sources(seqs) for mailbox in mailboxes))))
 
     def keep(
         self, session: Session, hello: Hello, earlier: Session | None, located: Sequence[Surveyed]
@@ -63,16 +63,16 @@ class Returning:
         self._come_back(session, self._mailboxes_awaiting(session))
         for message in located:
             for mailbox in mailboxes:
-                mailbox.note_source(message)
+                mailbox.claims.note_source(message)
             at = self._mailbox_of(session, message)
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
-                at.remember(message)
+                at.claims.remember(message)
         kept: set[int] = set()
         holds = self._holds(hello)
         for mailbox in mailboxes:
             seqs = [seq for seq in holds if mailbox.has(seq) and seq not in kept]
             if seqs:
-                kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
+                kept.update(mailbox.claims.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
         return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
 
@@ -84,7 +84,7 @@ class Returning:
         """Keep a client's messages from being given up while the log is asked what it holds."""
         if client is not None:
             for mailbox in self._mailboxes_awaiting(session):
-                mailbox.postpone(client)
+                mailbox.outstanding.postpone(client)
 
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
         """Let a session await the replies that its client awaits; resend those on their way to its earlier one."""
@@ -102,14 +102,14 @@ class Returning:
             self._come_back(session, self._directory.mailboxes_lent_to(session))
         elif session.client is not None:
             for mailbox in self._directory.mailboxes_lent_to(session):
-                mailbox.confirm(session.client)
+                mailbox.outstanding.confirm(session.client)
                 self._dispatch.touch(mailbox)
 
     def _come_back(self, session: Session, mailboxes: Iterable[Mailbox]) -> None:
         if session.client is None:
             return
         for mailbox in mailboxes:
-            if mailbox.come_back(session.client):
+            if mailbox.outstanding.come_back(session.client):
                 self._dispatch.touch(mailbox)
 
     def _holds(self, hello: Hello) -> list[int]:

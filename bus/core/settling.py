@@ -66,7 +66,9 @@ class Settling:
         """Return the seqs that a settle cannot change: not in flight, or untouched while a commit settles them."""
         left = isinstance(request, Nak | Term)
         found = ((seq, self._directory.mailbox_in_flight(session, seq)) for seq in dict.fromkeys(request.seqs))
-        return tuple(seq for seq, mailbox in found if mailbox is None or (left and mailbox.is_settling(seq)))
+        return tuple(
+            seq for seq, mailbox in found if mailbox is None or (left and mailbox.outstanding.is_settling(seq))
+        )
 
     def answer(
         self,
@@ -102,7 +104,7 @@ class Settling:
         seq, channel, own = message.seq, message.recipient_channel, self._directory.mailboxes[bot_id]
         if channel is None:
             return [own] if message.recipient_bot_id == bot_id else []
-        kept = [own] if own.keeps(seq) else []
+        kept = [own] if own.leaving.holds({seq}) else []
         subscription = self._directory.subscriptions_of(bot_id).get(channel)
         if subscription is None or subscription.start_seq >= seq:
             sharing = self._directory.channels[channel].mailboxes.values()
@@ -131,7 +133,7 @@ class Settling:
         mailbox = self._directory.find_mailbox(request.bot)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
-        seqs = mailbox.put_back(request.seqs)
+        seqs = mailbox.dead_letters.put_back(request.seqs)
         self._batches.add(
             _RetryJob(session.address, request.request, mailbox, seqs, dispatch=self._dispatch, turn=self._turn)
         )
@@ -173,11 +175,11 @@ class _RetryJob(Job[Any]):
 
     def done(self, answers: Sequence[Any], at: str) -> None:
         """Redeliver them."""
-        self._mailbox.revive(self._seqs)
+        self._mailbox.dead_letters.revive(self._seqs)
         self._turn.answer(self._address, self._request, {"retried": len(self._seqs)})
         self._dispatch.touch(self._mailbox)
 
     def failed(self, code: Code, message: str) -> None:
         """Leave them dead."""
-        self._mailbox.stay_dead(self._seqs)
+        self._mailbox.dead_letters.stay_dead(self._seqs)
         self._turn.refuse(self._address, code, message, self._request)

@@ -93,13 +93,13 @@ class Subscribing:
                 self._sessions.of_bot(session.bot_id),
             )
         mailbox = self._directory.mailboxes[session.bot_id]
-        mailbox.dismiss(subscribe.channel)
+        mailbox.sources.dismiss(subscribe.channel)
         self._dispatch.touch(mailbox)
         self._answer(session, subscribe, answer)
 
     def not_subscribed(self, session: Session, subscribe: Subscribe) -> None:
         """Note that a subscription was not stored."""
-        self._directory.mailboxes[session.bot_id].dismiss(subscribe.channel)
+        self._directory.mailboxes[session.bot_id].sources.dismiss(subscribe.channel)
 
     def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
         mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)

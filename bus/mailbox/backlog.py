@@ -19,13 +19,20 @@ class Backlog:
         """Whether the count is known."""
         self.counting = False
         """Whether the store is counting."""
-        self.expected = 0
-        """Accepted messages that are not on disk yet."""
+        self._expected = 0
         self._waiting = 0
         self._asked = 0
 
     def __repr__(self) -> str:
-        return f"<Backlog {self._waiting if self.known else 'unknown'} expected={self.expected}>"
+        return f"<Backlog {self._waiting if self.known else 'unknown'} expected={self._expected}>"
+
+    def expect(self) -> None:
+        """Reserve room for a message that is on its way to the disk."""
+        self._expected += 1
+
+    def expect_no_more(self) -> None:
+        """Release the room of a message whose outcome is known."""
+        self._expected -= 1
 
     def came(self) -> None:
         """Count a message that waits."""
@@ -53,4 +60,4 @@ class Backlog:
 
     def has_room(self, messages_max: int) -> bool:
         """Return True if there is room for one more, or if that is not known yet."""
-        return not self.known or self._waiting + self.expected < messages_max
+        return not self.known or self._waiting + self._expected < messages_max

@@ -60,6 +60,11 @@ class Intake:
         return self.level or (self.reading is not None and not self._overflowed)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here or in the store, to be handed out for the first time."""
+        return self.level and not self._ready
+
+    @property
     def hungry(self) -> bool:
         """Whether a page is worth reading: there is more in the store, and room for it here."""
         return not self.level and len(self) < self._limits.ready_messages_max // 2

@@ -20,7 +20,6 @@ class Losses:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
         """The messages being removed: seq to channel, None for a direct message."""
-        self._withheld: list[int] = []
         self.gone: set[int] = set()
         """Messages removed while a page is being read that may still contain them."""
 
@@ -30,15 +29,6 @@ class Losses:
     def prepare(self, channels: Mapping[int, str | None]) -> None:
         """Note that messages are being removed."""
         self.losing = dict(channels)
-
-    def withhold(self, seq: int) -> None:
-        """Note that the turn of a message that is being removed has come."""
-        self._withheld.append(seq)
-
-    def take_withheld(self) -> list[int]:
-        """Return and clear the messages whose turn came while they were being removed."""
-        withheld, self._withheld = self._withheld, []
-        return withheld
 
     def keep(self) -> None:
         """Note that nothing was removed."""

@@ -7,6 +7,7 @@ Owns the position and the floors. Its rules (docs/design.md):
   prevents its messages from being delivered twice.
 - The state saved with such a subscription goes back to its start before memory does, so that its messages are found
   after a crash in between.
+- `ahead` has what lies above the position and was settled before its turn: it is not delivered again.
 
 Pure.
 """
@@ -36,6 +37,7 @@ class Sources:
     def __init__(self, state: MailboxState, *, direct: bool) -> None:
         self.position = state.position
         self.interests: dict[str, Interest] = {}
+        self.ahead = set(state.ahead)
         self._owner_id = state.mailbox_id
         self._direct = direct
         self._floors = dict(state.floors)
@@ -43,6 +45,11 @@ class Sources:
 
     def __repr__(self) -> str:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
+
+    def advance(self, seq: int) -> None:
+        """Note that everything up to a seq was delivered in order. The position never goes back by this."""
+        if seq > self.position:
+            self.position = seq
 
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Return True if a message belongs here and lies above its source's floor."""
@@ -105,12 +112,14 @@ class Sources:
             for source, start in self._starts()
         )
 
-    def saved(self) -> tuple[int, dict[str, int]]:
-        """Return the position and floors to save, which include subscriptions on their way to the disk."""
+    def saved(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
+        """Return the position, floors and `ahead` to save, which include subscriptions on their way to the disk."""
+        self.ahead = {seq for seq in self.ahead if seq > self.position}
         position = min([self.position, *self._starting.values()])
         floors = self._floors if position == self.position else self._raised_floors()
         sources = {DIRECT, *self.interests}
-        return position, {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        floors = {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        return position, floors, tuple(sorted(self.ahead))
 
     def _raised_floors(self) -> dict[str, int]:
         # A subscription's start is not used as a floor: it may lie beyond the end of the log, and a floor never
