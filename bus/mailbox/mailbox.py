@@ -513,7 +513,7 @@ class Mailbox:
         gone: str | None = None,
         loaded: bool | None = None,
     ) -> Abandoned | None:
-        """Return a message that is in flight; its text stays in memory if a session has credit for it."""
+        """Put back a message in flight; it stays in memory if a session has credit for it."""
         item = self.outstanding.give_back(seq, now, delay=delay, failure=failure, gone=gone)
         if item is not None:
             return self._give_up(seq, failure or "", item)
@@ -534,9 +534,9 @@ class Mailbox:
         return Abandoned(seq, reason, attempts)
 
     def _pass(self, seq: int) -> None:
-        """Note that a message is settled or dead, so that it is not delivered when its turn comes, or again.
+        """Note that a message is settled or dead, so that it is not delivered when its turn comes.
 
-        It comes again if its channel was left, and subscribed to from the past while it was in flight.
+        That can happen if its channel was left, and subscribed to again from the past, while it was in flight.
         """
         if seq > self.position:
             if self.intake.idle:  # nothing waits below it: its turn has come
