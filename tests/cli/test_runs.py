@@ -215,7 +215,7 @@ def test_a_crashed_run_is_resumed(posthouse: Posthouse) -> None:
     created(posthouse, "lost", "lost-1")
     crashed(posthouse, "lost-1")
     shown = posthouse.run("run", "lost-1")
-    assert shown.stderr.endswith("to let it go on: posthouse resume lost-1\n")
+    assert shown.stderr.endswith("to let it continue: posthouse resume lost-1\n")
     assert "error     the holder was lost\\nand more of that\n" in shown.stdout
     text = posthouse.answer("resume", "lost-1")
     assert text == "run lost-1 was crashed and is pending: it goes on when a bot claims it\n"
