@@ -29,8 +29,8 @@ from .file.place import find_place
 from .file.reader import is_text, lenient_text
 from .file.schema import migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 from .messages.rows import COLUMNS, intact
+from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 
 __all__ = ["Check", "Progress"]
 
@@ -232,10 +232,10 @@ class _Reading:
         except _UNREADABLE as error:
             self.damage.append(f"the messages cannot be read: {error}")
         self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
-        _list(self.damage, _told(messages.unreadable, "cannot be read"))
-        _list(self.damage, _told(messages.altered, "not as stored: the checksum differs"))
-        _list(self.damage, _told(messages.astray, "with a recipient that is not of its type"))
-        _list(self.warnings, _told(messages.holes, "not in the log"))
+        _list(self.damage, _described(messages.unreadable, "cannot be read"))
+        _list(self.damage, _described(messages.altered, "not as stored: the checksum differs"))
+        _list(self.damage, _described(messages.astray, "with a recipient that is not of its type"))
+        _list(self.warnings, _described(messages.holes, "not in the log"))
 
     def _scheduled(self) -> None:
         """Check the checksums of scheduled messages."""
@@ -418,7 +418,7 @@ def _add(spans: list[tuple[int, int]], seq: int) -> None:
         spans.append((seq, seq))
 
 
-def _told(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
+def _described(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
     return [f"message {a}: {fault}" if a == b else f"messages {a} to {b}: {fault}" for a, b in spans]
 
 

@@ -52,9 +52,9 @@ from .file.writer import Transaction
 from .messages.arrivals import Arrivals, find_scheduled
 from .messages.conversations import Conversations
 from .messages.loading import load_state
-from .messages.owing import SAVE_MAILBOX, mailbox_row, seal
 from .messages.pages import Pages, count_waiting
 from .messages.rows import WITH_SEQS, fetch
+from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 
 __all__ = ["SqliteLog"]
 

@@ -19,8 +19,8 @@ from ..file.database import Database
 from ..file.writer import Transaction
 from .arrivals import Arrivals
 from .conversations import Conversations
-from .owing import seal
 from .rows import fetch
+from .sealed import seal
 
 __all__ = ["SqliteMessages"]
 

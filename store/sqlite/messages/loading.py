@@ -18,8 +18,8 @@ from bus.model.repository import LogState
 from ..file.database import Database
 from ..file.reader import is_text
 from .arrivals import next_due_at
-from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 from .rows import fetch_each
+from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 
 __all__ = ["load_state"]
 
@@ -64,9 +64,9 @@ async def load_state(database: Database) -> LogState:
     bots = await _texts(database, "bots", _BOTS)
     channels = await _texts(database, "bot_channels", _CHANNELS)
     dead_letters = await _texts(database, "dead_letters", _DEAD_LETTERS)
-    subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
-    groups = await _owing(database, GROUPS, "a group of", group_of)
-    mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
+    subscriptions = await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
+    groups = await _sealed(database, GROUPS, "a group of", group_of)
+    mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
     [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
     return LogState(
         epoch=database.epoch,
@@ -96,8 +96,8 @@ async def _check_whole(database: Database, table: str) -> None:
         if code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{database.path} cannot be read ({finding}); check the disk, then start again")
         if finding != "ok":
-            told = [line for line in finding.splitlines() if not line.startswith("***")]
-            raise _damaged(database, f"in {table}: {'; '.join(told)}")
+            lines = [line for line in finding.splitlines() if not line.startswith("***")]
+            raise _damaged(database, f"in {table}: {'; '.join(lines)}")
 
 
 async def _texts(database: Database, table: str, sql: str) -> list[Any]:
@@ -109,7 +109,7 @@ async def _texts(database: Database, table: str, sql: str) -> list[Any]:
     return rows
 
 
-async def _owing(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
+async def _sealed(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
     """Read a table with checksums, and check them."""
     records: list[T] = []
     for row in await database.read.execute_fetchall(sql):
