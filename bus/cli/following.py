@@ -76,7 +76,7 @@ class _Changes:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._told: dict[str, tuple[str, str | None]] = {}
+        self._reported: dict[str, tuple[str, str | None]] = {}
 
     def show(self, view: RunView) -> None:
         """Report what changed. A run that ended is reported last."""
@@ -85,9 +85,9 @@ class _Changes:
         for kind, thing in things:
             state = (thing.status, thing.error)
             key = f"{kind} {thing.id}"
-            if self._told.get(key) == state:
+            if self._reported.get(key) == state:
                 continue
-            self._told[key] = state
+            self._reported[key] = state
             if self._as_json:
                 show_json({kind: msgspec.to_builtins(thing)})
             else:

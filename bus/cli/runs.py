@@ -124,7 +124,7 @@ def cancel(link: Link, run_id: str, reason: str | None) -> None:
 
     A bot that holds it is not stopped at once: it learns of it at its next write, or when it renews its lease.
     """
-    error = _said("cancelled", link, reason)
+    error = _reason_text("cancelled", link, reason)
     _move(link, run_id, RunStatus.CANCELLED, error, "it has ended, and no bot goes on with it")
 
 
@@ -138,7 +138,7 @@ def pause(link: Link, run_id: str, reason: str | None) -> None:
     The bot is not stopped at once: it learns of it at its next write, or when it renews its lease. No bot can claim
     the run before it is resumed; a bot that opens it waits until then.
     """
-    error = _said("paused", link, reason)
+    error = _reason_text("paused", link, reason)
     _move(link, run_id, RunStatus.PAUSED, error, f"'posthouse resume {run_id}' lets it go on")
 
 
@@ -152,11 +152,11 @@ def resume(link: Link, run_id: str, reason: str | None) -> None:
     It becomes pending, and continues when a bot claims it; a bot that executes this workflow has to be running. The
     count of lost holders is reset, so that it may be claimed again, and its error is cleared.
     """
-    error = None if reason is None else _said("resumed", link, reason)
+    error = None if reason is None else _reason_text("resumed", link, reason)
     _move(link, run_id, RunStatus.PENDING, error, "it goes on when a bot claims it")
 
 
-def _said(what: str, link: Link, reason: str | None) -> str:
+def _reason_text(what: str, link: Link, reason: str | None) -> str:
     return f"{what} by {link.name}" + ("" if reason is None else f": {reason}")
 
 

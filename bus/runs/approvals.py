@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
             raise Unanswerable(late) from None
 
 
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a message that answers; `step` is the name of the step, or its log's id."""
 
     run_id: str
@@ -55,17 +55,17 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
 async def take_answer(workflows: WorkflowRepository, message: Message) -> None:
     """Record the answer that a message brings; a message that answers nothing becomes a dead letter."""
     try:
-        said = msgspec.convert(message.body, _Said)
-        answer = Answer(message.message_type == APPROVE, message.sender, said.comment)
-        await answer.give(workflows, await _asked(workflows, said))
+        body = msgspec.convert(message.body, _Body)
+        answer = Answer(message.message_type == APPROVE, message.sender, body.comment)
+        await answer.give(workflows, await _waiting_step(workflows, body))
     except (Unanswerable, msgspec.ValidationError) as error:
         await message.term(str(error))
 
 
-async def _asked(workflows: WorkflowRepository, said: _Said) -> WorkflowStepLog:
-    for step in reversed(await workflows.list_step_logs(said.run_id)):
-        if said.step in (step.step_id, step.id):
+async def _waiting_step(workflows: WorkflowRepository, body: _Body) -> WorkflowStepLog:
+    for step in reversed(await workflows.list_step_logs(body.run_id)):
+        if body.step in (step.step_id, step.id):
             if step.status in (StepStatus.PENDING, StepStatus.RUNNING):
                 break
             return step
-    raise Unanswerable(f"step {said.step} of run {said.run_id} is not waiting for an approval")
+    raise Unanswerable(f"step {body.step} of run {body.run_id} is not waiting for an approval")

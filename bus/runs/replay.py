@@ -280,7 +280,7 @@ def same_json(one: Any, other: Any) -> bool:
 
 def error_text(error: BaseException) -> str:
     """Return the text to record for an error; for a group, the texts of its errors."""
-    text = "; ".join(_said(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
+    text = "; ".join(_described(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"
 
 
@@ -295,5 +295,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield error
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -146,7 +146,7 @@ class Run:
         with self._recorder.using(name) as step_id:
             self._recorder.recorded(step_id, STEP)
             asked = (
-                self._asked(args, step_id)
+                self._input_of(args, step_id)
                 if input is msgspec.UNSET
                 else self._recorder.value(input, "input", step_id)
             )
@@ -216,7 +216,7 @@ class Run:
                 raise
             raise _Failure(error) from error
 
-    def _asked(self, args: Sequence[Any], step_id: str) -> Any:
+    def _input_of(self, args: Sequence[Any], step_id: str) -> Any:
         try:
             return self._recorder.value(list(args) or None, "input", step_id)
         except InvalidValue as error:
