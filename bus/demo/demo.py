@@ -279,8 +279,8 @@ def _conclude(story: _Story, outcome: _Outcome) -> None:
         "twice": found.twice,
         "unanswered": found.sent - found.acknowledged,
     }
-    told = [f"{name} {count:,}" for name, count in numbers.items() if count or name != "unanswered"]
-    story.line(Text(" · ".join(told), "bold green" if outcome.ok else "bold red"))
+    parts = [f"{name} {count:,}" for name, count in numbers.items() if count or name != "unanswered"]
+    story.line(Text(" · ".join(parts), "bold green" if outcome.ok else "bold red"))
 
 
 @click.command()

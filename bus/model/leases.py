@@ -10,7 +10,7 @@ Owns what a hold is and how it changes; `transitions` decides which statuses may
 - A run that waits for a slot keeps its place as long as it is asked for. Nobody overtakes.
 - A run that is paused from outside, with the reason as its error, is stopped: it cannot be claimed before it is
   made
-  pending. A run paused by its holder only waits, and whoever claims it continues it.
+  pending. A run paused by its holder only waits, and it continues when it is claimed.
 
 Pure: times are arguments, as text in the stored form, whose order is the order of times.
 """
