@@ -95,7 +95,7 @@ def test_two_attempts_at_a_step_are_told_apart_by_id(posthouse: Posthouse) -> No
     created(posthouse, "repeated", "repeated-1")
     ids = [asking(posthouse, "repeated-1", "deploy", "Deploy?", attempt=attempt) for attempt in (1, 2)]
     code, line = posthouse.refusal("approve", "repeated-1", "deploy")
-    assert (code, "give the id of one" in line, ids[0] in line, ids[1] in line) == (1, True, True, True)
+    assert (code, "choose one by id" in line, ids[0] in line, ids[1] in line) == (1, True, True, True)
     assert posthouse.json("approve", "repeated-1", ids[1])["id"] == ids[1]
 
 
