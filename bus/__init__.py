@@ -175,8 +175,8 @@ _MODULES = (
     "runs.run",
     "bot",
 )
-"""Where the names are defined. When one is first used, these are imported up to the one that has it: a command, or
-a store, needs few of them. So each stands behind those that it imports itself."""
+"""Where the names are defined. When a name is first used, these modules are imported up to the one that defines it,
+because a command or a store needs few of them. So each comes after those that it imports itself."""
 
 
 def __getattr__(name: str) -> Any:

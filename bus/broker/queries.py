@@ -1,6 +1,6 @@
-"""Answers to what bots and people ask: history, who is there, and how the worker is.
+"""Answers to queries of bots and people: history, bots, channels, and the worker's status.
 
-Answers come from the log and from the core's picture; nothing here changes anything.
+Answers come from the log and from the core's state; nothing here changes anything.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 __all__ = ["Queries"]
 
 _HISTORY_PORTION = 64
-"""Messages that are read back at once: with the largest bodies some megabytes."""
+"""Messages that are read at once: with the largest bodies some megabytes."""
 
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
 
 
 class Queries:
-    """Answers one question at a time; the counters that rates need are noted by `sample`."""
+    """Answers one query at a time; `sample` records the counters for the rates."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class Queries:
         self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, core.dispatch.counters.by_name())])
 
     def sample(self, now: float) -> None:
-        """Note the counters, at most once a second."""
+        """Record the counters, at most once a second."""
         if now - self._samples[-1][0] >= 1:
             self._samples.append((now, self._core.dispatch.counters.by_name()))
         while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
 
     async def answer(self, bot_id: str, query: Query, now: float) -> msgspec.Struct:
-        """Return the value of an answer. Raise Refusal if the question is wrong."""
+        """Return the value of an answer. Raise Refusal if the query is invalid."""
         match query:
             case History():
                 return await self._history(query)
@@ -124,7 +124,7 @@ class Queries:
         return await self._read_back(request, query.limit)
 
     async def _read_back(self, request: HistoryRequest, limit: int) -> HistoryPage[msgspec.Raw]:
-        """Read in portions, as much as was asked for and fits into a frame."""
+        """Read in portions, as many messages as were requested and fit into a frame."""
         shown: list[msgspec.Raw] = []
         size_bytes = 0
         while True:
@@ -180,7 +180,7 @@ class Queries:
         return Fate(bot_id=mailbox.id, bot=self._core.directory.bots[mailbox.id].name, state=state)
 
     async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
-        """Count what each mailbox has still to have settled, by its id."""
+        """Return the number of unsettled messages of each mailbox, by its id."""
         behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
         counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}

@@ -1,7 +1,6 @@
-"""The command `posthouse dead-letters`: what mailboxes gave up on, and a second chance for it.
+"""The command `posthouse dead-letters`: listing what mailboxes gave up on, and retrying it.
 
-Owns which mailboxes are asked: one bot's or group's, or everybody's. A channel's message may be a dead letter of
-several.
+Owns which mailboxes are asked: one bot's or group's, or all. A channel's message may be a dead letter in several.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _of_bot = click.option(
     "--bot",
     metavar="NAME",
     callback=mailbox_of,
-    help="Those of a bot, or of a group as CHANNEL/GROUP; of all where none is named.",
+    help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
 _seq = click.IntRange(min=1, max=NUMBER_MAX)
@@ -34,10 +33,10 @@ _seq = click.IntRange(min=1, max=NUMBER_MAX)
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """See what mailboxes gave up on, and put it back.
+    """List what mailboxes gave up on, and retry it.
 
     A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot, or of its
-    group: it is kept and not delivered.
+    group: it is stored, but not delivered any more.
     """
 
 
@@ -49,7 +48,7 @@ def dead_letters() -> None:
     metavar="N",
     default=50,
     show_default=True,
-    help="The most to show for each bot: the newest.",
+    help="The maximum number to show for each bot: the newest.",
 )
 @linked("console")
 def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
@@ -79,7 +78,7 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
 @_of_bot
 @linked("console")
 def show(link: Link, seq: int, bot: str | None) -> None:
-    """Show the dead letter SEQ: why it is one, and the whole message.
+    """Show the dead letter SEQ: the reason, and the whole message.
 
     With `--json`, one object a line for each bot that has it among its 1,000 newest.
     """
@@ -98,14 +97,14 @@ def show(link: Link, seq: int, bot: str | None) -> None:
 
 @dead_letters.command("retry")
 @click.argument("seqs", metavar="[SEQ]...", type=_seq, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All there are now.")
+@click.option("--all", "everything", is_flag=True, help="All current ones.")
 @_of_bot
 @linked("console")
 def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) -> None:
-    """Put the dead letters SEQ, or --all, back into the mailboxes that gave them up.
+    """Put the dead letters SEQ, or --all, back into the mailboxes that gave up on them.
 
-    They are delivered again, with the full number of attempts; one that expired only expires again. Exits with 1
-    where there was none.
+    They are redelivered, with the full number of attempts; an expired message only expires again. Exits with 1 if
+    there was none.
     """
     if bool(seqs) == everything:
         raise click.UsageError("give either SEQ, once or more, or --all")
@@ -148,7 +147,7 @@ def _value(mailbox: str, dead: ListedDeadLetter) -> dict[str, Any]:
 
 
 async def _retry_all(asker: Bot, name: str) -> int:
-    """Put back all dead letters of a bot; one that dies again in the meantime is not put back a second time."""
+    """Put back all dead letters of a bot; one that dies again meanwhile is not put back a second time."""
     seen: set[int] = set()
     count = 0
     while True:

@@ -1,6 +1,6 @@
-"""What a bot asks its worker: what was said, who is there, what was given up, and how the worker is.
+"""A bot's queries: messages, bots, channels, subscriptions, dead letters, and the worker's status.
 
-Owns the questions. A question changes nothing but where its name says so (`retry_dead_letters`).
+Owns the queries. They change nothing, except for `retry_dead_letters`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["Asking"]
 
 
 class Asking:
-    """The questions that a bot can ask."""
+    """The queries of a bot."""
 
     def __init__(self, name: str, caller: Caller) -> None:
         self.name = name
@@ -57,9 +57,9 @@ class Asking:
         before_seq: int | None = None,
         limit: int = 50,
     ) -> list[StoredMessage]:
-        """Read back a conversation, newest first: of two bots, of a channel, or around a message's id.
+        """Return a conversation, newest first: of two bots, of a channel, or the thread of a message's id.
 
-        At most `limit` messages; go on with `before_seq` of the last one.
+        At most `limit` messages; continue with `before_seq` of the last one.
         """
         found: list[StoredMessage] = []
         more = True
@@ -82,7 +82,7 @@ class Asking:
         return found
 
     async def find(self, message_id: str) -> FoundMessage:
-        """Return a message by its id, and what became of it in each mailbox that it went to."""
+        """Return a message by its id, and its state in each mailbox that it went to."""
         return await self._caller.request(
             "the message", lambda number: MessageQuery(request=number, id=message_id), FoundMessage
         )
@@ -99,7 +99,7 @@ class Asking:
     async def subscriptions(
         self, *, bot: str | None = None, channel: str | None = None
     ) -> list[ListedSubscription]:
-        """List the subscriptions of a bot (this one, unless named), or to a channel."""
+        """List the subscriptions of a bot (by default this one), or to a channel."""
         answer = await self._caller.request(
             "the subscriptions",
             lambda number: Subscriptions(request=number, bot=bot, channel=channel),
@@ -108,7 +108,7 @@ class Asking:
         return answer.subscriptions
 
     async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[ListedDeadLetter]:
-        """List what a mailbox gave up on, newest first: this bot's, another's, or a group's (`channel/group`)."""
+        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`)."""
         answer = await self._caller.request(
             "the dead letters",
             lambda number: DeadLetters(request=number, bot=bot, limit=limit),
@@ -126,7 +126,7 @@ class Asking:
         return answer.retried
 
     async def status(self) -> WorkerStatus:
-        """Return how the worker is: counters, rates, sizes, versions."""
+        """Return the worker's status: counters, rates, sizes, versions."""
         return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
 
 

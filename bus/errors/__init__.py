@@ -1,17 +1,19 @@
-"""Everything that can go wrong: the package's one tree of errors.
+"""All errors of the package, in one tree.
 
-- `BusError` is the root of what a bot's author can meet. A `RequestError` among them is an answer: a call was
-  refused, and its `code` says why. The others say that no answer came, or what became of a run.
-- `Refused` is a RequestError of the store's: nothing of that one call was stored, and the calls beside it stand.
-- `StoreFailure` is no BusError: the store itself cannot be used any more, and the process that has it must end.
-- `StoreError` is all that a store raises, of either kind.
+- `BusError` is the root of what a bot's author can encounter. A `RequestError` is an answer: a call was refused,
+  and its
+  `code` says why. The others mean that no answer came, or report the outcome of a run.
+- `Refused` is a RequestError from the store: nothing of that one call was stored, and concurrent calls are
+  unaffected.
+- `StoreFailure` is not a BusError: the store itself cannot be used any more, and its process must end.
+- `StoreError` is everything that a store raises, of both kinds.
 
-An error that the store raised and the same one that a worker reported are of one class, with the same attributes.
-Its `details` are how these come over the wire (`docs/protocol.md`).
+An error raised by the store and the same error reported by a worker have one class, with the same attributes. Its
+`details` carry these over the wire (`docs/protocol.md`).
 
-Each is imported, pickled and shown in a traceback as one of `bus.errors`, whichever module defines it.
+Each is imported, pickled and shown in tracebacks as one of `bus.errors`, whichever module defines it.
 
-Pure, and imports nothing of the package, so that all of it may import this.
+Pure, and imports nothing of the package, so that every module may import this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every error of the package can do: be copied, and pickled into another process.
+"""The ability of the package's errors to be copied, and pickled into another process.
 
 Pure.
 """
@@ -20,7 +20,7 @@ _Error = TypeVar("_Error", bound=BaseException)
 class Portable(Exception):
     """An error that can be copied, and pickled into another process, whatever its constructor takes.
 
-    The copy has the same text, attributes and notes. Its cause and context come along, unless pickle cannot.
+    The copy has the same text, attributes and notes. Its cause and context are included if they can be pickled.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -42,7 +42,7 @@ class Portable(Exception):
 
 
 def blank(kind: type[_Error], args: tuple[Any, ...], attributes: dict[str, Any]) -> _Error:
-    """Return an error without calling its constructor, which takes other things than its text."""
+    """Create an error without calling its constructor, which takes other arguments than its text."""
     error = kind.__new__(kind)
     error.args = args
     vars(error).update(attributes)
@@ -65,12 +65,12 @@ def _restored(
 
 
 def _pickled(error: BaseException | None) -> bytes | None:
-    """Return an error pickled; None where that fails, or where it could not be read back."""
+    """Return an error pickled; None if that fails, or if it could not be unpickled."""
     if error is None:
         return None
     try:
         written = pickle.dumps(error)
         pickle.loads(written)
-    except Exception:  # whatever a stranger's error raises
+    except Exception:  # an unknown error may raise anything
         return None
     return written

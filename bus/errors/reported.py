@@ -1,4 +1,4 @@
-"""Which error a worker's refusal is: the class that the store would have raised, or that of its code.
+"""Which error a worker's refusal becomes: the class that the store would have raised, or that of its code.
 
 Pure.
 """
@@ -63,7 +63,7 @@ def request_error(
     retry_after: float | None = None,
     details: dict[str, Any] | None = None,
 ) -> RequestError:
-    """Return the error that a worker reports: by the name in its details, else by its code.
+    """Return the error that a worker reports: by the name in its details, otherwise by its code.
 
     It is a plain RequestError if this version knows neither.
     """

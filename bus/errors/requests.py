@@ -1,7 +1,7 @@
-"""What a bot's author meets: no answer, an answer that cannot be read, or a call that was refused.
+"""Errors that a bot's author can encounter: no answer, an invalid answer, or a refused call.
 
-Owns the roots `BusError` and `RequestError`, and what a refusal carries over the wire. Refusals that a store
-makes as well are in `storing`.
+Owns the roots `BusError` and `RequestError`, and what a refusal carries over the wire. `storing` has the refusals
+that a store raises too.
 
 Pure.
 """
@@ -33,14 +33,14 @@ __all__ = [
 
 
 class BusError(Portable):
-    """The root of everything that a bot's author can meet."""
+    """The root of all errors that a bot's author can encounter."""
 
 
 class AddressError(BusError):
-    """A bot cannot connect to such an address."""
+    """A bot cannot connect to this address."""
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot connect to {address!r}: {reason}; write it like tcp://127.0.0.1:7710")
+        super().__init__(f"cannot connect to {address!r}: {reason}; use an address like tcp://127.0.0.1:7710")
         self.address = address
 
 
@@ -59,20 +59,20 @@ class ClosedError(BusError):
 
 
 class ReplyTimeout(BusError):
-    """Nobody replied in time. The message stays where it is: a reply that comes later is an ordinary message.
+    """No reply came in time. The message is unaffected: a later reply is an ordinary message.
 
-    `state` says how far it got: "waiting" (stored, and not handed to the bot), "in_flight" (the bot has it),
-    "returned" (the bot gave it back, and gets it again), "settled" (the bot is done with it, without a reply),
-    "dead" (given up), or "unknown" where the worker could not be asked.
+    `state` is the state of the message: "waiting" (stored, not delivered to the bot), "in_flight" (delivered to the
+    bot), "returned" (returned by the bot, to be redelivered), "settled" (settled by the bot, without a reply),
+    "dead" (given up), or "unknown" if the worker could not be asked.
     """
 
     _WORDS: ClassVar[dict[str, str]] = {
-        "waiting": "it is stored, and {bot} was not handed it yet: is it running, and has it credit?",
-        "in_flight": "{bot} has it and is at work: wait longer, or look at what it does",
-        "returned": "{bot} gave it back, and will be handed it again",
+        "waiting": "it is stored, but not yet delivered to {bot}: is it running, and has it credit?",
+        "in_flight": "it is in flight for {bot}: wait longer, or check what that bot is doing",
+        "returned": "{bot} returned it, and it will be redelivered",
         "settled": "{bot} settled it without a reply",
         "dead": "{bot}'s mailbox gave up on it; see its dead letters",
-        "unknown": "how far it got is unknown, because the worker does not answer",
+        "unknown": "its state is unknown, because the worker does not answer",
     }
 
     def __init__(self, message_id: str, bot: str, timeout: float, state: str) -> None:
@@ -84,15 +84,15 @@ class ReplyTimeout(BusError):
 
 
 class MalformedAnswer(BusError):
-    """The worker's answer is not what the protocol says. `what` was asked for; whether it was done is unknown."""
+    """The worker's answer violates the protocol. `what` was requested; whether it was carried out is unknown."""
 
     def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"the answer for {what} is not what the protocol says: {reason}")
+        super().__init__(f"the answer for {what} violates the protocol: {reason}")
         self.what = what
 
 
 class WorkerUnavailable(BusError):
-    """No worker answered in time. What was sent may or may not be stored: send it again with the same id."""
+    """No worker answered in time. Whether what was sent is stored is unknown: send it again with the same id."""
 
 
 # ── Refused requests ─────────────────────────────────────────────────────────────────────────────────────
@@ -101,9 +101,9 @@ class WorkerUnavailable(BusError):
 class RequestError(BusError):
     """A call was refused, by the worker or by the store.
 
-    `code` is the protocol's, `retry` says whether the same call may succeed later, `retry_after` in how many
-    seconds, where the worker says so, and `hint` what to do. `details` are for programs, where the code alone does
-    not say enough. The text of an error that came from a worker ends with its code and its hint.
+    `code` is the protocol's; `retry` says whether the same call may succeed later, `retry_after` after how many
+    seconds, if the worker says so, and `hint` what to do. `details` are for programs, if the code alone is not
+    enough. The text of an error from a worker ends with its code and its hint.
     """
 
     code: str = "internal"
@@ -113,15 +113,15 @@ class RequestError(BusError):
     details: dict[str, Any] | None = None
 
     error_name: ClassVar[str] = ""
-    """What `details` call it, for those whose attributes go over the wire."""
+    """Its name in `details`, for classes whose attributes are sent over the wire."""
     attributes: ClassVar[tuple[str, ...]] = ()
-    """What `details` have of it besides."""
+    """The other attributes in `details`."""
 
     def __init__(self, message: str, *values: Any, **told: Any) -> None:
-        """Make the error of a call that was refused here, with the values of its attributes.
+        """Create the error of a call that was refused here, with the values of its attributes.
 
-        A class without attributes is also made as a worker's refusal is: of a code and a message, and of what
-        `received` takes besides.
+        A class without attributes can also be created like a worker's refusal: from a code, a message, and the
+        other arguments of `received`.
         """
         if not self.attributes and len(values) == 1:
             received = type(self).received(message, *values, **told)
@@ -145,9 +145,9 @@ class RequestError(BusError):
         retry_after: float | None = None,
         details: dict[str, Any] | None = None,
     ) -> Self:
-        """Return the error of a refusal as it comes from a worker, with the attributes that its details have.
+        """Return the error of a refusal from a worker, with the attributes in its details.
 
-        Its constructor is not called: it takes what not every worker tells.
+        Its constructor is not called, because it takes arguments that not every worker sends.
         """
         told = details or {}
         is_stores = bool(cls.error_name) and told.get("error") == cls.error_name
@@ -170,14 +170,14 @@ class UnknownBot(RequestError):
 
 
 class UnknownChannel(RequestError):
-    """There is no such channel."""
+    """The channel does not exist."""
 
     code = "unknown_channel"
-    hint = "a channel comes into being by its first use"
+    hint = "a channel is created when it is first used"
 
 
 class BotConflict(RequestError):
-    """The bot's name and id belong to others."""
+    """The bot's name or id belongs to another."""
 
     code = "bot_conflict"
     hint = "connect without bot_id, or with the id that the name has"
@@ -187,11 +187,11 @@ class IdConflict(RequestError):
     """A message of another bot has that id."""
 
     code = "id_conflict"
-    hint = "leave the id to the client, or make a new UUIDv7"
+    hint = "let the client choose the id, or generate a new UUIDv7"
 
 
 class InvalidBody(RequestError):
-    """The body is no JSON that every receiver could decode."""
+    """The body is not JSON that every receiver can decode."""
 
     code = "invalid_body"
     hint = "send finite numbers, valid text, and at most 100 levels"
@@ -206,7 +206,7 @@ class LimitReached(RequestError):
 
 
 class Forbidden(RequestError):
-    """The bot may not do that."""
+    """The bot is not allowed to do that."""
 
     code = "forbidden"
 
@@ -215,4 +215,4 @@ class UnsupportedProtocol(RequestError):
     """The worker speaks another version of the protocol."""
 
     code = "unsupported_protocol"
-    hint = "install versions of client and worker that belong together"
+    hint = "install matching versions of client and worker"

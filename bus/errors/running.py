@@ -1,4 +1,4 @@
-"""What running a workflow in a bot raises, and what of all errors a handler is not at fault for.
+"""Errors of running a workflow in a bot, and which errors are not a handler's fault.
 
 Pure.
 """
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class RunError(BusError):
-    """Something about one run of a workflow; the root of what running it raises."""
+    """An error of one run of a workflow; the root of what running it raises."""
 
     def __init__(self, run_id: str, message: str) -> None:
         super().__init__(message)
@@ -39,13 +39,13 @@ class UnknownWorkflow(BusError):
     def __init__(self, workflow: str, bot: str) -> None:
         super().__init__(
             f"no workflow {workflow!r} of {bot!r}, and no global one: save one first with"
-            " bot.workflows.save_definition(WorkflowDefinition(...)), or give it as definition="
+            " bot.workflows.save_definition(WorkflowDefinition(...)), or pass it as definition="
         )
         self.workflow = workflow
 
 
 class RunBusy(RunError):
-    """A run could not be had in time: somebody else holds it, or it has no slot; `reason` says which."""
+    """A run could not be claimed in time: it is held by another program, or has no slot; `reason` says which."""
 
     retry_after: float | None = None
 
@@ -55,12 +55,12 @@ class RunBusy(RunError):
 
 
 class RunLost(RunError):
-    """Somebody else has the run now, or ended it; `status` is what it is. Nothing more of it was written here."""
+    """Another program holds the run now, or ended it; `status` is its status. Nothing more was written here."""
 
     retry_after: float | None = None
 
     def __init__(self, run_id: str, status: str) -> None:
-        super().__init__(run_id, f"run {run_id!r} is {status}, and not held here any more")
+        super().__init__(run_id, f"run {run_id!r} is {status}, and no longer held here")
         self.status = status
 
 
@@ -72,17 +72,17 @@ class RunCancelled(RunError):
 
 
 class RunFailed(RunError):
-    """The run failed before, with `error`, and cannot go on: start another one."""
+    """The run failed before, with `error`, and cannot continue: start another one."""
 
     def __init__(self, run_id: str, error: str | None) -> None:
-        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'nobody said why'}")
+        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'no error was recorded'}")
         self.error = error
 
 
 class StepFailed(RunError):
-    """A step failed as often as it may; `error` is the text of the last error, which this one is raised from.
+    """A step has failed as often as it may; `error` is the text of the last error, which is also its cause.
 
-    After a restart the error itself is gone, and only its text is left.
+    After a restart only the text of the error is left.
     """
 
     def __init__(self, run_id: str, step_id: str, attempts: int, error: str) -> None:
@@ -94,7 +94,7 @@ class StepFailed(RunError):
 
 
 class StepChanged(RunError):
-    """What is recorded of a step does not belong to this call: the program changed while the run was under way."""
+    """The record of a step does not match this call: the program changed while the run was in progress."""
 
     def __init__(self, run_id: str, step_id: str, reason: str) -> None:
         super().__init__(run_id, f"step {step_id!r}: {reason}")
@@ -102,7 +102,7 @@ class StepChanged(RunError):
 
 
 class Rejected(RunError):
-    """A person rejected what they were asked; `answer` is what they said, where that was more than no."""
+    """A person rejected an approval; `answer` is their answer, if it was more than no."""
 
     def __init__(self, run_id: str, step_id: str, answer: Any, reason: str | None) -> None:
         super().__init__(run_id, f"approval {step_id!r} was rejected{f': {reason}' if reason else ''}")
@@ -112,7 +112,7 @@ class Rejected(RunError):
 
 
 NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
-"""What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
+"""Temporary errors, not the caller's fault: a handler that raises one is slowed down, and has not failed."""
 
 ENDED = (RunCancelled, RunFailed)
-"""What says that a run has ended and is never opened again: to try again what met it is of no use."""
+"""Errors of runs that have ended and are never opened again: retrying what raised them is useless."""

@@ -1,4 +1,4 @@
-"""What a store raises: refusals of one call, a disk that is full or busy, and a store that cannot be used any more.
+"""Errors of a store: refusals of one call, a full or busy disk, and a store that cannot be used any more.
 
 Pure.
 """
@@ -37,15 +37,15 @@ __all__ = [
 
 
 class StoreError(Portable):
-    """The root of everything that a store raises; what is no `StoreFailure` is a BusError too."""
+    """The root of everything that a store raises; what is not a `StoreFailure` is also a BusError."""
 
 
 class Refused(RequestError, StoreError):
-    """One call was refused; nothing of it was stored, and the calls beside it stand."""
+    """One call was refused; nothing of it was stored, and concurrent calls are unaffected."""
 
 
 class NotFound(Refused):
-    """There is no such thing; `what` and `key` say which, where it was to be changed."""
+    """Something does not exist; `what` and `key` say what, if it was to be changed."""
 
     code = "not_found"
     error_name = "not_found"
@@ -64,9 +64,9 @@ class Conflict(Refused):
 
 
 class NotInFlight(Conflict):
-    """A message that was to be settled is not with this bot any more: nothing was done to it.
+    """A message that was to be settled is no longer in flight for this bot: it was not changed.
 
-    Another session of the bot has it, it waits to be delivered again, or it is a dead letter by now: then
+    It is in flight for another session of the bot, waits for redelivery, or is a dead letter: then
     `details["state"]` is "in_flight", "returned", "waiting" or "dead". A commit that acks it did nothing at all.
     """
 
@@ -74,7 +74,7 @@ class NotInFlight(Conflict):
 
 
 class InvalidTransition(Conflict):
-    """A status cannot follow the one that is stored (docs/design.md)."""
+    """A status cannot follow the stored one (docs/design.md)."""
 
     code = "invalid_transition"
     error_name = "invalid_transition"
@@ -95,14 +95,14 @@ class DefinitionInUse(Conflict):
 
     def __init__(self, definition_id: str, runs: int) -> None:
         super().__init__(
-            f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to lose them too",
+            f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to delete them too",
             definition_id,
             runs,
         )
 
 
 class RunHeld(Conflict):
-    """A run is held under a live lease, so it cannot be claimed: wait until the lease ran out, or is given back."""
+    """A run is held under a live lease, so it cannot be claimed before the lease expires or is released."""
 
     error_name = "run_held"
     attributes = ("run_id", "holder", "expires_at")
@@ -113,7 +113,7 @@ class RunHeld(Conflict):
 
 
 class RunPaused(Conflict):
-    """A run was paused with a reason, so it cannot be claimed until somebody makes it pending again."""
+    """A run was paused with a reason, so it cannot be claimed until it is made pending again."""
 
     error_name = "run_paused"
     attributes = ("run_id", "reason")
@@ -121,17 +121,17 @@ class RunPaused(Conflict):
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(
-            f"run {run_id!r} was stopped ({reason}): make it pending ('posthouse resume') to let it go on",
+            f"run {run_id!r} was stopped ({reason}): make it pending ('posthouse resume') to let it continue",
             run_id,
             reason,
         )
 
 
 class Fenced(Refused):
-    """A write came with a fence that is not the run's any more: the writer does not hold the run.
+    """A write came with a fence that is no longer the run's: the writer does not hold the run.
 
-    `status` is the run's at present, so that a holder learns what became of it: somebody else runs it, a person
-    cancelled it, or it was given up for crashed.
+    `status` is the run's current status, so that its former holder learns what happened: another program runs it, a
+    person cancelled it, or it was marked as crashed.
     """
 
     code = "fenced"
@@ -142,15 +142,15 @@ class Fenced(Refused):
 
     def __init__(self, run_id: str, fence: int, status: str) -> None:
         super().__init__(
-            f"run {run_id!r} is {status}, and not held with fence {fence} any more", run_id, fence, status
+            f"run {run_id!r} is {status}, and no longer held with fence {fence}", run_id, fence, status
         )
 
 
 class SlotsTaken(Refused):
     """As many runs of a workflow and a concurrency key are running as its definition allows: try again later.
 
-    The run keeps its place in the queue for as long as the lease that was asked for; trying again renews it.
-    `ahead` is how many runs wait before it.
+    The run keeps its place in the queue for as long as the requested lease; trying again renews that. `ahead` is
+    how many runs wait before it.
     """
 
     code = "busy"
@@ -170,7 +170,7 @@ class SlotsTaken(Refused):
 
 
 class TooLarge(Refused):
-    """A value, a body or a frame is over its limit. It is refused, never truncated."""
+    """A value, a body or a frame exceeds its limit. It is refused, never truncated."""
 
     code = "too_large"
     hint = "put the data elsewhere and send its name"
@@ -180,11 +180,11 @@ class TooLarge(Refused):
     size_bytes = bytes_max = 0
 
     def __init__(self, what: str, size_bytes: int, bytes_max: int) -> None:
-        super().__init__(f"{what} has {size_bytes} bytes; the most is {bytes_max}", what, size_bytes, bytes_max)
+        super().__init__(f"{what} has {size_bytes} bytes; the maximum is {bytes_max}", what, size_bytes, bytes_max)
 
 
 class InvalidValue(Refused, ValueError):
-    """A value is none that can be stored or asked with: no JSON, of another type, a limit below 0."""
+    """A value cannot be stored or used in a query: not JSON, of another type, a limit below 0."""
 
     code = "bad_request"
     error_name = "invalid_value"
@@ -196,16 +196,16 @@ class InvalidValue(Refused, ValueError):
 
 
 class StorageFull(RequestError, StoreError):
-    """The disk is full, and nothing was stored. The store goes on, and so can its readers."""
+    """The disk is full, and nothing was stored. The store and its readers continue."""
 
     code = "storage_full"
-    hint = "make room on the worker's disk; it goes on by itself"
+    hint = "make room on the worker's disk; it then continues by itself"
     retry = True
     error_name = "storage_full"
 
 
 class StorageBusy(RequestError, StoreError):
-    """Another program holds the database's write lock. Nothing was stored, and the store goes on."""
+    """Another program holds the database's write lock. Nothing was stored, and the store continues."""
 
     code = "busy"
     retry = True
@@ -213,10 +213,10 @@ class StorageBusy(RequestError, StoreError):
 
 
 class RecordDamaged(BusError, StoreError):
-    """A record does not match its checksum, so it is reported and not handed out."""
+    """A record does not match its checksum, so it is reported and not returned."""
 
     def __init__(self, table: str, key: str) -> None:
-        key = key.encode(errors="replace").decode()  # it may be what is damaged
+        key = key.encode(errors="replace").decode()  # the key itself may be damaged
         super().__init__(f"record {key} of {table} does not match its checksum; run 'posthouse check'")
         self.table = table
         self.key = key
@@ -231,9 +231,9 @@ class StoreClosed(StoreFailure):
 
 
 class StoreFailed(StoreFailure):
-    """The disk reported an error, and what it did to the last transaction cannot be known.
+    """The disk reported an error, and its effect on the last transaction is unknown.
 
-    No answer is right after this one: the process must end, and the restart finds out (docs/design.md).
+    No answer would be correct after that: the process must end, and the restart finds out (docs/design.md).
     """
 
 
@@ -242,29 +242,29 @@ class DatabaseInUse(StoreFailure):
 
     def __init__(self, path: str, pid: int | None) -> None:
         holder = f"the worker with process id {pid}" if pid else "another worker"
-        super().__init__(f"{path} is in use by {holder}; stop that one, or serve another file")
+        super().__init__(f"{path} is in use by {holder}; stop that worker, or serve another file")
         self.path = path
         self.pid = pid
 
 
 class DatabaseLocked(DatabaseInUse):
-    """Another program than a worker locks the database, and did not end its transaction for some seconds."""
+    """A program other than a worker locks the database, and did not end its transaction for some seconds."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, None)
         self.args = (
-            f"{path} is locked by another program (a database shell or a backup, say); end that one"
+            f"{path} is locked by another program (perhaps a database shell or a backup); stop it"
             f" ('fuser {path}' names it), then start again",
         )
 
 
 class DatabaseUnusable(StoreFailure):
-    """The path leads to nothing that could be served: no folder, not a file, no right to write, a second name."""
+    """The path leads to nothing that can be served: no folder, not a file, no write permission, a second name."""
 
 
 class DatabaseDamaged(StoreFailure):
-    """The file is not a database of ours, or it is damaged. Its records were left as they are."""
+    """The file is not a posthouse database, or it is damaged. Its records were left unchanged."""
 
 
 class DatabaseNewer(StoreFailure):
-    """The database was written by a later version, or its migrations differ. It was left untouched."""
+    """The database was written by a later version, or its migrations differ. It was left unchanged."""

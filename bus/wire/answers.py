@@ -1,7 +1,7 @@
-"""Values of answers: who is there, what was said, what was given up, how the worker is, what a request did.
+"""Values of answers: messages, bots, channels, dead letters, the worker's status, the results of requests.
 
-Owns the shape of the values in docs/protocol.md. The worker encodes them and a client decodes them, so both
-ends name each field once. Unlike a client's frames they may grow: a client ignores fields that it does not know.
+Owns the structure of the values in docs/protocol.md. The worker encodes them and a client decodes them, so each
+field is named once for both ends. Unlike a client's frames they may grow: a client ignores unknown fields.
 
 Pure.
 """
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 M = TypeVar("M")
-"""A message: JSON where the worker writes it, a struct where a client reads it."""
+"""A message: JSON when the worker writes it, a struct when a client reads it."""
 D = TypeVar("D")
 """A dead letter, likewise."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What every answer has in common: a field can also be read by its name, as in `status["last_seq"]`."""
+    """What all answers have in common: a field can also be read by its name, as in `status["last_seq"]`."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.__struct_fields__:
@@ -67,7 +67,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class KeptMessage(_Answer, frozen=True, kw_only=True):
-    """A message as the worker keeps it. One that waits until it is due has neither seq nor timestamp yet."""
+    """A message as the worker stores it. A delayed one that is not due yet has neither seq nor timestamp."""
 
     seq: int | None
     id: str
@@ -89,7 +89,7 @@ class HistoryPage(_Answer, Generic[M], frozen=True):
 
 
 class Fate(_Answer, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a message in one mailbox: a bot's, or a group's, which has no `bot`.
+    """The state of a message in one mailbox: a bot's, or a group's, which has no `bot`.
 
     `state` is "waiting", "in_flight", "returned", "settled", "dead" or "expired".
     """
@@ -101,7 +101,7 @@ class Fate(_Answer, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MessageAnswer(_Answer, Generic[M], frozen=True, omit_defaults=True):
-    """A message, what became of it in each mailbox it went to, and when it is due if that is still to come."""
+    """A message, its state in each mailbox it went to, and when it is due if it is delayed."""
 
     message: M
     mailboxes: list[Fate]
@@ -109,11 +109,11 @@ class MessageAnswer(_Answer, Generic[M], frozen=True, omit_defaults=True):
 
 
 class FoundMessage(MessageAnswer[KeptMessage], frozen=True, omit_defaults=True):
-    """A message that was asked for, as a client reads it."""
+    """A requested message, as a client reads it."""
 
 
 class DeadLetterAnswer(_Answer, Generic[M], frozen=True):
-    """A message that a mailbox gave up on; `message` is None if it is not in the log any more."""
+    """A message that a mailbox gave up on; `message` is None if it is no longer in the log."""
 
     seq: int
     reason: str
@@ -133,7 +133,7 @@ class DeadLetterList(_Answer, Generic[D], frozen=True):
 
 
 class Retried(_Answer, frozen=True):
-    """How many dead letters went back into the mailbox."""
+    """How many dead letters were put back into the mailbox."""
 
     retried: int
 
@@ -186,7 +186,7 @@ class ChannelList(_Answer, frozen=True):
 
 
 class ListedSubscription(_Answer, frozen=True):
-    """A bot's subscription to a channel, by itself or in a group; it begins after `start_seq`."""
+    """A bot's subscription to a channel, individual or in a group; it begins after `start_seq`."""
 
     bot_id: str
     bot: str
@@ -204,7 +204,7 @@ class SubscriptionList(_Answer, frozen=True):
 
 
 class SubscriptionStart(_Answer, frozen=True, omit_defaults=True):
-    """The subscription that stands after a bot subscribed; `created` says whether that is new."""
+    """A bot's subscription after it subscribed; `created` says whether it is new."""
 
     channel: str
     start_seq: int
@@ -222,7 +222,7 @@ class SubscriptionEnd(_Answer, frozen=True):
 
 
 class CommitAnswer(_Answer, frozen=True):
-    """The places of a commit's messages; None for one with a delay."""
+    """The seqs of a commit's messages; None for a delayed one."""
 
     seqs: list[int | None]
 
@@ -231,7 +231,7 @@ class CommitAnswer(_Answer, frozen=True):
 
 
 class RateLimited(_Answer, frozen=True):
-    """Who was too fast lately: a sender, to one recipient or, where that is None, to anybody."""
+    """Who was refused by a rate recently: a sender, to one recipient or, if that is None, to anybody."""
 
     sender: str
     recipient: str | None
@@ -240,7 +240,7 @@ class RateLimited(_Answer, frozen=True):
 
 
 class WorkerStatus(_Answer, frozen=True):
-    """How the worker is. `counters` count since its start, and `rates` are theirs, a second."""
+    """The worker's status. `counters` count since its start, and `rates` are theirs, per second."""
 
     started_at: str
     uptime_seconds: float

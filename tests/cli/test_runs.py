@@ -116,11 +116,11 @@ def test_an_id_may_be_given_by_its_beginning(posthouse: Posthouse) -> None:
     for command in ("run", "cancel", "approve"):
         code, line = posthouse.refusal(command, "begun-a")
         assert code == 1
-        assert line == "posthouse: 2 runs begin with 'begun-a': begun-a2, begun-a1; write more of the id"
+        assert line == "posthouse: 2 run ids begin with 'begun-a': begun-a2, begun-a1; give more of the id"
         code, line = posthouse.refusal(command, "gone")
         assert (code, line) == (
             1,
-            "posthouse: no run 'gone', and none of the newest 1,000 begins so; 'posthouse runs' lists them",
+            "posthouse: no run 'gone', and none of the newest 1,000 begins with it; 'posthouse runs' lists them",
         )
 
 

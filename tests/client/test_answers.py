@@ -43,8 +43,8 @@ async def answered(ask: Question, value: bytes) -> Any:
 @pytest.mark.parametrize(
     ("ask", "value", "text"),
     [
-        (lambda bot: bot.status(), b"{}", "the answer for the status is not what the protocol says: "),
-        (lambda bot: bot.status(), b'"fine"', "the answer for the status is not what the protocol says: "),
+        (lambda bot: bot.status(), b"{}", "the answer for the status violates the protocol: "),
+        (lambda bot: bot.status(), b'"fine"', "the answer for the status violates the protocol: "),
         (lambda bot: bot.bots(), b'{"bots":[{"id":"x"}]}', "the field 'name' is missing in"),
         (lambda bot: bot.channels(), b'{"channels":null}', "'channels' must be a list"),
         (lambda bot: bot.subscriptions(), b'{"subscriptions":{}}', "'subscriptions' must be a list"),

@@ -338,7 +338,7 @@ async def test_nobody_there(worker: Worker) -> None:
     ],
 )
 async def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(bus.AddressError, match="write it like tcp://") as caught:
+    with pytest.raises(bus.AddressError, match="use an address like tcp://") as caught:
         async with bus.connect(url, bot="a", timeout=None):
             pass
     assert "secret" not in repr(caught.value)

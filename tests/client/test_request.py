@@ -100,7 +100,7 @@ async def test_two_bots_that_ask_each_other_inside_their_handlers(worker: Worker
 async def test_a_timeout_says_how_far_the_message_got(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker:
         async with worker.connect(bot="deaf", max_in_flight=0):
-            with pytest.raises(bus.ReplyTimeout, match="was not handed it yet") as late:
+            with pytest.raises(bus.ReplyTimeout, match="not yet delivered") as late:
                 await asker.request("deaf", 1, timeout=0.3)
             assert late.value.state == "waiting"
         async with worker.connect(bot="deaf") as deaf:
