@@ -310,7 +310,7 @@ async def test_a_closed_bot_says_so(worker: Worker) -> None:
         await a.send("a", 1)
     with pytest.raises(bus.ClosedError):
         await a.receive()
-    with pytest.raises(RuntimeError, match="entered once"):
+    with pytest.raises(RuntimeError, match="entered only once"):
         async with a:
             pass
 

@@ -105,7 +105,7 @@ async def test_a_timeout_says_how_far_the_message_got(worker: Worker) -> None:
             assert late.value.state == "waiting"
         async with worker.connect(bot="deaf") as deaf:
             message = await deaf.receive()
-            with pytest.raises(bus.ReplyTimeout, match="is at work") as late:
+            with pytest.raises(bus.ReplyTimeout, match="is in flight") as late:
                 await asker.request("deaf", 2, timeout=0.3)
             assert late.value.state == "in_flight"
             await message.ack()
