@@ -90,11 +90,11 @@ class Settling:
             state = "unknown" if seq > self._dispatch.last_seq else "settled"
             if seq in messages:
                 channel = messages[seq].recipient_channel
-                owing = self._mailboxes_of(session.bot_id, messages[seq])
-                mailboxes.update(dict.fromkeys(owing))
-                states = [mailbox.fate(seq, channel) for mailbox in owing]
+                candidates = self._mailboxes_of(session.bot_id, messages[seq])
+                mailboxes.update(dict.fromkeys(candidates))
+                states = [mailbox.fate(seq, channel) for mailbox in candidates]
                 # Messages of a channel that was left are done: none is delivered any more.
-                otherwise = "unknown" if channel is None and not owing else "settled"
+                otherwise = "unknown" if channel is None and not candidates else "settled"
                 state = next((state for state in states if state != "settled"), otherwise)
             if state != done:
                 passed_over.append(PassedOver(seq, state))

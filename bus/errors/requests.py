@@ -117,14 +117,14 @@ class RequestError(BusError):
     attributes: ClassVar[tuple[str, ...]] = ()
     """The other attributes in `details`."""
 
-    def __init__(self, message: str, *values: Any, **told: Any) -> None:
+    def __init__(self, message: str, *values: Any, **options: Any) -> None:
         """Create the error of a call that was refused here, with the values of its attributes.
 
         A class without attributes can also be created like a worker's refusal: from a code, a message, and the
         other arguments of `received`.
         """
         if not self.attributes and len(values) == 1:
-            received = type(self).received(message, *values, **told)
+            received = type(self).received(message, *values, **options)
             super().__init__(*received.args)
             vars(self).update(vars(received))
             return
@@ -149,10 +149,10 @@ class RequestError(BusError):
 
         Its constructor is not called, because it takes arguments that not every worker sends.
         """
-        told = details or {}
-        is_stores = bool(cls.error_name) and told.get("error") == cls.error_name
+        sent = details or {}
+        is_stores = bool(cls.error_name) and sent.get("error") == cls.error_name
         text = message if is_stores else f"{message} [{code}]{': ' if cls.hint else ''}{cls.hint}"
-        attributes = {name: told[name] for name in cls.attributes if name in told}
+        attributes = {name: sent[name] for name in cls.attributes if name in sent}
         attributes |= {"code": code, "message": message, "retry": retry, "retry_after": retry_after}
         return blank(cls, (text,), attributes | {"details": details})
 
