@@ -138,7 +138,7 @@ class Queries:
     def _reached(self, message: LogMessage) -> list[Mailbox]:
         """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
         reached = self._recipients(message)
-        holders = [box for box in self._core.directory.mailboxes.values() if box.holds({message.seq})]
+        holders = [box for box in self._core.directory.mailboxes.values() if box.leaving.holds({message.seq})]
         return list(dict.fromkeys([*reached, *holders]))
 
     def _recipients(self, message: LogMessage) -> list[Mailbox]:
@@ -150,8 +150,8 @@ class Queries:
         return [] if entry is None else [
             mailbox
             for mailbox in entry.mailboxes.values()
-            if mailbox.interests[channel].start_seq < message.seq
-            and (mailbox.interests[channel].echo or mailbox.id != message.sender_bot_id)
+            if mailbox.sources.interests[channel].start_seq < message.seq
+            and (mailbox.sources.interests[channel].echo or mailbox.id != message.sender_bot_id)
         ]  # fmt: skip
 
     def _fate(self, mailbox: Mailbox, message: LogMessage) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Queries:
 
     async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
         """Count what each mailbox has still to have settled, by its id."""
-        behind = [mailbox for mailbox in mailboxes if not mailbox.level]
+        behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
         counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
         return {mailbox.id: mailbox.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}

@@ -15,7 +15,7 @@ __all__ = ["Caller"]
 
 
 class Caller:
-    """Asks the worker, on a bot's connection. `timeout` is in seconds; None waits for ever."""
+    """Makes requests on a bot's connection. `timeout` is in seconds; None waits forever."""
 
     def __init__(self, connection: Connection, url: str, timeout: float | None) -> None:
         self.connection = connection
@@ -35,8 +35,8 @@ class Caller:
     ) -> msgspec.Raw:
         """Return the value of the answer to a request; `make` makes the frame with a number.
 
-        Raises a RequestError if it was refused, and WorkerUnavailable, which says `what` was asked for, if no
-        answer came in time. `once` and `settles` are those of `Connection.request`.
+        Raises RequestError if it was refused, and WorkerUnavailable, which names `what`, if no answer came in time.
+        `once` and `settles` are those of `Connection.request`.
         """
         try:
             return await self.connection.request(make, once=once, settles=settles, timeout=self.timeout)
@@ -44,13 +44,13 @@ class Caller:
             raise self.unavailable(what) from None
 
     async def request(self, what: str, make: Callable[[int], msgspec.Struct]) -> dict[str, Any]:
-        """Return the value of the answer to a request, decoded; it raises what `ask` raises."""
+        """Return the decoded value of the answer to a request; raises what `ask` raises."""
         value: dict[str, Any] = msgspec.json.decode(await self.ask(what, make))
         return value
 
     def unavailable(self, what: str) -> WorkerUnavailable:
         """Return the error for an answer that did not come."""
         return WorkerUnavailable(
-            f"no answer for {what} within {self.timeout:g} s from {self._url}: the worker may be down,"
-            " and whether it took this is unknown"
+            f"no answer for {what} within {self.timeout:g} s from {self._url}: the worker may be down;"
+            " whether it carried this out is unknown"
         )

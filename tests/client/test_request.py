@@ -176,7 +176,7 @@ async def test_a_question_is_waited_for_once_at_a_time(worker: Worker) -> None:
     ):
         tasks.start_soon(partial(asker.request, "helper", "?", id=id))
         question = await helper.receive()
-        with pytest.raises(RuntimeError, match="waits for its reply already"):
+        with pytest.raises(RuntimeError, match="is already waiting for its reply"):
             await asker.request("helper", "?", id=id)
         await question.reply("here")
         await question.ack()

@@ -295,5 +295,5 @@ def test_names_and_headers_are_the_text_that_they_are() -> None:
 )
 def test_what_is_no_text_is_a_mistake(wrong: dict[str, Any]) -> None:
     """The worker would refuse the whole frame, and everything that others sent in it."""
-    with pytest.raises(TypeError, match="is text, not"):
+    with pytest.raises(TypeError, match="must be a str, not"):
         publication(Draft(**{"to": "b", "body": 1, **wrong}), "id")

@@ -1,0 +1,76 @@
+"""What a mailbox makes of the messages that a returning client says it holds.
+
+After a restart the worker may not know that it delivered them, since a mailbox's state is written now and then, nor
+by which channel they came. The log is asked then, and its answer is noted here, before they are kept in flight.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model.repository import Surveyed
+from .parts import Parts
+from .sessions import Session
+from .sources import DIRECT
+
+__all__ = ["Claims"]
+
+
+class Claims:
+    """The claims of returning clients on one mailbox, whose parts it works with."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._sources = parts.sources
+        self._intake = parts.intake
+        self._backlog = parts.backlog
+        self._outstanding = parts.outstanding
+        self._dead_letters = parts.dead_letters
+        self._losses = parts.losses
+
+    def __repr__(self) -> str:
+        return f"<Claims on {self._outstanding}>"
+
+    def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
+        """Return those that are unsettled since before a restart, and came by a channel that is not known."""
+        items = ((seq, self._outstanding.get(seq)) for seq in seqs)
+        return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
+
+    def note_source(self, message: Surveyed) -> None:
+        """Note by which channel a message came."""
+        item = self._outstanding.get(message.seq)
+        if item is not None:
+            item.source = message.recipient_channel or DIRECT
+
+    def may_wait(self, seqs: Iterable[int]) -> set[int]:
+        """Return those that may still wait here, as far as is known without their channels."""
+        if self._intake.idle:
+            return set()
+        through = self._sources.through
+        elsewhere = (self._outstanding, self._sources.ahead, self._dead_letters)
+        return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
+
+    def remember(self, message: Surveyed) -> bool:
+        """Count as delivered what a client holds and the mailbox does not know of: the worker was restarted.
+
+        Return False if the message is not wanted, or was settled.
+        """
+        seq, channel = message.seq, message.recipient_channel
+        settled = seq <= self._sources.handed_out(channel) or seq in self._sources.ahead
+        elsewhere = seq in self._dead_letters or seq in self._losses.losing
+        if settled or elsewhere or not self._sources.wants(seq, message.sender_bot_id, channel):
+            return False
+        self._outstanding.remember(seq)
+        if channel is None:
+            self._backlog.went()
+        return True
+
+    def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
+        """Put in flight for a client's new session what it has held since `earlier`; return what could be.
+
+        A message that another session has cannot be kept, nor what is being removed from the log, nor a dead letter
+        that is to be delivered anew.
+        """
+        seqs = [seq for seq in seqs if seq not in self._losses.losing]
+        return self._outstanding.keep(session, seqs, now, earlier=earlier)
