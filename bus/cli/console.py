@@ -27,6 +27,7 @@ from rich.text import Text
 from ..client.waiting import Receipt
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
+from ..wire.answers import ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
 
@@ -196,30 +197,30 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
         say(f"{what} {place}, with the id {receipt.id}")
 
 
-def show_dead_letter(dead: Mapping[str, Any]) -> None:
+def show_dead_letter(mailbox: str, dead: ListedDeadLetter) -> None:
     """Write everything that is known of a dead letter: what the mailbox says of it, and the whole message."""
     console = console_for()
     facts: dict[str, str] = {
-        "seq": str(dead["seq"]),
-        "mailbox": dead["bot"],
-        "reason": dead["reason"],
-        "attempts": str(dead["attempts"]),
-        "given up": _local(console, dead["at"], _DATE_AND_TIME),
+        "seq": str(dead.seq),
+        "mailbox": mailbox,
+        "reason": dead.reason,
+        "attempts": str(dead.attempts),
+        "given up": _local(console, dead.at, _DATE_AND_TIME),
     }
-    message = dead["message"]
+    message = dead.message
     if message is not None:
-        recipient = message["recipient"]
+        recipient = message.recipient
         facts |= {
-            "sent": _local(console, message["timestamp"], _DATE_AND_TIME),
-            "sender": message["sender_bot_name"],
+            "sent": _local(console, message.timestamp, _DATE_AND_TIME) if message.timestamp else "",
+            "sender": message.sender_bot_name,
             "to": f"#{recipient['name']}" if "name" in recipient else "direct",
-            "type": message["message_type"],
-            "id": message["id"],
-            "reply to": message["reply_to"] or "",
-            "headers": "  ".join(f"{name}={value}" for name, value in message["headers"].items()),
+            "type": message.message_type,
+            "id": message.id,
+            "reply to": message.reply_to or "",
+            "headers": "  ".join(f"{name}={value}" for name, value in message.headers.items()),
         }
     show_facts(facts)
-    body = Text("the message is not in the log any more", "yellow") if message is None else _body(message["body"])
+    body = Text("the message is not in the log any more", "yellow") if message is None else _body(message.body)
     console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
 
 
@@ -286,32 +287,36 @@ def _cell(console: Console, value: Any) -> Text:
     return Text(plain(str(value)))
 
 
-def show_status(status: Mapping[str, Any], url: str) -> None:
+def show_status(status: WorkerStatus, url: str) -> None:
     """Write the answer to `status`."""
     console = console_for()
-    sizes, counters, rates = status["sizes"], status["counters"], status["rates"]
+    sizes, counters, rates = status.sizes, status.counters, status.rates
     database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
-    known = (_amount(status[f"{thing}s"], thing) for thing in ("bot", "channel", "session"))
+    known = (
+        _amount(status.bots, "bot"),
+        _amount(status.channels, "channel"),
+        _amount(status.sessions, "session"),
+    )
     facts = {
-        "worker": f"{url}, since {_local(console, status['started_at'], _DATE_AND_TIME)}",
-        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status['last_seq']:,}, epoch {status['epoch']}",
+        "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
+        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
         "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
         "known": ", ".join(known),
-        "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
     }
-    if status.get("log_ahead_seconds", 0.0) > _AHEAD_SECONDS:
-        ahead = timedelta(seconds=round(status["log_ahead_seconds"]))
+    if status.log_ahead_seconds > _AHEAD_SECONDS:
+        ahead = timedelta(seconds=round(status.log_ahead_seconds))
         facts["clock"] = f"behind the log's last message by {ahead}: it was, or is, set wrong"
     show_facts(facts)
     say()
     rows = [(name, count, rates[name]) for name, count in counters.items()]
     show_rows(("messages", "since then", "a second"), rows, nothing="")
-    if status.get("rate_limited"):
+    if status.rate_limited:
         say()
         limited = [
-            (each["sender"], each["recipient"] or "anybody", each["times"], Time(each["last_at"]))
-            for each in status["rate_limited"]
+            (each.sender, each.recipient or "anybody", each.times, Time(each.last_at))
+            for each in status.rate_limited
         ]
         show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
 

@@ -12,6 +12,7 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import ask
@@ -55,19 +56,19 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
     """List dead letters, by bot, the newest first."""
     found = ask(link, lambda asker: _found(asker, bot, limit))
     if link.as_json:
-        show_json(found)
+        show_json([_value(mailbox, dead) for mailbox, dead in found])
         return
     rows = [
         (
-            dead["seq"],
-            dead["bot"],
-            dead["message"]["sender_bot_name"] if dead["message"] is not None else "",
-            dead["message"]["message_type"] if dead["message"] is not None else "",
-            dead["attempts"],
-            Time(dead["at"]),
-            dead["reason"],
+            dead.seq,
+            mailbox,
+            dead.message.sender_bot_name if dead.message is not None else "",
+            dead.message.message_type if dead.message is not None else "",
+            dead.attempts,
+            Time(dead.at),
+            dead.reason,
         )
-        for dead in found
+        for mailbox, dead in found
     ]
     columns = ("seq", "bot", "sender", "type", "attempts", "given up", "reason")
     show_rows(columns, rows, nothing="no dead letters")
@@ -83,16 +84,16 @@ def show(link: Link, seq: int, bot: str | None) -> None:
     With `--json`, one object a line for each bot that has it among its 1,000 newest.
     """
     found = ask(link, lambda asker: _found(asker, bot, ANSWER_ITEMS_MAX))
-    chosen = [dead for dead in found if dead["seq"] == seq]
+    chosen = [(mailbox, dead) for mailbox, dead in found if dead.seq == seq]
     if not chosen:
         _refuse(f"no dead letter {seq}", bot)
-    for place, dead in enumerate(chosen):
+    for place, (mailbox, dead) in enumerate(chosen):
         if link.as_json:
-            show_json(dead)
+            show_json(_value(mailbox, dead))
             continue
         if place:
             say()
-        show_dead_letter(dead)
+        show_dead_letter(mailbox, dead)
 
 
 @dead_letters.command("retry")
@@ -129,18 +130,21 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
 async def _names(asker: Bot, bot: str | None) -> list[str]:
     if bot is not None:
         return [bot]
-    groups = [
-        f"{channel['name']}/{group['group']}" for channel in await asker.channels() for group in channel["groups"]
-    ]
-    return [*(each["name"] for each in await asker.bots()), *groups]
+    groups = [f"{channel.name}/{group.group}" for channel in await asker.channels() for group in channel.groups]
+    return [*(each.name for each in await asker.bots()), *groups]
 
 
-async def _found(asker: Bot, bot: str | None, limit: int) -> list[dict[str, Any]]:
+async def _found(asker: Bot, bot: str | None, limit: int) -> list[tuple[str, ListedDeadLetter]]:
+    """Return dead letters, each with the name of its mailbox."""
     return [
-        {"bot": name, **dead}
+        (name, dead)
         for name in await _names(asker, bot)
         for dead in await asker.dead_letters(bot=name, limit=limit)
     ]
+
+
+def _value(mailbox: str, dead: ListedDeadLetter) -> dict[str, Any]:
+    return {"bot": mailbox, **dead}
 
 
 async def _retry_all(asker: Bot, name: str) -> int:
@@ -148,7 +152,7 @@ async def _retry_all(asker: Bot, name: str) -> int:
     seen: set[int] = set()
     count = 0
     while True:
-        page = {dead["seq"] for dead in await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX)} - seen
+        page = {dead.seq for dead in await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX)} - seen
         if not page:
             return count
         seen |= page

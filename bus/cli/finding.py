@@ -25,7 +25,7 @@ _NAMED_MAX = 5
 
 async def bot_names(bot: Bot) -> dict[str, str]:
     """Return the names of all bots by their ids."""
-    return {each["id"]: each["name"] for each in await bot.bots()}
+    return {each.id: each.name for each in await bot.bots()}
 
 
 def owner_name(owner: Owner, names: dict[str, str]) -> str:

@@ -20,10 +20,12 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
+from .finding import bot_names
 from .options import Link, WithText, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
@@ -225,14 +227,14 @@ def bots(link: Link) -> None:
         return
     rows = [
         (
-            bot["name"],
-            bot["online"],
-            bot["backlog"],
-            bot["in_flight"],
-            bot["sessions"],
-            Time(bot["last_seen_at"]),
-            Time(bot["created_at"]),
-            bot["id"],
+            bot.name,
+            bot.online,
+            bot.backlog,
+            bot.in_flight,
+            bot.sessions,
+            Time(bot.last_seen_at),
+            Time(bot.created_at),
+            bot.id,
         )
         for bot in found
     ]
@@ -245,8 +247,8 @@ def bots(link: Link) -> None:
 def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
-    async def listed(bot: Bot) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        return await bot.channels(), {bot["id"]: bot["name"] for bot in await bot.bots()}
+    async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
+        return await bot.channels(), await bot_names(bot)
 
     found, names = ask(link, listed)
     if link.as_json:
@@ -254,12 +256,12 @@ def channels(link: Link) -> None:
         return
     rows = [
         (
-            channel["name"],
-            channel["messages"],
-            channel["subscribers"],
-            ", ".join(map(_group, channel["groups"])),
-            Time(channel["created_at"]),
-            names.get(channel["created_by_bot_id"], channel["created_by_bot_id"]),
+            channel.name,
+            channel.messages,
+            channel.subscribers,
+            ", ".join(map(_group, channel.groups)),
+            Time(channel.created_at),
+            names.get(channel.created_by_bot_id, channel.created_by_bot_id),
         )
         for channel in found
     ]
@@ -267,8 +269,8 @@ def channels(link: Link) -> None:
     show_rows(columns, rows, nothing="no channels")
 
 
-def _group(group: dict[str, Any]) -> str:
-    return f"{group['group']} ({group['members']} members, {group['backlog']} waiting)"
+def _group(group: ListedGroup) -> str:
+    return f"{group.group} ({group.members} members, {group.backlog} waiting)"
 
 
 @click.command()
@@ -280,10 +282,10 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
     if bot is not None and channel is not None:
         raise click.UsageError("give --bot or --channel, not both")
 
-    async def listed(asker: Bot) -> list[dict[str, Any]]:
+    async def listed(asker: Bot) -> list[ListedSubscription]:
         if bot is not None or channel is not None:
             return await asker.subscriptions(bot=bot, channel=channel)
-        names = [each["name"] for each in await asker.channels()]
+        names = [each.name for each in await asker.channels()]
         return [each for name in names for each in await asker.subscriptions(channel=name)]
 
     found = ask(link, listed)
@@ -292,12 +294,12 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         return
     rows = [
         (
-            each["channel_name"],
-            each["bot"],
-            each["group"] or "",
-            each["start_seq"],
-            each["echo"],
-            Time(each["subscribed_at"]),
+            each.channel_name,
+            each.bot,
+            each.group or "",
+            each.start_seq,
+            each.echo,
+            Time(each.subscribed_at),
         )
         for each in found
     ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
-from ..errors import WorkerUnavailable
+from ..errors import MalformedAnswer, WorkerUnavailable
 from ..wire.frames import StoredMessage
+from ..wire.refusals import refusal
 from .connection import Connection
 
 __all__ = ["Caller"]
+
+T = TypeVar("T")
 
 
 class Caller:
@@ -43,10 +46,25 @@ class Caller:
         except TimeoutError:
             raise self.unavailable(what) from None
 
-    async def request(self, what: str, make: Callable[[int], msgspec.Struct]) -> dict[str, Any]:
-        """Return the decoded value of the answer to a request; raises what `ask` raises."""
-        value: dict[str, Any] = msgspec.json.decode(await self.ask(what, make))
-        return value
+    async def request(
+        self,
+        what: str,
+        make: Callable[[int], msgspec.Struct],
+        answer: type[T],
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+    ) -> T:
+        """Return the value of the answer to a request, decoded into `answer`.
+
+        Raises what `ask` raises, and MalformedAnswer if the value is not such an answer.
+        """
+        value = await self.ask(what, make, once=once, settles=settles)
+        try:
+            return msgspec.json.decode(value, type=answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = refusal(error) if isinstance(error, msgspec.ValidationError) else str(error)
+            raise MalformedAnswer(what, reason) from None
 
     def unavailable(self, what: str) -> WorkerUnavailable:
         """Return the error for an answer that did not come."""

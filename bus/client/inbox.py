@@ -88,7 +88,7 @@ class Inbox:
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change the credit, and return when the worker has confirmed it."""
-        await self._caller.request(
+        await self._caller.ask(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
         self.max_in_flight = max_in_flight

@@ -108,7 +108,7 @@ class Replies:
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):
             try:
-                return str((await self._asking.find(message_id))["mailboxes"][0]["state"])
+                return (await self._asking.find(message_id)).mailboxes[0].state
             except (BusError, LookupError):
                 return "unknown"
         return "unknown"

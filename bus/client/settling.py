@@ -130,8 +130,10 @@ class Settler:
 
         until = anyio.current_time() + connection.welcome.session_timeout
         while True:
-            value = await self._caller.ask(f"the {settling.how} of {message}", make, settles=[message.stored])
-            state = _passed_over(value)
+            settled = await self._caller.request(
+                f"the {settling.how} of {message}", make, Settled, settles=[message.stored]
+            )
+            state = _passed_over(settled)
             if state is None:
                 return
             # An earlier ack of this bot that the worker did not receive is repeated when the message is redelivered
@@ -141,7 +143,7 @@ class Settler:
             await anyio.sleep(_AGAIN_SECONDS)
 
     async def _confirm_return(self, message: Delivered, make: Callable[[int], Ack | Nak]) -> None:
-        state = _passed_over(await self._caller.ask(f"the return of {message}", make, once=True))
+        state = _passed_over(await self._caller.request(f"the return of {message}", make, Settled, once=True))
         if state is not None:
             raise _not_in_flight(message, state)
 
@@ -159,10 +161,9 @@ _PASSED_OVER = {
 }
 
 
-def _passed_over(value: msgspec.Raw) -> str | None:
+def _passed_over(settled: Settled) -> str | None:
     """Return the state of the message that a settle could not change; None if it changed it."""
-    passed_over = msgspec.json.decode(value, type=Settled).passed_over
-    return passed_over[0].state if passed_over else None
+    return settled.passed_over[0].state if settled.passed_over else None
 
 
 def _not_in_flight(message: Delivered, state: str) -> NotInFlight:

@@ -35,7 +35,7 @@ __all__ = ["Watch"]
 _QUIET_SECONDS = (0.1, 0.5, 2.0)
 """Lengths of silence before the head is looked up; the last one repeats. A SUB takes a moment to connect."""
 
-_TOLD_QUIET_SECONDS = 3.0
+_HEADS_QUIET_SECONDS = 3.0
 """The same if the tap sends heads: one and a half times their interval, by the worker's default."""
 
 _PAGE_MESSAGES = 200
@@ -65,7 +65,7 @@ class Watch:
         self._bounds: list[int] = []
         """The upper ends of the pages still to be read, the oldest page last."""
         self._silences = 0
-        self._told = False
+        self._hears_heads = False
         """Whether the tap sends heads."""
 
     def __repr__(self) -> str:
@@ -115,7 +115,7 @@ class Watch:
         self._port = self._open_port()
         self._port.subscribe(channel_topic(self._channel))
         self._port.subscribe(head_topic(self._channel))
-        self._told = False
+        self._hears_heads = False
 
     def _close(self) -> None:
         if self._port is not None:
@@ -128,7 +128,7 @@ class Watch:
         while len(self._ready) < _PAGE_MESSAGES and (parts := port.receive()) is not None:
             heard = True
             if parts[0] == head_topic(self._channel):
-                self._told = True
+                self._hears_heads = True
                 self._wanted = max(self._wanted, msgspec.json.decode(parts[1], type=Head).seq)
                 if self._wanted > self._last:
                     break
@@ -147,8 +147,8 @@ class Watch:
     async def _wait(self, port: Port) -> None:
         """Wait for the tap; if it stays silent, check whether it missed something."""
         silence = _QUIET_SECONDS[min(self._silences, len(_QUIET_SECONDS) - 1)]
-        if self._told:
-            silence = _TOLD_QUIET_SECONDS
+        if self._hears_heads:
+            silence = _HEADS_QUIET_SECONDS
         with anyio.move_on_after(silence) as quiet:
             if not port.has_input:
                 await port.wait()

@@ -19,6 +19,7 @@ from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
+from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal
@@ -135,7 +136,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         match answers[0]:
             case Committed(seqs, added):
                 self._enter(added, at)
-                self._turn.answer(self._address, self._request, {"seqs": seqs})
+                self._turn.answer(self._address, self._request, CommitAnswer(seqs))
             case NotCommitted(error):
                 self._keep_unsettled()
                 code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)

@@ -251,7 +251,7 @@ class Core:
             for session in self.sessions.silent(moment.now - timeout):
                 self._end(session, vanished=True)
         self.dispatch.expire()
-        self.dispatch.tapping.tell_heads()
+        self.dispatch.tapping.send_heads()
         return self._finish()
 
     def _was_deaf(self, now: float) -> bool:

@@ -81,12 +81,14 @@ class Directory:
 
     def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
         """Return the mailboxes that a bot receives from: its own, and those of its groups."""
-        groups = [
-            self.mailboxes[group_mailbox_id(subscription.channel, subscription.group)]
-            for subscription in self.subscriptions_of(bot_id).values()
-            if subscription.group is not None
-        ]
+        subscriptions = self.subscriptions_of(bot_id).values()
+        groups = [self.mailbox_for(each) for each in subscriptions if each.group is not None]
         return [self.mailboxes[bot_id], *groups]
+
+    def mailbox_for(self, subscription: Subscription) -> Mailbox:
+        """Return the mailbox that delivers a subscription: its bot's, or its group's."""
+        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
+        return self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
 
     def mailboxes_lent_to(self, session: Session) -> list[Mailbox]:
         """Return the mailboxes that a session receives from."""
@@ -133,8 +135,7 @@ class Directory:
         return self._enter(subscription)
 
     def _enter(self, subscription: Subscription) -> Mailbox:
-        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
-        mailbox = self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
+        bot_id, channel, mailbox = subscription.bot_id, subscription.channel, self.mailbox_for(subscription)
         entry = self.channels[channel]
         entry.subscriptions[bot_id] = subscription
         entry.mailboxes[mailbox.id] = mailbox
@@ -153,6 +154,6 @@ class Directory:
         entry = self.channels[channel]
         subscription = entry.subscriptions.pop(bot_id)
         if subscription.group is not None:
-            return self.mailboxes[group_mailbox_id(channel, subscription.group)]
+            return self.mailbox_for(subscription)
         self.mailboxes[bot_id].unsubscribe(channel)
         return entry.mailboxes.pop(bot_id)

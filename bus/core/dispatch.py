@@ -71,7 +71,7 @@ class Dispatch:
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
         self.groups_awaiting = {mailbox: None for mailbox in directory.mailboxes.values() if _awaits(mailbox)}
         """Groups with messages that were failed by clients now away."""
-        self._told: dict[Mailbox, float] = {}
+        self._gap_sent_at: dict[Mailbox, float] = {}
         """When sessions were notified of a mailbox's gap."""
         self._unwritten: list[_WriteJob] = []
         self._seen: dict[str, str] = {}
@@ -202,7 +202,7 @@ class Dispatch:
         """Let a session receive from a mailbox, and send it the mailbox's gap."""
         session.mailbox_ids.append(mailbox.id)
         mailbox.attach(session)
-        self.tell_gap(mailbox, [session])
+        self.send_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
@@ -216,19 +216,19 @@ class Dispatch:
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
-    def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
+    def send_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
         """Send sessions the gap that retention left in their mailbox; it is cleared when one is heard again."""
         if mailbox.losses.gap is None:
             return
         first, last = mailbox.losses.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
-            self._told[mailbox] = self._turn.moment.now
+            self._gap_sent_at[mailbox] = self._turn.moment.now
 
-    def _forget_told_gaps(self) -> None:
-        for mailbox, told_at in list(self._told.items()):
-            if any(session.last_heard > told_at for session in mailbox.sessions):
-                del self._told[mailbox]
+    def _clear_seen_gaps(self) -> None:
+        for mailbox, sent_at in list(self._gap_sent_at.items()):
+            if any(session.last_heard > sent_at for session in mailbox.sessions):
+                del self._gap_sent_at[mailbox]
                 mailbox.forget_gap()
                 self.touch(mailbox)
 
@@ -297,7 +297,7 @@ class Dispatch:
 
     def expire(self) -> None:
         """Expire what was not settled in time, and touch the mailboxes in which something is due."""
-        self._forget_told_gaps()
+        self._clear_seen_gaps()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))

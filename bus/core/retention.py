@@ -188,17 +188,17 @@ class Retention:
                     for mailbox in self._wanting(row)
                     if not mailbox.leaving.is_through(rows[-1].seq, source[1])
                 ]
-            owing = [
+            needing = [
                 mailbox
                 for mailbox in behind[source]
                 if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
-            owing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in owing]
-            if not owing or (
-                self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in owing)
+            needing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in needing]
+            if not needing or (
+                self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)
             ):
                 removable.append(row)
-                for mailbox in owing:
+                for mailbox in needing:
                     losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
         return _Removal(removable, losing)
 
@@ -235,7 +235,7 @@ class Retention:
                 self._directory.mailboxes[row.recipient_bot_id].backlog.void()
         for mailbox in removal.losing:
             mailbox.leaving.lose()
-            self._dispatch.tell_gap(mailbox, mailbox.sessions)
+            self._dispatch.send_gap(mailbox, mailbox.sessions)
             self._dispatch.touch(mailbox)
         self._go_on(())
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import Surveyed, group_mailbox_id
+from ..model.repository import Surveyed
 from ..settings import Limits
 from ..wire.frames import Hello
 from .directory import Directory
@@ -121,8 +121,4 @@ class Returning:
         if channel is None:
             return self._directory.mailboxes[session.bot_id] if message.recipient_bot_id == session.bot_id else None
         subscription = self._directory.subscriptions_of(session.bot_id).get(channel)
-        if subscription is None:
-            return None
-        if subscription.group is None:
-            return self._directory.mailboxes[session.bot_id]
-        return self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]
+        return None if subscription is None else self._directory.mailbox_for(subscription)

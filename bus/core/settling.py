@@ -15,7 +15,8 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
+from ..model.repository import RemoveDeadLetters, Surveyed
+from ..wire.answers import Retried
 from ..wire.codec import encode
 from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
@@ -111,7 +112,7 @@ class Settling:
             return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
         if subscription.group is None:
             return [own]
-        return [*kept, self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]]
+        return [*kept, self._directory.mailbox_for(subscription)]
 
     def confirm(
         self,
@@ -176,7 +177,7 @@ class _RetryJob(Job[Any]):
     def done(self, answers: Sequence[Any], at: str) -> None:
         """Redeliver them."""
         self._mailbox.dead_letters.revive(self._seqs)
-        self._turn.answer(self._address, self._request, {"retried": len(self._seqs)})
+        self._turn.answer(self._address, self._request, Retried(len(self._seqs)))
         self._dispatch.touch(self._mailbox)
 
     def failed(self, code: Code, message: str) -> None:

@@ -15,6 +15,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.records import Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
+from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .batches import Batches, Job
 from .directory import Directory
@@ -116,10 +117,10 @@ class Subscribing:
             )
             self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
             return
-        value = {"channel": subscribe.channel, "start_seq": subscribed.start_seq, "created": subscribed.created}
-        if subscribed.group is not None:
-            value["group"] = subscribed.group
-        self._turn.answer(session.address, subscribe.request, value)
+        start = SubscriptionStart(
+            subscribe.channel, subscribed.start_seq, created=subscribed.created, group=subscribed.group
+        )
+        self._turn.answer(session.address, subscribe.request, start)
 
     def unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
         """Write the end of a subscription."""
@@ -132,7 +133,7 @@ class Subscribing:
         """Enter the end of a subscription, and answer the request."""
         if removed:
             self._leave(session.bot_id, unsubscribe.channel)
-        self._turn.answer(session.address, unsubscribe.request, {"removed": removed})
+        self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
 
     def _leave(self, bot_id: str, channel: str) -> None:
         mailbox = self._directory.unsubscribe(bot_id, channel)

@@ -31,7 +31,7 @@ class Tapping:
         self._topics: set[bytes] = set()
         self._heads: set[str] = set()
         self._new: set[str] = set()
-        self._told_at = 0.0
+        self._heads_sent_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
@@ -59,12 +59,12 @@ class Tapping:
         if self._topics:
             self._turn.add(Tap(channel_topic(channel), tap_copy(wire, prev_seq)))
 
-    def tell_heads(self) -> None:
+    def send_heads(self) -> None:
         """Send the heads that are due, and those that have new listeners."""
         now = self._turn.moment.now
         due, self._new = self._new, set()
-        if now - self._told_at >= self._head_seconds:
-            due, self._told_at = self._heads, now
+        if now - self._heads_sent_at >= self._head_seconds:
+            due, self._heads_sent_at = self._heads, now
         for channel in sorted(due):
             entry = self._directory.channels.get(channel)
             head = Head(channel, 0 if entry is None else entry.head_seq)

@@ -1,7 +1,7 @@
-"""What a mailbox makes of the messages that a returning client says it holds.
+"""Messages that a returning client says it holds.
 
-After a restart the worker may not know that it delivered them, since a mailbox's state is written now and then, nor
-by which channel they came. The log is asked then, and its answer is noted here, before they are kept in flight.
+Because state is saved only now and then, after a restart the worker may not know that it delivered these messages,
+or by which channel. The log is asked, its answer is noted here, and then they are kept in flight.
 
 Pure.
 """
@@ -19,7 +19,7 @@ __all__ = ["Claims"]
 
 
 class Claims:
-    """The claims of returning clients on one mailbox, whose parts it works with."""
+    """The claims of returning clients on one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
         self._sources = parts.sources
@@ -33,7 +33,7 @@ class Claims:
         return f"<Claims on {self._outstanding}>"
 
     def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
-        """Return those that are unsettled since before a restart, and came by a channel that is not known."""
+        """Return those restored after a restart whose channel is not known."""
         items = ((seq, self._outstanding.get(seq)) for seq in seqs)
         return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
 
@@ -44,7 +44,7 @@ class Claims:
             item.source = message.recipient_channel or DIRECT
 
     def may_wait(self, seqs: Iterable[int]) -> set[int]:
-        """Return those that may still wait here, as far as is known without their channels."""
+        """Return those, of unknown channels, that may still be waiting for their first delivery here."""
         if self._intake.idle:
             return set()
         through = self._sources.through
@@ -52,7 +52,7 @@ class Claims:
         return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
 
     def remember(self, message: Surveyed) -> bool:
-        """Count as delivered what a client holds and the mailbox does not know of: the worker was restarted.
+        """Count as delivered a message that a client holds and the mailbox, after a restart, does not know.
 
         Return False if the message is not wanted, or was settled.
         """
@@ -67,10 +67,10 @@ class Claims:
         return True
 
     def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
-        """Put in flight for a client's new session what it has held since `earlier`; return what could be.
+        """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.
 
-        A message that another session has cannot be kept, nor what is being removed from the log, nor a dead letter
-        that is to be delivered anew.
+        Not kept: what another session has by now, what is being removed from the log, and dead letters that were
+        put back, which are delivered anew.
         """
         seqs = [seq for seq in seqs if seq not in self._losses.losing]
         return self._outstanding.keep(session, seqs, now, earlier=earlier)

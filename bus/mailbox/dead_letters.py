@@ -2,8 +2,8 @@
 
 Its rules:
 
-- A dead letter is stored in the transaction in which the mailbox's state no longer has the message, or neither is.
-- One that is retried is *reviving* until the disk has that, and is returned from then on.
+- A dead letter is stored together with the state that no longer contains the message, or neither is stored.
+- A retried dead letter is *reviving* until that is on disk, and is then returned.
 
 Pure.
 """
@@ -19,7 +19,7 @@ __all__ = ["DeadLetterBox"]
 
 
 class DeadLetterBox:
-    """See the module. `dead` has the seqs that are dead, stored or not; `reviving` those that are retried."""
+    """See the module. `dead` has the seqs of dead letters, stored or not; `reviving` those of retried ones."""
 
     def __init__(self, outstanding: Outstanding) -> None:
         self.dead: set[int] = set()
@@ -31,7 +31,7 @@ class DeadLetterBox:
         return f"<DeadLetterBox dead={len(self.dead)} unsaved={len(self._unsaved)} reviving={len(self.reviving)}>"
 
     def __contains__(self, seq: int) -> bool:
-        """Return True if a message is or was dead, and is not returned yet."""
+        """Return True if a message is dead or reviving."""
         return seq in self.dead or seq in self.reviving
 
     @property
@@ -40,7 +40,7 @@ class DeadLetterBox:
         return bool(self._unsaved)
 
     def restore(self, seq: int) -> None:
-        """Add a dead letter that is stored."""
+        """Add a stored dead letter."""
         self.dead.add(seq)
 
     def bury(self, dead_letter: DeadLetter) -> None:
@@ -48,28 +48,28 @@ class DeadLetterBox:
         self._unsaved.append(dead_letter)
 
     def take_unsaved(self) -> list[DeadLetter]:
-        """Return the dead letters that are not stored yet, and forget them; `not_saved` gives them back."""
+        """Return the dead letters that are not stored yet, and clear them; `not_saved` restores them."""
         unsaved, self._unsaved = self._unsaved, []
         return unsaved
 
     def not_saved(self, dead_letters: Sequence[DeadLetter]) -> None:
-        """Keep dead letters that the disk did not take for the next transaction."""
+        """Keep dead letters that were not stored for the next transaction."""
         self._unsaved[:0] = dead_letters
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Prepare to retry dead letters; return those that there are. `revive` follows once that is on disk."""
+        """Prepare to retry dead letters; return the seqs that are some. Call `revive` once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
         self.dead.difference_update(there)
         self.reviving.update(there)
         return there
 
     def revive(self, seqs: Iterable[int]) -> None:
-        """Return dead letters, as if they had never been delivered."""
+        """Return dead letters to the mailbox, as if they had never been delivered."""
         for seq in seqs:
             self.reviving.discard(seq)  # it may have died and been put back again before this was on disk
             self._outstanding.revive(seq)
 
     def stay_dead(self, seqs: Iterable[int]) -> None:
-        """Leave dead letters as they are: the disk did not take that they are retried."""
+        """Leave dead letters as they are: the retry was not stored."""
         self.reviving.difference_update(seqs)
         self.dead.update(seqs)

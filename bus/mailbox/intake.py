@@ -61,7 +61,7 @@ class Intake:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, here or in the store, to be handed out for the first time."""
+        """Whether nothing waits for its first delivery, here or in the store."""
         return self.level and not self._ready
 
     @property

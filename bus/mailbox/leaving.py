@@ -2,8 +2,9 @@
 
 Its rules:
 
-- What was delivered and is not settled, and dead letters, are held whether their channel was left or not.
-- What is being removed is neither delivered nor given up: it is lost when it is gone, and is returned if it is not.
+- Unsettled messages and dead letters are held whether their channel was left or not.
+- A message that is being removed is neither delivered nor given up. Once removed it is lost; otherwise it is
+  returned.
 
 Pure.
 """
@@ -18,7 +19,7 @@ __all__ = ["Leaving"]
 
 
 class Leaving:
-    """What retention asks and tells one mailbox, whose parts it works with."""
+    """Retention's view of one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
         self._sources = parts.sources
@@ -32,7 +33,7 @@ class Leaving:
         return f"<Leaving {self._losses}>"
 
     def holds(self, seqs: Set[int]) -> set[int]:
-        """Return those that were delivered and are not settled, and the dead letters, of whatever channel."""
+        """Return those that are unsettled or dead letters, of any channel."""
         held: set[int] = set()
         for kept in (self._outstanding.seqs, self._dead_letters.dead, self._dead_letters.reviving):
             if kept:
@@ -40,7 +41,7 @@ class Leaving:
         return held
 
     def needs(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Return whether a message is still to be delivered for the first time."""
+        """Return True if a message is still to be delivered for the first time."""
         return (
             seq > self._sources.handed_out(channel)
             and seq not in self._sources.ahead
@@ -48,11 +49,11 @@ class Leaving:
         )
 
     def is_through(self, seq: int, channel: str | None) -> bool:
-        """Return whether all of a source up to a seq was delivered, without a look at each message."""
+        """Return True if all messages of a source up to a seq were delivered, without looking at each."""
         return self._intake.idle or seq <= self._sources.handed_out(channel)
 
     def can_lose(self, seq: int) -> bool:
-        """Return whether a message that is held or needed waits, is not at work, and is or was no dead letter."""
+        """Return False if a message is in flight, suspended or settling, or if it is or was a dead letter."""
         item = self._outstanding.get(seq)
         if item is not None and (item.session is not None or item.retried):
             return False
@@ -61,7 +62,7 @@ class Leaving:
         return seq not in self._dead_letters
 
     def prepare(self, channels: Mapping[int, str | None]) -> None:
-        """Note that messages, by seq, are being removed: the state saved with that has them no more.
+        """Mark messages, by seq, as being removed: the state stored with the removal no longer contains them.
 
         Until `lose` or `retain` none of them is delivered, and none expires.
         """
@@ -69,12 +70,12 @@ class Leaving:
         self._outstanding.dirty = True
 
     def retain(self) -> None:
-        """Note that nothing was removed: what came to its turn meanwhile is returned."""
+        """Undo `prepare`: nothing was removed. Messages whose turn came meanwhile are returned."""
         self._losses.keep()
         self._outstanding.release_withheld()
 
     def lose(self) -> None:
-        """Drop what was removed from the log; what is of a channel that was left in the meantime is no loss."""
+        """Drop what was removed from the log; messages of a channel left in the meantime do not count as lost."""
         missed = {seq for seq, channel in self._losses.losing.items() if self._sources.still_wants(seq, channel)}
         lost = self._losses.take(missed, reading=self._intake.reading is not None)
         handed_out = self._sources.handed_out(None)

@@ -1,15 +1,16 @@
 """One mailbox: the messages that a bot, or a group, has not settled yet.
 
-Owns one view of the log, which consists of the `parts`. Its rules (docs/design.md):
+Owns one view of the log, made of the `parts`. Its rules (docs/design.md):
 
-- First deliveries happen in seq order; the position (`sources`) is the highest seq that was delivered in order.
+- First deliveries happen in seq order; the position (`sources`) is the highest seq delivered in order.
 - Every message of the mailbox at or below the position is settled, dead or unsettled (`outstanding`).
-- How messages come into memory stands in `intake`. A mailbox without a session is *away*: it keeps in memory no
-  more than the position and the seqs of what is unsettled.
+- `intake` loads messages into memory. A mailbox without a session is *away*: it keeps only the position and the
+  seqs of
+  unsettled messages in memory.
 
-Each message of the mailbox is in one of these places. It is moved by a method of this class, if no other is named.
+Each message of the mailbox is in one of these places. Methods of this class move it, unless another is named.
 
-    place       where its seq stands              what moves it on
+    place       where its seq is                  what moves it on
     ---------   -------------------------------   ---------------------------------------------------------
     unread      above `intake.loaded_seq`         `page_read`: ready; `arrive`: ready, or aside
     aside       `intake`, behind the page         `page_read`: ready, or unread
@@ -21,12 +22,12 @@ Each message of the mailbox is in one of these places. It is moved by a method o
     dead        `dead_letters.dead`               `dead_letters.put_back`: reviving
     reviving    `dead_letters.reviving`           `dead_letters.revive`: unsettled; `stay_dead`: dead
 
-What is unread, ready, or unsettled and waiting may be in `losses.losing` as well: it is being removed from the log,
-and withheld if its turn comes. Nothing else is ever lost. A channel that was left, and is subscribed to again,
-brings its dead letters again: those are dead, or reviving, and in another place too. A dead letter that is retried
-may still be in `sources.ahead`.
+A message that is unread, ready, or unsettled and waiting may also be in `losses.losing`: it is being removed from
+the log, and withheld if its turn comes. Other messages are never lost. Leaving a channel and subscribing to it
+again from the past brings its dead letters back: those are dead or reviving, and also in another place. A dead
+letter that is retried may still be in `sources.ahead`.
 
-Pure: time is an argument, and what must be read or sent is returned.
+Pure: time is an argument, and methods return what must be read or sent.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ from .unsettled import Abandoned, Unsettled
 __all__ = ["Mailbox"]
 
 _AHEAD_MAX = 256
-"""Messages settled before their turn that are kept in mind before a page is read to let their turn come."""
+"""Messages settled ahead of their turn to remember before a page is read so that their turn comes."""
 
 _RECALLED_MAX = 32
-"""Messages that are read again by one page, beside what follows: together no more than the page's own bytes."""
+"""Messages to reload with one page, beside what follows: together no more than the page's own bytes."""
 
 
 class Mailbox:
-    """See the module. The parts that are public answer the core's questions about what they own."""
+    """See the module. The public parts answer the core's questions about what they own."""
 
     def __init__(
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
@@ -68,7 +69,7 @@ class Mailbox:
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.sessions: list[Session] = []
-        """Those whose credit it may use."""
+        """The sessions whose credit it may use."""
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog()
@@ -92,17 +93,17 @@ class Mailbox:
 
     @property
     def position(self) -> int:
-        """The highest seq that was delivered in order."""
+        """The highest seq delivered in order."""
         return self.sources.position
 
     @property
     def dirty(self) -> bool:
-        """Whether the stored state is an earlier one."""
+        """Whether the state on disk is out of date."""
         return self._dirty or self.outstanding.dirty or self.dead_letters.unsaved
 
     @property
     def timed(self) -> bool:
-        """Whether time that passes changes something."""
+        """Whether anything changes as time passes."""
         return self.outstanding.suspends or (bool(self.sessions) and self.outstanding.timed)
 
     def has(self, seq: int) -> bool:
@@ -110,12 +111,12 @@ class Mailbox:
         return seq in self.outstanding
 
     def save(self) -> SaveMailbox:
-        """Return the change that stores the state as it is, and count it as stored."""
+        """Return the change that stores the current state, and mark it as stored."""
         self._dirty = self.outstanding.dirty = False
         return SaveMailbox(self.state(), self.outstanding.settling)
 
     def state(self) -> MailboxState:
-        """Return the state that is to be stored."""
+        """Return the state to store."""
         position, floors, ahead = self.sources.saved()
         losing, items = self.losses.losing, self.outstanding.items()
         unsettled = [item.saved(seq) for seq, item in items if seq not in losing]
@@ -125,11 +126,11 @@ class Mailbox:
         return MailboxState(self.id, position, tuple(unsettled), floors, ahead, self.losses.saved())
 
     def not_saved(self) -> None:
-        """Note that the disk did not take what `save` returned."""
+        """Mark the state as unsaved: the disk did not take what `save` returned."""
         self._dirty = True
 
     def forget_gap(self) -> None:
-        """Note that a session has learned of what was lost."""
+        """Clear the gap: a session has been notified."""
         self.losses.gap = None
         self._dirty = True
 
@@ -148,32 +149,32 @@ class Mailbox:
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(self, channel: str, start_seq: int) -> None:
-        """Note that a subscription which starts in the past is on its way to the disk.
+        """Prepare for a subscription that starts in the past and is on its way to the disk.
 
-        The state that is stored with it has gone back to that start already, so that after a crash its messages are
-        found; in memory nothing changes before `subscribe`.
+        The state stored with it already goes back to that start, so that its messages are found after a crash.
+        Nothing changes in memory before `subscribe`.
         """
         self.sources.prepare(channel, start_seq)
         self._dirty = True
 
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Add a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        """Add a channel. `last_seq` is the last seq that arrived: older messages must be read."""
         if self.sources.add(channel, interest):
             self._dirty = True
         if interest.start_seq < last_seq:
             self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
-        """Remove a channel: what waits is dropped, what is in flight may still be settled.
+        """Remove a channel: drop what waits; what is in flight may still be settled.
 
-        A dead letter that is retried is neither: somebody asked for it.
+        A retried dead letter stays, because somebody asked for it.
         """
         if self.sources.remove(channel):
             self.intake.drop(lambda envelope: envelope.channel == channel)
             self._discard_channel(channel, in_flight=False)
 
     def forget(self, channel: str) -> None:
-        """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
+        """Drop all messages of a channel that was left, even those in flight: a group takes it over."""
         self._discard_channel(channel, in_flight=True)
 
     def _discard_channel(self, channel: str, *, in_flight: bool) -> None:
@@ -185,7 +186,7 @@ class Mailbox:
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
     def arrive(self, envelope: Envelope) -> bool:
-        """Add a newly committed message, in seq order; return True if it may be handed out."""
+        """Add a newly committed message, in seq order; return True if it is ready for delivery."""
         if envelope.channel is None:
             self.backlog.came()
         if not self.intake.listening or envelope.seq in self.outstanding:
@@ -195,9 +196,10 @@ class Mailbox:
         return self.intake.arrive(envelope)
 
     def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
-        """Put a reply in flight for the session that waits for it, before its turn and outside the credit.
+        """Put a reply in flight, ahead of its turn and outside the credit, for the session that awaits it.
 
-        Return the delivery; None if it is its turn anyway and only this session can get it: `arrive` will do.
+        Return the delivery, or None if its turn has come anyway and only this session can get it: then call
+        `arrive`.
         """
         alone = len(self.sessions) == 1
         if alone and self.intake.idle and not self.outstanding.is_anything_returned and session.free > 0:
@@ -205,9 +207,9 @@ class Mailbox:
         return self._deliver_express(envelope, session, now)
 
     def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
-        """Put a reply that did not arrive in a client's earlier session in flight for its new one.
+        """Put in flight for a client's new session a reply that did not arrive in its earlier one.
 
-        Return the delivery; None if it is not to be delivered any more: `detach` will do.
+        Return the delivery, or None if it may not be delivered any more: `detach` handles it.
         """
         item = self.outstanding.get(seq)
         envelope = None if item is None else item.envelope
@@ -227,7 +229,7 @@ class Mailbox:
         if self.intake.reading is not None or not self.sessions:
             return None
         missing = self.outstanding.missing()
-        # A bot that never takes anything, but has its replies early, would keep them all in mind.
+        # A bot that takes no messages, but receives its replies early, would fill `ahead` without limit.
         eager = len(self.sources.ahead) > _AHEAD_MAX or self._has_credit()
         if not missing and not (self.intake.hungry and eager):
             return None
@@ -243,20 +245,20 @@ class Mailbox:
         )
 
     def remaining(self) -> tuple[tuple[str, int, bool], ...]:
-        """Return what is not loaded, as `PageRequest.sources`."""
+        """Return what is not loaded yet, as `PageRequest.sources`."""
         return self.sources.after(self.intake.loaded_seq)
 
     def loaded(self) -> int:
-        """Return how many messages are unsettled and in memory; `unread` is the rest."""
+        """Return the number of unsettled messages that are known here; `unread` is the rest."""
         return len(self.outstanding) + len(self.intake)
 
     def unread(self, last_seq: int) -> PageRequest:
-        """Return what is unsettled and not in memory, to be counted."""
+        """Return a request to count the unsettled messages that are not loaded."""
         early = self._early(self.intake.loaded_seq)
         return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
 
     def _early(self, seq: int) -> tuple[int, ...]:
-        """Return what was delivered before its turn and lies above a seq."""
+        """Return the seqs above `seq` that were delivered ahead of their turn."""
         return tuple(early for early in {*self.outstanding.seqs, *self.sources.ahead} if early > seq)
 
     def page_read(
@@ -267,11 +269,11 @@ class Mailbox:
         complete: bool,
         damaged: Sequence[int],
     ) -> tuple[int, ...]:
-        """Add the page that `next_read` asked for; return the seqs that this mailbox lost by damage or removal."""
+        """Add the page that `next_read` asked for; return the seqs lost by damage or removal."""
         request = self.intake.end_reading()
         lost = self._recall(request.seqs, {envelope.seq: envelope for envelope in recalled})
-        # Where only single messages were asked for, nothing follows. Where the mailbox was rewound, left or given
-        # another channel in the meantime, what was read no longer follows what is there.
+        # A request for single messages only has nothing after it. If the mailbox was rewound, or left or joined a
+        # channel in the meantime, the page no longer follows what is loaded.
         if request.sources and self.sessions and request.sources == self.remaining():
             skipped = [seq for seq in damaged if seq not in request.seqs]
             lost.update(seq for seq in skipped if seq not in self.outstanding and seq not in self.sources.ahead)
@@ -287,7 +289,7 @@ class Mailbox:
         return tuple(sorted(lost))
 
     def _is_new(self, envelope: Envelope) -> bool:
-        """Return True if a message that was read is wanted, and was not delivered before its turn."""
+        """Return True if a message that was read is wanted and was not delivered ahead of its turn."""
         return (
             self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
             and envelope.seq not in self.outstanding
@@ -296,7 +298,7 @@ class Mailbox:
         )
 
     def _recall(self, seqs: Iterable[int], found: dict[int, Envelope]) -> set[int]:
-        """Load what is to be redelivered and was read again; return what was not found: it is lost."""
+        """Load messages to redeliver that were read again; return the seqs not found, which are lost."""
         lost: set[int] = set()
         unwanted: set[int] = set()
         for seq in seqs:
@@ -318,16 +320,16 @@ class Mailbox:
     # ── Room ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, last_seq: int) -> None:
-        """Begin to count what waits: nothing does, if all of the log was handed out; else the store has to say."""
+        """Start the backlog count: it is zero if all of the log was delivered; otherwise the store must count."""
         self.backlog.known = self.sources.handed_out(None) >= last_seq
 
     def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
-        """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
+        """Return True if the store must count first: the mailbox is so far behind that it may be full."""
         asked = self.backlog.known or self.backlog.counting
         return not asked and last_seq - self.sources.handed_out(None) >= messages_max
 
     def count(self, last_seq: int) -> tuple[PageRequest, int]:
-        """Return the direct messages that were not handed out, to be counted, and the number of that question."""
+        """Return a request to count the undelivered direct messages, and the number of this question."""
         handed_out = self.sources.handed_out(None)
         early, direct = self._early(handed_out), ((DIRECT, handed_out, False),)
         return PageRequest(self.id, early, direct, last_seq, 1, 1), self.backlog.ask()
@@ -337,7 +339,7 @@ class Mailbox:
     def hand_out(self, now: float, wall: str = "") -> list[HandedOut]:
         """Put in flight what the sessions' credit allows; return each session's deliveries, in order.
 
-        What has expired by the wall clock is passed over, and is found in `take_expired`.
+        Messages that expired by the wall clock are skipped; `take_expired` returns them.
         """
         self.outstanding.release_due(now, wall)
         if not (self.outstanding.is_anything_returned or self.intake):
@@ -356,7 +358,7 @@ class Mailbox:
         return [handed for handed in handed_out if handed.seqs]
 
     def _hand_out_to(self, handed: HandedOut, envelopes: Iterator[Envelope], deadline: float) -> None:
-        """Put in flight for one session what its credit allows."""
+        """Put in flight what one session's credit allows."""
         session, deliveries, seqs = handed
         room = session.free
         while room > 0 and (envelope := next(envelopes, None)) is not None:
@@ -375,14 +377,14 @@ class Mailbox:
             turns.give_back(session)
 
     def _next(self, wall: str) -> Iterator[Envelope]:
-        """Yield what is to be delivered next, in order; drop what must not be delivered any more."""
+        """Yield what to deliver next, in order; drop what must not be delivered any more."""
         outstanding, losing = self.outstanding, self.losses.losing
         while (seq := outstanding.first_returned()) is not None:
             item = outstanding.get(seq)
-            assert item is not None, "what is returned is unsettled"
+            assert item is not None, "a returned message is unsettled"
             envelope = item.envelope
             if envelope is None and seq not in losing:
-                return  # it must be read first, and goes before what is new
+                return  # it must be read first, and comes before new messages
             outstanding.take_returned()
             if seq in losing:
                 outstanding.withhold(seq, envelope)
@@ -393,7 +395,7 @@ class Mailbox:
         while (envelope := self.intake.next()) is not None:
             seq = envelope.seq
             self.sources.advance(seq)
-            # It may have been delivered since it was read: as a reply that was waited for, or as a dead letter.
+            # It may have been delivered since it was read: as an awaited reply, or as a retried dead letter.
             if seq in outstanding or seq in self.sources.ahead:
                 continue
             if envelope.channel is None:
@@ -414,7 +416,7 @@ class Mailbox:
         return True
 
     def take_expired(self) -> list[Abandoned]:
-        """Return what expired since the last time."""
+        """Return the messages that expired since the last call."""
         expired, self._expired = self._expired, []
         return expired
 
@@ -430,14 +432,14 @@ class Mailbox:
         return True
 
     def settle_committed(self, number: int) -> int:
-        """Settle what a commit settled, whichever session has it by now; return how many messages that were."""
+        """Settle the messages that a commit settled, in flight or not; return how many there were."""
         seqs = self.outstanding.settle_committed(number)
         for seq in seqs:
             self._pass(seq)
         return len(seqs)
 
     def terminate(self, seq: int, reason: str) -> Abandoned | None:
-        """Give up on a message that is in flight: its bot says so. One that a commit settles is left alone."""
+        """Give up on a message in flight, as its bot asked; do nothing if a commit settles it."""
         item = self.outstanding.get(seq)
         if item is None or self.outstanding.is_settling(seq):
             return None
@@ -447,9 +449,9 @@ class Mailbox:
     def fail(
         self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
     ) -> Abandoned | None:
-        """Return a message that is in flight, to be redelivered after a while; a failure unless it is released.
+        """Put back a message in flight, to be redelivered after a delay; count a failure unless it is released.
 
-        One that a commit settles is left alone. The result is what the last failure made the mailbox give up on.
+        Do nothing if a commit settles it. Return the abandoned message if this was its last failure.
         """
         item = self.outstanding.get(seq)
         if item is None or self.outstanding.is_settling(seq):
@@ -460,16 +462,16 @@ class Mailbox:
             delay = self._delivery.nak_wait(item.failures)
         abandoned = self._give_back(seq, now, delay=delay, failure=None if release else "nak")
         if delay > 0:
-            item.unload()  # it waits, perhaps for long: memory is for what is in flight
+            item.unload()  # it may wait for long: memory is for messages in flight
             if wall:
                 item.rest(wall, delay)
         return abandoned
 
     def expire(self, now: float) -> list[Abandoned]:
-        """Return what was not settled in time; the result is what that made the mailbox give up on."""
+        """Put back messages that were not settled in time; return those abandoned because of it."""
         abandoned: list[Abandoned] = []
         for seq, session in self.outstanding.overdue(now):
-            session.doubted = True  # it may be cut off: what is heard of it next says whether it was
+            session.doubted = True  # its client may be cut off; its next frame tells
             given_up = self._give_back(seq, now, failure="ack_wait ran out", gone=session.client)
             if given_up is not None:
                 abandoned.append(given_up)
@@ -478,15 +480,15 @@ class Mailbox:
         return abandoned
 
     def attach(self, session: Session) -> None:
-        """Add a session, whose credit this mailbox may use."""
+        """Add a session whose credit this mailbox may use."""
         self.sessions.append(session)
 
     def detach(
         self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
     ) -> list[Abandoned]:
-        """Remove a session, and return what it had in flight: failures if it vanished, but for the unsent."""
+        """Remove a session, and put back what it had in flight: as failures if it vanished, except for `unsent`."""
         self.sessions.remove(session)
-        loaded = self._has_credit()  # asked once: a session may have had a thousand messages
+        loaded = self._has_credit()  # once, not for each of perhaps a thousand messages
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             if self.outstanding.is_settling(seq):
@@ -511,7 +513,7 @@ class Mailbox:
         gone: str | None = None,
         loaded: bool | None = None,
     ) -> Abandoned | None:
-        """Return a message that is in flight; its text stays in memory if a session has credit for it."""
+        """Put back a message in flight; it stays in memory if a session has credit for it."""
         item = self.outstanding.give_back(seq, now, delay=delay, failure=failure, gone=gone)
         if item is not None:
             return self._give_up(seq, failure or "", item)
@@ -532,12 +534,12 @@ class Mailbox:
         return Abandoned(seq, reason, attempts)
 
     def _pass(self, seq: int) -> None:
-        """Note that a message is settled or dead, so that it is not delivered when its turn comes, or again.
+        """Note that a message is settled or dead, so that it is not delivered when its turn comes.
 
-        It comes again if its channel was left, and subscribed to from the past while it was in flight.
+        That can happen if its channel was left, and subscribed to again from the past, while it was in flight.
         """
         if seq > self.position:
-            if self.intake.idle:  # nothing waits below it: it is its turn after all
+            if self.intake.idle:  # nothing waits below it: its turn has come
                 self.sources.advance(seq)
             else:
                 self.sources.ahead.add(seq)

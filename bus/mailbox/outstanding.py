@@ -1,7 +1,7 @@
 """The unsettled messages of one mailbox: where each one is, and which commits are about to settle it.
 
-A state machine: `unsettled.MessagePlace` names the places, `unsettled.MOVES` the moves between them. The place says
-which container holds a message's seq:
+A state machine: `unsettled.MessagePlace` names the places, and `unsettled.MOVES` the moves between them. The place
+determines which container holds a message's seq:
 
     place       container
     ---------   ------------------------------------------------------
@@ -13,10 +13,10 @@ which container holds a message's seq:
     withheld    `_withheld`
     settling    `_settling`, by the number of the commit
 
-A message that is in flight may also be in `_settling`. Until that commit is on disk, or was refused, it is neither
-given up nor returned.
+A message in flight may also be in `_settling`. Until that commit is on disk or was refused, it is neither given up
+nor returned.
 
-Which messages are delivered, and what follows when one is settled or given up, is decided in `mailbox`.
+`mailbox` decides which messages are delivered, and what follows when one is settled or given up.
 
 Pure: time is an argument.
 """
@@ -40,7 +40,7 @@ __all__ = ["Outstanding"]
 
 
 class Outstanding:
-    """See the module. `dirty` says that the stored state is an earlier one."""
+    """See the module. `dirty` is True if the state on disk is out of date."""
 
     def __init__(
         self, mailbox_id: str, unsettled: Iterable[UnsettledState], delivery: Delivery, *, group: str | None
@@ -72,7 +72,7 @@ class Outstanding:
         return seq in self._items
 
     def get(self, seq: int) -> Unsettled | None:
-        """Return an unsettled message; None if it is not one."""
+        """Return an unsettled message, or None."""
         return self._items.get(seq)
 
     def items(self) -> Iterator[tuple[int, Unsettled]]:
@@ -86,7 +86,7 @@ class Outstanding:
 
     @property
     def timed(self) -> bool:
-        """Whether something here waits for a deadline or a delay."""
+        """Whether a deadline or a delay is running here."""
         return bool(self._deadlines or self._delayed)
 
     @property
@@ -104,7 +104,7 @@ class Outstanding:
     def deliver(self, envelope: Envelope, session: Session, deadline: float) -> bytes:
         """Put a message in flight for a session; return it as this mailbox delivers it.
 
-        `expect_settled` follows, once for all that is delivered together.
+        Call `expect_settled` afterwards, once for all messages that are delivered together.
         """
         seq = envelope.seq
         item = self._items.get(seq)
@@ -119,7 +119,7 @@ class Outstanding:
         )
 
     def expect_settled(self, seqs: list[int], deadline: float) -> None:
-        """Note the deadline of messages that were put in flight."""
+        """Add the deadline of messages that were put in flight."""
         if self._deadlines.are_many(len(self._items)):
             self._deadlines.replace(
                 (item.deadline, seq) for seq, item in self._items.items() if item.place is MessagePlace.IN_FLIGHT
@@ -128,11 +128,11 @@ class Outstanding:
         self.dirty = True
 
     def extend(self, seq: int, now: float) -> None:
-        """Restart the ack_wait of a message that is in flight."""
+        """Restart the ack_wait of a message in flight."""
         self._items[seq].deadline = now + self._delivery.ack_wait_seconds
 
     def settle(self, seq: int) -> None:
-        """Forget a message that is in flight: it is settled."""
+        """Remove a message in flight: it is settled."""
         self._leave_session(seq, self._items.pop(seq))
         self.dirty = True
 
@@ -147,9 +147,9 @@ class Outstanding:
     ) -> Unsettled | None:
         """Take a message back from its session, to be redelivered after `delay` seconds.
 
-        `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
-        message is then suspended after its last failure. Any other last failure removes it, and returns what there
-        was of it: its mailbox gives it up.
+        `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing. After
+        the last failure, the message is suspended if clients that failed it by vanishing may return. Otherwise it
+        is removed and returned, for the mailbox to give it up.
         """
         item = self._items[seq]
         self._leave_session(seq, item)
@@ -171,7 +171,7 @@ class Outstanding:
         return None
 
     def overdue(self, now: float) -> Iterator[tuple[int, Session]]:
-        """Yield what was not settled in time, with the session that has it; `give_back` is to follow for each."""
+        """Yield messages that were not settled in time, with their sessions; call `give_back` for each."""
         for seq in self._deadlines.due(now):
             item = self._items.get(seq)
             if item is None or item.session is None:
@@ -184,9 +184,9 @@ class Outstanding:
                 yield seq, item.session
 
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
-        """Put in flight for a client's new session what it has held since `earlier`; return what could be.
+        """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.
 
-        A message that another session has cannot be kept, nor a dead letter that is to be delivered anew.
+        Not kept: what another session has by now, and dead letters that were put back, which are delivered anew.
         """
         items = ((seq, self._items[seq]) for seq in seqs)
         kept = [seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier)]
@@ -205,7 +205,7 @@ class Outstanding:
         item.session = session
         item.deadline = deadline
         session.in_flight[seq] = self._mailbox_id
-        if item.envelope is not None:  # None where a client held it since before this worker knew of it
+        if item.envelope is not None:  # None if a client held it since before a restart
             session.in_flight_bytes += len(item.envelope.wire)
 
     def _leave_session(self, seq: int, item: Unsettled) -> None:
@@ -218,41 +218,41 @@ class Outstanding:
             session.in_flight_bytes -= len(envelope.wire)
         item.session = None
 
-    # ── To be delivered again ────────────────────────────────────────────────────────────────────────────
+    # ── Redelivery ───────────────────────────────────────────────────────────────────────────────────────────
 
     def release_due(self, now: float, wall: str) -> None:
-        """Return what is due. What rested, perhaps since before a restart, rests for what is left of it."""
+        """Return what is due. Resting messages become delayed, for the time left by the wall clock."""
         if self._resting and wall:
             for seq in self._resting:
                 item = self._items[seq]
                 left = (parse_timestamp(item.due_at or wall) - parse_timestamp(wall)).total_seconds()
                 self._move(item, MessagePlace.DELAYED)
-                # However the wall clock was set since, it rests no longer than it was asked to.
+                # Never longer than the requested delay, however the wall clock was set meanwhile.
                 heapq.heappush(self._delayed, (now + min(max(left, 0.0), item.delay), seq))
             self._resting = []
         while self._delayed and self._delayed[0][0] <= now:
             self._return(heapq.heappop(self._delayed)[1])
 
     def first_returned(self) -> int | None:
-        """Return the seq of what is to be delivered next, before anything new; None if there is nothing."""
+        """Return the seq of the message to deliver next, before anything new; None if there is none."""
         return self._returned[0] if self._returned else None
 
     def take_returned(self) -> None:
-        """Take the first of what is returned out of its place: `deliver`, `withhold` or `discard` follows."""
+        """Take the first returned message out of its place; call `deliver`, `withhold` or `discard` next."""
         self._move(self._items[heapq.heappop(self._returned)], None)
 
     def missing(self) -> list[int]:
-        """Return what is returned, and whose text is to be read again."""
+        """Return the seqs of returned messages that must be read again."""
         return [seq for seq in self._returned if self._items[seq].envelope is None]
 
     def unload(self) -> None:
-        """Drop the texts: the mailbox has no session any more."""
+        """Drop the messages' contents: the mailbox has no session any more."""
         for item in self._items.values():
             item.unload()
         self._deadlines.replace(())
 
     def discard(self, seqs: Collection[int]) -> None:
-        """Forget messages, wherever they are."""
+        """Remove messages, wherever they are."""
         if not seqs:
             return
         self._leave_containers(seqs)
@@ -261,22 +261,22 @@ class Outstanding:
         self.dirty = True
 
     def revive(self, seq: int) -> None:
-        """Return a dead letter that is retried, as if it had never been delivered."""
+        """Return a retried dead letter, as if it had never been delivered."""
         item = self._items.get(seq)
-        if item is None:  # a subscription that starts in the past may have brought it again
+        if item is None:  # otherwise a subscription that starts in the past brought it again
             item = self._items[seq] = Unsettled(0, 0, None)
             self._return(seq)
         item.retried = True
         self.dirty = True
 
     def remember(self, seq: int) -> None:
-        """Return a message that was delivered once, which only the client that holds it remembers."""
+        """Return a message that was delivered once, which only the client that holds it knows."""
         self._items[seq] = Unsettled(1, 0, None)
         self._return(seq)
         self.dirty = True
 
     def withhold(self, seq: int, envelope: Envelope | None) -> None:
-        """Keep back a message whose turn has come while it is being removed from the log."""
+        """Hold back a message whose turn has come while it is being removed from the log."""
         item = self._items.get(seq)
         if item is None:
             item = self._items[seq] = Unsettled(0, 0, envelope)
@@ -284,7 +284,7 @@ class Outstanding:
         self._withheld.append(seq)
 
     def release_withheld(self) -> None:
-        """Return what was kept back: it was not removed."""
+        """Return the messages that were held back and not removed."""
         withheld, self._withheld = self._withheld, []
         for seq in withheld:
             self._return(seq)
@@ -299,7 +299,7 @@ class Outstanding:
         item.place = place
 
     def _leave_containers(self, seqs: Iterable[int]) -> None:
-        """Remove messages from their sessions, and from where they wait."""
+        """Remove messages from their sessions, and from the queues in which they wait."""
         waiting: set[int] = set()
         for seq in seqs:
             item = self._items.get(seq)
@@ -323,7 +323,7 @@ class Outstanding:
 
     @property
     def settling(self) -> dict[int, frozenset[int]]:
-        """A copy of what commits on their way to the disk settle, by their numbers."""
+        """A copy of the seqs that commits on their way to the disk settle, by commit number."""
         return dict(self._settling)
 
     def is_settling(self, seq: int) -> bool:
@@ -331,36 +331,36 @@ class Outstanding:
         return any(seq in seqs for seqs in self._settling.values())
 
     def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that a commit on its way to the disk settles messages in flight, and restart their ack_wait."""
+        """Note that commit `number`, on its way to the disk, settles messages in flight; restart their ack_wait."""
         self._settling[number] = frozenset(seqs)
         for seq in self._settling[number]:
             self.extend(seq, now)
         self.dirty = True
 
     def leave_to_commit(self, seq: int) -> None:
-        """Take a message that a commit settles from its session: it is returned only if the commit is refused."""
+        """Take a message that a commit settles from its session; return it only if the commit is refused."""
         item = self._items[seq]
         self._leave_session(seq, item)
         self._move(item, MessagePlace.SETTLING)
 
     def settle_committed(self, number: int) -> list[int]:
-        """Settle what a commit settled, whichever session has it by now; return the seqs."""
+        """Settle the messages that a commit settled, in flight or not; return their seqs."""
         seqs = [seq for seq in self._settling.pop(number) if seq in self._items]
         self.discard(seqs)
         return seqs
 
     def keep_unsettled(self, number: int) -> None:
-        """Return what a refused commit would have settled, if no session has it any more."""
+        """Return the messages of a refused commit that are no longer in flight."""
         for seq in self._settling.pop(number):
             item = self._items.get(seq)
             if item is not None and item.place is MessagePlace.SETTLING and not self.is_settling(seq):
                 self._return(seq)
 
-    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
+    # ── Returning clients ────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def awaits_clients(self) -> bool:
-        """Whether there are clients whose return takes failures back."""
+        """Whether clients are away whose return would undo failures."""
         return self._absent.clients > 0
 
     def is_suspended(self, seq: int) -> bool:
@@ -368,7 +368,7 @@ class Outstanding:
         return seq in self._absent
 
     def come_back(self, client: str) -> bool:
-        """Take a client's failures by vanishing back: it has returned. Return True if there were any."""
+        """Undo the failures of a client that vanished and is back. Return True if there were any."""
         changed = False
         for seq in self._absent.take(client, self._items):
             changed = self.dirty = True
@@ -382,20 +382,20 @@ class Outstanding:
         return changed
 
     def confirm(self, client: str) -> None:
-        """Let a client's failures stand: it was connected all the time, and too slow."""
+        """Keep the failures of a client that was slow, not gone."""
         self._absent.confirm(client, self._items)
         self.dirty = True
 
     def postpone(self, client: str) -> None:
-        """Give up nothing that a client failed by vanishing: it is on its way back."""
+        """Keep what a client failed by vanishing from being given up: it is on its way back."""
         self._absent.postpone(client)
 
     def wait_anew(self) -> None:
-        """Restart the waiting for clients that vanished."""
+        """Restart all waits for clients that vanished."""
         self._absent.wait_anew()
 
     def given_up(self, now: float) -> Iterator[tuple[int, str, Unsettled]]:
-        """Remove what clients have failed that stayed away, and yield it, each with its failure."""
+        """Remove and yield the messages whose clients stayed away too long, with their failures."""
         for seq, failure in self._absent.due(now, self._delivery.session_timeout_seconds):
             self.dirty = True
             yield seq, failure, self._items.pop(seq)

@@ -1,4 +1,4 @@
-"""What a mailbox consists of.
+"""The parts of a mailbox.
 
 Pure.
 """

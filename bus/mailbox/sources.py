@@ -7,7 +7,7 @@ Owns the position and the floors. Its rules (docs/design.md):
   prevents its messages from being delivered twice.
 - The state saved with such a subscription goes back to its start before memory does, so that its messages are found
   after a crash in between.
-- `ahead` has what lies above the position and was settled before its turn: it is not delivered again.
+- `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
 
 Pure.
 """
@@ -47,7 +47,7 @@ class Sources:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
 
     def advance(self, seq: int) -> None:
-        """Note that everything up to a seq was delivered in order. The position never goes back by this."""
+        """Advance the position to a seq: everything up to it was delivered in order. It never goes back."""
         if seq > self.position:
             self.position = seq
 

@@ -1,4 +1,4 @@
-"""What a mailbox keeps of an unsettled message, and where such a message can be.
+"""What a mailbox keeps of an unsettled message, and the places where it can be.
 
 Owns the places and the moves between them, as data. `outstanding` makes the moves.
 
@@ -22,7 +22,7 @@ __all__ = ["MOVES", "Abandoned", "MessagePlace", "Unsettled", "restored"]
 
 
 class MessagePlace(enum.StrEnum):
-    """Where an unsettled message is: in exactly one place, but for a moment in the middle of a delivery."""
+    """Where an unsettled message is: in exactly one place, except briefly during a delivery."""
 
     IN_FLIGHT = "in flight"
     """A session has it."""
@@ -31,7 +31,7 @@ class MessagePlace(enum.StrEnum):
     DELAYED = "delayed"
     """It is returned at a time of the monotonic clock."""
     RESTING = "resting"
-    """It is delayed by the wall clock; how much of that is left is computed at the next delivery."""
+    """It is delayed by the wall clock; the remaining time is computed at the next delivery."""
     SUSPENDED = "suspended"
     """It failed for the last time, but a client that failed it by vanishing may still return."""
     WITHHELD = "withheld"
@@ -85,38 +85,38 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, gc=False, eq=False):
-    """A message that was delivered, or is to be delivered again, and is not settled."""
+    """A message that was delivered, or put back, and is not settled."""
 
     attempt: int
     failures: int
     envelope: Envelope | None
     place: MessagePlace | None = None
     session: Session | None = None
-    """The session that it is in flight for."""
+    """The session for which it is in flight."""
     deadline: float = 0.0
     due_at: str | None = None
-    """When a nak's delay ends, by the wall clock; it lasts `delay` seconds at most."""
+    """When a nak's delay ends, by the wall clock; it lasts at most `delay` seconds."""
     delay: float = 0.0
     source: str | None = None
     """The channel that it came by, "" for a direct message, while `envelope` is None; None if unknown."""
     retried: bool = False
     """Whether it was a dead letter: it is then delivered even if its channel has been left."""
     vanished: tuple[str, ...] = ()
-    """The clients that failed it by vanishing, one a failure. A client's return takes its failures back."""
+    """The clients that failed it by vanishing, one per failure. A client's return undoes its failures."""
 
     def is_of(self, channel: str) -> bool:
-        """Return whether it is here because of a channel, as far as memory knows."""
+        """Return True if it came by a channel, as far as is known in memory."""
         source = self.source if self.envelope is None else self.envelope.channel
         return not self.retried and source == channel
 
     def unload(self) -> None:
-        """Drop the message's text, and keep which channel it came by."""
+        """Drop the message's contents, and keep the channel that it came by."""
         if self.envelope is not None:
             self.source = self.envelope.channel or DIRECT
             self.envelope = None
 
     def rest(self, wall: str, delay: float) -> None:
-        """Note, for a restart of the worker, how long it rests from a time of the wall clock on."""
+        """Note, for a restart of the worker, a delay that begins at a time of the wall clock."""
         self.due_at, self.delay = later(wall, delay), delay
 
     def saved(self, seq: int) -> UnsettledState:
@@ -127,7 +127,7 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
 
 
 def restored(item: UnsettledState) -> Unsettled:
-    """Return what was stored, without the message's text."""
+    """Return an unsettled message as it was stored, without its contents."""
     return Unsettled(
         item.attempt,
         item.failures,

@@ -284,7 +284,7 @@ async def test_a_watch_ends_with_its_bot(worker: Worker) -> None:
         with pytest.raises(RuntimeError, match="inside its context"):
             await anext(watch)
         async with watch:
-            with pytest.raises(RuntimeError, match="entered once"):
+            with pytest.raises(RuntimeError, match="entered only once"):
                 async with watch:
                     pass
         outliving = await a.watch("news").__aenter__()

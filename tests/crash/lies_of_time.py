@@ -50,7 +50,7 @@ def _gap_forgotten() -> None:
 
 
 def _gap_not_told() -> None:
-    replace(Dispatch, "tell_gap", lambda _: lambda dispatch, mailbox, sessions: None)
+    replace(Dispatch, "send_gap", lambda _: lambda dispatch, mailbox, sessions: None)
 
 
 def _can_lose(also: Callable[[Leaving, int], bool]) -> None:

@@ -230,7 +230,7 @@ def lies_beyond_the_end(patch: pytest.MonkeyPatch) -> None:
 
 def tells_nobody_of_a_gap(patch: pytest.MonkeyPatch) -> None:
     """Retention that takes undelivered messages in silence."""
-    patch.setattr(Dispatch, "tell_gap", lambda self, mailbox, sessions: None)
+    patch.setattr(Dispatch, "send_gap", lambda self, mailbox, sessions: None)
 
 
 def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:

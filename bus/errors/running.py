@@ -1,0 +1,118 @@
+"""What running a workflow in a bot raises, and what of all errors a handler is not at fault for.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .requests import BusError, LimitReached
+from .storing import NotInFlight, StorageBusy, StorageFull
+
+__all__ = [
+    "ENDED",
+    "NOT_NOW",
+    "Rejected",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunLost",
+    "StepChanged",
+    "StepFailed",
+    "UnknownWorkflow",
+]
+
+
+class RunError(BusError):
+    """Something about one run of a workflow; the root of what running it raises."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class UnknownWorkflow(BusError):
+    """No definition has that name or id."""
+
+    def __init__(self, workflow: str, bot: str) -> None:
+        super().__init__(
+            f"no workflow {workflow!r} of {bot!r}, and no global one: save one first with"
+            " bot.workflows.save_definition(WorkflowDefinition(...)), or give it as definition="
+        )
+        self.workflow = workflow
+
+
+class RunBusy(RunError):
+    """A run could not be had in time: somebody else holds it, or it has no slot; `reason` says which."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, timeout: float, reason: str) -> None:
+        super().__init__(run_id, f"not within {timeout:g} s: {reason}")
+        self.reason = reason
+
+
+class RunLost(RunError):
+    """Somebody else has the run now, or ended it; `status` is what it is. Nothing more of it was written here."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} is {status}, and not held here any more")
+        self.status = status
+
+
+class RunCancelled(RunError):
+    """A person cancelled the run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} was cancelled")
+
+
+class RunFailed(RunError):
+    """The run failed before, with `error`, and cannot go on: start another one."""
+
+    def __init__(self, run_id: str, error: str | None) -> None:
+        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'nobody said why'}")
+        self.error = error
+
+
+class StepFailed(RunError):
+    """A step failed as often as it may; `error` is the text of the last error, which this one is raised from.
+
+    After a restart the error itself is gone, and only its text is left.
+    """
+
+    def __init__(self, run_id: str, step_id: str, attempts: int, error: str) -> None:
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(run_id, f"step {step_id!r} failed {times}: {error}")
+        self.step_id = step_id
+        self.attempts = attempts
+        self.error = error
+
+
+class StepChanged(RunError):
+    """What is recorded of a step does not belong to this call: the program changed while the run was under way."""
+
+    def __init__(self, run_id: str, step_id: str, reason: str) -> None:
+        super().__init__(run_id, f"step {step_id!r}: {reason}")
+        self.step_id = step_id
+
+
+class Rejected(RunError):
+    """A person rejected what they were asked; `answer` is what they said, where that was more than no."""
+
+    def __init__(self, run_id: str, step_id: str, answer: Any, reason: str | None) -> None:
+        super().__init__(run_id, f"approval {step_id!r} was rejected{f': {reason}' if reason else ''}")
+        self.step_id = step_id
+        self.answer = answer
+        self.reason = reason
+
+
+NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
+"""What is no fault of who asked, and passes: a handler that meets one is to be slowed, and has not failed."""
+
+ENDED = (RunCancelled, RunFailed)
+"""What says that a run has ended and is never opened again: to try again what met it is of no use."""
