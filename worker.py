@@ -1,8 +1,8 @@
-"""The worker: where settings, store, broker and signals come together.
+"""The worker: settings, store, broker and signals together.
 
-Owns the exit codes (sysexits): 0 after an orderly stop, 65 where the database is damaged or newer, 74 after an
-I/O error, 75 where the database or an address is in use, 78 where the configuration is wrong. Whatever refuses
-a start is one line on standard error that says what is wrong and what to do.
+Owns the exit codes (sysexits): 0 after a graceful stop, 65 if the database is damaged or newer, 74 after an I/O
+error, 75 if the database or an address is in use, 78 if the configuration is wrong. Every refusal to start is one
+line on standard error that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from store import open_store
 __all__ = ["check", "exit_codes", "main", "program", "serve"]
 
 _OBJECTS_A_COLLECTION = 50_000
-"""What comes and goes with some batches: 700 as Python ships it."""
+"""Allocations of several batches between collections: Python's default is 700."""
 
 _SWITCH_SECONDS = 0.0001
-"""How long one thread may keep the interpreter from another: 5 ms as Python ships it."""
+"""How long one thread may keep the interpreter from another: Python's default is 5 ms."""
 
 _OTHER_DESCRIPTORS = 100
-"""What a worker opens beside its bots' connections: the database, its sockets, and some listeners at the tap."""
+"""Descriptors for other things than bots' connections: the database, the sockets, and some listeners at the tap."""
 
 EXIT_DATA, EXIT_IO, EXIT_IN_USE, EXIT_CONFIG = 65, 74, 75, 78
 
@@ -60,10 +60,10 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (BindError, EXIT_CONFIG),
     (StoreFailure, EXIT_IO),
 )
-"""The exit code of each error that a person can do something about. Of several errors the first row counts."""
+"""The exit code of each error that a person can fix. For a group of errors, the first matching row counts."""
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
-"""What a worker hears: the first two stop it."""
+"""The signals that a worker handles: the first two stop it."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -74,12 +74,12 @@ _log = structlog.get_logger("posthouse")
 )
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
-@click.option("--database", metavar="FILE", help="What keeps everything.  [default: posthouse.db]")
+@click.option("--database", metavar="FILE", help="The SQLite file.  [default: posthouse.db]")
 def serve(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> None:
     """Run the worker until SIGTERM or SIGINT.
 
-    The options override the configuration. A first signal stops in order: what is accepted is written, and every
-    bot is told. A second one exits at once. SIGHUP is logged, and changes nothing.
+    The options override the configuration. A first signal stops gracefully: accepted messages are written, and
+    every bot is notified. A second one exits at once. SIGHUP is logged, and changes nothing.
     """
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
@@ -97,7 +97,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
 def check(file: Path, as_json: bool) -> None:
     """Read a whole database: schema, checksums, references, last seq.
 
-    Exits with 65 where something is damaged. The database may be in use; it is only read.
+    Exits with 65 if something is damaged. The database may be in use; it is only read.
     """
     from store.sqlite.check import Check
 
@@ -120,8 +120,8 @@ def _settings(config: Path | None, bind: str | None, tap: str | None, database: 
 def exit_codes() -> Iterator[None]:
     """Turn the error that ended the work into one line and an exit code.
 
-    The code is decided inside the handler and raised outside of it: early releases of Python 3.11 lose a SystemExit
-    that is raised while a group of errors is handled.
+    The code is determined inside the handler and raised outside of it: early releases of Python 3.11 lose a
+    SystemExit that is raised while a group of errors is handled.
     """
     try:
         yield
@@ -137,7 +137,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def _refusal(error: BaseException) -> tuple[int, str] | None:
-    """Return the exit code and the line for an error, or for one in a group; None where it is a fault of ours."""
+    """Return the exit code and the line for an error, or for one in a group; None if it is a bug of ours."""
     leaves = list(_leaves(error))
     for kind, code in _EXIT_CODES:
         for leaf in leaves:
@@ -164,7 +164,7 @@ async def _serve(settings: Settings, log: WorkerLog) -> None:
                 await _serve_until(stop, settings)
                 tasks.cancel_scope.cancel()
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the little that is left is not for them to end
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals must not interrupt the rest
     _log.info("stopped")
 
 
@@ -187,7 +187,7 @@ async def _serve_until(stop: _Stop, settings: Settings) -> None:
 
 
 class _Stop:
-    """Whether the worker is to stop, which may be asked for while it starts: then it does as soon as it serves."""
+    """Whether the worker is to stop. If requested while it starts, it stops as soon as it serves."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -233,9 +233,9 @@ def _has_uvloop() -> bool:
 
 
 def _tune_python() -> None:
-    """Set what Python ships for programs of another kind; docs/performance/tried.md has the figures.
+    """Change Python's defaults, which suit other programs; docs/performance/tried.md has the figures.
 
-    Cycles are looked for rarely, and never among what was there at the start: the worker makes next to none. The
+    Cycles are collected rarely, and never among the objects of the start: the worker creates almost none. The
     database's thread, which needs the interpreter between two statements, gets it from a busy loop at once.
     """
     gc.collect()
@@ -245,19 +245,19 @@ def _tune_python() -> None:
 
 
 def _allow_descriptors(sessions_max: int) -> None:
-    """Open as many files as the system allows: a connection is one, and a shell's own limit is often 1024."""
-    import resource  # which Windows lacks: people's commands run there, too
+    """Allow as many open files as the system permits: each connection is one, and a shell's limit is often 1024."""
+    import resource  # not on Windows, where other commands run
 
     wanted = sessions_max + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
         most = max(soft, wanted) if hard == resource.RLIM_INFINITY else hard
-        with suppress(OSError, ValueError):  # some systems allow less than they say
+        with suppress(OSError, ValueError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         _warn(
-            f"the process may open {soft} files, and limits.sessions_max is {sessions_max}: bots that connect"
+            f"the process may open {soft} files, but limits.sessions_max is {sessions_max}: bots that connect"
             " beyond that wait without an answer; raise the limit (LimitNOFILE, ulimit -Hn), or lower sessions_max"
         )
 
@@ -273,5 +273,5 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.modules["worker"] = sys.modules["__main__"]  # under which name the program finds its commands
+    sys.modules["worker"] = sys.modules["__main__"]  # the name by which the program finds its commands
     program()

@@ -57,7 +57,7 @@ _COLUMNS = [
     *(title for title, _ in _SHOWN.values()),
     "times posthouse",
     "times SQLite",
-    "beside that",
+    "other figures",
 ]
 _RIGHT = {3, 4, 5, 6, 7}
 
@@ -65,21 +65,21 @@ _ONE_AT_A_TIME = ("1 in flight", "1 at a time")
 """What the workloads are called whose latency counts, and not their rate."""
 
 
-_GOAL_COLUMNS = ["goal", "wanted", "found", ""]
+_GOAL_COLUMNS = ["goal", "required", "result", ""]
 
 _PROMISES = {
     SYNCED: ("nothing", "nothing"),
     WRITTEN: ("nothing", "the last two minutes"),
-    EACH_SECOND: ("nothing, or a second where the disk is slow", "the last second or two"),
+    EACH_SECOND: ("nothing, or a second if the disk is slow", "the last second or two"),
 }
 """What a killed server and a power cut may take of what was acknowledged."""
 
 _SYSTEM_COLUMNS = ["system", "acknowledged is", "a killed server loses", "a power cut loses", "a batch is"]
 
-_HEAD = """# posthouse beside other systems
+_HEAD = """# posthouse compared with other systems
 
-`make bench` wrote this page. [How to read it](README.md) says what is measured, how, and what the figures do not
-say. All that was found is in [comparison.json](comparison.json)."""
+`make bench` generated this page. [How to read it](README.md) explains what is measured, how, and what the figures
+do not show. [comparison.json](comparison.json) has all results."""
 
 
 def show(report: Report, judged: Sequence[Judged], console: Console) -> None:
@@ -99,7 +99,7 @@ def page(report: Report, judged: Sequence[Judged], pictures: Sequence[str]) -> s
     parts += ["## Workloads", _markdown(["workload", "what is done"], list(MEANING.items()))]
     parts += ["## Figures", _markdown(_COLUMNS, _cells(report), right=_RIGHT)]
     if report.earlier:
-        parts.append(f"Taken over from an earlier run: {'; '.join(report.earlier)}.")
+        parts.append(f"From an earlier run: {'; '.join(report.earlier)}.")
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     if report.not_run:
         parts += ["## Not run", _markdown(["system", "why"], [(each.system, each.why) for each in report.not_run])]

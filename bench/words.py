@@ -29,19 +29,19 @@ _EQUAL = 1.1
 """Figures that are nearer than this are called equal."""
 
 _WHY = {
-    "one to one, settled": "the processor time above. Raw SQLite makes its rows before the clock starts, and has a "
-    "processor of its own",
+    "one to one, settled": "the processor time above. Raw SQLite creates its rows before the clock starts, and has "
+    "its own processor",
     "against raw SQLite": "the same",
-    "JetStream that does not sync": "JetStream waits for no disk",
-    "one to one, singles": "the loop reads and answers each message as a frame of its own",
-    "one to one, batches": "JetStream syncs once a batch, as posthouse does",
+    "JetStream that does not sync": "JetStream does not wait for the disk",
+    "one to one, singles": "the loop reads and answers each message as a separate frame",
+    "one to one, batches": "JetStream syncs once per batch, as posthouse does",
     "publish, acknowledged": "decoding, checking, rows and checksums in the loop, and five indexes in the store",
-    "one to ten": "the loop hands out and settles each of the ten deliveries",
-    "one publish in flight": "eight changes of the thread or process, most of which wake a core",
-    "the same against JetStream that syncs": "JetStream has no thread in between",
-    "p99 at half": "frames have few messages then, and each takes more of the loop: half of the rate is nearly all "
-    "that there is",
-    "a backlog of a million": "a message that is read back takes the reading thread, too",
+    "one to ten": "the loop makes and settles each of the ten deliveries",
+    "one publish in flight": "eight switches of thread or process, most of which wake a core",
+    "the same against JetStream that syncs": "JetStream has no other thread in between",
+    "p99 at half": "frames then have few messages, and each costs the loop more: half of the rate is nearly its "
+    "maximum",
+    "a backlog of a million": "reading a message back also uses the reading thread",
 }
 """Why goals are missed, by what is in their names: the first that fits."""
 
@@ -128,7 +128,7 @@ def _unsynced(report: Report) -> str:
     if ratio is None:
         return ""
     told = f"publishing in batches of 1,000, {_compared(ratio, 'JetStream')}"
-    return f"**JetStream as it is shipped**, which does not sync before it answers: {told}."
+    return f"**JetStream with its default settings**, which does not sync before it answers: {told}."
 
 
 def _one(report: Report) -> str:
@@ -146,7 +146,7 @@ def _big(report: Report) -> str:
     memory = report.figure(CONNECTED, names.FRAMES, "memory_mib")
     told: list[str] = []
     if full and empty:
-        told.append(f"with ten million messages stored posthouse keeps {full / empty:.2f} of its rate one to one")
+        told.append(f"with ten million messages stored posthouse has {full / empty:.2f} of its rate one to one")
     if ready is not None:
         told.append(f"after a kill it is ready in {ready:.1f} s")
     if memory is not None:
@@ -177,7 +177,7 @@ def _missed(report: Report) -> str:
             f"worker's loop and {threads:.0f} µs of its other threads.",
             "",
         ]
-    lines += ["| missed | wanted | found | what it is made of |", "| --- | ---: | ---: | --- |"]
+    lines += ["| missed goal | goal | result | cause |", "| --- | ---: | ---: | --- |"]
     for each in judge(report):
         if each.met is False and each.figure is not None:
             why = next((why for part, why in _WHY.items() if part in each.name), "")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         InvalidTransition,
         InvalidValue,
         LimitReached,
+        MalformedAnswer,
         NotFound,
         NotInFlight,
         RecordDamaged,
@@ -79,6 +80,14 @@ if TYPE_CHECKING:
     from .runs.commits import CommitReceipt
     from .runs.replay import Retry
     from .runs.run import Run
+    from .wire.answers import (
+        FoundMessage,
+        ListedBot,
+        ListedChannel,
+        ListedDeadLetter,
+        ListedSubscription,
+        WorkerStatus,
+    )
     from .wire.frames import StoredMessage
 
 __all__ = [
@@ -97,6 +106,7 @@ __all__ = [
     "Draft",
     "Fenced",
     "Forbidden",
+    "FoundMessage",
     "GlobalOwner",
     "IdConflict",
     "InvalidBody",
@@ -104,6 +114,11 @@ __all__ = [
     "InvalidValue",
     "Lease",
     "LimitReached",
+    "ListedBot",
+    "ListedChannel",
+    "ListedDeadLetter",
+    "ListedSubscription",
+    "MalformedAnswer",
     "Message",
     "NotFound",
     "NotInFlight",
@@ -137,6 +152,7 @@ __all__ = [
     "UnknownChannel",
     "UnknownWorkflow",
     "UnsupportedProtocol",
+    "WorkerStatus",
     "WorkerUnavailable",
     "WorkflowDefinition",
     "WorkflowRun",
@@ -146,88 +162,33 @@ __all__ = [
     "timestamp",
 ]
 
-_MODULES = {
-    "bot": (
-        "DEFAULT_TAP_URL",
-        "DEFAULT_URL",
-        "Bot",
-        "connect",
-    ),
-    "client.draft": ("Draft",),
-    "client.message": ("Message",),
-    "client.waiting": ("Receipt",),
-    "errors": (
-        "AddressError",
-        "BotConflict",
-        "BusError",
-        "ClosedError",
-        "Conflict",
-        "DefinitionInUse",
-        "Fenced",
-        "Forbidden",
-        "IdConflict",
-        "InvalidBody",
-        "InvalidTransition",
-        "InvalidValue",
-        "LimitReached",
-        "NotFound",
-        "NotInFlight",
-        "RecordDamaged",
-        "Rejected",
-        "ReplyTimeout",
-        "RequestError",
-        "RunBusy",
-        "RunCancelled",
-        "RunError",
-        "RunFailed",
-        "RunHeld",
-        "RunLost",
-        "RunPaused",
-        "SlotsTaken",
-        "StepChanged",
-        "StepFailed",
-        "StorageBusy",
-        "StorageFull",
-        "TooLarge",
-        "UnknownBot",
-        "UnknownChannel",
-        "UnknownWorkflow",
-        "UnsupportedProtocol",
-        "WorkerUnavailable",
-    ),
-    "model.records": (
-        "BotOwner",
-        "Claim",
-        "GlobalOwner",
-        "Lease",
-        "RetryPolicy",
-        "RunStatus",
-        "RunSummary",
-        "StepStatus",
-        "StepType",
-        "WorkflowDefinition",
-        "WorkflowRun",
-        "WorkflowStep",
-        "WorkflowStepLog",
-        "timestamp",
-    ),
-    "runs.commits": ("CommitReceipt",),
-    "runs.replay": ("Retry",),
-    "runs.run": ("Run",),
-    "wire.frames": ("StoredMessage",),
-}
-"""Where each name is defined. It is imported when it is first used: a command, or a store, needs few of them."""
-
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = (
+    "errors",
+    "model.records",
+    "runs.replay",
+    "wire.frames",
+    "wire.answers",
+    "client.draft",
+    "client.waiting",
+    "client.message",
+    "runs.commits",
+    "runs.run",
+    "bot",
+)
+"""Where the names are defined. When a name is first used, these modules are imported up to the one that defines it,
+because a command or a store needs few of them. So each comes after those that it imports itself."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module(f".{name}", __name__)
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_PLACES[name]}", __name__), name)
-    return value
+    if name in __all__:
+        for place in _MODULES:
+            module = import_module(f".{place}", __name__)
+            if name in module.__all__:
+                value = globals()[name] = getattr(module, name)
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

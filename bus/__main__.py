@@ -1,7 +1,7 @@
 """The command `posthouse`, also as `python -m bus`.
 
-`worker` and `store` are top-level modules, and their names are common: a folder in PYTHONPATH may have files of its
-own under them, and those are not run.
+`worker` and `store` are top-level modules with common names: a folder in PYTHONPATH may have other files of these
+names, and those are not run.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _EXIT_CONFIGURATION = 78
 
 
 def begin() -> None:
-    """Prepare for signals, before the rest is imported: that takes a while.
+    """Prepare for signals before the rest is imported, which takes a while.
 
-    Ctrl-C would print where it was. A worker's signals wait until it can obey; a process with the id 1 would not
-    even be ended by them before.
+    Ctrl-C would print a traceback. A worker's signals wait until it can handle them; before that, a process with
+    the id 1 would not even be ended by them.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
@@ -32,7 +32,7 @@ def begin() -> None:
 
 
 def main() -> None:
-    """Run the command. Exit with 78 (sysexits) if other files are in the way of its modules."""
+    """Run the command. Exit with 78 (sysexits) if other files shadow its modules."""
     begin()
     for name in _NEEDED:
         found = find_spec(name)
@@ -40,8 +40,8 @@ def main() -> None:
         where = next((place for place in places if place is not None), None)
         if where is None or not Path(where).resolve().is_relative_to(_OURS):
             sys.stderr.write(
-                f"posthouse: {where or 'nothing'} is in the way of posthouse's own module {name!r}: take it out of"
-                " PYTHONPATH, or give it another name\n"
+                f"posthouse: {where or 'nothing'} is in the way of posthouse's own module {name!r}: remove it from"
+                " PYTHONPATH, or rename it\n"
             )
             sys.exit(_EXIT_CONFIGURATION)
     from .cli.program import program

@@ -1,6 +1,6 @@
-"""What a bot's author works with: a bot that sends, subscribes and receives.
+"""The API for a bot's author: a bot that sends, subscribes and receives.
 
-Owns the public calls. How they reach the worker, and what happens when it is away, is in `connection`.
+Owns the public calls. `connection` transmits them to the worker, and handles its absence.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.repository import RemoteWorkflows
 from .transport import connect_command, connect_tap
+from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
 DEFAULT_URL = "tcp://127.0.0.1:7710"
-"""Where a worker listens when it is not told otherwise."""
+"""The default address of a worker."""
 
 DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
-"""Where its tap is."""
+"""The default address of its tap."""
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -62,9 +63,9 @@ _REPLY_SECONDS = 30.0
 class Bot(Asking):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
-    Inside the context the bot keeps its session by itself: it says hello again after a restart of the worker and
-    repeats what was not answered, with the same ids. Every call waits for its answer for at most `timeout` seconds
-    (None: for ever) and then raises WorkerUnavailable; a refusal raises a RequestError with the worker's code.
+    Inside the context the bot keeps its session: after a restart of the worker it reconnects and repeats unanswered
+    requests, with the same ids. Every call waits for its answer for at most `timeout` seconds (None: forever) and
+    then raises WorkerUnavailable; a refusal raises a RequestError with the worker's code.
     """
 
     def __init__(
@@ -80,9 +81,8 @@ class Bot(Asking):
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
-        `max_in_flight` (0 to 1000) is how many messages may be with this bot unsettled; 0 makes one that only
-        sends. `tap_url` is what `watch` listens to. `context` is the ZeroMQ context to use, which inproc addresses
-        need.
+        `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
+        `tap_url` is the address for `watch`. `context` is the ZeroMQ context to use, which inproc addresses need.
         """
         self.url = url
         self.tap_url = tap_url
@@ -107,18 +107,18 @@ class Bot(Asking):
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
         self.workflows = RemoteWorkflows(caller, self._settler)
-        """The worker's workflows; raises `store.errors`, as an open store's does."""
+        """The worker's workflows; raises `bus.errors`, like those of an open store."""
         answer = partial(take_answer, self.workflows)
         self._application = Application(self, self._inbox, {APPROVE: answer, REJECT: answer})
         self.gaps: list[Gap] = []
-        """What the mailbox lost, as the worker reported it: by retention or by damage."""
+        """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"
 
     @property
     def timeout(self) -> float | None:
-        """How many seconds each call waits for its answer; None for ever."""
+        """How many seconds each call waits for its answer; None means forever."""
         return self._caller.timeout
 
     @timeout.setter
@@ -127,17 +127,17 @@ class Bot(Asking):
 
     @property
     def is_entered(self) -> bool:
-        """Whether the bot is inside its context, or was."""
+        """Whether the bot is, or was, inside its context."""
         return self._tasks is not None
 
     def check_home(self) -> None:
-        """Raise RuntimeError in another event loop, thread or process than the one that the bot connects in."""
+        """Raise RuntimeError in an event loop, thread or process other than the one in which the bot connected."""
         self._connection.home.check()
 
     async def __aenter__(self) -> Bot:
         if self._tasks is not None:
             self._connection.home.check()
-            raise RuntimeError("a bot's context is entered once; make another Bot to connect again")
+            raise RuntimeError("a bot's context can be entered only once; create another Bot to connect again")
         self._check_context()
         self._connected_scope = anyio.CancelScope(shield=True)
         self._tasks = anyio.create_task_group()
@@ -166,11 +166,11 @@ class Bot(Asking):
         await self._leave()
 
     async def _leave(self) -> None:
-        # The group is left without the body's exception: an author who raises ValueError in a bot's context
-        # gets a ValueError out of it, not a group of one.
+        # The group is left without the body's exception, so that a ValueError raised in a bot's context leaves it
+        # as a ValueError, not in a group of one.
         assert self._tasks is not None
         with anyio.move_on_after(_GOODBYE_SECONDS, shield=True):
-            with contextlib.suppress(BusError):  # the session may be over already
+            with contextlib.suppress(BusError):  # the session may have ended
                 await self._connection.goodbye()
         self._connection.close(ClosedError(f"bot {self.name!r} was closed"))
         self._connected_scope.cancel()
@@ -180,17 +180,17 @@ class Bot(Asking):
         if self._context is not None and self._made_in != os.getpid():
             raise RuntimeError(
                 f"the ZeroMQ context of bot {self.name!r} belongs to process {self._made_in}, from which this one"
-                " was forked: make the bot here, with a context of this process"
+                " was forked: create the bot here, with a context of this process"
             )
 
     @property
     def _sockets(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """The ZeroMQ context: where none was given, that of this process, which may have been forked since."""
+        """The given ZeroMQ context, or that of this process, which may have been forked since."""
         return zmq.Context.instance() if self._context is None else self._context
 
     async def _keep_connected(self) -> None:
-        # A context that is cancelled still says goodbye: what it holds goes back in order then, which is not held
-        # against the messages, and a vanished session is.
+        # Shielded: a cancelled context still says goodbye, so that its messages are returned without counting as
+        # failures, as they would for a vanished session.
         with self._connected_scope:
             await self._connection.run()
 
@@ -213,12 +213,12 @@ class Bot(Asking):
         Raises UnknownBot, InvalidBody, TooLarge, LimitReached or StorageFull; then nothing was stored. After
         WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once. After `ttl` seconds
         it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
-        clock, also where the worker was down at that time; when this returns, it is on disk, and has no seq yet.
+        clock, even if the worker was down then; when this returns, the message is on disk, but has no seq yet.
         """
         return (await self.send_all([Draft(to=to, body=body, **options)]))[0]
 
     async def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
-        """Publish on a channel, which comes into being by that; otherwise like `send`."""
+        """Publish on a channel, creating it if it does not exist; otherwise like `send`."""
         return (await self.send_all([Draft(channel=channel, body=body, **options)]))[0]
 
     async def request(
@@ -231,15 +231,16 @@ class Bot(Asking):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
     ) -> Message:
-        """Send a direct message and wait for the first reply to it, which is settled when it is returned.
+        """Send a direct message and return the first reply to it, already settled.
 
-        The reply comes ahead of everything that waits in the mailbox, and outside the credit: a bot whose handlers
-        are all at work can still ask. Raises ReplyTimeout, which says how far the message got; a reply that comes
-        later, or after a restart of this bot, is an ordinary message. One that was stored while the connection was
-        broken is returned here, too, and may also be delivered to another process of this bot, as ordinary mail.
+        The reply comes ahead of other waiting messages, and outside the credit: a bot can make requests even if all
+        its handlers are busy. Raises ReplyTimeout, which names the state of the message; a reply that comes later,
+        or after a restart of this bot, is an ordinary message. A reply that was stored while the connection was
+        broken is returned here too, and may also be delivered, as an ordinary message, to another process of this
+        bot.
 
-        Asked again with the same `id`, a UUID, also by a later process of this bot, it is the same question: it is
-        not delivered again for that, and its first reply is given, also one that came meanwhile.
+        Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
+        request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
         """
         message_id = id or str(uuid_utils.uuid7())
         draft = Draft(
@@ -250,7 +251,7 @@ class Bot(Asking):
     async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
         """Send many messages, in order and in few frames; return when all are on disk.
 
-        Raises the first message's error where some were refused; the others stand.
+        If some are refused, raises the error of the first of them; the others are stored.
         """
         return await self._sender.send_all(drafts)
 
@@ -264,14 +265,14 @@ class Bot(Asking):
         echo: bool = False,
         group: str | None = None,
     ) -> int:
-        """Subscribe to a channel, for good: it survives this session and the worker's restarts.
+        """Subscribe to a channel permanently: the subscription survives this session and the worker's restarts.
 
-        Returns the seq after which its messages are delivered. `start` is "new", "all", a seq to begin with, or a
-        time with a zone. `echo` delivers this bot's own messages too. Subscribing again changes nothing.
+        Returns the seq after which its messages are delivered. `start` is "new", "all", the first seq, or a time
+        with a zone. `echo` delivers this bot's own messages too. Subscribing again changes nothing.
 
-        With a `group`, each message goes to one of the bots that subscribed in the group of that name; what they
-        have still to do waits for them together, also while none of them is there. The first one opens the group at
-        its `start`. Raises Conflict where the bot is subscribed in another way: by itself, or in another group.
+        With a `group`, each message goes to one of the bots that subscribed in the group of that name; unprocessed
+        messages wait for all of them, even while none of them is connected. The first subscription opens the group
+        at its `start`. Raises Conflict if the bot is subscribed in another way: individually, or in another group.
         """
         place: Literal["new", "all"] | StartAt
         if isinstance(start, datetime):
@@ -282,28 +283,30 @@ class Bot(Asking):
             place = StartAt(seq=start) if isinstance(start, int) else start
         if place != "new":
             self._connection.deliveries.want_again()
-        value = await self._caller.request(
+        answer = await self._caller.request(
             f"the subscription to {channel!r}",
             lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
+            SubscriptionStart,
         )
-        return int(value["start_seq"])
+        return answer.start_seq
 
     async def unsubscribe(self, channel: str) -> bool:
-        """End a subscription; False where there was none.
+        """End a subscription; return False if there was none.
 
-        What is in flight may still be settled; but what came by a group goes to its other members at once, so
-        finish that before.
+        Messages in flight may still be settled. But those of a group go to its other members at once, so finish
+        them first.
         """
-        value = await self._caller.request(
+        answer = await self._caller.request(
             f"the end of the subscription to {channel!r}",
             lambda number: Unsubscribe(request=number, channel=channel),
+            SubscriptionEnd,
         )
-        return bool(value["removed"])
+        return answer.removed
 
     def messages(self) -> AsyncIterator[Message]:
         """Iterate over messages as they arrive: first deliveries in the order of the log, each in one iterator.
 
-        Never ends: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
+        It does not end: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
         """
         return _Messages(self)
 
@@ -320,13 +323,13 @@ class Bot(Asking):
         return Watch(channel, self, self._connection, lambda: connect_tap(self._sockets, self.tap_url))
 
     async def set_credit(self, max_in_flight: int) -> None:
-        """Change how many messages may be with this bot unsettled; 0 pauses. It holds for later sessions too."""
+        """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""
         await self._inbox.set_credit(max_in_flight)
 
     # ── Serving ──────────────────────────────────────────────────────────────────────────────────────────
 
     def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
-        """Make an async function the handler of direct messages of a type, or of all that have no other.
+        """Register an async function as the handler of direct messages of a type, or of all other types.
 
         It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
         """
@@ -341,11 +344,11 @@ class Bot(Asking):
         echo: bool = False,
         group: str | None = None,
     ) -> Callable[[_H], _H]:
-        """Make an async function the handler of a channel's messages: of a type, or of all that have no other.
+        """Register an async function as the handler of a channel's messages of a type, or of all other types.
 
         The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
-        `subscribe`, and all handlers of one channel name the same. A subscription that stands already keeps its
-        place. A returned value is a reply to the sender, and goes to nobody else.
+        `subscribe`, and must be the same for all handlers of a channel. An existing subscription keeps its place. A
+        returned value is sent only to the sender, as a reply.
         """
         return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
 
@@ -356,17 +359,17 @@ class Bot(Asking):
         stop_timeout: float = STOP_SECONDS,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Hand messages to the handlers until `stop` is called, or this is cancelled.
+        """Pass messages to the handlers until `stop` is called, or this is cancelled.
 
-        Connects the bot, unless that is inside its context already, and then says goodbye at the end. Never more
-        than `concurrency` (1 to 1000) handlers run; that is the bot's credit, too, whatever its `max_in_flight`.
-        At the end those that run have `stop_timeout` seconds before they are cancelled. `task_status` is started
-        once the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
+        Connects the bot, unless it is inside its context already, and then says goodbye at the end. At most
+        `concurrency` (1 to 1000) handlers run; that is also the bot's credit, whatever its `max_in_flight`. At the
+        end, running handlers have `stop_timeout` seconds before they are cancelled. `task_status` is started once
+        the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
         """
         await self._application.serve(concurrency=concurrency, stop_timeout=stop_timeout, task_status=task_status)
 
     def stop(self) -> None:
-        """Stop serving in order; `serve` and `run` return when that is done. Does nothing where nobody serves."""
+        """Stop serving gracefully, if the bot serves; `serve` and `run` return when that is done."""
         self._application.stop()
 
     def run(
@@ -376,10 +379,10 @@ class Bot(Asking):
         concurrency: int = CONCURRENCY,
         stop_timeout: float = STOP_SECONDS,
     ) -> None:
-        """Serve in an event loop of its own until SIGINT or SIGTERM, which a program's main thread receives.
+        """Serve in a new event loop until SIGINT or SIGTERM, which only a program's main thread receives.
 
-        The first signal stops in order, and this returns; a second one cancels the handlers that still run. In
-        another thread only `stop` ends it, and on Windows Ctrl-C. Raises what `serve` raises.
+        The first signal stops gracefully, and this returns; a second one cancels the handlers that still run. In
+        another thread only `stop` ends it, and on Windows only Ctrl-C. Raises what `serve` raises.
         """
         self._application.run(backend=backend, concurrency=concurrency, stop_timeout=stop_timeout)
 
@@ -418,10 +421,10 @@ def connect(
     tap_url: str = DEFAULT_TAP_URL,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> Bot:
-    """Connect a bot to the worker at a URL; to be used as `async with bus.connect(...) as bot:`.
+    """Connect a bot to the worker at a URL; use it as `async with bus.connect(...) as bot:`.
 
-    Entering raises WorkerUnavailable where no worker answers, and BotConflict or UnsupportedProtocol where it
-    refuses. A name that the worker has not seen registers a new bot.
+    Entering raises WorkerUnavailable if no worker answers, and BotConflict or UnsupportedProtocol if it refuses. An
+    unknown name registers a new bot.
     """
     return Bot(
         bot,

@@ -1,9 +1,9 @@
 """Every setting of a worker: its name, unit, default, bounds and reason, in one place.
 
-Owns the shape of `config/posthouse.toml`. All keys are optional, unknown ones are refused with their path, and
-no other module has a number of its own that a person might want to change.
+Owns the structure of `config/posthouse.toml`. All keys are optional, and unknown ones are refused with their path.
+Other modules have no number that a person might want to change.
 
-Pure: the text comes in as an argument.
+Pure: the text is an argument.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 _AT_ONCE_SECONDS = 0.05
-"""What "at once" is for a message that was released: a goodbye in the same breath finds it in the mailbox."""
+"""Meaning of "at once" for a released message: short, but long enough for a goodbye right after it."""
 
 _ANSWER_ROOM_BYTES = 1024
-"""Room for what surrounds a workflow's record in its answer."""
+"""Room around a workflow's record in its answer."""
 
 
 class SettingsError(ValueError):
-    """The configuration is wrong; the message names the key and what is wrong with it."""
+    """The configuration is invalid; the message names the key and what is wrong with it."""
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,8 +65,8 @@ class Listen(_Section, frozen=True):
         for name, address in (("command", self.command), ("tap", self.tap)):
             if (fault := listening_fault(address)) is not None:
                 raise ValueError(
-                    f"listen.{name} {address} is not an address to listen at: {fault};"
-                    " write tcp://127.0.0.1:7710 or ipc:///path"
+                    f"listen.{name} {address} is not a valid address to listen at: {fault};"
+                    " use tcp://127.0.0.1:7710 or ipc:///path"
                 )
             if not self.insecure and not is_local(address):
                 raise ValueError(
@@ -75,25 +75,25 @@ class Listen(_Section, frozen=True):
                 )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
-                f"listen.command and listen.tap are both {self.command}, and each needs an address of its own:"
-                " write another port, or another path"
+                f"listen.command and listen.tap are both {self.command}, but must differ:"
+                " use another port, or another path"
             )
 
 
 class StoreSettings(_Section, frozen=True):
-    """What is kept, and where."""
+    """What is stored, and where."""
 
     database: str = "posthouse.db"
 
     wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
-    """How large the write-ahead log may be before the worker warns: some times what a busy one ever needs."""
+    """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
 
 
 class Delivery(_Section, frozen=True):
-    """When a message is delivered again, and when a session is over."""
+    """When a message is redelivered, and when a session ends."""
 
     ack_wait_seconds: Seconds = 30.0
-    """A handler that needs longer says so with `extend`; one that died is noticed after this long."""
+    """A handler that needs longer sends `extend`; one that died is noticed after this long."""
 
     max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Failures after which a message is a dead letter.
@@ -111,41 +111,42 @@ class Delivery(_Section, frozen=True):
     """The wait after the first, second, … nak without a delay; the last one repeats."""
 
     heartbeat_seconds: Seconds = 5.0
-    """How often a client that has nothing else to say says `ping`."""
+    """How often a client that sends nothing else sends `ping`."""
 
     session_timeout_seconds: Seconds = 15.0
     """Three heartbeats: one lost packet ends no session, and a dead bot's messages are not held for long.
 
-    It is also how long a message waits for a client that vanished to return, if that was its last failure.
+    It is also how long a message waits for a vanished client to return, if that was its last failure.
     """
 
     mailbox_flush_seconds: Seconds = 0.2
-    """How long a position or a settle without confirmation may stay in memory: what a crash repeats."""
+    """How long a position or an unconfirmed settle may stay in memory: after a crash, this much is redelivered."""
 
     tap_head_seconds: Seconds = 2.0
-    """How often the tap sends a channel's last seq to those who ask for it: how late a lost message is noticed."""
+    """How often the tap sends a channel's last seq to those who ask: how late a lost last message is noticed."""
 
     def nak_wait(self, failures: int) -> float:
-        """Return the wait after a nak without a delay, by the failures before it."""
+        """Return the wait after a nak without a delay, by the number of earlier failures."""
         return self.backoff_seconds[min(failures, len(self.backoff_seconds) - 1)]
 
     def release_wait(self, returns: int) -> float:
-        """Return the wait after a release without a delay, by how often the message came back without a failure.
+        """Return the wait after a release without a delay, by how often the message returned without a failure.
 
-        At once the first time, and from then on as after a first nak: no failure ends it when a message is given
-        back for ever. No longer than that, for it may have been given back by bots that were stopped and started.
+        At once the first time, and later as after a first nak, because no failure would end it if a message is
+        released forever. Not longer than that, because it may have been released by bots that were stopped and
+        started.
         """
         return max(_AT_ONCE_SECONDS, self.nak_wait(0) if returns else 0.0)
 
 
 class Limits(_Section, frozen=True):
-    """Bounds. A limit that is reached is answered with an error or with waiting, never with silence."""
+    """Bounds. Exceeding a limit results in an error or in waiting; nothing is dropped silently."""
 
     frame_bytes_max: Annotated[int, Meta(ge=4096, le=64 * 1024 * 1024)] = 1024 * 1024
-    """One frame: a thousand messages of a kilobyte. The worker holds a few of them a session at most."""
+    """One frame: a thousand messages of a kilobyte. The worker holds at most a few of them per session."""
 
     body_bytes_max: Annotated[int, Meta(ge=1, le=32 * 1024 * 1024)] = 256 * 1024
-    """One body: four of the largest fit in a frame. Larger things belong in a file whose name is sent."""
+    """One body: four of the largest fit in a frame. Put larger data into a file and send its name."""
 
     messages_per_publish_max: PositiveInt = PUBLISH_MESSAGES_MAX
     """Beyond this a frame gains nothing, and its sender would wait long for the first answer."""
@@ -154,22 +155,22 @@ class Limits(_Section, frozen=True):
     """Messages that a client may have unanswered: some batches of the writer."""
 
     in_flight_default: Annotated[int, Meta(ge=0, le=CREDIT_MAX)] = 100
-    """The credit of a session that names none."""
+    """The credit of a session that specifies none."""
 
     in_flight_max: Annotated[int, Meta(ge=1, le=CREDIT_MAX)] = CREDIT_MAX
-    """The most credit a session gets, whatever it asks. Below the socket's queue, so that sends never block."""
+    """The maximum credit of a session. Below the socket's queue, so that sends never block."""
 
     in_flight_bytes_max: PositiveInt = 8 * 1024 * 1024
-    """The bodies a session may have in flight: what one slow bot costs in memory."""
+    """The bodies that a session may have in flight: what one slow bot costs in memory."""
 
     batch_messages_max: PositiveInt = 4096
-    """Messages in one transaction: larger ones gain little and make the first wait."""
+    """Messages in one transaction: larger ones gain little and delay the first message."""
 
     batch_bytes_max: PositiveInt = 8 * 1024 * 1024
     """Bodies in one transaction. When the next one is full, the worker stops reading its socket."""
 
     backlog_messages_max: PositiveInt = 1_000_000
-    """Direct messages that may wait for one bot: beyond it, `mailbox_full` tells the senders that nobody reads."""
+    """Direct messages that may wait for one bot; beyond it, `mailbox_full` tells senders that nobody reads."""
 
     scheduled_messages_max: PositiveInt = 1_000_000
     """Messages that may wait until they are due; beyond it, `busy`."""
@@ -187,34 +188,34 @@ class Limits(_Section, frozen=True):
     """Requests of one session that wait for its registration or an earlier request to be on disk."""
 
     expected_replies_max: PositiveInt = 10_000
-    """Replies that one session may wait for; the oldest ones beyond come as ordinary messages."""
+    """Replies that one session may await; beyond it, the oldest ones come as ordinary messages."""
 
     queries_max: PositiveInt = 64
-    """Questions (`history`, `status`, …) that are being answered at once; more are `busy`."""
+    """Concurrent queries (`history`, `status`, …); more are `busy`."""
 
     workflow_calls_max: PositiveInt = 4096
-    """Workflow calls that are being carried out at once, of all sessions; more are `busy`. Many share a commit."""
+    """Concurrent workflow calls of all sessions; more are `busy`. Many share a commit."""
 
     workflow_bytes_max: PositiveInt = 128 * 1024 * 1024
     """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
 
     socket_frames_max: PositiveInt = 4000
-    """Frames queued to one connection: the largest credit, one frame a message, and as many answers."""
+    """Frames queued to one connection: the largest credit, one frame per message, and as many answers."""
 
     receive_frames_max: PositiveInt = 64
-    """Frames queued from one connection: a sender that ignores its window is held back early."""
+    """Frames queued from one connection: a sender that ignores its window is blocked early."""
 
     sender_messages_per_second_max: Rate = 0.0
-    """What one bot may publish; 0 is no limit. Off: how fast is too fast, only the house can know."""
+    """How fast one bot may publish; 0 means no limit. Off by default: only operators know how fast is too fast."""
 
     pair_messages_per_second_max: Rate = 0.0
-    """The same from one bot directly to one other: two that answer each other for ever are slowed by it."""
+    """The same from one bot directly to one other: it slows two bots that answer each other forever."""
 
     rate_burst_seconds: Seconds = 10.0
-    """What may come at once after a silence, as seconds of either rate: a frame of many messages is no fault."""
+    """The allowed burst after a silence, as seconds of either rate: one frame of many messages is normal."""
 
     tap_heads_max: PositiveInt = 1000
-    """Channels whose head is sent at the tap: so many take about 15 ms every `tap_head_seconds`."""
+    """Channels whose head is sent at the tap: this many take about 15 ms every `tap_head_seconds`."""
 
     headers_max: PositiveInt = 32
     """Headers of a message."""
@@ -224,65 +225,65 @@ class Limits(_Section, frozen=True):
 
 
 class Keep(_Section, frozen=True):
-    """How much is kept; 0 is no limit. What lies beyond any of the three goes, the oldest first."""
+    """How much is kept; 0 means no limit. Messages beyond any of the three are removed, the oldest first."""
 
     age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
-    """Messages older than this go."""
+    """Messages older than this are removed."""
 
     messages_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Messages beyond the newest so many go."""
+    """Messages beyond this number of the newest are removed."""
 
     bytes_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Messages beyond the newest that have so many bytes of bodies and headers go."""
+    """Messages beyond the newest with this many bytes of bodies and headers are removed."""
 
 
 class RetentionSettings(Keep, frozen=True):
-    """What leaves the log: by these limits in the whole of it, and by its own in a channel. Off by default."""
+    """What leaves the log: these limits apply to the whole log, and a channel's to the channel. Off by default."""
 
     remove_undelivered: bool = False
-    """Whether what some mailbox has still to deliver goes as well; its bot is told by a `gap`."""
+    """Whether to remove even what some mailbox has still to deliver; its bot is notified by a `gap`."""
 
     sweep_seconds: Seconds = 60.0
-    """How long after one look through the log the next begins."""
+    """The time from the end of one sweep of the log to the next."""
 
     portion_messages_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    """Messages looked at or removed at once: some milliseconds of the writer's time."""
+    """Messages read or removed at once: some milliseconds of the writer's time."""
 
     channels: dict[str, Keep] = {}
-    """The limits of single channels, by name; the log's hold for them too."""
+    """The limits of single channels, by name; the log's limits apply to them too."""
 
     def rules(self) -> list[tuple[str | None, Keep]]:
-        """Return what is limited, by channel; None is the whole log."""
+        """Return the limits by channel; None stands for the whole log."""
         rules: list[tuple[str | None, Keep]] = [(None, self), *self.channels.items()]
         return [(name, keep) for name, keep in rules if keep.age_seconds or keep.messages_max or keep.bytes_max]
 
 
 class Workflows(_Section, frozen=True):
-    """How runs are held, and when they are given up."""
+    """How runs are held, and when they are recovered."""
 
     lease_seconds: Seconds = 15.0
     """As long as a session may be silent: a holder that renews every third of it outlives a lost connection."""
 
     lease_seconds_max: Seconds = 3600.0
-    """The longest lease that a bot may ask for: what one that died keeps its run, and its slot, for."""
+    """The longest lease that a bot may request: how long a dead one keeps its run, and its slot."""
 
     recoveries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
-    """How often a run may lose its holder before only a person resumes it: it may be what kills its holders."""
+    """How often a run may lose its holder before only a person can resume it: it may be what kills its holders."""
 
     sweep_seconds: Seconds = 5.0
-    """How often runs whose lease ran out are looked for and marked as crashed: a third of a lease."""
+    """How often runs with expired leases are searched for and marked as crashed: a third of a lease."""
 
 
 class Log(_Section, frozen=True):
-    """What the worker reports to the people who run it."""
+    """What the worker reports to its operators."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     format: Annotated[str, Meta(pattern="^(auto|console|json)$")] = "auto"
-    """`auto` is console on a terminal and JSON, one object a line, elsewhere."""
+    """`auto` is console on a terminal, and otherwise JSON, one object a line."""
 
 
 class Settings(_Section, frozen=True):
-    """Everything that can be set."""
+    """All settings."""
 
     listen: Listen = Listen()
     store: StoreSettings = StoreSettings()
@@ -294,7 +295,7 @@ class Settings(_Section, frozen=True):
 
     @property
     def workflow_rules(self) -> WorkflowRules:
-        """What the store keeps workflows by: a record that is written must fit into the frame that answers."""
+        """The store's rules for workflows: a written record must fit into the frame that returns it."""
         return WorkflowRules(
             lease_seconds=self.workflows.lease_seconds,
             lease_seconds_max=self.workflows.lease_seconds_max,
@@ -303,7 +304,7 @@ class Settings(_Section, frozen=True):
         )
 
     def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
-        """Return these settings with some replaced. Raise SettingsError if the result is not valid."""
+        """Return these settings with some replaced. Raise SettingsError if the result is invalid."""
         try:
             listen = msgspec.structs.replace(
                 self.listen,
@@ -328,12 +329,12 @@ class Settings(_Section, frozen=True):
 
 
 def parse_settings(text: str) -> Settings:
-    """Read a TOML configuration; raises SettingsError with the key that is wrong and what to write there."""
+    """Parse a TOML configuration. Raises SettingsError, which names the wrong key and what to write there."""
     try:
         data = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from error
-    except ValueError as error:  # of int(), which reads no more than 4,300 digits
+    except ValueError as error:  # from int(), which reads at most 4,300 digits
         raise SettingsError("not a configuration: a number has more digits than can be read") from error
     except RecursionError as error:
         raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
@@ -344,7 +345,7 @@ def parse_settings(text: str) -> Settings:
 
 
 def _channel_fault(data: dict[str, Any]) -> str | None:
-    """Return what is wrong with the limits of a single channel, whose name msgspec does not tell."""
+    """Return what is wrong with the limits of a single channel, whose name msgspec does not report."""
     retention = data.get("retention")
     channels = retention.get("channels") if isinstance(retention, dict) else None
     for name, keep in channels.items() if isinstance(channels, dict) else ():

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, as a sentence that says what to write instead.
+"""Error messages about a configuration, as sentences that say what to write instead.
 
-Owns the words for what msgspec finds: it names types, bounds and patterns as programs do.
+Owns the wording of msgspec's errors, which name types, bounds and patterns as programs do.
 
 Pure.
 """
@@ -34,7 +34,7 @@ _VALUE_CHARACTERS_MAX = 60
 
 
 def in_words(error: msgspec.ValidationError, data: Mapping[str, Any], shape: type[msgspec.Struct]) -> str:
-    """Return a sentence for what msgspec found wrong with the data, which should be of that shape."""
+    """Return a sentence for an error that msgspec found in the data, which should have that shape."""
     found = _PLACE.fullmatch(str(error))
     assert found is not None, "the pattern matches everything"
     fault, place = found["fault"], found["place"] or ""
@@ -42,11 +42,11 @@ def in_words(error: msgspec.ValidationError, data: Mapping[str, Any], shape: typ
     if unknown is not None:
         return _unknown(unknown[1], place, shape)
     if not place:
-        # What is not of msgspec's own words is a sentence of ours, about several keys.
+        # An error that is not msgspec's is a sentence of ours, about several keys.
         return f"this {_expected(fault)}" if fault.startswith("Expected `") else fault
     value = _value(place, data)
     if "out of range" in fault or ("`float`" in fault and _is_beyond_floats(value)):  # msgspec 0.21.0 names a bound
-        return f"`{place}` is a number beyond all bounds{_given(value)}"
+        return f"`{place}` is a number out of range{_given(value)}"
     return f"`{place}` {_expected(fault)}{_given(value)}"
 
 
@@ -68,7 +68,7 @@ def _number(text: str) -> str:
 
 
 def _value(place: str, data: Mapping[str, Any]) -> Any:
-    """Return what stands at a place; None, which TOML has not, where nothing can be found."""
+    """Return the value at a place; None, which TOML does not have, if not found."""
     value: Any = data
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
         try:
@@ -83,7 +83,7 @@ def _is_beyond_floats(value: Any) -> bool:
 
 
 def _given(value: Any) -> str:
-    """Return what stands there now, where it can be shown."""
+    """Return the current value, if it can be shown."""
     if value is None or isinstance(value, Mapping | list):
         return ""
     text = {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
@@ -99,7 +99,7 @@ def _unknown(key: str, place: str, shape: type[msgspec.Struct]) -> str:
 
 
 def _near(written: str, known: list[str]) -> str | None:
-    """Return the known key that was meant: of the same name elsewhere, or one that is written much like it."""
+    """Return the known key that was meant: one of the same name elsewhere, or one with similar spelling."""
     section, _, name = written.rpartition(".")
     elsewhere = [each for each in known if each.rpartition(".")[2] == name]
     beside = [each for each in known if each.rpartition(".")[0] == section]

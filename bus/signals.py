@@ -1,4 +1,4 @@
-"""Signals that end a program in order, where they can be received at all."""
+"""Signals that end a program gracefully, if they can be received at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["received_signals"]
 def received_signals(*names: str) -> Iterator[AsyncIterator[signal.Signals]]:
     """Receive those of the signals that this system has.
 
-    Outside of the main thread, and with asyncio on Windows, none can be received, and none comes: there Ctrl-C is a
-    KeyboardInterrupt, which cancels the program.
+    Outside the main thread, and with asyncio on Windows, none can be received; there Ctrl-C is a KeyboardInterrupt,
+    which cancels the program.
     """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A worker in the test's own process, on inproc sockets, whatever the test itself runs on.
+"""A worker in the test's own process, on inproc sockets, whatever event loop the test uses.
 
     from bus.testing import worker  # a pytest fixture
 
@@ -6,7 +6,7 @@
         async with worker.connect(bot="writer") as bot:
             await bot.send("writer", "a note to self")
 
-Owns a thread with an event loop of its own: the worker needs asyncio, the test may run on trio or on nothing.
+Owns a thread with its own event loop: the worker needs asyncio, but the test may use trio or no loop.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ T = TypeVar("T")
 class Worker:
     """A worker on inproc sockets: `with Worker(path) as worker:`.
 
-    `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` gives a bot that knows both. `clock`
-    gives the times with a zone by which leases of runs begin and run out, so that a test need not wait for them.
+    `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` returns a bot that uses both. `clock`
+    returns times with a zone by which leases of runs begin and expire, so that a test need not wait for them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if os.getpid() != self._process:
-            return  # a forked child leaves the test: the worker is its parent's
+            return  # a forked child leaves the test; the worker belongs to its parent
         try:
             if self._running is not None:
                 self.stop()
@@ -92,21 +92,21 @@ class Worker:
             self.context.destroy(linger=0)
 
     def start(self) -> None:
-        """Start serving the database; raises what `open_store` and binding raise."""
+        """Start serving the database. Raises what `open_store` and binding raise."""
         self._check_process()
         running = self._portal.wrap_async_context_manager(_serving(self))
         self._store, self._broker = running.__enter__()
         self._running = running
 
     def stop(self) -> None:
-        """Stop in order: the batch is written, positions are saved, every session hears `closing`."""
+        """Stop gracefully: the batch is written, positions are saved, and every session gets `closing`."""
         self._check_process()
         assert self._broker is not None
         self._portal.call(self._broker.stop)
         self._leave()
 
     def kill(self) -> None:
-        """Stop as a crash would: what was not written is lost, and nobody is told."""
+        """Stop as in a crash: unwritten changes are lost, and nobody is notified."""
         self._check_process()
         self._leave()
 
@@ -117,16 +117,17 @@ class Worker:
         running.__exit__(None, None, None)
 
     def call(self, use: Callable[[Store], Awaitable[T]]) -> T:
-        """Carry out something on the open store, in the worker's event loop, and return its result.
+        """Call a function with the open store, in the worker's event loop, and return its result.
 
-        It blocks until then. It is for what no bot can ask of a worker. What the worker has in memory stays.
+        This blocks until it is done. Use it for what no bot can request from a worker. The worker's memory is not
+        updated.
         """
         self._check_process()
         assert self._store is not None, "the worker is not running"
         return self._portal.call(use, self._store)
 
     def connect(self, *, bot: str, **options: Any) -> Bot:
-        """Return a bot that is connected to this worker when its context is entered; options as `bus.connect`."""
+        """Return a bot that connects to this worker when its context is entered; options as for `bus.connect`."""
         self._check_process()
         options = {"tap_url": self.tap_url, "context": self.context, **options}
         return Bot(bot, self.url, **options)
@@ -134,8 +135,8 @@ class Worker:
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(
-                f"this worker runs inside of process {self._process}, and cannot be reached from another one: test"
-                " what forks with a worker process, posthouse serve"
+                f"this worker runs inside process {self._process}, and cannot be reached from another one: test"
+                " code that forks with a worker process, posthouse serve"
             )
 
 
@@ -162,7 +163,7 @@ async def _serving(worker: Worker) -> AsyncIterator[tuple[Store, Broker]]:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """A running worker on a database of its own, which goes with the test."""
+    """A running worker on its own database, which is deleted after the test."""
     with (
         tempfile.TemporaryDirectory(prefix="posthouse-") as folder,
         Worker(Path(folder) / "test.db") as running,

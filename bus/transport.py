@@ -1,11 +1,10 @@
 """ZeroMQ sockets on any anyio backend.
 
-Owns the one difficult thing about them: a socket's file descriptor only tells that *something* happened since
-one last looked, and every send, receive and look at its events uses that up. So: drain, and where there is
-nothing more, look at the events once again, and only then wait. Whoever sends while another task waits must
-look (`has_input`) and drain in its place.
+Owns their one difficulty: a socket's file descriptor is edge-triggered. It only signals that *something* happened
+since the last check, and every send, receive and check of its events consumes that. So: drain, check the events
+once more, and only then wait. After a send while another task waits, check (`has_input`) and drain in its place.
 
-Plain pyzmq with NOBLOCK: a receive costs a tenth of what an asynchronous wrapper takes (docs/design.md).
+Plain pyzmq with NOBLOCK: a receive costs a tenth of an asynchronous wrapper's (docs/design.md).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
 
 
-# As plain numbers: to combine the enum's members takes longer than to send.
+# As plain numbers: combining the enum's members takes longer than a send.
 _NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 
 
@@ -48,14 +47,14 @@ class Port:
 
     @property
     def address(self) -> str:
-        """Where the socket is bound or connected, with the port that the system chose."""
+        """The address the socket is bound or connected to, with the port that the system chose."""
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     @property
     def has_input(self) -> bool:
         """Whether something can be received now."""
         events = self._socket.getsockopt(zmq.EVENTS)
-        assert isinstance(events, int), "only options that are texts are bytes"
+        assert isinstance(events, int), "only text options are bytes"
         return bool(events & _POLLIN)
 
     def receive(self) -> list[bytes] | None:
@@ -71,7 +70,7 @@ class Port:
         return parts
 
     def send(self, parts: Sequence[bytes]) -> bool:
-        """Send a message, or nothing of it: False where the peer is gone or its queue is full."""
+        """Send a message, as a whole or not at all; return False if the peer is gone or its queue is full."""
         try:
             for part in parts[:-1]:
                 self._socket.send(part, _MORE)
@@ -85,24 +84,24 @@ class Port:
         return True
 
     async def wait(self) -> None:
-        """Wait until there may be input. Only one task may wait, and only after `has_input` was false."""
+        """Wait until there may be input. Only one task may wait, and only after `has_input` was False."""
         await anyio.wait_readable(self._socket.FD)
 
     async def wait_disconnected(self) -> None:
-        """Wait until an established connection breaks, which ZeroMQ would mend without a word.
+        """Wait until an established connection breaks, which ZeroMQ would silently restore.
 
         Never returns on inproc, where no connection breaks.
         """
-        assert self._monitor is not None, "only what connects can be disconnected"
+        assert self._monitor is not None, "only connecting sockets can be disconnected"
         while not self._monitor.has_input:
             await self._monitor.wait()
 
     def subscribe(self, topic: bytes) -> None:
-        """Ask a tap for a topic."""
+        """Subscribe to a topic of a tap."""
         self._socket.setsockopt(zmq.SUBSCRIBE, topic)
 
     def close(self, *, linger: bool = False) -> None:
-        """Close the socket; with `linger` what was sent may still leave."""
+        """Close the socket; with `linger`, sent frames may still leave."""
         if self._monitor is not None:
             self._socket.disable_monitor()
             self._monitor.close()
@@ -112,7 +111,7 @@ class Port:
 
 
 def allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
-    """Let a socket speak IPv6 where its address is one. A name is looked up as IPv4, as it always was."""
+    """Enable IPv6 if the address is an IPv6 one. Host names are still resolved as IPv4."""
     if is_ipv6(address):
         socket.setsockopt(zmq.IPV6, 1)
 
@@ -124,7 +123,7 @@ def _check(address: str) -> None:
 
 
 def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a DEALER to a worker, which may not be there yet; raises AddressError where none can be."""
+    """Connect a DEALER to a worker, which may not be running yet. Raises AddressError for an invalid address."""
     _check(address)
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
@@ -140,7 +139,7 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
 
 
 def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a SUB to a worker's tap; raises AddressError where none can be."""
+    """Connect a SUB to a worker's tap. Raises AddressError for an invalid address."""
     _check(address)
     socket = context.socket(zmq.SUB)
     allow_ipv6(socket, address)

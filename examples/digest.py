@@ -1,4 +1,4 @@
-"""A bot that publishes a digest of a channel in three steps. Kill it at any point and start it again: it goes on.
+"""A bot that publishes a digest of a channel in three steps. Kill it at any point and restart it: it continues.
 
 It needs examples/writer.py, which writes the summary.
 """
@@ -11,7 +11,7 @@ import anyio
 import bus
 
 PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "3"))
-"""After a step: time to kill it."""
+"""The pause after each step: time to kill it."""
 
 DIGEST = bus.WorkflowDefinition(id="digest", name="digest", owner=bus.GlobalOwner())
 
@@ -20,10 +20,10 @@ bot = bus.Bot("editor", url=os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
 
 @bot.on_message("digest")
 async def digest(message: bus.Message) -> None:
-    # A message that was not settled when its bot died comes again. Its id is the run's id, so it finds the run that
-    # it began, and nothing else has to remember where that was.
+    # A message that was not settled when its bot died is redelivered. Its id is the run's id, so it finds the run
+    # that it began, and no other place has to remember it.
     async with bot.workflows.run("digest", id=message.id, input=message.body, definition=DIGEST) as run:
-        # Only for what is printed: a step gives its output, and does not say whether it was carried out for it.
+        # Only for printing: a step returns its output, and does not tell whether it was carried out.
         recorded = await bot.workflows.get_completed_step_ids(run.id)
         say(f"run {run.id} {'goes on' if run.resumed else 'begins'}")
 
@@ -32,13 +32,13 @@ async def digest(message: bus.Message) -> None:
         say(f"fetch: {origin('fetch', recorded)}: {len(notes)} notes")
         await anyio.sleep(PAUSE_SECONDS)
 
-        # The writer may be away, or never have been there. That is no reason to fail the run at once, and for good.
+        # The writer may be away, or may never have run: no reason to fail the run at once, and for good.
         summary = await run.step("write", write, notes, retry=bus.Retry(max_attempts=10, delay=5))
         say(f"write: {origin('write', recorded)}: {summary}")
         await anyio.sleep(PAUSE_SECONDS)
 
-        # One transaction: there is no moment at which the digest is out, and would be published again, and none at
-        # which the message that asked is settled, and the run not completed.
+        # One transaction: a crash can neither publish the digest twice, nor settle the message without completing
+        # the run.
         async with run.commit("publish", output=summary) as tx:
             tx.publish("digests", {"of": channel, "summary": summary})
             tx.ack(message)
@@ -47,13 +47,13 @@ async def digest(message: bus.Message) -> None:
 
 
 async def fetch(channel: str) -> list[str]:
-    # The channel holds something else a minute later. What a step gave stays what it was.
+    # A minute later the channel holds something else. The recorded output stays the same.
     say(f"fetch: reading {channel}")
     return [str(note.body) for note in reversed(await bot.history(channel=channel, limit=10))]
 
 
 async def write(notes: Sequence[str]) -> str:
-    # After a kill the writer is asked a second time. It minds as little as any function without an effect.
+    # After a kill the writer is asked a second time, which is harmless for a function without side effects.
     say("write: asking the writer")
     reply = await bot.request("writer", notes, message_type="summarize")
     return str(reply.body)
@@ -61,13 +61,14 @@ async def write(notes: Sequence[str]) -> str:
 
 @bot.on_message("message")
 async def late(message: bus.Message) -> None:
-    # What the writer answers to a process that is gone is ordinary mail for the next one, which has asked again.
-    say(f"nobody waits any more for what {message.sender} says")
+    # The writer's answer to a process that is gone arrives here as an ordinary message; the new process has asked
+    # again.
+    say(f"nobody waits any more for the answer of {message.sender}")
 
 
 @bot.on_message("workflow.crashed")
 async def crashed(message: bus.Message) -> None:
-    """Leave it at that: the worker tells of a run whose bot died, and the message that asked for it comes again."""
+    """Do nothing: the worker reports that a run's bot died, and the message that requested it is redelivered."""
 
 
 def origin(step: str, recorded: Sequence[str]) -> str:
@@ -79,5 +80,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C gives a handler ten seconds to end, in which the digest would be finished. Here it is to interrupt it.
+    # On Ctrl-C, a handler normally has ten seconds to finish, and would complete the digest. Here it is
+    # interrupted.
     bot.run(stop_timeout=0)

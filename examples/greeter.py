@@ -1,4 +1,4 @@
-"""A bot that greets whoever comes by on a channel. Stop it and start it again: it answers what it missed."""
+"""A bot that greets visitors on a channel. Stop it and restart it: it answers what it missed."""
 
 import os
 

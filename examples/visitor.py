@@ -1,4 +1,4 @@
-"""A bot that comes by on the channel of examples/greeter.py, and waits to be greeted."""
+"""A bot that visits the channel of examples/greeter.py, and waits for a greeting."""
 
 import os
 

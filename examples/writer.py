@@ -1,4 +1,4 @@
-"""A bot that sums up notes, for examples/digest.py: the first sentence of each. It may be asked twice."""
+"""A bot that summarizes notes for examples/digest.py: the first sentence of each. It may be asked twice."""
 
 import os
 

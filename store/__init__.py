@@ -1,6 +1,6 @@
-"""Everything that is kept: messages, subscriptions, mailboxes and workflow checkpoints.
+"""The store: messages, subscriptions, mailboxes and workflow checkpoints.
 
-`open_store(url)` is the way in. Importing this package loads no backend; opening a store does.
+Use `open_store(url)`. Importing this package loads no backend; opening a store does.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def open_store(
     clock: Callable[[], datetime] | None = None,
     watch: StoreWatch | None = None,
 ) -> AbstractAsyncContextManager[Store]:
-    """Open the store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
+    """Open the store at a URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
 
-    Workflows are kept by `rules`, and stamped and leased by `clock`, which gives times with a zone. Unless one is
-    given, they are stamped by the system's, and leases go on as if that were not set while the store is open. While
-    it is open, `watch` is told what the people who run it should know.
+    Workflows follow `rules`. `clock` returns times with a zone; it gives workflows their timestamps and leases. By
+    default timestamps use the system's clock, and leases a clock that is not affected if the system's is set while
+    the store is open. While it is open, `watch` receives warnings for its operators.
 
-    The store is ready, recovered and locked against a second worker inside the context; leaving it flushes and
-    closes. Raises ValueError for another scheme, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
-    DatabaseNewer or StoreFailed where the file cannot be used; it is then as it was. StoreFailed also ends the
-    context later, where the disk reports an error, or the file is removed, moved or replaced.
+    Inside the context the store is ready, recovered and locked against a second worker; leaving the context flushes
+    and closes it. Raises ValueError for another scheme, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
+    DatabaseNewer or StoreFailed if the file cannot be used; it is then left unchanged. StoreFailed also ends the
+    context later, if the disk reports an error, or the file is removed, moved or replaced.
     """
     scheme, separator, path = url.partition("://")
     if not separator:
@@ -39,9 +39,9 @@ def open_store(
     elif scheme == "sqlite":
         path = path.removeprefix("/")
     else:
-        raise ValueError(f"no store for {url!r}; write a path, or sqlite:///path")
+        raise ValueError(f"unsupported store URL {url!r}: use a path, or sqlite:///path")
     if not path or path == ":memory:":
-        raise ValueError("a store needs a file: in memory nothing would be durable")
+        raise ValueError("a store needs a file: memory is not durable")
     if "\0" in path:
         raise ValueError(f"{path!r} cannot name a file")
     if not Path(path).name:

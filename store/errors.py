@@ -1,4 +1,4 @@
-"""What the store raises. It is defined in `bus.errors`, with everything else that can go wrong."""
+"""The errors that the store raises, defined in `bus.errors` with all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that the store keeps. They are defined in `bus.model.records`, by the side that uses the store."""
+"""The records that the store keeps, defined in `bus.model.records`, by the side that uses the store."""
 
 from __future__ import annotations
 

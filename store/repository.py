@@ -1,4 +1,4 @@
-"""What a store can do. It is defined in `bus.model.repository`, by the side that uses the store."""
+"""What a store can do, defined in `bus.model.repository`, by the side that uses the store."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The shell around the core: frames in, decisions asked for, effects carried out. It decides nothing.
+"""The shell around the core: frames in, decisions requested, effects carried out. It decides nothing.
 
-Owns the two sockets and the tasks that move things between them, the core and the log:
+Owns the two sockets and the tasks that connect them with the core and the log:
 
-- frames are drained from the command socket and given to the core, unless the next batch is full;
-- one batch at a time is written, and the next one fills meanwhile;
-- pages are read one after another, questions are answered beside them, and so are workflow calls;
-- time is told to the core.
+- frames are read from the command socket and passed to the core, unless the next batch is full;
+- one batch at a time is written, while the next one fills;
+- pages are read one after another; queries and workflow calls are answered concurrently;
+- the core is told the time.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
 
 _STALE_SECONDS = 0.001
-"""For how long one look at the clocks does for the frames that are drained."""
+"""How long one reading of the clocks is used for the frames that are read."""
 
 _AHEAD_SECONDS = 60.0
 """How far the log's last timestamp may be ahead of the clock before a warning."""
 
 _FRAMES_A_TURN = 500
-"""Frames taken before other tasks get a turn."""
+"""Frames read before other tasks get a turn."""
 
 _LISTENS, _LEAVES = b"\x01", b"\x00"
 """How ZeroMQ marks a subscription to a topic, and its end."""
@@ -89,13 +89,13 @@ class Broker:
         self._calling = 0
         self._calling_bytes = 0
         self._steps_asked: list[StepsAsked] = []
-        """Calls that write step logs and came one after another; they are carried out together."""
+        """Consecutive calls that write step logs; they are carried out together."""
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
         self._draining = False
         self._more = False
-        """Whether a further turn of draining is on its way: one is enough, however many ask for it."""
+        """Whether another turn of draining is scheduled: one is enough."""
         self._stopping = False
         self._clock_behind = False
         """Whether a warning was logged that the log's last timestamp is ahead of the clock."""
@@ -111,13 +111,13 @@ class Broker:
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Where the worker listens: for commands, and at the tap."""
+        """The addresses for commands and of the tap."""
         return self._command.address, self._tap.address
 
     async def run(self) -> None:
-        """Serve until stopped, then finish the batch, save every mailbox and say `closing` to every session.
+        """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
 
-        Raises StoreFailure where the store failed: nothing was acknowledged after that, and the process must end.
+        Raises StoreFailure if the store failed: nothing was acknowledged after that, and the process must end.
         """
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -134,7 +134,7 @@ class Broker:
             self._tap.close()
 
     def stop(self) -> None:
-        """Accept no more frames, and let `run` end in order."""
+        """Accept no more frames, and let `run` end gracefully."""
         self._stopping = True
         self._work.set()
 
@@ -153,7 +153,7 @@ class Broker:
         if self._draining:
             return
         if self._stopping or not self._command.has_input:
-            return  # to look first costs half of what it does to be told that there is nothing
+            return  # checking first costs half of an empty receive
         self._draining = True
         looked, moment = time.monotonic(), self._moment()
         try:
@@ -178,12 +178,12 @@ class Broker:
         address = parts[0]
         try:
             if len(parts) != 2:
-                raise Refusal(Code.BAD_FRAME, f"a message is one frame, not {len(parts) - 1}")
+                raise Refusal(Code.BAD_FRAME, f"a message must be one frame, not {len(parts) - 1}")
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
         except Refusal as error:
             return self._core.reject(address, error, moment)
         if _begins_a_wait(request):
-            moment = self._moment()  # what it was received at, and no earlier
+            moment = self._moment()  # not before it was received
         return self._core.receive(address, request, moment)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
@@ -232,7 +232,7 @@ class Broker:
             moment = self._moment()
             batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
             if batch is not None:
-                self._drain()  # there is room again, and the next batch fills while this one is written
+                self._drain()  # there is room again: fill the next batch while this one is written
                 await self._apply(batch)
                 self._drain()
             elif self._stopping:
@@ -254,7 +254,7 @@ class Broker:
             self._carry_out(self._core.failed(batch, Code.BUSY, str(error), self._moment()))
         except Exception:
             _log.exception("batch_failed", changes=len(batch.changes))
-            message = "the worker could not store this; its log says why"
+            message = "the worker could not store this; see its log"
             self._carry_out(self._core.failed(batch, Code.INTERNAL, message, self._moment()))
         else:
             self._carry_out(self._core.applied(batch, outcome, self._moment()))
@@ -275,7 +275,7 @@ class Broker:
             self._asking += 1
             self._tasks.start_soon(self._find_start, found)
             return []
-        text = f"{self._asking} questions are being answered; wait for one"
+        text = f"{self._asking} queries are in progress; try again later"
         error = ErrorFrame(code=Code.BUSY, message=text, request=found.subscribe.request, retry=True)
         return [Send(found.address, encode(error))]
 
@@ -300,7 +300,7 @@ class Broker:
 
     def _ask(self, ask: Ask) -> None:
         if self._asking >= self._settings.limits.queries_max:
-            text = f"{self._asking} questions are being answered; wait for one"
+            text = f"{self._asking} queries are in progress; try again later"
             self._refuse(ask, Code.BUSY, text)
             return
         assert not isinstance(ask.query, Workflow)
@@ -320,7 +320,7 @@ class Broker:
             self._refuse(ask, Code.INTERNAL, str(error))
         except Exception:
             _log.exception("question_failed", op=type(ask.query).__name__)
-            self._refuse(ask, Code.INTERNAL, "the worker could not answer this; its log says why")
+            self._refuse(ask, Code.INTERNAL, "the worker could not answer this; see its log")
         else:
             self._carry_out([Send(ask.address, frame)])
         finally:
@@ -330,7 +330,7 @@ class Broker:
         limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
         full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
         if full or self._calling >= limits.workflow_calls_max:
-            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are being carried out; wait for one")
+            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are in progress; try again later")
             return
         self._calling += 1
         self._calling_bytes += size_bytes
@@ -340,7 +340,7 @@ class Broker:
                 self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
             self._steps_asked.append(StepsAsked(ask, call, together))
         else:
-            self._steps_asked = []  # what follows this call is carried out after it
+            self._steps_asked = []  # later calls are carried out after this one
             self._tasks.start_soon(self._carry_out_call, ask, call, together)
 
     async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
@@ -378,7 +378,7 @@ class Broker:
             await anyio.lowlevel.checkpoint()
 
     def _hear_tap(self) -> None:
-        """Handle a listener that came or left; anything else a listener sends means nothing."""
+        """Handle listeners that came or left; ignore anything else that a listener sends."""
         for _ in range(_FRAMES_A_TURN):
             parts = self._tap.receive()
             if parts is None:
@@ -390,7 +390,7 @@ class Broker:
     async def _tick(self) -> None:
         while True:
             await anyio.sleep(_TICK_SECONDS)
-            self._hear_tap()  # what is sent at the tap may use up the sign that somebody began to listen
+            self._hear_tap()  # sending to the tap can consume the readiness for a new listener
             moment = self._moment()
             self._queries.sample(moment.now)
             self._watch_clock(moment.wall)
@@ -419,7 +419,7 @@ class Broker:
 
 
 def _begins_a_wait(request: RequestFrame) -> bool:
-    """Return whether a frame names a delay or a ttl, which must not begin before it was received."""
+    """Return True if a frame names a delay or a ttl, which must not begin before it was received."""
     match request:
         case Publish(messages=messages) | Commit(messages=messages):
             return any(message.delay is not None or message.ttl is not None for message in messages)
@@ -437,7 +437,7 @@ async def open_broker(
     worker: str,
     versions: dict[str, str],
 ) -> Broker:
-    """Resume a log where it was left, and bind both sockets. Raise BindError if one cannot be bound."""
+    """Resume a log, and bind both sockets. Raise BindError if one cannot be bound."""
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
     command = bind_command(context, settings)
     try:

@@ -1,8 +1,8 @@
-"""Workflow calls, carried out: the store asked, and the answer put into a frame.
+"""Workflow calls: carried out on the store, and answered with a frame.
 
-Owns the order of one session's calls, and that no answer is larger than a frame. Calls that came one after another
-are carried out in that order. Writes follow each other into the store's one queue without waiting, so that they
-share a commit, and so do reads; but a read waits for the writes before it, and a write for the reads.
+Owns the order of a session's calls, and that no answer is larger than a frame. Consecutive calls are carried out in
+order. Writes enter the store's one queue without waiting for each other, so that they share a commit, and so do
+reads; but a read waits for the writes before it, and a write for the reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = structlog.get_logger("posthouse")
 
 
 class Round:
-    """Calls of one session that go together, all of them writes or none, after those that came before."""
+    """Consecutive calls of one session, either all writes or all reads, after those that came before."""
 
     __slots__ = ("after", "done", "open", "writes")
 
@@ -57,11 +57,11 @@ class StepsAsked(NamedTuple):
 
 
 STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
-"""The calls that are answered together where they come together."""
+"""Calls that are carried out together if they arrive together."""
 
 
 class WorkflowAnswers:
-    """Answers calls. `begin` is called when a call comes, `answer` then carries it out, in a task of its own."""
+    """Answers calls. `begin` is called when a call arrives; `answer` then carries it out, in its own task."""
 
     def __init__(self, workflows: WorkflowStore, *, frame_bytes_max: int) -> None:
         self._workflows = workflows
@@ -82,7 +82,7 @@ class WorkflowAnswers:
         return together
 
     async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
-        """Carry out a call when its turn has come, and give the frame to send; StoreFailure ends the worker."""
+        """Carry out a call when its turn has come, and return the frame to send. Raises StoreFailure only."""
         try:
             if together.after is not None and not together.has_come:
                 await together.after.done.wait()
@@ -93,9 +93,9 @@ class WorkflowAnswers:
             self._end(ask.address, together)
 
     async def answer_steps(self, asked: Sequence[StepsAsked]) -> list[bytes]:
-        """Carry out calls that write step logs, whose turn has come, and give their frames; StoreFailure as above.
+        """Carry out calls that write step logs, whose turn has come, and return their frames. Raises like `answer`.
 
-        A task for each, and a place of its own in the store's queue, would cost more than what it does.
+        A task and a place in the store's queue for each would cost more than the write itself.
         """
         frames: list[bytes] = [b""] * len(asked)
         writes: list[tuple[int, Call, StepCreation | StepMove]] = []
@@ -153,7 +153,7 @@ class WorkflowAnswers:
         return getattr(self._workflows, call.method)
 
     async def _list(self, call: ListCall) -> list[msgspec.Raw]:
-        """Read a list in portions, as far as it fits into a frame. What is created meanwhile may shift them."""
+        """Read a list in portions, as long as it fits into a frame. Concurrent inserts may shift them."""
         arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
         found: dict[str, msgspec.Raw] = {}
         read, size_bytes = 0, FRAME_ROOM_BYTES
@@ -171,11 +171,11 @@ class WorkflowAnswers:
 
     def _too_large(self, call: Call, size_bytes: int) -> TooLarge:
         if isinstance(call, ListCall):
-            hint = "ask for less with a smaller limit"
+            hint = "use a smaller limit"
         elif call.writes:
-            hint = "it was carried out, and only the record cannot be sent"
+            hint = "it was carried out; only the record cannot be sent"
         else:
-            hint = "the worker's limits.frame_bytes_max would have to be larger"
+            hint = "raise the worker's limits.frame_bytes_max"
         error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
         return error.reworded(f"{error}; {hint}")
 
@@ -185,7 +185,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 
 
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
-    """Return a method's arguments. A bot claims runs for itself alone."""
+    """Return a method's arguments. A bot can claim runs only for itself."""
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
@@ -210,7 +210,7 @@ def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:
 
 
 def _refused(call: Workflow, error: Exception) -> bytes:
-    """Return the frame that reports an error; StoreFailure is not reported, and ends the worker."""
+    """Return the frame that reports an error; raise StoreFailure, which ends the worker."""
     if isinstance(error, StoreFailure):
         raise error
     if isinstance(error, Refusal):
@@ -221,7 +221,7 @@ def _refused(call: Workflow, error: Exception) -> bytes:
         _log.error("record_damaged", error=str(error))
         return _refusal(call, Code.INTERNAL, str(error))
     _log.error("workflow_call_failed", call=call.call, exc_info=error)
-    return _refusal(call, Code.INTERNAL, "the worker could not carry this out; its log says why")
+    return _refusal(call, Code.INTERNAL, "the worker could not carry this out; see its log")
 
 
 def _refusal(call: Workflow, code: str, message: str, details: dict[str, Any] | None = None) -> bytes:

@@ -1,6 +1,6 @@
 """The worker's two sockets: the ROUTER for commands and the XPUB for the tap.
 
-Owns how they are bound, how large their frames and queues may become, and how a vanished peer is noticed.
+Owns how they are bound, the limits of their frames and queues, and how a vanished peer is noticed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .unix_socket import UnixListener
 __all__ = ["bind_command", "bind_tap"]
 
 _OVERSIZE_FACTOR = 4
-"""A frame up to this many times the limit is read and answered; ZeroMQ drops the connection beyond it."""
+"""A frame up to this many times the limit is read and answered; beyond it ZeroMQ drops the connection."""
 
 _TOPIC_BYTES_MAX = 1024
-"""What a tap's listener may send: a subscription is a byte and a topic, which has a channel's name in it."""
+"""Size limit of what a tap's listener sends: a subscription is one byte and a topic with a channel's name."""
 
 _BACKLOG = 4096
-"""Connections that may wait to be accepted: thousands of bots come at once when their worker was started again. The
-system allows no more than net.core.somaxconn; one beyond that waits for its next attempt, seconds later."""
+"""Connections that may wait to be accepted: thousands of bots connect at once after their worker was restarted. The
+system limits this to net.core.somaxconn; further connections wait for their next attempt, seconds later."""
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
-    """Notice a connection whose other end vanished without a word.
+    """Detect a connection whose other end vanished silently.
 
-    By TCP, and not by ZeroMQ's own heartbeats: with these, libzmq 4.3 ends the whole process when a connection
-    breaks whose input it was holding back (libzmq issues 3937, 4364 and 4767).
+    By TCP keepalive, and not by ZeroMQ's heartbeats: with these, libzmq 4.3 aborts the whole process when a
+    connection breaks whose input it was holding back (libzmq issues 3937, 4364 and 4767).
     """
     third = max(1, int(timeout_seconds / 3))
     for option, value in (
@@ -44,7 +44,7 @@ def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
 
 
 def bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
-    """Bind the ROUTER that every bot speaks to."""
+    """Bind the ROUTER to which every bot connects."""
     socket = context.socket(zmq.ROUTER)
     limits = settings.limits
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -56,10 +56,10 @@ def bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) ->
 
 
 def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
-    """Bind the XPUB that copies channels to whoever listens."""
+    """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
-    socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # who listens to a topic beside others is told of, too
+    socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every listener of a topic, not only the first
     return _bind(socket, settings.listen.tap)
 
 
@@ -86,12 +86,12 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> Port:
 def _bind_error(address: str, error: zmq.ZMQError) -> BindError:
     match error.errno:
         case errno.EADDRINUSE:
-            return BindError(address, "another program listens there", in_use=True)
+            return BindError(address, "another program is listening there", in_use=True)
         case errno.EACCES:
             return BindError(
-                address, "not permitted", in_use=False, hint="ports below 1024 are for root; take another"
+                address, "not permitted", in_use=False, hint="ports below 1024 are reserved for root; use another"
             )
         case errno.ENODEV | errno.EADDRNOTAVAIL:
-            hint = "listen at an address of this machine, tcp://127.0.0.1:7710 for instance"
+            hint = "listen at an address of this machine, for instance tcp://127.0.0.1:7710"
             return BindError(address, "this machine has no such address", in_use=False, hint=hint)
     return BindError(address, error.strerror or str(error), in_use=False)

@@ -1,11 +1,11 @@
-"""A worker's standard error, which never raises and never makes anybody wait.
+"""A worker's standard error, which never raises and never blocks the caller.
 
-Owns the descriptor and a thread that writes to it. Lines wait in a bounded queue, so a pipe that nobody reads
-stops that thread alone. Lines that cannot be written are counted. The count of those lost to an error (no
-reader any more, a full disk) is written before the next line that can be written, and that of those lost to a full
-queue when the queue is empty.
+Owns the descriptor and a thread that writes to it. Lines wait in a bounded queue, so a pipe that nobody reads stops
+only that thread. Lines that cannot be written are counted. The count of lines lost to an error (no reader any more,
+a full disk) is written before the next line that can be written, and that of lines lost to a full queue when the
+queue is empty.
 
-The descriptor stays blocking: it may be shared with other processes, and O_NONBLOCK would be theirs, too.
+The descriptor stays blocking: it may be shared with other processes, to which O_NONBLOCK would apply too.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["LogStream", "hold_standard_descriptors"]
 
 _LINES_MAX = 10_000
 _BYTES_MAX = 4 * 1024 * 1024
-"""What waits for a reader at most: some minutes of a worker that has much to say."""
+"""Limits of the queue: some minutes of a worker that logs a lot."""
 
 _RETRY_SECONDS = 1.0
-"""How often a log that could not be written is tried again, and repeats are looked after."""
+"""How often a log that could not be written is retried, and repeats are checked."""
 
 _CLOSE_SECONDS = 1.0
-"""How long the end waits for a reader to take the last lines."""
+"""How long to wait at the end for a reader to take the last lines."""
 
 _GLANCE_SECONDS = 0.1
 
 _STARVED_SECONDS = 10.0
-"""How long it waits where they could be written, and the thread gets no processor."""
+"""How long to wait at the end if lines could be written but the thread gets no processor time."""
 
 
 def hold_standard_descriptors() -> None:
@@ -49,10 +49,10 @@ def hold_standard_descriptors() -> None:
 
 
 class LogStream(io.TextIOBase):
-    """A text stream that takes every line at once, and loses those that cannot be written.
+    """A text stream that accepts every line at once, and drops those that cannot be written.
 
-    `lost` returns the line that says how many were lost, and why. `idle` is called about once a second, in the
-    writing thread, and once more at the end: with True.
+    `lost` returns the line that says how many were lost, and why. `idle` is called about once a second in the
+    writing thread, and once more at the end, with True.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LogStream(io.TextIOBase):
         self._failing = False
         """Whether the last attempt to write failed."""
         self._torn = False
-        """Whether a line was written in part: the next one must not continue it."""
+        """Whether a line was written partially: the next one must not continue it."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class LogStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """What the text becomes."""
+        """The encoding of the written text."""
         return "utf-8"
 
     def fileno(self) -> int:
@@ -92,15 +92,15 @@ class LogStream(io.TextIOBase):
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Return whether people read it on a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """Return True: whether it arrives is another matter."""
+        """Return True, although writing may fail."""
         return True
 
     def write(self, text: str) -> int:
-        """Accept text. Whole lines are written soon, the rest when its line is complete."""
+        """Accept text. Complete lines are written soon, the rest when its line is complete."""
         with self._changed:
             *lines, self._partial = (self._partial + text).split("\n")
             for line in lines:
@@ -108,7 +108,7 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def finish(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Write what waits, unless nobody reads it for this time. What comes later is not written."""
+        """Write what is queued, unless nobody reads it within this time. Later text is not written."""
         if self._partial:
             self.write("\n")
         with self._changed:
@@ -150,7 +150,7 @@ class LogStream(io.TextIOBase):
                 self._idle(False)
 
     def _write_queue(self) -> None:
-        """Write all that waits, and how many lines were lost: first after a write that failed, and else last."""
+        """Write what is queued, and how many lines were lost: first if the last write failed, otherwise last."""
         while True:
             with self._changed:
                 line = self._queue.popleft() if self._queue else None
@@ -170,7 +170,7 @@ class LogStream(io.TextIOBase):
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                select.select([], [self._descriptor], [])  # somebody else made it non-blocking
+                select.select([], [self._descriptor], [])  # another process made it non-blocking
             except OSError as error:
                 self._torn = self._torn or len(rest) < len(line)
                 self._reason = error.strerror or str(error)

@@ -1,14 +1,13 @@
-"""Answers to what bots and people ask: history, who is there, and how the worker is.
+"""Answers to queries of bots and people: history, bots, channels, and the worker's status.
 
-Owns the values of docs/protocol.md, "Asking". Answers come from the log and from the core's picture; nothing here
-changes anything.
+Answers come from the log and from the core's state; nothing here changes anything.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -19,6 +18,22 @@ from ..mailbox.envelope import write_envelope
 from ..mailbox.mailbox import Mailbox
 from ..model.records import BotRecord
 from ..model.repository import HistoryRequest, LogMessage, MessageLog
+from ..wire.answers import (
+    BotList,
+    ChannelList,
+    DeadLetterAnswer,
+    DeadLetterList,
+    Fate,
+    HistoryPage,
+    ListedBot,
+    ListedChannel,
+    ListedGroup,
+    ListedSubscription,
+    MessageAnswer,
+    RateLimited,
+    SubscriptionList,
+    WorkerStatus,
+)
 from ..wire.frames import (
     Bots,
     Channels,
@@ -37,14 +52,14 @@ from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 __all__ = ["Queries"]
 
 _HISTORY_PORTION = 64
-"""Messages that are read back at once: with the largest bodies some megabytes."""
+"""Messages that are read at once: with the largest bodies some megabytes."""
 
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
 
 
 class Queries:
-    """Answers one question at a time; the counters that rates need are noted by `sample`."""
+    """Answers one query at a time; `sample` records the counters for the rates."""
 
     def __init__(
         self,
@@ -65,14 +80,14 @@ class Queries:
         self._samples: deque[tuple[float, dict[str, int]]] = deque([(now, core.dispatch.counters.by_name())])
 
     def sample(self, now: float) -> None:
-        """Note the counters, at most once a second."""
+        """Record the counters, at most once a second."""
         if now - self._samples[-1][0] >= 1:
             self._samples.append((now, self._core.dispatch.counters.by_name()))
         while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
 
-    async def answer(self, bot_id: str, query: Query, now: float) -> dict[str, Any]:
-        """Return the value of an answer. Raise Refusal if the question is wrong."""
+    async def answer(self, bot_id: str, query: Query, now: float) -> msgspec.Struct:
+        """Return the value of an answer. Raise Refusal if the query is invalid."""
         match query:
             case History():
                 return await self._history(query)
@@ -91,7 +106,7 @@ class Queries:
             case _:
                 assert_never(query)
 
-    async def _history(self, query: History) -> dict[str, Any]:
+    async def _history(self, query: History) -> HistoryPage[msgspec.Raw]:
         if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
             raise Refusal(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
         between = None
@@ -108,8 +123,8 @@ class Queries:
         )
         return await self._read_back(request, query.limit)
 
-    async def _read_back(self, request: HistoryRequest, limit: int) -> dict[str, Any]:
-        """Read in portions, as much as was asked for and fits into a frame."""
+    async def _read_back(self, request: HistoryRequest, limit: int) -> HistoryPage[msgspec.Raw]:
+        """Read in portions, as many messages as were requested and fit into a frame."""
         shown: list[msgspec.Raw] = []
         size_bytes = 0
         while True:
@@ -118,27 +133,28 @@ class Queries:
                 written = _raw(message)
                 size_bytes += len(bytes(written)) + 1
                 if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - FRAME_ROOM_BYTES):
-                    return {"messages": shown, "more": True}
+                    return HistoryPage(shown, more=True)
                 shown.append(written)
             if len(portion) < request.limit:
-                return {"messages": shown, "more": False}
+                return HistoryPage(shown, more=False)
             request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
 
-    async def _message(self, query: MessageQuery) -> dict[str, Any]:
+    async def _message(self, query: MessageQuery) -> MessageAnswer[msgspec.Raw]:
         message = await self._log.find(query.id)
         if message is not None:
-            fates = [self._fate(mailbox, message) for mailbox in self._reached(message)]
-            return {"message": _raw(message), "mailboxes": fates}
+            return MessageAnswer(
+                _raw(message), [self._fate(mailbox, message) for mailbox in self._reached(message)]
+            )
         scheduled = await self._log.find_scheduled(query.id)
         if scheduled is None:
             raise Refusal(Code.NOT_FOUND, f"no message with id {query.id}")
         written = msgspec.Raw(write_envelope(scheduled, None, None) + b"}")
-        return {"message": written, "mailboxes": [], "due_at": scheduled.due_at}
+        return MessageAnswer(written, [], due_at=scheduled.due_at)
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
         """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
         reached = self._recipients(message)
-        holders = [box for box in self._core.directory.mailboxes.values() if box.holds({message.seq})]
+        holders = [box for box in self._core.directory.mailboxes.values() if box.leaving.holds({message.seq})]
         return list(dict.fromkeys([*reached, *holders]))
 
     def _recipients(self, message: LogMessage) -> list[Mailbox]:
@@ -150,67 +166,66 @@ class Queries:
         return [] if entry is None else [
             mailbox
             for mailbox in entry.mailboxes.values()
-            if mailbox.interests[channel].start_seq < message.seq
-            and (mailbox.interests[channel].echo or mailbox.id != message.sender_bot_id)
+            if mailbox.sources.interests[channel].start_seq < message.seq
+            and (mailbox.sources.interests[channel].echo or mailbox.id != message.sender_bot_id)
         ]  # fmt: skip
 
-    def _fate(self, mailbox: Mailbox, message: LogMessage) -> dict[str, Any]:
+    def _fate(self, mailbox: Mailbox, message: LogMessage) -> Fate:
         state = mailbox.fate(message.seq, message.recipient_channel)
         over = message.expires_at is not None and message.expires_at <= self._moment().wall
         if over and state in ("waiting", "returned", "dead"):
             state = "expired"
         if mailbox.group is not None:
-            return {"bot_id": None, "bot": None, "group": mailbox.group, "state": state}
-        return {"bot_id": mailbox.id, "bot": self._core.directory.bots[mailbox.id].name, "state": state}
+            return Fate(bot_id=None, bot=None, group=mailbox.group, state=state)
+        return Fate(bot_id=mailbox.id, bot=self._core.directory.bots[mailbox.id].name, state=state)
 
     async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
-        """Count what each mailbox has still to have settled, by its id."""
-        behind = [mailbox for mailbox in mailboxes if not mailbox.level]
+        """Return the number of unsettled messages of each mailbox, by its id."""
+        behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
         counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
         return {mailbox.id: mailbox.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
-    async def _bots(self) -> dict[str, Any]:
+    async def _bots(self) -> BotList:
         core = self._core
         bots = sorted(core.directory.bots.values(), key=lambda bot: bot.name)
         backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in bots])
-        return {
-            "bots": [
-                {
-                    "id": bot.id,
-                    "name": bot.name,
-                    "online": bool(core.sessions.of_bot(bot.id)),
-                    "sessions": len(core.sessions.of_bot(bot.id)),
-                    "created_at": bot.created_at,
-                    "last_seen_at": bot.last_seen_at,
-                    "backlog": backlogs[bot.id],
-                    "in_flight": sum(len(session.in_flight) for session in core.sessions.of_bot(bot.id)),
-                }
-                for bot in bots
-            ]
-        }
+        return BotList([self._listed(bot, backlogs[bot.id]) for bot in bots])
 
-    async def _channels(self) -> dict[str, Any]:
+    def _listed(self, bot: BotRecord, backlog: int) -> ListedBot:
+        sessions = self._core.sessions.of_bot(bot.id)
+        return ListedBot(
+            id=bot.id,
+            name=bot.name,
+            online=bool(sessions),
+            sessions=len(sessions),
+            created_at=bot.created_at,
+            last_seen_at=bot.last_seen_at,
+            backlog=backlog,
+            in_flight=sum(len(session.in_flight) for session in sessions),
+        )
+
+    async def _channels(self) -> ChannelList:
         channels = self._core.directory.channels
         groups = await self._backlogs(
             [mailbox for entry in channels.values() for mailbox in entry.mailboxes.values() if mailbox.group]
         )
-        return {
-            "channels": [
-                {
-                    "name": summary.channel.name,
-                    "created_at": summary.channel.created_at,
-                    "created_by_bot_id": summary.channel.created_by_bot_id,
-                    "subscribers": len(channels[summary.channel.name].subscriptions),
-                    "messages": summary.messages,
-                    "groups": _groups(channels[summary.channel.name], groups),
-                }
+        return ChannelList(
+            [
+                ListedChannel(
+                    name=summary.channel.name,
+                    created_at=summary.channel.created_at,
+                    created_by_bot_id=summary.channel.created_by_bot_id,
+                    subscribers=len(channels[summary.channel.name].subscriptions),
+                    messages=summary.messages,
+                    groups=_groups(channels[summary.channel.name], groups),
+                )
                 for summary in await self._log.channel_summaries()
                 if summary.channel.name in channels
             ]
-        }
+        )
 
-    def _subscriptions(self, bot_id: str, query: Subscriptions) -> dict[str, Any]:
+    def _subscriptions(self, bot_id: str, query: Subscriptions) -> SubscriptionList:
         directory = self._core.directory
         if query.bot is not None and query.channel is not None:
             raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
@@ -222,69 +237,69 @@ class Queries:
         else:
             own = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
             found = [own[channel] for channel in sorted(own)]
-        return {
-            "subscriptions": [
-                {
-                    "bot_id": subscription.bot_id,
-                    "bot": directory.bots[subscription.bot_id].name,
-                    "channel_name": subscription.channel,
-                    "subscribed_at": subscription.subscribed_at,
-                    "start_seq": subscription.start_seq,
-                    "echo": subscription.echo,
-                    "group": subscription.group,
-                }
+        return SubscriptionList(
+            [
+                ListedSubscription(
+                    bot_id=subscription.bot_id,
+                    bot=directory.bots[subscription.bot_id].name,
+                    channel_name=subscription.channel,
+                    subscribed_at=subscription.subscribed_at,
+                    start_seq=subscription.start_seq,
+                    echo=subscription.echo,
+                    group=subscription.group,
+                )
                 for subscription in found
             ]
-        }
+        )
 
-    async def _dead_letters(self, bot_id: str, query: DeadLetters) -> dict[str, Any]:
+    async def _dead_letters(self, bot_id: str, query: DeadLetters) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
-        return {
-            "dead_letters": [
-                {
-                    "seq": dead.seq,
-                    "reason": dead.reason,
-                    "attempts": dead.attempts,
-                    "at": dead.at,
-                    "message": _raw(message) if message is not None else None,
-                }
+        return DeadLetterList(
+            [
+                DeadLetterAnswer(
+                    seq=dead.seq,
+                    reason=dead.reason,
+                    attempts=dead.attempts,
+                    at=dead.at,
+                    message=_raw(message) if message is not None else None,
+                )
                 for dead, message in await self._log.dead_letters(mailbox.id, query.limit)
             ]
-        }
+        )
 
-    async def _status(self, now: float) -> dict[str, Any]:
+    async def _status(self, now: float) -> WorkerStatus:
         core = self._core
         self.sample(now)
         counters = core.dispatch.counters.by_name()
         first_at, first = self._samples[0]
         seconds = max(now - first_at, 1.0)
-        return {
-            "started_at": self._started_at,
-            "uptime_seconds": round(now - self._started, 3),
-            "epoch": core.epoch,
-            "last_seq": core.last_seq,
-            "log_ahead_seconds": round(core.log_ahead(self._moment().wall), 3),
-            "sessions": len(core.sessions),
-            "bots": len(core.directory.bots),
-            "channels": len(core.directory.channels),
-            "counters": counters,
-            "rates": {name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
-            "rate_limited": self._rate_limited(now),
-            "sizes": await self._log.sizes(),
-            "versions": self._versions,
-        }
+        return WorkerStatus(
+            started_at=self._started_at,
+            uptime_seconds=round(now - self._started, 3),
+            epoch=core.epoch,
+            last_seq=core.last_seq,
+            log_ahead_seconds=round(core.log_ahead(self._moment().wall), 3),
+            sessions=len(core.sessions),
+            bots=len(core.directory.bots),
+            channels=len(core.directory.channels),
+            counters=counters,
+            rates={name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
+            rate_limited=self._rate_limited(now),
+            sizes=await self._log.sizes(),
+            versions=self._versions,
+        )
 
-    def _rate_limited(self, now: float) -> list[dict[str, Any]]:
+    def _rate_limited(self, now: float) -> list[RateLimited]:
         bots = self._core.directory.bots
         return [
-            {
-                "sender": bots[limited.sender_bot_id].name,
-                "recipient": None if limited.recipient_bot_id is None else bots[limited.recipient_bot_id].name,
-                "times": limited.times,
-                "last_at": limited.last_at,
-            }
+            RateLimited(
+                sender=bots[limited.sender_bot_id].name,
+                recipient=None if limited.recipient_bot_id is None else bots[limited.recipient_bot_id].name,
+                times=limited.times,
+                last_at=limited.last_at,
+            )
             for limited in self._core.rates.limited(now)
         ]
 
@@ -300,10 +315,10 @@ def _raw(message: LogMessage) -> msgspec.Raw:
     return msgspec.Raw(write_envelope(message, message.seq, message.timestamp) + b"}")
 
 
-def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[dict[str, Any]]:
+def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:
     members = Counter(subscription.group for subscription in entry.subscriptions.values())
     return [
-        {"group": mailbox.group, "members": members[mailbox.group], "backlog": backlogs[mailbox.id]}
+        ListedGroup(group=mailbox.group, members=members[mailbox.group], backlog=backlogs[mailbox.id])
         for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
         if mailbox.group is not None and mailbox.id in backlogs
     ]

@@ -1,9 +1,9 @@
-"""Which entries of a log are written, so that a fault that repeats a thousand times a second fills no disk.
+"""Suppression of repeated log entries, so that a fault a thousand times a second does not fill the disk.
 
-The first entry of its kind is written at once. Those that repeat it are counted, and the count is written at the
-end of the window, as long as there are any. Entries that differ only in counts are of one kind.
+The first entry of a kind is written at once. Repeats are counted, and the count is written at the end of each
+window in which there were any. Entries that differ only in counts are of one kind.
 
-Pure: time comes in as an argument.
+Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 __all__ = ["Repeats"]
 
 _WINDOW_SECONDS = 10.0
-"""How long entries of a kind are counted before the count is written: soon enough for whoever watches."""
+"""How long entries of a kind are counted before the count is written: soon enough for somebody who watches."""
 
 _KINDS_MAX = 200
-"""Kinds that are counted at once, of all events; beyond it, entries are told apart by level and event alone."""
+"""Kinds that are counted at once; beyond it, entries are distinguished by level and event alone."""
 
 _COUNTS = frozenset({"changes", "exc_info"})
-"""Fields that make no other kind: how much was refused, and a traceback, which stands for its error."""
+"""Fields that do not distinguish kinds: how much was refused, and a traceback, which stands for its error."""
 
 _TEXT_CHARACTERS_MAX = 200
 """How much of a field's text is compared."""
@@ -45,7 +45,7 @@ class Repeats:
         return f"<Repeats kinds={len(self._kinds)}>"
 
     def admit(self, level: str, entry: Mapping[str, Any], now: float, error: BaseException | None = None) -> bool:
-        """Return whether an entry is to be written; it is counted otherwise."""
+        """Return True if an entry is to be written; otherwise count it."""
         event = str(entry.get("event"))
         fields = {name: value for name, value in entry.items() if name not in _COUNTS}
         key = (
@@ -65,7 +65,7 @@ class Repeats:
         return False
 
     def take_due(self, now: float, *, at_end: bool = False) -> list[dict[str, Any]]:
-        """Return the counts whose window is over, as entries with `repeats`; all of them at the end."""
+        """Return the counts whose window is over, as entries with `repeats`; at the end, all of them."""
         counted = []
         for key, kind in list(self._kinds.items()):
             if now < kind.until and not at_end:

@@ -1,8 +1,9 @@
-"""The socket file of an `ipc://` address: who may have it, and whose it is at the end.
+"""The socket file of an `ipc://` address: binding, taking it over, and removing it.
 
-ZeroMQ would remove whatever lies at the path, be it a file or the socket of a worker that runs, and bind its own.
-So the socket is bound here and given to ZeroMQ: a worker that runs keeps its address, a file stays, and the socket
-of one that died is taken over. Workers that start at once take turns, by a lock on the folder.
+ZeroMQ would remove whatever is at the path, even a regular file or the socket of a running worker, and bind its
+own. So the socket is bound here and passed to ZeroMQ: a running worker keeps its address, a regular file stays, and
+the socket of a worker that died is taken over. Workers that start at the same time take turns, by a lock on the
+folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..errors import BindError
 __all__ = ["UnixListener"]
 
 _LOCK_SECONDS = 2.0
-"""How long the lock of the folder is waited for: whoever has it needs some milliseconds."""
+"""How long to wait for the lock on the folder: it is held for some milliseconds."""
 
 _LOCK_POLL_SECONDS = 0.02
 
@@ -29,7 +30,7 @@ class UnixListener:
     """A socket that listens at a path, or at an abstract name (`@name`, Linux only)."""
 
     def __init__(self, address: str, backlog: int) -> None:
-        """Bind it; raises BindError where that may not be."""
+        """Bind it. Raises BindError if that is impossible."""
         self._address = address
         self._path = address.removeprefix("ipc://")
         self._identity: tuple[int, int] | None = None
@@ -47,11 +48,11 @@ class UnixListener:
         return f"<UnixListener {self._address}>"
 
     def detach(self) -> int:
-        """Return the descriptor; whoever takes it closes it."""
+        """Return the descriptor, which the caller must close."""
         return self._socket.detach()
 
     def remove(self) -> None:
-        """Remove the socket's file, unless another worker has taken the path over."""
+        """Remove the socket's file, unless another worker has taken over the path."""
         with suppress(OSError, BindError), self._turn():
             if self._identity is not None and _identity(os.lstat(self._path)) == self._identity:
                 os.unlink(self._path)
@@ -68,26 +69,26 @@ class UnixListener:
             self._identity = _identity(os.lstat(self._path))
 
     def _clear(self) -> None:
-        """Remove the socket of a worker that died; raise BindError where something else is there."""
+        """Remove the socket of a worker that died. Raise BindError if something else is there."""
         try:
             found = os.lstat(self._path)
         except FileNotFoundError:
-            return  # the folder may be missing, too, and then nothing can be bound
+            return  # the folder may be missing too: then binding fails
         if not stat.S_ISSOCK(found.st_mode):
-            raise self._error("something that is not a socket is there", "move it away, or choose another path")
+            raise self._error("the path exists and is not a socket", "move it away, or choose another path")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             code = probe.connect_ex(self._path)
         if code in (errno.EACCES, errno.EPERM):
             raise PermissionError(code, os.strerror(code))
         if code not in (errno.ECONNREFUSED, errno.ENOENT):
-            raise BindError(self._address, "another program listens there", in_use=True)
+            raise BindError(self._address, "another program is listening there", in_use=True)
         with suppress(FileNotFoundError):
             os.unlink(self._path)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Keep other workers from the folder. One that cannot be read is not locked."""
+        """Lock the folder against other workers. A folder that cannot be read is not locked."""
         import fcntl  # which Windows lacks: bots run there, too
 
         try:
@@ -103,7 +104,9 @@ class UnixListener:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise BindError(self._address, "another program holds its folder", in_use=True) from None
+                        raise BindError(
+                            self._address, "another program has locked its folder", in_use=True
+                        ) from None
                     time.sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
@@ -113,13 +116,13 @@ class UnixListener:
         folder = os.path.dirname(self._path) or "."
         match error.errno:
             case errno.EADDRINUSE:
-                return BindError(self._address, "another program listens there", in_use=True)
+                return BindError(self._address, "another program is listening there", in_use=True)
             case errno.ENOENT | errno.ENOTDIR:
-                return self._error(f"there is no folder {folder}", "make it, or choose another path")
+                return self._error(f"{folder} is not an existing folder", "create it, or choose another path")
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return self._error(
                     f"{error.strerror}",
-                    f"let this user write to {folder}, and to the socket, or choose another path",
+                    f"give this user write access to {folder} and to the socket, or choose another path",
                 )
         return self._error(error.strerror or str(error), "check the path")
 

@@ -1,6 +1,6 @@
-"""How a worker logs: JSON, one object a line, or lines for people; on standard error, whatever becomes of that.
+"""How a worker logs: JSON, one object a line, or lines for people, on standard error, which may fail.
 
-Owns the shape of an entry. Nothing here raises: an entry that cannot be rendered is replaced by one that says so.
+Owns the form of an entry. Nothing here raises: an entry that cannot be rendered is replaced by one that says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ENTRY: Sequence[Processor] = (
 
 
 class _Lines:
-    """Writes what was rendered, whatever its level."""
+    """Writes rendered lines, of any level."""
 
     def __init__(self, stream: LogStream) -> None:
         self._stream = stream
@@ -43,7 +43,7 @@ class _Lines:
 
 
 class WorkerLog:
-    """The log of this process from here to its end: all that is written to `sys.stderr` goes through it."""
+    """The log of this process until it ends: everything written to `sys.stderr` goes through it."""
 
     def __init__(self) -> None:
         hold_standard_descriptors()
@@ -58,7 +58,7 @@ class WorkerLog:
         return f"<WorkerLog {self._stream!r}>"
 
     def configure(self, settings: Log) -> None:
-        """Log as the settings say."""
+        """Apply the log settings."""
         if settings.format == "console" or (settings.format == "auto" and self._stream.isatty()):
             self._render = structlog.dev.ConsoleRenderer()
         structlog.configure(
@@ -71,7 +71,7 @@ class WorkerLog:
         )
 
     def finish(self) -> None:
-        """Write the last lines, as far as that can be done in a second."""
+        """Write the last lines, as far as possible within a second."""
         self._stream.finish()
 
     def _process(self, logger: WrappedLogger, method: str, entry: EventDict) -> str:

@@ -1,1 +1,1 @@
-"""The commands for people, but for those of the worker."""
+"""The commands for people, except those of the worker."""

@@ -1,6 +1,6 @@
-"""The commands `approvals`, `approve` and `reject`: what waits for a person's word, and the word.
+"""The commands `approvals`, `approve` and `reject`: listing and answering what waits for a person.
 
-Owns which step is meant, and how both are shown; what is written of an answer is in `answering`.
+Owns which step is meant, and how both are shown; `bus.runs.approvals` writes the answer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LISTED_MAX = 10
 
 _run_id = click.argument("run_id", metavar="RUN", callback=shown)
 _step = click.argument("step", metavar="[STEP]", required=False, callback=shown)
-_comment = click.option("--comment", metavar="TEXT", help="What the bot, and whoever reads the run, should know.")
+_comment = click.option("--comment", metavar="TEXT", help="A comment for the bot and for readers of the run.")
 
 
 class _Approval(msgspec.Struct, frozen=True):
-    """A step that waits, and the run that it is of."""
+    """A waiting step, and its run."""
 
     step: WorkflowStepLog
     run: WorkflowRun | None
@@ -50,11 +50,11 @@ class _Approval(msgspec.Struct, frozen=True):
     metavar="N",
     default=50,
     show_default=True,
-    help="The most to show.",
+    help="The maximum number to show.",
 )
 @linked("console")
 def approvals(link: Link, limit: int) -> None:
-    """List the steps that wait for an approval, the oldest first, with what they ask.
+    """List the steps that wait for an approval, the oldest first, with their prompts.
 
     Answer one with `posthouse approve RUN STEP` or `posthouse reject RUN STEP`.
     """
@@ -82,7 +82,7 @@ def approvals(link: Link, limit: int) -> None:
 
 
 def _prompt(step: WorkflowStepLog) -> str:
-    """Return what a step asks: the prompt in its input, or else the input."""
+    """Return a step's question: the prompt in its input, or else the input."""
     given = step.input
     if isinstance(given, dict):
         given = given.get("prompt", given)
@@ -97,10 +97,10 @@ def _prompt(step: WorkflowStepLog) -> str:
 @_comment
 @linked("console")
 def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> None:
-    """Approve the STEP of a run that waits for it: the step is completed.
+    """Approve the waiting STEP of a run: the step is completed.
 
-    STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
-    gives and the comment. The bot that executes the run sees it within two seconds, or when it is back.
+    STEP may be omitted if only one waits. The answer is stored as the step's output, with the name from `--as` and
+    the comment. The bot that executes the run sees it within two seconds, or when it is back.
     """
     _answer(link, run_id, step, approved=True, comment=comment)
 
@@ -111,10 +111,10 @@ def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> N
 @_comment
 @linked("console")
 def reject(link: Link, run_id: str, step: str | None, comment: str | None) -> None:
-    """Reject the STEP of a run that waits for an approval: the step is failed.
+    """Reject the waiting STEP of a run: the step is failed.
 
-    STEP may be left out where only one waits. The answer is kept as the step's output, with the name that `--as`
-    gives and the comment. What becomes of the run is for the bot that executes it; `posthouse cancel` ends it.
+    STEP may be omitted if only one waits. The answer is stored as the step's output, with the name from `--as` and
+    the comment. The bot that executes the run decides how it continues; `posthouse cancel` ends it.
     """
     _answer(link, run_id, step, approved=False, comment=comment)
 
@@ -130,15 +130,15 @@ def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment
     if link.as_json:
         show_json(after)
     else:
-        # Nobody claims a run that a person paused, which has a reason then; one that only waits has none.
+        # A run that a person paused has a reason, and cannot be claimed; one that only waits has none.
         stopped = run.status == RunStatus.PAUSED and run.error is not None
-        resume = f"; to let it go on: posthouse resume {shlex.quote(run.id)}"
+        resume = f"; to let it continue: posthouse resume {shlex.quote(run.id)}"
         more = resume if stopped or run.status == RunStatus.CRASHED else ""
         say(plain(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}"))
 
 
 async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStepLog:
-    """Find the step that is meant; raises Impossible where none waits, or several do."""
+    """Find the step that is meant. Raises Impossible if none waits, or several do."""
     waiting = await bot.workflows.list_waiting_approvals(run.id, limit=None)
     if not waiting:
         raise Impossible(
@@ -149,11 +149,11 @@ async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStep
         return found[0]
     if not found:
         raise Impossible(
-            f"step {step!r} of run {run.id} does not wait for an approval; what does: {_listed(waiting)}"
+            f"step {step!r} of run {run.id} is not waiting for an approval; waiting are: {_listed(waiting)}"
         )
     names = [each.step_id for each in found]
     by = "name" if len(set(names)) == len(names) else "id"
-    raise Impossible(f"{len(found)} steps of run {run.id} wait; give the {by} of one: {_listed(found)}")
+    raise Impossible(f"{len(found)} steps of run {run.id} are waiting; choose one by {by}: {_listed(found)}")
 
 
 def _listed(steps: list[WorkflowStepLog]) -> str:

@@ -1,4 +1,4 @@
-"""Which module each command for people is in: it is imported when the command is run, and all for `--help`."""
+"""The module of each command: it is imported when the command is run, and all are for `--help`."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ COMMANDS = {
     "subscriptions": "bus.cli.messages:subscriptions",
     "workflows": "bus.cli.workflows:workflows",
 }
-"""The commands by their names, as `module:function`."""
+"""The commands by name, as `module:function`."""

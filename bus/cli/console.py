@@ -1,8 +1,8 @@
-"""What people see: messages, tables, the state of a worker, the outcome of a check.
+"""Output for people: messages, tables, the worker's status, the result of a check.
 
-Owns every layout on the command line. A terminal gets colours and local times; a pipe gets plain text, one thing a
-line, with times as they are stored; `--json` gives what the wire says. Whatever came from a bot is shown so that
-it cannot steer the terminal.
+Owns every layout on the command line. A terminal gets colours and local times; a pipe gets plain text, one item a
+line, with times as they are stored; `--json` prints the wire's format. Text from bots is escaped so that it cannot
+control the terminal.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.text import Text
 from ..client.waiting import Receipt
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
+from ..wire.answers import ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
 
@@ -52,14 +53,14 @@ __all__ = [
 ]
 
 _SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
-"""Columns of a line of messages: wide enough that most lines agree; a longer name moves its own line only."""
+"""Column widths of message lines: wide enough for most; a longer value shifts only its own line."""
 
 _DATE_AND_TIME = "%Y-%m-%d %H:%M:%S"
 
 _MEBIBYTE = 1024 * 1024
 
 _AHEAD_SECONDS = 60.0
-"""How far the log's last timestamp is ahead of the worker's clock before it is shown."""
+"""How far the log's last timestamp may be ahead of the worker's clock before that is shown."""
 
 _highlight_json = JSONHighlighter().highlight
 
@@ -76,7 +77,7 @@ _STATUS_STYLES = {
 }
 
 Facts = Mapping[str, Any]
-"""What is known of one thing, by the name of each fact; an empty one is not shown."""
+"""The facts about one thing, by name; empty ones are not shown."""
 
 
 class Time(str):
@@ -92,7 +93,7 @@ class StatusText(str):
 
 
 def json_line(value: Any) -> str:
-    """Return a value as one line of JSON, with escapes for what a terminal would obey, and in UTF-8 or ASCII."""
+    """Return a value as one line of JSON, with terminal control characters escaped, in UTF-8 or ASCII."""
     line = plain(msgspec.json.encode(value).decode())
     if codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8":
         line = line.encode("ascii", "json").decode()
@@ -100,24 +101,24 @@ def json_line(value: Any) -> str:
 
 
 def show_json(value: Any) -> None:
-    """Write a value as one line of JSON."""
+    """Print a value as one line of JSON."""
     say(json_line(value), end="")
 
 
 class _Console(Console):
-    """A console that leaves it to the command what becomes of a reader that has gone."""
+    """A console that leaves a broken pipe to the command."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe") from None
 
 
 def console_for(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """Return what writes to an output, in colours on a terminal."""
+    """Return a console for an output, in colours on a terminal."""
     return _Console(highlight=False, markup=False, emoji=False, stderr=stderr, quiet=quiet)
 
 
 def terminal() -> Console | None:
-    """Return the terminal that standard output is, or None."""
+    """Return the terminal of standard output, or None if it is not one."""
     console = console_for()
     return console if console.is_terminal else None
 
@@ -132,8 +133,8 @@ def _local(console: Console, stored: str, form: str) -> str:
 class Lines:
     """Lines of messages for one output: time, seq, sender, channel or 'direct', type and body.
 
-    A channel is written with `#`, so that none can be taken for a direct message. `details` adds a second line with
-    the id, what it answers, and the headers.
+    A channel is written with `#`, so that it cannot be mistaken for a direct message. `details` adds a second line
+    with the id, the message it answers, and the headers.
     """
 
     def __init__(self, *, dated: bool, details: bool) -> None:
@@ -196,30 +197,30 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
         say(f"{what} {place}, with the id {receipt.id}")
 
 
-def show_dead_letter(dead: Mapping[str, Any]) -> None:
-    """Write everything that is known of a dead letter: what the mailbox says of it, and the whole message."""
+def show_dead_letter(mailbox: str, dead: ListedDeadLetter) -> None:
+    """Print everything about a dead letter: what the mailbox recorded, and the whole message."""
     console = console_for()
     facts: dict[str, str] = {
-        "seq": str(dead["seq"]),
-        "mailbox": dead["bot"],
-        "reason": dead["reason"],
-        "attempts": str(dead["attempts"]),
-        "given up": _local(console, dead["at"], _DATE_AND_TIME),
+        "seq": str(dead.seq),
+        "mailbox": mailbox,
+        "reason": dead.reason,
+        "attempts": str(dead.attempts),
+        "given up": _local(console, dead.at, _DATE_AND_TIME),
     }
-    message = dead["message"]
+    message = dead.message
     if message is not None:
-        recipient = message["recipient"]
+        recipient = message.recipient
         facts |= {
-            "sent": _local(console, message["timestamp"], _DATE_AND_TIME),
-            "sender": message["sender_bot_name"],
+            "sent": _local(console, message.timestamp, _DATE_AND_TIME) if message.timestamp else "",
+            "sender": message.sender_bot_name,
             "to": f"#{recipient['name']}" if "name" in recipient else "direct",
-            "type": message["message_type"],
-            "id": message["id"],
-            "reply to": message["reply_to"] or "",
-            "headers": "  ".join(f"{name}={value}" for name, value in message["headers"].items()),
+            "type": message.message_type,
+            "id": message.id,
+            "reply to": message.reply_to or "",
+            "headers": "  ".join(f"{name}={value}" for name, value in message.headers.items()),
         }
     show_facts(facts)
-    body = Text("the message is not in the log any more", "yellow") if message is None else _body(message["body"])
+    body = Text("the message is no longer in the log", "yellow") if message is None else _body(message.body)
     console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
 
 
@@ -227,7 +228,7 @@ def show_dead_letter(dead: Mapping[str, Any]) -> None:
 
 
 def show_facts(facts: Facts) -> None:
-    """Write what is known of one thing, a fact a line."""
+    """Print the facts about one thing, one a line."""
     console = console_for()
     for line in fact_lines(console, facts):
         console.print(line, soft_wrap=True)
@@ -241,7 +242,7 @@ def fact_lines(console: Console, facts: Facts) -> list[Text]:
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
-    """Write a table, numbers to the right. Where there is no row, say `nothing`, but not into a pipe."""
+    """Print a table, numbers right-aligned. If there are no rows, print `nothing` to standard error."""
     console = console_for()
     if not rows:
         note(nothing)
@@ -258,7 +259,7 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing:
 
 
 def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Make a table for a terminal, numbers to the right."""
+    """Return a table for a terminal, numbers right-aligned."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for column, right in zip(columns, _numeric(columns, rows), strict=True):
         made.add_column(column, justify="right" if right else "left", overflow="fold")
@@ -286,32 +287,36 @@ def _cell(console: Console, value: Any) -> Text:
     return Text(plain(str(value)))
 
 
-def show_status(status: Mapping[str, Any], url: str) -> None:
-    """Write the answer to `status`."""
+def show_status(status: WorkerStatus, url: str) -> None:
+    """Print the answer to `status`."""
     console = console_for()
-    sizes, counters, rates = status["sizes"], status["counters"], status["rates"]
+    sizes, counters, rates = status.sizes, status.counters, status.rates
     database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
-    known = (_amount(status[f"{thing}s"], thing) for thing in ("bot", "channel", "session"))
+    known = (
+        _amount(status.bots, "bot"),
+        _amount(status.channels, "channel"),
+        _amount(status.sessions, "session"),
+    )
     facts = {
-        "worker": f"{url}, since {_local(console, status['started_at'], _DATE_AND_TIME)}",
-        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status['last_seq']:,}, epoch {status['epoch']}",
+        "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
+        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
         "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
         "known": ", ".join(known),
-        "versions": ", ".join(f"{name} {version}" for name, version in status["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
     }
-    if status.get("log_ahead_seconds", 0.0) > _AHEAD_SECONDS:
-        ahead = timedelta(seconds=round(status["log_ahead_seconds"]))
-        facts["clock"] = f"behind the log's last message by {ahead}: it was, or is, set wrong"
+    if status.log_ahead_seconds > _AHEAD_SECONDS:
+        ahead = timedelta(seconds=round(status.log_ahead_seconds))
+        facts["clock"] = f"behind the log's last message by {ahead}: it is, or was, set wrong"
     show_facts(facts)
     say()
     rows = [(name, count, rates[name]) for name, count in counters.items()]
     show_rows(("messages", "since then", "a second"), rows, nothing="")
-    if status.get("rate_limited"):
+    if status.rate_limited:
         say()
         limited = [
-            (each["sender"], each["recipient"] or "anybody", each["times"], Time(each["last_at"]))
-            for each in status["rate_limited"]
+            (each.sender, each.recipient or "anybody", each.times, Time(each.last_at))
+            for each in status.rate_limited
         ]
         show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
 
@@ -320,7 +325,7 @@ def show_status(status: Mapping[str, Any], url: str) -> None:
 
 
 class Checked(Protocol):
-    """A check of a database, as `store.sqlite.check` does it."""
+    """A check of a database, like `store.sqlite.check`."""
 
     path: Path
     damage: list[str]
@@ -328,14 +333,14 @@ class Checked(Protocol):
     counts: dict[str, int]
 
     def run(self) -> Iterator[tuple[str, int, int | None]]:
-        """Read everything; yield what is being read, how much of it was, and how much there is."""
+        """Read everything; yield the current part, how much of it is done, and its total."""
 
 
 def show_check(check: Checked, *, as_json: bool) -> bool:
-    """Carry out a check, with its progress on a terminal, and write what was found; False where that is damage.
+    """Carry out a check, with its progress on a terminal, and print the findings; return False if there is damage.
 
-    Raises DatabaseDamaged or DatabaseNewer where the file is none that can be checked; with `as_json` that is told
-    as damage, too.
+    Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked; with `as_json` that is reported as
+    damage.
     """
     try:
         _run_check(check)

@@ -1,7 +1,6 @@
-"""The command `posthouse dead-letters`: what mailboxes gave up on, and a second chance for it.
+"""The command `posthouse dead-letters`: listing what mailboxes gave up on, and retrying it.
 
-Owns which mailboxes are asked: one bot's or group's, or everybody's. A channel's message may be a dead letter of
-several.
+Owns which mailboxes are asked: one bot's or group's, or all. A channel's message may be a dead letter in several.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import ask
@@ -25,7 +25,7 @@ _of_bot = click.option(
     "--bot",
     metavar="NAME",
     callback=mailbox_of,
-    help="Those of a bot, or of a group as CHANNEL/GROUP; of all where none is named.",
+    help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
 _seq = click.IntRange(min=1, max=NUMBER_MAX)
@@ -33,10 +33,10 @@ _seq = click.IntRange(min=1, max=NUMBER_MAX)
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """See what mailboxes gave up on, and put it back.
+    """List what mailboxes gave up on, and retry it.
 
     A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot, or of its
-    group: it is kept and not delivered.
+    group: it is stored, but not delivered any more.
     """
 
 
@@ -48,26 +48,26 @@ def dead_letters() -> None:
     metavar="N",
     default=50,
     show_default=True,
-    help="The most to show for each bot: the newest.",
+    help="The maximum number to show for each bot: the newest.",
 )
 @linked("console")
 def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
     """List dead letters, by bot, the newest first."""
     found = ask(link, lambda asker: _found(asker, bot, limit))
     if link.as_json:
-        show_json(found)
+        show_json([_value(mailbox, dead) for mailbox, dead in found])
         return
     rows = [
         (
-            dead["seq"],
-            dead["bot"],
-            dead["message"]["sender_bot_name"] if dead["message"] is not None else "",
-            dead["message"]["message_type"] if dead["message"] is not None else "",
-            dead["attempts"],
-            Time(dead["at"]),
-            dead["reason"],
+            dead.seq,
+            mailbox,
+            dead.message.sender_bot_name if dead.message is not None else "",
+            dead.message.message_type if dead.message is not None else "",
+            dead.attempts,
+            Time(dead.at),
+            dead.reason,
         )
-        for dead in found
+        for mailbox, dead in found
     ]
     columns = ("seq", "bot", "sender", "type", "attempts", "given up", "reason")
     show_rows(columns, rows, nothing="no dead letters")
@@ -78,33 +78,33 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
 @_of_bot
 @linked("console")
 def show(link: Link, seq: int, bot: str | None) -> None:
-    """Show the dead letter SEQ: why it is one, and the whole message.
+    """Show the dead letter SEQ: the reason, and the whole message.
 
     With `--json`, one object a line for each bot that has it among its 1,000 newest.
     """
     found = ask(link, lambda asker: _found(asker, bot, ANSWER_ITEMS_MAX))
-    chosen = [dead for dead in found if dead["seq"] == seq]
+    chosen = [(mailbox, dead) for mailbox, dead in found if dead.seq == seq]
     if not chosen:
         _refuse(f"no dead letter {seq}", bot)
-    for place, dead in enumerate(chosen):
+    for place, (mailbox, dead) in enumerate(chosen):
         if link.as_json:
-            show_json(dead)
+            show_json(_value(mailbox, dead))
             continue
         if place:
             say()
-        show_dead_letter(dead)
+        show_dead_letter(mailbox, dead)
 
 
 @dead_letters.command("retry")
 @click.argument("seqs", metavar="[SEQ]...", type=_seq, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All there are now.")
+@click.option("--all", "everything", is_flag=True, help="All current ones.")
 @_of_bot
 @linked("console")
 def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) -> None:
-    """Put the dead letters SEQ, or --all, back into the mailboxes that gave them up.
+    """Put the dead letters SEQ, or --all, back into the mailboxes that gave up on them.
 
-    They are delivered again, with the full number of attempts; one that expired only expires again. Exits with 1
-    where there was none.
+    They are redelivered, with the full number of attempts; an expired message only expires again. Exits with 1 if
+    there was none.
     """
     if bool(seqs) == everything:
         raise click.UsageError("give either SEQ, once or more, or --all")
@@ -129,26 +129,29 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
 async def _names(asker: Bot, bot: str | None) -> list[str]:
     if bot is not None:
         return [bot]
-    groups = [
-        f"{channel['name']}/{group['group']}" for channel in await asker.channels() for group in channel["groups"]
-    ]
-    return [*(each["name"] for each in await asker.bots()), *groups]
+    groups = [f"{channel.name}/{group.group}" for channel in await asker.channels() for group in channel.groups]
+    return [*(each.name for each in await asker.bots()), *groups]
 
 
-async def _found(asker: Bot, bot: str | None, limit: int) -> list[dict[str, Any]]:
+async def _found(asker: Bot, bot: str | None, limit: int) -> list[tuple[str, ListedDeadLetter]]:
+    """Return dead letters, each with the name of its mailbox."""
     return [
-        {"bot": name, **dead}
+        (name, dead)
         for name in await _names(asker, bot)
         for dead in await asker.dead_letters(bot=name, limit=limit)
     ]
 
 
+def _value(mailbox: str, dead: ListedDeadLetter) -> dict[str, Any]:
+    return {"bot": mailbox, **dead}
+
+
 async def _retry_all(asker: Bot, name: str) -> int:
-    """Put back all dead letters of a bot; one that dies again in the meantime is not put back a second time."""
+    """Put back all dead letters of a bot; one that dies again meanwhile is not put back a second time."""
     seen: set[int] = set()
     count = 0
     while True:
-        page = {dead["seq"] for dead in await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX)} - seen
+        page = {dead.seq for dead in await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX)} - seen
         if not page:
             return count
         seen |= page

@@ -1,8 +1,8 @@
-"""How a command runs and ends: connected for a moment, or until a signal.
+"""How a command runs and ends: connected briefly, or until a signal.
 
-Owns the exit codes: 0 when a command did what was asked, 1 when the worker refused or nobody replied, 2 for wrong
-usage, 69 (sysexits) when no worker answered, 74 when the output could not be written, and 128 and the signal's
-number when a signal ended it before.
+Owns the exit codes: 0 if a command succeeded, 1 if the worker refused or nobody replied, 2 for wrong usage, 69
+(sysexits) if no worker answered, 74 if the output could not be written, and 128 plus the signal's number if a
+signal ended it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 
 class Impossible(Exception):
-    """What was asked cannot be done, as a command found out from the worker's answers: the line that says so."""
+    """The request cannot be carried out, as a command found out from the worker's answers; the text says why."""
 
 
 class _Shown(logging.Handler):
-    """Shows what the client warns of, as a line of the command."""
+    """Shows the client's warnings, each as a line of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         show_error(record.getMessage())
@@ -47,7 +47,7 @@ class _Shown(logging.Handler):
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's work; an error that ends it becomes one line and an exit code.
 
-    The code is decided inside the handlers and raised outside of them: early releases of Python 3.11 lose a
+    The code is determined inside the handlers and raised outside of them: early releases of Python 3.11 lose a
     SystemExit that is raised in an `except*` block.
     """
     client = logging.getLogger("posthouse.client")
@@ -78,7 +78,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
-    """Work until that is done, or until SIGINT, SIGTERM or SIGHUP: then it is cancelled, and the number given."""
+    """Work until done, or until SIGINT, SIGTERM or SIGHUP cancels it; then return the signal's number."""
     received: int | None = None
 
     async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -99,7 +99,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
 
 
 def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
-    """Connect, and have a question answered. The session gets no messages from the bot's mailbox."""
+    """Connect, and make a request. The session gets no messages from the bot's mailbox."""
 
     async def connected() -> T:
         async with open_bot(link, max_in_flight=0) as bot:

@@ -1,7 +1,7 @@
-"""How the process of a command begins and ends, whatever its streams are and whenever it is interrupted.
+"""How the process of a command begins and ends, with any streams and whenever it is interrupted.
 
-Owns the three standard streams, SIGINT outside of the commands' own work, and what becomes of an error of the
-output: 0 where the reader has gone, as after `| head`, and 74 (sysexits) where nothing can be written.
+Owns the three standard streams, SIGINT outside the commands' own work, and the exit codes for errors of the output:
+0 if the reader has gone, as after `| head`, and 74 (sysexits) if nothing can be written.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 
 class Entry(click.RichGroup):
-    """The command that all others are in. Within a test's own process it leaves streams and signals alone."""
+    """The group of all commands. In a test's process it leaves streams and signals alone."""
 
     def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **options: Any) -> None:
-        """Make the command. `elsewhere` has commands by name that are imported from `module:function` when used."""
+        """Create the group. `elsewhere` maps command names to `module:function`, imported when used."""
         super().__init__(*args, **options)
         self._elsewhere = elsewhere or {}
 
@@ -36,7 +36,7 @@ class Entry(click.RichGroup):
         return sorted({*super().list_commands(context), *self._elsewhere})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Return a command, imported if need be."""
+        """Return a command, imported if necessary."""
         if name not in self._elsewhere:
             return super().get_command(context, name)
         module, _, function = self._elsewhere[name].partition(":")
@@ -48,12 +48,12 @@ class Entry(click.RichGroup):
 
     @classmethod
     def begin(cls) -> None:
-        """Make this process the command. From here on, Ctrl-C ends it without a traceback."""
+        """Make this process the command. From now on, Ctrl-C ends it without a traceback."""
         cls.is_program = True
         _on_interrupt(_exit_at_once)
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command that the arguments name, and exit with its code."""
+        """Run the command named by the arguments, and exit with its code."""
         if not self.is_program:
             return super().main(*args, **options)
         claim_streams()
@@ -66,14 +66,14 @@ class Entry(click.RichGroup):
         except OSError as error:
             code = output_failed(error)
         if Signals.ended:
-            # A thread may still be writing to a reader that takes nothing, and would be waited for.
+            # A thread may still be writing to a reader that reads nothing, and Python would wait for it.
             os._exit(code)
         try:
             sys.stdout.flush()
         except OSError as error:
             code = output_failed(error)
-        _on_interrupt(signal.SIG_IGN)  # too late: the command has ended, and Python takes its handlers down
-        # Libraries that notice by themselves that the reader has gone replace the output, and exit with 1.
+        _on_interrupt(signal.SIG_IGN)  # too late: the command has ended, and Python restores its handlers
+        # Libraries that detect that the reader has gone replace the output, and exit with 1.
         sys.exit(0 if code == 1 and identity(sys.stdout.fileno()) != before else code)
 
     def invoke(self, context: click.Context) -> Any:
@@ -93,7 +93,7 @@ class Entry(click.RichGroup):
 
 
 def _on_interrupt(handler: Any) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # in the background, a shell has it ignored
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell ignores it in background jobs
         signal.signal(signal.SIGINT, handler)
 
 

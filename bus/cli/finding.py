@@ -1,6 +1,6 @@
-"""Finding what people name: a run by its id or the beginning of it, a workflow by its name or id, a bot by its id.
+"""Finding what people name: a run by its id or the beginning of it, a workflow by name or id, a bot by id.
 
-Owns how far is looked, and says so where nothing is found: only the newest runs are searched for a beginning.
+Owns the limits of the search, and says so if nothing is found: only the newest runs are searched by prefix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .ending import Impossible
 __all__ = ["NEWEST_RUNS", "bot_names", "find_run", "find_summary", "find_workflow", "newest_runs", "owner_name"]
 
 NEWEST_RUNS = 1000
-"""How many of the newest runs are searched for the beginning of an id; each answer has at most so many."""
+"""How many of the newest runs are searched for an id's prefix; also the limit of one answer."""
 
 _RUNS_SEARCHED_MAX = 20_000
 """How many of the newest runs are searched for those of one workflow."""
@@ -24,8 +24,8 @@ _NAMED_MAX = 5
 
 
 async def bot_names(bot: Bot) -> dict[str, str]:
-    """Return the names of all bots by their ids."""
-    return {each["id"]: each["name"] for each in await bot.bots()}
+    """Return the names of all bots by id."""
+    return {each.id: each.name for each in await bot.bots()}
 
 
 def owner_name(owner: Owner, names: dict[str, str]) -> str:
@@ -34,18 +34,18 @@ def owner_name(owner: Owner, names: dict[str, str]) -> str:
 
 
 async def find_run(workflows: WorkflowRepository, given: str) -> WorkflowRun:
-    """Return the run with this id, or the one whose id begins with it. Raise Impossible for none, or several."""
+    """Return the run with this id, or whose id begins with it. Raise Impossible for none, or several."""
     run = await workflows.get_run(given)
     if run is not None:
         return run
     newest = await workflows.list_all_runs(limit=NEWEST_RUNS)
     found = [each.id for each in newest if each.id.startswith(given)]
     if len(found) > 1:
-        raise Impossible(f"{len(found)} runs begin with {given!r}: {_some(found)}; write more of the id")
+        raise Impossible(f"{len(found)} run ids begin with {given!r}: {_some(found)}; give more of the id")
     run = await workflows.get_run(found[0]) if found else None
     if run is None:
         raise Impossible(
-            f"no run {given!r}, and none of the newest {NEWEST_RUNS:,} begins so; 'posthouse runs' lists them"
+            f"no run {given!r}, and none of the newest {NEWEST_RUNS:,} begins with it; 'posthouse runs' lists them"
         )
     return run
 
@@ -61,7 +61,7 @@ async def newest_runs(
 ) -> list[RunSummary]:
     """List the newest runs, of one workflow by name or id, or of all.
 
-    Raises Impossible where there is no such workflow.
+    Raises Impossible if the workflow does not exist.
     """
     if workflow is not None:
         await _check_workflow(workflows, workflow)
@@ -70,7 +70,7 @@ async def newest_runs(
     while len(found) < limit and searched < _RUNS_SEARCHED_MAX:
         wanted = min(NEWEST_RUNS, limit - len(found)) if workflow is None else NEWEST_RUNS
         page = await workflows.list_all_runs(status, wanted, offset=searched)
-        # What begins between two pages shifts the second, so a run may come twice.
+        # A run that begins between two pages shifts the second, so another run may come twice.
         found |= {run.id: run for run in page if workflow in (None, run.workflow_name, run.workflow_id)}
         searched += len(page)
         if len(page) < wanted:
@@ -97,12 +97,12 @@ async def find_workflow(
         raise Impossible(_no_workflow(given, [each.name for each in definitions]))
     if len(found) > 1:
         ids = _some([f"{each.id} ({owned_by(each)})" for each in found])
-        raise Impossible(f"{len(found)} workflows are called {given!r}; name one by its id: {ids}")
+        raise Impossible(f"{len(found)} workflows are named {given!r}; use an id: {ids}")
     return found[0]
 
 
 def _no_workflow(given: str, names: Sequence[str]) -> str:
-    known = f"known are {_some(sorted(set(names)))}" if names else "there is none at all"
+    known = f"known are {_some(sorted(set(names)))}" if names else "there are no workflows"
     return f"no workflow has the name or id {given!r}; {known}"
 
 

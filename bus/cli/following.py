@@ -1,7 +1,7 @@
-"""Reading a run whole, and following it until it ends: on a terminal drawn anew, elsewhere a line for each change.
+"""Reading a run completely, and following it until it ends: redrawn on a terminal, otherwise a line per change.
 
-Owns how often is looked: the worker tells nobody of changes, so it is asked. Between two looks a step may begin and
-end; then one line says so.
+Owns the polling: the worker does not notify of changes. If a step begins and ends between two polls, one line
+reports both.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .streams import say
 __all__ = ["follow", "read_view"]
 
 _LOOK_SECONDS = 0.5
-"""The time between two looks: short for a person, and next to nothing for a worker."""
+"""The time between two polls: short for a person, and negligible load for a worker."""
 
 _ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
-"""The statuses that nothing follows. A crashed run is claimed by another bot, or resumed by a person."""
+"""The final statuses. A crashed run may be claimed by another bot, or resumed by a person."""
 
 
 async def read_view(bot: Bot, run: WorkflowRun, names: dict[str, str] | None = None) -> RunView:
-    """Read what there is of a run that was just read; the names of bots only where one is missing."""
+    """Read everything about a run that was just read; read the names of bots only if one is missing."""
     workflows = bot.workflows
     lease = await workflows.get_lease(run.id)
     if names is None or (lease is not None and lease.holder not in names):
@@ -42,7 +42,7 @@ async def read_view(bot: Bot, run: WorkflowRun, names: dict[str, str] | None = N
 
 
 async def follow(link: Link, given: str) -> RunStatus:
-    """Show a run's changes until it ends, and give the status that it ended with."""
+    """Show a run's changes until it ends, and return its final status."""
     async with open_bot(link, max_in_flight=0) as bot:
         run = await find_run(bot.workflows, given)
         console = None if link.as_json else terminal()
@@ -72,11 +72,11 @@ async def _again(bot: Bot, run: WorkflowRun) -> WorkflowRun:
 
 
 class _Changes:
-    """What was reported of a run and its steps, so that each change is reported once."""
+    """What was reported about a run and its steps, so that each change is reported once."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._told: dict[str, tuple[str, str | None]] = {}
+        self._reported: dict[str, tuple[str, str | None]] = {}
 
     def show(self, view: RunView) -> None:
         """Report what changed. A run that ended is reported last."""
@@ -85,9 +85,9 @@ class _Changes:
         for kind, thing in things:
             state = (thing.status, thing.error)
             key = f"{kind} {thing.id}"
-            if self._told.get(key) == state:
+            if self._reported.get(key) == state:
                 continue
-            self._told[key] = state
+            self._reported[key] = state
             if self._as_json:
                 show_json({kind: msgspec.to_builtins(thing)})
             else:

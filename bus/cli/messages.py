@@ -1,6 +1,6 @@
-"""The people's commands: a bot on the command line, for a moment or for as long as somebody listens.
+"""The commands for messages: a bot on the command line, briefly or as long as somebody listens.
 
-Owns what each command asks, and of whom. How a command runs and ends is in `running`, how things look in `console`.
+Owns what each command requests. `ending` runs and ends a command, and `console` formats the output.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
+from .finding import bot_names
 from .options import Link, WithText, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
@@ -42,8 +44,8 @@ _CREDIT = 100
 def send(link: Link, to: str, draft: Draft) -> None:
     """Send a direct message to the bot TO, by name or id.
 
-    BODY is JSON, or else taken as text; `-` reads it from standard input. The command returns when the message is
-    on the worker's disk, and prints its place in the log.
+    BODY is JSON, or otherwise treated as text; `-` reads it from standard input. The command returns when the
+    message is on the worker's disk, and prints its seq in the log.
     """
     _send(link, msgspec.structs.replace(draft, to=to))
 
@@ -53,10 +55,10 @@ def send(link: Link, to: str, draft: Draft) -> None:
 @drafted
 @linked()
 def publish(link: Link, channel: str, draft: Draft) -> None:
-    """Publish a message on CHANNEL, which comes into being by that.
+    """Publish a message on CHANNEL, which is created if it does not exist.
 
-    BODY is JSON, or else taken as text; `-` reads it from standard input. The command returns when the message is
-    on the worker's disk, and prints its place in the log.
+    BODY is JSON, or otherwise treated as text; `-` reads it from standard input. The command returns when the
+    message is on the worker's disk, and prints its seq in the log.
     """
     _send(link, msgspec.structs.replace(draft, channel=channel))
 
@@ -80,9 +82,9 @@ def _send(link: Link, draft: Draft) -> None:
 def request(link: Link, to: str, **words: Any) -> None:
     """Send a direct message to the bot TO, by name or id, and print its reply.
 
-    BODY is JSON, or else taken as text; `-` reads it from standard input. `--timeout` is how long to wait for the
-    reply. It comes ahead of what waits in the asker's mailbox, and nothing else is taken from there. A reply that
-    comes too late is an ordinary message in that mailbox.
+    BODY is JSON, or otherwise treated as text; `-` reads it from standard input. `--timeout` is how long to wait
+    for the reply. The reply comes ahead of other messages in the mailbox, which are left there. A reply that comes
+    too late is an ordinary message in that mailbox.
     """
     reply = ask(link, lambda bot: bot.request(to, timeout=link.timeout_seconds, **words))
     line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
@@ -109,22 +111,23 @@ class _Listening(msgspec.Struct, frozen=True):
     type=click.Choice(["new", "all"]),
     default="new",
     show_default=True,
-    help="Where a subscription that is made now begins; one that stands keeps its place.",
+    help="Where a new subscription starts; an existing one keeps its place.",
 )
 @click.option(
     "--group", metavar="NAME", callback=name_of, help="Subscribe in this group: each message goes to one member."
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
-@click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
+@click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @linked()
 def listen(link: Link, **options: Any) -> None:
-    """Print the messages that come for a bot, until Ctrl-C.
+    """Print the messages for a bot, until Ctrl-C.
 
-    Those are its direct messages and those on the channels that it is subscribed to. `--channel` subscribes it, for
-    good: the next `listen` finds what came in the meantime. Each message is acknowledged after it was printed. If
-    another program is connected as this bot, a line on standard error says so: each message goes to one of them.
+    These are its direct messages and those on channels to which it is subscribed. `--channel` subscribes it
+    permanently: the next `listen` prints what came in the meantime. Each message is acknowledged after it was
+    printed. If another program is connected as this bot, a line on standard error says so: each message goes to
+    only one of them.
 
-    Exits with 0 after Ctrl-C; with `--count`, 130 says that fewer came.
+    Exits with 0 after Ctrl-C; with `--count`, 130 means that fewer messages came.
     """
     listening = _Listening(**options)
     number = run(lambda: until_signal(lambda: _listen(link, listening)))
@@ -141,7 +144,7 @@ async def _listen(link: Link, listening: _Listening) -> None:
         while left is None or left > 0:
             messages = await _receive(bot, left or _CREDIT)
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
-            # A reader that is slow must not keep the session from its heartbeats.
+            # A slow reader must not keep the session from its heartbeats.
             await anyio.to_thread.run_sync(partial(say, text, end=""), abandon_on_cancel=True)
             for message in messages:
                 await message.ack()
@@ -149,7 +152,7 @@ async def _listen(link: Link, listening: _Listening) -> None:
 
 
 async def _receive(bot: Bot, messages_max: int) -> list[Message]:
-    """Wait for a message, and take with it what else has come."""
+    """Wait for a message, and return it with all others that have arrived."""
     messages = [await bot.receive()]
     while len(messages) < messages_max and (message := bot.receive_nowait()) is not None:
         messages.append(message)
@@ -168,22 +171,24 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
 @click.command()
 @click.option("--between", nargs=2, metavar="BOT BOT", callback=name_of, help="The direct messages of two bots.")
 @click.option("--channel", metavar="NAME", callback=name_of, help="The messages on a channel.")
-@click.option("--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to that.")
+@click.option(
+    "--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to those."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
     default=50,
     show_default=True,
-    help="The most messages to show.",
+    help="The maximum number of messages to show.",
 )
 @click.option(
-    "--before", type=click.IntRange(min=1, max=NUMBER_MAX), metavar="SEQ", help="Only messages before this place."
+    "--before", type=click.IntRange(min=1, max=NUMBER_MAX), metavar="SEQ", help="Only messages before this seq."
 )
-@click.option("--details", is_flag=True, help="Show ids, what is answered, and headers, too.")
+@click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @linked("console")
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
-    """Read a conversation back: the newest messages, in the order in which they were sent."""
+    """Show a conversation: the newest messages, oldest first."""
     if sum(value is not None for value in query.values()) != 1:
         raise click.UsageError("give exactly one of --between, --channel and --thread")
     messages = ask(link, lambda bot: _history(bot, limit, before, query))
@@ -194,7 +199,7 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
     for message in messages:
         say(lines.render(message), end="")
     if len(messages) == limit:
-        note(f"for what came earlier: --before {messages[0].seq}")
+        note(f"for earlier messages: --before {messages[0].seq}")
     elif not messages:
         note("no messages")
 
@@ -214,10 +219,11 @@ async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, An
 @click.command()
 @linked("console")
 def bots(link: Link) -> None:
-    """List all bots: how many sessions each has, what waits for it, and when it was last heard.
+    """List all bots: their sessions, their waiting messages, and when they were last heard.
 
-    WAITING is what its mailbox has still to have settled, IN FLIGHT is what its sessions hold of that. Two programs
-    with one name are two sessions: they share a mailbox. A command is a session of the bot that `--as` names, too.
+    WAITING is the number of unsettled messages in the mailbox, IN FLIGHT those of them held by its sessions. Two
+    programs with one name are two sessions that share a mailbox. A command is also a session of the bot that `--as`
+    names.
     """
     found = ask(link, lambda bot: bot.bots())
     if link.as_json:
@@ -225,14 +231,14 @@ def bots(link: Link) -> None:
         return
     rows = [
         (
-            bot["name"],
-            bot["online"],
-            bot["backlog"],
-            bot["in_flight"],
-            bot["sessions"],
-            Time(bot["last_seen_at"]),
-            Time(bot["created_at"]),
-            bot["id"],
+            bot.name,
+            bot.online,
+            bot.backlog,
+            bot.in_flight,
+            bot.sessions,
+            Time(bot.last_seen_at),
+            Time(bot.created_at),
+            bot.id,
         )
         for bot in found
     ]
@@ -245,8 +251,8 @@ def bots(link: Link) -> None:
 def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
-    async def listed(bot: Bot) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        return await bot.channels(), {bot["id"]: bot["name"] for bot in await bot.bots()}
+    async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
+        return await bot.channels(), await bot_names(bot)
 
     found, names = ask(link, listed)
     if link.as_json:
@@ -254,12 +260,12 @@ def channels(link: Link) -> None:
         return
     rows = [
         (
-            channel["name"],
-            channel["messages"],
-            channel["subscribers"],
-            ", ".join(map(_group, channel["groups"])),
-            Time(channel["created_at"]),
-            names.get(channel["created_by_bot_id"], channel["created_by_bot_id"]),
+            channel.name,
+            channel.messages,
+            channel.subscribers,
+            ", ".join(map(_group, channel.groups)),
+            Time(channel.created_at),
+            names.get(channel.created_by_bot_id, channel.created_by_bot_id),
         )
         for channel in found
     ]
@@ -267,23 +273,23 @@ def channels(link: Link) -> None:
     show_rows(columns, rows, nothing="no channels")
 
 
-def _group(group: dict[str, Any]) -> str:
-    return f"{group['group']} ({group['members']} members, {group['backlog']} waiting)"
+def _group(group: ListedGroup) -> str:
+    return f"{group.group} ({group.members} members, {group.backlog} waiting)"
 
 
 @click.command()
-@click.option("--bot", metavar="NAME", callback=name_of, help="Those of a bot.")
-@click.option("--channel", metavar="NAME", callback=name_of, help="Those to a channel.")
+@click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
+@click.option("--channel", metavar="NAME", callback=name_of, help="Only those to this channel.")
 @linked("console")
 def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
     """List subscriptions: all, or those of a bot or to a channel."""
     if bot is not None and channel is not None:
         raise click.UsageError("give --bot or --channel, not both")
 
-    async def listed(asker: Bot) -> list[dict[str, Any]]:
+    async def listed(asker: Bot) -> list[ListedSubscription]:
         if bot is not None or channel is not None:
             return await asker.subscriptions(bot=bot, channel=channel)
-        names = [each["name"] for each in await asker.channels()]
+        names = [each.name for each in await asker.channels()]
         return [each for name in names for each in await asker.subscriptions(channel=name)]
 
     found = ask(link, listed)
@@ -292,12 +298,12 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         return
     rows = [
         (
-            each["channel_name"],
-            each["bot"],
-            each["group"] or "",
-            each["start_seq"],
-            each["echo"],
-            Time(each["subscribed_at"]),
+            each.channel_name,
+            each.bot,
+            each.group or "",
+            each.start_seq,
+            each.echo,
+            Time(each.subscribed_at),
         )
         for each in found
     ]
@@ -308,7 +314,7 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
 @click.command()
 @linked("console")
 def status(link: Link) -> None:
-    """Ask the worker how it is: counters, rates, sizes, versions."""
+    """Show the worker's status: counters, rates, sizes, versions."""
     found = ask(link, lambda bot: bot.status())
     if link.as_json:
         show_json(found)

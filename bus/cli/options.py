@@ -1,7 +1,7 @@
-"""What the people's commands take: which worker, as whom, and what a message is made of.
+"""Common options of commands: which worker, as which bot, and the parts of a message.
 
-Owns the options that commands have in common, and the checks that need no worker: what fails them is wrong usage,
-and says how to write it.
+Owns these options, and the checks that need no worker: a value that fails them is wrong usage, and the error says
+how to write it.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ __all__ = [
 ]
 
 _TIMEOUT_SECONDS = 10.0
-"""How long people wait for an answer before they would rather be told."""
+"""How long people wait for an answer before they would rather see an error."""
 
 _INPUT_BYTES_MAX = 64 * 1024 * 1024
-"""More than any frame has, and an end for what never ends."""
+"""More than fits into any frame, and an end to endless input."""
 
 _HIDDEN = "\0"
-"""Stands before a text that begins with a dash; no argument of a process can have it."""
+"""Prefix of a text that begins with a dash; no process argument can contain it."""
 
 _DASHED_TEXT = re.compile(r"-(?!h\Z|-).+|--(?=[^=]*\s).+|---.*", re.DOTALL)
-"""What begins with a dash and cannot be an option: these have two dashes and no space, or are `-h`."""
+"""What begins with a dash and cannot be an option: options have two dashes and no space, or are `-h`."""
 
 Command = Callable[..., None]
 
 
 class WithText(click.RichCommand):
-    """A command with a text among its arguments, which may begin with a dash where no option looks like that.
+    """A command with a text among its arguments, which may begin with a dash if no option looks like it.
 
-    `-5`, `- milk` and `--help me` are texts; `-h` and `--type` are options; `--tipe` is neither, and refused with
-    the way to write it as a text.
+    `-5`, `- milk` and `--help me` are texts; `-h` and `--type` are options; `--tipe` is neither, and the error says
+    how to write it as a text.
     """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments, the texts hidden from the reading of options."""
+        """Parse the arguments, with texts hidden from the parsing of options."""
         try:
             return super().parse_args(context, self._hide_texts(context, args))
         except click.NoSuchOption as error:
-            hint = f"No such option: {error.option_name}. If it is a text, write -- before it."
+            hint = f"No such option: {error.option_name}. To write it as a text, put -- before it."
             raise click.UsageError(hint, context) from None
         except click.UsageError as error:
             if _HIDDEN not in error.message:
@@ -88,7 +88,7 @@ class WithText(click.RichCommand):
 
 
 def shown(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Return a text as it was written, if `WithText` had to hide it."""
+    """Return a text as it was written, even if `WithText` had to hide it."""
     return value if value is None else value.removeprefix(_HIDDEN)
 
 
@@ -98,7 +98,7 @@ class _Seconds(click.FloatRange):
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         seconds = float(super().convert(value, parameter, context))
         if math.isnan(seconds):
-            self.fail("NaN is no number of seconds.", parameter, context)
+            self.fail("NaN is not a number of seconds.", parameter, context)
         return seconds
 
 
@@ -106,7 +106,7 @@ _seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 
 
 class Link(msgspec.Struct, frozen=True):
-    """Which worker to ask, as whom, and how to show the answer."""
+    """Which worker to connect to, as which bot, and how to show the answer."""
 
     url: str
     name: str
@@ -115,10 +115,10 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def _url(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    fault = "nobody else is in this process" if value.startswith("inproc:") else address_fault(value)
+    fault = "no worker runs in this process" if value.startswith("inproc:") else address_fault(value)
     if fault is not None:
         shown = without_password(value)
-        raise click.BadParameter(f"{shown!r} is no address: {fault}; write tcp://HOST:PORT or ipc://PATH")
+        raise click.BadParameter(f"{shown!r} is not a valid address: {fault}; use tcp://HOST:PORT or ipc://PATH")
     return value
 
 
@@ -126,22 +126,22 @@ def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> A
     """Check one name, or several, of bots or channels."""
     for name in value if isinstance(value, tuple) else () if value is None else (value,):
         if not is_name(name):
-            raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is no name: {NAME_RULE}")
+            raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is not a valid name: {NAME_RULE}")
     return value
 
 
 def mailbox_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Check the name of a mailbox: a bot's, or that of a group with its channel."""
+    """Check the name of a mailbox: a bot's, or a group's with its channel."""
     parts = () if value is None else value.split("/", 1)
     if not all(is_name(part) for part in parts):
-        raise click.BadParameter(f"{value!r} is no mailbox; write the name of a bot, or CHANNEL/GROUP")
+        raise click.BadParameter(f"{value!r} is not a valid mailbox; use the name of a bot, or CHANNEL/GROUP")
     return value
 
 
 def id_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Check the id of a message."""
     if value is not None and not is_id(value):
-        raise click.BadParameter(f"{value!r} is no message id: {ID_RULE}")
+        raise click.BadParameter(f"{value!r} is not a valid message id: {ID_RULE}")
     return value
 
 
@@ -150,13 +150,13 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
     for pair in value:
         name, separator, text = pair.partition("=")
         if not name or not separator:
-            raise click.BadParameter(f"{pair!r} is no header; write NAME=VALUE")
+            raise click.BadParameter(f"{pair!r} is not a header; use NAME=VALUE")
         headers[name] = text
     return headers
 
 
 def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
-    """Return the JSON that a text is, byte for byte, or the text itself as JSON."""
+    """Return a text that is JSON byte for byte, or else the text as a JSON string."""
     value = value.removeprefix(_HIDDEN)
     try:
         text = _read_input() if value == "-" else _as_written(value)
@@ -171,7 +171,7 @@ def _body(context: click.Context, parameter: click.Parameter, value: str) -> msg
 
 
 def _read_input() -> str:
-    """Return what standard input has, without a byte order mark."""
+    """Return the contents of standard input, without a byte order mark."""
     try:
         data = sys.stdin.buffer.read(_INPUT_BYTES_MAX + 1)
     except (OSError, ValueError, AttributeError) as error:
@@ -183,7 +183,7 @@ def _read_input() -> str:
 
 
 def decoded(data: bytes, what: str) -> str:
-    """Return bytes as a text, without a byte order mark; raises BadParameter where they are not UTF-8."""
+    """Decode bytes, without a byte order mark. Raises BadParameter if they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -191,11 +191,13 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
-    """Add to a command its link to a worker, as `bot` unless it says as whom."""
+    """Add the options of a link to a worker to a command, as `bot` by default."""
     if bot is None:
-        name = click.option("--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to be.")
+        name = click.option(
+            "--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to act as."
+        )
     else:
-        asking = "The bot to be. A session belongs to a bot: asking registers one of that name."
+        asking = "The bot to act as. Every session belongs to a bot; an unknown name is registered."
         name = click.option(
             "--as", "name", metavar="NAME", default=bot, show_default=True, callback=name_of, help=asking
         )
@@ -210,7 +212,7 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
             default=DEFAULT_URL,
             show_default=True,
             callback=_url,
-            help="Where the worker listens.",
+            help="The worker's address.",
         )
         @click.option(
             "--timeout",
@@ -238,7 +240,7 @@ def _all_as_written(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_written(value: Any) -> Any:
-    """Return texts as they were written where the locale's encoding could not read them; raises UnicodeError."""
+    """Return texts as they were written if the locale's encoding could not decode them. Raises UnicodeError."""
     match value:
         case str():
             return os.fsencode(value).decode() if _is_undecoded(value) else value
@@ -255,14 +257,12 @@ def _is_undecoded(text: str) -> bool:
 
 
 def worded(command: Command) -> Command:
-    """Add to a command what a message says: its body, type and headers."""
+    """Add a message's body, type and headers to a command."""
     for part in (
         click.option(
             "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
         ),
-        click.option(
-            "--type", "message_type", default="message", show_default=True, help="What kind of message it is."
-        ),
+        click.option("--type", "message_type", default="message", show_default=True, help="The kind of message."),
         click.argument("body", callback=_body),
     ):
         command = part(command)
@@ -270,21 +270,19 @@ def worded(command: Command) -> Command:
 
 
 def drafted(command: Command) -> Command:
-    """Add to a command a message, and everything that may go with it."""
+    """Add a message with all its options to a command."""
 
     @worded
-    @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that it answers.")
+    @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that this one answers.")
     @click.option(
         "--ttl",
         type=_seconds,
         metavar="SECONDS",
-        help="How long it lives: then it is not delivered any more.",
+        help="When it expires: it is not delivered after that.",
     )
+    @click.option("--delay", type=_seconds, metavar="SECONDS", help="How long it waits on disk before it is sent.")
     @click.option(
-        "--delay", type=_seconds, metavar="SECONDS", help="How long it waits, safe on disk, before it is sent."
-    )
-    @click.option(
-        "--id", metavar="ID", callback=id_of, help="Its id: sent again with the same one, it is stored once."
+        "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command `posthouse`, which all others are in."""
+"""The command `posthouse`, the group of all others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["main", "program"]
 def main() -> None:
     """A durable message bus for bots: one process, one file, one command.
 
-    Start a worker with `posthouse serve`, see it at work with `posthouse demo`.
+    Start a worker with `posthouse serve`, or see one in action with `posthouse demo`.
     """
 
 
 def program() -> None:
-    """Be the command, in a process of its own."""
+    """Run as the command, in its own process."""
     Entry.begin()
     main()

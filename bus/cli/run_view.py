@@ -1,7 +1,7 @@
-"""A run as people see it: what is known of it, who holds it, and its steps.
+"""A run as people see it: its facts, its holder, and its steps.
 
-Owns the layout of runs and steps, and how long things took. What a run's lines look like is in `console`; how a
-run is read or followed is not known here.
+Owns the layout of runs and steps, and the formatting of durations. `console` owns the layout of lines; how a run is
+read or followed is not known here.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .streams import plain, say
 __all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
 
 _SHORT_CHARACTERS = 60
-"""The most of an output in a table: a longer one is whole in `--json`."""
+"""Longer outputs are shortened in a table; `--json` has all of them."""
 
 _STEP_COLUMNS = ("step", "attempt", "status", "took", "error or output")
 
 _LINES_BESIDES = 6
-"""What a view has on a terminal beside its facts and steps."""
+"""Lines of a view on a terminal beside its facts and steps."""
 
 
 class RunView(msgspec.Struct, frozen=True):
-    """What was read of a run at one time; `names` are those of bots by id. A summary is not always looked for."""
+    """What was read of a run at one time; `names` are those of bots by id. A summary is not always read."""
 
     run: WorkflowRun
     lease: Lease | None
@@ -41,7 +41,7 @@ class RunView(msgspec.Struct, frozen=True):
 
     @property
     def holder(self) -> str:
-        """The name of who holds the run; empty where nobody does."""
+        """The name of the run's holder; empty if nobody holds it."""
         return "" if self.lease is None else self.names.get(self.lease.holder, self.lease.holder)
 
     def value(self) -> dict[str, Any]:
@@ -54,14 +54,14 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 def _took(started_at: str | None, completed_at: str | None, *, active: bool) -> str:
-    """Return how long something took, or has taken so far if it is still at work; empty if neither is known."""
+    """Return how long something took, or has taken so far if it is running; empty if neither is known."""
     if started_at is None or (completed_at is None and not active):
         return ""
     try:
         end = datetime.now(UTC) if completed_at is None else parse_timestamp(completed_at)
         seconds = max(0.0, (end - parse_timestamp(started_at)).total_seconds())
     except ValueError:
-        return ""  # a run's times are what its author wrote
+        return ""  # a run's times are arbitrary texts of its author
     return f"{_duration(seconds)}{' so far' if completed_at is None else ''}"
 
 
@@ -76,7 +76,7 @@ def _duration(seconds: float) -> str:
 
 
 def _first_line(text: str | None) -> str:
-    """Return the first line of an error that is not empty."""
+    """Return the first non-empty line of an error."""
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 
@@ -90,7 +90,7 @@ def _outcome(step: WorkflowStepLog) -> str:
 
 
 def _time(stored: str | None) -> str:
-    """Return a time as a table shows it; an author's text that is not a time stays as it is."""
+    """Return a time as a table shows it; an author's text that is not a time is unchanged."""
     try:
         return "" if stored is None else Time(timestamp(parse_timestamp(stored)))
     except ValueError:
@@ -120,7 +120,7 @@ def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[An
 
 
 def _facts(view: RunView) -> Facts:
-    """Return what is known of a run itself, and who holds it."""
+    """Return the facts of a run, and who holds it."""
     run, lease, summary = view.run, view.lease, view.summary
     queued_at = None if summary is None else summary.queued_at
     recoveries = 0 if summary is None else summary.recoveries
@@ -131,7 +131,7 @@ def _facts(view: RunView) -> Facts:
         "status": StatusText(run.status if queued_at is None else f"{run.status}, waits for a slot"),
         "queued": _time(queued_at),
         "held by": view.holder,
-        "ran out" if over else "until": _time(lease.expires_at if lease is not None else None),
+        "expired" if over else "until": _time(lease.expires_at if lease is not None else None),
         "lost": f"{recoveries} times found without a live holder" if recoveries else "",
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",
@@ -156,24 +156,24 @@ def _step_rows(steps: Sequence[WorkflowStepLog]) -> list[tuple[Any, ...]]:
 
 
 def hint(view: RunView) -> str:
-    """Return the command with which a person can let a run go on, or an empty text."""
+    """Return the command with which a person can let a run continue, or an empty text."""
     waiting = [step.step_id for step in view.steps if step.status == "waiting_approval"]
     if view.run.status == RunStatus.CRASHED:
-        return f"to let it go on: posthouse resume {shlex.quote(view.run.id)}"
+        return f"to let it continue: posthouse resume {shlex.quote(view.run.id)}"
     if waiting and view.run.completed_at is None:
         return f"to approve {waiting[0]}: posthouse approve {shlex.join((view.run.id, waiting[0]))}"
     return ""
 
 
 def show_run(view: RunView) -> None:
-    """Write a run and its steps."""
+    """Print a run and its steps."""
     show_facts(_facts(view))
     say()
     show_rows(_STEP_COLUMNS, _step_rows(view.steps), nothing="no step has begun")
 
 
 def look(console: Console, view: RunView) -> Group:
-    """Return a run for a terminal that is redrawn, with as many of its last steps as there is room for."""
+    """Return a run for a terminal that is redrawn, with as many of its last steps as fit."""
     facts = fact_lines(console, _facts(view))
     room = max(1, console.height - len(facts) - _LINES_BESIDES)
     left_out = len(view.steps) - room
@@ -185,7 +185,7 @@ def look(console: Console, view: RunView) -> Group:
 
 
 def change_line(thing: WorkflowRun | WorkflowStepLog) -> str:
-    """Return the line that says what a run or a step is doing now."""
+    """Return the line that reports a run's or a step's new status."""
     if isinstance(thing, WorkflowRun):
         name, outcome = f"run {thing.id}", _first_line(thing.error)
     else:

@@ -1,7 +1,7 @@
-"""The commands `runs`, `run`, `cancel`, `pause` and `resume`: executions of workflows, and a person's hand in them.
+"""The commands `runs`, `run`, `cancel`, `pause` and `resume`: viewing and controlling executions of workflows.
 
-Owns what a person may do to a run, and in which words that is refused. A person writes without a fence: whoever
-holds the run learns of it at its next write.
+Owns what a person may do to a run, and the wording of refusals. A person writes without a fence: the run's holder
+learns of it at its next write.
 """
 
 from __future__ import annotations
@@ -30,24 +30,31 @@ _RESUMABLE = (RunStatus.CRASHED, RunStatus.PAUSED)
 
 _run_id = click.argument("run_id", metavar="RUN", callback=shown)
 
-_reason = click.option("--reason", metavar="TEXT", help="Why. It is kept as the run's error, after your name.")
+_reason = click.option("--reason", metavar="TEXT", help="The reason, stored as the run's error after your name.")
 
 
-# ── Looking ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Viewing ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @click.command()
-@click.option("--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with it.")
+@click.option(
+    "--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with this status."
+)
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", default=50, show_default=True, help="The most to show."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="The maximum number to show.",
 )
 @linked("console")
 def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> None:
     """List the runs of workflows, the newest first.
 
-    `--status crashed` lists those that lost their holder, `--status running` those at work. Of an error the first
-    line is shown; `posthouse run RUN` shows all of it, and the steps.
+    `--status crashed` lists those that lost their holder, `--status running` those being executed. Only the first
+    line of an error is shown; `posthouse run RUN` shows all of it, and the steps.
     """
     wanted = None if status is None else RunStatus(status)
 
@@ -69,12 +76,12 @@ def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> No
 def show_one(link: Link, run_id: str, watch: bool) -> None:
     """Show a run: its status, who holds it, and its steps.
 
-    RUN is its id, or the beginning of it where that is unambiguous among the newest 1,000 runs. `--json` gives
-    everything: contexts, inputs and outputs too.
+    RUN is its id, or the beginning of it if that is unambiguous among the newest 1,000 runs. `--json` includes
+    everything, even contexts, inputs and outputs.
 
-    With `--watch` it is drawn anew on a terminal; elsewhere each change is a line, or with `--json` an object with
-    a `run` or a `step`. A crashed run is followed on: it may be resumed. Exits with 0 when the run completed, 1
-    when it failed or was cancelled, 130 after Ctrl-C.
+    With `--watch` the view is redrawn on a terminal; otherwise each change is a line, or with `--json` an object
+    with a `run` or a `step`. A crashed run is still followed: it may be resumed. Exits with 0 when the run
+    completed, 1 when it failed or was cancelled, 130 after Ctrl-C.
     """
     if watch:
         _watch(link, run_id)
@@ -113,11 +120,11 @@ def _watch(link: Link, run_id: str) -> None:
 @_reason
 @linked("console")
 def cancel(link: Link, run_id: str, reason: str | None) -> None:
-    """End a run for good; what it did stays done.
+    """End a run for good; completed steps are not undone.
 
-    A bot that holds it is not stopped at once: it is told at its next write, or when it renews its lease.
+    A bot that holds it is not stopped at once: it learns of it at its next write, or when it renews its lease.
     """
-    error = _said("cancelled", link, reason)
+    error = _reason_text("cancelled", link, reason)
     _move(link, run_id, RunStatus.CANCELLED, error, "it has ended, and no bot goes on with it")
 
 
@@ -128,10 +135,10 @@ def cancel(link: Link, run_id: str, reason: str | None) -> None:
 def pause(link: Link, run_id: str, reason: str | None) -> None:
     """Pause a run, whoever holds it, until `posthouse resume`.
 
-    The bot is not stopped at once: it is told at its next write, or when it renews its lease. No bot can claim the
-    run before it is resumed; one that opens it waits, and goes on then.
+    The bot is not stopped at once: it learns of it at its next write, or when it renews its lease. No bot can claim
+    the run before it is resumed; a bot that opens it waits until then.
     """
-    error = _said("paused", link, reason)
+    error = _reason_text("paused", link, reason)
     _move(link, run_id, RunStatus.PAUSED, error, f"'posthouse resume {run_id}' lets it go on")
 
 
@@ -140,16 +147,16 @@ def pause(link: Link, run_id: str, reason: str | None) -> None:
 @_reason
 @linked("console")
 def resume(link: Link, run_id: str, reason: str | None) -> None:
-    """Let a crashed or paused run go on, from its last completed step.
+    """Let a crashed or paused run continue after its last completed step.
 
-    It becomes pending, and goes on when a bot claims it: one has to be running that executes this workflow. How
-    often it lost its holder is forgotten, so that it may be claimed again. Its error is cleared.
+    It becomes pending, and continues when a bot claims it; a bot that executes this workflow has to be running. The
+    count of lost holders is reset, so that it may be claimed again, and its error is cleared.
     """
-    error = None if reason is None else _said("resumed", link, reason)
+    error = None if reason is None else _reason_text("resumed", link, reason)
     _move(link, run_id, RunStatus.PENDING, error, "it goes on when a bot claims it")
 
 
-def _said(what: str, link: Link, reason: str | None) -> str:
+def _reason_text(what: str, link: Link, reason: str | None) -> str:
     return f"{what} by {link.name}" + ("" if reason is None else f": {reason}")
 
 
@@ -173,7 +180,7 @@ def _move(link: Link, given: str, status: RunStatus, error: str | None, meaning:
 
 def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:
     if refusal.current == wanted:
-        return f"run {refusal.key} is {wanted} already"
+        return f"run {refusal.key} is already {wanted}"
     if refusal.current in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
         return f"run {refusal.key} is {refusal.current}: it has ended, and cannot become {wanted} any more"
     return f"run {refusal.key} is {refusal.current}, and cannot become {wanted} from there"
@@ -181,14 +188,14 @@ def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:
 
 async def _not_resumable(bot: Bot, before: WorkflowRun) -> str:
     if before.status == RunStatus.PENDING:
-        return f"run {before.id} is pending already: it goes on when a bot claims it"
+        return f"run {before.id} is already pending: it goes on when a bot claims it"
     if before.status != RunStatus.RUNNING:
         return f"run {before.id} is {before.status}: it has ended, and cannot be resumed; start a new one"
     lease = await bot.workflows.get_lease(before.id)
     if lease is None:
-        return f"run {before.id} is running, held by nobody: any bot may claim it, and it need not be resumed"
+        return f"run {before.id} is running without a holder: any bot may claim it, and it need not be resumed"
     holder = (await bot_names(bot)).get(lease.holder, lease.holder)
     return (
         f"run {before.id} is running, held by {holder} under a lease until {lease.expires_at}: it need not be"
-        " resumed, and any bot may claim it once that is over"
+        " resumed, and any bot may claim it once that has expired"
     )

@@ -1,4 +1,4 @@
-"""The standard streams of a command, what is written to them whatever they are, and the exit codes.
+"""The standard streams of a command, output to them, and the exit codes.
 
 Every command loads this, so it imports little.
 """
@@ -36,32 +36,32 @@ EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
 
 
 class Signals:
-    """Whether a signal ended what the command did."""
+    """Whether a signal ended the command's work."""
 
     ended = False
 
 
 def plain(text: str) -> str:
-    """Return a text in one line, with JSON escapes for whatever a terminal would obey instead of showing."""
+    """Return a text in one line, with JSON escapes for characters that a terminal would interpret."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Write to standard output, at once."""
+    """Print to standard output, and flush."""
     sys.stdout.write(text + end)
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """Write a line to standard error. Where nobody can read it, it is left out."""
+    """Print a line to standard error; ignore errors if nobody can read it."""
     with suppress(OSError):
         click.echo(plain(text), err=True)
 
 
 def show_error(text: str) -> None:
-    """Write the one line that says what went wrong."""
+    """Print the one line that says what went wrong."""
     note(f"posthouse: {' '.join(text.splitlines())}")
 
 
@@ -71,9 +71,9 @@ def stream_fault(error: OSError) -> str:
 
 
 def output_failed(error: OSError) -> int:
-    """Return the exit code for an error of the output: 0 where whoever read this has had enough.
+    """Return the exit code for an error of the output: 0 if its reader has gone.
 
-    What Python has left to write at its end goes nowhere. Raises what is no error of the output.
+    Python's remaining output is discarded. Raises the error itself if it is not one of the output.
     """
     if error.errno is None or error.filename is not None:
         raise error
@@ -86,10 +86,10 @@ def output_failed(error: OSError) -> int:
 
 
 def claim_streams() -> None:
-    """Make the standard streams ones that can be used.
+    """Make the standard streams usable.
 
-    Where one is closed, nothing else may get its number, a database for instance: reading it, or writing it, fails
-    then, but for standard error, which goes nowhere. And what the output cannot encode is escaped as in JSON.
+    If one is closed, nothing else, such as a database, may get its number: reading or writing it then fails, except
+    that standard error discards its output. Characters that the output cannot encode are escaped as in JSON.
     """
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
         if identity(number) is None:
@@ -103,7 +103,7 @@ def claim_streams() -> None:
 
 
 class _Errors(io.FileIO):
-    """Standard error. Where nobody can read it, nothing is the worse for that."""
+    """Standard error, which ignores errors if nobody can read it."""
 
     def write(self, data: Any) -> int:
         try:

@@ -1,6 +1,6 @@
-"""The command `posthouse workflows`: the definitions that the worker keeps, and saving one from a file.
+"""The command `posthouse workflows`: listing the worker's definitions, and saving one from a file.
 
-Owns what is read of a file before the worker is asked. Whether a definition can be executed, the worker checks.
+Owns reading the file before the worker is asked. The worker checks whether a definition can be executed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def workflows(context: click.Context, link: Link) -> None:
         return
     for name in context.params:
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"write the options after '{context.invoked_subcommand}'")
+            raise click.UsageError(f"put the options after '{context.invoked_subcommand}'")
 
 
 def _list(link: Link) -> None:
@@ -79,11 +79,11 @@ def _value(definition: WorkflowDefinition, names: dict[str, str]) -> dict[str, A
 @click.argument("file", type=click.File("rb"))
 @linked("console")
 def save(link: Link, file: BinaryIO) -> None:
-    """Save the workflow that FILE describes as JSON; `-` reads standard input.
+    """Save the workflow described in FILE as JSON; `-` reads standard input.
 
-    It replaces the one with the same id. Runs that were created before keep the definition that they began with.
-    The least it needs: {"id": ..., "name": ..., "owner": {"type": "global"}, "steps": [...]}. What `posthouse
-    workflows show NAME --json` prints can be saved again.
+    It replaces the workflow with the same id. Runs created before keep the definition that they began with. The
+    minimum is {"id": ..., "name": ..., "owner": {"type": "global"}, "steps": [...]}. The output of `posthouse
+    workflows show NAME --json` can be saved again.
     """
     definition = _read_definition(file)
 
@@ -111,14 +111,14 @@ def _read_definition(file: BinaryIO) -> WorkflowDefinition:
         return msgspec.json.decode(text.encode(), type=WorkflowDefinition)
     except (msgspec.DecodeError, RecursionError) as error:
         fault = refusal(error) if isinstance(error, msgspec.ValidationError) else str(error)
-        raise click.BadParameter(f"this is no workflow: {fault}", param_hint="'FILE'") from error
+        raise click.BadParameter(f"not a valid workflow: {fault}", param_hint="'FILE'") from error
 
 
 @workflows.command("show", cls=WithText)
 @click.argument("workflow", metavar="NAME|ID", callback=shown)
 @linked("console")
 def show(link: Link, workflow: str) -> None:
-    """Show a workflow, by its name or id, and its steps. `--json` gives all of it, as it was saved."""
+    """Show a workflow, by name or id, and its steps. `--json` prints all of it, as it was saved."""
 
     async def found(bot: Bot) -> tuple[WorkflowDefinition, dict[str, str]]:
         names = await bot_names(bot)

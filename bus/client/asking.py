@@ -1,17 +1,29 @@
-"""What a bot asks its worker: what was said, who is there, what was given up, and how the worker is.
+"""A bot's queries: messages, bots, channels, subscriptions, dead letters, and the worker's status.
 
-Owns the questions and the shape of their answers. A question changes nothing but where its name says so
-(`retry_dead_letters`).
+Owns the queries. They change nothing, except for `retry_dead_letters`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
+from ..wire.answers import (
+    BotList,
+    ChannelList,
+    DeadLetterList,
+    FoundMessage,
+    HistoryPage,
+    ListedBot,
+    ListedChannel,
+    ListedDeadLetter,
+    ListedSubscription,
+    Retried,
+    SubscriptionList,
+    WorkerStatus,
+)
 from ..wire.frames import (
     Bots,
     Channels,
@@ -30,7 +42,7 @@ __all__ = ["Asking"]
 
 
 class Asking:
-    """The questions that a bot can ask."""
+    """The queries of a bot."""
 
     def __init__(self, name: str, caller: Caller) -> None:
         self.name = name
@@ -45,9 +57,9 @@ class Asking:
         before_seq: int | None = None,
         limit: int = 50,
     ) -> list[StoredMessage]:
-        """Read back a conversation, newest first: of two bots, of a channel, or around a message's id.
+        """Return a conversation, newest first: of two bots, of a channel, or the thread of a message's id.
 
-        At most `limit` messages; go on with `before_seq` of the last one.
+        At most `limit` messages; continue with `before_seq` of the last one.
         """
         found: list[StoredMessage] = []
         more = True
@@ -62,55 +74,60 @@ class Asking:
                 before_seq=before_seq,
                 limit=min(limit - len(found), ANSWER_ITEMS_MAX),
             )
-            value = await self._caller.request("the history", partial(_numbered, history))
-            found += msgspec.convert(value["messages"], list[StoredMessage])
-            more = value["more"]
+            page = await self._caller.request(
+                "the history", partial(_numbered, history), HistoryPage[StoredMessage]
+            )
+            found += page.messages
+            more = page.more
         return found
 
-    async def find(self, message_id: str) -> dict[str, Any]:
-        """Return a message by its id, and what became of it in each mailbox that it went to."""
-        return await self._caller.request("the message", lambda number: MessageQuery(request=number, id=message_id))
-
-    async def bots(self) -> list[dict[str, Any]]:
-        """List all bots: id, name, online, sessions, created_at, last_seen_at, backlog, in_flight."""
-        return _rows(await self._caller.request("the bots", lambda number: Bots(request=number)), "bots")
-
-    async def channels(self) -> list[dict[str, Any]]:
-        """List all channels: name, created_at, created_by_bot_id, subscribers, messages."""
-        return _rows(
-            await self._caller.request("the channels", lambda number: Channels(request=number)), "channels"
+    async def find(self, message_id: str) -> FoundMessage:
+        """Return a message by its id, and its state in each mailbox that it went to."""
+        return await self._caller.request(
+            "the message", lambda number: MessageQuery(request=number, id=message_id), FoundMessage
         )
 
-    async def subscriptions(self, *, bot: str | None = None, channel: str | None = None) -> list[dict[str, Any]]:
-        """List the subscriptions of a bot (this one, unless named), or to a channel."""
-        value = await self._caller.request(
-            "the subscriptions", lambda number: Subscriptions(request=number, bot=bot, channel=channel)
-        )
-        return _rows(value, "subscriptions")
+    async def bots(self) -> list[ListedBot]:
+        """List all bots, by name."""
+        return (await self._caller.request("the bots", lambda number: Bots(request=number), BotList)).bots
 
-    async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """List what a mailbox gave up on, newest first: this bot's, another's, or a group's (`channel/group`)."""
-        value = await self._caller.request(
-            "the dead letters", lambda number: DeadLetters(request=number, bot=bot, limit=limit)
+    async def channels(self) -> list[ListedChannel]:
+        """List all channels."""
+        answer = await self._caller.request("the channels", lambda number: Channels(request=number), ChannelList)
+        return answer.channels
+
+    async def subscriptions(
+        self, *, bot: str | None = None, channel: str | None = None
+    ) -> list[ListedSubscription]:
+        """List the subscriptions of a bot (by default this one), or to a channel."""
+        answer = await self._caller.request(
+            "the subscriptions",
+            lambda number: Subscriptions(request=number, bot=bot, channel=channel),
+            SubscriptionList,
         )
-        return _rows(value, "dead_letters")
+        return answer.subscriptions
+
+    async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[ListedDeadLetter]:
+        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`)."""
+        answer = await self._caller.request(
+            "the dead letters",
+            lambda number: DeadLetters(request=number, bot=bot, limit=limit),
+            DeadLetterList[ListedDeadLetter],
+        )
+        return answer.dead_letters
 
     async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:
         """Put dead letters back into the mailbox, named as above; return how many there were."""
-        value = await self._caller.request(
+        answer = await self._caller.request(
             "the retry",
             lambda number: RetryDeadLetters(request=number, bot=bot or self.name, seqs=list(seqs)),
+            Retried,
         )
-        return int(value["retried"])
+        return answer.retried
 
-    async def status(self) -> dict[str, Any]:
-        """Ask the worker how it is: counters, rates, sizes, versions."""
-        return await self._caller.request("the status", lambda number: Status(request=number))
-
-
-def _rows(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = value[name]
-    return rows
+    async def status(self) -> WorkerStatus:
+        """Return the worker's status: counters, rates, sizes, versions."""
+        return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
 
 
 def _numbered(history: History, number: int) -> History:

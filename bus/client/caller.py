@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
-from ..errors import WorkerUnavailable
+from ..errors import MalformedAnswer, WorkerUnavailable
 from ..wire.frames import StoredMessage
+from ..wire.refusals import refusal
 from .connection import Connection
 
 __all__ = ["Caller"]
 
+T = TypeVar("T")
+
 
 class Caller:
-    """Asks the worker, on a bot's connection. `timeout` is in seconds; None waits for ever."""
+    """Makes requests on a bot's connection. `timeout` is in seconds; None waits forever."""
 
     def __init__(self, connection: Connection, url: str, timeout: float | None) -> None:
         self.connection = connection
@@ -35,22 +38,37 @@ class Caller:
     ) -> msgspec.Raw:
         """Return the value of the answer to a request; `make` makes the frame with a number.
 
-        Raises a RequestError if it was refused, and WorkerUnavailable, which says `what` was asked for, if no
-        answer came in time. `once` and `settles` are those of `Connection.request`.
+        Raises RequestError if it was refused, and WorkerUnavailable, which names `what`, if no answer came in time.
+        `once` and `settles` are those of `Connection.request`.
         """
         try:
             return await self.connection.request(make, once=once, settles=settles, timeout=self.timeout)
         except TimeoutError:
             raise self.unavailable(what) from None
 
-    async def request(self, what: str, make: Callable[[int], msgspec.Struct]) -> dict[str, Any]:
-        """Return the value of the answer to a request, decoded; it raises what `ask` raises."""
-        value: dict[str, Any] = msgspec.json.decode(await self.ask(what, make))
-        return value
+    async def request(
+        self,
+        what: str,
+        make: Callable[[int], msgspec.Struct],
+        answer: type[T],
+        *,
+        once: bool = False,
+        settles: Sequence[StoredMessage] = (),
+    ) -> T:
+        """Return the value of the answer to a request, decoded into `answer`.
+
+        Raises what `ask` raises, and MalformedAnswer if the value is not such an answer.
+        """
+        value = await self.ask(what, make, once=once, settles=settles)
+        try:
+            return msgspec.json.decode(value, type=answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = refusal(error) if isinstance(error, msgspec.ValidationError) else str(error)
+            raise MalformedAnswer(what, reason) from None
 
     def unavailable(self, what: str) -> WorkerUnavailable:
         """Return the error for an answer that did not come."""
         return WorkerUnavailable(
-            f"no answer for {what} within {self.timeout:g} s from {self._url}: the worker may be down,"
-            " and whether it took this is unknown"
+            f"no answer for {what} within {self.timeout:g} s from {self._url}: the worker may be down;"
+            " whether it carried this out is unknown"
         )

@@ -1,15 +1,15 @@
-"""A bot's connection to its worker: one session after another, and nothing lost between them.
+"""A bot's connection to its worker: one session after another, with nothing lost between them.
 
-Owns the socket, the session's upkeep, and everything that waits for an answer. Its rules:
+Owns the socket, the session's upkeep, and all requests that wait for an answer. Its rules:
 
-- What is not answered is repeated, with the same request numbers and message ids, in every new session: after a
+- Unanswered requests are repeated in every new session, with the same request numbers and message ids: after a
   restart of the worker, after `unknown_session`, and after a silence as long as the session's timeout.
-- Every session has a socket of its own, so that nothing sent for an old one can arrive in a new one.
-- Messages that are published in one turn of the event loop travel in one frame. When the worker's window is
-  full, they wait here.
-- What this bot settled is not handed to it again, although the worker may deliver it again.
+- Every session has its own socket, so that nothing sent for an old one can arrive in a new one.
+- Messages published in one turn of the event loop travel in one frame. When the worker's window is full, they wait
+  here.
+- Messages that this bot has settled are not delivered to it again, although the worker may resend them.
 
-Runs on asyncio and trio; the caller's tasks only wait here, the work is done in `run`.
+Runs on asyncio and trio. Callers' tasks only wait here; the work is done in `run`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to open a session; the last one repeats."""
 
 _HELLO_SECONDS = 5.0
-"""How long one attempt waits for its welcome. The socket itself goes on trying to connect in the meantime."""
+"""How long one attempt waits for its welcome. The socket keeps trying to connect in the meantime."""
 
 _UPKEEP_FRACTION = 0.8
-"""How much of a heartbeat passes between two pings: the last fifth is for the way and for a busy loop."""
+"""The part of a heartbeat interval between two pings: the rest is for the network and a busy loop."""
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -87,12 +87,12 @@ class Connection:
         self._closed = closed
         self._beat = beat
         self.welcome: Welcome | None = None
-        """The terms of the session; of the last one while there is none."""
+        """The terms of the current session, or else of the last one."""
         self.connected = anyio.Event()
         self.failure: BusError | None = None
-        """Why there will be no more sessions."""
+        """Why there will be no more sessions, or None."""
         self.refusal: BusError | None = None
-        """Why the last hello was refused, although a later one may be welcome."""
+        """Why the last hello was refused; a later one may succeed."""
         self.sessions = 0
         self._port: Port | None = None
         self._token = ""
@@ -125,12 +125,12 @@ class Connection:
         settles: Sequence[StoredMessage] = (),
         timeout: float | None = None,
     ) -> msgspec.Raw:
-        """Send a request and give the value of its answer; raises RequestError where it was refused.
+        """Send a request and return the value of its answer. Raises RequestError if it is refused.
 
-        It is repeated in later sessions until it is answered, or TimeoutError is raised. One that may be sent only
-        `once` raises WorkerUnavailable instead, and one that `settles` messages NotInFlight where the worker has
-        another log by then. A frame that the worker would not read raises TooLarge at once: it could not say which
-        request it refuses.
+        It is repeated in later sessions until it is answered or TimeoutError is raised. A request that may be sent
+        only `once` raises WorkerUnavailable instead. One that `settles` messages raises NotInFlight if the worker
+        has another log by then. A frame too large for the worker raises TooLarge at once, because the worker could
+        not tell which request it refuses.
         """
         self._check()
         number = self._next_number()
@@ -151,7 +151,7 @@ class Connection:
     async def publish(self, ticket: Ticket, *, timeout: float | None = None) -> None:
         """Publish messages, in order; return when each has its outcome. Waits while the window is full.
 
-        Raises TimeoutError where that takes longer; some may have an outcome then.
+        Raises TimeoutError if that takes longer; some messages may have an outcome then.
         """
         due_at = _due_at(timeout)
         for index in range(len(ticket.ids)):
@@ -165,29 +165,29 @@ class Connection:
         await self._deadlines.wait(ticket, due_at)
 
     def forget(self, ticket: Ticket) -> None:
-        """Stop repeating the messages of a call that nobody waits for any more."""
+        """Stop repeating the messages of a call that has ended."""
         for index, outcome in enumerate(ticket.outcomes):
             if outcome is None:
-                ticket.settle(index, ClosedError("nobody waits for this message any more"))
+                ticket.settle(index, ClosedError("the call that sent this message has ended"))
 
     def send(self, frame: msgspec.Struct) -> None:
-        """Send a frame that belongs to this session alone and has no answer."""
+        """Send a frame that belongs to this session only and has no answer."""
         self._post(encode(frame))
 
     def ack(self, seq: int) -> None:
-        """Ack a message, together with the others of this turn of the loop."""
+        """Ack a message, in one frame with the others of this turn of the loop."""
         self._acks.append(seq)
         self._wake.set()
 
     async def goodbye(self) -> None:
-        """Send what is left and end the session in order, also one that is just being opened."""
+        """Send what is left and end the session, even one that is just being opened."""
         if self._open:
             await self.request(lambda number: Goodbye(request=number))
-        elif self._port is not None:  # else its hello would begin a session of nobody
+        elif self._port is not None:  # otherwise its hello would open a session without a client
             self._transmit(encode(Goodbye(request=self._next_number())))
 
     def close(self, error: BusError) -> None:
-        """Fail everything that waits, and everything that will be asked."""
+        """Fail all waiting and future calls."""
         self.failure = self.failure or error
         self.home.leave()
         for request in self._requests.values():
@@ -203,12 +203,12 @@ class Connection:
     # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Keep a session until cancelled, or until the worker says that there will be none.
+        """Keep a session open until cancelled, or until the worker refuses for good.
 
-        Whatever waits when this ends fails, since nobody would end its waiting any more.
+        When this ends, all waiting calls fail, because nothing would wake them any more.
         """
         self.home.enter()
-        self._token = str(uuid_utils.uuid4())  # here, since a process that was forked before this is another client
+        self._token = str(uuid_utils.uuid4())  # here: a process forked before this is another client
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._deadlines.run)
@@ -245,13 +245,13 @@ class Connection:
                 tasks.cancel_scope.cancel()
         finally:
             if self._open and self.failure is None:
-                _logger.info("the session was lost; connecting anew")
+                _logger.info("the session was lost; reconnecting")
             self._open = False
             self._port = None
             port.close(linger=self.failure is not None)
 
     def _returning_hello(self) -> Hello:
-        """Return a hello that says what this bot still holds, and proves that it is the same client as before."""
+        """Return a hello that names the messages this bot holds, and proves that it is the same client."""
         hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token)
         if self.welcome is None:
             return hello
@@ -263,13 +263,13 @@ class Connection:
         before = self.welcome
         renewed = before is not None and before.epoch != welcome.epoch
         if renewed:
-            _logger.warning("the worker at hand has another log than before: epoch %s", welcome.epoch)
+            _logger.warning("the worker has another log than before: epoch %s", welcome.epoch)
             self.deliveries.forget()
         _logger.info("bot %r has session %s of %s", welcome.bot, welcome.session, welcome.worker)
         if before is None and (others := shared(welcome)):
-            _logger.warning("%s", others)  # in later sessions, the one that was lost may be among the others
+            _logger.warning("%s", others)  # not in later sessions, where a lost one may be counted
         if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
-            _logger.warning("%d messages are with this bot no more: %s", len(lost), lost[:10])
+            _logger.warning("%d messages are no longer in flight for this bot: %s", len(lost), lost[:10])
         self.welcome = welcome
         self._open = True
         self.sessions += 1
@@ -277,7 +277,7 @@ class Connection:
         self._acks.clear()
         for request in list(self._requests.values()):
             if request.once:
-                text = "the session ended before this was confirmed: the message may be delivered again"
+                text = "the session ended before this was confirmed: the message may be redelivered"
                 self._finish(request, error=WorkerUnavailable(text))
             elif request.settles and renewed:
                 self._finish(request, error=of_another_log())
@@ -288,12 +288,12 @@ class Connection:
         self._wake.set()
 
     async def _break(self, port: Port) -> None:
-        """Notice a worker that died: its successor knows nothing of this session."""
+        """Notice a worker that died: its successor does not know this session."""
         await port.wait_disconnected()
         self._lost.set()
 
     async def _watch(self) -> None:
-        """Send something at least every heartbeat, extend what is at work, and notice silence."""
+        """Send something at least every heartbeat, extend held messages, and notice silence."""
         while True:
             welcome = self.welcome
             if not self._open or welcome is None:
@@ -306,7 +306,7 @@ class Connection:
             await anyio.sleep(min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION)
             now = anyio.current_time()
             if now - self._heard_at > welcome.session_timeout:
-                _logger.warning("nothing heard from the worker for %.0f s: connecting anew", now - self._heard_at)
+                _logger.warning("nothing heard from the worker for %.0f s: reconnecting", now - self._heard_at)
                 self._lost.set()
                 return
             if self.deliveries.held:
@@ -366,7 +366,7 @@ class Connection:
         self._room.set()
 
     def _pack(self, number: int) -> Request:
-        """Put what waits into one publish frame, as much as fits."""
+        """Pack as many waiting messages into one publish frame as fit."""
         bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
         size = PUBLISH_ROOM_BYTES
         places: list[tuple[Ticket, int]] = []
@@ -480,7 +480,7 @@ class Connection:
 
     def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
         if request.done.is_set():
-            return  # the first word counts
+            return  # the first outcome counts
         request.value, request.error = value, error
         for ticket, place in request.places or ():
             if error is not None:

@@ -1,8 +1,7 @@
-"""What a bot was delivered: the messages that it holds, and those that it settled.
+"""The messages that a bot holds, and those that it settled.
 
-Owns what a later delivery of the same message means. One that is held is not handed out twice; one that was settled
-is acked once more, in silence. The id is kept beside each seq, because a log that was restored from a copy gives
-seqs a second time.
+Owns what a redelivery means. A message that is held is not delivered to the program twice; one that was settled is
+silently acked again. The id is kept beside each seq, because a log restored from a copy assigns seqs a second time.
 
 Pure.
 """
@@ -25,14 +24,14 @@ class Deliveries:
 
     def __init__(self) -> None:
         self.held: dict[int, StoredMessage] = {}
-        """What was delivered and is not settled, by its seqs."""
+        """Messages that were delivered and are not settled, by seq."""
         self._settled: OrderedDict[int, str] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Deliveries held={len(self.held)} settled={len(self._settled)}>"
 
     def take(self, message: StoredMessage) -> bool:
-        """Note that a message was delivered; return True if it is held from now on, and was not before."""
+        """Note a delivered message; return True if it is new, not held before."""
         held = self.held.get(message.seq)
         if held is not None and held.id == message.id:
             return False
@@ -44,18 +43,18 @@ class Deliveries:
         return self._settled.get(message.seq) == message.id
 
     def holds(self, message: StoredMessage) -> bool:
-        """Return True if a message is still this bot's to settle, and its seq names no other one by now."""
+        """Return True if a message is still held, and its seq does not name another one by now."""
         return self.held.get(message.seq) is message
 
     def settle(self, message: StoredMessage) -> None:
-        """Note that a message is done with: repeats of it are dropped from now on."""
+        """Note that a message is settled: repeats of it are dropped from now on."""
         self.held.pop(message.seq, None)
         self._settled[message.seq] = message.id
         if len(self._settled) > _SETTLED_REMEMBERED_MAX:
             self._settled.popitem(last=False)
 
     def release(self, message: StoredMessage) -> None:
-        """Note that a message was given back or given up: it may come again."""
+        """Note that a message was returned or given up: it may be redelivered."""
         if self.holds(message):
             del self.held[message.seq]
 
@@ -64,15 +63,15 @@ class Deliveries:
         self._settled.clear()
 
     def forget(self) -> None:
-        """Forget what is held: the seqs are those of another log.
+        """Forget what is held: those seqs belong to another log.
 
-        What was settled stays known by its id, for that log may be an older copy, which delivers it again.
+        Settled ids stay known, because the new log may be an older copy, which delivers those messages again.
         """
         self.held.clear()
 
 
 def of_another_log() -> NotInFlight:
-    """Return the error for settling a message after the log was replaced: its seq may be another one's there."""
+    """Return the error for settling a message after the log was replaced: its seq may be another message's now."""
     return NotInFlight.received(
-        Code.CONFLICT, "the worker has another log than this message is of: it cannot be settled"
+        Code.CONFLICT, "the message is from another log than the worker's: it cannot be settled"
     )

@@ -1,6 +1,6 @@
 """A message before it is sent.
 
-Owns what an author says of a message, and the bytes that this becomes in a publish frame.
+Owns what an author can set on a message, and its bytes in a publish frame.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ __all__ = ["Draft", "ReplyOptions", "SendOptions", "payload", "publication"]
 
 
 class ReplyOptions(TypedDict, total=False):
-    """What may be said of a reply, beside its body."""
+    """The options of a reply, beside its body."""
 
     message_type: str
-    """What kind of message it is; "message" unless said."""
+    """The kind of message; "message" by default."""
     headers: Mapping[str, str] | None
     """Notes beside the body: at most 32 names of 128 characters, with values of 1 KiB."""
     ttl: float | None
-    """After so many seconds it is not delivered any more."""
+    """The message expires after this many seconds."""
     delay: float | None
-    """It enters the log so many seconds later, by the worker's clock, even if the worker was down at that time."""
+    """The message enters the log this many seconds later, by the worker's clock, even if it was down then."""
     id: str | None
-    """Its id, a UUID: sent again with it, it is stored once."""
+    """Its id, a UUID: a message sent twice with the same id is stored once."""
 
 
 class SendOptions(ReplyOptions, total=False):
-    """What may be said of a message, beside its body."""
+    """The options of a message, beside its body."""
 
     reply_to: str | None
     """The id of the message that it answers."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to be published: to a bot (name or id) or on a channel, with a body that can be JSON."""
+    """A message to publish, to a bot (name or id) or on a channel, with a body that can be written as JSON."""
 
     body: Any
     to: str | None = None
@@ -59,7 +59,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 def publication(draft: Draft, message_id: str) -> Publication:
     """Return a draft as on the wire. Raise InvalidBody, or ValueError or TypeError for an invalid message."""
     if (draft.to is None) == (draft.channel is None):
-        raise ValueError("a message goes either to a bot or on a channel")
+        raise ValueError("a message needs either a bot or a channel")
     _check_times(draft)
     recipient: ToBot | ToChannel
     if draft.to is None:
@@ -89,27 +89,27 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(what: str, value: Any) -> str:
-    """Return the text that a str is, or a member of an enum that is a str; raise TypeError for anything else.
+    """Return a str, or the text of an enum member that is a str; raise TypeError for anything else.
 
-    The worker could not say which message of a frame it is that it cannot read.
+    The worker could not tell which message of a frame it cannot decode.
     """
     if type(value) is str:
         return value
     if not isinstance(value, str):
-        raise TypeError(f"{what} is text, not {value!r}: write str(…) where that is meant")
+        raise TypeError(f"{what} must be a str, not {value!r}; convert it with str(…)")
     return str.__str__(value)
 
 
 def _check_times(draft: Draft) -> None:
-    """Raise ValueError for a time that the worker does not take.
+    """Raise ValueError for a time that the worker would refuse.
 
-    It would not even see NaN or infinity: these are written as null, and null is no time at all.
+    It would not even see NaN or infinity: they are written as null, which means no time at all.
     """
     ttl, delay = draft.ttl, draft.delay
     if ttl is not None and not (_is_number(ttl) and 0 < ttl <= WAIT_SECONDS_MAX):
-        raise ValueError(f"ttl is a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {ttl!r}")
+        raise ValueError(f"ttl must be a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {ttl!r}")
     if delay is not None and not (_is_number(delay) and 0 <= delay <= WAIT_SECONDS_MAX):
-        raise ValueError(f"delay is a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
+        raise ValueError(f"delay must be a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
 
 
 def _is_number(value: Any) -> bool:
@@ -122,5 +122,5 @@ def payload(draft: Draft, message_id: str, frame_bytes_max: int | None) -> bytes
     if frame_bytes_max is not None and len(written) > frame_bytes_max - PUBLISH_ROOM_BYTES:
         most = f"the message has {len(written)} bytes; a frame has at most {frame_bytes_max}"
         sizes = {"what": "the message", "size_bytes": len(written), "bytes_max": frame_bytes_max}
-        raise TooLarge.received("too_large", most, details=sizes)  # as the worker would say it
+        raise TooLarge.received("too_large", most, details=sizes)  # the same error as the worker's
     return written

@@ -1,8 +1,7 @@
 """Why a program may get no messages, or not all: it forgot to settle some, or shares its bot's name.
 
-Owns noticing both. A message that the client holds, and that nothing else refers to, cannot be settled any more.
-Reference counts show that, and cost nothing where messages come and go: a weak reference, or a finaliser, would be
-paid for with every message.
+Owns detecting both. A message that the client holds and that nothing else refers to cannot be settled any more.
+Reference counts show that, and cost nothing per message, unlike weak references or finalisers.
 
 Pure.
 """
@@ -18,14 +17,14 @@ from ..wire.frames import StoredMessage, Welcome
 __all__ = ["Forgotten", "shared"]
 
 _LOOK_SECONDS = 1.0
-"""A bot whose credit is always spent is looked at this often, however many messages it receives."""
+"""How often to check a bot whose credit is used up, however many messages it receives."""
 
 _BYTES_MAX = 8_388_608
-"""The worker's default for the bytes in flight to a session: large messages use it up before their number does."""
+"""The worker's default for the bytes in flight to a session: large messages use it up before the credit."""
 
 
 def shared(welcome: Welcome) -> str | None:
-    """Return what to tell the author of a bot that has other sessions, or None if it has not."""
+    """Return the warning for a bot that has other sessions, or None if it has not."""
     others = welcome.sessions - 1
     if others < 1 or welcome.max_in_flight == 0:
         return None
@@ -41,14 +40,14 @@ class Forgotten:
         self._reported = False
 
     def is_due(self, now: float) -> bool:
-        """Return True if the last look is long enough ago."""
+        """Return True if the last check is long enough ago."""
         return now - self._looked_at >= _LOOK_SECONDS
 
     def look(self, held: Collection[StoredMessage], now: float, *, messages_max: int) -> str | None:
-        """Return what to tell the bot's author, or None if there is nothing new to tell.
+        """Return a warning for the bot's author, or None if there is nothing new.
 
-        `held` are the messages that were delivered and are not settled; those that nobody has received yet are
-        referred to as well.
+        `held` are the messages that were delivered and are not settled. Those not received yet are also referred
+        to.
         """
         self._looked_at = now
         forgotten = _unreferenced(held)
@@ -59,9 +58,9 @@ class Forgotten:
             return None
         self._reported = True
         return (
-            f"no more messages come, because {len(forgotten)} of the {len(held)} that may be unsettled at a time"
-            f" were received and dropped without being settled (the last one is message {forgotten[-1]}): settle"
-            " each one, with 'async with message:' or 'await message.ack()'"
+            f"no more messages are delivered, because {len(forgotten)} of the {len(held)} that may be unsettled at"
+            f" a time were received and dropped without being settled (the last one is message {forgotten[-1]}):"
+            " settle each one, with 'async with message:' or 'await message.ack()'"
         )
 
 

@@ -1,7 +1,7 @@
 """Where a bot lives: one run of one event loop, in one thread of one process.
 
-Owns the check that a call is made there. Anywhere else it would wait for ever: what wakes it wakes nobody in
-another loop, and no timeout would be heeded.
+Owns the check that a call is made there. Anywhere else it would wait forever: an event set in one loop wakes no
+task in another, and no timeout would apply.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Home:
         self._process, self._thread, self._place = os.getpid(), threading.current_thread().name, _place()
 
     def leave(self) -> None:
-        """Note that nothing is waited for there any more: every place will do."""
+        """Allow calls everywhere: nothing is waited for any more."""
         self._left = True
 
     def check(self) -> None:
@@ -41,24 +41,22 @@ class Home:
         if self._left:
             return
         if self._place is None:
-            raise RuntimeError(
-                f"{self._what} is not connected: use it inside of `async with bus.connect(…) as bot:`"
-            )
+            raise RuntimeError(f"{self._what} is not connected: use it inside `async with bus.connect(…) as bot:`")
         if os.getpid() != self._process:
             raise RuntimeError(
-                f"{self._what} was connected in process {self._process}, and this is another one, forked from it:"
-                " make and connect a bot here"
+                f"{self._what} was connected in process {self._process}, and this process was forked from it:"
+                " create and connect a bot here"
             )
         if _place() != self._place:
             raise RuntimeError(
-                f"{self._what} is connected in the event loop of thread {self._thread!r}, and this call is made"
-                " outside of that: make it there, with anyio.from_thread.run or asyncio.run_coroutine_threadsafe,"
+                f"{self._what} is connected in the event loop of thread {self._thread!r}, and this call was made"
+                " outside of it: make it there, with anyio.from_thread.run or asyncio.run_coroutine_threadsafe,"
                 " or connect one bot in every event loop"
             )
 
 
 def _place() -> tuple[int, Any, Any]:
-    """Return the thread and what runs in it: of asyncio, of trio, or of both, where one is inside of the other."""
+    """Return the thread and the run of asyncio, of trio, or of both if one runs inside the other."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

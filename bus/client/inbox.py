@@ -1,6 +1,6 @@
-"""What a bot was delivered and its program has not received yet, and the credit for more.
+"""Messages that were delivered to a bot and that its program has not received yet, and the credit for more.
 
-Owns waiting for messages, and warning the author of a bot that gets none because it settles none.
+Owns waiting for messages, and the warning to the author of a bot that gets none because it settles none.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .message import Message
 __all__ = ["Inbox"]
 
 _RECEIVED_A_TURN = 64
-"""Messages taken from memory before other tasks get a turn; in one turn acks share a frame."""
+"""Messages received before other tasks get a turn; the acks of one turn share a frame."""
 
 _logger = logging.getLogger("posthouse.client")
 
 
 class Inbox:
-    """See the module. `max_in_flight` is how many messages may be with the bot unsettled."""
+    """See the module. `max_in_flight` is how many messages may be in flight for the bot."""
 
     def __init__(self, name: str, caller: Caller, max_in_flight: int) -> None:
         self.max_in_flight = max_in_flight
@@ -44,16 +44,16 @@ class Inbox:
         return f"<Inbox {len(self)} max_in_flight={self.max_in_flight}>"
 
     def put(self, message: Message) -> None:
-        """Add a message that was delivered."""
+        """Add a delivered message."""
         self._messages.append(message)
         self._arrived.set()
 
     def put_first(self, message: Message) -> None:
-        """Put a message back that was received, and that nobody could begin with."""
+        """Put back a received message that was not started."""
         self._messages.appendleft(message)
 
     def remove(self, stored: StoredMessage) -> Message | None:
-        """Remove a message from the inbox, if it is there, and return it."""
+        """Remove a message from the inbox and return it, or None if it is not there."""
         if stored.seq not in self._connection.deliveries.held:
             return None
         message = next((message for message in self._messages if message.id == stored.id), None)
@@ -62,11 +62,11 @@ class Inbox:
         return message
 
     def wake(self) -> None:
-        """Let who waits look again: the connection has ended, perhaps."""
+        """Wake waiting receivers: the connection may have ended."""
         self._arrived.set()
 
     async def receive(self) -> Message:
-        """Wait for the next message; raise what ended the connection where there is none."""
+        """Wait for the next message. Raise what ended the connection if there is none."""
         self._connection.home.check()
         self._received += 1
         if self._received % _RECEIVED_A_TURN == 0:
@@ -87,8 +87,8 @@ class Inbox:
         return self._messages.popleft() if self._messages else None
 
     async def set_credit(self, max_in_flight: int) -> None:
-        """Change the credit, and return when the worker has changed it."""
-        await self._caller.request(
+        """Change the credit, and return when the worker has confirmed it."""
+        await self._caller.ask(
             "the change of credit", lambda number: Credit(request=number, max_in_flight=max_in_flight)
         )
         self.max_in_flight = max_in_flight
@@ -99,7 +99,7 @@ class Inbox:
         self._connection.send(Credit(max_in_flight=max_in_flight))
 
     def look_for_forgotten(self) -> None:
-        """Warn the author of a bot that gets nothing any more, because it settles nothing."""
+        """Warn the author of a bot that gets no more messages because it settles none."""
         welcome = self._connection.welcome
         if welcome is None or self._messages or self.max_in_flight == 0:
             return

@@ -1,4 +1,4 @@
-"""A handler's place among those that run, and how it is lent while the handler waits for somebody else."""
+"""A handler's place among the running ones, which it lends to another while it waits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["Lender", "Slot", "slot", "waiting_for_reply"]
 
 
 class Lender(Protocol):
-    """Who has the places."""
+    """Owner of the handlers' places."""
 
     def lend(self) -> None:
-        """Let another handler run in the place of one that waits."""
+        """Let another handler run in place of a waiting one."""
 
     async def take_back(self) -> None:
         """Reclaim a handler's place, once one is free."""
 
 
 class Slot:
-    """One handler's place among those that run; it is lent while the handler waits for replies."""
+    """One handler's place among the running ones, lent while the handler waits for replies."""
 
     def __init__(self, lender: Lender) -> None:
         self._lender = lender
@@ -36,13 +36,13 @@ class Slot:
     async def __aexit__(self, *_: object) -> None:
         self._waiting -= 1
         if self._waiting == 0:
-            # Shielded, or a handler that is cancelled here would end with a place that it has not.
+            # Shielded, because a handler cancelled here would otherwise end with a place that it does not hold.
             with anyio.CancelScope(shield=True):
                 await self._lender.take_back()
 
 
 slot: ContextVar[Slot | None] = ContextVar("posthouse_slot", default=None)
-"""That of the handler which runs in this context."""
+"""The slot of the handler that runs in this context."""
 
 
 def waiting_for_reply() -> AbstractAsyncContextManager[None]:

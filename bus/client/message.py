@@ -1,6 +1,6 @@
-"""A message that came, as a bot's author holds it.
+"""A delivered message, as a bot's author handles it.
 
-Owns settling: a message is settled once, and what is said of it after that changes nothing.
+Owns settling: a message is settled once, and settling it again changes nothing.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .waiting import Receipt
 __all__ = ["Message", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
-"""Waits before a reply is sent again where the worker does not say how long; the last one repeats."""
+"""Waits before a reply is sent again if the worker gives no time; the last one repeats."""
 
 
 class Message(Delivered):
-    """A message that was delivered, to be settled: `async with message:` does that by itself.
+    """A delivered message, to be settled: `async with message:` does that automatically.
 
-    Leaving the block normally acks. Leaving it by an exception naks, so that the message comes back after a while,
-    and the exception goes on. A cancelled block, and one that LimitReached or StorageFull leaves, releases: the
-    message comes back too, and that is no failure. RunCancelled and RunFailed make it a dead letter: a run that has
-    ended is never opened again.
+    Leaving the block normally acks. Leaving it by an exception naks, so that the message is redelivered after a
+    while, and the exception propagates. A block that is cancelled, or left by LimitReached or StorageFull,
+    releases: the message is redelivered without counting as a failure. RunCancelled and RunFailed make it a dead
+    letter, because a run that has ended is never opened again.
     """
 
     def __init__(self, stored: StoredMessage, settler: Settler, sender: Sender) -> None:
@@ -45,7 +45,7 @@ class Message(Delivered):
 
     @property
     def id(self) -> str:
-        """Its id, made by the sender."""
+        """Its id, chosen by the sender."""
         return self.stored.id
 
     @property
@@ -65,12 +65,12 @@ class Message(Delivered):
 
     @property
     def group(self) -> str | None:
-        """The group that it was delivered by, to this one of its members; None where it was for this bot alone."""
+        """The group through which it was delivered to this member; None if it was for this bot alone."""
         return self.stored.group
 
     @property
     def message_type(self) -> str:
-        """What kind of message the sender says it is."""
+        """The kind of message, as named by the sender."""
         return self.stored.message_type
 
     @property
@@ -85,7 +85,7 @@ class Message(Delivered):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the sender noted beside the body."""
+        """The sender's notes beside the body."""
         return self.stored.headers
 
     @property
@@ -99,37 +99,38 @@ class Message(Delivered):
         return self.stored.attempt
 
     async def ack(self, *, confirm: bool = False) -> None:
-        """Settle: done. With `confirm`, return only when that is on disk: it is never delivered again then.
+        """Settle: done. With `confirm`, return only when that is on disk: it is never redelivered then.
 
-        Raises NotInFlight where the message is with this bot no more, and WorkerUnavailable where that is unknown.
+        Raises NotInFlight if the message is no longer in flight for this bot, and WorkerUnavailable if that is
+        unknown.
         """
         await self._settler.settle(self, "ack", confirm=confirm)
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
-        """Settle: try again after `delay` seconds, or after the worker's back-off. Counts as a failure."""
+        """Settle: retry after `delay` seconds, or after the worker's back-off. Counts as a failure."""
         _check_delay(delay)
         await self._settler.settle(self, "nak", confirm=confirm, delay=delay)
 
     async def release(self, delay: float | None = None, *, confirm: bool = False) -> None:
-        """Settle: give it back undone. It comes again, to any session of this bot, and that is no failure.
+        """Settle: return the message unprocessed, to be redelivered to any of the bot's sessions. Not a failure.
 
-        It comes at once the first time, and after a second (the worker's first back-off) when it is given back time
-        and again; or after `delay` seconds, where that is above 0.
+        It is redelivered at once the first time, and after a second (the worker's first back-off) when released
+        repeatedly; or after `delay` seconds if that is above 0.
         """
         _check_delay(delay)
         await self._settler.settle(self, "release", confirm=confirm, delay=delay)
 
     async def term(self, reason: str = "", *, confirm: bool = False) -> None:
-        """Settle: never deliver this again; it becomes a dead letter with the beginning of this reason."""
+        """Settle: never redeliver the message; it becomes a dead letter with this reason, truncated if too long."""
         if len(reason) > REASON_CHARACTERS_MAX:
             reason = reason[: REASON_CHARACTERS_MAX - 1] + "…"
         await self._settler.settle(self, "term", confirm=confirm, reason=reason or None)
 
     async def reply(self, body: Any, **options: Unpack[ReplyOptions]) -> Receipt:
-        """Send a direct message back to the sender that answers this one. It settles nothing.
+        """Send a direct message that answers this one to its sender. This does not settle the message.
 
-        While a limit keeps it out, or the worker's disk is full, it waits and sends it again, for as long as the
-        bot's `timeout` allows; then it raises LimitReached or StorageFull. Otherwise it is like `Bot.send`.
+        While one of the worker's limits or a full disk refuses the reply, it is sent again, for as long as the
+        bot's `timeout` allows; then LimitReached or StorageFull is raised. Otherwise it is like `Bot.send`.
         """
         timeout = self._sender.timeout
         until = math.inf if timeout is None else anyio.current_time() + timeout
@@ -157,7 +158,7 @@ class Message(Delivered):
         if error is None:
             await self.ack()
         elif was_cancelled(error):
-            await self.release()  # it waits for nothing, so that a cancelled scope lets it pass
+            await self.release()  # it awaits nothing, so it works in a cancelled scope
         elif isinstance(error, NOT_NOW):
             await self.release(error.retry_after)
         elif isinstance(error, ENDED):
@@ -168,11 +169,11 @@ class Message(Delivered):
 
 def _check_delay(delay: float | None) -> None:
     if delay is not None and not 0 <= delay <= NAK_SECONDS_MAX:
-        raise ValueError(f"delay is a number of seconds from 0 to {NAK_SECONDS_MAX:,}, not {delay!r}")
+        raise ValueError(f"delay must be a number of seconds from 0 to {NAK_SECONDS_MAX:,}, not {delay!r}")
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Return True if an error is a cancellation and nothing else: trio's own nurseries put several into a group."""
+    """Return True if an error is a cancellation and nothing else: trio's nurseries may put several into a group."""
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None

@@ -1,13 +1,14 @@
-"""The replies that a bot waits for: each is returned to its asker once, whichever session it was delivered to.
+"""Replies that a bot awaits: each is returned to its request once, whichever session it was delivered to.
 
 Owns the open requests. Its rules:
 
-- A reply that is delivered goes to the request that waits for it, and not into the inbox.
-- While the bot was away, a reply may have been stored and delivered to another process of the bot. So whenever the
-  bot says hello, it looks in the log for the reply to every open request: a few at a time, oldest first, and again
-  after a pause where the worker is busy.
-- A reply that was read from the log is settled only when its request returns. Where that ends without it, it stays
-  what it is: ordinary mail.
+- A delivered reply goes to the request that awaits it, and not into the inbox.
+- While the bot was away, a reply may have been stored and delivered to another process of the bot. So after every
+  hello, it searches the log for the reply to each open request: a few at a time, oldest first, and again after a
+  pause if the worker is busy.
+- A reply read from the log is settled only when its request returns it. If the request ends without it, it remains
+  an
+  ordinary message.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from .settling import Settler
 __all__ = ["Replies"]
 
 _THREAD_MAX = 1000
-"""Messages that are looked through for one reply."""
+"""Messages searched for one reply."""
 
 _FATE_SECONDS = 5.0
-"""How long a request that ends without a reply waits to hear how far its message got."""
+"""How long a request that ends without a reply waits to learn what state its message is in."""
 
 _LOOKS_AT_ONCE = 4
-"""Questions on their way to the worker at a time: it answers few at once, and other clients return as well."""
+"""Concurrent queries: the worker answers few at once, and other clients return as well."""
 
 _PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pauses after questions that could not be answered now; the last one repeats. Chance keeps clients apart."""
+"""Pauses after queries that could not be answered; the last one repeats. Randomised to keep clients apart."""
 
 
 class Replies:
-    """See the module. `run` must be running for replies to be looked for."""
+    """See the module. `run` must be running to search for replies."""
 
     def __init__(self, asking: Asking, caller: Caller, sender: Sender, settler: Settler, inbox: Inbox) -> None:
         self._asking = asking
@@ -54,7 +55,7 @@ class Replies:
         self._inbox = inbox
         self._open: dict[str, _Reply] = {}
         self._wanted: dict[str, None] = {}
-        """The ids of the requests to look for, in this order."""
+        """The ids of the requests whose replies to search for, in this order."""
         self._more = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._closed = False
@@ -68,7 +69,7 @@ class Replies:
     async def ask(self, draft: Draft, message_id: str, *, timeout: float) -> Message:
         """Send a message and return the first reply to it, settled; see `Bot.request`."""
         if message_id in self._open:
-            raise RuntimeError(f"a request with the id {message_id} waits for its reply already")
+            raise RuntimeError(f"a request with the id {message_id} is already waiting for its reply")
         reply = self._open[message_id] = _Reply()
         try:
             with anyio.move_on_after(timeout):
@@ -79,7 +80,7 @@ class Replies:
                     await reply.arrived.wait()
         except BaseException:
             if reply.message is not None and not reply.found and not reply.message.settled:
-                self._inbox.put(reply.message)  # it came in the turn in which its asker gave up: ordinary mail
+                self._inbox.put(reply.message)  # it arrived just as the request gave up
             raise
         finally:
             del self._open[message_id]
@@ -95,10 +96,10 @@ class Replies:
         return reply.message
 
     def _settle_found(self, message: Message) -> None:
-        """Note that a reply that was read from the log is settled: a copy that is delivered later is dropped."""
+        """Mark a reply that was read from the log as settled: a copy delivered later is dropped."""
         connection = self._connection
         held = connection.deliveries.held.get(message.seq)
-        if held is None or held.id == message.id:  # else the worker has another log by now
+        if held is None or held.id == message.id:  # otherwise the worker has another log by now
             self._settler.note_committed(message)
             if held is not None:
                 connection.ack(message.seq)
@@ -107,7 +108,7 @@ class Replies:
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):
             try:
-                return str((await self._asking.find(message_id))["mailboxes"][0]["state"])
+                return (await self._asking.find(message_id)).mailboxes[0].state
             except (BusError, LookupError):
                 return "unknown"
         return "unknown"
@@ -115,14 +116,14 @@ class Replies:
     # ── For sessions ─────────────────────────────────────────────────────────────────────────────────────
 
     def returning(self) -> list[str]:
-        """Return the ids that a hello names as awaited, the oldest first; look for what was stored before it."""
+        """Return the awaited ids for a hello, oldest first, and schedule a search for replies stored before it."""
         awaited = [id for id, reply in self._open.items() if reply.message is None and is_id(id)]
         for message_id in awaited:
             self._look_for(message_id)
         return awaited[:AWAITED_MAX]
 
     def take(self, message: Message) -> bool:
-        """Accept a delivered message if it is a reply that a request waits for; return whether it is."""
+        """Accept a delivered message if a request awaits it as its reply; return whether it does."""
         reply = self._open.get(message.reply_to or "")
         if reply is None or message.channel is not None:
             return False
@@ -132,22 +133,22 @@ class Replies:
         return True
 
     def close(self) -> None:
-        """Wake everyone who waits, and look for nothing any more."""
+        """Wake all waiting requests, and stop searching."""
         self._closed = True
         for reply in self._open.values():
             reply.arrived.set()
         if self._scope is not None:
             self._scope.cancel()
 
-    # ── Looking in the log ───────────────────────────────────────────────────────────────────────────────
+    # ── Searching the log ────────────────────────────────────────────────────────────────────────────────
 
     def _look_for(self, message_id: str) -> None:
-        """Look in the log for the reply to a message, soon."""
+        """Schedule a search of the log for the reply to a message."""
         self._wanted[message_id] = None
         self._more.set()
 
     async def run(self) -> None:
-        """Look for what is wanted, until `close`: a bot whose context is cancelled may ask until it has left."""
+        """Search for wanted replies until `close`: a cancelled bot may still make requests until it has left."""
         slots = anyio.Semaphore(_LOOKS_AT_ONCE)
         self._scope = anyio.CancelScope(shield=True)
         with self._scope:
@@ -175,7 +176,7 @@ class Replies:
                     await self._pause()
                     if self._open.get(message_id) is reply:
                         self._look_for(message_id)
-                return  # a worker that cannot answer this still delivers
+                return  # the worker still delivers, even if it cannot answer this
             self._failures = 0
             if self._open.get(message_id) is reply and reply.message is None:
                 self._find(message_id, reply, thread)
@@ -205,7 +206,7 @@ class Replies:
 
 
 class _Reply:
-    """What one request waits for."""
+    """The reply that one request awaits."""
 
     __slots__ = ("arrived", "found", "message")
 

@@ -24,11 +24,11 @@ class Sender:
 
     @property
     def timeout(self) -> float | None:
-        """How many seconds a message may wait for its receipt; None for ever."""
+        """How many seconds a message may wait for its receipt; None means forever."""
         return self._caller.timeout
 
     async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
-        """Send messages and return their receipts, when all are on disk; see `Bot.send_all`."""
+        """Send messages, and return their receipts when all are on disk; see `Bot.send_all`."""
         ids: list[str] = []
         payloads: list[bytes] = []
         welcome = self._caller.connection.welcome

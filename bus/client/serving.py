@@ -1,19 +1,21 @@
-"""A bot as an application: handlers, chosen by channel and type, that run side by side until somebody stops it.
+"""A bot as an application: handlers, chosen by channel and type, that run concurrently until the bot is stopped.
 
-Owns which handler a message goes to, how many run at once, what becomes of a message when its handler ends, and how
-a bot stops. Its rules:
+Owns which handler gets a message, how many run at once, how a message is settled when its handler ends, and how a
+bot stops. Its rules:
 
-- A handler that returns acks; what it returns, where that is not None, is stored as a reply before that. One that
-  raises naks, and the error is logged. One that is cancelled, or that a limit of the worker stops, releases its
-  message: it comes back, and that is not held against it.
-- A handler that meets a run which has failed or was cancelled (ENDED) makes its message a dead letter at once, with
-  the error as the reason: that run is never opened again, so trying again would only fail as often as it may.
-- A message that no handler is there for becomes a dead letter, whose reason says so: it is neither lost, nor does
-  it come again and again. Add the handler, and retry it.
-- A handler that waits for a reply, or for a person, lends its place to another one: bots that ask each other in
-  their handlers go on, however few may run at once.
-- Stopping: no new messages, then what is at work ends or is cancelled, then goodbye. A caller's cancellation is
-  such a stop, so what is at work is shielded from it, for as long as `stop_timeout` allows.
+- If a handler returns, its message is acked; a return value other than None is stored as a reply first. If it
+  raises, a nak is sent and the error is logged. If it is cancelled, or stopped by one of the worker's limits, its
+  message is released: it is redelivered without counting as a failure.
+- If a handler meets a run that has failed or was cancelled (ENDED), its message becomes a dead letter at once, with
+  the
+  error as the reason: such a run is never opened again, so every retry would fail too.
+- A message without a handler becomes a dead letter, whose reason says so: it is neither lost nor redelivered again
+  and again. Add the handler, and retry it.
+- A handler that waits for a reply, or for a person, lends its place to another one. So bots that ask each other in
+  their handlers make progress, however few may run at once.
+- Stopping: no new messages are taken, running handlers finish or are cancelled, then comes the goodbye. Cancelling
+  the
+  caller stops in the same way: running handlers are shielded from it for as long as `stop_timeout` allows.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ _H = TypeVar("_H", bound=Handler)
 StartPosition = Literal["new", "all"] | int | datetime
 
 CONCURRENCY = 10
-"""Handlers at once unless the author says otherwise: enough to wait side by side, few enough to share."""
+"""Concurrent handlers by default: enough to wait side by side, few enough to share."""
 
 STOP_SECONDS = 10.0
-"""What a handler gets to finish; process supervisors commonly kill after 30 s or more."""
+"""How long running handlers may take to finish; process supervisors commonly kill after 30 s or more."""
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -74,16 +76,16 @@ class _Key(NamedTuple):
 
 
 class Served(Protocol):
-    """What an application asks of its bot."""
+    """What an application needs of its bot."""
 
     name: str
 
     @property
     def is_entered(self) -> bool:
-        """Whether the bot is inside its context, or was."""
+        """Whether the bot is, or was, inside its context."""
 
     def check_home(self) -> None:
-        """Raise RuntimeError in another event loop, thread or process than the bot's."""
+        """Raise RuntimeError in an event loop, thread or process other than the bot's."""
 
     async def __aenter__(self) -> Any: ...
 
@@ -96,9 +98,9 @@ class Served(Protocol):
 
 
 class Application:
-    """A bot's handlers, and serving them. What its methods guarantee stands at those of `Bot`.
+    """A bot's handlers, and serving them. `Bot` documents what the methods guarantee.
 
-    `own` are those that a bot brings itself, for direct messages of a type that its author has no handler for.
+    `own` are the bot's built-in handlers, for types of direct messages that its author has no handler for.
     """
 
     def __init__(self, bot: Served, inbox: Inbox, own: Mapping[str, Handler]) -> None:
@@ -135,14 +137,14 @@ class Application:
     def _handling(self, key: _Key, decorator: str) -> Callable[[_H], _H]:
         for part in key:
             if part is not None and not isinstance(part, str):
-                raise TypeError(f"write @bot.{decorator}(...) with its parentheses")
+                raise TypeError(f"write @bot.{decorator}(...) with parentheses")
 
         def register(handler: _H) -> _H:
             call = getattr(handler, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
             if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
-                raise TypeError(f"a handler is an async function that takes a message, not {handler!r}")
+                raise TypeError(f"a handler must be an async function that takes a message, not {handler!r}")
             if key in self._handlers:
-                raise ValueError(f"there is a handler for {key} already")
+                raise ValueError(f"there is already a handler for {key}")
             self._handlers[key] = handler
             return handler
 
@@ -160,12 +162,12 @@ class Application:
         stop_timeout: float = STOP_SECONDS,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Hand messages to the handlers until `stop` is called, or this is cancelled."""
+        """Pass messages to the handlers until `stop` is called, or this is cancelled."""
         if not 1 <= concurrency <= CREDIT_MAX:
-            raise ValueError(f"concurrency is 1 to {CREDIT_MAX}, not {concurrency}")
+            raise ValueError(f"concurrency must be 1 to {CREDIT_MAX}, not {concurrency}")
         if self._service is not None:
             self._service.home.check()
-            raise RuntimeError("the bot serves already")
+            raise RuntimeError("the bot is already serving")
         self._service = _Service(self, self._bot, self._inbox, concurrency=concurrency, stop_timeout=stop_timeout)
         try:
             await self._service.run(task_status)
@@ -173,7 +175,7 @@ class Application:
             self._service = None
 
     def stop(self) -> None:
-        """Stop serving in order."""
+        """Stop serving gracefully."""
         if self._service is not None:
             self._service.home.check()
             self._service.stop()
@@ -185,7 +187,7 @@ class Application:
         concurrency: int = CONCURRENCY,
         stop_timeout: float = STOP_SECONDS,
     ) -> None:
-        """Serve in an event loop of its own until SIGINT or SIGTERM."""
+        """Serve in a new event loop until SIGINT or SIGTERM."""
         failures: list[Exception] = []
 
         async def main() -> None:
@@ -193,11 +195,11 @@ class Application:
                 await tasks.start(self._heed_signals)
                 try:
                     await self.serve(concurrency=concurrency, stop_timeout=stop_timeout)
-                except Exception as error:  # comes out as it is, not in the task group's group
+                except Exception as error:  # raised as it is, not in the task group's ExceptionGroup
                     failures.append(error)
                 tasks.cancel_scope.cancel()
 
-        with suppress(KeyboardInterrupt):  # of a system where signals are not received: it has stopped all the same
+        with suppress(KeyboardInterrupt):  # where signals are not received; it has stopped too
             anyio.run(main, backend=backend)
         if failures:
             raise failures[0]
@@ -211,7 +213,7 @@ class Application:
 
 
 class _Service:
-    """One time of serving, from connecting to the goodbye."""
+    """One period of serving, from connecting to the goodbye."""
 
     def __init__(
         self, application: Application, bot: Served, inbox: Inbox, *, concurrency: int, stop_timeout: float
@@ -262,7 +264,7 @@ class _Service:
                     self._handlers = handlers.cancel_scope
                     taking.start_soon(self._take, handlers)
                     await self._stopped.wait()
-                    # What were delivered now would only come back with a higher attempt.
+                    # Messages delivered now would only come back with a higher attempt.
                     self._inbox.grant(0)
                     self._working.deadline = anyio.current_time() + self._stop_timeout
 
@@ -282,7 +284,7 @@ class _Service:
             self._stopped.set()
 
     def lend(self) -> None:
-        """Let another handler run in the place of one that waits: the one that answers may need it."""
+        """Let another handler run in place of a waiting one: it may be the one that has to answer."""
         self._lent += 1
         self._grant_for_lent()
         self._free.release()
@@ -310,7 +312,7 @@ class _Service:
                 if self._working.cancel_called or self._handlers.cancel_called:
                     await message.release()
                     raise
-                # Something that the handler waited for was cancelled, and not the handler: asyncio alone does that.
+                # Something that the handler awaited was cancelled, not the handler: possible only in asyncio.
             elif not isinstance(error, Exception):
                 raise
             await self._fail(message, error)
@@ -335,8 +337,8 @@ class _Service:
             _logger.warning("the handler of %r has to try again later: %s", message, error)
             await message.release(error.retry_after)
         elif isinstance(error, ENDED):
-            text = " ".join(str(error).split())  # an author's error may have many lines, and was logged with them
-            _logger.warning("the handler of %r met a run that has ended, and is not tried again: %s", message, text)
+            text = " ".join(str(error).split())  # an author's error may have many lines, and was logged before
+            _logger.warning("the handler of %r met a run that has ended, and is not retried: %s", message, text)
             await message.term(str(error))
         else:
             _logger.error("the handler of %r failed", message, exc_info=error)

@@ -1,8 +1,8 @@
-"""How a bot settles what it was delivered, and how it knows that this holds.
+"""How a bot settles messages, and confirms it.
 
-Owns confirmation. A confirmed ack or term that returned is on the worker's disk, whatever happened to the
-connection or the worker meanwhile: it is repeated in later sessions, in which the bot still holds the message, and
-where the worker could not carry it out it raises.
+Owns confirmation. When a confirmed ack or term returns, it is on the worker's disk, whatever happened to the
+connection or the worker meanwhile: it is repeated in later sessions, in which the bot still holds the message. If
+the worker could not carry it out, it raises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .deliveries import of_another_log
 __all__ = ["Delivered", "Settlement", "Settler"]
 
 _AGAIN_SECONDS = 0.05
-"""How soon to repeat an ack whose message is on its way to this bot again: that usually takes milliseconds."""
+"""How soon to repeat an ack whose message is being redelivered to this bot: that usually takes milliseconds."""
 
 _COMES_AGAIN = frozenset({"returned", "waiting"})
 
@@ -36,13 +36,13 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Delivered:
-    """A message that was delivered to this bot, and what was said of it."""
+    """A message that was delivered to this bot, and how it was settled."""
 
     def __init__(self, stored: StoredMessage) -> None:
         self.stored = stored
         """The message as it came over the wire."""
         self.settled = False
-        """Whether ack, nak, release or term was said."""
+        """Whether ack, nak, release or term was called."""
         self.settling: Settlement | None = None
         """How it was settled, and in which session and log."""
 
@@ -57,7 +57,7 @@ class Delivered:
 
 
 class Settler:
-    """Settles what a bot was delivered."""
+    """Settles the messages delivered to a bot."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -75,7 +75,7 @@ class Settler:
         delay: float | None = None,
         reason: str | None = None,
     ) -> None:
-        """Settle a message once; with `confirm`, return when that holds. See the methods of `Message`."""
+        """Settle a message once; with `confirm`, return when that is certain. See the methods of `Message`."""
         connection = self._connection
         connection.home.check()
         if message.settled:
@@ -86,7 +86,7 @@ class Settler:
         if connection.welcome is None or not connection.deliveries.holds(message.stored):
             if confirm:
                 raise of_another_log()
-            return  # the log was replaced under it: its seq is another message's now
+            return  # the log was replaced: this seq belongs to another message now
         settling = message.settling = Settlement(how, connection.sessions, connection.welcome.epoch, reason)
         if how == "ack":
             connection.deliveries.settle(message.stored)
@@ -112,14 +112,14 @@ class Settler:
             connection.deliveries.settle(message.stored)
 
     async def _confirm(self, message: Delivered) -> None:
-        """Return when it is on disk how a message was settled; raise where that cannot be."""
+        """Return when the settling of a message is on disk. Raise if that is impossible."""
         settling, connection = message.settling, self._connection
         if settling is None or connection.welcome is None or settling.epoch != connection.welcome.epoch:
             raise of_another_log()
         if settling.how in ("nak", "release"):
             if settling.session != connection.sessions:
-                raise WorkerUnavailable("the session in which this was given back is over: it comes again at once")
-            # The worker has taken what was said before when it answers what comes after.
+                raise WorkerUnavailable("the session in which this was returned has ended: it is redelivered")
+            # The worker answers in order, so this answer means that it has handled the earlier frame.
             await self._confirm_return(message, lambda number: Ack(seqs=[], request=number))
             return
 
@@ -130,17 +130,20 @@ class Settler:
 
         until = anyio.current_time() + connection.welcome.session_timeout
         while True:
-            value = await self._caller.ask(f"the {settling.how} of {message}", make, settles=[message.stored])
-            state = _passed_over(value)
+            settled = await self._caller.request(
+                f"the {settling.how} of {message}", make, Settled, settles=[message.stored]
+            )
+            state = _passed_over(settled)
             if state is None:
                 return
-            # What this bot acked before, and the worker did not hear of, is acked when it comes to this bot again.
+            # An earlier ack of this bot that the worker did not receive is repeated when the message is redelivered
+            # to it.
             if settling.how != "ack" or state not in _COMES_AGAIN or anyio.current_time() >= until:
                 raise _not_in_flight(message, state)
             await anyio.sleep(_AGAIN_SECONDS)
 
     async def _confirm_return(self, message: Delivered, make: Callable[[int], Ack | Nak]) -> None:
-        state = _passed_over(await self._caller.ask(f"the return of {message}", make, once=True))
+        state = _passed_over(await self._caller.request(f"the return of {message}", make, Settled, once=True))
         if state is not None:
             raise _not_in_flight(message, state)
 
@@ -150,18 +153,17 @@ def _returning(message: Delivered, settling: Settlement, delay: float | None, nu
 
 
 _PASSED_OVER = {
-    "in_flight": "another session of the bot has it by now",
-    "returned": "it waits to be delivered again",
-    "waiting": "it waits to be delivered again",
+    "in_flight": "it is in flight for another session of the bot",
+    "returned": "it is waiting for redelivery",
+    "waiting": "it is waiting for redelivery",
     "settled": "it was settled before",
-    "dead": "it is a dead letter by now, which can be retried or left",
+    "dead": "it is a dead letter, which can be retried",
 }
 
 
-def _passed_over(value: msgspec.Raw) -> str | None:
-    """Return what became of the message that a settle named and did not change; None where it changed it."""
-    passed_over = msgspec.json.decode(value, type=Settled).passed_over
-    return passed_over[0].state if passed_over else None
+def _passed_over(settled: Settled) -> str | None:
+    """Return the state of the message that a settle could not change; None if it changed it."""
+    return settled.passed_over[0].state if settled.passed_over else None
 
 
 def _not_in_flight(message: Delivered, state: str) -> NotInFlight:

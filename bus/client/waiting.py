@@ -1,6 +1,6 @@
-"""What waits for the worker's answer: frames, and the messages of a call; and for how long.
+"""Frames and messages that wait for the worker's answer, and for how long.
 
-Owns the one timer that ends their waiting. A timer for each costs the event loop as much as sending the frame does.
+Owns the one timer that ends their waits. A timer for each would cost the event loop as much as sending the frame.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..wire.frames import StoredMessage
 __all__ = ["Awaited", "Deadlines", "Receipt", "Request", "Ticket"]
 
 _LOOK_SECONDS = 10.0
-"""How long the timer sleeps where nothing waits: what comes meanwhile and is due later need not wake it."""
+"""How long the timer sleeps if nothing is due sooner: later deadlines need not wake it."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A message is on the worker's disk.
+    """Confirmation that a message is on the worker's disk.
 
-    `seq` is its place in the log; 0 where it was `scheduled`, and gets its place when it is due. `duplicate` says
-    that it had been there before, under the same id.
+    `seq` is its place in the log, or 0 if it is `scheduled`: then it gets its place when it is due. With
+    `duplicate` it had already been stored before, under the same id.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Awaited:
-    """What is waited for until it is `done`, or `overdue`."""
+    """Something to wait for until it is `done` or `overdue`."""
 
     __slots__ = ("done", "due_at", "overdue")
 
@@ -45,7 +45,7 @@ class Awaited:
 
 
 class Ticket(Awaited):
-    """Messages of one call, and what became of each: a receipt or an error."""
+    """The messages of one call, and the outcome of each: a receipt or an error."""
 
     __slots__ = ("ids", "open", "outcomes", "payloads")
 
@@ -57,7 +57,7 @@ class Ticket(Awaited):
         self.open = len(ids)
 
     def settle(self, index: int, outcome: Receipt | BusError) -> None:
-        """Note what became of a message; the first word counts."""
+        """Note the outcome of a message; the first one counts."""
         if self.outcomes[index] is None:
             self.outcomes[index] = outcome
             self.open -= 1
@@ -82,9 +82,9 @@ class Request(Awaited):
         self.frame = frame
         self.places = places
         self.once = once
-        """Whether it means something in its own session only, and is not repeated."""
+        """Whether it is valid in its own session only, and is not repeated."""
         self.settles = settles
-        """The messages that it settles: it is not repeated where the worker has another log."""
+        """The messages that it settles: it is not repeated if the worker has another log."""
         self.value: msgspec.Raw | None = None
         self.error: BusError | None = None
 
@@ -101,7 +101,7 @@ class Deadlines:
         return f"<Deadlines of {len(self._awaited)}>"
 
     async def wait(self, awaited: Awaited, due_at: float) -> None:
-        """Wait until something is done; raises TimeoutError where it is not by `due_at`, of the loop's clock."""
+        """Wait until something is done. Raises TimeoutError if it is not by `due_at`, by the loop's clock."""
         awaited.due_at = due_at
         self._awaited[awaited] = None
         if due_at < self._looks_at:
@@ -114,7 +114,7 @@ class Deadlines:
             raise TimeoutError
 
     async def run(self) -> None:
-        """Look whenever something may be due, until cancelled."""
+        """End overdue waits until cancelled."""
         while True:
             now = anyio.current_time()
             self._looks_at = now + _LOOK_SECONDS

@@ -1,15 +1,17 @@
-"""Watching a channel live, and missing nothing: the tap for what is said now, the history for what the tap dropped.
+"""Watching a channel live without missing anything: live copies from the tap, missed ones from the history.
 
-Owns the SUB socket, and the seq up to which everything was handed out. Its rules:
+Owns the SUB socket, and the seq up to which everything was returned. Its rules:
 
-- Nothing that the tap says is believed to be complete: a message is taken from it only where its `prev_seq` is
-  already behind us. Everything else is read from the history, which has it, for the tap tells what is committed.
-- The tap tells the channel's head every now and then, and so that the last message was lost.
-- A tap that tells no head may not listen yet, or be an older worker's. So in silence the head is looked up in the
-  history: soon at first, and then every two seconds; and where heads were told, only when they stay away.
-- What is missing is read in pages, the oldest first, and never more than one page is held.
+- The tap is never assumed to be complete. A message is taken from it only if its `prev_seq` has been seen; all
+  others
+  are read from the history, which has them, because the tap sends only committed messages.
+- The tap sends the channel's head periodically, which shows whether the last message was lost.
+- A tap that sends no head may not be connected yet, or belong to an older worker. So during silence the head is
+  looked
+  up in the history: soon at first, then every two seconds; if heads were sent before, only when they stop.
+- Missed messages are read in pages, oldest first, and at most one page is held.
 
-Runs on asyncio and trio. A cancelled wait loses nothing: the next one goes on where it stood.
+Runs on asyncio and trio. A cancelled wait loses nothing: the next one continues where it stopped.
 """
 
 from __future__ import annotations
@@ -31,21 +33,21 @@ from .connection import Connection
 __all__ = ["Watch"]
 
 _QUIET_SECONDS = (0.1, 0.5, 2.0)
-"""How long a silence lasts before the head is looked up; the last one repeats. A SUB needs a moment to be heard."""
+"""Lengths of silence before the head is looked up; the last one repeats. A SUB takes a moment to connect."""
 
-_TOLD_QUIET_SECONDS = 3.0
-"""The same if the tap sends heads: half as long again as they are apart, by the worker's default."""
+_HEADS_QUIET_SECONDS = 3.0
+"""The same if the tap sends heads: one and a half times their interval, by the worker's default."""
 
 _PAGE_MESSAGES = 200
-"""Missing messages that are read at once: at most 50 MiB of the largest bodies."""
+"""Missed messages that are read at once: at most 50 MiB of the largest bodies."""
 
 
 class Watch:
     """Every message of a channel from now on, in seq order, once: `async with bot.watch("news") as messages:`.
 
-    "Now" is when the context is entered. Nothing is subscribed to or settled, and the worker keeps nothing for
-    somebody who watches: who leaves and comes back reads the history for what was between. While the worker is away
-    the iteration waits; when the bot is closed it raises ClosedError. One task iterates at a time.
+    "Now" is when the context is entered. Watching subscribes to nothing and settles nothing, and the worker keeps
+    nothing for a watcher: read the history for what was sent between two watches. While the worker is away the
+    iteration waits; when the bot is closed it raises ClosedError. Only one task may iterate at a time.
     """
 
     def __init__(self, channel: str, asking: Asking, connection: Connection, listen: Callable[[], Port]) -> None:
@@ -57,13 +59,13 @@ class Watch:
         self._session = 0
         self._ready: deque[StoredMessage] = deque()
         self._last = 0
-        """Everything up to here is in `_ready`, or was handed out, or was said before the watch began."""
+        """Everything up to here is in `_ready`, was returned, or was sent before the watch began."""
         self._wanted = 0
-        """Something up to here is missing, where this is above `_last`."""
+        """If above `_last`, something up to here is missing."""
         self._bounds: list[int] = []
-        """Where the pages end that are still to be read, the oldest one last."""
+        """The upper ends of the pages still to be read, the oldest page last."""
         self._silences = 0
-        self._told = False
+        self._hears_heads = False
         """Whether the tap sends heads."""
 
     def __repr__(self) -> str:
@@ -71,7 +73,7 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         if self._port is not None:
-            raise RuntimeError("a watch is entered once; make another one to watch again")
+            raise RuntimeError("a watch can be entered only once; create another one to watch again")
         self._connection.home.check()
         self._listen()
         try:
@@ -94,7 +96,7 @@ class Watch:
         self._connection.home.check()
         while not self._ready:
             if self._port is None:
-                raise RuntimeError("a watch gives messages inside of its context")
+                raise RuntimeError("a watch can be iterated only inside its context")
             if self._connection.failure is not None:
                 raise self._connection.failure
             try:
@@ -103,7 +105,7 @@ class Watch:
                 elif not self._drain(self._port):
                     await self._wait(self._port)
             except WorkerUnavailable:
-                continue  # it has been waited for, and the connection goes on trying
+                continue  # the connection keeps trying
         return self._ready.popleft()
 
     # ── The tap ──────────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +115,7 @@ class Watch:
         self._port = self._open_port()
         self._port.subscribe(channel_topic(self._channel))
         self._port.subscribe(head_topic(self._channel))
-        self._told = False
+        self._hears_heads = False
 
     def _close(self) -> None:
         if self._port is not None:
@@ -126,7 +128,7 @@ class Watch:
         while len(self._ready) < _PAGE_MESSAGES and (parts := port.receive()) is not None:
             heard = True
             if parts[0] == head_topic(self._channel):
-                self._told = True
+                self._hears_heads = True
                 self._wanted = max(self._wanted, msgspec.json.decode(parts[1], type=Head).seq)
                 if self._wanted > self._last:
                     break
@@ -143,10 +145,10 @@ class Watch:
         return heard
 
     async def _wait(self, port: Port) -> None:
-        """Wait for the tap; where it stays silent, see whether it had reason to speak."""
+        """Wait for the tap; if it stays silent, check whether it missed something."""
         silence = _QUIET_SECONDS[min(self._silences, len(_QUIET_SECONDS) - 1)]
-        if self._told:
-            silence = _TOLD_QUIET_SECONDS
+        if self._hears_heads:
+            silence = _HEADS_QUIET_SECONDS
         with anyio.move_on_after(silence) as quiet:
             if not port.has_input:
                 await port.wait()
@@ -154,7 +156,7 @@ class Watch:
             return
         self._silences += 1
         if self._session != self._connection.sessions:
-            # The worker may be another one by now. ZeroMQ finds it again by itself, but for inproc.
+            # The worker may be another one by now. ZeroMQ reconnects by itself, except for inproc.
             self._close()
             self._listen()
             self._silences = 0
@@ -172,7 +174,7 @@ class Watch:
     async def _fill(self) -> None:
         """Read the oldest page of what is missing.
 
-        The history is read backwards; the pages passed on the way are only noted, and read again in their turn.
+        The history is read backwards; newer pages passed on the way are only noted, and read again in their turn.
         """
         if not self._bounds:
             self._bounds.append(self._wanted + 1)

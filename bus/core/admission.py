@@ -1,8 +1,7 @@
-"""Admission: which messages may be taken, and whether there is room for them.
+"""Admission: which messages are accepted, and whether there is room for them.
 
-Owns the checks of a publication (its id, recipient, names, headers, body), the rates, and the room that messages on
-their way to the disk take up. What becomes of them once they are there is entered here, too. Publish frames and
-commits both come by it.
+Owns the checks of a publication (its id, recipient, names, headers, body), the rates, and the room reserved for
+messages on their way to the disk. It also enters their outcome. Publish frames and commits both use it.
 
 Pure.
 """
@@ -34,9 +33,9 @@ _NO_HEADERS = b"{}"
 def _admit(
     publication: Publication, sender: Session, directory: Directory, limits: Limits, turn: Turn
 ) -> NewMessage:
-    """Return the message as it is to be stored; raises Refusal with what is wrong with it."""
+    """Return the message to store. Raises Refusal if it is invalid."""
     if not is_id(publication.id):
-        raise Refusal(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a UUID in lower case with hyphens")
+        raise Refusal(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a lower-case UUID with hyphens")
     if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
         raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
     if publication.reply_to is not None and not is_id(publication.reply_to):
@@ -44,7 +43,7 @@ def _admit(
     bot_id, channel = _recipient(publication, directory)
     body = bytes(publication.body)
     if len(body) > limits.body_bytes_max:
-        raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the most is {limits.body_bytes_max}")
+        raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the maximum is {limits.body_bytes_max}")
     fault = body_fault(body)
     if fault is not None:
         raise Refusal(Code.INVALID_BODY, fault)
@@ -70,11 +69,11 @@ def _recipient(publication: Publication, directory: Directory) -> tuple[str | No
         if recipient.name not in directory.channels and not is_name(recipient.name):
             raise Refusal(
                 Code.BAD_REQUEST,
-                f"{recipient.name[:64]!r} is no channel's name: {NAME_RULE}",
+                f"{recipient.name[:64]!r} is not a valid channel name: {NAME_RULE}",
             )
         return None, recipient.name
     if (recipient.bot is None) == (recipient.bot_id is None):
-        raise Refusal(Code.BAD_REQUEST, "a direct recipient has either bot or bot_id")
+        raise Refusal(Code.BAD_REQUEST, "a direct recipient needs either bot or bot_id")
     if recipient.bot is not None:
         bot = directory.names.get(recipient.bot)
         if bot is None:
@@ -88,12 +87,12 @@ def _recipient(publication: Publication, directory: Directory) -> tuple[str | No
 
 def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
     if len(headers) > limits.headers_max:
-        raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the most is {limits.headers_max}")
+        raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the maximum is {limits.headers_max}")
     for name, value in headers.items():
         if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
             raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
         if len(value.encode()) > limits.header_bytes_max:
-            raise Refusal(Code.BAD_REQUEST, f"header {name!r} is over {limits.header_bytes_max} bytes")
+            raise Refusal(Code.BAD_REQUEST, f"header {name!r} is longer than {limits.header_bytes_max} bytes")
     return encode(headers)
 
 
@@ -114,11 +113,11 @@ class Admission:
         return f"<Admission {self.rates}>"
 
     def admit(self, session: Session, publication: Publication) -> NewMessage:
-        """Return the message as it is to be stored; raises Refusal with what is wrong with it."""
+        """Return the message to store. Raises Refusal if it is invalid."""
         return _admit(publication, session, self._directory, self._limits, self._turn)
 
     def _slow_down(self, message: NewMessage) -> Refusal | None:
-        """Return what to tell the sender of a message that comes too fast."""
+        """Return the refusal of a message that exceeds a rate, or None."""
         too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
         if too_fast is None:
             return None
@@ -132,9 +131,9 @@ class Admission:
         return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
     def reserve(self, message: NewMessage) -> Refusal | None:
-        """Reserve room for a message, within its rates; if there is none, return what to tell its sender.
+        """Reserve room for a message, within its rates; return the refusal if there is none.
 
-        That is told only where the message's id is not known: the log is asked first.
+        The refusal is sent only if the log does not know the message's id.
         """
         if not self.rates.unlimited and (too_fast := self._slow_down(message)) is not None:
             return too_fast
@@ -143,18 +142,18 @@ class Admission:
                 self._scheduling.expected += 1
                 return None
             most = self._limits.scheduled_messages_max
-            return Refusal(Code.BUSY, f"{most} messages wait until they are due, the most there may be")
+            return Refusal(Code.BUSY, f"{most} delayed messages wait, the maximum")
         if message.recipient_bot_id is not None:
             mailbox = self._directory.mailboxes[message.recipient_bot_id]
             if not self._dispatch.has_room(mailbox):
                 name = self._directory.bots[message.recipient_bot_id].name
-                text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the most there may be"
+                text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
                 return Refusal(Code.MAILBOX_FULL, text)
-            mailbox.expect()
+            mailbox.backlog.expect()
         return None
 
     def refused(self, code: str) -> None:
-        """Count a message, or a commit, for which there was no room, and which is not known."""
+        """Count a message, or a commit, that was refused for lack of room and is not a repeat."""
         if code == Code.RATE_LIMITED:
             self._dispatch.counters.rate_limited += 1
 
@@ -163,10 +162,10 @@ class Admission:
         if message.due_at is not None:
             self._scheduling.expected -= 1
         elif message.recipient_bot_id is not None:
-            self._directory.mailboxes[message.recipient_bot_id].expect_no_more()
+            self._directory.mailboxes[message.recipient_bot_id].backlog.expect_no_more()
 
     def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
-        """Enter what became of a message of a transaction that returned."""
+        """Enter the outcome of a message whose transaction has returned."""
         if added.duplicate:
             self._dispatch.counters.duplicates += 1
         elif added.seq is not None:
@@ -175,7 +174,7 @@ class Admission:
             self._scheduling.add(message.due_at or "")
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
-        """Note the messages whose first replies the session waits for."""
+        """Note the messages to which the session awaits replies."""
         asked = [publication.id for publication in publications if publication.expects_reply]
         session.expect(asked, self._limits.expected_replies_max)
 
@@ -187,5 +186,5 @@ class Admission:
         return [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
 
     def add_channels(self, channels: Sequence[Channel]) -> None:
-        """Enter channels that came into being."""
+        """Enter newly created channels."""
         self._directory.add_channels(channels)

@@ -1,6 +1,6 @@
 """What waits for the disk: jobs are collected, and taken as one transaction at a time.
 
-Owns the order in which changes reach the log, and who is told afterwards. Messages of neighbouring jobs become
+Owns the order in which changes reach the log, and which job gets which answer. Messages of neighbouring jobs become
 one change, because a row in a batch costs a fraction of a row alone.
 
 Pure.
@@ -25,7 +25,6 @@ from ..model.repository import (
     NewMessage,
     RecoverRuns,
     ReleaseDue,
-    SaveMailbox,
 )
 from ..settings import Limits
 from ..wire.frames import Code
@@ -36,11 +35,11 @@ _Answer = TypeVar("_Answer")
 
 
 class Job(Generic[_Answer]):
-    """What one request (or the worker itself) wants on disk, and what follows.
+    """What one request (or the worker itself) writes to disk, and what follows.
 
-    The state of `mailboxes` is saved in the same transaction. `size_bytes` is what the changes weigh; messages are
-    weighed when the job is put into a batch. A job has messages or changes, never both: messages are merged with
-    their neighbours', changes are not.
+    The state of `mailboxes` is saved in the same transaction. `size_bytes` is the size of the changes; that of
+    messages is added when the job is put into a batch. A job has messages or changes, never both: messages are
+    merged with their neighbours', changes are not.
     """
 
     __slots__ = ("changes", "channels", "mailboxes", "messages", "size_bytes")
@@ -60,18 +59,18 @@ class Job(Generic[_Answer]):
         self.size_bytes = size_bytes
 
     def begin(self) -> None:
-        """Prepare for being written: the job is in a batch now, and may still set its changes and mailboxes."""
+        """Prepare for writing: the job is in a batch now, and may still set its changes and mailboxes."""
 
     def done(self, answers: Sequence[_Answer], at: str) -> None:
-        """Carry out what follows: everything is on disk.
+        """Do what follows once everything is on disk.
 
-        There is one answer a message where there are messages, else one a change. `at` is the time of the batch,
-        which its messages are stamped with.
+        There is one answer per message if the job has messages, otherwise one per change. `at` is the time of the
+        batch, which is the timestamp of its messages.
         """
         raise NotImplementedError
 
     def failed(self, code: Code, message: str) -> None:
-        """Carry out what follows where nothing was stored."""
+        """Do what follows if nothing was stored."""
         raise NotImplementedError
 
 
@@ -88,8 +87,10 @@ class Batch:
         self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
         self.channels = {channel.name: channel for job in jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
-        # Before the jobs: one of them may try such a dead letter again.
-        self._buried = [(mailbox, mailbox.take_buried()) for mailbox in self.mailboxes if mailbox.buried]
+        # Before the jobs: one of them may retry such a dead letter.
+        self._buried = [
+            (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
+        ]
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._answers_at: list[tuple[int, int, int]] = []
         run: list[NewMessage] = []
@@ -103,13 +104,14 @@ class Batch:
                 run = []
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(_at(change, timestamp) for change in job.changes)
-        self.changes.extend(SaveMailbox(mailbox.state(), dict(mailbox.settling)) for mailbox in self.mailboxes)
+        self.changes.extend(mailbox.save() for mailbox in self.mailboxes)
 
     def refused(self) -> None:
-        """Mark what the mailboxes wanted on disk as unsaved again."""
+        """Mark the mailboxes' state and dead letters as unsaved again."""
         buried = dict(self._buried)
         for mailbox in self.mailboxes:
-            mailbox.not_saved(buried.get(mailbox, ()))
+            mailbox.dead_letters.not_saved(buried.get(mailbox, ()))
+            mailbox.not_saved()
 
     def answers(self, outcome: Sequence[Any]) -> list[tuple[Job[Any], Sequence[Any]]]:
         """Return each job, in order, with its part of the log's answers."""
@@ -120,7 +122,7 @@ class Batch:
 
 
 class Batches:
-    """Collects jobs, and returns them in batches that are bounded in messages and bytes."""
+    """Collects jobs, and returns them in batches of bounded messages and bytes."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -136,7 +138,7 @@ class Batches:
 
     @property
     def full(self) -> bool:
-        """Whether the next batch can take no more; requests should then wait in their sockets."""
+        """Whether the next batch is full; requests should then wait in the socket."""
         return (
             self._messages >= self._limits.batch_messages_max
             or self._bytes >= self._limits.batch_bytes_max
@@ -151,7 +153,7 @@ class Batches:
         self._bytes += job.size_bytes
 
     def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
-        """Return the next batch: as many jobs as its bounds allow, and the state of these mailboxes."""
+        """Return the next batch: as many jobs as its limits allow, and the state of these mailboxes."""
         jobs: list[Job[Any]] = []
         messages, size_bytes = 0, 0
         while self._jobs and len(jobs) < self._limits.batch_messages_max:
@@ -167,7 +169,7 @@ class Batches:
 
 
 def _at(change: Change, timestamp: str) -> Change:
-    """Set the time of its batch on a change that puts messages into the log: their times never go back."""
+    """Set the batch's time on changes that add messages to the log: timestamps never go back."""
     if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
         return msgspec.structs.replace(change, timestamp=timestamp)
     return change

@@ -1,8 +1,8 @@
-"""Commits on their way to the disk and back: a run's progress, messages and acks in one transaction.
+"""Commits: a run's progress, messages and acks in one transaction.
 
-Owns what a commit frame may ask for, and what follows from the log's answer. A commit is carried out whole or not
-at all; what the log alone can know (the fence, statuses, whether it was carried out before) is answered after the
-transaction. Acks are settled in the state that goes to the disk with it, and in memory when it returned.
+Owns what a commit frame may ask for, and what follows from the log's answer. A commit is carried out as a whole or
+not at all. What only the log knows (the fence, statuses, whether it was carried out before) is answered after the
+transaction. Acks are settled in the state that is written with it, and in memory once it has returned.
 
 Pure.
 """
@@ -19,6 +19,7 @@ from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
+from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal
@@ -43,13 +44,13 @@ class Committing:
         self.dispatch = dispatch
         self.turn = turn
         self._number = 0
-        """Of the last commit that was taken: what tells it from another one of the same id."""
+        """The number of the last accepted commit, which distinguishes commits with the same id."""
 
     def __repr__(self) -> str:
         return f"<Committing {self._batches}>"
 
     def request(self, session: Session, commit: Commit) -> None:
-        """Put a commit into the next batch; raises Refusal where a part of it is wrong by itself."""
+        """Add a commit to the next batch. Raises Refusal if a part of it is invalid."""
         _check(commit)
         encoded = _encode(commit)
         messages = [self.admission.admit(session, publication) for publication in commit.messages]
@@ -61,7 +62,7 @@ class Committing:
             for seq in commit.acks:
                 mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
-                mailbox.prepare_to_settle(self._number, seqs, self.turn.moment.now)
+                mailbox.outstanding.prepare_to_settle(self._number, seqs, self.turn.moment.now)
         channels = self.admission.new_channels(session, messages)
         work = CommitWork(
             commit.id,
@@ -92,7 +93,7 @@ class Committing:
         )
 
     def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Refusal | None:
-        """Return why it cannot be carried out now, or None. It is looked up all the same: it may be a repeat."""
+        """Return why it cannot be carried out now, or None. It is looked up even so: it may be a repeat."""
         missing = [seq for seq in commit.acks if seq not in session.in_flight]
         if missing:
             return Refusal(Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused")
@@ -106,7 +107,7 @@ class Committing:
 
 
 class _CommitJob(Job[Committed | NotCommitted | None]):
-    """A commit on its way to the disk; `refusal` says why it is only looked up there."""
+    """A commit on its way to the disk; with a `refusal` it is only looked up."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         match answers[0]:
             case Committed(seqs, added):
                 self._enter(added, at)
-                self._turn.answer(self._address, self._request, {"seqs": seqs})
+                self._turn.answer(self._address, self._request, CommitAnswer(seqs))
             case NotCommitted(error):
                 self._keep_unsettled()
                 code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
@@ -144,19 +145,19 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 )
                 self._turn.send(self._address, frame)
             case None:
-                assert self._refusal is not None, "only what is refused is only looked up"
+                assert self._refusal is not None, "only a refused commit is just looked up"
                 self._keep_unsettled()
                 self._admission.refused(self._refusal.code)
                 self._turn.refuse(self._address, self._refusal.code, self._refusal.message, self._request)
 
     def failed(self, code: Code, message: str) -> None:
-        """Leave everything as it was, and say so."""
+        """Undo the preparations, and refuse the request."""
         self._leave_room()
         self._keep_unsettled()
         self._turn.refuse(self._address, code, message, self._request)
 
     def _enter(self, added: Sequence[Added] | None, at: str) -> None:
-        """Enter what was carried out now; of a repeat, what it settles is all that may be left to do."""
+        """Enter what was carried out now; of a repeat, only the messages it settles may be left to do."""
         if added is not None:
             self._admission.add_channels(self._work.channels)
             for message, outcome in zip(self._work.messages, added, strict=True):
@@ -171,26 +172,26 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
 
     def _keep_unsettled(self) -> None:
         for mailbox in self._settled:
-            mailbox.keep_unsettled(self._work.number)
+            mailbox.outstanding.keep_unsettled(self._work.number)
             self._dispatch.touch(mailbox)
 
 
 def _check(commit: Commit) -> None:
     of_a_run = commit.steps or commit.context is not None or commit.status is not None or commit.error is not None
     if (commit.run_id is None) != (commit.fence is None) or (of_a_run and commit.run_id is None):
-        raise Refusal(Code.BAD_REQUEST, "a run's steps, context and status need its run_id and its fence")
+        raise Refusal(Code.BAD_REQUEST, "a run's steps, context, status and error need its run_id and its fence")
     for step in commit.steps:
         if step.run_id != commit.run_id:
-            raise Refusal(Code.BAD_REQUEST, f"step {step.step_id!r} is of run {step.run_id!r}, not of this one")
+            raise Refusal(Code.BAD_REQUEST, f"step {step.step_id!r} belongs to another run, {step.run_id!r}")
     if len(set(commit.acks)) != len(commit.acks):
-        raise Refusal(Code.BAD_REQUEST, "a message is in 'acks' twice")
+        raise Refusal(Code.BAD_REQUEST, "'acks' has a message twice")
 
 
 def _encode(commit: Commit) -> bytes:
-    """Return what is the same in two frames of one commit, and differs between commits.
+    """Return the bytes that are equal in all frames of one commit, and differ between commits.
 
-    Raises Refusal where a value is nested so deep that a decoder may fail on it. A frame that ours failed on was
-    cut below that depth, so that a value which is not whole is never stored.
+    Raises Refusal if a value is nested so deeply that a decoder may fail on it. When our own decoder fails, it has
+    cut the value below that depth, so a truncated value is never stored.
     """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
     try:

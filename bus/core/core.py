@@ -1,14 +1,14 @@
 """The broker's decisions: (event, now) in, effects out.
 
-Owns what happens to a frame, to a transaction's answer, to a page that was read and to time that passed, and the
-opening and ending of sessions. Its rules (docs/design.md):
+Owns the handling of frames, of the log's answers, of pages that were read and of passing time, and the opening and
+ending of sessions. Its rules (docs/design.md):
 
 - Nothing is sent, to anyone, before the transaction that holds it has returned; refusals are the exception.
-- What a transaction's answer changes is entered job by job, in the order in which the log took them, so that a
-  subscription wants exactly the messages after it.
-- A session that cannot be reached ends at once, and what it had in flight goes to the bot's others.
+- The log's answers are applied job by job, in the order of their changes in the log, so that a subscription gets
+  exactly the messages after it.
+- A session that cannot be reached ends at once; what it had in flight goes to the bot's other sessions.
 
-Pure: time, ids and answers come in as arguments; the shell (`broker`) carries the effects out.
+Pure: time, ids and answers come in as arguments; the shell (`broker`) carries out the effects.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ from .welcoming import Welcoming
 __all__ = ["Core"]
 
 _LATE_SECONDS = 1.0
-"""What is to be read may wait in the socket when a tick comes so long after the last one."""
+"""After a tick this late, frames may be waiting in the socket that must be read first."""
 
 
 class Core:
-    """See the module. Every method takes the moment, and returns what is to be done."""
+    """See the module. Every method takes the current moment, and returns the effects to carry out."""
 
     def __init__(self, state: LogState, settings: Settings, *, worker: str, new_id: Callable[[], str]) -> None:
         self.directory = Directory(state, settings)
@@ -129,7 +129,7 @@ class Core:
         return self.dispatch.last_seq
 
     def log_ahead(self, wall: str) -> float:
-        """Return by how many seconds the log's last timestamp is ahead of the wall clock; 0 where it is not."""
+        """Return by how many seconds the log's last timestamp is ahead of the wall clock, or 0."""
         return self._turn.log_time.ahead(wall)
 
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
@@ -142,7 +142,7 @@ class Core:
         return self._finish()
 
     def reject(self, address: bytes, error: Refusal, moment: Moment) -> list[Effect]:
-        """Refuse a frame that could not be read; the session stays."""
+        """Refuse a frame that could not be decoded; the session stays."""
         self._turn.moment = moment
         self._heard_at = moment.now
         session = self.sessions.get(address)
@@ -152,7 +152,7 @@ class Core:
         return self._finish()
 
     def applied(self, batch: Batch, outcome: Sequence[Any], moment: Moment) -> list[Effect]:
-        """Handle the log's answer to a batch: everything in it is on disk."""
+        """Handle the log's answers to a batch, all of which is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
         before = self.last_seq
@@ -163,7 +163,7 @@ class Core:
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
-        """Handle the log's refusal of a batch: nothing of it is on disk."""
+        """Handle the log's refusal of a batch, none of which is on disk."""
         self._turn.moment = moment
         batch.refused()
         self.dispatch.save_again(batch.mailboxes)
@@ -178,9 +178,9 @@ class Core:
         return self._finish()
 
     def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
-        """Note how many messages wait for a mailbox."""
+        """Apply the number of messages that wait in a mailbox."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].counted(waiting, number=count.number)
+        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
         return self._finish()
 
     def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
@@ -190,7 +190,7 @@ class Core:
         return self._finish()
 
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
-        """Subscribe from the seq at which a subscription by time starts."""
+        """Subscribe from the seq found for a subscription that starts at a time."""
         self._turn.moment = moment
         session = self.sessions.get(found.address)
         if session is not None and session.id == found.session_id:
@@ -198,7 +198,7 @@ class Core:
         return self._finish()
 
     def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
-        """Handle whom messages are for that a returning client holds, or that a settle could not change."""
+        """Handle the recipients of messages that a returning client holds, or that a settle could not change."""
         self._turn.moment = moment
         session = self.sessions.get(located.address)
         if session is not None and session.id == located.session_id:
@@ -211,9 +211,9 @@ class Core:
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
-        """Handle a connection that cannot be sent to any more: end its session.
+        """End the session of a connection that can no longer be sent to.
 
-        What was sent there before, and is not settled, failed with it; the messages that are `unsent` did not.
+        Messages in flight there have failed, except those that are `unsent`.
         """
         self._turn.moment = moment
         session = self.sessions.get(address)
@@ -222,7 +222,7 @@ class Core:
         return self._finish()
 
     def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
-        """Note that somebody listens to a topic at the tap, or that nobody does any more."""
+        """Note that a topic of the tap has a listener, or has none any more."""
         self._turn.moment = moment
         if wanted:
             self.dispatch.tapping.want(topic)
@@ -233,7 +233,7 @@ class Core:
     def tick(self, moment: Moment) -> list[Effect]:
         """Handle the passing of time: release due messages, end silent sessions, expire deadlines."""
         self._turn.moment = moment
-        self._turn.steady()  # a clock that is set is noticed at the next tick, whether anything waits or not
+        self._turn.steady()  # on every tick, so that a clock that was set is noticed even if nothing waits
         deaf, late = self._was_deaf(moment.now), self._is_late(moment.now)
         self._ticked_at = moment.now
         self._scheduling.release()
@@ -251,24 +251,24 @@ class Core:
             for session in self.sessions.silent(moment.now - timeout):
                 self._end(session, vanished=True)
         self.dispatch.expire()
-        self.dispatch.tapping.tell_heads()
+        self.dispatch.tapping.send_heads()
         return self._finish()
 
     def _was_deaf(self, now: float) -> bool:
-        """Return True where the worker stood still, or the disk kept it from reading: then nobody else was silent.
+        """Return True if the worker stood still, or a slow disk kept it from reading: then no client was silent.
 
-        What waits in the socket is read before anybody is held to a deadline.
+        What waits in the socket is read before any deadline expires.
         """
         heartbeat = self._settings.delivery.heartbeat_seconds
         return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
 
     def _is_late(self, now: float) -> bool:
-        """Return True if this tick may come before what was to be read first."""
+        """Return True if frames may be waiting that should be read before this tick."""
         self._was_late = now - self._ticked_at > _LATE_SECONDS and not self._was_late  # never twice in a row
         return self._heard_at <= self._ticked_at and (self.full or self._was_late)
 
     def close(self, moment: Moment) -> list[Effect]:
-        """Send `closing` to every session and end it: the worker is shutting down."""
+        """Send `closing` to every session and end it, because the worker is shutting down."""
         self._turn.moment = moment
         for session in self.sessions:
             self._turn.send(session.address, Closing())
@@ -283,15 +283,15 @@ class Core:
 
     @property
     def full(self) -> bool:
-        """Whether requests should wait in their sockets until a batch is written."""
+        """Whether requests should wait in the socket until a batch is written."""
         return self._batches.full
 
     def has_batch(self, moment: Moment) -> bool:
-        """Return True if there is something to write now."""
+        """Return True if a batch is ready to be written."""
         return bool(self._batches) or (self.dispatch.unsaved and self._flush_due(moment))
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
-        """Return the next batch, or None; with `flush` it includes every position, as at shutdown."""
+        """Return the next batch, or None; with `flush`, as at shutdown, it includes every unsaved mailbox."""
         mailboxes: list[Mailbox] = []
         if flush or self._flush_due(moment):
             self._flushed_at = moment.now
@@ -302,7 +302,7 @@ class Core:
         return self._batches.take(mailboxes, self._turn.log_time.at(*moment))
 
     def _flush_due(self, moment: Moment) -> bool:
-        if self._flushed_at is None:  # the clock begins anywhere: the first interval does with the first look
+        if self._flushed_at is None:  # the first interval begins now
             self._flushed_at = moment.now
         return moment.now - self._flushed_at >= self._settings.delivery.mailbox_flush_seconds
 
@@ -320,7 +320,7 @@ class Core:
             self._hello(address, request)
             return
         if session is None:
-            raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat what was not answered")
+            raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat unanswered requests")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
         cut_off = silent > self._settings.delivery.heartbeat_seconds
         if cut_off or session.doubted:
@@ -366,12 +366,12 @@ class Core:
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
         if hello.bot_id == WORKER_ID:
-            raise Refusal(Code.BAD_REQUEST, "the nil UUID is the worker's own: it is no bot's id")
+            raise Refusal(Code.BAD_REQUEST, "the nil UUID is reserved for the worker")
         bot = self.directory.names.get(hello.bot)
         before = self.sessions.get(address)
         returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
-            raise Refusal(Code.BUSY, f"there are {len(self.sessions)} sessions, the most this worker takes")
+            raise Refusal(Code.BUSY, f"the worker has {len(self.sessions)} sessions, its maximum")
         waiting = self._registering.get(hello.bot)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
@@ -381,14 +381,14 @@ class Core:
             waiting.append((address, hello))
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
-            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has another id than {hello.bot_id}")
+            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has a different id than {hello.bot_id}")
         if bot is None and is_id(hello.bot):
             raise Refusal(
                 Code.BAD_REQUEST,
-                f"{hello.bot!r} is a UUID, which is read as a bot's id and not as a name: put something before it",
+                f"bot name {hello.bot!r} is a UUID, and would be taken for a bot's id: add a prefix",
             )
         if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
-            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to another bot than {hello.bot!r}")
+            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.bot!r}")
         if before is not None:
             self._end(before, vanished=False)
         session = self._new_session(address, hello)
@@ -418,7 +418,7 @@ class Core:
         self._batches.add(_RegisterJob(self, session, hello, bot))
 
     def registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:
-        """Open the session of a new bot that is on disk, and those that waited for this."""
+        """Open the session of a newly registered bot, and those that waited for it."""
         self.directory.add_bot(bot, MailboxState(bot.id, start_seq), last_seq=start_seq)
         others = self._end_registering(bot)
         if self.sessions.get(session.address) is session:
@@ -430,7 +430,7 @@ class Core:
             self._try(address, other)
 
     def not_registered(self, session: Session, hello: Hello, bot: BotRecord, error: Refusal) -> None:
-        """Refuse the sessions of a new bot that the disk did not take."""
+        """Refuse the sessions of a new bot that could not be registered."""
         if self.sessions.get(session.address) is session:
             self.sessions.remove(session)
             self._turn.refuse(session.address, error.code, error.message, hello.request)
@@ -443,7 +443,7 @@ class Core:
         return self._registering.pop(bot.name)
 
     def _carry_out_held(self, session: Session) -> None:
-        """Carry out what came while a session was being opened."""
+        """Carry out the requests that arrived while a session was being opened."""
         held, session.held = session.held, []
         for request in held:
             self._try(session.address, request)
@@ -460,7 +460,7 @@ class Core:
             self._welcome(session, hello, ())
 
     def _welcome(self, session: Session, hello: Hello, located: Sequence[Surveyed]) -> None:
-        """Begin a session: it takes the place of its client's earlier one."""
+        """Begin a session, which replaces its client's earlier one."""
         client = client_of(hello.token)
         earlier = self.sessions.of_client(session.bot_id, client)
         session.client = client
@@ -481,7 +481,7 @@ class Core:
 
 
 class _RegisterJob(Job[int]):
-    """A new bot on its way to the disk; the answer is the seq after which it is delivered messages."""
+    """The registration of a new bot; the answer is the seq after which it receives messages."""
 
     def __init__(self, core: Core, session: Session, hello: Hello, bot: BotRecord) -> None:
         super().__init__(changes=[AddBot(bot)])
@@ -491,9 +491,9 @@ class _RegisterJob(Job[int]):
         self._bot = bot
 
     def done(self, answers: Sequence[int], at: str) -> None:
-        """Open its session, and those that waited for this."""
+        """Open its session, and those that waited for it."""
         self._core.registered(self._session, self._hello, self._bot, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
-        """Refuse them all."""
+        """Refuse all these sessions."""
         self._core.not_registered(self._session, self._hello, self._bot, Refusal(code, message))

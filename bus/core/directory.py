@@ -1,7 +1,7 @@
-"""Who and what there is: bots, channels, mailboxes, and who subscribes to what.
+"""The bots, channels, mailboxes and subscriptions.
 
-Owns the worker's picture of these as they stand on disk. Something is entered here when the transaction that
-holds it has returned, never before.
+Owns the worker's picture of these as they are on disk. Something is entered here when the transaction that holds it
+has returned, never before.
 
 Pure.
 """
@@ -23,7 +23,7 @@ __all__ = ["ChannelEntry", "Directory"]
 
 
 class ChannelEntry:
-    """A channel, the seq of its last message, its subscriptions, and the mailboxes, bots' and groups', for them."""
+    """A channel, the seq of its last message, its subscriptions, and the mailboxes that receive it."""
 
     __slots__ = ("channel", "head_seq", "mailboxes", "subscriptions")
 
@@ -38,7 +38,7 @@ class ChannelEntry:
 
 
 class Directory:
-    """All bots by id and name, all mailboxes by their ids, all channels by name."""
+    """All bots by id and name, all mailboxes by id, and all channels by name."""
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
@@ -58,20 +58,20 @@ class Directory:
             self._open_group(group.channel, group.name, group.start_seq, place)
         for subscription in state.subscriptions:
             if subscription.bot_id not in self.bots:
-                continue  # written by other means than a bus: nobody can receive for it
+                continue  # not written by a worker: nobody can receive for it
             mailbox = self._enter(subscription)
             if mailbox.group is None:
                 interest = Interest(subscription.start_seq, subscription.echo)
-                mailbox.restore(subscription.channel, interest)
+                mailbox.sources.restore(subscription.channel, interest)
         for mailbox_id, seq in state.dead_letters:
             if mailbox_id in self.mailboxes:
-                self.mailboxes[mailbox_id].restore_dead(seq)
+                self.mailboxes[mailbox_id].dead_letters.restore(seq)
 
     def __repr__(self) -> str:
         return f"<Directory bots={len(self.bots)} channels={len(self.channels)}>"
 
     def find_bot(self, name_or_id: str) -> BotRecord | None:
-        """Return a bot by its id, or else by its name: earlier versions let a name be a UUID."""
+        """Return a bot by id, or else by name: earlier versions allowed a UUID as a name."""
         return self.bots.get(name_or_id) or self.names.get(name_or_id)
 
     def find_mailbox(self, name: str) -> Mailbox | None:
@@ -81,19 +81,21 @@ class Directory:
 
     def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
         """Return the mailboxes that a bot receives from: its own, and those of its groups."""
-        groups = [
-            self.mailboxes[group_mailbox_id(subscription.channel, subscription.group)]
-            for subscription in self.subscriptions_of(bot_id).values()
-            if subscription.group is not None
-        ]
+        subscriptions = self.subscriptions_of(bot_id).values()
+        groups = [self.mailbox_for(each) for each in subscriptions if each.group is not None]
         return [self.mailboxes[bot_id], *groups]
+
+    def mailbox_for(self, subscription: Subscription) -> Mailbox:
+        """Return the mailbox that delivers a subscription: its bot's, or its group's."""
+        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
+        return self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
 
     def mailboxes_lent_to(self, session: Session) -> list[Mailbox]:
         """Return the mailboxes that a session receives from."""
         return [self.mailboxes[mailbox_id] for mailbox_id in session.mailbox_ids]
 
     def mailbox_in_flight(self, session: Session, seq: int) -> Mailbox | None:
-        """Return the mailbox that a message in flight for a session came from; None where it is not in flight."""
+        """Return the mailbox that a message in flight for a session came from; None if it is not in flight."""
         mailbox_id = session.in_flight.get(seq)
         return None if mailbox_id is None else self.mailboxes[mailbox_id]
 
@@ -102,7 +104,7 @@ class Directory:
         return self._subscriptions.get(bot_id, {})
 
     def add_bot(self, bot: BotRecord, state: MailboxState, *, last_seq: int) -> None:
-        """Add a registered bot with its mailbox; `last_seq` is the end of the log."""
+        """Add a registered bot and its mailbox; `last_seq` is the end of the log."""
         self.bots[bot.id] = self.names[bot.name] = bot
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
         mailbox.begin(last_seq)
@@ -114,13 +116,13 @@ class Directory:
         self.bots[bot.id] = self.names[bot.name] = bot
 
     def add_channels(self, channels: Iterable[Channel]) -> None:
-        """Add channels, keeping those that are there."""
+        """Add channels, keeping those that exist."""
         for channel in channels:
             if channel.name not in self.channels:
                 self.channels[channel.name] = ChannelEntry(channel)
 
     def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
-        """Add a subscription, and return the mailbox that delivers it; the first one of a group opens the group."""
+        """Add a subscription, and return the mailbox that delivers it; a group's first one opens the group."""
         if subscription.group is None:
             interest = Interest(subscription.start_seq, subscription.echo)
             self.mailboxes[subscription.bot_id].subscribe(subscription.channel, interest, last_seq)
@@ -133,8 +135,7 @@ class Directory:
         return self._enter(subscription)
 
     def _enter(self, subscription: Subscription) -> Mailbox:
-        bot_id, channel, group = subscription.bot_id, subscription.channel, subscription.group
-        mailbox = self.mailboxes[bot_id if group is None else group_mailbox_id(channel, group)]
+        bot_id, channel, mailbox = subscription.bot_id, subscription.channel, self.mailbox_for(subscription)
         entry = self.channels[channel]
         entry.subscriptions[bot_id] = subscription
         entry.mailboxes[mailbox.id] = mailbox
@@ -144,7 +145,7 @@ class Directory:
     def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
         """Add a group: its mailbox wants the channel whether it has members or not."""
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
-        mailbox.restore(channel, Interest(start_seq, echo=True))
+        mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
@@ -153,6 +154,6 @@ class Directory:
         entry = self.channels[channel]
         subscription = entry.subscriptions.pop(bot_id)
         if subscription.group is not None:
-            return self.mailboxes[group_mailbox_id(channel, subscription.group)]
+            return self.mailbox_for(subscription)
         self.mailboxes[bot_id].unsubscribe(channel)
         return entry.mailboxes.pop(bot_id)

@@ -1,6 +1,6 @@
-"""From the log to the sessions: new messages reach mailboxes, and mailboxes hand out what credit allows.
+"""From the log to the sessions: add new messages to mailboxes, and deliver what credit allows.
 
-Owns which mailboxes have something to do: to hand out, to read, to wait for, to save. What one mailbox does is in
+Owns which mailboxes have work to do: to deliver, to read, to wait, to save. What happens in one mailbox is in
 `mailbox`.
 
 Pure.
@@ -28,15 +28,15 @@ from .tapping import Tapping
 __all__ = ["Counters", "Dispatch"]
 
 _FRAME_MESSAGES_MAX = 500
-"""Half of the largest credit: whoever asks for so much settles one half while the other is on its way."""
+"""Half of the largest credit: a client with that much settles one half while the other is on its way."""
 
 _FRAME_ROOM_BYTES = 64
-"""Room for what surrounds the messages of a deliver frame."""
+"""Room for the rest of a deliver frame, around its messages."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What happened to messages since the worker started, as `status` tells it."""
+    """How many messages had which outcome since the worker started, as shown by `status`."""
 
     published: int = 0
     duplicates: int = 0
@@ -49,12 +49,12 @@ class Counters:
     damaged: int = 0
 
     def by_name(self) -> dict[str, int]:
-        """Return the counts by their names."""
+        """Return the counts by name."""
         return asdict(self)
 
 
 class Dispatch:
-    """See the module. `last_seq` is the end of what reached the mailboxes."""
+    """See the module. `last_seq` is the last seq that reached the mailboxes."""
 
     def __init__(
         self, directory: Directory, batches: Batches, turn: Turn, settings: Settings, last_seq: int
@@ -70,12 +70,12 @@ class Dispatch:
         self._dirty: dict[Mailbox, None] = {}
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
         self.groups_awaiting = {mailbox: None for mailbox in directory.mailboxes.values() if _awaits(mailbox)}
-        """The groups in which clients that are away have failed messages."""
-        self._told: dict[Mailbox, float] = {}
-        """When sessions were told of a mailbox's gap."""
+        """Groups with messages that were failed by clients now away."""
+        self._gap_sent_at: dict[Mailbox, float] = {}
+        """When sessions were notified of a mailbox's gap."""
         self._unwritten: list[_WriteJob] = []
         self._seen: dict[str, str] = {}
-        """When bots were heard, where that is not on disk yet."""
+        """When bots were last heard, if that is not saved yet."""
 
     def __repr__(self) -> str:
         return f"<Dispatch last_seq={self.last_seq} dirty={len(self._dirty)} timed={len(self._timed)}>"
@@ -83,7 +83,7 @@ class Dispatch:
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def enter(self, message: NewMessage, seq: int, timestamp: str) -> None:
-        """Add a message that is on disk now to the mailboxes that want it, and copy it to the tap."""
+        """Add a message that is now on disk to the mailboxes that want it, and copy it to the tap."""
         assert seq > self.last_seq, "the log grows at its end"
         self.last_seq = seq
         self.counters.published += 1
@@ -105,7 +105,7 @@ class Dispatch:
         self.tapping.copy(channel, wire, prev_seq)
 
     def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
-        """Deliver a reply to the session that waits for it; return False if none does, or it is its turn anyway."""
+        """Deliver a reply to the session that waits for it; return False if none does, or if its turn has come."""
         if letter.is_expired(self._turn.moment.wall):
             return False
         for session in mailbox.sessions:
@@ -136,31 +136,31 @@ class Dispatch:
         self.touch(mailbox)
 
     def touch(self, mailbox: Mailbox) -> None:
-        """Note that a mailbox may have something to hand out, to read or to save."""
+        """Note that a mailbox may have something to deliver, to read or to save."""
         self._touched[mailbox] = None
 
     def touch_session(self, session: Session) -> None:
-        """Note that a session may have credit again, for each of its mailboxes; they take turns in being first."""
+        """Touch all mailboxes of a session that may have credit again; rotate which of them comes first."""
         session.mailbox_ids.rotate()
         for mailbox_id in session.mailbox_ids:
             self.touch(self._directory.mailboxes[mailbox_id])
 
     def _touch_sharers(self, mailbox: Mailbox) -> None:
-        """Touch a mailbox that took messages back, and those that share the credit which that freed."""
+        """Touch a mailbox that got messages back, and those that share the freed credit."""
         self.touch(mailbox)
         for session in mailbox.sessions:
             if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
     def has_room(self, mailbox: Mailbox) -> bool:
-        """Return True if one more direct message may come. If that is not known yet, the store is asked once."""
+        """Return True if there is room for one more direct message; ask the store, once, if that is unknown."""
         most = self._settings.limits.backlog_messages_max
         if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, most):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
         return mailbox.backlog.has_room(most)
 
     def run(self) -> None:
-        """Let the touched mailboxes hand out and read what they can."""
+        """Deliver and read what the touched mailboxes can."""
         touched, self._touched = self._touched, {}
         for mailbox in touched:
             for handed in mailbox.hand_out(*self._turn.moment):
@@ -182,7 +182,7 @@ class Dispatch:
                 self._timed.pop(mailbox, None)
 
     def _deliver(self, session: Session, deliveries: list[bytes], seqs: list[int]) -> None:
-        """Pack deliveries into few frames, each within its limits."""
+        """Pack deliveries into as few frames as their limits allow."""
         first, size, bytes_max = 0, _FRAME_ROOM_BYTES, self._settings.limits.frame_bytes_max
         for end, delivery in enumerate(deliveries):
             if end > first and (size + len(delivery) > bytes_max or end - first == _FRAME_MESSAGES_MAX):
@@ -199,14 +199,14 @@ class Dispatch:
             self.join(session, mailbox)
 
     def join(self, session: Session, mailbox: Mailbox) -> None:
-        """Let a session receive from a mailbox, and send it that one's gap."""
+        """Let a session receive from a mailbox, and send it the mailbox's gap."""
         session.mailbox_ids.append(mailbox.id)
         mailbox.attach(session)
-        self.tell_gap(mailbox, [session])
+        self.send_gap(mailbox, [session])
         self.touch(mailbox)
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
-        """Return what a session had in flight to its mailboxes: others get it at once."""
+        """Return what a session had in flight to its mailboxes, for other sessions to receive."""
         for mailbox in self._directory.mailboxes_lent_to(session):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
@@ -216,24 +216,24 @@ class Dispatch:
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
-    def tell_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
-        """Send sessions the gap that retention left in their mailbox, until one of them is heard after it."""
-        if mailbox.gap is None:
+    def send_gap(self, mailbox: Mailbox, sessions: Iterable[Session]) -> None:
+        """Send sessions the gap that retention left in their mailbox; it is cleared when one is heard again."""
+        if mailbox.losses.gap is None:
             return
-        first, last = mailbox.gap
+        first, last = mailbox.losses.gap
         for session in sessions:
             self._turn.send(session.address, Gap(from_seq=first, to_seq=last, reason="retention"))
-            self._told[mailbox] = self._turn.moment.now
+            self._gap_sent_at[mailbox] = self._turn.moment.now
 
-    def _forget_told_gaps(self) -> None:
-        for mailbox, told_at in list(self._told.items()):
-            if any(session.last_heard > told_at for session in mailbox.sessions):
-                del self._told[mailbox]
+    def _clear_seen_gaps(self) -> None:
+        for mailbox, sent_at in list(self._gap_sent_at.items()):
+            if any(session.last_heard > sent_at for session in mailbox.sessions):
+                del self._gap_sent_at[mailbox]
                 mailbox.forget_gap()
                 self.touch(mailbox)
 
     def hand_over(self, seq: int, earlier: Session, session: Session) -> None:
-        """Send a reply to the session that takes the place of the one it was sent to."""
+        """Send a reply again to the session that replaces the one it was sent to."""
         mailbox = self._directory.mailboxes[earlier.in_flight[seq]]
         delivery = mailbox.hand_over(seq, session, *self._turn.moment)
         if delivery is not None:
@@ -241,7 +241,7 @@ class Dispatch:
             self._turn.add(Send(session.address, deliver_frame([delivery]), (seq,)))
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
-        """Settle messages, and return the mailboxes that this changed."""
+        """Settle messages, and return the mailboxes that changed."""
         mailboxes: dict[Mailbox, None] = {}
         in_flight, by_id = session.in_flight, self._directory.mailboxes
         before = len(in_flight)
@@ -256,7 +256,7 @@ class Dispatch:
         return list(mailboxes)
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
-        """Settle what a commit settled, now that it is on disk."""
+        """Settle the messages of a commit that is now on disk."""
         self.counters.settled += mailbox.settle_committed(number)
         self._touch_sharers(mailbox)
 
@@ -286,30 +286,32 @@ class Dispatch:
         for seq in seqs:
             mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
-                mailbox.extend(seq, self._turn.moment.now)
+                mailbox.outstanding.extend(seq, self._turn.moment.now)
 
     def wait_anew(self, sessions: Iterable[Session]) -> None:
-        """Begin all waiting for clients anew: the worker stood still, and could not hear them."""
+        """Restart all waits for clients: the worker stood still, and could not hear them."""
         for session in sessions:
             self.extend(session, list(session.in_flight))
         for mailbox in self._timed:
-            mailbox.wait_anew()
+            mailbox.outstanding.wait_anew()
 
     def expire(self) -> None:
-        """Expire what was not settled in time, and note the mailboxes in which something is due."""
-        self._forget_told_gaps()
+        """Expire what was not settled in time, and touch the mailboxes in which something is due."""
+        self._clear_seen_gaps()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
             self.touch(mailbox)
             sharing.update(dict.fromkeys(session for session in mailbox.sessions if len(session.mailbox_ids) > 1))
-        for session in sharing:  # once each, however many of its mailboxes have deadlines
+        for session in sharing:  # once each, even if several of its mailboxes have deadlines
             self.touch_session(session)
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall
         for given_up in abandoned:
-            mailbox.bury(DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall))
+            mailbox.dead_letters.bury(
+                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
+            )
             self.counters.dead += 1
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
@@ -325,15 +327,15 @@ class Dispatch:
         self._directory.seen(bot_id, self._turn.moment.wall)
 
     def write(self, changes: Sequence[Change], mailboxes: Sequence[Mailbox] = ()) -> None:
-        """Write what nobody waits for; where the disk is full, again with the next flush."""
+        """Write changes that no request waits for; after a failure, retry with the next flush."""
         self._batches.add(_WriteJob(self._unwritten, changes=changes, mailboxes=mailboxes))
 
     def save_again(self, mailboxes: Iterable[Mailbox]) -> None:
-        """Note that the disk did not take the state of these mailboxes."""
+        """Note that the state of these mailboxes was not saved."""
         self._dirty.update(dict.fromkeys(mailboxes))
 
     def flush(self) -> list[Mailbox]:
-        """Return the mailboxes whose state is to be saved now, and write again what could not be written."""
+        """Return the mailboxes to save now, and retry the writes that failed."""
         mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
         self._dirty.clear()
         unwritten = list(self._unwritten)
@@ -347,7 +349,7 @@ class Dispatch:
 
 
 class _WriteJob(Job[Any]):
-    """Something for the disk that nobody waits for; where it was refused it is put among what is `unwritten`."""
+    """A write that no request waits for; after a failure it is added to `unwritten`."""
 
     def __init__(
         self, unwritten: list[_WriteJob], *, changes: Sequence[Change], mailboxes: Sequence[Mailbox]
@@ -356,15 +358,15 @@ class _WriteJob(Job[Any]):
         self._unwritten = unwritten
 
     def done(self, answers: Sequence[Any], at: str) -> None:
-        """Do nothing: nobody waits for it."""
+        """Do nothing: no request waits for it."""
 
     def failed(self, code: Code, message: str) -> None:
-        """Have it written again with the next flush."""
+        """Retry with the next flush."""
         self._unwritten.append(self)
 
 
 def _awaits(mailbox: Mailbox) -> bool:
-    return mailbox.group is not None and mailbox.awaits_clients
+    return mailbox.group is not None and mailbox.outstanding.awaits_clients
 
 
 def _envelope(message: LogMessage) -> Envelope:

@@ -1,6 +1,6 @@
-"""What the core asks the shell to do, and the collecting of it.
+"""What the core asks the shell to do.
 
-Owns the effects, and the one place where they gather while an event is decided (`Turn`).
+Owns the effects, and `Turn`, which collects them while an event is handled.
 
 Pure.
 """
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Moment(NamedTuple):
-    """A point in time: seconds of a clock that never goes back, and the wall clock as text."""
+    """A point in time: seconds of a monotonic clock, and the wall clock as text."""
 
     now: float
     wall: str
@@ -50,22 +50,22 @@ class Send(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """Send a live copy to whoever listens."""
+    """Send a live copy to the tap's listeners."""
 
     topic: bytes
     frame: bytes
 
 
 class Read(NamedTuple):
-    """Read a page, and give it to `Core.page_read`."""
+    """Read a page, and pass it to `Core.page_read`."""
 
     request: PageRequest
 
 
 class Count(NamedTuple):
-    """Count what a page without a limit would have, and give it to `Core.counted`.
+    """Count the messages that a page without limits would have, and pass the number to `Core.counted`.
 
-    `number` is that of the question in its mailbox's backlog.
+    `number` identifies the question in the mailbox's backlog.
     """
 
     request: PageRequest
@@ -73,13 +73,13 @@ class Count(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Look through a part of the log for retention, and give it to `Core.surveyed`."""
+    """Read a part of the log for retention, and pass it to `Core.surveyed`."""
 
     request: SurveyRequest
 
 
 class Ask(NamedTuple):
-    """Answer a question, or carry out a workflow call, from the store."""
+    """Answer a query, or carry out a workflow call, from the store."""
 
     address: bytes
     bot_id: str
@@ -87,7 +87,7 @@ class Ask(NamedTuple):
 
 
 class FindStart(NamedTuple):
-    """Find the last seq before a time, and give it to `Core.start_found`."""
+    """Find the last seq before a time, and pass it to `Core.start_found`."""
 
     address: bytes
     session_id: str
@@ -96,10 +96,10 @@ class FindStart(NamedTuple):
 
 
 class Locate(NamedTuple):
-    """Find out whom messages are for that a request names, and give it to `Core.located`.
+    """Find the recipients of messages that a request names, and pass them to `Core.located`.
 
-    A returning client holds them, or a settle names them and they are not in flight for its session. `mailboxes`
-    are those that the settle changed, to be saved before it is answered.
+    A returning client holds these messages, or a settle names them and they are not in flight for its session.
+    `mailboxes` are those that the settle changed, to be saved before it is answered.
     """
 
     address: bytes
@@ -113,13 +113,13 @@ Effect = Send | Tap | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
-    """Return the messages that nobody was sent: those of a failed send, and those queued behind it."""
+    """Return the messages that were not sent: those of a failed send, and those queued behind it."""
     sends = [each for each in queue if isinstance(each, Send) and each.address == failed.address]
     return {seq for send in (failed, *sends) for seq in send.seqs}
 
 
 class Turn:
-    """One event's moment, and the effects that were decided so far, in order."""
+    """One event's moment, and the effects decided so far, in order."""
 
     def __init__(self, last_timestamp: str = "") -> None:
         self.moment = Moment(0.0, "")
@@ -135,7 +135,7 @@ class Turn:
         return self._steady.at(*self.moment)
 
     def add(self, effect: Effect) -> None:
-        """Decide on an effect."""
+        """Add an effect."""
         self._effects.append(effect)
 
     def send(self, address: bytes, frame: msgspec.Struct) -> None:
@@ -151,6 +151,6 @@ class Turn:
         self.send(address, ErrorFrame(code=code, message=message, request=number, retry=code in RETRY))
 
     def take(self) -> list[Effect]:
-        """Return what was decided."""
+        """Return the effects, and clear them."""
         effects, self._effects = self._effects, []
         return effects

@@ -1,7 +1,7 @@
 """Publishing: publish frames in, and the answer to each.
 
-Owns what a frame's sender is told of each message. Which messages may be taken is decided in `admission`; what the
-log alone can know, that an id was used before, is answered after the transaction.
+Owns what a frame's sender is told about each message. `admission` decides which messages are accepted. Whether an
+id was used before, which only the log knows, is answered after the transaction.
 
 Pure.
 """
@@ -40,10 +40,10 @@ class Publishing:
         return f"<Publishing {self._batches}>"
 
     def request(self, session: Session, publish: Publish) -> None:
-        """Put a frame's messages into the next batch; those that are refused hold up none of the others."""
+        """Add a frame's messages to the next batch; refused messages do not affect the others."""
         count, most = len(publish.messages), self._limits.messages_per_publish_max
         if not 1 <= count <= most:
-            raise Refusal(Code.BAD_REQUEST, f"a publish frame has 1 to {most} messages, not {count}")
+            raise Refusal(Code.BAD_REQUEST, f"a publish frame must have 1 to {most} messages, not {count}")
         job = _PublishJob(session, publish, admission=self._admission, dispatch=self._dispatch, turn=self._turn)
         for index, publication in enumerate(publish.messages):
             try:
@@ -62,7 +62,7 @@ class Publishing:
         self._batches.add(job)
 
     def _make_room(self, job: _PublishJob, index: int, message: NewMessage) -> NewMessage:
-        """Return the message. If there is no room, it is only looked up: it may repeat one that is stored."""
+        """Return the message. If there is no room, it is only looked up, because it may be a repeat."""
         lack = self._admission.reserve(message)
         if lack is None:
             return message
@@ -71,7 +71,7 @@ class Publishing:
 
 
 class _PublishJob(Job[Added]):
-    """One publish frame on its way to the disk: what was taken of it, and what was refused."""
+    """One publish frame on its way to the disk: its accepted messages, and the refused ones."""
 
     __slots__ = ("_admission", "_dispatch", "_turn", "address", "count", "errors", "full", "request", "taken")
 
@@ -88,10 +88,10 @@ class _PublishJob(Job[Added]):
         self.taken: dict[int, NewMessage] = {}
         self.errors: list[ItemError] = []
         self.full: dict[int, ItemError] = {}
-        """What to say of those that are only looked up, for want of room or by a rate, where they are not known."""
+        """Errors of messages that are only looked up, by index; they apply if the message is not known."""
 
     def done(self, answers: Sequence[Added], at: str) -> None:
-        """Enter the messages, and tell the sender of each what became of it."""
+        """Enter the messages, and send the outcome of each to the sender."""
         self._leave_room()
         seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []

@@ -1,12 +1,13 @@
-"""How fast bots may publish: a bucket for each sender, and one for each directed pair of bots.
+"""How fast bots may publish: one bucket per sender, and one per directed pair of bots.
 
-Owns the buckets, and who lately found one empty. Its rules:
+Owns the buckets, and who recently found one empty. Its rules:
 
-- A bucket holds what may come at once: `rate_burst_seconds` worth of its rate, and one message at least. It fills
-  at its rate, by a clock that never goes back.
-- A message takes from both of its buckets, or from neither. One on a channel has no pair.
-- A full bucket is no other than a new one, so it is forgotten. What is remembered is who published within about the
-  last `rate_burst_seconds`, and a bounded list of who was refused.
+- A bucket's capacity is `rate_burst_seconds` of its rate, and at least one message. It fills at its rate, by a
+  monotonic clock.
+- A message takes from both of its buckets, or from neither. A channel message has no pair.
+- A full bucket equals a new one, so it is forgotten. Only senders of about the last `rate_burst_seconds`, and a
+  bounded
+  list of those that were refused, are kept in memory.
 
 Pure: time is an argument.
 """
@@ -23,20 +24,20 @@ from ..settings import Limits
 __all__ = ["Limited", "Rates", "TooFast"]
 
 _LATELY_SECONDS = 600.0
-"""How long a sender or pair that was refused is listed: long enough for a person to come and look."""
+"""How long a refused sender or pair is listed: long enough for a person to look."""
 
 _LISTED_MAX = 100
 """How many are listed; those that were refused longest ago make room."""
 
 _SLACK_SECONDS = 1e-6
-"""What the sum of a burst's fractions may be off by, also late in a machine's life."""
+"""Tolerance for rounding errors of a burst's fractions, even after a long uptime."""
 
 Key = tuple[str, str | None]
-"""A sender's id, and a recipient's where the bucket is a pair's."""
+"""A sender's id, and the recipient's if the bucket is a pair's."""
 
 
 class TooFast(msgspec.Struct, frozen=True):
-    """A message is over a rate: by which setting, how fast, how many at once, and when it may come again."""
+    """A message exceeds a rate: by which setting, its rate and burst, and when to try again."""
 
     setting: str
     per_second: float
@@ -45,7 +46,7 @@ class TooFast(msgspec.Struct, frozen=True):
 
 
 class Limited(msgspec.Struct):
-    """A sender, or a pair where there is a recipient, that was refused lately, and how often in that time."""
+    """A sender, or a pair if there is a recipient, that was refused recently, and how often."""
 
     sender_bot_id: str
     recipient_bot_id: str | None
@@ -55,7 +56,7 @@ class Limited(msgspec.Struct):
 
 
 class _Buckets:
-    """The buckets of one rate. Kept of each is only when it will be full again."""
+    """The buckets of one rate. Each is stored as the time at which it is full again."""
 
     def __init__(self, setting: str, per_second: float, burst_seconds: float) -> None:
         self.setting = setting
@@ -68,7 +69,7 @@ class _Buckets:
         return len(self._full_at)
 
     def refusal(self, key: Key, now: float) -> TooFast | None:
-        """Return why a message may not come now, or None if it may."""
+        """Return why a message may not be sent now, or None if it may."""
         wait = self._full_at.get(key, now) + self._message_seconds - self._burst_seconds - now
         if wait <= _SLACK_SECONDS:
             return None
@@ -76,7 +77,7 @@ class _Buckets:
         return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
 
     def take(self, key: Key, now: float) -> None:
-        """Spend one message of a bucket, and forget the buckets that are full again."""
+        """Take one message from a bucket, and forget the buckets that are full again."""
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._message_seconds
         self._full_at.move_to_end(key)
         while next(iter(self._full_at.values())) <= now:
@@ -90,7 +91,7 @@ class Rates:
         self._senders = _buckets("sender_messages_per_second_max", limits)
         self._pairs = _buckets("pair_messages_per_second_max", limits)
         self.unlimited = self._senders is None and self._pairs is None
-        """Whether `take` lets everything pass."""
+        """Whether there are no rates: `take` accepts everything."""
         self._limited: OrderedDict[Key, Limited] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -98,7 +99,7 @@ class Rates:
         return f"<Rates senders={len(senders)} pairs={len(pairs)} limited={len(self._limited)}>"
 
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
-        """Let a message pass, or tell why not: then nothing was taken, and it is noted who was too fast."""
+        """Take a message from its buckets, or return why it is refused, take nothing, and list the sender."""
         asked: list[tuple[_Buckets, Key]] = []
         if self._senders is not None:
             asked.append((self._senders, (sender_bot_id, None)))
@@ -114,7 +115,7 @@ class Rates:
         return None
 
     def limited(self, now: float) -> list[Limited]:
-        """List who was refused lately, the last one first."""
+        """List those that were refused recently, the last one first."""
         while self._limited and next(iter(self._limited.values())).last_now < now - _LATELY_SECONDS:
             self._limited.popitem(last=False)
         return list(reversed(self._limited.values()))

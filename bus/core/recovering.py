@@ -1,9 +1,9 @@
-"""Runs whose holder is gone: the log ends their holds, soon after the start and then now and again.
+"""Runs whose holder is gone: their holds are ended, soon after the start and then periodically.
 
-Owns when. Which runs those are is decided in the store, by its clock; their last holders are told by a message that
-enters the log in the same transaction. A run that never had a lease is left alone: whoever runs it does so by other
-means, and a restart of the worker is no word on whether he lives. The first time is a little after the start, so
-that holders who outlived a worker that was down for longer than their lease come back first and renew it.
+Owns when. The store decides which runs those are, by its clock; their last holders are notified by a message that
+enters the log in the same transaction. A run that never had a lease is left alone: it is executed by other means,
+and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
+holders that outlived a worker's long downtime can return first and renew their lease.
 
 Pure.
 """
@@ -25,7 +25,7 @@ __all__ = ["WORKER_NAME", "Recovering"]
 WORKER_NAME = "posthouse"
 
 _RUNS_AT_ONCE = 100
-"""Runs given up in one transaction: some milliseconds of the writer's time."""
+"""Runs recovered in one transaction: some milliseconds of the writer's time."""
 
 
 class Recovering:
@@ -43,7 +43,7 @@ class Recovering:
         return f"<Recovering {'asked' if self._asked else 'idle'}>"
 
     def tick(self) -> None:
-        """End the holds whose lease ran out, when it is time to look."""
+        """End the holds whose lease has expired, when a sweep is due."""
         if self._due is None:
             self._rest(self._settings.sweep_seconds)
         if self._asked or (self._due is not None and self._turn.moment.now < self._due):
@@ -53,14 +53,14 @@ class Recovering:
         self._batches.add(_RecoverJob(self, change))
 
     def recovered(self, recovered: Recovered) -> None:
-        """Deliver what tells the last holders, and look again at once where there may be more."""
+        """Deliver the messages to the last holders, and sweep again at once if there may be more runs."""
         for message in recovered.messages:
             self._dispatch.enter(message, message.seq, message.timestamp)
         more = len(recovered.runs) == _RUNS_AT_ONCE
         self._rest(0.0 if more else self._settings.sweep_seconds)
 
     def not_recovered(self) -> None:
-        """Note that nothing was given up: it is tried with the next sweep."""
+        """Note that nothing was recovered: the next sweep tries again."""
         self._rest(self._settings.sweep_seconds)
 
     def _rest(self, seconds: float) -> None:
@@ -69,7 +69,7 @@ class Recovering:
 
 
 class _RecoverJob(Job[Recovered]):
-    """The end of the holds whose lease ran out, on its way to the disk."""
+    """The end of holds whose lease has expired."""
 
     def __init__(self, recovering: Recovering, change: RecoverRuns) -> None:
         super().__init__(changes=[change])

@@ -1,14 +1,15 @@
 """Retention: which messages leave the log, by age, number and size.
 
-Owns the rules' progress through the log. A rule is of the whole log or of one channel; it walks through its
+Owns the rules' progress through the log. A rule applies to the whole log or to one channel. It goes through its
 messages in small portions, from the oldest on:
 
-- For a limit in number or bytes it keeps a *window*, the newest messages that fit; what lies below the window's
-  bottom may go. The window is counted once, and then moved along.
-- Then it looks at what may go, again from the oldest on, and removes what no mailbox has still to deliver (or, when
-  it is told so, what nobody is at work on; those mailboxes get a gap).
+- For a limit in number or bytes it keeps a *window*, the newest messages that fit; messages below its bottom may be
+  removed. The window is counted once, and then moved along.
+- Then it goes through what may be removed, again from the oldest on, and removes the messages that no mailbox still
+  has to deliver. With `remove_undelivered` it also removes those that no bot is working on, and their mailboxes get
+  a gap.
 
-At most one portion is looked at or removed at a time, in the same batches as everything else. Pure.
+At most one portion is read or removed at a time, in the same batches as all other changes. Pure.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class _Rule:
         self.size_bytes -= row.size_bytes
 
     def forget(self, row: Surveyed) -> None:
-        """Remove a message from the window after any rule removed it from the log."""
+        """Remove from the window a message that any rule removed from the log."""
         if self.channel in (None, row.recipient_channel) and self.bottom < row.seq <= self.top:
             self.drop(row)
 
 
 class _Removal:
-    """Messages that are being removed, and the mailboxes that lose some of them by that."""
+    """Messages to remove, and the mailboxes that lose some of them."""
 
     def __init__(self, rows: Sequence[Surveyed], losing: Mapping[Mailbox, dict[int, str | None]]) -> None:
         self.rows = rows
@@ -77,7 +78,7 @@ class _Removal:
 
 
 class Retention:
-    """See the module. `tick` begins a sweep when it is time, and `surveyed` goes on with it."""
+    """See the module. `tick` begins a sweep when it is due, and `surveyed` continues it."""
 
     def __init__(
         self, settings: RetentionSettings, *, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn
@@ -95,13 +96,13 @@ class Retention:
         return f"<Retention rules={self._rules} {'idle' if self._sweep is None else 'sweeping'}>"
 
     def tick(self) -> None:
-        """Begin a sweep when it is time."""
+        """Begin a sweep when it is due."""
         if self._rules and self._sweep is None and self._turn.moment.now >= self._due:
             self._sweep = self._walk()
             self._go_on(None)
 
     def surveyed(self, rows: Sequence[Surveyed]) -> None:
-        """Accept the portion of the log that was asked for."""
+        """Continue with the portion of the log that was asked for."""
         self._go_on(rows)
 
     def _go_on(self, rows: Sequence[Surveyed] | None) -> None:
@@ -123,10 +124,10 @@ class Retention:
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _walk(self) -> _Sweep:
-        """Walk through every rule once: ask for portions, receive them, and yield what is to be removed."""
+        """Go through every rule once: ask for portions, receive them, and yield the removals."""
         for rule in self._rules:
             yield from self._move_window(rule)
-            # The last message stays: seqs go on from it.
+            # The last message stays, because new seqs follow it.
             end = self._dispatch.last_seq - 1 if rule.keep.age_seconds else rule.bottom
             after = 0
             while after < end:
@@ -141,10 +142,10 @@ class Retention:
                 after = old[-1].seq
 
     def _age_limit(self, age_seconds: float) -> Callable[[str], bool]:
-        """Return a test, by its timestamp, of whether a message is too old.
+        """Return a function that tells from a message's timestamp whether it is too old.
 
-        Ages go by the clock as if it had not been set since the start. What was stamped with a time still to come
-        goes by the log's own time: a clock that was wrong for a moment removes nothing early, and nothing never.
+        Ages go by a clock as if it had not been set since the start. A timestamp in that clock's future goes by the
+        log's own time. So a clock that was briefly wrong removes no message early, and keeps none forever.
         """
         if not age_seconds:
             return lambda stamp: False
@@ -165,7 +166,7 @@ class Retention:
                 if rule.over:
                     rule.drop(row)
                     rule.bottom = row.seq
-            if not rows:  # removed by other means than ours: count anew at the next sweep
+            if not rows:  # removed by something else: count again at the next sweep
                 rule.reset()
 
     def _portion(self, rule: _Rule, after_seq: int, through_seq: int) -> SurveyRequest:
@@ -174,7 +175,7 @@ class Retention:
     # ── Removing ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _removable(self, rows: Sequence[Surveyed]) -> _Removal:
-        """Return those that no mailbox has still to deliver, or that may be lost all the same."""
+        """Return the messages that no mailbox still has to deliver, or that may be lost."""
         holders = self._holders(frozenset(row.seq for row in rows))
         behind: dict[tuple[str | None, str | None], list[Mailbox]] = {}
         losing: dict[Mailbox, dict[int, str | None]] = {}
@@ -183,27 +184,29 @@ class Retention:
             source = (row.recipient_bot_id, row.recipient_channel)
             if source not in behind:
                 behind[source] = [
-                    mailbox for mailbox in self._wanting(row) if not mailbox.is_through(rows[-1].seq, source[1])
+                    mailbox
+                    for mailbox in self._wanting(row)
+                    if not mailbox.leaving.is_through(rows[-1].seq, source[1])
                 ]
-            owing = [
+            needing = [
                 mailbox
                 for mailbox in behind[source]
-                if mailbox.owes(row.seq, row.sender_bot_id, row.recipient_channel)
+                if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
-            owing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in owing]
-            if not owing or (
-                self._settings.remove_undelivered and all(mailbox.can_lose(row.seq) for mailbox in owing)
+            needing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in needing]
+            if not needing or (
+                self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)
             ):
                 removable.append(row)
-                for mailbox in owing:
+                for mailbox in needing:
                     losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
         return _Removal(removable, losing)
 
     def _holders(self, seqs: Set[int]) -> dict[int, list[Mailbox]]:
-        """Return, by seq, which mailboxes have it in flight, returned or dead, also of a channel that they left."""
+        """Return, by seq, the mailboxes that have it in flight, returned or dead, even of a channel they left."""
         holders: dict[int, list[Mailbox]] = {}
         for mailbox in self._directory.mailboxes.values():
-            for seq in mailbox.holds(seqs):
+            for seq in mailbox.leaving.holds(seqs):
                 holders.setdefault(seq, []).append(mailbox)
         return holders
 
@@ -215,37 +218,37 @@ class Retention:
         return () if entry is None else entry.mailboxes.values()
 
     def look_again(self, removal: _Removal) -> _Removal:
-        """Return what may still go: some may have been handed out, or asked for, in the meantime."""
+        """Return what may still be removed: some messages may have been delivered or retried in the meantime."""
         return self._removable(removal.rows)
 
     def changed(self) -> list[Mailbox]:
-        """Return the mailboxes that settled something and were not saved since: what is on disk owes it still."""
+        """Return the mailboxes with unsaved changes, which on disk may still need what was settled."""
         return [mailbox for mailbox in self._directory.mailboxes.values() if mailbox.dirty]
 
     def removed(self, removal: _Removal, count: int) -> None:
-        """Enter what left the log, tell those who lose by it, and go on."""
+        """Enter a removal that is on disk, notify the mailboxes that lost messages, and continue."""
         self._dispatch.counters.removed += count
         for row in removal.rows:
             for rule in self._rules:
                 rule.forget(row)
             if row.recipient_bot_id in self._directory.mailboxes:
-                self._directory.mailboxes[row.recipient_bot_id].count_anew()
+                self._directory.mailboxes[row.recipient_bot_id].backlog.void()
         for mailbox in removal.losing:
-            mailbox.lose()
-            self._dispatch.tell_gap(mailbox, mailbox.sessions)
+            mailbox.leaving.lose()
+            self._dispatch.send_gap(mailbox, mailbox.sessions)
             self._dispatch.touch(mailbox)
         self._go_on(())
 
     def retained(self, removal: _Removal) -> None:
-        """Note that nothing left the log, and end the sweep."""
+        """Note that nothing was removed, and end the sweep."""
         for mailbox in removal.losing:
-            mailbox.retain()
+            mailbox.leaving.retain()
             self._dispatch.touch(mailbox)
         self._end()
 
 
 class _RemoveJob(Job[int]):
-    """Messages on their way out of the log, with the state of the mailboxes that lose by it or settled them."""
+    """A removal, with the state of the mailboxes that lose its messages or settled them."""
 
     def __init__(self, retention: Retention, removal: _Removal) -> None:
         super().__init__()
@@ -253,20 +256,20 @@ class _RemoveJob(Job[int]):
         self._removal = removal
 
     def begin(self) -> None:
-        """Decide what goes, now that it is written next."""
+        """Decide what to remove, now that it is about to be written."""
         self._removal = self._retention.look_again(self._removal)
         for mailbox, channels in self._removal.losing.items():
-            mailbox.prepare_to_lose(channels)
+            mailbox.leaving.prepare(channels)
         self.changes = [RemoveMessages(tuple(row.seq for row in self._removal.rows))]
-        # What is on disk owes nothing that is not there.
+        # The state on disk must not refer to messages that are gone.
         self.mailboxes = list(dict.fromkeys([*self._removal.losing, *self._retention.changed()]))
 
     def done(self, answers: Sequence[int], at: str) -> None:
-        """Enter that they are gone."""
+        """Enter the removal."""
         self._retention.removed(self._removal, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
-        """Enter that they stay."""
+        """Keep the messages."""
         self._retention.retained(self._removal)
 
 

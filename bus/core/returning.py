@@ -1,12 +1,14 @@
-"""Clients that return: what one held in an earlier session stays with it in the next.
+"""Returning clients: what one held in an earlier session stays in flight for it in the next.
 
-Owns what a hello may say of an earlier session. Its rules:
+Owns what a hello may say about an earlier session. Its rules:
 
-- A client proves by its token that an earlier session was its own. The new session takes that one's place, so that
-  neither the break nor the return is a failure of a message, whoever noticed the break first.
-- What a client says it holds is put in flight for it only where the message is for its bot, is not settled, and no
-  other session has it. What it does not hold, although it was sent there, comes again.
-- A reply that was on its way to the earlier session goes to the new one, and to no other.
+- A client proves by its token that an earlier session was its own. The new session replaces that one, so that
+  neither
+  the break nor the return counts as a failure, whichever side noticed the break first.
+- A message that a client says it holds is put in flight for it only if it is for its bot, is not settled, and is
+  not
+  in flight for another session. Messages that were sent to it and that it does not hold are redelivered.
+- A reply on its way to the earlier session goes to the new one, and to no other.
 
 Pure.
 """
@@ -17,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import Surveyed, group_mailbox_id
+from ..model.repository import Surveyed
 from ..settings import Limits
 from ..wire.frames import Hello
 from .directory import Directory
@@ -41,16 +43,16 @@ class Returning:
         return f"<Returning epoch={self._epoch}>"
 
     def unknown(self, session: Session, hello: Hello) -> tuple[int, ...]:
-        """Return what a client holds and is to be looked up in the log, after a restart of the worker.
+        """Return the messages held by a client that must be looked up in the log, after a restart of the worker.
 
-        No mailbox of its bot may remember to have handed it out, since a mailbox's state is written now and then;
-        and none remembers by which channel it came.
+        Because state is saved only now and then, no mailbox of its bot may know that it delivered them; and none
+        knows by which channel they came.
         """
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         seqs = {seq for seq in self._holds(hello) if seq <= self._dispatch.last_seq}
-        waiting = set().union(*(mailbox.may_wait(seqs) for mailbox in mailboxes))
+        waiting = set().union(*(mailbox.claims.may_wait(seqs) for mailbox in mailboxes))
         unknown = {seq for seq in waiting if not any(mailbox.has(seq) for mailbox in mailboxes)}
-        return tuple(sorted(unknown.union(*(mailbox.unknown_sources(seqs) for mailbox in mailboxes))))
+        return tuple(sorted(unknown.union(*(mailbox.claims.unknown_sources(seqs) for mailbox in mailboxes))))
 
     def keep(
         self, session: Session, hello: Hello, earlier: Session | None, located: Sequence[Surveyed]
@@ -61,31 +63,31 @@ class Returning:
         self._come_back(session, self._mailboxes_awaiting(session))
         for message in located:
             for mailbox in mailboxes:
-                mailbox.note_source(message)
+                mailbox.claims.note_source(message)
             at = self._mailbox_of(session, message)
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
-                at.remember(message)
+                at.claims.remember(message)
         kept: set[int] = set()
         holds = self._holds(hello)
         for mailbox in mailboxes:
             seqs = [seq for seq in holds if mailbox.has(seq) and seq not in kept]
             if seqs:
-                kept.update(mailbox.keep(session, seqs, now, earlier=earlier))
+                kept.update(mailbox.claims.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
         return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
 
     def _mailboxes_awaiting(self, session: Session) -> Iterable[Mailbox]:
-        """Return its bot's mailboxes, and those of groups that it may have left: their members have not failed."""
+        """Return its bot's mailboxes, and those of groups it may have left, where its failures are undone too."""
         return dict.fromkeys((*self._directory.mailboxes_of(session.bot_id), *self._dispatch.groups_awaiting))
 
     def postpone(self, session: Session, client: str | None) -> None:
-        """Give up nothing of a client whose hello has come, while the log is asked what it holds."""
+        """Keep a client's messages from being given up while the log is asked what it holds."""
         if client is not None:
             for mailbox in self._mailboxes_awaiting(session):
-                mailbox.postpone(client)
+                mailbox.outstanding.postpone(client)
 
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
-        """Let a session await the replies that its client awaits; those on their way to its earlier one follow."""
+        """Let a session await the replies that its client awaits; resend those on their way to its earlier one."""
         most = self._limits.expected_replies_max
         session.expect([*(earlier.expecting if earlier is not None else ()), *hello.awaits], most)
         if earlier is None:
@@ -94,20 +96,20 @@ class Returning:
             self._dispatch.hand_over(seq, earlier, session)
 
     def heard(self, session: Session, *, cut_off: bool) -> None:
-        """Withdraw a client's failures by silence if that was longer than a heartbeat; otherwise keep them."""
+        """Undo a client's failures if it was silent for longer than a heartbeat; otherwise keep them."""
         session.doubted = False
         if cut_off:
             self._come_back(session, self._directory.mailboxes_lent_to(session))
         elif session.client is not None:
             for mailbox in self._directory.mailboxes_lent_to(session):
-                mailbox.confirm(session.client)
+                mailbox.outstanding.confirm(session.client)
                 self._dispatch.touch(mailbox)
 
     def _come_back(self, session: Session, mailboxes: Iterable[Mailbox]) -> None:
         if session.client is None:
             return
         for mailbox in mailboxes:
-            if mailbox.come_back(session.client):
+            if mailbox.outstanding.come_back(session.client):
                 self._dispatch.touch(mailbox)
 
     def _holds(self, hello: Hello) -> list[int]:
@@ -119,8 +121,4 @@ class Returning:
         if channel is None:
             return self._directory.mailboxes[session.bot_id] if message.recipient_bot_id == session.bot_id else None
         subscription = self._directory.subscriptions_of(session.bot_id).get(channel)
-        if subscription is None:
-            return None
-        if subscription.group is None:
-            return self._directory.mailboxes[session.bot_id]
-        return self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]
+        return None if subscription is None else self._directory.mailbox_for(subscription)

@@ -1,7 +1,7 @@
-"""Messages that wait until they are due: when the log is asked to take the next ones in.
+"""Delayed messages: when the log is asked to release those that are due.
 
-Owns when the first is due and how many wait. The messages themselves are in the store, which puts what is due into
-the log in one transaction (`ReleaseDue`), also what became due while the worker was down.
+Owns when the first one is due, and how many wait. The messages themselves are in the store. It moves what is due
+into the log in one transaction (`ReleaseDue`), including what became due while the worker was down.
 
 Pure.
 """
@@ -21,14 +21,14 @@ __all__ = ["Scheduling"]
 
 
 class Scheduling:
-    """See the module. Due times are of the wall clock, as text, as if it had not been set since the start."""
+    """See the module. Due times are wall-clock times, as text, as if the clock had not been set since the start."""
 
     def __init__(
         self, state: LogState, *, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
     ) -> None:
         self.waiting = state.scheduled
         self.expected = 0
-        """Messages that were taken, and are not on disk yet."""
+        """Accepted messages that are not on disk yet."""
         self._next_due_at = state.next_due_at
         self._releasing = False
         self._batches = batches
@@ -44,23 +44,23 @@ class Scheduling:
         return self.waiting + self.expected < self._limits.scheduled_messages_max
 
     def add(self, due_at: str) -> None:
-        """Note that a message waits on disk."""
+        """Count a message that waits on disk."""
         self.waiting += 1
         if self._next_due_at is None or due_at < self._next_due_at:
             self._next_due_at = due_at
 
     def release(self) -> None:
-        """Let the log take in what is due."""
+        """Release what is due into the log."""
         if self._releasing or self._next_due_at is None or self._next_due_at > (time := self._turn.steady()):
             return
         self._releasing = True
-        # They are stamped with the batch's time, which may be ahead of the clock: what is due is another matter.
+        # Their timestamp is the batch's time, which may be ahead of the clock; what is due goes by the clock.
         limits = self._limits
         change = ReleaseDue("", limits.messages_per_publish_max, limits.batch_bytes_max, until=time)
         self._batches.add(_ReleaseJob(self, change))
 
     def released(self, released: Released) -> None:
-        """Enter what the log took in, and go on with what is due still."""
+        """Enter the released messages, and continue with what is still due."""
         self._releasing = False
         self._next_due_at = released.next_due_at
         self.waiting -= len(released.messages)
@@ -70,12 +70,12 @@ class Scheduling:
         self.release()
 
     def not_released(self) -> None:
-        """Note that the log took in nothing: it is asked again with the next tick."""
+        """Note that nothing was released: the next tick tries again."""
         self._releasing = False
 
 
 class _ReleaseJob(Job[Released]):
-    """What is due on its way into the log."""
+    """Due messages on their way into the log."""
 
     def __init__(self, scheduling: Scheduling, change: ReleaseDue) -> None:
         super().__init__(changes=[change])

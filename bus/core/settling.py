@@ -1,7 +1,7 @@
 """Settling: acks, naks, terms and extends, and dead letters that are put back.
 
-Owns what a settle changes, and what is answered to one that asked: once it is on disk, and with what it named and
-could not change. An answer that names nothing is a promise: what was acked never comes again.
+Owns what a settle changes, and its answer if one was requested: sent once the change is on disk, with the messages
+that could not be changed. An answer that lists none is a promise: an acked message is never redelivered.
 
 Pure.
 """
@@ -15,7 +15,8 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import RemoveDeadLetters, Surveyed, group_mailbox_id
+from ..model.repository import RemoveDeadLetters, Surveyed
+from ..wire.answers import Retried
 from ..wire.codec import encode
 from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
@@ -40,10 +41,10 @@ class Settling:
         return f"<Settling {self._batches}>"
 
     def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
-        """Carry out what a bot says of messages that it was delivered.
+        """Carry out a bot's ack, nak, term or extend.
 
-        What that cannot change is looked up in the log before it is answered: only the mailbox that a message came
-        from knows what became of it.
+        Messages that it cannot change are looked up in the log before it is answered: only the mailbox that a
+        message came from knows its state.
         """
         elsewhere = () if request.request is None else self._elsewhere(session, request)
         mailboxes: list[Mailbox] = []
@@ -63,10 +64,12 @@ class Settling:
             self.confirm(session, request.request, to_save)
 
     def _elsewhere(self, session: Session, request: Ack | Nak | Term | Extend) -> tuple[int, ...]:
-        """Return what a settle cannot change: what is not in flight, or left alone while a commit settles it."""
+        """Return the seqs that a settle cannot change: not in flight, or untouched while a commit settles them."""
         left = isinstance(request, Nak | Term)
         found = ((seq, self._directory.mailbox_in_flight(session, seq)) for seq in dict.fromkeys(request.seqs))
-        return tuple(seq for seq, mailbox in found if mailbox is None or (left and mailbox.is_settling(seq)))
+        return tuple(
+            seq for seq, mailbox in found if mailbox is None or (left and mailbox.outstanding.is_settling(seq))
+        )
 
     def answer(
         self,
@@ -75,9 +78,9 @@ class Settling:
         asked: Locate,
         located: Sequence[Surveyed],
     ) -> None:
-        """Answer a settle that named what was not in flight: with those that it could not change.
+        """Answer a settle that named messages not in flight, with those that it could not change.
 
-        An ack of what is settled, and a term of a dead letter, say what is so already: those are not named.
+        An ack of a settled message and a term of a dead letter change nothing: these are not listed.
         """
         done = "settled" if isinstance(request, Ack) else "dead" if isinstance(request, Term) else None
         messages = {message.seq: message for message in located}
@@ -87,29 +90,29 @@ class Settling:
             state = "unknown" if seq > self._dispatch.last_seq else "settled"
             if seq in messages:
                 channel = messages[seq].recipient_channel
-                owing = self._mailboxes_of(session.bot_id, messages[seq])
-                mailboxes.update(dict.fromkeys(owing))
-                states = [mailbox.fate(seq, channel) for mailbox in owing]
-                # What came by a channel that was left since is done: nothing of it comes any more.
-                otherwise = "unknown" if channel is None and not owing else "settled"
+                candidates = self._mailboxes_of(session.bot_id, messages[seq])
+                mailboxes.update(dict.fromkeys(candidates))
+                states = [mailbox.fate(seq, channel) for mailbox in candidates]
+                # Messages of a channel that was left are done: none is delivered any more.
+                otherwise = "unknown" if channel is None and not candidates else "settled"
                 state = next((state for state in states if state != "settled"), otherwise)
             if state != done:
                 passed_over.append(PassedOver(seq, state))
         self.confirm(session, request.request, mailboxes, passed_over)
 
     def _mailboxes_of(self, bot_id: str, message: Surveyed) -> list[Mailbox]:
-        """Return the mailboxes that a bot may have had a message from, those of groups that it left among them."""
+        """Return the mailboxes a bot may have received a message from, including those of groups it left."""
         seq, channel, own = message.seq, message.recipient_channel, self._directory.mailboxes[bot_id]
         if channel is None:
             return [own] if message.recipient_bot_id == bot_id else []
-        kept = [own] if own.keeps(seq) else []
+        kept = [own] if own.leaving.holds({seq}) else []
         subscription = self._directory.subscriptions_of(bot_id).get(channel)
         if subscription is None or subscription.start_seq >= seq:
             sharing = self._directory.channels[channel].mailboxes.values()
             return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
         if subscription.group is None:
             return [own]
-        return [*kept, self._directory.mailboxes[group_mailbox_id(channel, subscription.group)]]
+        return [*kept, self._directory.mailbox_for(subscription)]
 
     def confirm(
         self,
@@ -118,7 +121,7 @@ class Settling:
         mailboxes: Iterable[Mailbox],
         passed_over: Sequence[PassedOver] = (),
     ) -> None:
-        """Answer a request that asked for it, once these mailboxes are on disk."""
+        """Answer a request that asked for confirmation, once these mailboxes are on disk."""
         if number is None:
             return
         ok = Ok(request=number)
@@ -127,18 +130,18 @@ class Settling:
         self._batches.add(_ConfirmJob(self._turn, session.address, ok, mailboxes))
 
     def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
-        """Put dead letters back into a mailbox; raises Refusal where there is none of that name."""
+        """Put dead letters back into a mailbox. Raises Refusal if no bot or group has that name."""
         mailbox = self._directory.find_mailbox(request.bot)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
-        seqs = mailbox.put_back(request.seqs)
+        seqs = mailbox.dead_letters.put_back(request.seqs)
         self._batches.add(
             _RetryJob(session.address, request.request, mailbox, seqs, dispatch=self._dispatch, turn=self._turn)
         )
 
 
 class _ConfirmJob(Job[Any]):
-    """The state of mailboxes on its way to the disk, for one who asked to be told when it is there."""
+    """Mailbox states to save, for a request that waits for confirmation."""
 
     __slots__ = ("_address", "_ok", "_turn")
 
@@ -153,7 +156,7 @@ class _ConfirmJob(Job[Any]):
         self._turn.send(self._address, self._ok)
 
     def failed(self, code: Code, message: str) -> None:
-        """Refuse the request: nothing is certain to be there."""
+        """Refuse the request: nothing is certain to be on disk."""
         self._turn.refuse(self._address, code, message, self._ok.request)
 
 
@@ -172,12 +175,12 @@ class _RetryJob(Job[Any]):
         self._turn = turn
 
     def done(self, answers: Sequence[Any], at: str) -> None:
-        """Let them be delivered again."""
-        self._mailbox.revive(self._seqs)
-        self._turn.answer(self._address, self._request, {"retried": len(self._seqs)})
+        """Redeliver them."""
+        self._mailbox.dead_letters.revive(self._seqs)
+        self._turn.answer(self._address, self._request, Retried(len(self._seqs)))
         self._dispatch.touch(self._mailbox)
 
     def failed(self, code: Code, message: str) -> None:
         """Leave them dead."""
-        self._mailbox.stay_dead(self._seqs)
+        self._mailbox.dead_letters.stay_dead(self._seqs)
         self._turn.refuse(self._address, code, message, self._request)

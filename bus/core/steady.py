@@ -1,7 +1,7 @@
-"""The wall clock without its jumps: what a delay, the age of a message and the log's own time go by.
+"""The wall clock without its jumps, used for delays, ages of messages and the log's own time.
 
-Owns how far the wall clock was set since the worker started, as seen against the clock that never goes back. A
-restart begins with the wall clock as it is then.
+Owns by how much the wall clock was set since the worker started, compared to the monotonic clock. A restart begins
+with the wall clock as it is then.
 
 Pure: time is an argument.
 """
@@ -15,10 +15,10 @@ from ..model.records import later, parse_timestamp, timestamp
 __all__ = ["LogTime", "Steady"]
 
 _JUMP = timedelta(seconds=0.1)
-"""A clock that gains or loses more than this between two looks was set: slewing takes minutes for as much."""
+"""A larger jump between two readings means that the clock was set: slewing takes minutes for as much."""
 
 _CATCH_UP_SECONDS = 86_400.0
-"""How far ahead of the clock the log's time may be and still wait for it, at half of its speed."""
+"""How far the log's time may be ahead of the clock and still advance at half speed to let it catch up."""
 
 
 class Steady:
@@ -44,17 +44,17 @@ class Steady:
 
 
 class LogTime:
-    """The time that messages are stamped with: it never goes back, and never stands still for long.
+    """The time of new messages in the log: it never goes back, and never stands still for long.
 
-    It is the wall clock's where that is not behind the last stamp. Where it is, the log's time goes on from that
-    stamp: at half speed until the clock has caught up, or as fast as the clock where that would take days.
+    It is the wall-clock time unless that is behind the last timestamp. Then the log's time continues from that
+    timestamp: at half speed until the clock has caught up, or at full speed if catching up would take days.
     """
 
     def __init__(self, last: str) -> None:
         self.last = last
-        """The last timestamp of the log; empty where there is none."""
+        """The last timestamp of the log, or an empty string."""
         self._now: float | None = None
-        """When it was the time."""
+        """When `last` was the time, by the monotonic clock."""
 
     def __repr__(self) -> str:
         return f"<LogTime last={self.last}>"
@@ -69,11 +69,11 @@ class LogTime:
         return later(self.last, passed if self.ahead(wall) > _CATCH_UP_SECONDS else passed / 2)
 
     def ahead(self, wall: str) -> float:
-        """Return by how many seconds the log's last timestamp is ahead of the clock; 0 where it is not."""
+        """Return by how many seconds the log's last timestamp is ahead of the clock, or 0."""
         if wall >= self.last:
             return 0.0
         return (parse_timestamp(self.last) - parse_timestamp(wall)).total_seconds()
 
     def stamped(self, at: str, now: float) -> None:
-        """Note that messages were stamped, and when that was."""
+        """Note the timestamp of messages, and when it was taken."""
         self.last, self._now = at, now

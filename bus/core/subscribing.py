@@ -1,7 +1,7 @@
-"""Subscriptions on their way to the disk and back: one change of each at a time.
+"""Changes of subscriptions: for each bot and channel, one at a time.
 
-Owns where a subscription starts, and the order of changes. A subscription counts from the moment at which its
-transaction returned.
+Owns where a subscription starts, and the order of changes. A subscription takes effect when its transaction has
+returned.
 
 Pure.
 """
@@ -15,6 +15,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.records import Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
+from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .batches import Batches, Job
 from .directory import Directory
@@ -24,7 +25,7 @@ from .effects import FindStart, Turn
 __all__ = ["Subscribing"]
 
 _Waiting = tuple[Session, Subscribe | Unsubscribe, int | None]
-"""A change that waits for another one, and the seq where it starts."""
+"""A change that waits for another one, and its start seq."""
 
 
 class Subscribing:
@@ -53,7 +54,7 @@ class Subscribing:
         return f"<Subscribing changing={len(self._changing)}>"
 
     def request(self, session: Session, subscribe: Subscribe) -> None:
-        """Handle a subscribe frame; a start by time is looked up first."""
+        """Handle a subscribe frame; the seq of a start by time is looked up first."""
         start = subscribe.start
         if not isinstance(start, StartAt):
             self.subscribe(session, subscribe, 0 if start == "all" else None)
@@ -70,11 +71,11 @@ class Subscribing:
         self._turn.add(FindStart(session.address, session.id, subscribe, time))
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
-        """Write a subscription that starts after a seq; None is the log's end."""
+        """Write a subscription that starts after a seq; None means at the end of the log."""
         if not self._begin(session, subscribe, start_seq):
             return
         mailbox = self._directory.mailboxes[session.bot_id]
-        # A group's mailbox is opened at its start by the log itself; a bot's own goes back to it.
+        # The log itself opens a group's mailbox at its start; a bot's own mailbox goes back to it.
         own = subscribe.group is None and subscribe.channel not in self._directory.subscriptions_of(session.bot_id)
         if own and start_seq is not None:
             mailbox.prepare(subscribe.channel, start_seq)
@@ -84,7 +85,7 @@ class Subscribing:
         )
 
     def subscribed(self, session: Session, subscribe: Subscribe, answer: Subscribed, since: str) -> None:
-        """Enter a subscription that is on disk, and answer."""
+        """Enter a subscription that is on disk, and answer the request."""
         if answer.created:
             self._enter(
                 Subscription(
@@ -93,13 +94,13 @@ class Subscribing:
                 self._sessions.of_bot(session.bot_id),
             )
         mailbox = self._directory.mailboxes[session.bot_id]
-        mailbox.dismiss(subscribe.channel)
+        mailbox.sources.dismiss(subscribe.channel)
         self._dispatch.touch(mailbox)
         self._answer(session, subscribe, answer)
 
     def not_subscribed(self, session: Session, subscribe: Subscribe) -> None:
         """Note that a subscription was not stored."""
-        self._directory.mailboxes[session.bot_id].dismiss(subscribe.channel)
+        self._directory.mailboxes[session.bot_id].sources.dismiss(subscribe.channel)
 
     def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
         mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)
@@ -112,14 +113,14 @@ class Subscribing:
         if subscribed.group != subscribe.group:
             text = (
                 f"bot {session.bot_name!r} is subscribed to {subscribe.channel!r} {_manner(subscribed.group)},"
-                f" and cannot be {_manner(subscribe.group)} as well: unsubscribe first"
+                f" and cannot also be subscribed {_manner(subscribe.group)}: unsubscribe first"
             )
             self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
             return
-        value = {"channel": subscribe.channel, "start_seq": subscribed.start_seq, "created": subscribed.created}
-        if subscribed.group is not None:
-            value["group"] = subscribed.group
-        self._turn.answer(session.address, subscribe.request, value)
+        start = SubscriptionStart(
+            subscribe.channel, subscribed.start_seq, created=subscribed.created, group=subscribed.group
+        )
+        self._turn.answer(session.address, subscribe.request, start)
 
     def unsubscribe(self, session: Session, unsubscribe: Unsubscribe) -> None:
         """Write the end of a subscription."""
@@ -129,14 +130,14 @@ class Subscribing:
         self._batches.add(_UnsubscribeJob(self, session, unsubscribe))
 
     def unsubscribed(self, session: Session, unsubscribe: Unsubscribe, *, removed: bool) -> None:
-        """Enter the end of a subscription, and answer."""
+        """Enter the end of a subscription, and answer the request."""
         if removed:
             self._leave(session.bot_id, unsubscribe.channel)
-        self._turn.answer(session.address, unsubscribe.request, {"removed": removed})
+        self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
 
     def _leave(self, bot_id: str, channel: str) -> None:
         mailbox = self._directory.unsubscribe(bot_id, channel)
-        self._dispatch.touch(mailbox)  # what it dropped is to be saved
+        self._dispatch.touch(mailbox)  # its dropped messages must be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):
                 if mailbox.id in session.mailbox_ids:
@@ -144,9 +145,9 @@ class Subscribing:
                     self._dispatch.touch_session(session)
 
     def _begin(self, session: Session, request: Subscribe | Unsubscribe, start_seq: int | None = None) -> bool:
-        """Begin a change of a subscription. Return False while another is under way: then this one waits for it.
+        """Begin a change of a subscription. Return False if it has to wait for another one.
 
-        No more of them wait than may be held for a bot anyway.
+        The number that may wait is limited like the requests held for a bot.
         """
         key = (session.bot_id, request.channel)
         waiting = self._changing.get(key)
@@ -156,16 +157,16 @@ class Subscribing:
         if len(waiting) < self._held_max:
             waiting.append((session, request, start_seq))
         else:
-            text = f"{self._held_max} changes of the subscription to {key[1]!r} wait already; wait for one"
+            text = f"{self._held_max} changes of the subscription to {key[1]!r} are already waiting"
             self._turn.refuse(session.address, Code.BUSY, text, request.request)
         return False
 
     def refuse(self, session: Session, request: Subscribe | Unsubscribe, code: Code, message: str) -> None:
-        """Say that a change was not stored."""
+        """Answer that a change was not stored."""
         self._turn.refuse(session.address, code, message, request.request)
 
     def proceed(self, bot_id: str, channel: str) -> None:
-        """Let the next change of a subscription have its turn: what became of the last one is known."""
+        """Begin the next change of a subscription, now that the last one has an outcome."""
         key = (bot_id, channel)
         waiting = self._changing.pop(key)
         while waiting:
@@ -180,7 +181,7 @@ class Subscribing:
 
 
 class _SubscribeJob(Job[Subscribed]):
-    """A subscription on its way to the disk, with the state of the mailbox that goes back to its start."""
+    """A new subscription, with the state of the mailbox that goes back to its start."""
 
     def __init__(
         self,
@@ -204,19 +205,19 @@ class _SubscribeJob(Job[Subscribed]):
         self._wall = wall
 
     def done(self, answers: Sequence[Subscribed], at: str) -> None:
-        """Let it count from now on."""
+        """Let it take effect."""
         self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:
-        """Forget it."""
+        """Discard it."""
         self._subscribing.not_subscribed(self._session, self._subscribe)
         self._subscribing.refuse(self._session, self._subscribe, code, message)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
 
 class _UnsubscribeJob(Job[bool]):
-    """The end of a subscription on its way to the disk."""
+    """The end of a subscription."""
 
     def __init__(self, subscribing: Subscribing, session: Session, unsubscribe: Unsubscribe) -> None:
         super().__init__(changes=[RemoveSubscription(session.bot_id, unsubscribe.channel)])
@@ -225,15 +226,15 @@ class _UnsubscribeJob(Job[bool]):
         self._unsubscribe = unsubscribe
 
     def done(self, answers: Sequence[bool], at: str) -> None:
-        """Let it count no more."""
+        """End the subscription."""
         self._subscribing.unsubscribed(self._session, self._unsubscribe, removed=answers[0])
         self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:
-        """Let it stand."""
+        """Keep the subscription."""
         self._subscribing.refuse(self._session, self._unsubscribe, code, message)
         self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
 
 
 def _manner(group: str | None) -> str:
-    return "by itself" if group is None else f"in the group {group!r}"
+    return "individually" if group is None else f"in the group {group!r}"

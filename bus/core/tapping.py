@@ -1,10 +1,10 @@
-"""Who listens at the tap, and what they hear: copies of messages, and the heads of channels.
+"""The tap: copies of channel messages, and the heads of channels.
 
-Owns the topics that somebody wants. Its rules:
+Owns the topics that have listeners. Its rules:
 
-- Nothing is written for nobody: no copy where no channel is listened to, no head that nobody asked for.
-- A head is told with the first tick after somebody began to listen to it, and from then on every
-  `tap_head_seconds`. So whoever asks for one again and again costs one frame a tick, and not one a question.
+- Nothing is written without a listener: no copies if no channel has one, no head that nobody asked for.
+- A head is sent with the first tick after somebody begins to listen to it, and then every `tap_head_seconds`. So
+  asking for one again and again costs one frame a tick, not one a question.
 
 Pure.
 """
@@ -31,13 +31,13 @@ class Tapping:
         self._topics: set[bytes] = set()
         self._heads: set[str] = set()
         self._new: set[str] = set()
-        self._told_at = 0.0
+        self._heads_sent_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
 
     def want(self, topic: bytes) -> None:
-        """Note that somebody listens to a topic, perhaps beside others."""
+        """Note that a topic has a new listener."""
         channel = head_channel(topic)
         if channel is None:
             self._topics.add(topic)
@@ -46,7 +46,7 @@ class Tapping:
             self._new.add(channel)
 
     def leave(self, topic: bytes) -> None:
-        """Note that nobody listens to a topic any more."""
+        """Note that a topic has no listener any more."""
         channel = head_channel(topic)
         if channel is None:
             self._topics.discard(topic)
@@ -55,16 +55,16 @@ class Tapping:
             self._new.discard(channel)
 
     def copy(self, channel: str, wire: bytes, prev_seq: int) -> None:
-        """Copy a message that is on disk to whoever listens to its channel."""
+        """Copy a message that is on disk to the listeners of its channel."""
         if self._topics:
             self._turn.add(Tap(channel_topic(channel), tap_copy(wire, prev_seq)))
 
-    def tell_heads(self) -> None:
-        """Send the heads that are due, and those that somebody just began to listen to."""
+    def send_heads(self) -> None:
+        """Send the heads that are due, and those that have new listeners."""
         now = self._turn.moment.now
         due, self._new = self._new, set()
-        if now - self._told_at >= self._head_seconds:
-            due, self._told_at = self._heads, now
+        if now - self._heads_sent_at >= self._head_seconds:
+            due, self._heads_sent_at = self._heads, now
         for channel in sorted(due):
             entry = self._directory.channels.get(channel)
             head = Head(channel, 0 if entry is None else entry.head_seq)

@@ -1,4 +1,4 @@
-"""What a session is told when it begins.
+"""The frame that begins a session.
 
 Owns the welcome frame: who the worker is, and what it expects of a client (docs/protocol.md).
 
@@ -39,7 +39,7 @@ class Welcoming:
         not_held: Sequence[int],
         last_seq: int,
     ) -> None:
-        """Welcome a session, which takes the place of its client's `earlier` one."""
+        """Welcome a session, which replaces its client's `earlier` one."""
         delivery, limits = self._settings.delivery, self._settings.limits
         sharers = self._sessions.of_bot(session.bot_id)
         self._turn.send(

@@ -1,1 +1,1 @@
-"""`posthouse demo`: bots that talk through a worker which is killed meanwhile."""
+"""`posthouse demo`: bots that talk through a worker, which is killed meanwhile."""

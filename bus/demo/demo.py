@@ -1,7 +1,7 @@
-"""`posthouse demo`: a worker is killed while three bots talk through it, and what came of it is counted.
+"""`posthouse demo`: a worker is killed while three bots talk through it, and the outcome is counted.
 
-Owns the demonstration: `kill -9` in the middle of the traffic, the same file served again, and the telling of it.
-What the bots say, and the account, is in `talk`; the worker is a `process` on a temporary file. Nothing is left.
+Owns the demonstration: `kill -9` in the middle of the traffic, serving the same file again, and the report. `talk`
+has what the bots say, and the counting; the worker is a `process` on a temporary file. Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ __all__ = ["demo"]
 _MESSAGES = 60_000
 
 _STALLED_SECONDS = 30.0
-"""Without an acknowledgement or a delivery for so long, what has not come is lost."""
+"""Without an acknowledgement or a delivery for this long, missing messages count as lost."""
 
 _POLL_SECONDS = 0.005
 
 _PAGE_MESSAGES = 1000
 
 
-# ── The telling ──────────────────────────────────────────────────────────────────────────────────────────
+# ── The report ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Story:
-    """What is printed while it happens: numbered steps, and two bars on a terminal. Silent if JSON is asked for."""
+    """The output while it happens: numbered steps, and two bars on a terminal. Silent if JSON is requested."""
 
     def __init__(self, *, silent: bool) -> None:
         self._console = console_for(quiet=silent)
@@ -69,7 +69,7 @@ class _Story:
         self._tell(f"{self._steps:>2}", Text(text))
 
     def line(self, text: Text | str = "") -> None:
-        """Print something beside the steps."""
+        """Print something between the steps."""
         self._tell("  ", Text(text) if isinstance(text, str) else text)
 
     def _tell(self, margin: str, text: Text) -> None:
@@ -88,13 +88,13 @@ class _Story:
             yield
 
     def progress(self, **done: int) -> None:
-        """Move the bars."""
+        """Update the bars."""
         for name, count in done.items():
             self._bars.update(self._tasks[name], completed=count)
 
 
 class _Kill(msgspec.Struct, frozen=True):
-    """The kill: when it was, what was acknowledged and what under way then, and how long nobody was answered."""
+    """The kill: its time, what was acknowledged and in progress then, and how long no answer came."""
 
     at: str
     acknowledged: int
@@ -103,7 +103,7 @@ class _Kill(msgspec.Struct, frozen=True):
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """All that the demonstration found out."""
+    """The results of the demonstration."""
 
     account: Account
     kill: _Kill
@@ -128,7 +128,7 @@ class _Play:
         self._story = story
 
     async def talk(self, bots: Sequence[Bot]) -> _Kill:
-        """Let all talk, kill the worker halfway, serve its file again, and wait until nothing more is to come."""
+        """Let all bots talk, kill the worker halfway, serve its file again, and wait until all has arrived."""
         said = sum(speaker.said_planned for speaker in self._cast)
         heard = sum(speaker.heard_planned for speaker in self._cast)
         self._story.step("They talk: notes on the channel, questions and answers from bot to bot.")
@@ -154,8 +154,8 @@ class _Play:
         await self._until(lambda: self._acknowledged() > served)
         silent_seconds = round(time.monotonic() - killed, 1)
         self._story.step(
-            f"Process {self._worker.pid} serves the same file, and the bots have found it by themselves: the first"
-            f" acknowledgement came {silent_seconds} s after the kill."
+            f"Process {self._worker.pid} serves the same file, and the bots have reconnected by themselves: the"
+            f" first acknowledgement came {silent_seconds} s after the kill."
         )
         return _Kill(at, acknowledged, under_way, silent_seconds)
 
@@ -163,7 +163,7 @@ class _Play:
         return sum(len(speaker.receipts) for speaker in self._cast)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something, for as long as anything moves."""
+        """Wait for a condition, as long as there is progress."""
         before, moved = (0, 0), time.monotonic()
         while True:
             now = self._acknowledged(), sum(len(speaker.heard) for speaker in self._cast)
@@ -188,7 +188,7 @@ async def _perform(messages: int, story: _Story) -> _Outcome:
                 story.step(f"{', '.join(others)} and {last} are connected, and subscribed to #{CHANNEL}.")
                 kill = await _Play(worker, cast, story).talk(bots)
                 log = await _read_back(bots[0], [*others, last])
-            story.step(f"All is said. Read back with `history`, the log has {len(log):,} messages:")
+            story.step(f"The bots are done. Read with `history`, the log has {len(log):,} messages:")
             _tell_excerpts(story, log, {id: said for each in cast for id, said in each.said.items()}, kill)
             is_sound = await worker.stop() == 0 and await worker.check()
             verdict = "sound" if is_sound else "damaged"
@@ -206,7 +206,7 @@ async def _connected(worker: WorkerProcess, cast: Sequence[Speaker]) -> AsyncIte
 
 
 async def _read_back(bot: Bot, names: Sequence[str]) -> list[StoredMessage]:
-    """Return the whole log in its order: what is on the channel, and what each two bots told each other."""
+    """Return the whole log in order: the channel's messages, and the direct messages of each pair of bots."""
     queries: list[dict[str, Any]] = [{"channel": CHANNEL}]
     queries += [{"between": pair} for pair in itertools.combinations(names, 2)]
     log: list[StoredMessage] = []
@@ -222,11 +222,11 @@ async def _read_back(bot: Bot, names: Sequence[str]) -> list[StoredMessage]:
 
 
 def _tell_excerpts(story: _Story, log: Sequence[StoredMessage], said: Mapping[str, Said], kill: _Kill) -> None:
-    """Show what each bot said last before the kill and first after it, and who was answered across it."""
+    """Show each bot's last message before the kill and first one after it, and a question answered across it."""
     before = {message.sender_bot_name: message for message in log if message.timestamp < kill.at}
     after = {message.sender_bot_name: message for message in reversed(log) if message.timestamp >= kill.at}
     around = sorted([*before.values(), *after.values()], key=lambda message: message.seq)
-    _tell(story, "the last of each bot before the kill, and the first after it", around, said, kill)
+    _tell(story, "each bot's last message before the kill, and its first after it", around, said, kill)
     by_id = {message.id: message for message in log}
     pairs = ((by_id.get(message.reply_to or ""), message) for message in log)
     across = [[q, a] for q, a in pairs if q is not None and q.timestamp < kill.at <= a.timestamp]
@@ -261,11 +261,11 @@ def _conclude(story: _Story, outcome: _Outcome) -> None:
     found = outcome.account
     story.line()
     if outcome.ok:
-        repeated = f", and {found.repeated:,} that had been stored before are there once" if found.repeated else ""
+        repeated = f", and {found.repeated:,} that had already been stored are there once" if found.repeated else ""
         story.line(
-            "What this showed: all that was acknowledged before the kill was on disk. The clients sent the rest"
-            f" again, with the same ids{repeated}. Every bot was handed all its messages, each once and in order,"
-            " and no line of the bots' own code knows of the kill."
+            "What this showed: everything acknowledged before the kill was on disk. The clients sent the rest"
+            f" again, with the same ids{repeated}. Every bot received all its messages, each once and in order,"
+            " and no line of the bots' code handles the kill."
         )
     else:
         story.line(Text("The contract was not kept, or not everything was answered.", "bold red"))
@@ -279,8 +279,8 @@ def _conclude(story: _Story, outcome: _Outcome) -> None:
         "twice": found.twice,
         "unanswered": found.sent - found.acknowledged,
     }
-    told = [f"{name} {count:,}" for name, count in numbers.items() if count or name != "unanswered"]
-    story.line(Text(" · ".join(told), "bold green" if outcome.ok else "bold red"))
+    parts = [f"{name} {count:,}" for name, count in numbers.items() if count or name != "unanswered"]
+    story.line(Text(" · ".join(parts), "bold green" if outcome.ok else "bold red"))
 
 
 @click.command()
@@ -292,12 +292,12 @@ def _conclude(story: _Story, outcome: _Outcome) -> None:
     metavar="N",
     help="How many messages the bots send.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the story.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def demo(messages: int, as_json: bool) -> None:
-    """Watch a worker being killed while three bots talk through it.
+    """Kill a worker while three bots talk through it.
 
-    It runs on a temporary file and free ports of its own, and leaves nothing behind. At the end it counts what was
-    sent, stored, delivered, lost and out of order, and exits with 1 where the contract was not kept.
+    It uses a temporary file and free ports, and leaves nothing behind. At the end it counts the messages that were
+    sent, stored, delivered, lost and out of order, and exits with 1 if the contract was not kept.
     """
     story = _Story(silent=as_json)
     outcomes: list[_Outcome] = []

@@ -1,6 +1,6 @@
-"""A worker as a process of its own: started, killed, started again on the same file, stopped in order.
+"""A worker process: started, killed, restarted on the same file, and stopped gracefully.
 
-Owns the process and the addresses it keeps. It ends only what it started, however the block around it is left.
+Owns the process and its addresses. It ends only what it started, however its context is left.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..errors import BusError
 __all__ = ["WorkerFailed", "WorkerProcess"]
 
 _PORTS = (20_000, 32_000)
-"""Below the ports that systems give to outgoing connections: a bot that looks for the killed worker at one of those
-can happen to connect to itself, and then the worker cannot bind it again."""
+"""Below the ports that systems use for outgoing connections: a bot that reconnects to the killed worker's port
+could otherwise connect to itself, and the worker could not bind the port again."""
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -33,11 +33,11 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class WorkerFailed(BusError):
-    """The worker process did not start, or ended by itself."""
+    """The worker process did not start, or ended unexpectedly."""
 
 
 class WorkerProcess:
-    """A worker process on a file of its own, always at the same address."""
+    """A worker process on its own file, always at the same address."""
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "demo.db"
@@ -64,16 +64,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the one that runs, or ran last."""
+        """The process id of the running process, or of the last one."""
         return self._process.pid if self._process is not None else 0
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether the process has ended."""
         return self._process is None or self._process.returncode is not None
 
     def failed(self) -> WorkerFailed:
-        """Return the error for a process that ended by itself, with the last it wrote."""
+        """Return the error for a process that ended unexpectedly, with its last line of output."""
         code = self._process.returncode if self._process is not None else None
         tail = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         return WorkerFailed(f"the worker ended with exit code {code}: {' '.join(tail)}")
@@ -99,20 +99,20 @@ class WorkerProcess:
         raise WorkerFailed(f"the worker did not serve within {_START_SECONDS:g} s")
 
     async def kill(self) -> None:
-        """End it as a power cut would: SIGKILL, and nothing in it can do anything about that."""
+        """Kill it with SIGKILL, which it cannot handle."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
 
     async def stop(self) -> int:
-        """End it in order, and give its exit code."""
+        """Stop it gracefully, and return its exit code."""
         assert self._process is not None
         self._process.terminate()
         with anyio.fail_after(_STOP_SECONDS):
             return await self._process.wait()
 
     async def check(self) -> bool:
-        """Have `posthouse check` read the file; return True if it found no damage."""
+        """Run `posthouse check` on the file; return True if it found no damage."""
         command = [sys.executable, "-m", "worker", "check", "--json", str(self.database)]
         return (await anyio.run_process(command, check=False, cwd=_ROOT)).returncode == 0
 
@@ -126,7 +126,7 @@ class WorkerProcess:
 
 
 def _free_addresses(count: int) -> list[str]:
-    """Find ports that are free now, all different, by binding them all at once."""
+    """Find different ports that are free now, by binding them all at once."""
     bound: list[socket.socket] = []
     try:
         for port in random.sample(range(*_PORTS), 200):

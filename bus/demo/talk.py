@@ -1,7 +1,7 @@
-"""Bots that talk with each other, for the demonstration, and an account of what became of their messages.
+"""Bots that talk with each other, for the demonstration, and a count of what happened to their messages.
 
-Owns what the bots say, and the counting: from receipts, from what each bot was handed, and from the log as it was
-read back. It knows nothing of who kills the worker, or why.
+Owns what the bots say, and the counting: from receipts, from each bot's deliveries, and from the log as it was read
+back. It knows nothing of the kill.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHANNEL = "road"
 _NAMES = ("rider", "keeper", "clerk")
 
 _MESSAGES_A_CALL = 50
-"""Few enough that answers get between them, and that a kill meets calls under way."""
+"""Few enough that answers come in between, and that a kill interrupts calls."""
 
 _QUESTIONS = (
     ("Is the pass open?", "Since Tuesday, with chains."),
@@ -49,7 +49,7 @@ _ANSWERS = dict(_QUESTIONS)
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A message that a bot sent: its place among what this bot sent, and to whom (None: on the channel)."""
+    """A message that a bot sent: its number among the bot's messages, and its recipient (None: the channel)."""
 
     id: str
     sender: str
@@ -61,12 +61,12 @@ class Said(msgspec.Struct, frozen=True):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """The body that is sent."""
         return {"number": self.number, "text": self.text}
 
 
 class Heard(NamedTuple):
-    """A message that a bot was handed."""
+    """A message that was delivered to a bot."""
 
     seq: int
     id: str
@@ -84,9 +84,9 @@ class _Line(NamedTuple):
 
 
 class Speaker:
-    """One bot: it says its lines, answers what it is asked, and notes what it sent and what it was handed.
+    """One bot: it says its lines, answers questions, and notes what it sent and received.
 
-    `said_planned` and `heard_planned` tell when it is done; they are no part of the account.
+    `said_planned` and `heard_planned` determine when it is done; they are not part of the count.
     """
 
     def __init__(self, name: str) -> None:
@@ -106,7 +106,7 @@ class Speaker:
 
     @property
     def done(self) -> bool:
-        """Whether everything is acknowledged, and everything that was to come has come."""
+        """Whether everything is acknowledged, and everything planned has been delivered."""
         return len(self.receipts) >= self.said_planned and len(self._heard_ids) >= self.heard_planned
 
     def plan(self, to: str | None, kind: str, text: str) -> None:
@@ -114,7 +114,7 @@ class Speaker:
         self._lines.append(_Line(to, kind, text))
 
     async def talk(self, bot: Bot) -> None:
-        """Send all lines, and before them the answers; return when the last one is acknowledged."""
+        """Send all lines, answers first; return when the last one is acknowledged."""
         while len(self.said) < self.said_planned:
             while not (self._answers or self._lines):
                 self._asked = anyio.Event()
@@ -137,13 +137,13 @@ class Speaker:
         )
 
     async def listen(self, bot: Bot) -> None:
-        """Receive messages until cancelled; note each, answer it if it asks something, and ack it."""
+        """Receive messages until cancelled; note each, prepare an answer to a question, and ack it."""
         async for message in bot.messages():
             self.note(message)
             await message.ack()
 
     def note(self, message: Message) -> None:
-        """Note a message that was handed over, and get ready to answer it."""
+        """Note a delivered message, and prepare an answer if it is a question."""
         self._heard_ids.add(message.id)
         self.heard.append(Heard(message.seq, message.id, message.sender, message.body["number"]))
         if message.message_type == "question":
@@ -171,17 +171,17 @@ def speakers(messages: int) -> list[Speaker]:
     return found
 
 
-# ── The account ──────────────────────────────────────────────────────────────────────────────────────────
+# ── The count ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What became of the messages.
+    """The outcome of the messages.
 
-    `sent` were handed to the client, `acknowledged` have a receipt, `stored` are in the log as they were sent, and
-    `repeated` were stored before they were sent again. `due` is how many deliveries the acknowledged ones make,
-    `delivered` how many of these came. `lost` are acknowledged messages that are not in the log, and deliveries
-    that did not come; `out_of_order` are first deliveries, and places in the log, that come after what should
-    have come later; `twice` are deliveries that the client handed over again.
+    `sent` were passed to the client, `acknowledged` have a receipt, `stored` are in the log as they were sent, and
+    `repeated` had been stored before they were sent again. `due` is the number of deliveries that the acknowledged
+    ones require, and `delivered` how many of these arrived. `lost` are acknowledged messages that are not in the
+    log, and missing deliveries; `out_of_order` are first deliveries, and places in the log, after something later;
+    `twice` are messages that the client delivered again.
     """
 
     sent: int
@@ -201,7 +201,7 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def account(taking_part: Sequence[Speaker], log: Sequence[StoredMessage]) -> Account:
-    """Count. `log` is the whole log in its order."""
+    """Count. `log` is the whole log, in order."""
     said = {message.id: message for speaker in taking_part for message in speaker.said.values()}
     receipts = {id: receipt for speaker in taking_part for id, receipt in speaker.receipts.items()}
     stored = {message.id for message in log if _is_as_said(message, said.get(message.id))}
@@ -242,7 +242,7 @@ def _number(message: StoredMessage) -> int:
 
 
 def _disorder(places: Iterable[tuple[int, str, int]]) -> int:
-    """Count what comes after something later: in the log, or among what its sender sent."""
+    """Count what comes after something later: in the log, or among its sender's messages."""
     last_seq, last_numbers, count = 0, dict[str, int](), 0
     for seq, sender, number in places:
         count += seq <= last_seq or number <= last_numbers.get(sender, 0)

@@ -1,1 +1,1 @@
-"""One mailbox: what waits in it, what is in flight, and for which sessions. Pure."""
+"""One mailbox: its waiting messages, its messages in flight, and the sessions that receive them. Pure."""

@@ -1,9 +1,9 @@
-"""Clients that vanished while they had messages, and the messages that made fail, perhaps for the last time.
+"""Clients that vanished with messages in flight, and the failures that this counted.
 
-Owns, for one mailbox, what a return of a client takes back. Its rules:
+Owns, for one mailbox, the failures that are undone when a client returns. Its rules:
 
-- Vanishing is a failure of every message that the client had; returning takes it back.
-- A message that would be given up waits until the clients that failed it by vanishing had the time to return.
+- Vanishing counts as a failure of every message that the client had; returning undoes it.
+- A message is not given up before the clients that failed it by vanishing had time to return.
 
 Pure: time is an argument.
 """
@@ -20,10 +20,10 @@ from .unsettled import Unsettled
 __all__ = ["Absent"]
 
 _SPARE = 1_000
-"""What is noted of messages that are settled, and is kept at least."""
+"""Notes about settled messages that are always kept: fewer are not worth clearing."""
 
 _CLIENTS_MAX = 8
-"""How many clients a message remembers: each of the last ones that vanished with it."""
+"""How many clients a message remembers: the last ones that vanished with it."""
 
 
 class _Suspended(msgspec.Struct):
@@ -62,7 +62,7 @@ class Absent:
         return seq in self._suspended
 
     def note(self, client: str, seq: int, unsettled: Mapping[int, Unsettled]) -> None:
-        """Note that a client vanished while it had a message."""
+        """Note that a client vanished with a message in flight."""
         item = unsettled[seq]
         item.vanished = (*item.vanished, client)[-_CLIENTS_MAX:]
         self._failed.setdefault(client, []).append(seq)
@@ -71,15 +71,15 @@ class Absent:
             self._index(unsettled)
 
     def suspend(self, seq: int, failure: str, until: float) -> None:
-        """Let a message wait until a moment before it is given up."""
+        """Postpone giving up on a message until a moment."""
         self._suspended[seq] = _Suspended(failure, until)
 
     def resume(self, seq: int) -> bool:
-        """Let a message wait no more; return whether it did."""
+        """Stop a message's wait; return whether it waited."""
         return self._suspended.pop(seq, None) is not None
 
     def take(self, client: str, unsettled: Mapping[int, Unsettled]) -> Iterator[int]:
-        """Take back a client's failures by vanishing, and yield the seqs: it is back."""
+        """Undo the failures of a client that is back, and yield their seqs."""
         for seq in self._failed.pop(client, ()):
             self._count -= 1
             item = unsettled.get(seq)
@@ -89,7 +89,7 @@ class Absent:
                 yield seq
 
     def confirm(self, client: str, unsettled: Mapping[int, Unsettled]) -> None:
-        """Keep a client's failures: it did not vanish. What waited only for its return is given up."""
+        """Keep the failures of a client that did not vanish; give up on what waited only for its return."""
         for seq in self._failed.pop(client, ()):
             self._count -= 1
             item = unsettled.get(seq)
@@ -99,19 +99,19 @@ class Absent:
                     self._suspended[seq].until = -math.inf
 
     def postpone(self, client: str) -> None:
-        """Begin the waiting for one client anew: it is on its way back."""
+        """Restart the wait for one client, which is on its way back."""
         for seq in self._failed.get(client, ()):
             if seq in self._suspended and self._suspended[seq].until != -math.inf:
                 self._suspended[seq].until = None
 
     def wait_anew(self) -> None:
-        """Begin all waiting anew."""
+        """Restart all waits."""
         for suspended in self._suspended.values():
             if suspended.until != -math.inf:
                 suspended.until = None
 
     def due(self, now: float, wait_seconds: float) -> Iterator[tuple[int, str]]:
-        """Remove what waited long enough; yield the seqs, with the failures. What is to begin waiting begins."""
+        """Remove what has waited long enough, and yield seqs and failures. Start the waits that have no end yet."""
         for seq, suspended in list(self._suspended.items()):
             if suspended.until is None:
                 suspended.until = now + wait_seconds

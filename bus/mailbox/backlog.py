@@ -1,7 +1,7 @@
-"""How many direct messages wait in a mailbox, so that it can be full.
+"""How many direct messages wait in a mailbox, which decides whether it is full.
 
-Owns the count. After a restart it is not known, and counting costs a look at every message that waits: it is asked
-of the store once, and only of a mailbox that lies far enough behind the log's end to be full.
+Owns the count. After a restart it is unknown, and counting reads every message that waits. So the store is asked
+once, and only for a mailbox far enough behind the end of the log to be full.
 
 Pure.
 """
@@ -12,45 +12,52 @@ __all__ = ["Backlog"]
 
 
 class Backlog:
-    """See the module. What comes and goes after the asking is noted, so that the count may arrive late."""
+    """See the module. Changes after the question are noted, so that the answer may arrive late."""
 
     def __init__(self) -> None:
         self.known = False
-        """Whether the count is one."""
+        """Whether the count is known."""
         self.counting = False
-        """Whether the store was asked."""
-        self.expected = 0
-        """Messages that were taken, and are not on disk yet."""
+        """Whether the store is counting."""
+        self._expected = 0
         self._waiting = 0
         self._asked = 0
 
     def __repr__(self) -> str:
-        return f"<Backlog {self._waiting if self.known else 'unknown'} expected={self.expected}>"
+        return f"<Backlog {self._waiting if self.known else 'unknown'} expected={self._expected}>"
+
+    def expect(self) -> None:
+        """Reserve room for a message that is on its way to the disk."""
+        self._expected += 1
+
+    def expect_no_more(self) -> None:
+        """Release the room of a message whose outcome is known."""
+        self._expected -= 1
 
     def came(self) -> None:
-        """Note a message that waits."""
+        """Count a message that waits."""
         self._waiting += 1
 
     def went(self, count: int = 1) -> None:
-        """Note messages that wait no more."""
+        """Count messages that no longer wait."""
         self._waiting -= count
 
     def ask(self) -> int:
-        """Note that the store is being asked how many wait now; return the question's number."""
+        """Note that the store is asked how many wait now; return the question's number."""
         self.counting, self._waiting = True, 0
         self._asked += 1
         return self._asked
 
     def void(self) -> None:
-        """Note that messages were removed: whether a count that is on its way has them cannot be known."""
+        """Discard a count that is under way: messages were removed, and it may or may not include them."""
         self.counting = False
 
     def counted(self, waiting: int, *, number: int) -> None:
-        """Accept how many waited when the store was asked, unless that count is void."""
+        """Apply how many waited when the store was asked, unless that count is void."""
         if self.counting and number == self._asked:
             self._waiting += waiting
             self.known, self.counting = True, False
 
     def has_room(self, messages_max: int) -> bool:
-        """Return True if one more may come, or if that is not known yet."""
-        return not self.known or self._waiting + self.expected < messages_max
+        """Return True if there is room for one more, or if that is not known yet."""
+        return not self.known or self._waiting + self._expected < messages_max

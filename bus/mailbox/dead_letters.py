@@ -1,80 +1,75 @@
-"""What a mailbox gave up on: its dead letters, on their way to the disk and there, and those that are tried again.
+"""The dead letters of one mailbox: stored, on their way to the disk, and retried.
 
-A part of `Mailbox`. Its rules:
+Its rules:
 
-- A dead letter goes to the disk with the state that no longer has the message, or neither does.
-- One that is put back is *reviving* until the disk has that, and waits to be delivered from then on.
+- A dead letter is stored together with the state that no longer contains the message, or neither is stored.
+- A retried dead letter is *reviving* until that is on disk, and is then returned.
 
 Pure.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 
-from ..model.repository import DeadLetter, MailboxState
-from ..settings import Delivery
+from ..model.repository import DeadLetter
 from .outstanding import Outstanding
-from .unsettled import Abandoned, Unsettled
 
-__all__ = ["Buried"]
+__all__ = ["DeadLetterBox"]
 
 
-class Buried(Outstanding):
-    """See the module."""
+class DeadLetterBox:
+    """See the module. `dead` has the seqs of dead letters, stored or not; `reviving` those of retried ones."""
 
-    def __init__(self, state: MailboxState, delivery: Delivery, *, group: str | None) -> None:
-        super().__init__(state, delivery, group=group)
+    def __init__(self, outstanding: Outstanding) -> None:
         self.dead: set[int] = set()
-        self.buried: list[DeadLetter] = []
-        """Those that are not on disk yet."""
-        self._reviving: set[int] = set()
+        self.reviving: set[int] = set()
+        self._outstanding = outstanding
+        self._unsaved: list[DeadLetter] = []
 
-    def restore_dead(self, seq: int) -> None:
-        """Add a dead letter that is on disk."""
+    def __repr__(self) -> str:
+        return f"<DeadLetterBox dead={len(self.dead)} unsaved={len(self._unsaved)} reviving={len(self.reviving)}>"
+
+    def __contains__(self, seq: int) -> bool:
+        """Return True if a message is dead or reviving."""
+        return seq in self.dead or seq in self.reviving
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are dead letters that are not stored yet."""
+        return bool(self._unsaved)
+
+    def restore(self, seq: int) -> None:
+        """Add a stored dead letter."""
         self.dead.add(seq)
 
     def bury(self, dead_letter: DeadLetter) -> None:
-        """Keep a dead letter for the disk: it goes there with the state that no longer has it, or neither does."""
-        self.buried.append(dead_letter)
-        self.dirty = True
+        """Keep a dead letter for the next transaction with the mailbox's state."""
+        self._unsaved.append(dead_letter)
 
-    def take_buried(self) -> list[DeadLetter]:
-        """Return the dead letters that are not on disk yet, and forget them."""
-        buried, self.buried = self.buried, []
-        return buried
+    def take_unsaved(self) -> list[DeadLetter]:
+        """Return the dead letters that are not stored yet, and clear them; `not_saved` restores them."""
+        unsaved, self._unsaved = self._unsaved, []
+        return unsaved
 
-    def not_saved(self, buried: Sequence[DeadLetter]) -> None:
-        """Note that the disk took neither the state nor these dead letters."""
-        self.buried[:0] = buried
-        self.dirty = True
+    def not_saved(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters that were not stored for the next transaction."""
+        self._unsaved[:0] = dead_letters
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
-        """Prepare to deliver dead letters again; return those that are. `revive` follows once that is on disk."""
+        """Prepare to retry dead letters; return the seqs that are some. Call `revive` once that is on disk."""
         there = sorted(self.dead.intersection(seqs))
         self.dead.difference_update(there)
-        self._reviving.update(there)
+        self.reviving.update(there)
         return there
 
     def revive(self, seqs: Iterable[int]) -> None:
-        """Make dead letters wait again, as if they had never been delivered."""
+        """Return dead letters to the mailbox, as if they had never been delivered."""
         for seq in seqs:
-            self._reviving.discard(seq)  # it may have died and been put back again before this was on disk
-            if seq not in self._unsettled:  # a subscription that started in the past may have brought it again
-                self._unsettled[seq] = Unsettled(0, 0, None)
-                heapq.heappush(self._returned, seq)
-            self._unsettled[seq].retried = True
-            self.dirty = True
+            self.reviving.discard(seq)  # it may have died and been put back again before this was on disk
+            self._outstanding.revive(seq)
 
     def stay_dead(self, seqs: Iterable[int]) -> None:
-        """Leave dead letters as they are: the disk would not take that they come back."""
-        self._reviving.difference_update(seqs)
+        """Leave dead letters as they are: the retry was not stored."""
+        self.reviving.difference_update(seqs)
         self.dead.update(seqs)
-
-    def _give_up(self, seq: int, item: Unsettled, failure: str) -> Abandoned:
-        return self._abandon(seq, f"{failure}; failed {item.failures} times", item)
-
-    def _abandon(self, seq: int, reason: str, item: Unsettled) -> Abandoned:
-        self.dead.add(seq)
-        return Abandoned(seq, reason, item.attempt)

@@ -1,8 +1,7 @@
-"""When a mailbox's deliveries have to be settled.
+"""The times by which a mailbox's deliveries must be settled.
 
-Owns the deadlines, in order. What is settled leaves its deadline behind, since to look for it would take longer
-than to pass it over when it is due. With a long `ack_wait` that adds up to every message of that time; so the
-mailbox clears them out when most of them mean nothing any more.
+Owns the deadlines, in order. Settling leaves the deadline in the heap: finding it would take longer than skipping
+it when it is due. With a long `ack_wait` they add up, so the mailbox clears them when most are obsolete.
 
 Pure.
 """
@@ -15,11 +14,11 @@ from collections.abc import Iterable, Iterator
 __all__ = ["AckDeadlines"]
 
 _SPARE = 1_000
-"""Deadlines without a meaning that are kept at least: clearing out so many at once costs each of them little."""
+"""Obsolete deadlines that are always kept: clearing so many at once costs little for each of them."""
 
 
 class AckDeadlines:
-    """See the module. Deliveries that were made at once share a deadline."""
+    """See the module. Deliveries made together share a deadline."""
 
     __slots__ = ("_count", "_heap")
 
@@ -46,11 +45,11 @@ class AckDeadlines:
             yield from seqs
 
     def are_many(self, unsettled: int) -> bool:
-        """Return True if most of them must be of messages that are settled: only so many are not."""
+        """Return True if most of them must be obsolete, given how many messages are unsettled."""
         return self._count > 2 * unsettled + _SPARE
 
     def replace(self, deadlines: Iterable[tuple[float, int]]) -> None:
-        """Keep only these, each with its seq."""
+        """Replace all deadlines with these, each with its seq."""
         self._heap = [(deadline, [seq]) for deadline, seq in deadlines]
         self._count = len(self._heap)
         heapq.heapify(self._heap)

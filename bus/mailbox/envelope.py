@@ -1,7 +1,7 @@
-"""A stored message on its way to those who get it: what is the same for all of them is written once.
+"""A stored message on its way to its recipients: the part that is the same for all of them is written once.
 
-Owns how a message of the log is JSON (docs/protocol.md, "Message"), and how deliveries become a frame. What differs
-from mailbox to mailbox, and the closing brace, is put behind it where it is handed out.
+Owns the JSON form of a message of the log (docs/protocol.md, "Message"). What differs between mailboxes, and the
+closing brace, is appended at delivery.
 
 Pure.
 """
@@ -18,9 +18,9 @@ __all__ = ["Envelope", "write_envelope"]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A committed message on its way to mailboxes; `wire` is its JSON but for the closing brace.
+    """A committed message on its way to mailboxes; `wire` is its JSON without the closing brace.
 
-    From `expires_at` on, a time of the wall clock, it is handed out no more.
+    It is not delivered at or after `expires_at`, by the wall clock.
     """
 
     seq: int
@@ -30,12 +30,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     expires_at: str | None = None
 
     def is_expired(self, wall: str) -> bool:
-        """Return True if it is to be delivered no more, at a time of the wall clock."""
+        """Return True if it has expired at a time of the wall clock."""
         return self.expires_at is not None and self.expires_at <= wall
 
 
 class _Stored(msgspec.Struct, frozen=True, gc=False):
-    """A stored message in the wire's fields and their order; body and headers are JSON already."""
+    """A stored message in the wire's fields and order; body and headers are JSON already."""
 
     seq: int | None
     id: str
@@ -50,9 +50,9 @@ class _Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 def write_envelope(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
-    """Write a stored message as JSON, but for its closing brace: what follows differs from bot to bot.
+    """Return a stored message as JSON, without its closing brace: what follows differs from bot to bot.
 
-    One that waits until it is due has neither seq nor timestamp.
+    A delayed message that is not due yet has neither seq nor timestamp.
     """
     direct, channel = message.recipient_bot_id, message.recipient_channel
     stored = _Stored(

@@ -1,7 +1,7 @@
-"""What a mailbox loses to retention, and who has yet to be told.
+"""Messages that a mailbox loses to retention, and the gap that they leave.
 
-Owns the messages that are on their way out of the log although somebody waits for them, and the gap that they
-leave. The gap is told by the mailbox's sessions, and forgotten when one of them was heard after that.
+Owns the messages that are being removed from the log although the mailbox still needs them, and the gap. The gap is
+sent to the mailbox's sessions, and cleared when one of them is heard after that.
 
 Pure.
 """
@@ -14,15 +14,14 @@ __all__ = ["Losses"]
 
 
 class Losses:
-    """See the module. `gap` is the range in which messages were lost, until a session was told."""
+    """See the module. `gap` is the range in which messages were lost, until a session has been notified."""
 
     def __init__(self, gap: tuple[int, int] | None) -> None:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
-        """What is being removed, by seq, with its channel; None for a direct message."""
-        self._withheld: list[int] = []
+        """The messages being removed: seq to channel, None for a direct message."""
         self.gone: set[int] = set()
-        """What was removed while a page is being read that may have it still."""
+        """Messages removed while a page is being read that may still contain them."""
 
     def __repr__(self) -> str:
         return f"<Losses gap={self.gap} losing={len(self.losing)}>"
@@ -31,21 +30,12 @@ class Losses:
         """Note that messages are being removed."""
         self.losing = dict(channels)
 
-    def withhold(self, seq: int) -> None:
-        """Note that a message that is being removed came to its turn."""
-        self._withheld.append(seq)
-
-    def take_withheld(self) -> list[int]:
-        """Return what came to its turn while it was being removed."""
-        withheld, self._withheld = self._withheld, []
-        return withheld
-
     def keep(self) -> None:
         """Note that nothing was removed."""
         self.losing = {}
 
     def take(self, missed: Iterable[int], *, reading: bool) -> dict[int, str | None]:
-        """Return what was removed; the gap grows by what is missed. `reading` says that a page is being read."""
+        """Return what was removed, and extend the gap by `missed`. `reading`: a page is being read."""
         lost, self.losing = self.losing, {}
         self.gap = self._with(missed)
         if reading:
@@ -53,7 +43,7 @@ class Losses:
         return lost
 
     def saved(self) -> tuple[int, int] | None:
-        """Return the gap for the disk, including what is being removed in the same transaction."""
+        """Return the gap to save, including what is removed in the same transaction."""
         return self._with(self.losing)
 
     def _with(self, lost: Iterable[int]) -> tuple[int, int] | None:

@@ -1,8 +1,8 @@
-"""Who is connected: one session a connection, with its credit and what it was last heard.
+"""Who is connected: one session per connection, with its credit and when it was last heard.
 
-Owns the sessions, by address and by bot. An address is where frames go, never who somebody is.
+Owns the sessions, by address and by bot. An address is where frames go, and identifies nobody.
 
-Pure: time is an argument, in seconds of a clock that never goes back.
+Pure: time is an argument, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Session", "Sessions", "client_of"]
 
 
 def client_of(token: str | None) -> str | None:
-    """Return which client a token is of: a digest, since the token is a secret, and this is kept on disk."""
+    """Return the client that a token belongs to, as a digest: the token is a secret, and this is kept on disk."""
     return None if token is None else hashlib.blake2b(token.encode(), digest_size=12).hexdigest()
 
 
 class Session:
-    """One connection's hello; it lends its bot's mailboxes a credit. It knows them by their ids."""
+    """One connection's session; it lends credit to its bot's mailboxes, which it knows by id."""
 
     __slots__ = (
         "address",
@@ -55,26 +55,26 @@ class Session:
         self.bot_name = ""
         self.credit = credit
         self.mailbox_ids: deque[str] = deque()
-        """What it receives from: its bot's mailbox, and those of the bot's groups."""
+        """The mailboxes it receives from: its bot's, and those of the bot's groups."""
         self.in_flight: dict[int, str] = {}
-        """The seqs that were delivered here and are not settled, each with the id of its mailbox."""
+        """The unsettled seqs delivered to this session, each with the id of its mailbox."""
         self.expecting: dict[str, None] = {}
         """Ids of messages whose first reply goes to this session at once."""
         self.express: set[int] = set()
-        """Those in flight that are such replies: they lie outside the credit."""
+        """The replies among them that were delivered outside the credit."""
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
         self.last_heard = now
         self.served = 0
-        """When it was last handed a message: of sessions with as much credit, who waits longest is next."""
+        """When it last got a message: among sessions with equal credit, the one that has waited longest is next."""
         self.opening = False
-        """True while the registration of a new bot, or a look at what a client holds, is on its way to the disk."""
+        """True while a new bot is being registered, or the messages that a client holds are being looked up."""
         self.held: list[RequestFrame] = []
-        """Requests that came in the meantime, to be carried out in order."""
+        """Requests that arrived meanwhile, to be carried out in order."""
         self.doubted = False
-        """Whether it let an `ack_wait` run out and was not heard since: it may be cut off."""
+        """Whether it let an `ack_wait` run out and has not been heard since: it may be cut off."""
         self.client: str | None = None
-        """Which client it is of, by `client_of`, where that one has a token to prove it in later sessions."""
+        """Its client, by `client_of`, if that has a token to prove its identity in later sessions."""
 
     def __repr__(self) -> str:
         state = "opening" if self.opening else "open"
@@ -82,13 +82,13 @@ class Session:
 
     @property
     def free(self) -> int:
-        """How many more messages may be delivered now: none when the bytes in flight are spent."""
+        """How many more messages may be delivered now; 0 if the bytes in flight are used up."""
         if self.in_flight_bytes >= self.in_flight_bytes_max:
             return 0
         return self.credit - len(self.in_flight) + len(self.express)
 
     def expect(self, message_ids: Iterable[str], most: int) -> None:
-        """Note messages whose first replies go to this session at once; beyond `most` the oldest are forgotten."""
+        """Note messages whose first replies go to this session at once; beyond `most`, forget the oldest."""
         self.expecting.update(dict.fromkeys(message_ids))
         while len(self.expecting) > most:
             del self.expecting[next(iter(self.expecting))]
@@ -119,13 +119,13 @@ class Sessions:
         return self._by_bot.get(bot_id, [])
 
     def of_client(self, bot_id: str, client: str | None) -> Session | None:
-        """Return the session of a client; None where there is none."""
+        """Return the session of a client, or None."""
         if client is None:
             return None
         return next((session for session in self.of_bot(bot_id) if session.client == client), None)
 
     def add(self, session: Session) -> None:
-        """Add a session whose address has none."""
+        """Add a session; its address must not have one."""
         assert session.address not in self._by_address
         self._by_address[session.address] = session
         self._by_bot.setdefault(session.bot_id, []).append(session)
@@ -139,5 +139,5 @@ class Sessions:
             del self._by_bot[session.bot_id]
 
     def silent(self, since: float) -> list[Session]:
-        """Return the sessions that were not heard after `since`."""
+        """Return the sessions last heard before `since`."""
         return [session for session in self._by_address.values() if session.last_heard < since]

@@ -1,12 +1,13 @@
-"""What a mailbox wants of the log: direct messages and channels, each from a seq on.
+"""What a mailbox wants from the log: direct messages and channels, each from a seq on.
 
 Owns the position and the floors. Its rules (docs/design.md):
 
-- `position` is the highest seq handed out in order; what lies above it was not handed out.
-- Where a subscription starts in the past, the position goes back to that start, and a *floor* for each other source
-  keeps what that one had handed out from being handed out again.
-- Such a start stands in the state that is saved with the subscription, before memory knows it: after a crash in
-  between, its messages are found.
+- `position` is the highest seq delivered in order; nothing above it was delivered in order.
+- If a subscription starts in the past, the position goes back to that start. A *floor* for each other source then
+  prevents its messages from being delivered twice.
+- The state saved with such a subscription goes back to its start before memory does, so that its messages are found
+  after a crash in between.
+- `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
 
 Pure.
 """
@@ -20,7 +21,7 @@ from ..model.repository import MailboxState
 __all__ = ["DIRECT", "Interest", "Sources"]
 
 DIRECT = ""
-"""The source that is no channel: what is sent to the bot itself."""
+"""The source of direct messages, which is not a channel."""
 
 
 class Interest(msgspec.Struct, frozen=True):
@@ -31,11 +32,12 @@ class Interest(msgspec.Struct, frozen=True):
 
 
 class Sources:
-    """The sources of one mailbox. A group's has its one channel, and no direct messages."""
+    """The sources of one mailbox. A group's has one channel and no direct messages."""
 
     def __init__(self, state: MailboxState, *, direct: bool) -> None:
         self.position = state.position
         self.interests: dict[str, Interest] = {}
+        self.ahead = set(state.ahead)
         self._owner_id = state.mailbox_id
         self._direct = direct
         self._floors = dict(state.floors)
@@ -43,6 +45,11 @@ class Sources:
 
     def __repr__(self) -> str:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
+
+    def advance(self, seq: int) -> None:
+        """Advance the position to a seq: everything up to it was delivered in order. It never goes back."""
+        if seq > self.position:
+            self.position = seq
 
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Return True if a message belongs here and lies above its source's floor."""
@@ -54,7 +61,7 @@ class Sources:
         return interest.echo or sender_bot_id != self._owner_id
 
     def still_wants(self, seq: int, channel: str | None) -> bool:
-        """Return True if a message that was delivered is still wanted: its channel may have been left since."""
+        """Return True if a delivered message is still wanted: its channel may have been left since."""
         if channel is None:
             return True
         interest = self.interests.get(channel)
@@ -66,24 +73,24 @@ class Sources:
 
     @property
     def through(self) -> int:
-        """The seq up to which every source was handed out."""
+        """The seq up to which every source was delivered."""
         sources = [None, *self.interests] if self._direct else list(self.interests)
         return min((self.handed_out(source) for source in sources), default=self.position)
 
     def restore(self, channel: str, interest: Interest) -> None:
-        """Add a channel as before a restart: the saved state knows how far it was handed out."""
+        """Add a channel after a restart: the saved state has its progress."""
         self.interests[channel] = interest
 
     def prepare(self, channel: str, start_seq: int) -> None:
-        """Note that a subscription which starts in the past is on its way to the disk."""
+        """Prepare for a subscription that starts in the past and is on its way to the disk."""
         self._starting[channel] = start_seq
 
     def dismiss(self, channel: str) -> None:
-        """Note that the subscription was not stored, or stood already."""
+        """Cancel a prepared subscription, which was not stored or existed already."""
         self._starting.pop(channel, None)
 
     def add(self, channel: str, interest: Interest) -> bool:
-        """Begin to want a channel; return True if the position went back for it."""
+        """Add a channel; return True if the position went back for it."""
         self._starting.pop(channel, None)
         self._floors.pop(channel, None)
         back = interest.start_seq < self.position
@@ -94,26 +101,29 @@ class Sources:
         return back
 
     def remove(self, channel: str) -> bool:
-        """Stop wanting a channel; return True if it was wanted."""
+        """Remove a channel; return True if it was wanted."""
         self._floors.pop(channel, None)
         return self.interests.pop(channel, None) is not None
 
     def after(self, seq: int) -> tuple[tuple[str, int, bool], ...]:
-        """Return each source with the seq after which it counts beyond `seq`, and whether to skip the bot's own."""
+        """Return each source with the seq to read after (at least `seq`) and whether to skip the bot's own."""
         return tuple(
             (source, max(start, seq), source != DIRECT and not self.interests[source].echo)
             for source, start in self._starts()
         )
 
-    def saved(self) -> tuple[int, dict[str, int]]:
-        """Return the position and the floors for the disk: gone back already for what is on its way there."""
+    def saved(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
+        """Return the position, floors and `ahead` to save, which include subscriptions on their way to the disk."""
+        self.ahead = {seq for seq in self.ahead if seq > self.position}
         position = min([self.position, *self._starting.values()])
         floors = self._floors if position == self.position else self._raised_floors()
         sources = {DIRECT, *self.interests}
-        return position, {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        floors = {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        return position, floors, tuple(sorted(self.ahead))
 
     def _raised_floors(self) -> dict[str, int]:
-        # Where a subscription starts is no floor: it may lie beyond the end of the log, and a floor never does.
+        # A subscription's start is not used as a floor: it may lie beyond the end of the log, and a floor never
+        # does.
         sources = [DIRECT, *self.interests] if self._direct else list(self.interests)
         return {source: self.handed_out(source) for source in sources}
 

@@ -1,7 +1,7 @@
-"""Whose turn it is to take a message, where several sessions share a mailbox.
+"""Which session gets the next message when several share a mailbox.
 
-It is the session with the most free credit, and of those the one that has waited longest. A group's message goes to
-a session of its sender only where there is no other.
+The session with the most free credit is next; among equals, the one that has waited longest. A group's message goes
+to a session of its sender only if there is no other.
 
 Pure.
 """
@@ -18,7 +18,7 @@ __all__ = ["HandedOut", "Turns"]
 
 
 class HandedOut(NamedTuple):
-    """What one session takes: the deliveries, in order, and their seqs."""
+    """What one session gets: the deliveries, in order, and their seqs."""
 
     session: Session
     deliveries: list[bytes]
@@ -26,7 +26,7 @@ class HandedOut(NamedTuple):
 
 
 class Turns:
-    """Sessions with free credit; `apart` keeps what a bot sent from its own sessions."""
+    """Sessions with free credit; with `apart`, a bot's own messages go to other bots' sessions if possible."""
 
     def __init__(self, sessions: Sequence[Session], *, apart: bool) -> None:
         self._sessions = sessions
@@ -43,7 +43,7 @@ class Turns:
         return f"<Turns of {len(self._waiting)} sessions>"
 
     def take(self, sender_bot_id: str) -> Session:
-        """Return the session that gets a message of this sender, and remove it from those that wait."""
+        """Return the session that gets a message of this sender, and remove it from the queue."""
         passed = []
         while self._waiting and self._apart and self._next().bot_id == sender_bot_id:
             passed.append(heapq.heappop(self._waiting))
@@ -56,7 +56,7 @@ class Turns:
         return session
 
     def give_back(self, session: Session) -> None:
-        """Let a session wait again, if it can take more."""
+        """Return a session to the queue if it has free credit."""
         if session.free > 0:
             heapq.heappush(self._waiting, self._place(session))
 

@@ -1,18 +1,79 @@
-"""What a mailbox keeps of a message that was handed out, or came back, and is not settled.
+"""What a mailbox keeps of an unsettled message, and the places where it can be.
+
+Owns the places and the moves between them, as data. `outstanding` makes the moves.
 
 Pure.
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
+
 import msgspec
 
+from ..model.records import later
 from ..model.repository import UnsettledState
 from .envelope import Envelope
 from .sessions import Session
 from .sources import DIRECT
 
-__all__ = ["Abandoned", "Unsettled", "restored"]
+__all__ = ["MOVES", "Abandoned", "MessagePlace", "Unsettled", "restored"]
+
+
+class MessagePlace(enum.StrEnum):
+    """Where an unsettled message is: in exactly one place, except briefly during a delivery."""
+
+    IN_FLIGHT = "in flight"
+    """A session has it."""
+    RETURNED = "returned"
+    """It is delivered next, before anything new."""
+    DELAYED = "delayed"
+    """It is returned at a time of the monotonic clock."""
+    RESTING = "resting"
+    """It is delayed by the wall clock; the remaining time is computed at the next delivery."""
+    SUSPENDED = "suspended"
+    """It failed for the last time, but a client that failed it by vanishing may still return."""
+    WITHHELD = "withheld"
+    """It is being removed from the log, and its turn came meanwhile."""
+    SETTLING = "settling"
+    """No session has it, and a commit on its way to the disk settles it."""
+
+
+_P = MessagePlace
+MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
+    #                      by (None: not, or no longer, an unsettled message)
+    None: frozenset(
+        {
+            _P.IN_FLIGHT,  # deliver: for the first time, or after take_returned
+            _P.WITHHELD,  # withhold: likewise
+            _P.RETURNED,  # revive: a dead letter is retried; remember: a client holds it
+        }
+    ),
+    _P.IN_FLIGHT: frozenset(
+        {
+            None,  # settle, discard; give_back: failed for the last time
+            _P.IN_FLIGHT,  # keep, deliver: for the client's next session
+            _P.DELAYED,  # give_back
+            _P.SUSPENDED,  # give_back: the last failure, perhaps
+            _P.SETTLING,  # leave_to_commit: its session ended
+        }
+    ),
+    _P.RETURNED: frozenset({None, _P.IN_FLIGHT}),  # take_returned, discard; keep
+    _P.DELAYED: frozenset({None, _P.IN_FLIGHT, _P.RETURNED}),  # discard; keep; release_due
+    _P.RESTING: frozenset({None, _P.IN_FLIGHT, _P.DELAYED}),  # discard; keep; release_due
+    _P.SUSPENDED: frozenset(
+        {
+            None,  # discard; given_up: the client stayed away
+            _P.IN_FLIGHT,  # keep
+            _P.RETURNED,  # come_back
+            _P.RESTING,  # come_back: its last failure was a nak, whose delay holds
+        }
+    ),
+    _P.WITHHELD: frozenset({None, _P.RETURNED}),  # discard; release_withheld
+    _P.SETTLING: frozenset({None, _P.IN_FLIGHT, _P.RETURNED}),  # settle_committed; keep; keep_unsettled
+}
+"""The moves, by the methods of `outstanding.Outstanding` that make them."""
 
 
 class Abandoned(msgspec.Struct, frozen=True):
@@ -24,43 +85,49 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, gc=False, eq=False):
-    """A message that was handed out, or came back, and is not settled."""
+    """A message that was delivered, or put back, and is not settled."""
 
     attempt: int
     failures: int
     envelope: Envelope | None
+    place: MessagePlace | None = None
     session: Session | None = None
+    """The session for which it is in flight."""
     deadline: float = 0.0
     due_at: str | None = None
-    """When it comes again, by the wall clock, where it rests for `delay` seconds."""
+    """When a nak's delay ends, by the wall clock; it lasts at most `delay` seconds."""
     delay: float = 0.0
     source: str | None = None
-    """The channel that it came by, "" for a direct message, while `envelope` does not say so; None if unknown."""
+    """The channel that it came by, "" for a direct message, while `envelope` is None; None if unknown."""
     retried: bool = False
-    """Whether it was a dead letter: then it is owed whether its channel was left or not."""
+    """Whether it was a dead letter: it is then delivered even if its channel has been left."""
     vanished: tuple[str, ...] = ()
-    """The clients that failed it by vanishing, one a failure: it is taken back when that client returns."""
+    """The clients that failed it by vanishing, one per failure. A client's return undoes its failures."""
 
     def is_of(self, channel: str) -> bool:
-        """Return whether it is here for the sake of a channel, as far as memory knows."""
+        """Return True if it came by a channel, as far as is known in memory."""
         source = self.source if self.envelope is None else self.envelope.channel
         return not self.retried and source == channel
 
     def unload(self) -> None:
-        """Keep no more of the message than where it came by."""
+        """Drop the message's contents, and keep the channel that it came by."""
         if self.envelope is not None:
             self.source = self.envelope.channel or DIRECT
             self.envelope = None
 
+    def rest(self, wall: str, delay: float) -> None:
+        """Note, for a restart of the worker, a delay that begins at a time of the wall clock."""
+        self.due_at, self.delay = later(wall, delay), delay
+
     def saved(self, seq: int) -> UnsettledState:
-        """Return what is kept of it on disk."""
+        """Return what is stored of it."""
         return UnsettledState(
             seq, self.attempt, self.failures, self.due_at, self.delay, self.retried, self.vanished
         )
 
 
 def restored(item: UnsettledState) -> Unsettled:
-    """Return what was kept on disk, without its message."""
+    """Return an unsettled message as it was stored, without its contents."""
     return Unsettled(
         item.attempt,
         item.failures,

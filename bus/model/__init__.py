@@ -1,1 +1,1 @@
-"""What is kept, and what keeps it can do: records, changes, rules and the ports that a store implements. Pure."""
+"""What is stored, and what a store can do: records, changes, rules and the ports that a store implements. Pure."""

@@ -1,6 +1,6 @@
-"""What the broker and the log say to each other: changes, answers, mailbox states, pages.
+"""What the broker and the log exchange: changes, answers, mailbox states, pages.
 
-Owns these values, and nothing that is done with them. Times are text in the one stored form (`records.timestamp`).
+Owns these values, and no behavior. Times are text in the stored form (`records.timestamp`).
 
 Pure.
 """
@@ -57,8 +57,8 @@ __all__ = [
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent.
 
-    From `expires_at` on it is not delivered any more. One with a `due_at` waits beside the log until then. One that
-    is `known_only` is looked up by its id and not stored: where it is known, its sender is told so all the same.
+    It is not delivered at or after `expires_at`. With a `due_at` it waits beside the log until then. With
+    `known_only` it is looked up by its id and not stored: if it is known, its sender is answered as for any repeat.
     """
 
     id: str
@@ -76,7 +76,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
-    """A message in the log. `seq` is its place, `timestamp` the time when it got there."""
+    """A message in the log. `seq` is its place, `timestamp` the time when it was added."""
 
     seq: int
     timestamp: str
@@ -102,9 +102,9 @@ class AddChannel(msgspec.Struct, frozen=True):
 
 
 class AddSubscription(msgspec.Struct, frozen=True):
-    """Subscribe a bot to an existing channel; `start_seq=None` is the log's end. Answered `Subscribed`.
+    """Subscribe a bot to an existing channel; `start_seq=None` means the log's end. Answered `Subscribed`.
 
-    With a `group` the bot shares that group's mailbox, which is opened at the start by the first who names it.
+    With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start.
     """
 
     bot_id: str
@@ -116,24 +116,24 @@ class AddSubscription(msgspec.Struct, frozen=True):
 
 
 class RemoveSubscription(msgspec.Struct, frozen=True):
-    """End a subscription. Answered with a bool: whether there was one."""
+    """End a subscription. Answered with a bool: whether it existed."""
 
     bot_id: str
     channel: str
 
 
 class AddMessages(msgspec.Struct, frozen=True):
-    """Append messages at one time, or put aside those not due yet. Answered with an `Added` each, in order."""
+    """Append messages with one timestamp; schedule those not due yet. Answered with an `Added` each, in order."""
 
     messages: Sequence[NewMessage]
     timestamp: str
 
 
 class ReleaseDue(msgspec.Struct, frozen=True):
-    """Append those of the scheduled messages that are due, the earliest first. Answered `Released`.
+    """Append the scheduled messages that are due, the earliest first. Answered `Released`.
 
-    At most `messages_max` at once, and no more than some `bytes_max` of bodies. They are stamped with `timestamp`,
-    which may be ahead of the clock; due is what is due at `until`, and None means that same time.
+    At most `messages_max` at once, and not many more than `bytes_max` bytes of bodies. Their timestamp is
+    `timestamp`, which may be ahead of the clock. They are due if they are at `until`; None means `timestamp`.
     """
 
     timestamp: str
@@ -143,20 +143,20 @@ class ReleaseDue(msgspec.Struct, frozen=True):
 
 
 class RemoveMessages(msgspec.Struct, frozen=True):
-    """Remove messages from the log for good, by seq. The last one stays, because seqs go on from it.
+    """Remove messages from the log for good, by seq. The last one stays, because new seqs follow it.
 
-    Answered with the number of those that there were.
+    Answered with the number of messages removed.
     """
 
     seqs: tuple[int, ...]
 
 
 class CommitWork(msgspec.Struct, frozen=True):
-    """Carry out what a bot did for a run, whole or not at all: fence, steps, context, status, and messages.
+    """Carry out a commit as a whole or not at all: fence, steps, context, status, and messages.
 
-    Each step is a record as it is to be afterwards. Answered `Committed` or `NotCommitted`. The same id again, with
-    the same `digest` of its contents, is answered as the first time; one that is `known_only` is looked up for
-    that, and answered None where it is not known. `number` is the broker's own, by which `SaveMailbox` names it.
+    Each step is a record as it is to be afterwards. Answered `Committed` or `NotCommitted`. Repeating an id with
+    the same `digest` of its contents returns the first answer. With `known_only` it is only looked up for that, and
+    answered None if it is not known. `number` is assigned by the broker; `SaveMailbox` refers to it.
     """
 
     id: str
@@ -176,7 +176,7 @@ class CommitWork(msgspec.Struct, frozen=True):
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):
-    """End the holds of runs whose lease ran out, and notify each last holder by a message from `sender_name`.
+    """End the holds of runs whose lease has expired, and notify each last holder by a message from `sender_name`.
 
     Answered `Recovered`.
     """
@@ -188,11 +188,11 @@ class RecoverRuns(msgspec.Struct, frozen=True):
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
-    """A message at or below a mailbox's position that is not settled.
+    """An unsettled message, usually at or below the mailbox's position.
 
-    `due_at` is when it comes again, by the wall clock, where it rests for `delay` seconds; None where it is due.
-    `retried` says that it was a dead letter, and is owed whether its channel was left or not. `vanished` has the
-    clients that failed it by vanishing, one a failure.
+    `due_at` is when it is redelivered, by the wall clock, if it rests for `delay` seconds; None if it is due.
+    `retried` says that it was a dead letter, and is delivered even if its channel was left. `vanished` lists the
+    clients that failed it by vanishing, one per failure.
     """
 
     seq: int
@@ -207,14 +207,13 @@ class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
 class MailboxState(msgspec.Struct, frozen=True):
     """What a mailbox keeps on disk.
 
-    Of the mailbox's messages above `position` none was handed out, and of those at or below it, `unsettled`
-    has the ones still owed. `floors` has a seq for each source (a channel, or "" for direct messages) whose
-    messages up to there were handed out although they may lie above `position`. `ahead` has the seqs above it that
-    were handed out before their turn and are settled: replies that somebody waited for, and what was in flight when
-    the position went back. `gap` is the range in which it lost messages, both ends included, and nobody was told
-    yet.
+    Of the mailbox's messages above `position` none was delivered in order. Of those at or below it, `unsettled` has
+    the ones that are not settled. `floors` has a seq for each source (a channel, or "" for direct messages) whose
+    messages up to there were delivered although they may lie above `position`. `ahead` has the seqs above it that
+    were delivered ahead of their turn and are settled: awaited replies, and what was in flight when the position
+    went back. `gap` is the range in which it lost messages, both ends included, until a session has been notified.
 
-    A mailbox's id is that of its bot, or `channel/group`, which no bot's is.
+    A mailbox's id is that of its bot, or `channel/group`, which is no bot's id.
     """
 
     mailbox_id: str
@@ -225,7 +224,7 @@ class MailboxState(msgspec.Struct, frozen=True):
     gap: tuple[int, int] | None = None
 
     def without(self, seqs: Collection[int]) -> MailboxState:
-        """Return the state in which these are settled as well; what is above the position has yet to come."""
+        """Return the state with these settled as well; a seq above the position goes into `ahead`."""
         owed = {item.seq for item in self.unsettled}
         ahead = {*self.ahead, *(seq for seq in seqs if seq in owed and seq > self.position)}
         unsettled = tuple(item for item in self.unsettled if item.seq not in seqs)
@@ -235,7 +234,7 @@ class MailboxState(msgspec.Struct, frozen=True):
 class SaveMailbox(msgspec.Struct, frozen=True):
     """Replace a mailbox's state.
 
-    `settled_by` has, by the number of a commit, what that one settles: where it is answered `Committed` in the same
+    `settled_by` has, by the number of a commit, what that commit settles if it is answered `Committed` in the same
     transaction.
     """
 
@@ -254,13 +253,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class AddDeadLetters(msgspec.Struct, frozen=True):
-    """Keep messages that a mailbox gave up on."""
+    """Store messages that a mailbox gave up on."""
 
     dead_letters: tuple[DeadLetter, ...]
 
 
 class RemoveDeadLetters(msgspec.Struct, frozen=True):
-    """Remove dead letters, to be delivered again. The answer is the seqs of those that existed."""
+    """Remove dead letters, to be redelivered. Answered with the seqs of those that existed."""
 
     mailbox_id: str
     seqs: tuple[int, ...]
@@ -284,11 +283,11 @@ Change = (
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
-    """What became of one message of `AddMessages`.
+    """The outcome of one message of `AddMessages`.
 
-    `seq` is its place, or the place of the one that this sender had sent with its id before (`duplicate`).
-    It is None where that waits until it is due (`scheduled`), where the id belongs to another sender's message
-    (`conflict`), and where a message that was only to be looked up is not known.
+    `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
+    is None for a message that waits until it is due (`scheduled`), for an id of another sender's message
+    (`conflict`), and for an unknown message that was only to be looked up.
     """
 
     seq: int | None
@@ -300,7 +299,7 @@ class Added(msgspec.Struct, frozen=True, gc=False):
 class Committed(msgspec.Struct, frozen=True):
     """A commit was carried out. `seqs` has the place of each message, None for one that waits until it is due.
 
-    `added` says what became of the messages; None where all this had happened before.
+    `added` has the outcomes of the messages; None if the commit had been carried out before.
     """
 
     seqs: list[int | None]
@@ -314,16 +313,17 @@ class NotCommitted(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """Runs were given up, and these messages say so to their last holders."""
+    """Runs that were recovered, and the messages that notify their last holders."""
 
     runs: list[RecoveredRun]
     messages: list[LogMessage]
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The messages that were due, as they are in the log now, and when the next one is.
+    """The messages that were due, as they are in the log now, and when the next one is due.
 
-    `damaged` has the ids of those that did not match their checksums: they stay where they are, and never come due.
+    `damaged` has the ids of those that did not match their checksums: they stay where they are, and never become
+    due.
     """
 
     messages: list[LogMessage]
@@ -332,7 +332,7 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Subscribed(msgspec.Struct, frozen=True):
-    """A subscription as it stands; `created` is False where it stood before, perhaps in another `group`.
+    """A subscription; `created` is False if it existed before, perhaps in another `group`.
 
     The start of a group's member is that of the group.
     """
@@ -343,7 +343,7 @@ class Subscribed(msgspec.Struct, frozen=True):
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """A subscription with what delivery needs to know of it."""
+    """A subscription, with what delivery needs."""
 
     bot_id: str
     channel: str
@@ -354,7 +354,7 @@ class Subscription(msgspec.Struct, frozen=True):
 
 
 def group_mailbox_id(channel: str, group: str) -> str:
-    """Return the id of a group's mailbox: no bot has one with a slash."""
+    """Return the id of a group's mailbox. Its slash occurs in no bot's id."""
     return f"{channel}/{group}"
 
 
@@ -367,7 +367,7 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class LogState(msgspec.Struct, frozen=True):
-    """All that the broker needs to go on where it was. `channels` pairs each with its last seq (0: none)."""
+    """The state from which the broker resumes. `channels` pairs each with its last seq (0: none)."""
 
     epoch: str
     last_seq: int
@@ -382,15 +382,15 @@ class LogState(msgspec.Struct, frozen=True):
     scheduled: int = 0
     """How many messages wait until they are due."""
     next_due_at: str | None = None
-    """When the first of them is."""
+    """When the first of them is due."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """Which messages a mailbox wants: some by seq, and what follows in its sources.
+    """Which messages a mailbox wants: some by seq, and those that follow in its sources.
 
-    A source is a channel (or "" for direct messages), the seq after which it counts, and whether the messages of
-    the mailbox's own bot are left out. The page has messages up to `through_seq`, in seq order, at most
-    `messages_max` of them, and ends early when their bodies pass `bytes_max`.
+    A source is a channel (or "" for direct messages), the seq after which to read, and whether to leave out the
+    messages of the mailbox's own bot. The page has messages up to `through_seq`, in seq order, at most
+    `messages_max` of them, and ends early when their bodies exceed `bytes_max`.
     """
 
     mailbox_id: str
@@ -402,11 +402,11 @@ class PageRequest(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was found.
+    """The messages that were found.
 
-    `recalled` has the messages asked for by seq, `messages` those that follow in the sources. `complete` says
-    that nothing more lies between them and `through_seq`. `damaged` has the seqs that did not match their
-    checksums and are left out.
+    `recalled` has the messages requested by seq, `messages` those that follow in the sources. If `complete`,
+    nothing more lies between them and `through_seq`. `damaged` has the seqs left out because they did not match
+    their checksums.
     """
 
     recalled: list[LogMessage]
@@ -416,7 +416,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):
-    """Which part of the log to read back, newest first: exactly one of `between`, `channel`, `thread`."""
+    """Which part of the log to return, newest first: exactly one of `between`, `channel`, `thread`."""
 
     limit: int
     between: tuple[str, str] | None = None
@@ -426,7 +426,7 @@ class HistoryRequest(msgspec.Struct, frozen=True):
 
 
 class SurveyRequest(msgspec.Struct, frozen=True):
-    """Which part of the log retention looks at: the messages after a seq, of one channel or (None) of all."""
+    """Which part of the log retention reads: the messages after a seq, of one channel or (None) of all."""
 
     channel: str | None
     after_seq: int
@@ -446,7 +446,7 @@ class Surveyed(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChannelSummary(msgspec.Struct, frozen=True):
-    """A channel and how many messages it has."""
+    """A channel and its number of messages."""
 
     channel: Channel
     messages: int

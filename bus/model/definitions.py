@@ -1,6 +1,6 @@
-"""What a workflow's definition must be before it is saved: one that could be executed.
+"""Checks of a workflow's definition before it is saved: whether it could be executed.
 
-Owns these checks. A definition that was saved by an earlier version is given as it is.
+Owns these checks. A definition saved by an earlier version is returned unchecked.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -33,15 +33,15 @@ def _faults(definition: WorkflowDefinition) -> Iterator[str]:
         known.add(step.id)
         tag = step.config.get("type", step.type)
         if tag != step.type:
-            yield f"step {step.id!r} is of type {step.type}, but its config of type {tag!r}"
+            yield f"step {step.id!r} has type {step.type}, but its config has type {tag!r}"
         if step.retry is not None and step.retry.max_attempts < 1:
             yield f"step {step.id!r}: retry.max_attempts must be 1 or more, not {step.retry.max_attempts}"
     for step in definition.steps:
         for name in step.depends_on:
             if name not in known:
-                yield f"step {step.id!r} depends on {name!r}, which is no step"
+                yield f"step {step.id!r} depends on {name!r}, which is not a step"
     try:
         TopologicalSorter({step.id: step.depends_on for step in definition.steps}).prepare()
     except CycleError as error:
-        # Each step of the circle is waited for by the one after it.
+        # In the cycle, each step depends on the one before it.
         yield f"the steps wait for each other: {' -> '.join(reversed(error.args[1]))}"

@@ -1,7 +1,7 @@
-"""From a value to JSON without a loss in silence.
+"""Values to JSON without silent loss.
 
-Owns that check. msgspec writes NaN and infinities as null, two keys that become one text twice, and a `Raw` as it
-is, JSON or not. Each of these is refused here.
+Owns that check. msgspec writes NaN and infinities as null, writes two keys with the same text twice, and writes a
+`Raw` as it is, JSON or not. Each of these is refused here.
 
 Pure: a value in, bytes out.
 """
@@ -19,14 +19,14 @@ import msgspec
 __all__ = ["exact_json"]
 
 _WHOLE = frozenset({str, int, bool, type(None)})
-"""What is written exactly, or not at all."""
+"""Types that are written exactly, or not at all."""
 
 
 def exact_json(value: Any) -> bytes:
     """Return a value as JSON.
 
-    Subclasses of str, int and float are written as what they are one of. Raises ValueError for what JSON would
-    lose, TypeError for what is of no JSON type, and RecursionError for what is nested too deep.
+    Subclasses of str, int and float are written like their base. Raises ValueError for what JSON would lose,
+    TypeError for types that are not JSON, and RecursionError for values nested too deeply.
     """
     encoded = _encoder.encode(value)
     if type(value) in _WHOLE:
@@ -35,7 +35,7 @@ def exact_json(value: Any) -> bytes:
         for field in msgspec.structs.astuple(value):
             if type(field) not in _WHOLE and not isinstance(field, Enum) and field is not msgspec.UNSET:
                 exact_json(field)
-    elif not _equal(_read_back(encoded, value), value):  # it may only have another form, as a tuple has, or a time
+    elif not _equal(_read_back(encoded, value), value):  # perhaps only in another form, like a tuple or a time
         _check(value)
     return encoded
 
@@ -43,16 +43,16 @@ def exact_json(value: Any) -> bytes:
 def _read_back(encoded: bytes, value: Any) -> Any:
     try:
         return _decode(encoded)
-    except msgspec.DecodeError:  # a Raw in it is not JSON: the check says so in its own words
+    except msgspec.DecodeError:  # a Raw in it is not JSON: the check has a better message
         _check(value)
         raise
 
 
 def _equal(decoded: Any, value: Any) -> bool:
-    """Return True if a value equals what was read back; False also where it cannot be compared.
+    """Return True if a value equals what was read back; False also if it cannot be compared.
 
-    This runs in C. It costs a microsecond or two for a small value, and as much as three quarters of the time for a
-    large one; a walk over the value in Python takes longer as soon as the value is nested.
+    This runs in C. It costs a microsecond or two for a small value, and up to three quarters of the time for a
+    large one; walking the value in Python takes longer as soon as the value is nested.
     """
     try:
         return bool(decoded == value)
@@ -61,9 +61,9 @@ def _equal(decoded: Any, value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return what msgspec can write; it asks for values that it does not know, and for such keys."""
+    """Return what msgspec can write; it calls this for unknown values and keys."""
     if value is None or isinstance(value, bool | tuple | frozenset):
-        raise TypeError(f"JSON has only text for a key, and {value!r} is none")
+        raise TypeError(f"a JSON key must be text, not {value!r}")
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -78,14 +78,14 @@ _decode = msgspec.json.Decoder().decode
 
 
 def _check(value: Any) -> None:
-    """Raise ValueError where something of a value that could be written was lost."""
+    """Raise ValueError if part of a written value was lost."""
     waiting = [value]
-    for item in waiting:  # which grows
+    for item in waiting:  # grows meanwhile
         if isinstance(item, str | bytes):
             continue
         if isinstance(item, float):
             if not math.isfinite(item):
-                raise ValueError(f"{item} is no number of JSON, which has no NaN and no infinity")
+                raise ValueError(f"{item} is not a JSON number: JSON has no NaN and no infinity")
         elif isinstance(item, Enum):
             waiting.append(item.value)
         elif isinstance(item, msgspec.Raw):
@@ -111,7 +111,7 @@ def _check_raw(raw: msgspec.Raw) -> None:
     try:
         _decode(raw)
     except msgspec.DecodeError as error:
-        raise ValueError(f"a msgspec.Raw has to be one JSON value: {error}") from None
+        raise ValueError(f"a msgspec.Raw must be one JSON value: {error}") from None
 
 
 def _check_keys(mapping: Mapping[Any, Any]) -> None:

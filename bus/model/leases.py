@@ -1,14 +1,16 @@
 """Who holds a run: claims, leases, fences, and the queue for a slot.
 
-Owns what a hold is and how it changes; what a status may become is in `transitions`. Its rules:
+Owns what a hold is and how it changes; `transitions` decides which statuses may follow. Its rules:
 
-- A run is held only while it is running. Whatever ends that, ends the hold.
-- The fence grows with every claim, and whenever a hold is ended by somebody who does not have its fence. A writer
-  with the fence of an earlier hold is found out by that alone.
-- A lease that ran out ends nothing by itself: its holder may renew it, unless somebody was quicker.
-- A run that waits for a slot keeps its place for as long as it is asked for. Nobody overtakes.
-- A run that is paused from outside, with the reason as its error, is stopped: nobody claims it before it is made
-  pending. One that its holder paused only waits, and whoever claims it goes on.
+- A run is held only while it is running. Whatever ends that also ends the hold.
+- The fence increases with every claim, and whenever a hold is ended by a write without its fence. So a writer with
+  the
+  fence of an earlier hold is always detected.
+- An expired lease ends nothing by itself: its holder may renew it, unless another claim came first.
+- A run that waits for a slot keeps its place as long as it is asked for. Nobody overtakes.
+- A run that is paused from outside, with the reason as its error, is stopped: it cannot be claimed before it is
+  made
+  pending. A run paused by its holder only waits, and it continues when it is claimed.
 
 Pure: times are arguments, as text in the stored form, whose order is the order of times.
 """
@@ -37,10 +39,10 @@ _RELEASED = {RunStatus.PENDING, RunStatus.PAUSED}
 
 
 class HoldState(msgspec.Struct, frozen=True):
-    """What is kept of who holds a run, and of who waits.
+    """The stored state of a run's hold and of its place in the queue.
 
-    `holder` and `expires_at` are there together, or neither is. A place in the queue is a number, because a clock
-    may go back. `stopped` says that a person paused the run.
+    `holder` and `expires_at` are both set or both None. A place in the queue is a number, because a clock may go
+    back. `stopped` says that a person paused the run.
     """
 
     fence: int = 0
@@ -62,7 +64,7 @@ class HeldRun(msgspec.Struct, frozen=True):
 
 
 class Claimant(msgspec.Struct, frozen=True):
-    """Who claims a run at `now`, for how long; `claim_id` tells a repeated claim from another one."""
+    """Who claims a run at `now`, and for how long; `claim_id` identifies a repeated claim."""
 
     holder: str
     now: str
@@ -71,9 +73,9 @@ class Claimant(msgspec.Struct, frozen=True):
 
 
 class Slots(msgspec.Struct, frozen=True):
-    """What a workflow allows with one concurrency key: how many are `running`, and how many wait `ahead`.
+    """A workflow's slots for one concurrency key: how many are `running`, and how many wait `ahead`.
 
-    `next_place` is behind everybody who waits.
+    `next_place` is behind all that wait.
     """
 
     concurrency: int | None
@@ -92,15 +94,15 @@ class Slots(msgspec.Struct, frozen=True):
 
 
 def check_fence(run_id: str, status: str, hold_fence: int, fence: int | None) -> None:
-    """Raise Fenced where a write came with another fence than the run's; one without a fence passes."""
+    """Raise Fenced if a write has another fence than the run's; a write without a fence passes."""
     if fence is not None and fence != hold_fence:
         raise Fenced(run_id, fence, status)
 
 
 def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int) -> HeldRun:
-    """Return a run as its claimant holds it; if it must wait for a slot, as it is, with its place in the queue.
+    """Return a run as held by its claimant; if it must wait for a slot, unchanged but with its place in the queue.
 
-    Raises RunHeld, RunPaused, InvalidTransition or Conflict where it cannot be claimed at all.
+    Raises RunHeld, RunPaused, InvalidTransition or Conflict if it cannot be claimed at all.
     """
     run, hold = held.run, held.hold
     repeated = hold.claim_id is not None and hold.claim_id == claimant.claim_id and hold.holder == claimant.holder
@@ -112,12 +114,12 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     if hold.holder is not None and hold.expires_at is not None and hold.expires_at > claimant.now:
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     runs_already = run.status == RunStatus.RUNNING
-    # To take over a run whose lease ran out is to recover it: the count must not depend on who was quicker.
+    # Taking over a run with an expired lease counts as a recovery, so that the count does not depend on a race.
     recoveries = hold.recoveries + (1 if runs_already and hold.holder is not None else 0)
     if (runs_already or run.status == RunStatus.CRASHED) and recoveries > recoveries_max:
         raise Conflict(
-            f"run {run.id!r} lost its holder {recoveries} times, and is not claimed again by itself:"
-            " look why, then resume it by making it pending"
+            f"run {run.id!r} lost its holder {recoveries} times, and is not claimed again automatically:"
+            " find out why, then resume it by making it pending"
         )
     if slots.taken and not runs_already:
         return HeldRun(run, _queued(hold, claimant, slots))
@@ -144,9 +146,9 @@ def renew(run_id: str, status: str, hold: HoldState, fence: int, expires_at: str
 
 
 def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRun:
-    """Return a run as its holder releases it; its error and context stay. Raise Fenced if it is held otherwise."""
+    """Return a run as its holder releases it, with its error and context. Raise Fenced if the hold has ended."""
     if status not in _RELEASED:
-        raise InvalidValue("status", f"a run is released as pending or paused, not as {status}")
+        raise InvalidValue("status", f"a run must be released as pending or paused, not as {status}")
     check_fence(held.run.id, held.run.status, held.hold.fence, fence)
     after = advance_run(held.run, status, error=held.run.error, context=None, now=now)
     return move(held, after, fenced=True)
@@ -155,7 +157,7 @@ def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRu
 def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
     """Return a run and its hold after a change of status; `fenced` says that the holder itself wrote it.
 
-    Raises Fenced where a fence is all that is left of the hold, and the run would be running without a lease.
+    Raises Fenced if only a fence is left of the hold, and the run would be running without a lease.
     """
     run, hold = held.run, held.hold
     if after is run:

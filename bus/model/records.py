@@ -1,8 +1,7 @@
 """The records that the store keeps, and their enums.
 
-Owns the shapes of the records, field names as in its JSON. A record is frozen, compares by value, and
-refuses unknown fields when it is decoded. What the broker and the log tell each other is in
-`repository`, beside the log's protocol.
+Owns the fields of the records, with their names as in JSON. A record is frozen, compares by value, and refuses
+unknown fields when it is decoded. The values that the broker and the log exchange are in `changes`.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -55,24 +54,24 @@ __all__ = [
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a time in the one form that is stored and sent: RFC 3339, UTC, microseconds, `Z`.
+    """Return a time in the form that is stored and sent: RFC 3339, UTC, microseconds, `Z`.
 
     The form has a fixed width, so that the order of texts is the order of times.
     """
     utc = moment.astimezone(UTC)
     if type(utc) is not datetime:
         return utc.isoformat(timespec="microseconds")[:-6] + "Z"
-    written = msgspec.json.encode(utc)[1:-1].decode()  # which takes a tenth of the time
+    written = msgspec.json.encode(utc)[1:-1].decode()  # ten times as fast
     return written if utc.microsecond else f"{written[:-1]}.000000Z"
 
 
 def later(text: str, seconds: float) -> str:
-    """Return the time so many seconds after a stored one, rounded up: whoever waits for it never wakes early."""
+    """Return a stored time plus a number of seconds, rounded up, so that waiting for it never ends early."""
     return timestamp(parse_timestamp(text) + timedelta(microseconds=math.ceil(seconds * 1_000_000)))
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read a time in any RFC 3339 form; raises ValueError where it is none or has no zone."""
+    """Parse a time in any RFC 3339 form. Raises ValueError if it is invalid or has no zone."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it with Z or an offset")
@@ -86,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 # ── Bots, messages, channels ─────────────────────────────────────────────────────────────────────────────
 
 WORKER_ID = "00000000-0000-0000-0000-000000000000"
-"""The nil UUID (RFC 9562): the sender of what the worker itself has to say. No bot has it."""
+"""The nil UUID (RFC 9562): the sender of the worker's own messages. No bot has it."""
 
 
 class BotRecord(Record, frozen=True):
@@ -106,7 +105,7 @@ class DirectRecipient(Record, frozen=True, tag_field="type", tag="direct"):
 
 
 class ChannelRecipient(Record, frozen=True, tag_field="type", tag="channel"):
-    """Whoever is subscribed to a channel."""
+    """The subscribers of a channel."""
 
     name: str
 
@@ -128,7 +127,7 @@ class BotMessage(Record, frozen=True, omit_defaults=True):
 
 
 class Channel(Record, frozen=True):
-    """A channel; it comes into being by its first use."""
+    """A channel, created when it is first used."""
 
     name: str
     created_at: str
@@ -136,7 +135,7 @@ class Channel(Record, frozen=True):
 
 
 class BotSubscription(Record, frozen=True):
-    """A bot's standing wish for a channel."""
+    """A bot's subscription to a channel."""
 
     bot_id: str
     channel_name: str
@@ -183,7 +182,7 @@ class StepType(StrEnum):
 
 
 class RetryStrategy(StrEnum):
-    """How a failed step is tried again."""
+    """How a failed step is retried."""
 
     SIMPLE = "simple"
     LLM_SELF_CORRECT = "llm_self_correct"
@@ -263,7 +262,7 @@ Trigger = ManualTrigger | CronTrigger | WebhookTrigger | EventTrigger | FileWatc
 
 
 class WorkflowDefinition(Record, frozen=True):
-    """A workflow as its author wrote it. `concurrency` is the most runs at once."""
+    """A workflow as its author wrote it. `concurrency` is the maximum number of simultaneous runs."""
 
     id: str
     name: str
@@ -311,10 +310,10 @@ class WorkflowStepLog(Record, frozen=True):
 
 
 class RunSummary(Record, frozen=True):
-    """A run as it is listed for people: who holds it and what it waits for, without its context and payload.
+    """A run as listed for people: its holder and what it waits for, without its context and payload.
 
-    `queued_at` is since when it waits for a slot. `recoveries` counts how often it was found without a live holder
-    since a person last resumed it.
+    `queued_at` is since when it has waited for a slot. `recoveries` counts how often it was found without a live
+    holder since a person last resumed it.
     """
 
     id: str
@@ -334,7 +333,7 @@ class RunSummary(Record, frozen=True):
 
 
 class Lease(Record, frozen=True):
-    """Who holds a run, and until when unless it is renewed. One that ran out holds nothing."""
+    """Who holds a run, and until when unless it is renewed. An expired lease holds nothing."""
 
     run_id: str
     holder: str
@@ -343,7 +342,7 @@ class Lease(Record, frozen=True):
 
 
 class Claim(Record, frozen=True):
-    """A run that was claimed. Writes are made with `fence`, and fail with Fenced once somebody else has the run."""
+    """A claimed run. Writes are made with `fence`, and raise Fenced once somebody else has claimed the run."""
 
     run: WorkflowRun
     fence: int
@@ -351,7 +350,7 @@ class Claim(Record, frozen=True):
 
 
 class RecoveredRun(Record, frozen=True):
-    """A run that was found without a live holder and is crashed now; `holder` was the last, where there was one."""
+    """A run that was found without a live holder and is now crashed; `holder` was the last one, if any."""
 
     run: RunSummary
     holder: str | None

@@ -1,10 +1,10 @@
-"""What a store can do, whatever it is made of.
+"""What a store can do, whatever its backend.
 
-Owns the protocols that a backend implements. Those of workflows are in `workflows`, the values that the
-broker and the log exchange in `changes`, and all can be had from here. All methods may wait; all raise
-`bus.errors` and nothing else. Nothing here knows SQL.
+Owns the protocols that a backend implements. Those of workflows are in `workflows`, and the values that the broker
+and the log exchange in `changes`; all can be imported from here. All methods may wait; all raise only `bus.errors`.
+Nothing here knows SQL.
 
-Pure: no clock, no randomness, no I/O. Times come in as text in the one stored form (`records.timestamp`).
+Pure: no clock, no randomness, no I/O. Times come in as text in the stored form (`records.timestamp`).
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ __all__ = [
 
 
 class MessageRepository(Protocol):
-    """Messages as an audit trail, channels and subscriptions: as an audit trail asks for.
+    """Messages, channels and subscriptions, as an audit trail needs them.
 
-    Every write is on disk when its call returns. A running worker's log is written through its bus, not here:
-    what is saved here reaches a mailbox only when that one next reads from the store.
+    Every write is on disk when its call returns. A running worker's log is written through its bus, not here: a
+    message saved here reaches a mailbox only when that mailbox next reads from the store.
     """
 
     async def save_message(self, message: BotMessage) -> None:
-        """Append a message. The same message again changes nothing; its id with other contents: Conflict."""
+        """Append a message. Repeating it changes nothing; its id with other contents raises Conflict."""
 
     async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
         """Return the direct messages between two bots (ids), both ways, newest first by seq."""
@@ -125,13 +125,13 @@ class MessageRepository(Protocol):
         """List all channels by name."""
 
     async def create_channel(self, channel: Channel) -> None:
-        """Create a channel; one that exists stays as it is."""
+        """Create a channel; an existing one is left unchanged."""
 
     async def subscribe(self, subscription: BotSubscription) -> None:
-        """Subscribe a bot to a channel from now on. NotFound where the channel does not exist."""
+        """Subscribe a bot to a channel from now on. Raise NotFound if the channel does not exist."""
 
     async def unsubscribe(self, bot_id: str, channel_name: str) -> bool:
-        """End a subscription; False where there was none."""
+        """End a subscription; return False if there was none."""
 
     async def get_subscriptions(self, bot_id: str) -> list[BotSubscription]:
         """List a bot's subscriptions by channel."""
@@ -147,40 +147,40 @@ class MessageLog(Protocol):
     """The log of all messages in commit order, and the mailboxes' places in it."""
 
     async def load(self) -> LogState:
-        """Return what the broker resumes from. Called once, before anything else."""
+        """Return the state from which the broker resumes. Called once, before anything else."""
 
     async def apply(self, changes: Sequence[Change]) -> list[Any]:
-        """Carry out changes in order, in one transaction, and answer each after it is synced to disk.
+        """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
-        StorageFull: nothing was stored, and the log goes on. StoreFailure: what was stored cannot be known.
+        StorageFull: nothing was stored, and the log remains usable. StoreFailure: what was stored is unknown.
         """
 
     async def read_page(self, request: PageRequest) -> Page:
-        """Read part of a mailbox. Every message that was answered before the call is seen."""
+        """Read part of a mailbox. It includes every message that was answered before the call."""
 
     async def seq_before(self, at: str) -> int:
         """Return the last seq whose timestamp is before `at`, or 0 if there is none."""
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Read back a conversation, newest first. RecordDamaged where a record is."""
+        """Return a conversation, newest first. Raise RecordDamaged if a record is damaged."""
 
     async def find(self, message_id: str) -> LogMessage | None:
         """Return a message by its id."""
 
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Return a message that waits until it is due, by its id. Raise RecordDamaged if its record is damaged."""
+        """Return a delayed message that is not due yet, by its id. Raise RecordDamaged if its record is damaged."""
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
-        """Look through a part of the log, in the order of seqs."""
+        """Return a part of the log, without contents, in the order of seqs."""
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
-        """Return who sent these messages to whom, in the order of seqs; what is not in the log is left out."""
+        """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""
 
     async def channel_summaries(self) -> list[ChannelSummary]:
         """List all channels by name."""
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count, for each request, the messages that a page without a limit would have, but for its `seqs`."""
+        """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
 
     async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
         """List dead letters, newest first, of one mailbox or of all."""
@@ -190,22 +190,22 @@ class MessageLog(Protocol):
 
 
 class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell, in a sentence, what the people who run a store should know while it is open."""
+    """Receives warnings for a store's operators, one sentence each, while it is open."""
 
     warn: Callable[[str], None]
     wal_warning_bytes: int
-    """How large the write-ahead log may be before that is said."""
+    """The size of the write-ahead log from which on to warn."""
 
 
 class Store(Protocol):
-    """An open store. Every attribute shares the one writer, and so one sync a group of writes."""
+    """An open store. All attributes share the one writer, and so one sync per group of writes."""
 
     log: MessageLog
     messages: MessageRepository
     workflows: WorkflowStore
     warnings: list[str]
-    """What the people who run it should know, a sentence each."""
+    """What operators should know, one sentence each."""
 
     @property
     def versions(self) -> dict[str, str]:
-        """What the store runs on, by name, for people."""
+        """The versions of the libraries that the store uses, by name."""

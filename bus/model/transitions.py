@@ -1,9 +1,9 @@
 """How runs and steps move from status to status.
 
-Owns the two tables of what may follow what, and what a move does to the rest of the record. A status in
-its own row may be said again with new values (a running run writes its context that way). One that is not
-may be said again only with the values that are stored, which changes nothing: a lost answer can be asked for
-twice. Statuses with an empty row are final; a step that failed is tried again as a new record.
+Owns the two tables of which statuses may follow, and what a move does to the rest of the record. A status in its
+own row may be set again with new values (a running run writes its context that way). Any other may be set again
+only with the stored values, which changes nothing: so a call whose answer was lost can be repeated. Statuses with
+an empty row are final; a failed step is retried as a new record.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -48,10 +48,10 @@ _STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
 
 
 def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, context: Any, now: str) -> WorkflowRun:
-    """Return the run as it is after a move, or the very same run if nothing changes.
+    """Return the run after a move, or the same object if nothing changes.
 
-    `error=None` clears the error, `context=None` keeps the context. `completed_at` is stamped once, on the
-    first end, and cleared when a crashed run goes on. Raises InvalidTransition where there is no such move.
+    `error=None` clears the error, `context=None` keeps the context. `completed_at` is set once, on the first end,
+    and cleared when a crashed run continues. Raises InvalidTransition if there is no such move.
     """
     completed_at = run.completed_at
     if status != run.status:
@@ -73,10 +73,10 @@ def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, conte
 def advance_step(
     step: WorkflowStepLog, status: StepStatus, *, output: Any, error: str | None, now: str
 ) -> WorkflowStepLog:
-    """Return the step as it is after a move, or the very same step if nothing changes.
+    """Return the step after a move, or the same object if nothing changes.
 
-    None keeps output and error. `started_at` is stamped on entering running or waiting_approval, and `completed_at`
-    on entering a final status, each unless it is there. Raises InvalidTransition where the table has no such move.
+    None keeps output and error. `started_at` is set on entering running or waiting_approval, and `completed_at` on
+    entering a final status, each unless it is set. Raises InvalidTransition if the table has no such move.
     """
     enters = status != step.status
     after = msgspec.structs.replace(

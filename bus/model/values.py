@@ -1,7 +1,7 @@
-"""What callers hand in, before it is stored: JSON values, records, row limits.
+"""Checks of what callers pass before it is stored: JSON values, records, row limits.
 
-Owns the size limits of workflow records and the one way from a value to JSON text. What is stored is what
-will be read back: a value that JSON would lose in silence is refused (`exact`).
+Owns the size limits of workflow records and the conversion of values to JSON text. What is stored is what will be
+read back: a value that JSON would silently lose is refused (`exact`).
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 STEP_VALUE_BYTES_MAX = 1024 * 1024
-"""A step's input or output: a checkpoint is read back whole; what is larger belongs in a file (docs/design.md)."""
+"""A step's input or output: a checkpoint is read back whole; larger data belongs in a file (docs/design.md)."""
 
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""
@@ -67,18 +67,18 @@ def status_value(status: _Status, kind: type[_Status]) -> _Status:
     try:
         return kind(status)
     except ValueError:
-        raise InvalidValue("status", f"{status!r} is none of {', '.join(kind)}") from None
+        raise InvalidValue("status", f"{status!r} is not one of {', '.join(kind)}") from None
 
 
 def row_limit(limit: int) -> int:
-    """Return the limit. Raise InvalidValue below 0, which SQLite would take for no limit at all."""
+    """Return the limit. Raise InvalidValue below 0, which SQLite would treat as no limit."""
     if limit < 0:
         raise InvalidValue("limit", f"must be 0 or more, not {limit}")
     return limit
 
 
 def row_range(limit: int | None, offset: int) -> tuple[int, int]:
-    """Return what SQL takes for a part of a list; None is no limit. Raise InvalidValue outside 0 to 2**63 - 1."""
+    """Return a limit and offset for SQL; None means no limit. Raise InvalidValue outside 0 to 2**63 - 1."""
     for what, number in (("limit", limit or 0), ("offset", offset)):
         if not 0 <= number < 2**63:
             raise InvalidValue(what, f"must be 0 or more, not {number}")
@@ -88,7 +88,7 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
 def _encode(value: Any, what: str) -> bytes:
     try:
         return exact_json(value)
-    except (TypeError, ValueError, RecursionError) as error:  # those of msgspec and of Unicode are ValueErrors
+    except (TypeError, ValueError, RecursionError) as error:  # msgspec's and Unicode errors are ValueErrors
         raise InvalidValue(what, str(error)) from error
 
 

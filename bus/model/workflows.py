@@ -1,8 +1,8 @@
-"""What keeps workflows can do, and the rules that it keeps them by.
+"""What a store of workflows can do, and its rules.
 
-Owns the protocol that a bot reaches through its connection as well as a local user through an open store
-(`WorkflowRepository`), and what only the worker beside the store does (`WorkflowStore`). All methods may wait; all
-raise `bus.errors`. Nothing here knows SQL.
+Owns the protocol for bots over a connection and for local users of an open store (`WorkflowRepository`), and what
+only the worker beside the store uses (`WorkflowStore`). All methods may wait; all raise `bus.errors`. Nothing here
+knows SQL.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -32,30 +32,30 @@ __all__ = ["StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "W
 
 
 class WorkflowRules(msgspec.Struct, frozen=True):
-    """What a store keeps workflows by; a worker takes it from its configuration."""
+    """A store's rules for workflows; a worker takes them from its configuration."""
 
     lease_seconds: float = 15.0
-    """The lease of a claim or a renewal that names none."""
+    """The lease of a claim or a renewal that specifies none."""
 
     lease_seconds_max: float = 3600.0
-    """The longest lease: what a holder that died keeps its run for."""
+    """The longest lease: how long a dead holder keeps its run."""
 
     recoveries_max: int = 5
-    """How often a run may be found without a live holder before only a person resumes it."""
+    """How often a run may be found without a live holder before only a person can resume it."""
 
     record_bytes_max: int | None = None
-    """The most bytes of a definition, run or step log as JSON, where it is read in one frame. None: no limit."""
+    """The maximum size of a definition, run or step log as JSON, if it is read in one frame. None: no limit."""
 
 
 class StepCreation(msgspec.Struct, frozen=True):
-    """What `create_step_log` is called with, as it is read back from JSON."""
+    """The arguments of `create_step_log`, as read back from JSON."""
 
     step: WorkflowStepLog
     fence: int | None = None
 
 
 class StepMove(msgspec.Struct, frozen=True):
-    """What `update_step_status` is called with, as it is read back from JSON."""
+    """The arguments of `update_step_status`, as read back from JSON."""
 
     step_id: str
     status: StepStatus
@@ -67,22 +67,22 @@ class StepMove(msgspec.Struct, frozen=True):
 class WorkflowRepository(Protocol):
     """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows.md).
 
-    Every write is on disk when its call returns, and may be repeated when its answer was lost. Updating what does
-    not exist raises NotFound, a status that cannot follow raises InvalidTransition, an input or output over 1 MiB
-    or a context over 10 MiB TooLarge. A write with a `fence` that is not the run's any more raises Fenced and
-    changes nothing. A run that stops running, by whatever write, is held by nobody from then on; a write without a
-    fence that ends somebody's hold makes the run's fence grow.
+    Every write is on disk when its call returns, and may be repeated if its answer was lost. Updating what does not
+    exist raises NotFound, a status that cannot follow raises InvalidTransition, and an input or output over 1 MiB
+    or a context over 10 MiB raises TooLarge. A write with a `fence` that is no longer the run's raises Fenced and
+    changes nothing. A run that stops running, by any write, is no longer held; a write without a fence that ends a
+    hold increases the run's fence.
 
-    Lists give at most `limit` records (None: all) after leaving out the first `offset`.
+    Lists return at most `limit` records (None: all), skipping the first `offset`.
     """
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id. Conflict where its name and owner belong to another id.
+        """Insert or replace by id. Raise Conflict if its name and owner belong to another id.
 
-        InvalidValue where the definition contradicts itself: step ids that repeat, dependencies that are no steps
-        or go round in a circle, a config tagged with another type than its step's, a limit below 1.
+        Raise InvalidValue if the definition contradicts itself: duplicate step ids, dependencies that are not steps
+        or form a cycle, a config tagged with another type than its step's, a limit below 1.
         """
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
@@ -94,15 +94,15 @@ class WorkflowRepository(Protocol):
     async def list_definitions(
         self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists everybody's."""
+        """List by name, owner, id; `None` lists those of all owners."""
 
     async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete; False where there was none. DefinitionInUse where it has runs, unless `cascade`."""
+        """Delete; return False if it did not exist. Raise DefinitionInUse if it has runs, unless `cascade`."""
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
-        """Create, or give what is there when all fields are the same; Conflict when they are not.
+        """Create, or return the existing run if all fields are equal; otherwise raise Conflict.
 
         The run keeps the definition as it is at this moment.
         """
@@ -118,15 +118,15 @@ class WorkflowRepository(Protocol):
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context.
 
-        A crashed run that is made pending or paused without a fence was resumed by a person: its recoveries are
-        forgotten.
+        Making a crashed run pending or paused without a fence means that a person resumed it, and resets its
+        recoveries.
         """
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
-        """Return the definition that a run was created with, or None if there is no run, or if none was kept."""
+        """Return the definition that a run was created with, or None if the run does not exist or has none."""
 
     async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
         """List a workflow's runs, newest first."""
@@ -137,7 +137,7 @@ class WorkflowRepository(Protocol):
         """List runs of all workflows for people, newest first, of one status or of any."""
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
-        """List the runs that are `running` under no live lease, oldest first."""
+        """List the runs that are `running` without a live lease, oldest first."""
 
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
@@ -147,29 +147,29 @@ class WorkflowRepository(Protocol):
         """Claim a run that nobody holds: it becomes running, held by a bot (id) under a lease, with a new fence.
 
         Steps that were left running become failed, "interrupted". The same holder may repeat a claim with its
-        `claim_id` while it holds the run: it gets the same fence, and its lease begins anew.
+        `claim_id` while it holds the run: it gets the same fence, and its lease restarts.
 
-        Raises RunHeld while anybody's lease is live, RunPaused for a run that a person paused (without a fence, and
-        with an error that says why) and nobody made pending since, SlotsTaken while as many runs of its workflow
-        and concurrency key are running as the definition allows or others wait longer, InvalidTransition for a run
-        that has ended, and Conflict for one that crashed too often, which a person has to resume.
+        Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
+        error that says why) and that was not made pending since; SlotsTaken while as many runs of its workflow and
+        concurrency key are running as the definition allows, or others have waited longer; InvalidTransition for a
+        run that has ended; and Conflict for one that crashed too often, which a person has to resume.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
-        """Let the lease begin anew, also after it ran out, unless the run was taken over or given up meanwhile."""
+        """Restart the lease, even an expired one, unless the run was taken over or recovered meanwhile."""
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Release a run as pending or paused, with its error and context as they are."""
+        """Release a run as pending or paused, keeping its error and context."""
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Return the lease of a run, live or run out, or None if nobody holds it."""
+        """Return the lease of a run, live or expired, or None if nobody holds it."""
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same; Conflict when they are not.
+        """Create, or return the existing step log if all fields are equal; otherwise raise Conflict.
 
-        One that is running or waits for an approval began now, where it does not say when.
+        If it is running or waits for an approval and has no start time, it begins now.
         """
 
     async def update_step_status(
@@ -181,7 +181,7 @@ class WorkflowRepository(Protocol):
         *,
         fence: int | None = None,
     ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error."""
+        """Move a step log, identified by its own id, to a status. None keeps output and error."""
 
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0
@@ -189,7 +189,7 @@ class WorkflowRepository(Protocol):
         """List a run's step logs in the order in which they began."""
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
-        """List the step ids that completed, in the order they began, each once, without skipped ones."""
+        """List the ids of completed steps, in the order they began, each once, without skipped ones."""
 
     async def list_waiting_approvals(
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
@@ -198,18 +198,18 @@ class WorkflowRepository(Protocol):
 
 
 class WorkflowStore(WorkflowRepository, Protocol):
-    """The repository where it is kept, with what only the worker does."""
+    """The repository beside its storage, with what only the worker uses."""
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
-        """End the holds of runs whose lease ran out, oldest first, at most `limit`, in one transaction.
+        """End the holds of runs whose lease has expired, oldest first, at most `limit`, in one transaction.
 
-        They become crashed, their running steps failed ("interrupted"), their fences grow, and approvals wait on. A
-        run that was never leased is left alone: whoever runs it does so by other means.
+        The runs become crashed, their running steps failed ("interrupted"), their fences increase, and approvals
+        keep waiting. A run that never had a lease is left alone: it is executed by other means.
         """
 
     async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:
-        """Carry out calls of `create_step_log` and `update_step_status` together, in their order.
+        """Carry out calls of `create_step_log` and `update_step_status` together, in order.
 
-        Each has its own outcome, and an error of one is none of its neighbours'; only a StoreFailure is raised, and
-        StorageBusy or StorageFull, which concern them all.
+        Each has its own outcome, and an error of one does not affect the others. Only StoreFailure, StorageBusy and
+        StorageFull are raised, because they concern all of them.
         """

@@ -1,7 +1,7 @@
-"""Answers to approvals: what one is, and how a bot handles one that comes as a message.
+"""Answers to approvals: what one is, and how a bot handles one that arrives as a message.
 
-Owns what is written of an answer. A message names the step that it answers: it may come twice, or late, and is
-not to answer the next question then.
+Owns what is recorded of an answer. A message names the step that it answers, so that a repeated or late one cannot
+answer the next question.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ APPROVE, REJECT = "workflow.approve", "workflow.reject"
 
 
 class Unanswerable(BusError):
-    """There is no such question, or it has its answer."""
+    """There is no such question, or it was answered before."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A person's word, as it is kept in the step's output."""
+    """A person's answer, as it is kept in the step's output."""
 
     approved: bool
     by: str
@@ -35,16 +35,16 @@ class Answer(msgspec.Struct, frozen=True):
         return word if self.comment is None else f"{word}: {self.comment}"
 
     async def give(self, workflows: WorkflowRepository, step: WorkflowStepLog) -> WorkflowStepLog:
-        """Complete or fail the step; the same answer again changes nothing, another one raises Unanswerable."""
+        """Complete or fail the step. The same answer again changes nothing; another one raises Unanswerable."""
         status, error = (StepStatus.COMPLETED, None) if self.approved else (StepStatus.FAILED, str(self))
         try:
             return await workflows.update_step_status(step.id, status, msgspec.to_builtins(self), error)
         except InvalidTransition as refusal:
-            late = f"step {step.step_id} of run {step.run_id} is {refusal.current}: somebody answered before"
+            late = f"step {step.step_id} of run {step.run_id} is {refusal.current}: it was answered before"
             raise Unanswerable(late) from None
 
 
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a message that answers; `step` is the name of the step, or its log's id."""
 
     run_id: str
@@ -53,19 +53,19 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def take_answer(workflows: WorkflowRepository, message: Message) -> None:
-    """Return the answer that a message brings; a message that answers nothing becomes a dead letter."""
+    """Record the answer that a message brings; a message that answers nothing becomes a dead letter."""
     try:
-        said = msgspec.convert(message.body, _Said)
-        answer = Answer(message.message_type == APPROVE, message.sender, said.comment)
-        await answer.give(workflows, await _asked(workflows, said))
+        body = msgspec.convert(message.body, _Body)
+        answer = Answer(message.message_type == APPROVE, message.sender, body.comment)
+        await answer.give(workflows, await _waiting_step(workflows, body))
     except (Unanswerable, msgspec.ValidationError) as error:
         await message.term(str(error))
 
 
-async def _asked(workflows: WorkflowRepository, said: _Said) -> WorkflowStepLog:
-    for step in reversed(await workflows.list_step_logs(said.run_id)):
-        if said.step in (step.step_id, step.id):
+async def _waiting_step(workflows: WorkflowRepository, body: _Body) -> WorkflowStepLog:
+    for step in reversed(await workflows.list_step_logs(body.run_id)):
+        if body.step in (step.step_id, step.id):
             if step.status in (StepStatus.PENDING, StepStatus.RUNNING):
                 break
             return step
-    raise Unanswerable(f"step {said.step} of run {said.run_id} does not wait for an approval")
+    raise Unanswerable(f"step {body.step} of run {body.run_id} is not waiting for an approval")

@@ -1,7 +1,7 @@
 """Commits over a bot's connection: `bot.workflows.commit`.
 
-Owns the frame of a commit, and what becomes of the messages that it acks: they are settled here when it is
-answered, and waited for after a lost session.
+Owns the frame of a commit, and the messages that it acks: they are settled here when it is answered, and waited for
+after a lost session.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
 from ..model.records import RunStatus, WorkflowStepLog
 from ..model.values import json_value, normal_record
+from ..wire.answers import CommitAnswer
 from ..wire.frames import Commit
 from ..wire.limits import COMMIT_ITEMS_MAX
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
 
 _COMMIT_AGAIN_SECONDS = 0.05
-"""How soon to retry a commit whose message has not come again: that usually takes some milliseconds."""
+"""How soon to retry a commit whose message was not redelivered yet: that usually takes some milliseconds."""
 
 
 class CommitReceipt(msgspec.Struct, frozen=True):
-    """A commit is on the worker's disk: its id, the ids of its messages, and their places in the log.
+    """Confirmation that a commit is on the worker's disk: its id, the ids of its messages, and their seqs.
 
-    The place of a message that waits until it is due is None.
+    The seq of a message that waits until it is due is None.
     """
 
     id: str
@@ -40,12 +41,8 @@ class CommitReceipt(msgspec.Struct, frozen=True):
     seqs: tuple[int | None, ...]
 
 
-class _CommitValue(msgspec.Struct):
-    seqs: list[int | None]
-
-
 class RemoteCommits:
-    """The part of a bot's workflows that commits."""
+    """The commit method of a bot's workflows."""
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
         self._caller = caller
@@ -64,23 +61,23 @@ class RemoteCommits:
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
     ) -> CommitReceipt:
-        """Do all this in one transaction, or nothing of it: return when it is on the worker's disk.
+        """Do all this in one transaction, or nothing of it. Return when it is on the worker's disk.
 
-        Checks the `fence` of a run (which `run_id` needs), leaves each step log as it is given (a new id is
-        created, a known one moves to its status), writes the context and the status, stores the messages, and acks
-        messages that are with this bot. The same `id` again is answered as the first time, if its contents are the
-        same: the drafts, too, need the ids that they had.
+        It checks the `fence` of a run (which `run_id` requires), writes each step log as given (one with a new id
+        is created, a known one moves to its status), writes the context and the status, stores the messages, and
+        acks messages in flight for this bot. Committing the same `id` again returns the first answer if its
+        contents are the same; so the drafts, too, need the ids that they had.
 
         Raises Fenced, InvalidTransition, InvalidValue, NotFound, Conflict (for an id with other contents, and for
-        an ack of what was settled before), and TooLarge for what does not fit into a record, or all of it into a
-        frame; UnknownBot, LimitReached and the like as `send` does. After a lost session it waits until what it
-        acks has come to the new one, and raises NotInFlight after a session's timeout. Nothing was stored then.
-        After WorkerUnavailable that is unknown: commit again with the same `id`.
+        an ack of a message that was settled before), TooLarge for what does not fit into a record or a frame, and
+        UnknownBot, LimitReached and the like as `send` does. After a lost session it waits until the messages that
+        it acks are redelivered, and raises NotInFlight after a session's timeout. Nothing was stored then. After
+        WorkerUnavailable that is unknown: commit again with the same `id`.
         """
         if error is not None and status is None:
-            raise InvalidValue("error", "a commit says why a run has a status, so it needs a status")
+            raise InvalidValue("error", "an error belongs to a status: pass a status too")
         if len(messages) > COMMIT_ITEMS_MAX:
-            raise InvalidValue("messages", f"a commit has at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
+            raise InvalidValue("messages", f"a commit may have at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
         acks = list(dict.fromkeys(acks))
         publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
         commit_id = id or str(uuid_utils.uuid7())
@@ -101,21 +98,22 @@ class RemoteCommits:
                 acks=[message.seq for message in acks],
             )
 
-        value = await self._commit(frame, acks)
+        answer = await self._commit(frame, acks)
         for message in acks:
             self._settler.note_committed(message)
-        seqs = msgspec.json.decode(value, type=_CommitValue).seqs
-        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(seqs))
+        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(answer.seqs))
 
-    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> msgspec.Raw:
-        """Ask for a commit, and again while what it acks is on its way to this session, as after a restart.
+    async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> CommitAnswer:
+        """Send a commit, and again while the messages that it acks are being redelivered, as after a restart.
 
-        It is asked for at once all the same: where it was carried out, these messages do not come any more.
+        The first try is not delayed: if the commit was carried out before, these messages are never redelivered.
         """
         connection, until = self._caller.connection, None
         while True:
             try:
-                return await self._caller.ask("the commit", frame, settles=[message.stored for message in acks])
+                return await self._caller.request(
+                    "the commit", frame, CommitAnswer, settles=[message.stored for message in acks]
+                )
             except Conflict as error:
                 about_acks = acks and error.details is None
                 if not about_acks or any(

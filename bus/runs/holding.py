@@ -1,12 +1,14 @@
-"""The hold of a run: it is claimed, renewed while the work goes on, given back while all of it waits, and lost.
+"""The hold of a run: claimed, renewed while work goes on, given back while the run only waits, and lost.
 
-Owns when the run is held and what becomes of its holder when it is not any more. It keeps to these rules:
+Owns when the run is held, and what happens when it no longer is. Its rules:
 
-- What is written of a run is written with the fence of its hold. Who has lost it writes nothing more.
-- A run that only waits (for a person, or for a time far away) is given back as paused, so that it keeps no slot and
-  is nobody's lost run. Whoever has work to do then takes it again first.
-- A run that a person paused is waited for like one that another holds, and keeps no handler's place meanwhile.
-- A worker that is away ends no hold: only its word that somebody else has the run does.
+- A run's records are written with the fence of its hold. A program that has lost the run writes nothing more.
+- A run that only waits (for a person, or for a time far away) is given back as paused, so that it occupies no slot
+  and
+  is not taken for crashed. It is claimed again before work continues.
+- A run that a person paused is waited for like one that another program holds; meanwhile it keeps no handler's
+  place.
+- An unreachable worker ends no hold: only its answer that another program has the run does.
 
 It knows nothing of steps.
 """
@@ -53,15 +55,15 @@ from ..model.repository import WorkflowRepository
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
-"""The errors of a worker that cannot write this now; they say nothing about the run."""
+"""Errors of a worker that cannot write this now; they say nothing about the run."""
 
 _NO_FAULT = (*AWAY, *NOT_NOW, ClosedError)
 
 RUN_ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
-"""What a run becomes for good."""
+"""The final statuses of a run."""
 
 _LEAVE_SECONDS = 5.0
-"""What a cancelled program still gets for a record or for giving its run back; a lease runs out by itself."""
+"""How long a cancelled program may take to record something or give its run back; a lease expires anyway."""
 
 _RENEWALS_A_LEASE = 3
 
@@ -69,7 +71,7 @@ T = TypeVar("T")
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """The clock, and how often to look whether a wait is over: soon at first, then less often."""
+    """The clock, and how often to check whether a wait is over: soon at first, then less often."""
 
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
@@ -77,19 +79,19 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     """Waits for the next look at a sleep: a clock that a test moves has a sleep of its own."""
     answered: Callable[[], anyio.Event] = anyio.Event
-    """Returns the event that is set when this program next answers an approval: who waits for one looks at once."""
+    """Returns the event that is set when this program next answers an approval: waiting runs then check at once."""
 
     def polls(self, seconds_max: float) -> _Polls:
-        """Begin a wait that is looked after at least every `seconds_max`."""
+        """Begin a wait with a check at least every `seconds_max`."""
         return _Polls(self.poll_seconds, min(self.poll_seconds_max, seconds_max))
 
     def left(self, until: datetime) -> float:
-        """Return the seconds until a time; 0 or less when it is past."""
+        """Return the seconds until a time; 0 or less if it has passed."""
         return (until - self.clock()).total_seconds()
 
 
 class _Polls:
-    """The pauses of one wait, which grow; chance keeps those who wait side by side apart."""
+    """The growing pauses of one wait, randomised to keep concurrent waits apart."""
 
     def __init__(self, seconds: float, seconds_max: float) -> None:
         self._seconds = min(seconds, seconds_max)
@@ -115,18 +117,18 @@ class Hold:
         self.held = False
         """Whether the run is held, as far as is known."""
         self.failure: Exception | None = None
-        """Why nothing more can be written; a RunError where the run was lost."""
+        """Why nothing more can be written; a RunError if the run was lost."""
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
-        """Tells of a claim whether somebody else worked on the run since it was given back."""
+        """Returns, for a new claim, whether another program recorded something since the run was given back."""
         self._bot_id = bot_id
-        # One id for all claims: a claim or release whose answer was lost is repeated by the next one.
+        # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
-        # Whoever takes it goes on at once: with a turn of the loop between, others would begin to work meanwhile.
+        # Acquired without a turn of the loop, in which other tasks would begin to work.
         self._lock = anyio.Lock(fast_acquire=True)
         self._unsure: RunStatus | None = None
-        """As what the run was to be given back, where nobody knows if it was."""
+        """The status with which the run was to be given back, while it is unknown whether it was."""
         self.working = 0
-        """How many steps and commits are at work side by side."""
+        """How many steps and commits are running."""
         self._renewing = anyio.CancelScope()
         self.home = Home(f"run {run_id!r}")
         self.home.enter()
@@ -137,13 +139,13 @@ class Hold:
 
     @property
     def renewal_seconds(self) -> float:
-        """How often the lease is renewed; as often is looked what became of a run that is not held."""
+        """How often the lease is renewed, and a run that is not held is checked."""
         return self.lease_seconds / _RENEWALS_A_LEASE
 
     # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
 
     async def claim(self, timeout: float | None) -> Claim:
-        """Claim the run when nobody else has it and there is a slot. Raise RunBusy after `timeout` seconds.
+        """Claim the run once nobody holds it and it has a slot. Raise RunBusy after `timeout` seconds.
 
         Raises InvalidTransition for a run that has ended.
         """
@@ -170,19 +172,19 @@ class Hold:
         try:
             return await claim()
         except anyio.get_cancelled_exc_class():
-            # It may be held now without anybody here who knows: the same claim again tells, and is given back.
+            # The claim may have succeeded unnoticed: the same claim again tells, and can then be given back.
             await self.record_at_last(claim)
             await self.give_back()
             raise
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
-        """Hold the run throughout a block; take it again before, where it was given back."""
+        """Hold the run throughout a block; claim it again first if it was given back."""
         self.working += 1
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
             self.check()
-            if not self.held or self._lock.locked():  # else nobody else is at it, as nearly always
+            if not self.held or self._lock.locked():  # otherwise there is nothing to wait for, the common case
                 async with self._lock:
                     self.check()
                     if not self.held:
@@ -193,30 +195,30 @@ class Hold:
 
     @asynccontextmanager
     async def ending(self) -> AsyncIterator[None]:
-        """Write what ends the run. It refuses the renewal beside it, whose answer may come first."""
+        """Write what ends the run. A concurrent renewal is refused by it, and may be answered first."""
         async with self._lock:
             try:
                 yield
             except (ClosedError, WorkerUnavailable):
-                self.held, self._unsure = False, RunStatus.PENDING  # it may have ended all the same
+                self.held, self._unsure = False, RunStatus.PENDING  # it may have ended nevertheless
                 raise
 
     async def rest(self) -> None:
-        """Release the run as paused if it is held and nobody works on it.
+        """Release the run as paused if it is held and nothing is running.
 
-        Where the worker is away this is to be called again.
+        If the worker is away, call this again.
         """
         async with self._lock:
             self.check()
             if (self.held or self._unsure) and not self.working:
-                self.held = False  # a renewal that is refused from here on says nothing
+                self.held = False  # from here on a refused renewal means nothing
                 self._unsure = RunStatus.PAUSED
                 with contextlib.suppress(*AWAY):
                     await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
                     self._unsure = None
 
     async def look(self) -> None:
-        """See whether the run, which rests, has ended meanwhile; raises RunCancelled or RunLost where it has."""
+        """Check whether the released run has ended. Raises RunCancelled or RunLost if so."""
         with contextlib.suppress(*AWAY):
             run = await self.workflows.get_run(self.run_id)
             if run is None or run.status in RUN_ENDS:
@@ -243,9 +245,9 @@ class Hold:
             raise self.lose(RunStatus.PENDING)
 
     async def give_back(self) -> None:
-        """Release the run, also when this is cancelled, and whatever becomes of it then.
+        """Release the run, even if this is cancelled, and ignore errors.
 
-        As pending, but as paused where it only waited.
+        It is released as pending, or as paused if it only waited.
         """
         if not (self.held or self._unsure) or self.failure is not None:
             return
@@ -257,7 +259,7 @@ class Hold:
     # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def keep(self, work: anyio.CancelScope) -> None:
-        """Renew the lease until `stop_renewing`; cancel the work when the run is lost."""
+        """Renew the lease until `stop_renewing`; cancel `work` if the run is lost."""
         with self._renewing:
             while self.failure is None:
                 await anyio.sleep(self.renewal_seconds)
@@ -271,11 +273,11 @@ class Hold:
         try:
             await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
         except Fenced as error:
-            async with self._lock:  # it may be this program that ends the run, or gives it back
+            async with self._lock:  # this program itself may be ending or releasing the run
                 if self.held and self.fence == fence:
                     self.lose(error.status)
         except AWAY:
-            pass  # whoever takes the run over now makes its fence grow, and that is heard of
+            pass  # a takeover meanwhile raises the fence, which is noticed later
         except BusError as error:
             if self.held:
                 self.failure = error
@@ -287,12 +289,12 @@ class Hold:
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
 
     def check(self) -> None:
-        """Raise why nothing more can be written."""
+        """Raise the error that prevents further writes, if any."""
         if self.failure is not None:
             raise self.failure
 
     def lose(self, status: str) -> Exception:
-        """Note that the run is no longer this program's, and return the error that says so."""
+        """Note that this program has lost the run, and return the error for it."""
         if self.failure is None:
             self.failure = (
                 RunCancelled(self.run_id) if status == RunStatus.CANCELLED else RunLost(self.run_id, status)
@@ -301,14 +303,14 @@ class Hold:
         return self.failure
 
     async def guard(self, call: Awaitable[T]) -> T:
-        """Wait for a write with the fence; raise RunLost or RunCancelled where it is refused for the fence."""
+        """Await a write with the fence. Raise RunLost or RunCancelled if it is fenced."""
         try:
             return await call
         except Fenced as error:
             raise self.lose(error.status) from None
 
     async def record(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a write that must not be lost by a cancellation; it is one that may be repeated."""
+        """Make a repeatable write that must not be lost to a cancellation."""
         try:
             return await self.guard(call())
         except anyio.get_cancelled_exc_class():
@@ -322,12 +324,12 @@ class Hold:
 
 
 def no_fault(error: BaseException) -> bool:
-    """Return True if an error is nobody's fault and passes: the worker is away, or a limit was reached."""
+    """Return True if an error is temporary and nobody's fault: the worker is away, or a limit was reached."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(_NO_FAULT)[1] is None
     return isinstance(error, _NO_FAULT)
 
 
 def ended(run_id: str, status: str, error: str | None) -> RunError:
-    """Return the error of a run that cannot go on."""
+    """Return the error for a run that has failed or was cancelled."""
     return RunCancelled(run_id) if status == RunStatus.CANCELLED else RunFailed(run_id, error)

@@ -1,8 +1,8 @@
-"""How a run of a workflow is opened and ended: found or made, claimed, kept while the body works, and closed.
+"""How a run of a workflow is opened and ended: found or created, claimed, kept while the body works, and closed.
 
-Owns what the end of a body means for its run: completed when it is left normally, failed by its exception, given
-back when it is cancelled or the worker is away, and nothing at all when a commit completed the run before, or it is
-somebody else's by then.
+Owns what the end of a body means for its run. The run is completed if the body ends normally, failed if it raises,
+and given back if it is cancelled or the worker is away. Nothing is written if a commit completed the run, or if
+another program holds it by then.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LEASE_SECONDS = 15.0
 """How long a run stays with a process that died: the worker's own default."""
 
 TIMEOUT_SECONDS = 60.0
-"""How long a run is waited for that another holds, or that has no slot: as long as a bot waits for any answer."""
+"""How long to wait for a run that another program holds or that has no slot: like a bot for any answer."""
 
 _FAIL_SECONDS = 5.0
 
 
 class Executor(msgspec.Struct, frozen=True):
-    """Who executes runs, and where these are kept."""
+    """Who executes runs, and where they are kept."""
 
     workflows: WorkflowRepository
     bot_id: str
@@ -46,7 +46,7 @@ class Executor(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is created with, where there is none with its id."""
+    """What a run is created with, if it does not exist yet."""
 
     id: str | None = None
     input: Any = None
@@ -61,9 +61,9 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 async def open_run(
     executor: Executor, workflow: str, start: Start | None = None, *, timeout: float | None = TIMEOUT_SECONDS
 ) -> AsyncIterator[Run]:
-    """Hold a run of a workflow around a block: one that is there, or a new one; `RemoteWorkflows.run` says more."""
+    """Hold an existing or new run of a workflow around a block; see `RemoteWorkflows.run`."""
     if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout is a number of seconds, 0 or more, or None; not {timeout}")
+        raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
     found, definition = await _find_or_create(executor, workflow, start or Start())
     hold = Hold(
         executor.workflows,
@@ -106,7 +106,7 @@ async def _find_or_create(
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     workflows = executor.workflows
     if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
-        raise ValueError(f"a run's id has 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
+        raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow)
     definition = await _definition(executor, workflow, start.definition)
@@ -124,7 +124,7 @@ async def _find_or_create(
     try:
         return await workflows.create_run(run), definition
     except Conflict:
-        # Somebody else was quicker to create it, a moment ago by their clock.
+        # Another program has just created it.
         found = await workflows.get_run(run.id)
         if found is None:
             raise
@@ -135,7 +135,7 @@ async def _known(
     workflows: WorkflowRepository, run: WorkflowRun, workflow: str
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     if workflow not in (run.workflow_name, run.workflow_id):
-        raise Conflict(f"run {run.id!r} is one of workflow {run.workflow_name!r}, not of {workflow!r}")
+        raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
     return run, await workflows.get_run_definition(run.id)
 
 
@@ -143,9 +143,9 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
     workflows = executor.workflows
     if given is not None:
         if not isinstance(given, WorkflowDefinition):
-            raise TypeError(f"definition is a bus.WorkflowDefinition, not {type(given).__name__}")
+            raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
-            raise ValueError(f"the definition is one of {given.name!r}, not of {workflow!r}")
+            raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
         known = await workflows.get_definition(given.id)
         if known is None or not same_values(known, given):
             await workflows.save_definition(given)
@@ -161,7 +161,7 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
 
 
 async def _claim(hold: Hold, timeout: float | None) -> WorkflowRun:
-    """Return the run, held, or completed before. Raise what says that it ended in another way."""
+    """Return the run, held or already completed. Raise an error if it ended in another way."""
     try:
         return (await hold.claim(timeout)).run
     except InvalidTransition:
@@ -186,7 +186,7 @@ async def _complete(recorder: Recorder) -> None:
 
 
 async def _fail(hold: Hold, error: Exception) -> None:
-    """Record the error that a body was left by; where that cannot be, say so in a note to it."""
+    """Record the error that left the body; if that fails, add a note to the error."""
     if hold.failure is not None:
         return
     if no_fault(error):

@@ -1,7 +1,7 @@
-"""What is recorded of a run while it is executed: its steps, its context, and that it is completed.
+"""The records of a run while it is executed: its steps, its context, and that it is completed.
 
-Owns the records that this program knows, and writing new ones while it holds the run. What a record says to the
-program the next time is in `replay`.
+Owns the records that this program knows, and writing new ones while it holds the run. `replay` decides what a
+record means on the next execution.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Recorder:
         self.hold = hold
         self.run_id = run.id
         self.context: dict[str, Any] = run.context
-        """What the steps share."""
+        """The values that the steps share."""
         self.completed = run.status == RunStatus.COMPLETED
-        """Whether the run is completed: only what is recorded answers then."""
+        """Whether the run is completed: then only recorded steps are available."""
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
         self._workflows = hold.workflows
@@ -43,15 +43,15 @@ class Recorder:
         return f"<Recorder of {self.run_id!r} {'completed' if self.completed else 'open'}>"
 
     def using(self, name: str) -> AbstractContextManager[str]:
-        """Return a context in which a step of this name is at work; it gives the step's id."""
+        """Return a context in which a step of this name is running; it yields the step's id."""
         return self._names.using(name)
 
     def attempts(self, step_id: str) -> list[WorkflowStepLog]:
-        """Return what is recorded of a step, attempt by attempt."""
+        """Return the recorded attempts of a step."""
         return self._records.of(step_id)
 
     def note(self, row: WorkflowStepLog) -> None:
-        """Note what was recorded by others: an answer, or a commit."""
+        """Note a record written elsewhere: an answer, or a commit."""
         self._records.note(row)
 
     # ── The context ──────────────────────────────────────────────────────────────────────────────────────
@@ -62,7 +62,7 @@ class Recorder:
         return json_value(context, f"context of run {self.run_id!r}")
 
     def is_saved(self, context: Any) -> bool:
-        """Return True if the context was recorded as it is."""
+        """Return True if the context is recorded as it is."""
         return json_text(context, "context") == self._saved
 
     def note_saved(self, context: Any) -> None:
@@ -70,7 +70,7 @@ class Recorder:
         self._saved = json_text(context, "context")
 
     async def save_context(self) -> None:
-        """Record the context as it is now."""
+        """Record the current context."""
         context = self.context_value()
         async with self.hold.work():
             await self.hold.record(
@@ -83,22 +83,22 @@ class Recorder:
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     def recorded(self, step_id: str, kind: str) -> WorkflowStepLog | None:
-        """Return the last attempt of a step. Raise StepChanged if it records another kind of call than this one."""
+        """Return the last attempt of a step. Raise StepChanged if it records another kind of call."""
         self.hold.home.check()
         row = self._records.latest(step_id)
         if row is not None and kind_of(row) != kind:
             raise StepChanged(
-                self.run_id, step_id, f"recorded under this name is the kind {kind_of(row)!r}, and not {kind!r}"
+                self.run_id, step_id, f"the step recorded under this name is of kind {kind_of(row)!r}, not {kind!r}"
             )
         return row
 
     async def load(self) -> None:
-        """Read what was recorded before."""
+        """Read the existing records."""
         self._records = Records(await self._workflows.list_step_logs(self.run_id))
         self.resumed = bool(self._records)
 
     async def _moved_on(self, claim: Claim) -> bool:
-        """Return True if somebody else recorded something while this program did not hold the run."""
+        """Return True if another program recorded something while this one did not hold the run."""
         rows = await self._workflows.list_step_logs(self.run_id)
         return not self.is_saved(claim.run.context) or not self._records.has_all(rows)
 
@@ -106,7 +106,7 @@ class Recorder:
         """Raise StepChanged if the run is completed: nothing new is recorded then."""
         if self.completed:
             raise StepChanged(
-                self.run_id, step_id, "the run is completed, and this step is not among those that are recorded"
+                self.run_id, step_id, "the run is completed, and this step is not among the recorded ones"
             )
 
     def row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
@@ -128,7 +128,7 @@ class Recorder:
     async def end(
         self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
     ) -> None:
-        """Record how a step ended: where its step log is; in one of its own where it was not announced."""
+        """Record how a step ended, in its existing step log, or in a new one if it was not announced."""
         if self._records.has_all([row]):
             ended = await self.hold.record(
                 lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.hold.fence)
@@ -136,7 +136,7 @@ class Recorder:
         else:
             now = timestamp(self.hold.timing.clock())
             whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
-            self._records.note(whole)  # before: a cancelled program that has recorded it is not told so
+            self._records.note(whole)  # first: a cancelled program may record it without an answer
             try:
                 ended = await self.hold.record(
                     lambda: self._workflows.create_step_log(whole, fence=self.hold.fence)

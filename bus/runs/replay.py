@@ -1,12 +1,13 @@
-"""What the recorded steps of a run say to a program that goes through it again.
+"""What a run's recorded steps mean when its program is executed again.
 
-Owns which record answers a call, whether a step may be tried again and when, and the ids of steps whose name is
-used more than once. Its rules:
+Owns which record answers a call, whether and when a step may be retried, and the ids of steps whose name is used
+more than once. Its rules:
 
-- A step that completed is not carried out again: its record answers, if it was asked the same.
-- What a step's function raised counts as a failure. An attempt that was interrupted does not; but those are bounded
-  too, because the step may be what ends the process.
-- Ids depend on nothing but the order of calls, so that a program that is the same finds its records again.
+- A completed step is not carried out again: its record answers, if it was called with the same input.
+- An error raised by a step's function counts as a failure. An interrupted attempt does not, but the number of those
+  is
+  limited too, because the step itself may be what ends the process.
+- Ids depend only on the order of calls, so that an unchanged program finds its records again.
 
 Pure: times and chance are arguments.
 """
@@ -48,38 +49,38 @@ __all__ = [
 ]
 
 STEP, APPROVAL, COMMIT = "step", "approval", "commit"
-"""What a step log is of; its idempotency key says so where no function was called. It answers no other call."""
+"""What a step log records. The idempotency key says so if no function was called. It answers no other kind."""
 
 INTERRUPTED = "interrupted"
 """The error of a step whose holder was lost, as the store writes it."""
 
 GIVEN_BACK = "given back"
-"""The error of a step that was cancelled, or could not be done now: it is nobody's fault, and is tried again."""
+"""The error of a step that was cancelled or could not be done now: nobody's fault, and retried."""
 
 INTERRUPTIONS_MAX = 10
-"""After so many lost holders in one step it is the step that ends them."""
+"""After this many lost holders in one step, the step is assumed to be the cause."""
 
 _SHOWN_CHARACTERS_MAX = 200
-"""Of an input that an error shows the end is left out."""
+"""Longer inputs are truncated in error messages."""
 
 _ERROR_CHARACTERS_MAX = 10_000
-"""Of a longer error the end is left out: it has to fit into a frame, and be read by people."""
+"""Longer errors are truncated: they have to fit into a frame, and be read by people."""
 
 _DOUBLINGS_MAX = 64
-"""Beyond that a delay that grows is over its limit, as a rule."""
+"""After this many doublings, a growing delay has normally exceeded its limit."""
 
 WAIT_SECONDS_MAX = 100 * 365 * 86_400
-"""A hundred years: what is longer leaves the calendar."""
+"""A hundred years: longer times leave the calendar."""
 
 OnChanged = Literal["raise", "reuse", "again"]
 _ON_CHANGED = get_args(OnChanged)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a step is tried, and how long to wait between: `delay` seconds, and `factor` times more each time.
+    """How often a step is tried, and how long to wait in between: `delay` seconds, times `factor` each time.
 
-    No wait is longer than `delay_max` seconds, which is a hundred years at most; `jitter` is the part of it that
-    chance may add. Raises ValueError for numbers that make no sense.
+    No wait is longer than `delay_max` seconds, which is at most a hundred years; `jitter` is the fraction of it
+    that may be added at random. Raises ValueError for invalid numbers.
     """
 
     max_attempts: int = 3
@@ -90,16 +91,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not _is_number(self.max_attempts) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ValueError(f"max_attempts is a whole number, 1 or more, not {self.max_attempts!r}")
+            raise ValueError(f"max_attempts must be a whole number, 1 or more, not {self.max_attempts!r}")
         for name in ("delay", "factor", "delay_max", "jitter"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value <= sys.float_info.max:
-                raise ValueError(f"{name} is a finite number, 0 or more, not {value!r}")
+                raise ValueError(f"{name} must be a finite number, 0 or more, not {value!r}")
         if self.delay_max > WAIT_SECONDS_MAX:
-            raise ValueError(f"delay_max is at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
+            raise ValueError(f"delay_max must be at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
 
     def wait_seconds(self, failures: int, chance: float) -> float:
-        """Return the wait after so many failures, WAIT_SECONDS_MAX at most; `chance` is from 0 to 1."""
+        """Return the wait after so many failures, at most WAIT_SECONDS_MAX; `chance` is from 0 to 1."""
         try:
             wait = self.delay * float(self.factor) ** min(failures - 1, _DOUBLINGS_MAX)
         except OverflowError:
@@ -112,7 +113,7 @@ def _is_number(value: Any) -> bool:
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a call asks of a step. Raises ValueError for another word than those of `on_changed`."""
+    """What a call asks of a step. Raises ValueError for an unknown value of `on_changed`."""
 
     input: Any
     retry: Retry
@@ -120,7 +121,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.on_changed not in _ON_CHANGED:
-            raise ValueError(f'on_changed is "raise", "reuse" or "again", not {self.on_changed!r}')
+            raise ValueError(f'on_changed must be "raise", "reuse" or "again", not {self.on_changed!r}')
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -130,7 +131,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """The step is to be carried out, as this attempt, after so many seconds; `last` when no other may follow."""
+    """The step is to be carried out, as this attempt, after so many seconds; `last` if no other may follow."""
 
     number: int
     wait_seconds: float
@@ -138,7 +139,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """The step failed, or was interrupted, as often as it may."""
+    """The step has failed, or was interrupted, as often as it may."""
 
     attempts: int
     error: str
@@ -154,7 +155,7 @@ Decision = Recorded | Attempt | GiveUp | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
-    """Decide what becomes of a call, from what is recorded of its step."""
+    """Decide how to answer a call, from the records of its step."""
     if not rows:
         return Attempt(1, 0.0, last=wanted.retry.max_attempts == 1)
     rows = sorted(rows, key=lambda row: row.attempt)
@@ -175,7 +176,7 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
     interruptions = sum(row.error == INTERRUPTED for row in failed)
     number = max([number, *(row.attempt + 1 for row in rows)])
     if len(failures) >= wanted.retry.max_attempts:
-        return GiveUp(len(failures), failures[-1].error or "nobody said why")
+        return GiveUp(len(failures), failures[-1].error or "no error was recorded")
     if interruptions >= INTERRUPTIONS_MAX:
         return GiveUp(interruptions, "the process was lost in this step each time")
     last = len(failures) + 1 >= wanted.retry.max_attempts
@@ -190,12 +191,12 @@ def _wait_left(failures: Sequence[WorkflowStepLog], retry: Retry, now: datetime,
         return 0.0
     wait = retry.wait_seconds(len(failures), chance)
     gone = (now - parse_timestamp(failures[-1].completed_at)).total_seconds()
-    # The failure was stamped by the worker's clock, which need not be this one: never more than the whole wait.
+    # The failure has the worker's timestamp, whose clock may differ: never wait longer than the whole time.
     return max(0.0, min(wait, wait - gone))
 
 
 class Records:
-    """The step logs of a run that this program knows of, by their step ids."""
+    """The step logs of a run that this program knows, by step id."""
 
     def __init__(self, rows: Iterable[WorkflowStepLog] = ()) -> None:
         self._rows: dict[str, dict[str, WorkflowStepLog]] = {}
@@ -209,11 +210,11 @@ class Records:
         return bool(self._rows)
 
     def note(self, row: WorkflowStepLog) -> None:
-        """Note a step log, in place of what was known of that attempt."""
+        """Note a step log, replacing an earlier version of it."""
         self._rows.setdefault(row.step_id, {})[row.id] = row
 
     def forget(self, row: WorkflowStepLog) -> None:
-        """Leave out a step log that was not recorded after all."""
+        """Remove a step log that was not recorded after all."""
         del self._rows[row.step_id][row.id]
 
     def of(self, step_id: str) -> list[WorkflowStepLog]:
@@ -225,12 +226,12 @@ class Records:
         return max(self.of(step_id), key=lambda row: row.attempt, default=None)
 
     def has_all(self, rows: Iterable[WorkflowStepLog]) -> bool:
-        """Return True if all of these are known, in whatever status; if not, somebody else was at work."""
+        """Return True if all of these are known, in any status; if not, another program was at work."""
         return all(row.id in self._rows.get(row.step_id, {}) for row in rows)
 
 
 class Names:
-    """The names that a program used for its steps so far: `fetch`, and the second time `fetch#2`."""
+    """The names that a program has used for steps so far: `fetch`, and the second time `fetch#2`."""
 
     def __init__(self) -> None:
         self._used: dict[str, int] = {}
@@ -241,14 +242,14 @@ class Names:
 
     @contextmanager
     def using(self, name: str) -> Iterator[str]:
-        """Return a call's step id; raise ValueError for an invalid name.
+        """Yield a call's step id. Raise ValueError for an invalid name.
 
-        RuntimeError while another call has the name: their order would be chance.
+        Raise RuntimeError while another call uses the name, because their order would be random.
         """
         if not isinstance(name, str) or not name or "#" in name:
-            raise ValueError(f"a step's name is a text without '#', not {name!r}")
+            raise ValueError(f"a step's name must be a str without '#', not {name!r}")
         if name in self._open:
-            raise RuntimeError(f"step {name!r} is still at work: steps side by side need names of their own")
+            raise RuntimeError(f"step {name!r} is still running: concurrent steps need different names")
         count = self._used[name] = self._used.get(name, 0) + 1
         self._open.add(name)
         try:
@@ -258,17 +259,17 @@ class Names:
 
 
 def kind_of(row: WorkflowStepLog) -> str:
-    """Return the kind of call that a step log records: STEP where a function was called, or a program slept."""
+    """Return the kind of call that a step log records: STEP if a function was called, or for a sleep."""
     return row.idempotency_key if row.idempotency_key in (APPROVAL, COMMIT) else STEP
 
 
 def changed_text(recorded: Any, wanted: Any) -> str:
-    """Return the error for a step that was recorded with another input than it is asked for now."""
+    """Return the error for a step whose recorded input differs from the current one."""
     texts = [msgspec.json.encode(value).decode() for value in (recorded, wanted)]
     shown = [text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "…" for text in texts]
     return (
-        f"it was recorded for the input {shown[0]}, and is asked now for {shown[1]}; give it another name, or say"
-        ' on_changed="reuse" or "again" where the step allows it'
+        f"it was recorded for the input {shown[0]}, and is now called with {shown[1]}; rename it, or pass"
+        ' on_changed="reuse" or "again" if it is a step that takes it'
     )
 
 
@@ -278,13 +279,13 @@ def same_json(one: Any, other: Any) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text to record for an error; for a group, the texts of the errors in it."""
-    text = "; ".join(_said(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
+    """Return the text to record for an error; for a group, the texts of its errors."""
+    text = "; ".join(_described(leaf) for leaf in _leaves(error)).encode(errors="replace").decode()
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[:_ERROR_CHARACTERS_MAX] + "…"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that are not groups, in their order."""
+    """Yield the errors that are not groups, in order."""
     left = [error]
     while left:
         error = left.pop()
@@ -294,5 +295,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield error
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

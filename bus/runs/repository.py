@@ -1,8 +1,8 @@
 """The workflow repository over a bot's connection: `bot.workflows`.
 
-Owns what makes a call's answer look as if the store were here: the same records, the same errors, and lists of any
-length, which are asked for in parts when they do not fit into a frame. Calls that are not answered are repeated
-like any other request; each may be, and a claim carries an id so that it may, too.
+Owns making a call look as if the store were local: the same records, the same errors, and lists of any length,
+which are read in parts if they do not fit into a frame. Unanswered calls are repeated like any other request. Each
+call may be repeated; a claim carries an id for that purpose.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from .run import Run
 __all__ = ["RemoteWorkflows"]
 
 _PORTION_RECORDS = 64
-"""Records that are asked for at once where all of them do not fit into a frame; fewer where these do not either."""
+"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
 
 class RemoteWorkflows(RemoteCommits):
-    """A WorkflowRepository (`bus.model.workflows` says what each method promises) that a worker keeps.
+    """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
-    It raises what an open store does; and like every call of a bot WorkerUnavailable and ClosedError, Forbidden
-    where a run is claimed for another bot, and LimitReached where the worker has too many calls at hand.
+    It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
+    Forbidden if a run is claimed for another bot; and LimitReached if the worker has too many calls in progress.
     """
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
@@ -76,16 +76,16 @@ class RemoteWorkflows(RemoteCommits):
         """Hold a run of a workflow and execute it: `async with bot.workflows.run("digest", id=…) as run:`.
 
         `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
-        first where the run is new. With an `id` the run goes on where it stopped, or is created; what it is created
-        with is not looked at when it is there (`input` is kept in its context, under that name). While somebody
-        else holds it, or it has no slot, it is waited for, for at most `timeout` seconds (None: for ever).
+        first if the run is new. With an `id` the run is created, or continues where it stopped; the arguments for
+        creation are ignored if it exists (`input` is kept in its context, under that name). If another program
+        holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
 
         Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
-        error that says that the worker cannot be reached or a limit was met. A run that was completed before opens
-        too: everything in the block then gives what is recorded, and nothing is carried out again.
+        error because the worker cannot be reached or a limit was reached. A completed run can be opened too: then
+        everything in the block returns what is recorded, and nothing is carried out again.
 
-        Raises UnknownWorkflow, RunBusy, RunFailed or RunCancelled when it is opened, and RunLost or RunCancelled
-        out of the block, which is cancelled for it, when the run is somebody else's or was cancelled meanwhile.
+        Raises UnknownWorkflow, RunBusy, RunFailed or RunCancelled when it is opened. If the run is lost to another
+        program or cancelled meanwhile, the block is cancelled, and RunLost or RunCancelled is raised from it.
         """
         start = Start(
             id=id,
@@ -121,18 +121,18 @@ class RemoteWorkflows(RemoteCommits):
     async def list_definitions(
         self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists everybody's."""
+        """List by name, owner, id; `None` lists those of all owners."""
         return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
 
     async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete; False where there was none, also when the call had to be repeated because its answer was lost."""
+        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
         deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
         return deleted
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
-        """Create, or give what is there when all fields are the same."""
+        """Create, or return the existing run if all fields are equal."""
         created: WorkflowRun = await self._call(calls.CreateRun(run=run))
         return created
 
@@ -177,7 +177,7 @@ class RemoteWorkflows(RemoteCommits):
         return await self._list(calls.ListAllRuns(status=status, limit=limit, offset=offset))
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
-        """List the runs that are `running` under no live lease, oldest first."""
+        """List the runs that are `running` without a live lease, oldest first."""
         return await self._list(calls.ListCrashedRuns(limit=limit, offset=offset))
 
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
@@ -185,10 +185,10 @@ class RemoteWorkflows(RemoteCommits):
     async def claim_run(
         self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
     ) -> Claim:
-        """Claim a run that nobody holds; `holder` has to be this bot, by its name or id.
+        """Claim a run that nobody holds; `holder` must be this bot, by name or id.
 
-        Without a `claim_id` the call makes one, so that it may be repeated. Whoever wants to call again after
-        WorkerUnavailable names one: the same claim then gives the same fence.
+        Without a `claim_id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable,
+        pass one: the same claim returns the same fence.
         """
         call = calls.ClaimRun(
             run_id=run_id,
@@ -200,27 +200,28 @@ class RemoteWorkflows(RemoteCommits):
         return claimed
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
-        """Let the lease begin anew."""
+        """Restart the lease."""
         lease: Lease = await self._call(calls.RenewRun(run_id=run_id, fence=fence, lease_seconds=lease_seconds))
         return lease
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
         """Release a run as pending or paused.
 
-        Fenced may also mean that the run was given back, the answer lost, and the run claimed by another meanwhile.
+        Fenced may also mean that the run was released, the answer lost, and the run claimed by another bot
+        meanwhile.
         """
         released: WorkflowRun = await self._call(calls.ReleaseRun(run_id=run_id, fence=fence, status=status))
         return released
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Return the lease of a run, live or run out."""
+        """Return the lease of a run, live or expired."""
         lease: Lease | None = await self._call(calls.GetLease(run_id=run_id))
         return lease
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same."""
+        """Create, or return the existing step log if all fields are equal."""
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
@@ -233,9 +234,9 @@ class RemoteWorkflows(RemoteCommits):
         *,
         fence: int | None = None,
     ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error.
+        """Move a step log, identified by its own id, to a status. None keeps output and error.
 
-        Without a fence it may be an answer: runs of this bot that wait for one look at once.
+        Without a fence it may be an answer: waiting runs of this bot then check at once.
         """
         call = calls.UpdateStepStatus(
             step_id=step_id,
@@ -257,7 +258,7 @@ class RemoteWorkflows(RemoteCommits):
         return await self._list(calls.ListStepLogs(run_id=run_id, limit=limit, offset=offset))
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
-        """List the step ids that completed, in the order they began, each once, without skipped ones."""
+        """List the ids of completed steps, in the order they began, each once, without skipped ones."""
         found: list[str] = await self._call(calls.GetCompletedStepIds(run_id=run_id))
         return found
 
@@ -286,7 +287,7 @@ class RemoteWorkflows(RemoteCommits):
         return found
 
     async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
-        """Ask for a list in parts that fit into a frame; one record that does not raises TooLarge."""
+        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
         found: dict[str, Any] = {}
         read, portion = 0, _PORTION_RECORDS
         while call.limit is None or read < call.limit:

@@ -1,11 +1,11 @@
-"""A run of a workflow, as the program that executes it sees it: steps, approvals, sleeps, and the context.
+"""A run of a workflow, as seen by the program that executes it: steps, approvals, sleeps, and the context.
 
     async with bot.workflows.run("digest", id=message.id) as run:
         page = await run.step("fetch", fetch, url)
         await run.approval("publish?", {"title": page["title"]})
 
-Owns when a step is carried out and recorded. Recording is in `recorder`, what a record says to the program the next
-time in `replay`, when the run is held in `holding`, and how it is opened and ended in `opening`.
+Owns when a step is carried out and recorded. `recorder` writes records, `replay` decides what they mean on the next
+execution, `holding` holds the run, and `opening` opens and ends it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _STEP_ENDS = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
 class Run:
     """One execution of a workflow, held by this program: `async with bot.workflows.run("digest") as run:`.
 
-    What is recorded is on the worker's disk when a call returns. Every call that writes raises RunLost when
-    somebody else has the run now, and RunCancelled when a person cancelled it.
+    When a call returns, what it recorded is on the worker's disk. Every call that writes raises RunLost if another
+    program has claimed the run, and RunCancelled if a person cancelled it.
     """
 
     def __init__(self, recorder: Recorder, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def context(self) -> dict[str, Any]:
-        """What the steps share; kept by `save_context`, by each commit, and when the run completes."""
+        """The values that the steps share; saved by `save_context`, by each commit, and when the run completes."""
         return self._recorder.context
 
     @context.setter
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def completed(self) -> bool:
-        """Whether it was completed, before it was opened or by a commit: only what is recorded answers then."""
+        """Whether it was completed, before it was opened or by a commit: then only recorded steps are available."""
         return self._recorder.completed
 
     @property
@@ -100,17 +100,17 @@ class Run:
 
     @property
     def fence(self) -> int:
-        """The number of its holds: 1 where nobody had the run before, and it was never given back."""
+        """The number of its holds: 1 if it was never held before nor given back."""
         return self._hold.fence
 
     @property
     def input(self) -> Any:
-        """What the run was started with."""
+        """The input with which the run was started."""
         return self.context.get("input") if isinstance(self.context, dict) else None
 
     @property
     def trigger_payload(self) -> Any:
-        """What its trigger gave it."""
+        """The payload of its trigger."""
         return self._run.trigger_payload
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,27 +125,28 @@ class Run:
         on_changed: OnChanged = "raise",
         announce: bool = True,
     ) -> Any:
-        """Call a function, asynchronous or not, and record its output; once completed, return what is recorded.
+        """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
-        The output is given as it is read back from JSON, the first time too. `input` (else: the args) is recorded,
-        and a recorded output that came from another one raises StepChanged, unless `on_changed` is "reuse" (take it
-        all the same) or "again" (carry the step out again). When the function raises, it is tried again by `retry`
-        (else: by the definition's, for the step with this id; else not), and at last raises StepFailed. An error
-        that is nobody's fault (WorkerUnavailable, LimitReached and the like) comes out as itself at last, and the
-        step is tried again when the run is opened again.
+        The output is returned as it is read back from JSON, even the first time. `input` (default: the args) is
+        recorded. If the recorded output belongs to another input, this raises StepChanged, unless `on_changed` is
+        "reuse" (return it anyway) or "again" (carry the step out again). If the function raises, it is retried
+        according to `retry` (default: the definition's for the step with this id, else none), and StepFailed is
+        raised at last. An error that is nobody's fault (WorkerUnavailable, LimitReached and the like) is raised as
+        it is after the last attempt, and the step is retried when the run is opened again.
 
-        The same name used again is another step (`fetch`, `fetch#2`); side by side each needs its own name. An
-        attempt during which the process ends is tried again, so the function may be carried out more than once
-        then. Raises InvalidValue or TooLarge for an input or output that cannot be recorded.
+        Using the same name again makes another step (`fetch`, `fetch#2`); concurrent steps need different names. An
+        attempt during which the process ends is retried, so the function may be carried out more than once. Raises
+        InvalidValue or TooLarge for an input or output that cannot be recorded.
 
-        Before the function is called it is recorded that the step begins, and this program holds the run still.
-        With `announce=False` only how it ended is recorded: half the time of a short step. While it is at work
-        nobody sees it, somebody else may have the run already, and an attempt that ends the process is not counted.
+        Before the function is called, the beginning of the step is recorded, which also checks that this program
+        still holds the run. With `announce=False` only the end is recorded, which takes half the time for a short
+        step. Then nobody sees the step while it runs, another program may already hold the run, and an attempt that
+        ends the process is not counted.
         """
         with self._recorder.using(name) as step_id:
             self._recorder.recorded(step_id, STEP)
             asked = (
-                self._asked(args, step_id)
+                self._input_of(args, step_id)
                 if input is msgspec.UNSET
                 else self._recorder.value(input, "input", step_id)
             )
@@ -215,11 +216,11 @@ class Run:
                 raise
             raise _Failure(error) from error
 
-    def _asked(self, args: Sequence[Any], step_id: str) -> Any:
+    def _input_of(self, args: Sequence[Any], step_id: str) -> Any:
         try:
             return self._recorder.value(list(args) or None, "input", step_id)
         except InvalidValue as error:
-            raise InvalidValue(error.what, f"{error.reason}; say with input= what it depends on") from None
+            raise InvalidValue(error.what, f"{error.reason}; pass what it depends on as input=") from None
 
     def _retry(self, name: str) -> Retry:
         for step in () if self._definition is None else self._definition.steps:
@@ -230,12 +231,13 @@ class Run:
     # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
 
     async def approval(self, name: str, prompt: Any = None) -> Any:
-        """Ask a person, and wait until they answer: return their answer, or raise Rejected.
+        """Ask a person, and wait until they answer. Return their answer, or raise Rejected.
 
-        Meanwhile the run is paused, unless steps are at work beside this one: it keeps no slot, and whoever opens
-        it again comes back to the same question. A handler that waits here lends its place to another one. An
-        answer is given by a command, by a message, or with `update_step_status`, of the step log that
-        `list_waiting_approvals` shows: completed with an output like `{"approved": true, "by": "ann"}`, or failed.
+        Meanwhile the run is paused, unless other steps are running: it occupies no slot, and a program that opens
+        it again comes back to the same question. A handler that waits here lends its place to another one. The
+        answer is given by a command, by a message, or with `update_step_status` of the step log that
+        `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
+        failed.
         """
         with self._recorder.using(name) as step_id:
             asked = self._recorder.value(prompt, "prompt", step_id)
@@ -265,7 +267,7 @@ class Run:
             while row.status not in _STEP_ENDS:
                 answered = timing.answered()
                 await self._hold.rest()
-                # A person may take days, and the worker be started again meanwhile.
+                # A person may take days, during which the worker may be restarted.
                 with contextlib.suppress(*AWAY):
                     row = await self._look_at(row)
                 if row.status not in _STEP_ENDS:
@@ -284,11 +286,11 @@ class Run:
         raise self._hold.lose("gone" if run is None else run.status)
 
     async def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> None:
-        """Sleep for so many seconds, by this machine's clock; after a restart only for what is left.
+        """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
 
-        `run.sleep(60)`, or with a name of its own `run.sleep("cool down", 60)`. Sleeping for longer than a lease
-        gives the run back as paused meanwhile, unless steps are at work beside this: then it keeps no slot, and a
-        handler that sleeps lends its place to another one.
+        Write `run.sleep(60)`, or with a name `run.sleep("cool down", 60)`. Sleeping for longer than a lease gives
+        the run back as paused meanwhile, unless other steps are running: then it occupies no slot, and a handler
+        that sleeps lends its place to another one.
         """
         name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
         number = isinstance(duration, int | float) and 0 <= duration <= WAIT_SECONDS_MAX
@@ -301,7 +303,7 @@ class Run:
             if row is None:
                 self._recorder.refuse_news(step_id)
                 until = {"seconds": duration, "until": timestamp(self._later(duration))}
-                # Pending, not running: a claim would take it for interrupted.
+                # Pending, not running: a claim would treat a running step as interrupted.
                 row = self._recorder.row(step_id, name, status=StepStatus.PENDING, input=until)
                 async with self._hold.work():
                     await self._recorder.create(row)
@@ -329,10 +331,10 @@ class Run:
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
     async def save_context(self) -> None:
-        """Record the context as it is now; does nothing when the run is completed."""
+        """Record the current context; do nothing if the run is completed."""
         self._hold.home.check()
         if self.completed:
-            self._recorder.context_value()  # what cannot be recorded is refused all the same
+            self._recorder.context_value()  # still raises for a context that cannot be recorded
             await anyio.lowlevel.checkpoint()
         else:
             await self._recorder.save_context()
@@ -340,8 +342,8 @@ class Run:
     def commit(self, name: str, *, output: Any = None, input: Any = None) -> RunCommit:
         """Complete a step in one transaction with messages, their acks and the context: `async with … as tx:`.
 
-        Everything that the block says to `tx` is done when it is left, all of it or nothing; nothing when it
-        raises. Where the step completed before, `tx.done` is true and nothing is sent again.
+        Everything called on `tx` in the block is carried out when the block is left, all of it or nothing; nothing
+        if the block raises. If the step completed before, `tx.done` is true and nothing is sent again.
         """
         return RunCommit(self._recorder, name, input=input, output=output)
 
@@ -350,7 +352,7 @@ class Run:
 
 
 class _Failure(Exception):
-    """A step's function raised, and that is to be recorded."""
+    """A step's function raised an error, which is to be recorded."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -361,4 +363,4 @@ def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:
     try:
         return msgspec.convert(row.input["until"], datetime)
     except (LookupError, TypeError, msgspec.ValidationError):
-        raise StepChanged(run_id, row.step_id, "what is recorded under this name is no sleep") from None
+        raise StepChanged(run_id, row.step_id, "the step recorded under this name is not a sleep") from None

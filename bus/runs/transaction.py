@@ -1,6 +1,6 @@
 """One transaction of a run: a step that completes together with the messages that it sends and settles.
 
-Owns what a block collects, and that it is given to the worker in one call with one id.
+Owns what a block collects, and that it is sent to the worker in one call with one id.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["CommitResult", "CommittingWorkflows", "RunCommit"]
 
 
 class CommitResult(Protocol):
-    """What became of a transaction."""
+    """The result of a transaction."""
 
     @property
     def seqs(self) -> Sequence[int | None]:
-        """The places of its messages in the log; None for one that is due later."""
+        """The seqs of its messages; None for one that is due later."""
 
 
 class CommittingWorkflows(Protocol):
@@ -51,11 +51,11 @@ class CommittingWorkflows(Protocol):
 
 
 class RunCommit:
-    """`async with run.commit("announce") as tx:` collects what one transaction is to hold.
+    """`async with run.commit("announce") as tx:` collects the contents of one transaction.
 
-    Nothing is done before the block is left, and nothing when it raises. When the step completed before, `done` is
-    true: what the block says is passed over, but for acks, which are given at once, since a message that came again
-    still has to be settled.
+    Nothing is done before the block is left, and nothing if it raises. If the step completed before, `done` is true
+    and what the block calls is ignored, except acks: these are sent at once, because a redelivered message still
+    has to be settled.
     """
 
     def __init__(self, recorder: Recorder, name: str, *, input: Any, output: Any) -> None:
@@ -70,17 +70,17 @@ class RunCommit:
         self._completes = False
         self._open = False
         self.output: Any = output
-        """What is recorded as the step's output; a block may set it. When `done`, what was recorded."""
+        """The output to record for the step, which the block may set. If `done`, the recorded output."""
         self.done = False
         """Whether the step completed before."""
         self.seqs: Sequence[int | None] = ()
-        """The places of the messages in the log, in the order in which they were said; known after the block."""
+        """The seqs of the messages, in the order of the calls; known after the block."""
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"messages={len(self._messages)} acks={len(self._acks)}"
         return f"<Commit {self._step_id or self._name!r} {state}>"
 
-    # ── What it is to hold ───────────────────────────────────────────────────────────────────────────────
+    # ── Contents ─────────────────────────────────────────────────────────────────────────────────────────
 
     def send(self, to: str, body: Any, **options: Unpack[SendOptions]) -> None:
         """Send a direct message; the options are the fields of `bus.Draft`."""
@@ -105,22 +105,22 @@ class RunCommit:
         self._acks.append(message)
 
     def context(self, values: Mapping[str, Any]) -> None:
-        """Put values into the run's context, when all of this is done."""
+        """Set values in the run's context, as part of the transaction."""
         self._check_open()
         self._context.update(values)
 
     def complete(self) -> None:
-        """Complete the run with it: from then on the run is as if it had been completed before it was opened.
+        """Complete the run as part of the transaction, as if it had been completed before it was opened.
 
-        Nothing is written when its block is left, and an exception does not fail it. Leaving this block raises
-        RuntimeError while steps are at work beside it.
+        Leaving the run's block then writes nothing, and an exception does not fail it. Leaving this block raises
+        RuntimeError while other steps are running.
         """
         self._check_open()
         self._completes = True
 
     def _check_open(self) -> None:
         if not self._open:
-            raise RuntimeError(f"commit {self._name!r} takes nothing outside its block: `async with … as tx:`")
+            raise RuntimeError(f"commit {self._name!r} can only be used inside its block: `async with … as tx:`")
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,7 +138,7 @@ class RunCommit:
             recorder.refuse_news(self._step_id)
             if row is not None and row.status != StepStatus.FAILED:
                 raise StepChanged(
-                    recorder.run_id, self._step_id, f"what is recorded under this name is {row.status}"
+                    recorder.run_id, self._step_id, f"the step recorded under this name is {row.status}"
                 )
             if not hasattr(recorder.hold.workflows, "commit"):
                 raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
@@ -191,7 +191,7 @@ class RunCommit:
                 messages=self._messages,
                 acks=self._acks,
             )
-            # Here, since a commit that is cancelled is still waited for and known: `Hold.record`.
+            # In the call itself, because `Hold.record` finishes it even if it is cancelled.
             recorder.note(row)
             recorder.context.update(self._context)
             recorder.note_saved(context)
@@ -202,7 +202,7 @@ class RunCommit:
         async with hold.work(), hold.ending() if self._completes else nullcontext():
             if self._completes and hold.working > 1:
                 raise RuntimeError(
-                    "steps are still at work beside the commit that completes the run: await them first"
+                    "other steps are still running while this commit completes the run: await them first"
                 )
             committed = await hold.record(commit)
         self.output, self.seqs = row.output, committed.seqs

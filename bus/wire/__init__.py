@@ -1,1 +1,1 @@
-"""What both ends of a connection agree on: frames, codes, calls, bodies. `docs/protocol.md` is its page. Pure."""
+"""What both ends of a connection agree on: frames, codes, calls, bodies. Documented in `docs/protocol.md`. Pure."""

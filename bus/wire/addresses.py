@@ -1,8 +1,8 @@
-"""Addresses that a bot can connect to, and those that a worker can listen at, checked before ZeroMQ is asked.
+"""Addresses that a bot can connect to, and those that a worker can listen at, checked before ZeroMQ is called.
 
-Owns both checks, which addresses other machines can reach, and whether two are the same. ZeroMQ refuses some bad
-addresses with "Invalid argument", takes a port of 99999 for another one, and goes on looking for others until
-somebody gives up waiting.
+Owns both checks, which addresses other machines can reach, and whether two are equal. ZeroMQ refuses some bad
+addresses with "Invalid argument", wraps a port of 99999 to another number, and keeps trying others without an
+error.
 
 Pure.
 """
@@ -27,7 +27,7 @@ _IPV6_IN_BRACKETS = "an IPv6 address is written in brackets, as in tcp://[::1]:7
 
 
 def address_fault(address: str) -> str | None:
-    """Return why nothing can be connected to at an address, or None if something may be."""
+    """Return why an address cannot be connected to, or None if it may be possible."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         return "it does not begin with tcp:// or ipc://"
@@ -44,18 +44,18 @@ def address_fault(address: str) -> str | None:
             if not rest:
                 return "the name after inproc:// is missing"
         case _:
-            return f"posthouse does not speak {scheme!r}; it speaks tcp and ipc"
+            return f"{scheme!r} is not supported; use tcp or ipc"
     return None
 
 
 def _tcp_fault(rest: str) -> str | None:
     if any(character.isspace() for character in rest):
-        return "it has a space in it"
+        return "it contains a space"
     if "@" in rest:
-        return "it has a user name or password, which posthouse does not know"
+        return "it has a user name or password, which is not supported"
     if any(mark in rest for mark in "/?#"):
         return "it has something after the port"
-    # ZeroMQ's own form, in which the address to connect from stands first.
+    # ZeroMQ's own syntax: the source address comes first.
     target = rest.rpartition(";")[2]
     found = _TCP.fullmatch(target)
     if found is None:
@@ -90,7 +90,7 @@ def _path_fault(path: str) -> str | None:
 
 
 def without_password(address: str) -> str:
-    """Return an address as it can be shown and logged."""
+    """Return an address without its password, to be shown and logged."""
     scheme, separator, rest = address.partition("://")
     return f"{scheme}{separator}…@{rest.rpartition('@')[2]}" if "@" in rest and scheme != "ipc" else address
 
@@ -99,7 +99,7 @@ def without_password(address: str) -> str:
 
 
 def listening_fault(address: str) -> str | None:
-    """Return why nothing can listen at an address, or None if a worker may try."""
+    """Return why a worker cannot listen at an address, or None if it may be possible."""
     scheme, separator, rest = address.partition("://")
     if not separator or scheme not in ("tcp", "ipc", "inproc"):
         return "it begins with neither tcp:// nor ipc://"
@@ -139,12 +139,12 @@ def is_local(address: str) -> bool:
 
 
 def is_ipv6(address: str) -> bool:
-    """Return True if an address has an IPv6 address as its host, which ZeroMQ has to be told."""
+    """Return True if an address has an IPv6 host, for which ZeroMQ needs an option."""
     return address.startswith("tcp://[")
 
 
 def canonical(address: str) -> str:
-    """Return the one form that stands for all ways to write an address."""
+    """Return the canonical form of an address."""
     scheme, _, rest = address.partition("://")
     if scheme != "tcp":
         return address
@@ -154,7 +154,7 @@ def canonical(address: str) -> str:
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a host is, an IPv4 address that is written as IPv6 as itself; None for a name."""
+    """Return a host's IP address, for an IPv4-mapped IPv6 address the IPv4 one; None for a name."""
     try:
         if not host.startswith("["):
             return ipaddress.IPv4Address(host)

@@ -1,7 +1,7 @@
 """What a body may be: any JSON value that every receiver can decode.
 
-Owns that check. msgspec skips a body in a frame without looking at its numbers, its UTF-8 and its depth, so a
-body gets a look of its own before it is stored; what passes is kept and delivered as the bytes that were sent.
+Owns that check. msgspec skips a body in a frame without checking its numbers, its UTF-8 and its depth, so a body is
+checked separately before it is stored; it is then kept and delivered as the bytes that were sent.
 
 Pure: bytes in, a verdict out.
 """
@@ -18,7 +18,7 @@ from ..model.exact import exact_json
 __all__ = ["BODY_DEPTH_MAX", "body_fault", "is_suspicious", "mark_undecodable", "value_fault", "write_body"]
 
 BODY_DEPTH_MAX = 100
-"""Deeper than people nest by hand, and far below what any decoder's stack takes."""
+"""Deeper than people nest by hand, and far below the stack limit of any decoder."""
 
 _DOUBLE_MAX = 1.7976931348623157e308
 _LONG = 309
@@ -30,7 +30,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def body_fault(body: bytes, what: str = "the body") -> str | None:
-    """Return why a standard JSON decoder could not read a body back, or None if it can."""
+    """Return why a standard JSON decoder could not decode a body, or None if it can."""
     try:
         value = _decode_any(body)
     except UnicodeDecodeError:
@@ -43,18 +43,18 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
 
 
 def is_suspicious(encoded: bytes) -> bool:
-    """Return True if JSON may hold a value that `value_fault` objects to; every ordinary one passes."""
+    """Return True if JSON may hold a value that `value_fault` rejects; almost all JSON returns False."""
     if len(encoded) <= BODY_DEPTH_MAX:
         return False
     if encoded.count(b"[") + encoded.count(b"{") > BODY_DEPTH_MAX:
         return True
-    # A long number has a digit at one of these places, and few bodies have; to search all of it takes far longer.
+    # A long number has a digit at one of these positions, which is rare; searching everything takes far longer.
     every = encoded[_LONG - 1 :: _LONG]
     return bool(every) and _DIGIT.search(every) is not None and _LONG_NUMBER.search(encoded) is not None
 
 
 def value_fault(value: Any, what: str) -> str | None:
-    """Return why a value could not be read back everywhere, or None if it can."""
+    """Return why some decoders could not read a value, or None if all can."""
     level = [value]
     for _ in range(BODY_DEPTH_MAX + 1):
         below: list[Any] = []
@@ -88,16 +88,16 @@ _ESCAPE = re.compile(
     rb"|\\."
 )
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A string, even one that never ends, or a bracket. Nothing is looked at twice, whatever a frame has in it."""
+"""A string, even an unterminated one, or a bracket. Nothing is scanned twice, whatever a frame contains."""
 _FRAME_DEPTH = 5
-"""How deep a body may itself lie in a frame: frame, messages, message, and one to spare."""
+"""How deep a body may be nested in a frame: frame, messages, message, and one to spare."""
 
 
 def mark_undecodable(frame: bytes) -> bytes:
-    """Make a frame decodable whose *bodies* are not, so that these are refused alone and by name.
+    """Make a frame decodable whose *bodies* are not, so that only these bodies are refused, each with its error.
 
-    Half a surrogate pair becomes a byte that is not UTF-8, and what is nested too deep is cut below the depth at
-    which it is refused anyway. Both are refused by `body_fault`, and by the decoder anywhere else in a frame.
+    Half a surrogate pair becomes a byte that is not UTF-8, and what is nested too deeply is cut below the depth at
+    which it is refused anyway. `body_fault` refuses both in a body, and the decoder anywhere else in a frame.
     """
     frame = _ESCAPE.sub(lambda found: b"\xff" if found.group(1) else found.group(0), frame)
     kept: list[bytes] = []

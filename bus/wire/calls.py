@@ -1,6 +1,6 @@
-"""Workflow calls on the wire. `docs/protocol.md` is their page.
+"""Workflow calls on the wire, documented in `docs/protocol.md`.
 
-Owns a struct for each method of the workflow repository that a bot may call, with exactly its parameters by name.
+Owns a struct for each method of the workflow repository that a bot may call, with the same parameters.
 
 Pure: bytes in, values out.
 """
@@ -107,7 +107,7 @@ class GetDefinitionByName(Call, frozen=True, kw_only=True):
 
 
 class ListDefinitions(ListCall, frozen=True, kw_only=True):
-    """Asks for the definitions of an owner, or of everybody."""
+    """Asks for the definitions of one owner, or of all."""
 
     method = "list_definitions"
     result = list[WorkflowDefinition]
@@ -181,14 +181,14 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
 
 
 class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
-    """Asks for the runs that are running under no live lease."""
+    """Asks for the runs that are running without a live lease."""
 
     method = "list_crashed_runs"
     result = list[WorkflowRun]
 
 
 class ClaimRun(Call, frozen=True, kw_only=True):
-    """Claims a run, for the session's bot: `holder` may name it, and nobody else."""
+    """Claims a run for the session's bot; `holder` may name only that bot."""
 
     method = "claim_run"
     result = Claim
@@ -200,7 +200,7 @@ class ClaimRun(Call, frozen=True, kw_only=True):
 
 
 class RenewRun(Call, frozen=True, kw_only=True):
-    """Lets a lease begin anew."""
+    """Restarts a lease."""
 
     method = "renew_run"
     result = Lease
@@ -261,7 +261,7 @@ class ListStepLogs(ListCall, frozen=True, kw_only=True):
 
 
 class GetCompletedStepIds(Call, frozen=True, kw_only=True):
-    """Asks which steps of a run completed."""
+    """Asks for the completed steps of a run."""
 
     method = "get_completed_step_ids"
     result = list[str]
@@ -284,17 +284,17 @@ _ALL: tuple[type[Call], ...] = (
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}
-"""The calls by the name of their method."""
+"""The calls by method name."""
 
 _decoders = {method: msgspec.json.Decoder(kind) for method, kind in CALLS.items()}
 _result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind in CALLS.items()}
 
 
 def decode_call(request: Workflow) -> Call:
-    """Read the arguments of a call. Raise InvalidValue, which says where they are wrong."""
+    """Decode the arguments of a call. Raise InvalidValue, which says what is wrong."""
     decoder = _decoders.get(request.call)
     if decoder is None:
-        raise InvalidValue("call", f"there is no {request.call!r}, but {', '.join(CALLS)}")
+        raise InvalidValue("call", f"unknown call {request.call!r}; known are {', '.join(CALLS)}")
     arguments = bytes(request.arguments)
     fault = body_fault(arguments, "the object") if is_suspicious(arguments) else None
     if fault is None:
@@ -306,7 +306,7 @@ def decode_call(request: Workflow) -> Call:
 
 
 def read_result(method: str, value: bytes) -> Any:
-    """Read the value of a call's answer; fields that a later worker added to a record are passed over."""
+    """Decode the value of a call's answer; fields added by a later worker are ignored."""
     try:
         return _result_decoders[method].decode(value)
     except msgspec.ValidationError:

@@ -1,7 +1,7 @@
-"""Reading and writing frames: JSON there and back, and the frames whose parts are written already.
+"""Encoding and decoding frames: JSON, and frames assembled from encoded parts.
 
-Owns every byte of a frame that no struct writes. Where most of a frame is the same for many, or came as bytes, it
-is put together of those: decoding and encoding it anew costs more than all else that is done with it.
+Owns every byte of a frame that no struct encodes. A frame that is mostly the same for many recipients, or that came
+as bytes, is assembled from those: decoding and encoding it again costs more than everything else done with it.
 
 Pure.
 """
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 encode = msgspec.json.Encoder().encode
-"""Write a frame, or any value, as JSON."""
+"""Encode a frame, or any value, as JSON."""
 
 _request_decoder: msgspec.json.Decoder[RequestFrame] = msgspec.json.Decoder(RequestFrame)
 _worker_decoder: msgspec.json.Decoder[WorkerFrame] = msgspec.json.Decoder(WorkerFrame)
 
 
 class _Numbered(msgspec.Struct):
-    """The one field that is read of a frame which is refused."""
+    """The one field that is read of a refused frame."""
 
     request: Any = None
 
@@ -47,9 +47,9 @@ _decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
 def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
-    """Read a client's frame. Raise Refusal with what to tell the client."""
+    """Decode a client's frame. Raise Refusal with the message for the client."""
     if len(frame) > frame_bytes_max:
-        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the most is {frame_bytes_max}")
+        raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the maximum is {frame_bytes_max}")
     try:
         return _request_decoder.decode(frame)
     except msgspec.ValidationError as error:
@@ -73,23 +73,23 @@ def _request_number(frame: bytes) -> int | None:
 
 
 def decode_worker_frame(frame: bytes) -> WorkerFrame | None:
-    """Read a worker's frame; None for what a client ignores: an op of a later version, and what is no frame."""
+    """Decode a worker's frame; None for what a client ignores: ops of a later version, and invalid frames."""
     try:
         return _worker_decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-# ── Frames of parts ──────────────────────────────────────────────────────────────────────────────────────
+# ── Frames from parts ────────────────────────────────────────────────────────────────────────────────────
 
 
 def publish_frame(request: int, publications: Sequence[bytes]) -> bytes:
-    """Return a publish frame with messages that are written already."""
+    """Return a publish frame with messages that are already encoded."""
     return b'{"op":"publish","request":%d,"messages":[%b]}' % (request, b",".join(publications))
 
 
 def ack_frame(seqs: Sequence[int]) -> bytes:
-    """Return an ack that asks for no answer."""
+    """Return an ack that requests no answer."""
     return b'{"op":"ack","seqs":%b}' % encode(seqs)
 
 
@@ -99,15 +99,15 @@ def ok_frame(request: int, value: Any) -> bytes:
 
 
 def deliver_frame(deliveries: Sequence[bytes]) -> bytes:
-    """Return a deliver frame with messages that are written already."""
+    """Return a deliver frame with messages that are already encoded."""
     return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
 
 
 def delivery_ending(attempt: int, group: str | None) -> bytes:
-    """Return what a delivery has beyond what is the same for every mailbox, to follow that."""
+    """Return the end of a delivery, which follows the part that is the same for every mailbox."""
     return b',"attempt":%d%b}' % (attempt, b"" if group is None else b',"group":%b' % encode(group))
 
 
 def tap_copy(message: bytes, prev_seq: int) -> bytes:
-    """Return the copy of a message for the tap; `message` is its JSON but for the closing brace."""
+    """Return the copy of a message for the tap; `message` is its JSON without the closing brace."""
     return b'%b,"prev_seq":%d}' % (message, prev_seq)

@@ -44,7 +44,7 @@ RETRY = frozenset(
 
 
 class Refusal(Portable):
-    """The peer's fault: what it is told. `request` is the number to answer, where it could be read."""
+    """The peer's fault, with the message for it. `request` is the number to answer, if it could be read."""
 
     def __init__(
         self, code: Code, message: str, request: int | None = None, *, retry_after: float | None = None

@@ -1,7 +1,7 @@
-"""The wire: what a frame may say, read and written. `docs/protocol.md` is its page.
+"""The frames of the wire, documented in `docs/protocol.md`.
 
-Owns the frames of both sides, their names and error codes, and the checks that need no knowledge of who is
-connected. A frame of a client with an unknown field is refused; unknown fields of the worker are ignored.
+Owns the frames of both sides, their names and error codes, and the checks that do not depend on the session.
+Unknown fields in a client's frame are refused; unknown fields in a worker's frame are ignored.
 
 Pure: bytes in, values out, and the other way round.
 """
@@ -112,7 +112,7 @@ class _ClientFrame(
 
 
 class Hello(_ClientFrame, frozen=True, tag="hello"):
-    """Opens a session, and registers a bot that is new."""
+    """Opens a session, and registers a new bot."""
 
     request: RequestId
     protocol: int
@@ -121,20 +121,20 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
     max_in_flight: Credits | None = None
     client: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     token: Annotated[str, Meta(min_length=TOKEN_CHARACTERS_MIN, max_length=NAME_CHARACTERS_MAX)] | None = None
-    """A secret of the client, the same in each of its hellos: it proves that an earlier session was its own."""
+    """A secret of the client, the same in all its hellos: it proves that an earlier session was its own."""
     epoch: str | None = None
     holds: Annotated[list[Seq], Meta(max_length=HELD_MAX)] = []
-    """What it was delivered before and has not settled, in the log of that `epoch`."""
+    """The messages delivered to it before and not settled, in the log of that `epoch`."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
-    """Messages of its own whose first replies it still waits for."""
+    """Its messages whose first replies it still awaits."""
 
 
 class Ping(_ClientFrame, frozen=True, tag="ping"):
-    """Keeps a session when there is nothing else to say."""
+    """Keeps a session alive when there is nothing else to send."""
 
 
 class Goodbye(_ClientFrame, frozen=True, tag="goodbye"):
-    """Ends a session in order."""
+    """Ends a session gracefully."""
 
     request: RequestId
 
@@ -150,7 +150,7 @@ class ToBot(
 
 
 class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel", gc=False):
-    """Whoever is subscribed to a channel."""
+    """The subscribers of a channel."""
 
     name: str
 
@@ -158,7 +158,7 @@ class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 class Publication(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
-    """One message of a publish frame. The body stays the bytes that were sent."""
+    """One message of a publish frame. The body is kept as the bytes that were sent."""
 
     id: str
     recipient: ToBot | ToChannel
@@ -172,7 +172,7 @@ class Publication(
 
 
 class Publish(_ClientFrame, frozen=True, tag="publish"):
-    """Messages to be stored and delivered."""
+    """Messages to store and deliver."""
 
     request: RequestId
     messages: list[Publication]
@@ -186,7 +186,7 @@ class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
-    """A standing wish for a channel."""
+    """Subscribes to a channel."""
 
     request: RequestId
     channel: Name
@@ -203,14 +203,14 @@ class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
 
 
 class Ack(_ClientFrame, frozen=True, tag="ack"):
-    """Done with these messages."""
+    """These messages are done."""
 
     seqs: Seqs
     request: RequestId | None = None
 
 
 class Nak(_ClientFrame, frozen=True, tag="nak"):
-    """Try these messages again, after a while; `release` counts no failure."""
+    """Redeliver these messages after a while; with `release` this counts as no failure."""
 
     seqs: Seqs
     delay: Annotated[float, Meta(ge=0, le=NAK_SECONDS_MAX)] | None = None
@@ -219,7 +219,7 @@ class Nak(_ClientFrame, frozen=True, tag="nak"):
 
 
 class Term(_ClientFrame, frozen=True, tag="term"):
-    """Never deliver these messages again."""
+    """Never redeliver these messages."""
 
     seqs: Seqs
     reason: Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)] | None = None
@@ -227,21 +227,21 @@ class Term(_ClientFrame, frozen=True, tag="term"):
 
 
 class Extend(_ClientFrame, frozen=True, tag="extend"):
-    """Still at work on these messages."""
+    """These messages are still being worked on."""
 
     seqs: Seqs
     request: RequestId | None = None
 
 
 class Credit(_ClientFrame, frozen=True, tag="credit"):
-    """Changes how much may be in flight."""
+    """Changes how many messages may be in flight."""
 
     max_in_flight: Credits
     request: RequestId | None = None
 
 
 class History(_ClientFrame, frozen=True, tag="history"):
-    """Reads a conversation back: exactly one of between, channel and thread."""
+    """Reads a conversation: exactly one of between, channel and thread."""
 
     request: RequestId
     between: tuple[str, str] | None = None
@@ -252,26 +252,26 @@ class History(_ClientFrame, frozen=True, tag="history"):
 
 
 class MessageQuery(_ClientFrame, frozen=True, tag="message"):
-    """Asks for a message, and what became of it."""
+    """Asks for a message, and its state."""
 
     request: RequestId
     id: Id
 
 
 class Bots(_ClientFrame, frozen=True, tag="bots"):
-    """Asks who there is."""
+    """Asks for all bots."""
 
     request: RequestId
 
 
 class Channels(_ClientFrame, frozen=True, tag="channels"):
-    """Asks which channels there are."""
+    """Asks for all channels."""
 
     request: RequestId
 
 
 class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
-    """Asks what a bot is subscribed to, or who to a channel."""
+    """Asks for a bot's subscriptions, or a channel's subscribers."""
 
     request: RequestId
     bot: str | None = None
@@ -279,7 +279,7 @@ class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
 
 
 class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
-    """Asks what a bot's mailbox gave up on."""
+    """Asks for a mailbox's dead letters."""
 
     request: RequestId
     bot: str | None = None
@@ -295,7 +295,7 @@ class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
 
 
 class Status(_ClientFrame, frozen=True, tag="status"):
-    """Asks how the worker is."""
+    """Asks for the worker's status."""
 
     request: RequestId
 
@@ -309,7 +309,7 @@ class Workflow(_ClientFrame, frozen=True, tag="workflow"):
 
 
 class Commit(_ClientFrame, frozen=True, tag="commit"):
-    """Carries out what a bot did for a run, or for a message, in one transaction."""
+    """Commits a bot's work for a run, or for a message, in one transaction."""
 
     request: RequestId
     id: Id
@@ -356,9 +356,9 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     max_body_bytes: int
     last_seq: int
     max_publish_messages: int = PUBLISH_MESSAGES_MAX
-    """The most messages that a publish frame may have."""
+    """The maximum number of messages in a publish frame."""
     sessions: int = 1
-    """How many sessions share the bot's mailbox, this one included; those without a credit do not."""
+    """How many sessions share the bot's mailbox, including this one; those without credit do not count."""
     not_held: list[int] = []
     """Those of the hello's `holds` that are not in flight for this session."""
 
@@ -379,7 +379,7 @@ class ItemError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):
-    """The messages are on disk, but for those that `errors` names; those that `scheduled` names have no seq yet."""
+    """The messages are on disk, except those in `errors`; those in `scheduled` have no seq yet."""
 
     request: int
     seqs: list[int | None]
@@ -425,7 +425,7 @@ class Ok(_WorkerFrame, frozen=True, tag="ok", omit_defaults=True):
 
 
 class PassedOver(msgspec.Struct, frozen=True):
-    """A message that a settle named and did not change, and its state in the bot's mailboxes."""
+    """A message that a settle named and could not change, and its state in the bot's mailboxes."""
 
     seq: int
     state: str
@@ -438,7 +438,7 @@ class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):
-    """A frame was refused; `details` are for programs, where the code alone does not say enough."""
+    """A frame was refused; `details` are for programs, if the code alone is not enough."""
 
     code: str
     message: str
@@ -452,7 +452,7 @@ class Closing(_WorkerFrame, frozen=True, tag="closing"):
 
 
 class Gap(_WorkerFrame, frozen=True, tag="gap"):
-    """The mailbox lost what lay between two seqs, both included."""
+    """The mailbox lost messages between two seqs, both included."""
 
     from_seq: int
     to_seq: int

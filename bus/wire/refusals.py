@@ -1,7 +1,7 @@
-"""What is wrong with a value that was decoded, in sentences for people.
+"""Error messages about invalid values, in sentences for people.
 
-Owns the words. Where msgspec says "Expected `int` <= 1000 - at `$.messages[0].ttl`", or shows a regular expression,
-the author of a bot and whoever is at a command line read the rule, and the place in words: "message 0".
+Owns the wording. Where msgspec says "Expected `int` <= 1000 - at `$.messages[0].ttl`", or shows a regular
+expression, bots' authors and users of the command line get the rule, and the place in words: "message 0".
 
 Pure.
 """
@@ -55,7 +55,7 @@ _RULES: list[_Rule] = [
 
 
 def refusal(error: Exception) -> str:
-    """Return what msgspec found wrong with a value as a sentence."""
+    """Return a msgspec error as a sentence."""
     what, _, path = str(error).partition(" - at `")
     sentence, place = _sentence(what), _place(path.removesuffix("`"))
     if sentence.startswith("must "):
@@ -84,7 +84,7 @@ _KIND_OF = {"kind": _words, "got": _words}
 
 
 def _place(path: str) -> str:
-    """Return where a value lies: `$.messages[0].recipient.name` is "'name' in 'recipient' of message 0"."""
+    """Return where a value is: `$.messages[0].recipient.name` is "'name' in 'recipient' of message 0"."""
     parts: list[str] = []
     for name, index in _PART.findall(path.removeprefix("$")):
         if name:

@@ -1,6 +1,6 @@
-"""What passes the tap beside the messages themselves: the names of topics, and the heads of channels.
+"""What the tap sends beside the messages themselves: the names of topics, and the heads of channels.
 
-Owns how both are written. `docs/protocol.md`, "The tap", is its page.
+Owns their format, documented in `docs/protocol.md`, "The tap".
 
 Pure.
 """
@@ -17,7 +17,7 @@ _CHANNEL, _HEAD, _END = b"channel/", b"head/", b"\0"
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The seq of the last message on a channel; 0 where there is none."""
+    """The seq of the last message on a channel; 0 if there is none."""
 
     channel: str
     seq: int
@@ -34,7 +34,7 @@ def head_topic(channel: str) -> bytes:
 
 
 def head_channel(topic: bytes) -> str | None:
-    """Return the channel whose head a topic names, or None if it names none."""
+    """Return the channel whose head a topic names, or None for other topics."""
     if not (topic.startswith(_HEAD) and topic.endswith(_END)):
         return None
     name = topic[len(_HEAD) : -len(_END)].decode(errors="replace")

@@ -42,7 +42,7 @@ class SqliteStore:
 
     @property
     def versions(self) -> dict[str, str]:
-        """What the store runs on."""
+        """The versions of the libraries that the store uses."""
         return {"sqlite": sqlite3.sqlite_version, "aiosqlite": aiosqlite.__version__}
 
 
@@ -66,7 +66,7 @@ def _system_clock() -> datetime:
 def steady_clock(
     wall: Callable[[], datetime] = _system_clock, monotonic: Callable[[], float] = time.monotonic
 ) -> Callable[[], datetime]:
-    """Return a clock that shows the wall-clock time of now, and from now on is not changed when that one is set."""
+    """Return a clock that shows the current wall-clock time, and is not affected when that clock is set later."""
     began_at, began = wall(), monotonic()
     return lambda: began_at + timedelta(seconds=monotonic() - began)
 
@@ -81,5 +81,5 @@ def _warnings(conversations: Conversations) -> list[str]:
         )
     if conversations.unknown_columns:
         columns = ", ".join(conversations.unknown_columns)
-        warnings.append(f"chat_sessions demands columns that posthouse does not know ({columns}): none are opened")
+        warnings.append(f"chat_sessions requires columns that posthouse does not know ({columns}): none are opened")
     return warnings

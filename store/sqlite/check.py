@@ -1,11 +1,11 @@
-"""A reading of a whole database that changes nothing: what `posthouse check` does.
+"""A read-only check of a whole database: the command `posthouse check`.
 
-Owns what is looked at, and what counts as damage. *Damage* is something that was stored and is not there any more,
-or not as it was; a *warning* is worth knowing, and nothing is lost by it.
+Owns what is checked, and what counts as damage. *Damage* means that something stored is missing or altered; a
+*warning* is worth knowing, but nothing is lost.
 
-The file is opened read-only and no lock is taken: a worker may be using it. Each part is read in a transaction of
-its own, so that the worker can copy its WAL back in between. It has to be another process than the worker's:
-closing the file here would drop the locks there (docs/design.md).
+The file is opened read-only and without a lock: a worker may be using it. Each part is read in its own transaction,
+so that the worker can checkpoint its WAL in between. This must run in another process than the worker's: closing
+the file there would drop the worker's locks (docs/design.md).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .file.place import find_place
 from .file.reader import is_text, lenient_text
 from .file.schema import migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 from .messages.rows import COLUMNS, intact
+from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 
 __all__ = ["Check", "Progress"]
 
 _MESSAGES_A_PORTION = 2_000
-"""Messages read in one transaction: some milliseconds, in which the worker cannot copy its WAL back."""
+"""Messages read in one transaction: some milliseconds, in which the worker cannot checkpoint its WAL."""
 
 _FINDINGS_A_KIND = 100
 """Findings of one kind that are listed; the rest are counted. Nobody reads a thousand lines."""
@@ -63,15 +63,15 @@ _JSON_COLUMNS = (
 )
 
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
-"""What SQLite says of damage may hold the damaged text, which Python cannot decode; a column whose declaration is
-damaged may hold values of another type."""
+"""A SQLite error about damage may contain the damaged text, which Python cannot decode; a column with a damaged
+declaration may have values of another type."""
 
 _decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
 _decode_floors = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Progress(NamedTuple):
-    """What is being read, and how much of it was; `total` is None where that is unknown."""
+    """The part being read, and how much of it is done; `total` is None if unknown."""
 
     part: str
     done: int = 0
@@ -79,16 +79,16 @@ class Progress(NamedTuple):
 
 
 class Check:
-    """One check of a database: exhaust `run`, which yields its progress, and then see what was found."""
+    """One check of a database: exhaust `run`, which yields its progress, and then read the findings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: list[str] = []
-        """What is lost or not as it was stored, a line each."""
+        """What is lost or altered, one line each."""
         self.warnings: list[str] = []
-        """What is worth knowing, a line each."""
+        """What is worth knowing, one line each."""
         self.counts: dict[str, int] = {}
-        """Of messages, scheduled messages, channels, bots, subscriptions and workflow_runs; and the last_seq."""
+        """Numbers of messages, scheduled_messages, channels, bots, subscriptions, workflow_runs; and last_seq."""
 
     def __repr__(self) -> str:
         return f"<Check {self.path} damage={len(self.damage)} warnings={len(self.warnings)} {self.counts}>"
@@ -96,18 +96,18 @@ class Check:
     def run(self) -> Iterator[Progress]:
         """Read everything.
 
-        Raises DatabaseDamaged or DatabaseNewer where the file is none that can be checked, and DatabaseUnusable or
-        DatabaseLocked where it cannot be read, whatever is in it.
+        Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked, and DatabaseUnusable or
+        DatabaseLocked if it cannot be read, regardless of its contents.
         """
         place = find_place(self.path)
         status = place.named.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DatabaseUnusable(f"{self.path} is not a file; name the database itself")
         while True:
-            # Without a WAL nobody writes, and only if it is told so does SQLite leave no files of its own behind.
-            # Where a worker began to write meanwhile, what was read that way means nothing: read it again.
+            # Without a WAL there is no writer, and only with `immutable` does SQLite leave no files of its own
+            # behind. If a worker has begun to write meanwhile, such a reading is invalid: repeat it.
             alone = not place.wal.exists()
-            # The mark is older than whatever is read after it: a worker that goes on cannot look like a loss.
+            # The mark is read first, so that messages written meanwhile do not look like a loss.
             mark = read_mark(place.lock)
             with closing(_open(place.database, alone=alone)) as connection:
                 reading = _Reading(connection, mark)
@@ -117,7 +117,7 @@ class Check:
         self.damage, self.warnings, self.counts = reading.damage, reading.warnings, reading.counts
         if status.st_nlink > 1:
             self.warnings.append(
-                f"the file has {status.st_nlink} names (hard links): a WAL beside another one was not read"
+                f"the file has {status.st_nlink} names (hard links): a WAL beside another name was not read"
             )
 
 
@@ -125,9 +125,9 @@ class Check:
 
 
 def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
-    """Open a database that is known to be ours; raises as `Check.run` does."""
+    """Open a posthouse database. Raises as `Check.run` does."""
     try:
-        # What has not been copied back from a WAL may be what is missing here.
+        # What is missing here may still be in a WAL.
         check_header(path, whole=alone)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -149,7 +149,7 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
 
 
 def _unreadable(path: Path, error: Exception) -> StoreFailure:
-    """Return why a file cannot be read at all: damage, or something beside it."""
+    """Return why a file cannot be read at all: it is damaged, locked or not readable by this user."""
     reason = getattr(error, "strerror", None) or str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -168,7 +168,7 @@ def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
     for migration in migrations():
         checksum = applied.pop(migration.name, None)
         if checksum is None:
-            raise DatabaseDamaged(f"{path} is older than this posthouse: serve it once, which brings it up to date")
+            raise DatabaseDamaged(f"{path} is older than this posthouse: serve it once to migrate it")
         if checksum != migration.checksum:
             raise DatabaseNewer(f"{path} was made with another version of {migration.name}")
     if applied:
@@ -203,7 +203,7 @@ class _Reading:
         self._part("the workflows", self._workflows)
 
     def _part(self, name: str, read: Callable[[], None]) -> None:
-        """Read a part in one transaction. One that cannot be read does not keep the others from it."""
+        """Read a part in one transaction. If it cannot be read, the other parts still are."""
         try:
             self._connection.execute("BEGIN")
             read()
@@ -214,7 +214,7 @@ class _Reading:
                 self._connection.rollback()
 
     def _structure(self) -> None:
-        """See that the schema, the pages, the indexes and the declared references are whole."""
+        """Check the schema, the pages, the indexes and the foreign keys."""
         _list(self.damage, schema_faults(self._connection, {migration.name for migration in migrations()}))
         lines: list[str] = []
         try:
@@ -223,7 +223,7 @@ class _Reading:
         finally:
             _list(self.damage, [f"the file: {line}" for line in lines])
         broken = self._connection.execute("PRAGMA foreign_key_check").fetchall()
-        _list(self.damage, [f"a row of {row[0]} refers to one of {row[2]} that is not there" for row in broken])
+        _list(self.damage, [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in broken])
 
     def _read_messages(self) -> Iterator[Progress]:
         messages = self._messages
@@ -232,31 +232,31 @@ class _Reading:
         except _UNREADABLE as error:
             self.damage.append(f"the messages cannot be read: {error}")
         self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
-        _list(self.damage, _told(messages.unreadable, "cannot be read"))
-        _list(self.damage, _told(messages.altered, "not as stored: the checksum differs"))
-        _list(self.damage, _told(messages.astray, "with a recipient that is not of its type"))
-        _list(self.warnings, _told(messages.holes, "not in the log"))
+        _list(self.damage, _described(messages.unreadable, "cannot be read"))
+        _list(self.damage, _described(messages.altered, "not as stored: the checksum differs"))
+        _list(self.damage, _described(messages.astray, "with a recipient that is not of its type"))
+        _list(self.warnings, _described(messages.holes, "not in the log"))
 
     def _scheduled(self) -> None:
-        """See that what waits until it is due is as it was stored."""
+        """Check the checksums of scheduled messages."""
         altered = [row[0] for row in self._connection.execute(SCHEDULED) if not is_intact_scheduled(row)]
         _list(self.damage, [f"scheduled message {id}: not as stored: the checksum differs" for id in altered])
 
     def _references(self) -> None:
-        """See who is named and not known. The log outlives what it names, so that is no damage."""
+        """Find names of unknown bots and channels. The log outlives what it names, so these are only warnings."""
         for name, table in _COUNTS.items():
             [[self.counts[name]]] = self._connection.execute(f"SELECT COUNT(*) FROM {table}")
         bots = {row[0] for row in self._connection.execute("SELECT id FROM bots")}
         channels = {row[0] for row in self._connection.execute("SELECT name FROM bot_channels")}
         known = {"sender": bots | {WORKER_ID}, "recipient": bots, "channel": channels}
         unknown = [
-            f"message {seq} has the {what} {name!r}, which is not known here"
+            f"message {seq} has the unknown {what} {name!r}"
             for (what, name), seq in self._messages.named.items()
             if name not in known[what]
         ]
         subscribers = self._connection.execute("SELECT DISTINCT bot_id FROM bot_subscriptions ORDER BY bot_id")
         unknown += [
-            f"bot {bot_id!r} has subscriptions and is not known" for (bot_id,) in subscribers if bot_id not in bots
+            f"bot {bot_id!r} has subscriptions but is unknown" for (bot_id,) in subscribers if bot_id not in bots
         ]
         _list(self.warnings, unknown)
         altered = [
@@ -267,11 +267,11 @@ class _Reading:
         ]
         for table in ("log", "bots", "bot_channels", "dead_letters"):
             rows = self._connection.execute(f"SELECT * FROM {table}")
-            altered += [f"a text in {table} is no UTF-8: {row!r}" for row in rows if not is_text(row)]
+            altered += [f"a text in {table} is not UTF-8: {row!r}" for row in rows if not is_text(row)]
         _list(self.damage, altered)
 
     def _places(self) -> None:
-        """See that the log reaches as far as it was acknowledged, and the mailboxes no further than the log."""
+        """Check that the log reaches as far as was acknowledged, and mailboxes no further than the log."""
         [[last_seq]] = self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
         epochs = [row[0] for row in self._connection.execute("SELECT epoch FROM log")]
         mark = self._mark
@@ -289,9 +289,9 @@ class _Reading:
             if mailbox_id not in mailboxes:
                 found.append(f"message {seq} is a dead letter of {mailbox_id!r}, which has no mailbox")
             if not self._is_there(seq):
-                found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is not there")
+                found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is missing")
         for what, sql in MISSING.items():
-            found += [f"the {what} {row[0]!r} is needed, and is not there" for row in self._connection.execute(sql)]
+            found += [f"the {what} {row[0]!r} is needed, but missing" for row in self._connection.execute(sql)]
         _list(self.damage, found)
 
     def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:
@@ -306,13 +306,13 @@ class _Reading:
             yield f"is at message {furthest}, beyond the log's last one, {last_seq}"
         for unsettled_message in unsettled:
             if not self._is_there(unsettled_message.seq):
-                yield f"owes message {unsettled_message.seq}, which is not there"
+                yield f"has the unsettled message {unsettled_message.seq}, which is missing"
 
     def _is_there(self, seq: int) -> bool:
         return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())
 
     def _workflows(self) -> None:
-        """See that what a workflow would be resumed from is JSON, and that the rest is text."""
+        """Check that what a workflow is resumed from is JSON, and that the rest is text."""
         for table, column in _JSON_COLUMNS:
             rows = self._connection.execute(
                 f"SELECT id FROM {table} WHERE {column} IS NOT NULL AND NOT json_valid({column})"
@@ -320,7 +320,9 @@ class _Reading:
             _list(self.damage, [f"the {column} of {row[0]!r} in {table} cannot be read" for row in rows])
         for table in ("workflows", "workflow_runs", "workflow_steps", "workflow_commits"):
             rows = self._connection.execute(f"SELECT * FROM {table}")
-            _list(self.damage, [f"a text of {row[0]!r} in {table} is no UTF-8" for row in rows if not is_text(row)])
+            _list(
+                self.damage, [f"a text of {row[0]!r} in {table} is not UTF-8" for row in rows if not is_text(row)]
+            )
 
 
 class _Entry(NamedTuple):
@@ -335,7 +337,7 @@ class _Entry(NamedTuple):
 
 
 class _Messages:
-    """The log, read in portions: the seqs of what is wrong, and who is named in it."""
+    """The log, read in portions: the seqs of faulty messages, and the names in it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -367,12 +369,12 @@ class _Messages:
             start = end + 1
 
     def _read(self, first: int, last: int) -> list[_Entry]:
-        """Read a portion of a range; all of it or, by an error, nothing. The bodies are not kept."""
+        """Read a portion of a range, all of it or, on an error, nothing. The bodies are not kept."""
         rows = self._connection.execute(_PORTION, (first, last))
         return [_Entry(row[0], intact(row), row[2], row[4], row[5], row[13]) for row in rows]
 
     def _search(self, first: int, last: int) -> None:
-        """Find the messages of a range that cannot be read, by halving, and check what lies beside them."""
+        """Find the unreadable messages of a range by bisection, and check the others."""
         try:
             entries = self._read(first, last)
         except sqlite3.DatabaseError:
@@ -409,14 +411,14 @@ class _Messages:
 
 
 def _add(spans: list[tuple[int, int]], seq: int) -> None:
-    """Add a seq to what was found in order; neighbours are one finding."""
+    """Add a seq, in ascending order; adjacent seqs are one finding."""
     if spans and spans[-1][1] == seq - 1:
         spans[-1] = (spans[-1][0], seq)
     else:
         spans.append((seq, seq))
 
 
-def _told(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
+def _described(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
     return [f"message {a}: {fault}" if a == b else f"messages {a} to {b}: {fault}" for a, b in spans]
 
 

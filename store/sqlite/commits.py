@@ -1,7 +1,7 @@
-"""Commits: a run's progress and its outgoing messages in one transaction, once; and the news of a crash.
+"""Commits: a run's progress and its outgoing messages in one transaction, once; and notices of crashed runs.
 
-Owns the memory of commits that were carried out, and that one is carried out whole or not at all, whatever else the
-transaction holds. What is done to runs and steps stands in `runs` and `steps`, how messages come in in `arrivals`.
+Owns the record of carried out commits, and that each is carried out as a whole or not at all, whatever else the
+transaction contains. `runs` and `steps` change runs and steps, and `arrivals` adds messages.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Commits:
         self._conversations = conversations
         self._runs = workflows.runs
         self._steps = workflows.steps
-        # Runs' own clocks, whatever time the log's messages are given.
+        # The runs' own clocks, independent of the timestamps of the log's messages.
         self._now, self._lease_now = workflows.now, workflows.lease_now
 
     def __repr__(self) -> str:
         return f"<Commits {self._runs}>"
 
     async def carry_out(self, transaction: Transaction, work: CommitWork) -> Committed | NotCommitted | None:
-        """Carry out a commit, or give the answer of the same one before; None where it was only to be looked up."""
+        """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
         connection = transaction.connection
         for bot_id, digest, seqs in await connection.execute_fetchall(_FIND, (work.id,)):
             if (bot_id, digest) != (work.bot_id, work.digest):
-                return NotCommitted(Conflict(f"commit {work.id!r} was carried out before, with other contents"))
+                return NotCommitted(Conflict(f"commit {work.id!r} was carried out before with other contents"))
             return Committed(msgspec.json.decode(seqs, type=list[int | None]))
         if work.known_only:
             return None
@@ -88,7 +88,7 @@ class Commits:
         return added
 
     async def _record(self, transaction: Transaction, step: WorkflowStepLog, work: CommitWork) -> None:
-        """Leave a step log as it is to be: created where it is not there, else moved to its status."""
+        """Write a step log as given: create it if it does not exist, otherwise move it to its status."""
         connection = transaction.connection
         rows = await connection.execute_fetchall("SELECT run_id FROM workflow_steps WHERE id = ?", (step.id,))
         for (run_id,) in rows:
@@ -102,7 +102,7 @@ class Commits:
         await self._steps.write(transaction, new, self._now())
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
-        """End the holds of runs whose lease ran out, and put a message for each into its last holder's mailbox."""
+        """End the holds of runs whose lease has expired, and add a message for each last holder to the log."""
         found = await self._runs.recover(
             transaction.connection, change.runs_max, now=self._now(), lease_now=self._lease_now()
         )
@@ -129,7 +129,7 @@ def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
         "error": run.error,
     }
     return NewMessage(
-        # Nobody can foresee it: a bot that used it first would keep the run from being given up.
+        # Unpredictable: a bot that used the id first would prevent the run's recovery.
         id=str(uuid.uuid4()),
         sender_bot_id=change.sender_id,
         sender_bot_name=change.sender_name,

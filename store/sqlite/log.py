@@ -1,7 +1,7 @@
 """The broker's log in SQLite: batches in, mailbox pages out.
 
-Owns the SQL of mailboxes, subscriptions as delivery sees them, dead letters, and what retention takes out. How
-messages come in stands in `arrivals`, how they are read for mailboxes in `pages`.
+Owns the SQL of mailboxes, subscriptions as delivery sees them, dead letters, and removals by retention. `arrivals`
+adds messages, and `pages` reads them for mailboxes.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ from .file.writer import Transaction
 from .messages.arrivals import Arrivals, find_scheduled
 from .messages.conversations import Conversations
 from .messages.loading import load_state
-from .messages.owing import SAVE_MAILBOX, mailbox_row, seal
 from .messages.pages import Pages, count_waiting
 from .messages.rows import WITH_SEQS, fetch
+from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 
 __all__ = ["SqliteLog"]
 
@@ -63,7 +63,7 @@ _SUMMARIES = """
            (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = name)
     FROM bot_channels ORDER BY name"""
 
-# The two directions of a pair are two ranges of one index; each is cut before they are merged.
+# The two directions of a pair are two ranges of one index; each is limited before they are merged.
 _BETWEEN = """
     WHERE seq IN (
         SELECT seq FROM (SELECT seq FROM bot_messages
@@ -75,8 +75,8 @@ _BETWEEN = """
 
 _CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 
-# A thread is a message, what it answers up to the first of all, and whatever answers any of these. UNION drops
-# what was found before, so that messages which name each other do not run for ever.
+# A thread is a message, its chain of ancestors, and all replies to any of these. UNION drops rows that were found
+# before, so that messages that refer to each other do not recurse forever.
 _THREAD = """
     WHERE seq IN (
         WITH RECURSIVE
@@ -119,7 +119,7 @@ class SqliteLog:
         return f"<SqliteLog {self._database.path} last_seq={self._database.writer.last_seq}>"
 
     async def load(self) -> LogState:
-        """Return what the broker resumes from."""
+        """Return the state from which the broker resumes."""
         with starting(self._database.path):
             return await load_state(self._database)
 
@@ -238,7 +238,7 @@ class SqliteLog:
         return Subscribed(start_seq, created=True, group=change.group)
 
     async def _open_group(self, transaction: Transaction, change: AddSubscription, start_seq: int) -> int:
-        """Open a group and its mailbox where there is none, and return where it starts."""
+        """Open a group and its mailbox if it does not exist, and return its start."""
         connection = transaction.connection
         checksum = seal(change.channel, change.group, start_seq)
         cursor = await connection.execute(
@@ -274,7 +274,7 @@ class SqliteLog:
         return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Read back a conversation, newest first."""
+        """Return a conversation, newest first."""
         before = _SEQ_MAX if request.before_seq is None else request.before_seq
         read = self._database.read
         if request.between is not None:
@@ -289,11 +289,11 @@ class SqliteLog:
         return messages[0] if messages else None
 
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Return a message that waits until it is due, by its id."""
+        """Return a delayed message that is not due yet, by its id."""
         return await find_scheduled(self._database.read, message_id)
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
-        """Look through a part of the log."""
+        """Return a part of the log, without contents."""
         channel, after, through = request.channel, request.after_seq, request.through_seq
         if channel is None:
             rows = await self._database.read.execute_fetchall(
@@ -322,7 +322,7 @@ class SqliteLog:
         ]
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count what each mailbox has still to hand out."""
+        """Count the messages that each mailbox has still to deliver."""
         return [await count_waiting(self._database.read, request) for request in requests]
 
     async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
@@ -350,13 +350,13 @@ class SqliteLog:
 
 
 def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:
-    """Return a mailbox's state after what the commits carried out in this transaction have settled."""
+    """Return a mailbox's state without the messages settled by commits carried out in this transaction."""
     seqs = {seq for number in committed for seq in change.settled_by.get(number, ())}
     return SaveMailbox(change.state.without(seqs)) if seqs else change
 
 
 def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
-    """Return the messages that this change put into the log: neither repeats nor those whose id was taken."""
+    """Return the messages that this change added to the log: neither repeats nor id conflicts."""
     match change:
         case AddMessages(messages):
             return [

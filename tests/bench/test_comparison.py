@@ -137,7 +137,7 @@ def test_the_page_shows_everything() -> None:
     assert "| one to one | posthouse, frames | synced | 50,000 |  |  |  | 0.50 | 1,000 messages a commit |" in text
     assert "| one to one | other | written, not synced | 10,000 (5,000 to 15,000) |  |  | 0.20 | 0.10 |  |" in text
     assert "| other | written, not synced | nothing | the last two minutes | atomic |" in text
-    assert "Taken over from an earlier run: restart." in text
+    assert "From an earlier run: restart." in text
     assert "| absent | it is not installed |" in text
     assert "| one to ten | lossy | 2 were due, 1 came |" in text
     assert "](a.png)" in text

@@ -24,7 +24,7 @@ def posthouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
             [sys.executable, "-m", "worker", "serve", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        found = Posthouse(command, database)
+        found = Posthouse(command, database, tap)
         found.answer("status", "--timeout", str(TIMEOUT_SECONDS))
         yield found
     finally:

@@ -30,8 +30,9 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 class Posthouse:
     """The commands, for one worker. Its address is in the environment, as people would have it."""
 
-    def __init__(self, url: str = "tcp://127.0.0.1:1", database: Path = Path()) -> None:
+    def __init__(self, url: str = "tcp://127.0.0.1:1", database: Path = Path(), tap_url: str = "") -> None:
         self.url = url
+        self.tap_url = tap_url
         self.database = database
         self.environment = {**os.environ, "POSTHOUSE_URL": url}
         self.environment.pop("PYTHONUNBUFFERED", None)
@@ -118,6 +119,15 @@ class Running:
                 self._pending += part
         line, self._pending = self._pending.split(b"\n", 1)
         return line.decode()
+
+    def lines_now(self) -> list[str]:
+        """Return the whole lines that have arrived."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            if selector.select(0):
+                self._pending += os.read(self._output.fileno(), 65_536)
+        *lines, self._pending = self._pending.split(b"\n")
+        return [line.decode() for line in lines]
 
     def close_output(self) -> None:
         """Stop reading, as `head` does."""

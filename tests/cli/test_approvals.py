@@ -62,8 +62,8 @@ def test_what_is_to_be_typed_is_quoted_for_a_shell(posthouse: Posthouse) -> None
     words = shlex.split(shown.partition(": ")[2])
     assert words == ["posthouse", "approve", run, step]
     crashed(posthouse, run)
-    assert posthouse.run("run", run).stderr == "to let it go on: posthouse resume 'quoted 1; rm'\n"
-    assert posthouse.answer(*words[1:]).endswith("; to let it go on: posthouse resume 'quoted 1; rm'\n")
+    assert posthouse.run("run", run).stderr == "to let it continue: posthouse resume 'quoted 1; rm'\n"
+    assert posthouse.answer(*words[1:]).endswith("; to let it continue: posthouse resume 'quoted 1; rm'\n")
     code, line = posthouse.refusal("approve", run)
     assert (code, line.endswith("; to see its steps: posthouse run 'quoted 1; rm'")) == (1, True)
 
@@ -75,13 +75,13 @@ def test_of_two_that_wait_one_is_named(posthouse: Posthouse) -> None:
     code, line = posthouse.refusal("approve", "pair-1")
     assert code == 1
     assert line == (
-        "posthouse: 2 steps of run pair-1 wait; give the name of one: deploy (Deploy?), mail (Mail everybody?)"
+        "posthouse: 2 steps of run pair-1 are waiting; choose one by name: deploy (Deploy?), mail (Mail everybody?)"
     )
     code, line = posthouse.refusal("reject", "pair-1", "paint")
     assert code == 1
     assert line == (
-        "posthouse: step 'paint' of run pair-1 does not wait for an approval;"
-        " what does: deploy (Deploy?), mail (Mail everybody?)"
+        "posthouse: step 'paint' of run pair-1 is not waiting for an approval;"
+        " waiting are: deploy (Deploy?), mail (Mail everybody?)"
     )
     assert waiting(posthouse, "pair-1") == ["deploy", "mail"], "a refusal changes nothing"
     rejected = posthouse.json("reject", "pair-1", "mail")
@@ -95,7 +95,7 @@ def test_two_attempts_at_a_step_are_told_apart_by_id(posthouse: Posthouse) -> No
     created(posthouse, "repeated", "repeated-1")
     ids = [asking(posthouse, "repeated-1", "deploy", "Deploy?", attempt=attempt) for attempt in (1, 2)]
     code, line = posthouse.refusal("approve", "repeated-1", "deploy")
-    assert (code, "give the id of one" in line, ids[0] in line, ids[1] in line) == (1, True, True, True)
+    assert (code, "choose one by id" in line, ids[0] in line, ids[1] in line) == (1, True, True, True)
     assert posthouse.json("approve", "repeated-1", ids[1])["id"] == ids[1]
 
 
@@ -104,7 +104,7 @@ def test_approving_for_a_crashed_run_says_how_it_goes_on(posthouse: Posthouse) -
     crashed(posthouse, "stuck-1")
     asking(posthouse, "stuck-1", "deploy", "Deploy?")
     text = posthouse.answer("approve", "stuck-1", "deploy")
-    assert text.endswith("the run is crashed; to let it go on: posthouse resume stuck-1\n")
+    assert text.endswith("the run is crashed; to let it continue: posthouse resume stuck-1\n")
 
 
 def test_approving_for_a_run_that_a_person_paused_says_how_it_goes_on(posthouse: Posthouse) -> None:
@@ -116,4 +116,4 @@ def test_approving_for_a_run_that_a_person_paused_says_how_it_goes_on(posthouse:
     assert text.endswith("the run is paused\n"), "it only waits, and whoever claims it goes on"
     posthouse.answer("pause", "halted-1")
     text = posthouse.answer("reject", "halted-1", "mail")
-    assert text.endswith("the run is paused; to let it go on: posthouse resume halted-1\n")
+    assert text.endswith("the run is paused; to let it continue: posthouse resume halted-1\n")

@@ -263,16 +263,16 @@ DEAD_LETTER = "INSERT INTO dead_letters VALUES ('{}', {}, 'reason', 5, 'at')"
 @pytest.mark.parametrize(
     ("statement", "damage"),
     [
-        ("DELETE FROM bot_channels", "a row of bot_subscriptions refers to one of bot_channels that is not there"),
+        ("DELETE FROM bot_channels", "a row of bot_subscriptions refers to a missing row of bot_channels"),
         (MAILBOX.format("unsettled = '[[3,1,0'"), "the mailbox of 'bob-id' cannot be read"),
         (MAILBOX.format("position = 'x'"), "the mailbox of 'bob-id' cannot be read"),
-        (MAILBOX.format("unsettled = '[[30,1,0]]'"), "the mailbox of 'bob-id' owes message 30, which is not"),
+        (MAILBOX.format("unsettled = '[[30,1,0]]'"), "the mailbox of 'bob-id' has the unsettled message 30, which"),
         (MAILBOX.format("position = 11"), "the mailbox of 'bob-id' is at message 11, beyond the log's last"),
         (
             MAILBOX.format("floors = '{\"news\":11}'"),
             "the mailbox of 'bob-id' is at message 11, beyond the log",
         ),
-        (DEAD_LETTER.format("bob-id", 12), "a dead letter of 'bob-id' is message 12, which is not there"),
+        (DEAD_LETTER.format("bob-id", 12), "a dead letter of 'bob-id' is message 12, which is missing"),
         (DEAD_LETTER.format("eve-id", 1), "message 1 is a dead letter of 'eve-id', which has no mailbox"),
         (
             "INSERT INTO workflows VALUES ('w', 'w', 'global', NULL, '{', '', '')",
@@ -311,10 +311,10 @@ def test_unknown_names_are_a_warning(path: Path) -> None:
     check = checked(path)
     assert check.damage == []
     assert check.warnings == [
-        "message 2 has the recipient 'bob-id', which is not known here",
-        "bot 'bob-id' has subscriptions and is not known",
+        "message 2 has the unknown recipient 'bob-id'",
+        "bot 'bob-id' has subscriptions but is unknown",
     ]
-    assert Posthouse().answer("check", path).startswith("warning: message 2 has the recipient")
+    assert Posthouse().answer("check", path).startswith("warning: message 2 has the unknown recipient")
 
 
 def test_the_worker_itself_is_known(path: Path) -> None:
@@ -370,9 +370,9 @@ def somebody_elses(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "reason"),
     [
-        (lambda path: cut(path, lambda size: size // 2), DatabaseDamaged, "is cut off: it has"),
-        (lambda path: cut(path, lambda size: size - 1), DatabaseDamaged, "is cut off: it has"),
-        (lambda path: cut(path, lambda size: 50), DatabaseDamaged, "is cut off: it has 50 of"),
+        (lambda path: cut(path, lambda size: size // 2), DatabaseDamaged, "is truncated: it has"),
+        (lambda path: cut(path, lambda size: size - 1), DatabaseDamaged, "is truncated: it has"),
+        (lambda path: cut(path, lambda size: 50), DatabaseDamaged, "is truncated: it has 50 of"),
         (lambda path: cut(path, lambda size: 0), DatabaseDamaged, "is empty"),
         (lambda path: path.write_text("a letter"), DatabaseDamaged, "is not a SQLite database"),
         (somebody_elses, DatabaseDamaged, "not posthouse's"),

@@ -204,7 +204,7 @@ def test_history_is_read_in_pages_from_the_newest(posthouse: Posthouse) -> None:
     assert (bodies(newest), bodies(earlier)) == ([3, 4], [1, 2])
     assert not {"attempt", "prev_seq"} & newest[0].keys()
     shown = posthouse.run("history", "--channel", "pages", "--limit", "2")
-    assert shown.stderr == f"for what came earlier: --before {newest[0]['seq']}\n"
+    assert shown.stderr == f"for earlier messages: --before {newest[0]['seq']}\n"
 
 
 def test_the_tables_say_who_there_is_and_what(posthouse: Posthouse) -> None:

@@ -88,7 +88,7 @@ def test_a_request_that_nobody_answers(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "deaf")
     code, line = posthouse.refusal("request", "deaf", "hello", "--timeout", "0.5")
     assert code == 1
-    assert "within 0.5 s: it is stored, and deaf was not handed it yet" in line
+    assert "within 0.5 s: it is stored, but not yet delivered to deaf" in line
     code, line = posthouse.refusal("request", "stranger", "hello")
     assert (code, "stranger" in line) == (1, True)
 

@@ -108,7 +108,7 @@ def test_a_definition_that_contradicts_itself_is_refused(posthouse: Posthouse) -
     ("arguments", "stdin", "told"),
     [
         (["save", "-"], '{"id": "x"}', "the field 'name' is missing"),
-        (["save", "-"], "[1,", "this is no workflow"),
+        (["save", "-"], "[1,", "not a valid workflow"),
         (["save", "-"], json.dumps(NIGHTLY | {"colour": "red"}), "colour"),
         (["save", "no/such/file"], "", "No such file"),
         (["--json", "show", "x"], "", "after 'show'"),

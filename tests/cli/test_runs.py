@@ -116,11 +116,11 @@ def test_an_id_may_be_given_by_its_beginning(posthouse: Posthouse) -> None:
     for command in ("run", "cancel", "approve"):
         code, line = posthouse.refusal(command, "begun-a")
         assert code == 1
-        assert line == "posthouse: 2 runs begin with 'begun-a': begun-a2, begun-a1; write more of the id"
+        assert line == "posthouse: 2 run ids begin with 'begun-a': begun-a2, begun-a1; give more of the id"
         code, line = posthouse.refusal(command, "gone")
         assert (code, line) == (
             1,
-            "posthouse: no run 'gone', and none of the newest 1,000 begins so; 'posthouse runs' lists them",
+            "posthouse: no run 'gone', and none of the newest 1,000 begins with it; 'posthouse runs' lists them",
         )
 
 
@@ -215,14 +215,14 @@ def test_a_crashed_run_is_resumed(posthouse: Posthouse) -> None:
     created(posthouse, "lost", "lost-1")
     crashed(posthouse, "lost-1")
     shown = posthouse.run("run", "lost-1")
-    assert shown.stderr.endswith("to let it go on: posthouse resume lost-1\n")
+    assert shown.stderr.endswith("to let it continue: posthouse resume lost-1\n")
     assert "error     the holder was lost\\nand more of that\n" in shown.stdout
     text = posthouse.answer("resume", "lost-1")
     assert text == "run lost-1 was crashed and is pending: it goes on when a bot claims it\n"
     run = posthouse.json("run", "lost-1")["run"]
     assert (run["status"], run["error"], run["completed_at"]) == ("pending", None, None)
     code, line = posthouse.refusal("resume", "lost-1")
-    assert (code, "is pending already" in line) == (1, True)
+    assert (code, "is already pending" in line) == (1, True)
     running(posthouse, "lost-1", "second")
     code, line = posthouse.refusal("resume", "lost-1")
     assert (code, "is running, held by second under a lease until" in line) == (1, True)
@@ -249,7 +249,7 @@ def test_what_has_ended_stays_so(posthouse: Posthouse) -> None:
     )
     ended(posthouse, "over-2", RunStatus.COMPLETED)
     for arguments, told in [
-        (("cancel", "over-1"), "run over-1 is cancelled already"),
+        (("cancel", "over-1"), "run over-1 is already cancelled"),
         (("pause", "over-1"), "run over-1 is cancelled: it has ended, and cannot become paused any more"),
         (("cancel", "over-2"), "run over-2 is completed: it has ended, and cannot become cancelled any more"),
         (("resume", "over-2"), "run over-2 is completed: it has ended, and cannot be resumed; start a new one"),

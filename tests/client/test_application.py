@@ -221,7 +221,7 @@ async def test_what_nobody_handles_is_a_dead_letter_that_says_so(worker: Worker)
         await a.send("writer", 1, message_type="riddle")
         await a.publish("old", 2)
         assert (await a.request("writer", 3, message_type="question")).body == "an answer"
-        dead_letters: list[dict[str, Any]] = []
+        dead_letters: list[bus.ListedDeadLetter] = []
         while len(dead_letters) < 2:  # a settle that nobody waits for is on disk with one of the next batches
             dead_letters = await a.dead_letters(bot="writer")
         assert [(dead["message"]["body"], dead["reason"]) for dead in dead_letters] == [
@@ -372,7 +372,7 @@ async def test_serving_inside_a_context_leaves_the_bot_connected(worker: Worker)
             handled.note("task", message.body)
 
         async with serving(a):
-            with pytest.raises(RuntimeError, match="serves already"):
+            with pytest.raises(RuntimeError, match="already serving"):
                 await a.serve()
             await a.send("a", 1, message_type="task")
             await handled.wait_for(1)

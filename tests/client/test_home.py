@@ -204,7 +204,7 @@ def test_a_loop_in_a_loop_is_another_place() -> None:
     """Asyncio runs inside of trio, and trio inside of asyncio, in one thread."""
 
     async def inside(home: Home) -> None:
-        with pytest.raises(RuntimeError, match="outside of that"):
+        with pytest.raises(RuntimeError, match="outside of it"):
             home.check()
 
     async def trio_inside() -> None:

@@ -192,10 +192,10 @@ class Stage:
         """Return the seqs that were acked until the bot had taken everything that was sent to it."""
         seqs: list[int] = []
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.bot.status)
-            while (frame := await self.worker.next_frame())["op"] != "status":
+            tasks.start_soon(self.bot.bots)
+            while (frame := await self.worker.next_frame())["op"] != "bots":
                 seqs += frame.get("seqs", []) if frame["op"] == "ack" else []
-            self.worker.send(op="ok", request=frame["request"], value={})
+            self.worker.send(op="ok", request=frame["request"], value={"bots": []})
         return seqs
 
 
@@ -331,12 +331,12 @@ async def test_few_questions_are_on_their_way_at_a_time() -> None:
                     asked: list[str] = []
                     open_questions: list[int] = []
                     while len(asked) < requests // 2:
-                        asking.start_soon(bot.status)
-                        while (frame := await worker.next_frame())["op"] != "status":
+                        asking.start_soon(bot.bots)
+                        while (frame := await worker.next_frame())["op"] != "bots":
                             if frame["op"] == "history":
                                 asked.append(frame["thread"])
                                 open_questions.append(frame["request"])
-                        worker.send(op="ok", request=frame["request"], value={})
+                        worker.send(op="ok", request=frame["request"], value={"bots": []})
                         assert len(open_questions) <= 8
                         if open_questions:
                             nothing = {"messages": [], "more": False}

@@ -100,12 +100,12 @@ async def test_two_bots_that_ask_each_other_inside_their_handlers(worker: Worker
 async def test_a_timeout_says_how_far_the_message_got(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker:
         async with worker.connect(bot="deaf", max_in_flight=0):
-            with pytest.raises(bus.ReplyTimeout, match="was not handed it yet") as late:
+            with pytest.raises(bus.ReplyTimeout, match="not yet delivered") as late:
                 await asker.request("deaf", 1, timeout=0.3)
             assert late.value.state == "waiting"
         async with worker.connect(bot="deaf") as deaf:
             message = await deaf.receive()
-            with pytest.raises(bus.ReplyTimeout, match="is at work") as late:
+            with pytest.raises(bus.ReplyTimeout, match="is in flight") as late:
                 await asker.request("deaf", 2, timeout=0.3)
             assert late.value.state == "in_flight"
             await message.ack()
@@ -176,7 +176,7 @@ async def test_a_question_is_waited_for_once_at_a_time(worker: Worker) -> None:
     ):
         tasks.start_soon(partial(asker.request, "helper", "?", id=id))
         question = await helper.receive()
-        with pytest.raises(RuntimeError, match="waits for its reply already"):
+        with pytest.raises(RuntimeError, match="is already waiting for its reply"):
             await asker.request("helper", "?", id=id)
         await question.reply("here")
         await question.ack()

@@ -110,8 +110,8 @@ async def test_a_message_answers_and_wakes_the_run(worker: Worker, word: str) ->
         ("yes", "Expected `object`"),
         ({"run_id": "r"}, "missing required field `step`"),
         ({"run_id": "r", "step": "buy", "commend": "x"}, "unknown field `commend`"),
-        ({"run_id": "r", "step": "sell"}, "step sell of run r does not wait for an approval"),
-        ({"run_id": "other", "step": "buy"}, "step buy of run other does not wait for an approval"),
+        ({"run_id": "r", "step": "sell"}, "step sell of run r is not waiting for an approval"),
+        ({"run_id": "other", "step": "buy"}, "step buy of run other is not waiting for an approval"),
     ],
 )
 async def test_a_message_that_answers_nothing_is_a_dead_letter(worker: Worker, body: Any, reason: str) -> None:
@@ -126,7 +126,7 @@ async def test_the_first_answer_counts(worker: Worker) -> None:
     async with buying(worker) as (buyer, ann):
         for word in ("reject", "approve"):
             await ann.send("buyer", {"run_id": "r", "step": "buy"}, message_type=f"workflow.{word}")
-        assert await reason_of_dead_letter(ann) == "step buy of run r is failed: somebody answered before"
+        assert await reason_of_dead_letter(ann) == "step buy of run r is failed: it was answered before"
     assert buyer.answers == ["rejected by ann"]
 
 
@@ -148,7 +148,7 @@ async def test_a_step_at_work_is_not_answered(worker: Worker) -> None:
 
         async def work() -> None:
             await ann.send("buyer", {"run_id": "r", "step": "s"}, message_type="workflow.approve")
-            assert "does not wait" in await reason_of_dead_letter(ann)
+            assert "is not waiting" in await reason_of_dead_letter(ann)
 
         with anyio.fail_after(BOUND_SECONDS):
             async with anyio.create_task_group() as tasks:

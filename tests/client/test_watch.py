@@ -281,10 +281,10 @@ MESSAGE = {
 async def test_a_watch_ends_with_its_bot(worker: Worker) -> None:
     async with worker.connect(bot="a") as a:
         watch = a.watch("news")
-        with pytest.raises(RuntimeError, match="inside of its context"):
+        with pytest.raises(RuntimeError, match="inside its context"):
             await anext(watch)
         async with watch:
-            with pytest.raises(RuntimeError, match="entered once"):
+            with pytest.raises(RuntimeError, match="entered only once"):
                 async with watch:
                     pass
         outliving = await a.watch("news").__aenter__()

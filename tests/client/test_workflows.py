@@ -198,7 +198,7 @@ async def test_errors_are_those_of_the_store(worker: Worker) -> None:
             await a.workflows.renew_run("r", 1)
         assert (fenced.value.status, str(fenced.value)) == (
             "cancelled",
-            "run 'r' is cancelled, and not held with fence 1 any more",
+            "run 'r' is cancelled, and no longer held with fence 1",
         )
         with pytest.raises(NotFound) as missing:
             await a.workflows.update_run_status("nowhere", RunStatus.PAUSED)

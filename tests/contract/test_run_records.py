@@ -35,7 +35,7 @@ async def test_a_step_gives_nobodys_approval(programs: Programs, workflow: Workf
     seen = Seen()
     await programs.leave_undone(lambda run: run.step("publish", seen.double, 1, input=None))
     async with programs.open() as run:
-        with pytest.raises(bus.StepChanged, match="'step', and not 'approval'"):
+        with pytest.raises(bus.StepChanged, match="'step', not 'approval'"):
             await run.approval("publish")
 
 
@@ -53,7 +53,7 @@ async def test_an_approval_is_no_step(programs: Programs, workflow: WorkflowDefi
             assert row.idempotency_key == APPROVAL
             await programs.place.others.update_step_status(row.id, StepStatus.COMPLETED, YES)
     async with programs.open() as run:
-        with pytest.raises(bus.StepChanged, match="'approval', and not 'step'"):
+        with pytest.raises(bus.StepChanged, match="'approval', not 'step'"):
             await run.step("publish", seen.double, 1, input=None)
     assert not seen.calls
 
@@ -62,7 +62,7 @@ async def test_a_step_is_no_sleep(programs: Programs, workflow: WorkflowDefiniti
     seen = Seen()
     await programs.leave_undone(lambda run: run.step("nap", seen.double, 1))
     async with programs.open() as run:
-        with pytest.raises(bus.StepChanged, match="is no sleep"):
+        with pytest.raises(bus.StepChanged, match="is not a sleep"):
             await run.sleep("nap", 3)
 
 
@@ -234,7 +234,7 @@ async def test_what_cannot_be_meant_is_refused_before_anything_is_stored(
 ) -> None:
     wrong: list[dict[str, Any]] = [{"timeout": float("nan")}, {"timeout": -1}, {"id": ""}, {"id": "r" * 129}]
     for options in wrong:
-        with pytest.raises(ValueError, match=r"timeout is|a run.s id"):
+        with pytest.raises(ValueError, match=r"timeout must be|a run.s id"):
             async with programs.open(**options):
                 raise AssertionError("it must not open")
     with pytest.raises(TypeError, match="WorkflowDefinition, not dict"):

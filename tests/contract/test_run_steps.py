@@ -351,7 +351,7 @@ async def test_another_input_is_refused_unless_the_program_says_otherwise(
 
     await programs.leave_undone(body)
     async with programs.open() as run:
-        with pytest.raises(bus.StepChanged, match=r"recorded for the input \[1\].*now for \[5\]"):
+        with pytest.raises(bus.StepChanged, match=r"recorded for the input \[1\].*called with \[5\]"):
             await run.step("a", seen.double, 5)
         assert await run.step("b", seen.double, 7, input={"w": 2, "v": 1}) == 4
     assert seen.calls == {1: 1, 2: 1}
@@ -426,7 +426,7 @@ async def test_steps_side_by_side_need_names_of_their_own(programs: Programs, wo
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run.step, "same", wait)
                 await seen.wait_for("waits")
-                with pytest.raises(RuntimeError, match="'same' is still at work"):
+                with pytest.raises(RuntimeError, match="'same' is still running"):
                     await run.step("same", seen.double, 1)
                 together.set()
             with pytest.raises(ValueError, match="without '#'"):
@@ -462,9 +462,9 @@ async def test_a_definition_may_be_saved_on_the_way(programs: Programs) -> None:
         async with programs.open(workflow="digest", definition=given) as run:
             assert run.workflow == "digest"
     assert await programs.workflows.get_definition("d") == given
-    with pytest.raises(ValueError, match="'digest', not of 'other'"):
+    with pytest.raises(ValueError, match="'digest', not 'other'"):
         async with programs.open("new", "other", definition=given):
             raise AssertionError("it must not open")
-    with pytest.raises(Conflict, match="'digest', not of 'other'"):
+    with pytest.raises(Conflict, match="'digest', not to 'other'"):
         async with programs.open(workflow="other"):
             raise AssertionError("it must not open")

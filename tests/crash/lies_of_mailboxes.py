@@ -15,6 +15,7 @@ import msgspec
 
 from bus.core.dispatch import Dispatch
 from bus.core.settling import Settling
+from bus.mailbox.dead_letters import DeadLetterBox
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
@@ -64,16 +65,16 @@ def _dead_letters_not_kept() -> None:
 
 
 def _dead_letters_a_batch_late() -> None:
-    before: defaultdict[Mailbox, list[Any]] = defaultdict(list)
+    before: defaultdict[DeadLetterBox, list[Any]] = defaultdict(list)
 
     def make(honest: Any) -> Any:
-        def take_buried(mailbox: Mailbox) -> list[Any]:
-            late, before[mailbox] = before[mailbox], honest(mailbox)
+        def take_unsaved(box: DeadLetterBox) -> list[Any]:
+            late, before[box] = before[box], honest(box)
             return late
 
-        return take_buried
+        return take_unsaved
 
-    replace(Mailbox, "take_buried", make)
+    replace(DeadLetterBox, "take_unsaved", make)
 
 
 def changed_state(change: Callable[[MailboxState], MailboxState]) -> None:
@@ -136,7 +137,7 @@ def _acks_never_flushed() -> None:
                 if mailbox is None or not isinstance(request, Ack):
                     continue
                 if request.request is None:
-                    item = mailbox._unsettled[seq]
+                    item = mailbox.outstanding._items[seq]
                     unflushed[mailbox][seq] = UnsettledState(seq, item.attempt, item.failures)
                 else:
                     unflushed[mailbox].clear()
@@ -195,7 +196,7 @@ def _start_one_message_late() -> None:
 
 def _ttl_ignored() -> None:
     def make(_: Any) -> Any:
-        return lambda mailbox, envelope, item, wall: False
+        return lambda mailbox, envelope, wall: False
 
     replace(Mailbox, "_expires", make)
 

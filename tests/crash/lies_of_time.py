@@ -15,6 +15,7 @@ from bus.core.dispatch import Dispatch
 from bus.core.retention import Retention
 from bus.core.returning import Returning
 from bus.core.settling import Settling
+from bus.mailbox.leaving import Leaving
 from bus.mailbox.losses import Losses
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.outstanding import Outstanding
@@ -49,21 +50,21 @@ def _gap_forgotten() -> None:
 
 
 def _gap_not_told() -> None:
-    replace(Dispatch, "tell_gap", lambda _: lambda dispatch, mailbox, sessions: None)
+    replace(Dispatch, "send_gap", lambda _: lambda dispatch, mailbox, sessions: None)
 
 
-def _can_lose(also: Callable[[Mailbox, int], bool]) -> None:
+def _can_lose(also: Callable[[Leaving, int], bool]) -> None:
     def make(honest: Any) -> Any:
-        def can_lose(mailbox: Mailbox, seq: int) -> bool:
-            return bool(honest(mailbox, seq)) or also(mailbox, seq)
+        def can_lose(leaving: Leaving, seq: int) -> bool:
+            return bool(honest(leaving, seq)) or also(leaving, seq)
 
         return can_lose
 
-    replace(Mailbox, "can_lose", make)
+    replace(Leaving, "can_lose", make)
 
 
 def _dead_letters_removed() -> None:
-    _can_lose(lambda mailbox, seq: seq in mailbox.dead)
+    _can_lose(lambda leaving, seq: seq in leaving._dead_letters.dead)
 
 
 def _removed_too_early() -> None:
@@ -108,7 +109,7 @@ def _pauses_expel() -> None:
 
 
 def _not_held_unsaid() -> None:
-    replace(Outstanding, "keep", lambda _: lambda mailbox, session, seq, now, *, earlier: False)
+    replace(Outstanding, "keep", lambda _: lambda outstanding, session, seqs, now, *, earlier: [])
     replace(Returning, "keep", lambda _: lambda returning, *hello: [])
 
     def answer(settling: Settling, session: Session, request: Any, *_: Any) -> None:

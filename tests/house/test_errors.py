@@ -74,6 +74,14 @@ def test_an_error_is_the_same_after(kind: type[Exception], again: Callable[[Exce
     assert told(again(error)) == told(error)
 
 
+def test_every_error_of_the_tree_goes_by_one_place() -> None:
+    """Whichever module defines it: that is how it is pickled, and shown in a traceback."""
+    tree = [kind for kind in KINDS if kind.__module__.startswith("bus.errors")]
+    assert len(tree) > 40
+    assert {kind.__module__ for kind in tree} == {"bus.errors"}
+    assert [kind for kind in tree if kind.__name__ not in bus.errors.__all__] == []
+
+
 def test_the_walk_found_the_errors() -> None:
     assert {bus.StepFailed, bus.UnknownBot, NotFound} <= set(KINDS)
 

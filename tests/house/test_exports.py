@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ BUS = [
     "Draft",
     "Fenced",
     "Forbidden",
+    "FoundMessage",
     "GlobalOwner",
     "IdConflict",
     "InvalidBody",
@@ -43,6 +46,11 @@ BUS = [
     "InvalidValue",
     "Lease",
     "LimitReached",
+    "ListedBot",
+    "ListedChannel",
+    "ListedDeadLetter",
+    "ListedSubscription",
+    "MalformedAnswer",
     "Message",
     "NotFound",
     "NotInFlight",
@@ -76,6 +84,7 @@ BUS = [
     "UnknownChannel",
     "UnknownWorkflow",
     "UnsupportedProtocol",
+    "WorkerStatus",
     "WorkerUnavailable",
     "WorkflowDefinition",
     "WorkflowRun",
@@ -183,6 +192,22 @@ def test_what_is_public_is_described(path: Path) -> None:
 
 def test_bus_exports_what_is_promised() -> None:
     assert importlib.import_module("bus").__all__ == BUS
+
+
+def test_bus_loads_what_is_used_and_no_more() -> None:
+    script = (
+        "import sys, bus\n"
+        "def loaded(): return {name for name in sys.modules if name.startswith('bus.')}\n"
+        "assert set(bus.__all__) <= set(dir(bus)) and loaded() == set(), loaded()\n"
+        "assert bus.Conflict is bus.errors.Conflict\n"
+        "assert all(name.startswith('bus.errors') for name in loaded()), loaded()\n"
+        "bus.Bot\n"
+        "assert 'bus.bot' in loaded() and not {name for name in loaded() if name.startswith('bus.broker')}\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_guide_names_everything_that_bus_exports() -> None:

@@ -138,8 +138,8 @@ def ended(workers: list[Worker], count: int) -> list[Worker]:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("missing/bus.sock", "there is no folder missing"),
-        ("file/bus.sock", "there is no folder file"),
+        ("missing/bus.sock", "missing is not an existing folder"),
+        ("file/bus.sock", "file is not an existing folder"),
         ("x" * 120, "longer than 107 bytes"),
         (".", "not a socket"),
         ("/", "not a socket"),

@@ -61,6 +61,6 @@ def test_a_command_says_which_file_is_in_the_way(tmp_path: Path, name: str) -> N
         module = name.partition("/")[0].removesuffix(".py")
         assert (done.returncode, done.stdout) == (78, "")
         assert done.stderr == (
-            f"posthouse: {path} is in the way of posthouse's own module {module!r}: take it out of PYTHONPATH, or"
-            " give it another name\n"
+            f"posthouse: {path} is in the way of posthouse's own module {module!r}: remove it from PYTHONPATH,"
+            " or rename it\n"
         )

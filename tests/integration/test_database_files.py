@@ -116,7 +116,7 @@ def test_a_lock_file_that_is_gone_lets_no_second_worker_in_and_comes_back(worker
     refusal = refuse(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert f"process id {worker.pid};" in refusal.line
-    assert "was made anew" in worker.log_tail()
+    assert "was recreated" in worker.log_tail()
     worker.kill()
     worker.start()
     assert worker.session("bot").value("status")["epoch"] == epoch
@@ -278,7 +278,7 @@ def test_an_older_copy_that_was_put_back_has_a_new_epoch(
     session = worker.session("bot")
     assert session.publish(to_channel("news", "three")) == [lost]
     assert (new := epoch_of(session)) != epoch
-    assert "goes on under a new epoch" in worker.log_tail()
+    assert "continues under a new epoch" in worker.log_tail()
     worker.kill()
     worker.start()
     assert epoch_of(worker.session("bot")) == new
@@ -379,7 +379,7 @@ def test_a_database_that_its_header_lets_only_be_read_is_refused(worker: Worker)
     write_version(worker.database, 3)
     refusal = refuse(worker.directory, *at(free_endpoints(2)))
     assert refusal.code == DAMAGED_OR_NEWER
-    assert "can only be read: its header has the write version 3" in refusal.line
+    assert "is read-only: its header has the write version 3" in refusal.line
     assert not is_sound(worker.database)
 
 
@@ -421,7 +421,7 @@ def test_what_is_not_a_file_is_refused_by_its_name(
         ("/dev/null", "/dev/null"),
         ("n" * 300, "name too long"),
         ("n" * 252, "name too long"),
-        ("/".join(["n" * 100] * 6), "too long a path"),
+        ("/".join(["n" * 100] * 6), "is too long"),
         ("", "needs a file"),
         (":memory:", "needs a file"),
     ],

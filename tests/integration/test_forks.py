@@ -12,7 +12,7 @@ from .wire_worker import Worker
 
 ROOT = Path(__file__).parents[2]
 
-CONNECT_HERE = "make and connect a bot here"
+CONNECT_HERE = "create and connect a bot here"
 
 
 def lines(url: str, case: str) -> list[str]:

@@ -72,7 +72,7 @@ def test_a_new_name_cannot_be_a_uuid(shared: Worker, name: str) -> None:
     session = shared.session()
     error = session.ask("hello", answer="welcome", protocol=1, bot=new_id(), max_in_flight=0)
     assert (error["op"], error["code"]) == ("error", "bad_request")
-    assert "put something before it" in error["message"]
+    assert "add a prefix" in error["message"]
     assert session.hello(name)["bot"] == name
 
 

@@ -255,7 +255,7 @@ BAD_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("shout", {}, "shout"),
     ("recover_runs", {}, "recover_runs"),
     ("__init__", {}, "__init__"),
-    ("", {}, "there is no"),
+    ("", {}, "unknown call"),
     ("get_run", {}, "run_id"),
     ("get_run", {"run_id": 1}, "'run_id'"),
     ("get_run", {"run_id": None}, "'run_id'"),

@@ -1,4 +1,4 @@
-"""Where a mailbox may have each message: the table in `bus.mailbox.mailbox`, as a check of one mailbox."""
+"""Where a mailbox may have each message: the tables of `bus.mailbox.mailbox` and `outstanding`, as a check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.unsettled import MessagePlace
 
 __all__ = ["placement_faults"]
 
@@ -20,44 +21,48 @@ def placement_faults(mailbox: Mailbox) -> list[str]:
     ]
 
 
-def _waiting(mailbox: Mailbox) -> dict[str, set[int]]:
-    """Return the places where a message waits that was handed out, or came back, and that no session has."""
+def _containers(mailbox: Mailbox) -> dict[MessagePlace, list[int]]:
+    """Return what each place's container has, of what no session has."""
+    outstanding = mailbox.outstanding
     return {
-        "returned": set(mailbox._returned),
-        "delayed": {seq for _, seq in mailbox._delayed},
-        "resting": set(mailbox._resting),
-        "suspended": set(mailbox._absent._suspended),
-        "withheld": set(mailbox.losses._withheld),
-        "settling": set().union(*mailbox.settling.values()),
+        MessagePlace.RETURNED: outstanding._returned,
+        MessagePlace.DELAYED: [seq for _, seq in outstanding._delayed],
+        MessagePlace.RESTING: outstanding._resting,
+        MessagePlace.SUSPENDED: list(outstanding._absent._suspended),
+        MessagePlace.WITHHELD: outstanding._withheld,
     }
 
 
 def _faults_of_unsettled(mailbox: Mailbox) -> Iterator[str]:
-    places = _waiting(mailbox)
-    losing = mailbox.losses.losing
-    for seq, item in mailbox._unsettled.items():
-        waits = {name for name, seqs in places.items() if seq in seqs}
-        if item.session is None:
-            if len(waits) != 1:
-                yield f"{seq} is not in flight, and waits not in one place: {sorted(waits)}"
-        else:
-            if waits - {"settling"}:
-                yield f"{seq} is in flight, and waits: {sorted(waits)}"
+    outstanding, losing = mailbox.outstanding, mailbox.losses.losing
+    containers = _containers(mailbox)
+    for place, seqs in containers.items():
+        there = sorted(seq for seq, item in outstanding.items() if item.place is place)
+        if sorted(seqs) != there:
+            yield f"{place}: {there}, and its container has {sorted(seqs)}"
+    for seq, item in outstanding.items():
+        if item.place is None:
+            yield f"{seq} is unsettled, and in no place"
+        if item.place is MessagePlace.SETTLING and not outstanding.is_settling(seq):
+            yield f"{seq} waits for a commit, and none settles it"
+        if outstanding.is_settling(seq) and item.place not in (MessagePlace.SETTLING, MessagePlace.IN_FLIGHT):
+            yield f"{seq} is {item.place}, and a commit settles it"
+        if (item.session is not None) != (item.place is MessagePlace.IN_FLIGHT):
+            yield f"{seq} is {item.place}, and {item.session} has it"
+        if item.session is not None:
             if item.session not in mailbox.sessions or item.session.in_flight.get(seq) != mailbox.id:
                 yield f"{seq} is in flight for a session that does not have it"
             if seq in losing:
                 yield f"{seq} is in flight while it is being removed"
-        if seq in mailbox._ahead and not item.retried:
+        if seq in mailbox.sources.ahead and not item.retried:
             yield f"{seq} is unsettled, and counts as settled ahead of its turn"
-    yield from _named("suspended and not unsettled", places["suspended"] - mailbox._unsettled.keys())
 
 
 def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
     for session in mailbox.sessions:
         theirs = [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == mailbox.id]
-        lost = [
-            seq for seq in theirs if seq not in mailbox._unsettled or mailbox._unsettled[seq].session is not session
-        ]
+        items = {seq: mailbox.outstanding.get(seq) for seq in theirs}
+        lost = [seq for seq, item in items.items() if item is None or item.session is not session]
         yield from _named(f"in flight for {session} alone", lost)
 
 
@@ -74,30 +79,31 @@ def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:
     yield from _named(
         "in memory at or below the position", [seq for seq in [*ready, *aside] if seq <= mailbox.position]
     )
-    yield from _named("in memory and settled ahead", mailbox._ahead.intersection(ready, aside))
-    early = [seq for seq in [*ready, *aside] if seq in mailbox._unsettled and not mailbox._unsettled[seq].retried]
-    yield from _named("in memory and unsettled", early)
+    yield from _named("in memory and settled ahead", mailbox.sources.ahead.intersection(ready, aside))
+    items = ((seq, mailbox.outstanding.get(seq)) for seq in [*ready, *aside])
+    yield from _named("in memory and unsettled", [seq for seq, item in items if item and not item.retried])
 
 
 def _faults_of_the_rest(mailbox: Mailbox) -> Iterator[str]:
-    losing, dead, reviving = mailbox.losses.losing.keys(), mailbox.dead, mailbox._reviving
-    settling = set().union(*mailbox.settling.values())
+    losing, outstanding = mailbox.losses.losing.keys(), mailbox.outstanding
+    dead, reviving = mailbox.dead_letters.dead, mailbox.dead_letters.reviving
+    settling = set().union(*outstanding.settling.values())
     yield from _named("dead and reviving", dead & reviving)
     yield from _named("dead while it is being removed", losing & dead)
     yield from _named("reviving while it is being removed", losing & reviving)
-    yield from _named("suspended while it is being removed", losing & mailbox._absent._suspended.keys())
+    yield from _named("suspended while it is being removed", losing & outstanding._absent._suspended.keys())
     yield from _named("settling while it is being removed", losing & settling)
-    yield from _named("withheld, and not being removed", set(mailbox.losses._withheld) - losing)
+    yield from _named("withheld, and not being removed", set(outstanding._withheld) - losing)
     yield from _named("a direct message that is dead and in another place", _direct(mailbox) & (dead | reviving))
     if mailbox.losses.gone and mailbox.intake.reading is None:
         yield f"gone while no page is being read: {mailbox.losses.gone}"
 
 
 def _direct(mailbox: Mailbox) -> set[int]:
-    """Return the direct messages that are unsettled: no channel that is asked for again brings them again."""
+    """Return the direct messages that are unsettled: no channel that is subscribed to again brings them again."""
     return {
         seq
-        for seq, item in mailbox._unsettled.items()
+        for seq, item in mailbox.outstanding.items()
         if item.envelope is not None and item.envelope.channel is None
     }
 

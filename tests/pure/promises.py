@@ -223,7 +223,7 @@ class Promises:
         self.delivered[key].add(seq)
         self._revived.discard((key, seq))
         mailbox = core.directory.find_mailbox(key)
-        if mailbox is not None and seq in mailbox.dead:
+        if mailbox is not None and seq in mailbox.dead_letters.dead:
             self._came_though_dead.add((key, seq))
         self._delivered_at[key, seq] = self.steps
         if message.attempt == 1:
@@ -282,14 +282,14 @@ class Promises:
         waiting = len(mailbox.intake) + mailbox.intake.aside
         if waiting > 2 * self.settings.limits.ready_messages_max:
             raise Violation(f"{mailbox} keeps {waiting} messages in memory")
-        if not mailbox.sessions and (waiting or any(item.envelope for item in mailbox._unsettled.values())):
+        if not mailbox.sessions and (waiting or any(item.envelope for _, item in mailbox.outstanding.items())):
             raise Violation(f"{mailbox} is away and keeps messages in memory")
 
     def _check_backlog(self, mailbox: Mailbox) -> None:
         if mailbox.group is not None or not mailbox.backlog.known:
             return
         handed_out = mailbox.sources.handed_out(None)
-        early = {*mailbox._unsettled, *mailbox._ahead}
+        early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
         waiting = sum(
             message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
             for message in self.log.messages.values()
@@ -371,5 +371,5 @@ class Promises:
 
 def _wire_bytes(mailbox: Mailbox, seq: int) -> int:
     """Give what a message that is in flight weighs."""
-    envelope = mailbox._unsettled[seq].envelope
-    return 0 if envelope is None else len(envelope.wire)
+    item = mailbox.outstanding.get(seq)
+    return 0 if item is None or item.envelope is None else len(item.envelope.wire)

@@ -598,7 +598,9 @@ class Simulation:
     def _is_all_done(self) -> bool:
         """Tell whether nothing waits, but in groups without a member."""
         mailboxes = [box for box in self.core.directory.mailboxes.values() if box.sessions or box.group is None]
-        return not self.log.scheduled and all(mailbox.level and not mailbox.loaded() for mailbox in mailboxes)
+        return not self.log.scheduled and all(
+            mailbox.intake.level and not mailbox.loaded() for mailbox in mailboxes
+        )
 
     def _drain_disk(self) -> None:
         """Let the disk answer everything, without faults."""

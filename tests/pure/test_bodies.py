@@ -205,7 +205,7 @@ def test_a_raw_body_that_is_no_json_is_refused(raw: bytes) -> None:
 @pytest.mark.parametrize("raw", [b"", b"nul", b"NaN", b"[1", b"1,2", b"1],[2", b'"\xff"', b'{"a":1}}'], ids=repr)
 def test_a_raw_that_is_no_json_is_named_wherever_it_stands(raw: bytes) -> None:
     for value in (msgspec.Raw(raw), [1, msgspec.Raw(raw)], {"a": [msgspec.Raw(raw)]}, Note(msgspec.Raw(raw))):
-        with pytest.raises(ValueError, match=r"a msgspec\.Raw has to be one JSON value: "):
+        with pytest.raises(ValueError, match=r"a msgspec\.Raw must be one JSON value: "):
             write_body(value)
 
 
@@ -295,5 +295,5 @@ def test_names_and_headers_are_the_text_that_they_are() -> None:
 )
 def test_what_is_no_text_is_a_mistake(wrong: dict[str, Any]) -> None:
     """The worker would refuse the whole frame, and everything that others sent in it."""
-    with pytest.raises(TypeError, match="is text, not"):
+    with pytest.raises(TypeError, match="must be a str, not"):
         publication(Draft(**{"to": "b", "body": 1, **wrong}), "id")

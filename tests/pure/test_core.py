@@ -257,11 +257,11 @@ def test_extending_without_end_costs_no_memory() -> None:
     mailbox = worker.core.directory.names["a"].id
     for _ in range(100):
         worker.say(b"a", Extend(seqs=[1] * 1000))
-    assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
+    assert len(worker.core.directory.mailboxes[mailbox].outstanding._deadlines) == 1
     assert live(worker, 29) == []
     worker.say(b"a", Extend(seqs=[1]))
     assert live(worker, 29) == [], "it was extended"
-    assert len(worker.core.directory.mailboxes[mailbox]._deadlines) == 1
+    assert len(worker.core.directory.mailboxes[mailbox].outstanding._deadlines) == 1
     [delivered] = live(worker, 2)
     assert delivered["messages"][0]["attempt"] == 2
 
@@ -313,7 +313,7 @@ def test_what_waits_after_a_nak_is_not_kept_in_memory() -> None:
     worker.commit()
     worker.say(b"a", Nak(seqs=[1], delay=60))
     [mailbox] = worker.core.directory.mailboxes.values()
-    assert mailbox._unsettled[1].envelope is None
+    assert mailbox.outstanding._items[1].envelope is None
     assert live(worker, 59) == []
     [delivered] = live(worker, 2)
     assert delivered["messages"][0]["attempt"] == 2
@@ -333,7 +333,7 @@ def test_a_bot_that_only_asks_keeps_no_memory_of_its_replies() -> None:
         worker.say(b"other", msgspec.structs.replace(reply, messages=[answer]))
         [message] = [m for m in delivered(worker.commit()) if m["reply_to"] is not None]
         worker.say(b"asker", Ack(seqs=[message["seq"]]))
-        assert len(asker._ahead) <= 300, number
+        assert len(asker.sources.ahead) <= 300, number
 
 
 def test_the_nil_id_is_the_workers_own() -> None:

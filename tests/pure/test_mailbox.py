@@ -37,14 +37,14 @@ def level(mailbox: Mailbox, credit: int = 10) -> Session:
     mailbox.hand_out(0)
     while (request := mailbox.next_read(0)) is not None:
         mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
-    assert mailbox.level
+    assert mailbox.intake.level
     return attached
 
 
 def handed(mailbox: Mailbox, now: float = 0.0) -> list[tuple[int, int]]:
     """Hand out, and read what is to be read again; give each delivery's seq and attempt."""
     out = mailbox.hand_out(now)
-    while mailbox._returned and (request := mailbox.next_read(0)) is not None:
+    while mailbox.outstanding.is_anything_returned and (request := mailbox.next_read(0)) is not None:
         mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
         out += mailbox.hand_out(now)
     frames = [json.loads(wire) for _, wires, _ in out for wire in wires]
@@ -89,7 +89,7 @@ def test_credit_spent_means_behind_and_reading_again_later() -> None:
     assert (request.sources, request.through_seq) == ((("", 4, False),), 6)
     assert mailbox.arrive(letter(7)), "what comes while a page is read is kept, after the page"
     mailbox.page_read([], [letter(5), letter(6)], complete=True, damaged=())
-    assert mailbox.level
+    assert mailbox.intake.level
     one.credit = 10
     assert handed(mailbox) == [(5, 1), (6, 1), (7, 1)]
 
@@ -155,7 +155,7 @@ def test_extending_restarts_the_wait() -> None:
     level(mailbox)
     mailbox.arrive(letter(1))
     handed(mailbox)
-    mailbox.extend(1, now=8)
+    mailbox.outstanding.extend(1, now=8)
     assert mailbox.expire(now=17) == []
     assert handed(mailbox, now=17) == []
     mailbox.expire(now=18)
@@ -221,7 +221,7 @@ def test_what_is_settled_after_its_channel_was_asked_for_again_does_not_come_aga
 
 def test_what_a_commit_settles_after_its_channel_was_asked_for_again_does_not_come_again() -> None:
     mailbox, _ = asked_for_again()
-    mailbox.prepare_to_settle(1, [3], 0.0)
+    mailbox.outstanding.prepare_to_settle(1, [3], 0.0)
     saved = mailbox.state().without([3])
     assert (saved.position, saved.floors, saved.ahead) == (0, {"": 3}, (3,))
     assert mailbox.settle_committed(1) == 1
@@ -317,9 +317,9 @@ def test_a_dead_letter_is_delivered_again_whether_its_channel_was_left_or_not() 
     assert handed(mailbox) == [(1, 1)]
     assert mailbox.terminate(1, "no") is not None
     mailbox.unsubscribe("news")
-    assert mailbox.put_back([1]) == [1]
+    assert mailbox.dead_letters.put_back([1]) == [1]
     assert mailbox.state().unsettled == (UnsettledState(1, 0, 0, retried=True),)
-    mailbox.revive([1])
+    mailbox.dead_letters.revive([1])
     again = Mailbox(mailbox.state(), DELIVERY, LIMITS)
     again.attach(session())
     page = again.next_read(1)
@@ -346,7 +346,7 @@ def test_what_was_settled_long_before_its_deadline_takes_no_memory() -> None:
         assert mailbox.arrive(letter(seq))
         handed(mailbox, now=1.0)
         assert mailbox.settle(one, seq)
-        most = max(most, len(mailbox._deadlines))
+        most = max(most, len(mailbox.outstanding._deadlines))
     assert most < 1_100
     assert mailbox.expire(9.0) == []
     assert mailbox.timed
@@ -359,7 +359,7 @@ def test_a_deadline_that_was_extended_holds_when_the_others_are_cleared_out() ->
     one = level(mailbox)
     assert mailbox.arrive(letter(1))
     handed(mailbox)
-    mailbox.extend(1, 5.0)
+    mailbox.outstanding.extend(1, 5.0)
     for seq in range(2, 3_000):
         assert mailbox.arrive(letter(seq))
         handed(mailbox, now=6.0)

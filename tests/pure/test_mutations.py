@@ -6,7 +6,7 @@ breaks a promise. One that no world finds would mean that the simulation does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,7 +19,9 @@ from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
+from bus.mailbox.leaving import Leaving
 from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Sources
 from bus.model.repository import MailboxState, Released
@@ -128,7 +130,7 @@ def delivers_after_leaving(patch: pytest.MonkeyPatch) -> None:
 
 def repeats_replies_that_came_early(patch: pytest.MonkeyPatch) -> None:
     """A reply that was handed out before its turn, and comes again with it."""
-    patch.setattr(Mailbox, "_drop", lambda self, seq: self._unsettled.pop(seq))
+    patch.setattr(Mailbox, "_pass", lambda self, seq: None)
 
 
 def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +156,7 @@ def forgets_groups_without_members(patch: pytest.MonkeyPatch) -> None:
         if mailbox.group is not None and not members:
             mailbox.intake.drop(lambda envelope: True)
             mailbox.sources.position = self.channels[channel].head_seq
-            mailbox.dirty = True
+            mailbox.not_saved()
         return mailbox
 
     patch.setattr(Directory, "unsubscribe", broken)
@@ -184,39 +186,37 @@ def forgets_to_enter_what_was_released(patch: pytest.MonkeyPatch) -> None:
 
 def removes_what_is_owed(patch: pytest.MonkeyPatch) -> None:
     """Retention that looks at age alone."""
-    patch.setattr(Mailbox, "owes", lambda self, seq, sender_bot_id, channel: False)
+    patch.setattr(Leaving, "needs", lambda self, seq, sender_bot_id, channel: False)
 
 
 def removes_what_is_held(patch: pytest.MonkeyPatch) -> None:
     """Retention that looks for dead letters, and what is in flight, nowhere."""
-    patch.setattr(Mailbox, "holds", lambda self, seqs: set())
+    patch.setattr(Leaving, "holds", lambda self, seqs: set())
 
 
 def hands_out_what_is_being_removed(patch: pytest.MonkeyPatch) -> None:
     """A mailbox that does not keep back what leaves the log."""
-    owed = Mailbox._owed
+    following = Mailbox._next
 
     def broken(self: Mailbox, wall: str) -> Iterator[Any]:
         losing, self.losses.losing = self.losses.losing, {}
         try:
-            yield from owed(self, wall)
+            yield from following(self, wall)
         finally:
             self.losses.losing = losing
 
-    patch.setattr(Mailbox, "_owed", broken)
+    patch.setattr(Mailbox, "_next", broken)
 
 
 def forgets_a_retry_of_a_channel_that_was_left(patch: pytest.MonkeyPatch) -> None:
     """A dead letter that is tried again, and dropped because its channel was left."""
-    revive = Mailbox.revive
+    revive = Outstanding.revive
 
-    def broken(self: Mailbox, seqs: Iterable[int]) -> None:
-        tried = list(seqs)
-        revive(self, tried)
-        for seq in tried:
-            self._unsettled[seq].retried = False
+    def broken(self: Outstanding, seq: int) -> None:
+        revive(self, seq)
+        self._items[seq].retried = False
 
-    patch.setattr(Mailbox, "revive", broken)
+    patch.setattr(Outstanding, "revive", broken)
 
 
 def lies_beyond_the_end(patch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def lies_beyond_the_end(patch: pytest.MonkeyPatch) -> None:
 
 def tells_nobody_of_a_gap(patch: pytest.MonkeyPatch) -> None:
     """Retention that takes undelivered messages in silence."""
-    patch.setattr(Dispatch, "tell_gap", lambda self, mailbox, sessions: None)
+    patch.setattr(Dispatch, "send_gap", lambda self, mailbox, sessions: None)
 
 
 def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:

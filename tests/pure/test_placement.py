@@ -9,7 +9,7 @@ import pytest
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Interest
-from bus.mailbox.unsettled import Unsettled
+from bus.mailbox.unsettled import MessagePlace, Unsettled
 
 from .placement import placement_faults
 from .test_mailbox import box, handed, letter, level, session
@@ -61,11 +61,11 @@ def test_what_waits_for_its_client_keeps_nothing_else_back() -> None:
 
 
 def flying(mailbox: Mailbox) -> None:
-    mailbox._returned.append(1)
+    mailbox.outstanding._returned.append(1)
 
 
 def nowhere(mailbox: Mailbox) -> None:
-    mailbox._unsettled[2] = Unsettled(1, 0, None)
+    mailbox.outstanding._items[2] = Unsettled(1, 0, None, place=MessagePlace.RETURNED)
 
 
 def lost_by_its_session(mailbox: Mailbox) -> None:
@@ -73,20 +73,20 @@ def lost_by_its_session(mailbox: Mailbox) -> None:
 
 
 def had_by_its_session_alone(mailbox: Mailbox) -> None:
-    del mailbox._unsettled[1]
+    del mailbox.outstanding._items[1]
 
 
 def suspended_while_in_flight(mailbox: Mailbox) -> None:
-    mailbox._absent.suspend(1, "why", 1.0)
+    mailbox.outstanding._absent.suspend(1, "why", 1.0)
 
 
 def removed_while_in_flight(mailbox: Mailbox) -> None:
-    mailbox.prepare_to_lose({1: None})
+    mailbox.leaving.prepare({1: None})
 
 
 def dead_twice(mailbox: Mailbox) -> None:
-    mailbox.dead.add(9)
-    mailbox._reviving.add(9)
+    mailbox.dead_letters.dead.add(9)
+    mailbox.dead_letters.reviving.add(9)
 
 
 def in_memory_below_the_position(mailbox: Mailbox) -> None:
@@ -99,7 +99,7 @@ def aside_for_no_page(mailbox: Mailbox) -> None:
 
 
 def withheld_for_nothing(mailbox: Mailbox) -> None:
-    mailbox.losses.withhold(9)
+    mailbox.outstanding._withheld.append(9)
 
 
 @pytest.mark.parametrize(

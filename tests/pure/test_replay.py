@@ -119,14 +119,14 @@ def test_a_factor_beyond_the_numbers_waits_as_long_as_it_may() -> None:
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"max_attempts": 0}, "max_attempts is a whole number, 1 or more, not 0"),
-        ({"max_attempts": 1.5}, "max_attempts is a whole number, 1 or more, not 1.5"),
-        ({"max_attempts": math.nan}, "max_attempts is a whole number, 1 or more, not nan"),
-        ({"max_attempts": True}, "max_attempts is a whole number, 1 or more, not True"),
-        ({"max_attempts": "3"}, "max_attempts is a whole number, 1 or more, not '3'"),
-        ({"delay_max": 1e18}, r"delay_max is at most 3,153,600,000 s, not 1e\+18"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number, 1 or more, not 0"),
+        ({"max_attempts": 1.5}, "max_attempts must be a whole number, 1 or more, not 1.5"),
+        ({"max_attempts": math.nan}, "max_attempts must be a whole number, 1 or more, not nan"),
+        ({"max_attempts": True}, "max_attempts must be a whole number, 1 or more, not True"),
+        ({"max_attempts": "3"}, "max_attempts must be a whole number, 1 or more, not '3'"),
+        ({"delay_max": 1e18}, r"delay_max must be at most 3,153,600,000 s, not 1e\+18"),
         *(
-            ({name: value}, f"{name} is a finite number, 0 or more, not {value!r}")
+            ({name: value}, f"{name} must be a finite number, 0 or more, not {value!r}")
             for name in ("delay", "factor", "delay_max", "jitter")
             for value in (-1, -0.1, math.nan, math.inf, -math.inf, 10**400, True, "1", None)
         ),
@@ -140,13 +140,13 @@ def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, Any], match: st
 
 @pytest.mark.parametrize("word", ["resue", "", "RAISE", None, True, ["again"]])
 def test_another_word_for_a_change_is_refused(word: Any) -> None:
-    with pytest.raises(ValueError, match='on_changed is "raise", "reuse" or "again", not '):
+    with pytest.raises(ValueError, match='on_changed must be "raise", "reuse" or "again", not '):
         decided(done(1, 1), input=2, on_changed=word)
 
 
 @pytest.mark.parametrize("name", [3, None, b"a", "", "a#2"])
 def test_what_is_no_name_is_refused(name: Any) -> None:
-    with pytest.raises(ValueError, match="a step's name is a text without '#', not"), Names().using(name):
+    with pytest.raises(ValueError, match="a step's name must be a str without '#', not"), Names().using(name):
         raise AssertionError("it must not begin")
 
 
@@ -162,7 +162,7 @@ def test_names_count_how_often_they_are_used() -> None:
 def test_a_name_is_used_by_one_call_at_a_time() -> None:
     names = Names()
     with names.using("a"):
-        with pytest.raises(RuntimeError, match="'a' is still at work"), names.using("a"):
+        with pytest.raises(RuntimeError, match="'a' is still running"), names.using("a"):
             raise AssertionError("it must not begin")
         with names.using("b") as other:
             assert other == "b"

@@ -50,7 +50,7 @@ def test_the_worlds_reach_every_state() -> None:
                 seen.add("overflow while reading")
             if mailbox.sources._floors:
                 seen.add("floors")
-            if mailbox._delayed:
+            if mailbox.outstanding._delayed:
                 seen.add("delayed")
             if mailbox.group is not None and len(mailbox.sessions) > 1:
                 seen.add("a group with members")

@@ -146,6 +146,6 @@ async def test_a_check_finds_what_is_no_text(path: Path) -> None:
     for _ in check.run():
         pass
     assert check.damage == [
-        "a text of 'r' in workflow_runs is no UTF-8",
-        "a text of 's' in workflow_steps is no UTF-8",
+        "a text of 'r' in workflow_runs is not UTF-8",
+        "a text of 's' in workflow_steps is not UTF-8",
     ]

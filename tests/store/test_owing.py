@@ -91,7 +91,7 @@ async def test_a_page_that_cannot_be_read_is_no_damage(path: Path, monkeypatch: 
 
     monkeypatch.setattr(Reader, "execute_fetchall", execute_fetchall)
     async with open_store(str(path)) as store:
-        with pytest.raises(StoreFailed, match="look at the disk"):
+        with pytest.raises(StoreFailed, match="check the disk"):
             await store.log.load()
 
 
@@ -117,7 +117,7 @@ async def test_a_text_that_is_none_is_refused(path: Path, table: str, column: st
         await store.log.apply([AddBot(bot("ann")), AddChannel(channel("news"))])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"UPDATE {table} SET {column} = CAST(x'32b8' AS TEXT)")
-    await is_found(path, f"a text in {table} is no UTF-8")
+    await is_found(path, f"a text in {table} is not UTF-8")
 
 
 async def test_a_damaged_time_of_the_last_message_is_not_gone_on_from(path: Path) -> None:

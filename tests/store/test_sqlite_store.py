@@ -218,17 +218,17 @@ async def test_migration_with_another_checksum(path: Path) -> None:
         (
             "PRAGMA writable_schema = ON;"
             " UPDATE sqlite_master SET sql = REPLACE(sql, ' name ', ' fame ') WHERE name = 'bot_channels'",
-            "the table bot_channels is not as it was made",
+            "the table bot_channels is altered",
         ),
         (
             "PRAGMA writable_schema = ON;"
             " UPDATE sqlite_master SET sql = REPLACE(sql, 'running', 'sunning') WHERE name = 'workflow_runs'",
-            "the table workflow_runs is not as it was made",
+            "the table workflow_runs is altered",
         ),
         (
             "PRAGMA writable_schema = ON;"
             " UPDATE sqlite_master SET sql = REPLACE(sql, ' INTEGER P', ' INTEGES P') WHERE name = 'bot_messages'",
-            "the table bot_messages is not as it was made",
+            "the table bot_messages is altered",
         ),
     ],
     ids=["table", "index", "column", "condition", "type"],

@@ -1,1 +1,1 @@
-"""The database file: its lock, its connections, its one writer, its log and its schema."""
+"""The database file: its lock, its connections, its one writer, its write-ahead log and its schema."""

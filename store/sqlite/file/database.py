@@ -1,8 +1,8 @@
-"""The database file: its lock, its connections, and what must be done before anybody may rely on it.
+"""The database file: its lock, its connections, and what is done before it can be relied on.
 
-Owns the order of starting (docs/design.md): lock, look at the file, open, migrate, checkpoint. The checkpoint
-is not housekeeping: a row whose sync never finished before a crash is visible after it, would be answered as a
-duplicate, and could still be lost by a power cut; after the checkpoint it is on disk.
+Owns the order of starting (docs/design.md): lock, inspect, open, migrate, checkpoint. The checkpoint is not
+housekeeping: a row whose sync never finished before a crash is visible after it, would be answered as a duplicate,
+and could still be lost in a power cut; after the checkpoint it is on disk.
 
 Only the writing connection writes and checkpoints. The reading ones are `query_only` and close first.
 """
@@ -42,35 +42,35 @@ from .writer import BUSY_MILLISECONDS, Writer, copy_back, translate
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 
 WAL_RESET_FIXED = (3, 51, 3)
-"""Before this SQLite, two connections that write or checkpoint at once can corrupt a database."""
+"""Before this SQLite version, two connections that write or checkpoint at once can corrupt a database."""
 
 _WRITER_CACHE_KIBIBYTES = 16 * 1024
 """Page cache of the writer: the upper levels of every index of some ten million messages, and what a large batch
-writes. SQLite fills it with every page that it touches and returns none, so that a worker grows until it is full.
+writes. SQLite fills it with every page that it touches and frees none, so a worker grows until it is full.
 """
 
 _READER_CACHE_KIBIBYTES = 2 * 1024
-"""Page cache of each reader: what it reads has been written a moment ago, and is in the system's own cache."""
+"""Page cache of each reader: the pages it reads were written recently, and are in the system's own cache."""
 
 _WRITER_STATEMENTS = 256
-"""Prepared statements that the writer keeps: what inserts up to 64 messages or step logs has a text for each number
-of them. All of these together take 12 MiB.
+"""Prepared statements that the writer keeps: inserts of up to 64 messages or step logs are one statement for each
+number of rows. All of these together take 12 MiB.
 """
 
 _READER_STATEMENTS = 64
-"""The same of a reader, whose largest take 200 KiB."""
+"""The same for a reader, whose largest statements take 200 KiB."""
 
 _LOOK_SECONDS = 1.0
-"""How often an idle worker looks whether its files are still there; a busy one looks at every commit."""
+"""How often an idle worker checks that its files are still there; a busy one checks at every commit."""
 
 _COPY = (
-    "{} goes on under a new epoch: it is not the file that the mark beside it was written for, or has none, and is"
-    " taken for a restored copy"
+    "{} continues under a new epoch: the mark beside it is missing or was written for another file, so it is"
+    " assumed to be a restored copy"
 )
 
 
 class Database:
-    """An open database: the writer, two readers, and which log it is."""
+    """An open database: the writer, two readers, and the log's epoch."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class Database:
         self.path = path
         self.epoch = epoch
         self.warnings: list[str] = []
-        """What the people who run it should know about this start, a sentence each."""
+        """What operators should know about this start, one sentence each."""
         self.writer = writer
         self.read = read
-        """For what people and bots ask, which may take long."""
+        """For queries of people and bots, which may take long."""
         self.pages = pages
-        """For mailboxes: a delivery never waits behind a question."""
+        """For mailboxes: a delivery never waits behind a query."""
 
     def __repr__(self) -> str:
         return f"<Database {self.path} epoch={self.epoch} {self.writer}>"
@@ -97,7 +97,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
-    """Open, recover and lock a database, and watch its WAL; see `store.open_store` for what is raised.
+    """Open, recover and lock a database, and watch its WAL; see `store.open_store` for the errors.
 
     A write error ends the context with StoreFailed, through the calls that were waiting for it.
     """
@@ -107,8 +107,8 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
         continued = await anyio.to_thread.run_sync(_inspect, lock)
         async with _connect(place.database, statements=_WRITER_STATEMENTS) as write:
             identity = await _begin(lock, write, continued=continued)
-            # A text that Python cannot read would fail the whole group and leave its statement open, which holds a
-            # snapshot: once another program wrote, nothing could be written here any more.
+            # Text that Python cannot decode would fail the whole group and leave its statement open, which holds a
+            # snapshot: after another program's write, nothing could be written here any more.
             write.text_factory = lenient_text
             async with _serving(lock, write, identity, watch) as database:
                 if not continued:
@@ -143,7 +143,7 @@ async def _serving(
         try:
             yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
         except Exception as error:
-            # The task group would cancel the writer, and give the caller's own error as a group.
+            # The task group would cancel the writer, and raise the caller's own error in a group.
             failure = error
         finally:
             closed.set()
@@ -151,7 +151,7 @@ async def _serving(
             if wal is not None:
                 wal.close()
     if lock.failure is not None:
-        # What is still in the WAL may be saved that way, if only the WAL was removed.
+        # If only the WAL was removed, this may save what is still in it.
         with suppress(StoreFailure):
             await _copy_back(path, write)
     failure = failure or lock.failure
@@ -161,7 +161,7 @@ async def _serving(
 
 
 async def _look(lock: LockFile, closed: anyio.Event, serving: anyio.CancelScope) -> None:
-    """Look for the files when there is nothing to write, too. What is served ends where one is gone."""
+    """Check the files when nothing is written, too. If one is gone, cancel what is being served."""
     while not closed.is_set():
         try:
             lock.look()
@@ -173,7 +173,7 @@ async def _look(lock: LockFile, closed: anyio.Event, serving: anyio.CancelScope)
 
 
 def _inspect(lock: LockFile) -> bool:
-    """Lock and look at the file; return whether its log goes on as it was marked."""
+    """Lock and inspect the file; return whether its log continues as marked."""
     path = lock.place.database
     try:
         check_place(lock.place)
@@ -188,7 +188,7 @@ def _inspect(lock: LockFile) -> bool:
 
 
 async def _begin(lock: LockFile, connection: aiosqlite.Connection, *, continued: bool) -> Identity:
-    """Bring the file up to date, and note which log is served."""
+    """Migrate the file, and note which log is served."""
     try:
         identity = await _prepare(lock.place.database, connection, continued=continued)
         await anyio.to_thread.run_sync(lock.begin, identity.epoch, identity.last_seq)
@@ -222,7 +222,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
         try:
             await connection.execute("PRAGMA query_only = ON")
             await connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIBIBYTES}")
-            # SQLite opens the WAL with the first statement that reads: later no descriptor may be left for it.
+            # SQLite opens the WAL with the first read: later there may be no descriptor left for it.
             await connection.execute_fetchall("SELECT epoch FROM log")
         except sqlite3.Error as error:
             raise _refusal(path, error) from error
@@ -241,9 +241,9 @@ async def _prepare(path: Path, connection: aiosqlite.Connection, *, continued: b
     await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
     mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
     if mode != "wal":
-        raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it a network disk?")
+        raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it on a network disk?")
     await migrate(connection)
-    # What a statement of many rows needs to undo itself is small, and no descriptor may be left for a file of it.
+    # A statement of many rows needs little to undo itself, and there may be no descriptor left for a file.
     await connection.execute("PRAGMA temp_store = MEMORY")
     identity = await _identify(connection, continued=continued)
     busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
@@ -254,7 +254,7 @@ async def _prepare(path: Path, connection: aiosqlite.Connection, *, continued: b
 
 @contextmanager
 def starting(path: Path) -> Iterator[None]:
-    """Read what a start needs: what SQLite finds damaged there refuses the start, as any other damage does."""
+    """Translate errors of reads during the start: damage that SQLite finds refuses the start, like any other."""
     try:
         yield
     except StoreFailed as error:
@@ -271,33 +271,33 @@ def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     if isinstance(failure, StorageBusy):
         return DatabaseLocked(str(path))
     if isinstance(failure, StorageFull):
-        return StoreFailed(f"{path} cannot be brought up to date: the disk is full; make room, then start again")
+        return StoreFailed(f"{path} cannot be migrated: the disk is full; make room, then start again")
     if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
         return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_READONLY:
-        return DatabaseUnusable(f"{path} can only be read ({error}); change the rights of it and of its folder")
+        return DatabaseUnusable(f"{path} is read-only ({error}); change the permissions of it and of its folder")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreFailed(f"{path} cannot be opened; look at its rights, and at the limit of open files")
+        return StoreFailed(f"{path} cannot be opened; check its permissions and the limit on open files")
     if failure is None or code == sqlite3.SQLITE_CORRUPT:
         return DatabaseDamaged(f"{path} cannot be opened ({error}); restore a copy")
     return failure
 
 
 async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
-    """Copy the WAL back at an orderly end: SQLite does it too when it closes, and keeps what fails to itself.
+    """Checkpoint the WAL at an orderly end. SQLite also does so when it closes, but does not report a failure.
 
-    Raises StoreFailed where the disk reports an error.
+    Raises StoreFailed if the disk reports an error.
     """
     try:
         with anyio.CancelScope(shield=True):
             await copy_back(connection)
     except sqlite3.Error as error:
-        raise StoreFailed(f"{path} could not be written ({error}); look at the disk, then start again") from error
+        raise StoreFailed(f"{path} could not be written ({error}); check the disk, then start again") from error
 
 
 async def _identify(connection: aiosqlite.Connection, *, continued: bool) -> Identity:
-    """Return which log this is, under a new epoch where it may give seqs anew. It shows that one can write."""
+    """Return which log this is, with a new epoch if it may assign seqs again. This also tests writing."""
     rows = await connection.execute_fetchall("SELECT epoch FROM log")
     epoch = next((str(row[0]) for row in rows), None)
     if epoch is None:

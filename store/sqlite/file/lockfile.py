@@ -1,14 +1,14 @@
-"""Who holds a database, how far it was acknowledged, and whether its files are still where they were.
+"""Who holds a database, how far it was acknowledged, and whether its files are still in place.
 
 Owns the locks, and the mark in `<database>-lock`. The lock that counts is on the database file itself, on a byte
-far behind any that SQLite locks: no link and no removed file leads around it. It belongs to the open file and not
-to the process, so it is not dropped when SQLite, or anybody else here, closes the database. The lock file is
+far beyond any that SQLite locks, so that no link or removed file circumvents it. It belongs to the open file and
+not to the process, so it is not dropped when SQLite, or anything else here, closes the database. The lock file is
 locked too; it names the holder.
 
-The mark says which seq was acknowledged last: one flipped bit in the WAL silently ends SQLite's recovery there, and
-only this number shows that something is missing. It is written after the commit and before the answer, and it is
-not synced: it can only lag behind. It also says for which file that holds: another one is a copy, whose seqs may
-have been given to other messages since.
+The mark holds the last acknowledged seq: one flipped bit in the WAL silently ends SQLite's recovery there, and only
+this number shows that something is missing. It is written after the commit and before the answer, and not synced,
+so it can only lag behind. It also identifies the file: another file is a copy, whose seqs may have been assigned to
+other messages since.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .place import Place, opening_failure
 __all__ = ["LockFile", "Mark", "is_continued", "read_mark"]
 
 _MARK_BYTES = 256
-"""The file's fixed size: a mark of any age overwrites the whole one before it."""
+"""The file's fixed size: a mark always overwrites the whole one before it."""
 
 _LOCKED_BYTE = 1 << 62
 """SQLite locks bytes about 1 GiB (its file format, chapter 1.3.1); no file reaches this one."""
@@ -38,11 +38,11 @@ _SQLITE_SHARED = (0x40000002, 510)
 """The bytes that every connection holds a shared lock on, and that it locks exclusively to remove the WAL."""
 
 _held: set[tuple[int, int]] = set()
-"""The databases that this process holds: to open and close one again would drop SQLite's own locks on it."""
+"""The databases that this process holds: opening and closing one again would drop SQLite's own locks on it."""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What the file says. `epoch` is empty until the database has one."""
+    """The contents of the file. `epoch` is empty until the database has one."""
 
     pid: int
     epoch: str
@@ -54,7 +54,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def read_mark(path: Path) -> Mark | None:
-    """Read the mark beside a database without locking it; None where there is none that can be read."""
+    """Return the mark beside a database without locking it, or None if it is missing or unreadable."""
     try:
         if path.is_file():
             return msgspec.json.decode(path.read_bytes().strip(b"\n\0 "), type=Mark)
@@ -64,7 +64,7 @@ def read_mark(path: Path) -> Mark | None:
 
 
 def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
-    """Return True if a mark was written for this very file, and nobody changed that since the worker stopped."""
+    """Return True if a mark was written for this very file, which has not changed since the worker stopped."""
     return (
         mark is not None
         and mark.epoch == epoch
@@ -74,7 +74,7 @@ def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
 
 
 class LockFile:
-    """The locks on a database, and the mark. `warn` is called when the lock file had to be made anew."""
+    """The locks on a database, and the mark. `warn` is called when the lock file had to be recreated."""
 
     def __init__(self, place: Place, warn: Callable[[str], None] | None = None) -> None:
         self.place = place
@@ -86,7 +86,7 @@ class LockFile:
         self._opened: dict[Path, tuple[int, int] | None] = {}
         self.mark = Mark(os.getpid(), "", 0)
         self.failure: StoreFailure | None = None
-        """Why nothing may be acknowledged any more: the database's files are not where they were."""
+        """Why nothing may be acknowledged any more: the database's files are not in place."""
 
     def __repr__(self) -> str:
         return f"<LockFile {self.place.lock} {'held' if self._database is not None else 'free'} {self.mark}>"
@@ -94,7 +94,7 @@ class LockFile:
     # ── Holding ──────────────────────────────────────────────────────────────────────────────────────────
 
     def acquire(self) -> None:
-        """Lock at once, or raise DatabaseInUse with the holder's process id. A missing database stays so."""
+        """Lock immediately, or raise DatabaseInUse with the holder's process id. Does not create a database."""
         self._file = _open(self.place.lock, os.O_CREAT)
         self._file_key = _key(os.fstat(self._file))
         if not _flock(self._file):
@@ -104,21 +104,21 @@ class LockFile:
             self._note_holder()
 
     def create(self) -> None:
-        """Create the database, empty, and lock it."""
+        """Create an empty database, and lock it."""
         self._hold(os.O_CREAT | os.O_EXCL)
         self._note_holder()
 
     def verify(self, epoch: str | None, last_seq: int) -> bool:
-        """Return whether the log goes on as it was marked: False where it may be an older copy.
+        """Return True if the log continues as marked, and False if it may be an older copy.
 
-        Raises DatabaseDamaged where the log (None: there is none) ends before what was acknowledged.
+        Raises DatabaseDamaged if the log (None: there is no log) ends before what was acknowledged.
         """
         mark = read_mark(self.place.lock) or Mark(0, "", 0)
         if epoch is None:
             if mark.last_seq:
                 raise DatabaseDamaged(
                     f"{self.place.database} is empty, but {mark.last_seq} messages were acknowledged in it: "
-                    f"put it back, or remove {self.place.lock} to begin a new log"
+                    f"restore it, or remove {self.place.lock} to start a new log"
                 )
             return True
         if mark.epoch == epoch and mark.last_seq > last_seq:
@@ -130,7 +130,7 @@ class LockFile:
         return is_continued(mark, epoch, os.fstat(self._database))
 
     def release(self) -> None:
-        """Free the locks. The lock file stays: it belongs to the database."""
+        """Release the locks. The lock file stays: it belongs to the database."""
         for file in (self._database, self._file):
             if file is not None:
                 with contextlib.suppress(OSError):
@@ -162,21 +162,21 @@ class LockFile:
         self._write(msgspec.structs.replace(before, pid=os.getpid()))
 
     def begin(self, epoch: str, last_seq: int) -> None:
-        """Note which log is served, for good, before anything of it is acknowledged."""
+        """Note durably which log is served, before anything of it is acknowledged."""
         assert self._file is not None
         assert self._key is not None
         self._write(Mark(os.getpid(), epoch, last_seq, self._key[1]))
-        # What a mark said when the worker stopped last must not come back with a power cut.
+        # The mark of the last stop must not reappear after a power cut.
         os.fsync(self._file)
 
     def committed(self, last_seq: int) -> None:
-        """See after a commit that its files are still there, and note the last seq that is acknowledged now."""
+        """After a commit, check that the files are in place, and note the last acknowledged seq."""
         self.look()
         if last_seq != self.mark.last_seq:
             self._write(msgspec.structs.replace(self.mark, last_seq=last_seq))
 
     def end(self) -> None:
-        """Note when the database was changed last, after an orderly end; without that the file counts alone."""
+        """After an orderly end, note when the database was last changed; otherwise only its identity counts."""
         assert self._database is not None
         with contextlib.suppress(OSError):
             changed_ns = os.fstat(self._database).st_ctime_ns
@@ -197,9 +197,9 @@ class LockFile:
         self.look()
 
     def look(self) -> None:
-        """See that the names lead to the files that are open; raise StoreFailed, from then on, where they do not.
+        """Check that the paths lead to the open files; raise StoreFailed, from then on, if they do not.
 
-        What is written to a removed file is gone when it is closed. The lock file is made anew instead.
+        What is written to a removed file is gone when it is closed. The lock file is recreated instead.
         """
         if self.failure is None:
             try:
@@ -214,13 +214,13 @@ class LockFile:
             if _key_at(path) != key:
                 self._keep_others_wal()
                 raise StoreFailed(
-                    f"{path} was removed, moved or replaced while it was served; put the database and the files"
-                    " beside it back as they were, then start again"
+                    f"{path} was removed, moved or replaced while it was served; restore the database and the files"
+                    " beside it as they were, then start again"
                 )
         self._keep_lock_file()
 
     def _keep_others_wal(self) -> None:
-        """Keep SQLite from removing a WAL of another database when it closes this one: it goes by the name."""
+        """Keep SQLite from removing another database's WAL when it closes this one: it goes by the name."""
         wal = self.place.wal
         if self._database is not None and _key_at(wal) not in (None, self._opened[wal]):
             with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ class LockFile:
         if _key_at(path) == self._file_key:
             return
         file = _open(path, os.O_CREAT)
-        if not _flock(file):  # somebody holds it for the moment in which the database's own lock refuses them
+        if not _flock(file):  # another worker holds it until the database's own lock refuses it
             os.close(file)
             return
         if self._file is not None:
@@ -239,7 +239,7 @@ class LockFile:
         self._file, self._file_key = file, _key(os.fstat(file))
         self._write(self.mark)
         if self._warn is not None:
-            self._warn(f"{path} was removed or replaced, and was made anew; leave it beside the database")
+            self._warn(f"{path} was removed or replaced, and was recreated; keep it beside the database")
 
 
 def _open(path: Path, flags: int) -> int:
@@ -260,7 +260,7 @@ def _flock(file: int) -> bool:
 
 
 def _lock_range(file: int, kind: int, span: tuple[int, int]) -> None:
-    """Lock bytes of a file for as long as it is open; where the system has no such lock, for this process."""
+    """Lock bytes of a file as long as it is open; on systems without such locks, for this process."""
     start, length = span
     if hasattr(fcntl, "F_OFD_SETLK"):
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, start, length, 0))

@@ -1,8 +1,8 @@
-"""Where a database lies: its names, and whether a worker can serve what is there.
+"""Where a database is: its paths, and whether a worker can serve it.
 
-Owns the refusals that a person has to mend: a folder that is missing, a path that leads to something other than a
-file, rights that are missing, a file with two names. They are found before anything is opened, since SQLite opens
-what it may not write for reading only, and says so at the first write.
+Owns the refusals that a person has to fix: a missing folder, a path to something other than a file, missing
+permissions, a file with two names. They are checked before anything is opened, because SQLite opens a file without
+write permission read-only, and fails only at the first write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bus.errors import DatabaseUnusable, StoreFailed, StoreFailure
 __all__ = ["Place", "check_place", "find_place", "opening_failure"]
 
 _PATH_BYTES_MAX = 504
-"""SQLite's limit of 512, less the `-journal` that it may have to add."""
+"""SQLite's limit of 512, minus the `-journal` that it may append."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -36,12 +36,12 @@ _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 class Place(msgspec.Struct, frozen=True):
-    """The names of a database and of the files beside it, all absolute."""
+    """The paths of a database and of the files beside it, all absolute."""
 
     named: Path
-    """The path as it was given: it may lead through links."""
+    """The path as given, which may contain symbolic links."""
     database: Path
-    """The file itself, with every link resolved. SQLite's files lie beside this name, and so does the lock."""
+    """The file itself, with all links resolved. SQLite's files and the lock file are beside this path."""
 
     @property
     def wal(self) -> Path:
@@ -72,10 +72,10 @@ def find_place(path: Path) -> Place:
 
 
 def check_place(place: Place) -> None:
-    """Raise DatabaseUnusable, or StoreFailed where the disk is at fault, unless a database can be written here."""
+    """Raise DatabaseUnusable, or StoreFailed for a disk error, unless a database can be written here."""
     if len(os.fsencode(place.database)) > _PATH_BYTES_MAX:
         raise DatabaseUnusable(
-            f"{place.database} is too long a path: SQLite takes {_PATH_BYTES_MAX} bytes; use a shorter one"
+            f"the path {place.database} is too long: SQLite allows {_PATH_BYTES_MAX} bytes; use a shorter one"
         )
     folder = place.database.parent
     status = _status(folder)
@@ -86,7 +86,7 @@ def check_place(place: Place) -> None:
     if not _may(folder, os.W_OK | os.X_OK):
         raise DatabaseUnusable(
             f"{place.database} cannot be served: this user may not create files in {folder}, as SQLite has to;"
-            " change the folder's owner or its rights, or mount it for writing"
+            " change the folder's owner or permissions, or mount it for writing"
         )
     for path in (place.named, place.wal, place.shm, place.lock):
         status = _status(path)
@@ -95,7 +95,7 @@ def check_place(place: Place) -> None:
     status = _status(place.named)
     if status is not None and status.st_nlink > 1:
         raise DatabaseUnusable(
-            f"{place.database} has {status.st_nlink} names (hard links), and its newest messages lie beside one of"
+            f"{place.database} has {status.st_nlink} names (hard links), and its newest messages are beside one of"
             " them: remove the other names, or serve a copy"
         )
 
@@ -105,14 +105,14 @@ def opening_failure(path: Path, error: OSError) -> StoreFailure:
     if error.errno in _DISK_FULL:
         return StoreFailed(f"{path} cannot be written: the disk is full; make room, then start again")
     if error.errno in _NO_DESCRIPTORS:
-        return StoreFailed(f"{path} cannot be opened: {error.strerror}; raise the limit of open files")
+        return StoreFailed(f"{path} cannot be opened: {error.strerror}; raise the limit on open files")
     if error.errno in _NO_RIGHTS:
         return DatabaseUnusable(
-            f"{path} cannot be written by this user ({error.strerror}); change its owner or its rights"
+            f"{path} cannot be written by this user ({error.strerror}); change its owner or permissions"
         )
     if error.errno in _WRONG_PATH:
         return DatabaseUnusable(f"{path} cannot be opened: {error.strerror}; check the path")
-    return StoreFailed(f"{path} cannot be opened: {error.strerror}; look at the disk, then start again")
+    return StoreFailed(f"{path} cannot be opened: {error.strerror}; check the disk, then start again")
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -127,7 +127,7 @@ def _status(path: Path) -> os.stat_result | None:
 def _check_file(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise DatabaseUnusable(f"{path} is {kind} and not a file; name another path, or remove it")
+        raise DatabaseUnusable(f"{path} is {kind}, not a file; use another path, or remove it")
     if not _may(path, os.R_OK | os.W_OK):
         raise opening_failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 

@@ -1,8 +1,8 @@
-"""A reading connection: it raises our errors, and it holds no snapshot.
+"""A reading connection: it raises our errors, and holds no snapshot.
 
-Owns what is made of a text that is damaged, and one rule: a statement is read to its end in one turn of the
-database's thread. An open one would hold its snapshot, and every other read of the connection would miss what was
-committed, and answered, since. Hence there is no cursor to be had here.
+Owns the handling of damaged text, and one rule: a statement is read to its end in one turn of the database's
+thread. An open statement would hold its snapshot, and all other reads of the connection would miss commits that
+were acknowledged since. So no cursor is exposed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Reader", "is_text", "lenient_text"]
 
 
 def lenient_text(text: bytes) -> str:
-    """Read a text that may be no UTF-8, for a `text_factory`: an exception would hide the rows beside it."""
+    """Decode text that may not be UTF-8, as a `text_factory`: an exception would hide the other rows."""
     return text.decode("utf-8", "surrogateescape")
 
 
 def is_text(row: Sequence[Any]) -> bool:
-    """Return True if every text of a row, as `lenient_text` read it, was UTF-8."""
+    """Return True if all texts of a row, as read by `lenient_text`, were UTF-8."""
     try:
         msgspec.msgpack.encode(row)
     except UnicodeEncodeError:
@@ -36,7 +36,7 @@ def is_text(row: Sequence[Any]) -> bool:
 
 
 class Reader:
-    """One reading connection. It may be asked by many tasks; their statements take turns."""
+    """One reading connection. Tasks may share it; their statements take turns."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -46,7 +46,7 @@ class Reader:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
     async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return all rows of a statement. Raise StoreFailed if the disk fails, StoreClosed at the end."""
+        """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed."""
         if self._closed:
             raise StoreClosed("the store is closed")
         try:
@@ -58,5 +58,5 @@ class Reader:
             raise failure from error
 
     def close(self) -> None:
-        """Accept no more questions; the connection is closed by who opened it."""
+        """Accept no more statements; the connection is closed by its opener."""
         self._closed = True

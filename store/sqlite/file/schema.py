@@ -1,7 +1,7 @@
 """The schema: numbered migrations, applied in order, and a check that the file is one we know.
 
-Owns `migrations/*.sql`. A migration that has landed never changes: its name and checksum stand in the database
-that it was applied to, and a database that knows another set is refused untouched.
+Owns `migrations/*.sql`. A released migration never changes: its name and checksum are recorded in each database
+that it was applied to, and a database with an unknown set of migrations is refused unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 _SCHEMA = "SELECT type, name, CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL"
 
 _NOT_ONLY_OURS = "chat_sessions"
-"""The one table that may have been there before the first migration."""
+"""The one table that may have existed before the first migration."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -69,16 +69,16 @@ def migrations() -> list[Migration]:
 
 
 def inspect(path: Path) -> Identity | None:
-    """Look whether a file is a database that we may open, without changing a byte of it; None: it has no log yet.
+    """Check whether a file is a database that can be served, without changing it. Return None if it has no log yet.
 
-    Raises DatabaseDamaged where it is no database or one that cannot be read, and DatabaseNewer where it knows
-    migrations that we do not, or others under the same name; DatabaseLocked where another program does not let it
-    be read; StoreFailed where the disk reports an error.
+    Raises DatabaseDamaged if it is not a readable database, DatabaseNewer if it has migrations that are unknown or
+    differ from ours, DatabaseLocked if another program prevents reading it, and StoreFailed if the disk reports an
+    error.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
-    # Even to read, SQLite puts a log and its index beside the file, unless it is told that nobody writes.
-    # Where a worker was killed they are there already, and the end of our log is in them.
+    # Even for reading, SQLite creates a WAL and its index beside the file, unless `immutable` says that there is no
+    # writer. After a worker was killed they exist already, and the end of the log is in them.
     alone = not path.with_name(f"{path.name}-wal").exists()
     check_header(path, whole=alone)
     try:
@@ -95,12 +95,12 @@ def inspect(path: Path) -> Identity | None:
             identity = _identity(connection) if applied else None
         finally:
             connection.close()
-    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may hold the damaged text
+    except (sqlite3.Error, UnicodeError) as error:  # SQLite's error may contain the damaged text
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseLocked(str(path)) from error
         if code == sqlite3.SQLITE_IOERR:
-            raise StoreFailed(f"{path} cannot be read ({error}); look at the disk, then start again") from error
+            raise StoreFailed(f"{path} cannot be read ({error}); check the disk, then start again") from error
         raise DatabaseDamaged(
             f"{path} cannot be read ({error}); run 'posthouse check', or restore a copy"
         ) from error
@@ -117,11 +117,11 @@ def _check_known(path: Path, applied: Mapping[str, str]) -> None:
 
 
 def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, str]) -> None:
-    """Apply what is missing to an empty copy in memory, so that a file which is not ours is refused unchanged."""
+    """Apply missing migrations to an empty copy in memory, so that a foreign file is refused unchanged."""
     theirs = connection.execute(f"{_SCHEMA} ORDER BY rowid").fetchall()
     with contextlib.closing(sqlite3.connect(":memory:")) as copy:
         for _, _, sql in theirs:
-            # What cannot be copied (a virtual table's own tables, say) is found out by the migration itself.
+            # What cannot be copied (for instance a virtual table's own tables) is left to the migration itself.
             with contextlib.suppress(sqlite3.Error, UnicodeError):
                 copy.execute(sql)
         try:
@@ -136,9 +136,9 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
 
 
 def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> list[str]:
-    """Return which tables and indexes are missing, or are not as these migrations made them.
+    """Return which tables and indexes are missing, or differ from what these migrations made.
 
-    One flipped letter of a column's name or of a condition would be found by no checksum, and late.
+    No checksum covers the schema: one flipped letter in a column's name or a condition would be noticed late.
     """
     with contextlib.closing(sqlite3.connect(":memory:")) as made:
         for migration in migrations():
@@ -147,14 +147,14 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
                     made.execute(statement)
         theirs, ours = _texts(connection), _texts(made)
     return [
-        f"the {kind} {name} is {'not as it was made' if (kind, name) in theirs else 'missing'}"
+        f"the {kind} {name} is {'altered' if (kind, name) in theirs else 'missing'}"
         for (kind, name), text in ours.items()
         if theirs.get((kind, name)) != text
     ]
 
 
 def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return the text of each object. SQLite quotes and spaces it as it likes when a table is altered."""
+    """Return the normalized SQL of each object: SQLite may change quotes and spaces when a table is altered."""
     return {
         (kind, name): "".join(sql.replace('"', "").split())
         for kind, name, sql in connection.execute(_SCHEMA)
@@ -176,9 +176,9 @@ def _identity(connection: sqlite3.Connection) -> Identity | None:
 
 
 async def migrate(connection: aiosqlite.Connection) -> list[str]:
-    """Apply what is missing, each migration in one transaction with the row that records it; return the names.
+    """Apply missing migrations, each in one transaction with the row that records it; return their names.
 
-    Raises sqlite3.Error where one cannot be applied (a table of the same name, say); that one is rolled back.
+    Raises sqlite3.Error if one cannot be applied (for instance if a table of that name exists); it is rolled back.
     """
     await connection.execute(_CREATE_MIGRATIONS)
     rows = await connection.execute_fetchall("SELECT name FROM schema_migrations")
@@ -201,7 +201,7 @@ async def migrate(connection: aiosqlite.Connection) -> list[str]:
 
 
 def statements(sql: str) -> list[str]:
-    """Split a script where SQLite itself says that a statement is complete."""
+    """Split a script into statements, where SQLite says that a statement is complete."""
     found: list[str] = []
     statement = ""
     for line in sql.splitlines(keepends=True):

@@ -1,13 +1,14 @@
-"""The write-ahead log's size: what bounds it, and who is warned when something keeps it from its bounds.
+"""The size of the write-ahead log: what limits it, and the warning when something keeps it from shrinking.
 
-Owns the numbers. What is written goes to the WAL, and back into the database when that has `CHECKPOINT_PAGES`;
-then it is written again from its beginning, unless somebody still reads what is in it. Two things prevent that:
+Owns the limits. Changes are written to the WAL, and copied back into the database when it has `CHECKPOINT_PAGES`;
+then it is overwritten from its beginning, unless it still has readers. Two things prevent that:
 
-- Short readers that overlap, of other programs or of the worker: each is done in a moment, but at every commit one
-  of them reads. Where the WAL has outgrown `WAL_KEPT_BYTES` the writer waits for them, once, for up to
-  `RESTART_MILLISECONDS`. Whoever begins to read meanwhile reads the newest snapshot, and is not in the way.
-- Another program that holds one snapshot for as long as it likes. Meanwhile the WAL grows by all that is written:
-  nobody can be refused for that, but the people who run the worker can be told.
+- Overlapping short readers, of other programs or of the worker: each is done in a moment, but at every commit one
+  of
+  them is active. If the WAL has outgrown `WAL_KEPT_BYTES`, the writer waits for them, once, for up to
+  `RESTART_MILLISECONDS`. Readers that start meanwhile read the newest snapshot and do not prevent it.
+- Another program that holds one snapshot for a long time. Meanwhile the WAL grows by everything that is written. No
+  write can be refused for that, but operators can be warned.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ __all__ = [
 ]
 
 CHECKPOINT_PAGES = 4_000
-"""The WAL is copied back when it has this many pages (16 MiB): bounded, and not at every other commit."""
+"""The WAL is checkpointed when it has this many pages (16 MiB): limited, but not at every other commit."""
 
 WAL_KEPT_BYTES = 32 * 1024 * 1024
-"""What stays of the file when it is written from its beginning again: twice what it needs; the rest goes."""
+"""The file is truncated to this when it is overwritten from its beginning: twice what it needs."""
 
 RESTART_MILLISECONDS = 500
-"""How long the writer waits for readers that keep the WAL from its beginning: twice what a short one takes, since
-it waits for those that read an older snapshot, and then for those that began meanwhile."""
+"""How long the writer waits for readers that prevent restarting the WAL: twice what a short one takes, because it
+waits for those that read an older snapshot, and then for those that began meanwhile."""
 
 _RETRY_FACTOR = 1.5
-"""How much longer the WAL is when that is tried again after it failed: a backup of a database that grows by a
-gibibyte meanwhile costs nine such waits."""
+"""How much the WAL must grow before that is retried after a failure: a backup during which the database grows by a
+gibibyte costs nine such waits."""
 
 _PAGE_BYTES = 4096
 
@@ -52,7 +53,7 @@ _LOOK_SECONDS = 1.0
 
 
 async def file_bytes(path: Path) -> int:
-    """Return a file's size, or 0 if there is none. It opens nothing, and so works when no descriptor is left."""
+    """Return a file's size, or 0 if it does not exist. Opens nothing, so it works when no descriptor is left."""
     try:
         status = await anyio.to_thread.run_sync(os.stat, path)
     except FileNotFoundError:
@@ -61,7 +62,7 @@ async def file_bytes(path: Path) -> int:
 
 
 class WalLength(enum.Enum):
-    """What there is to do about the WAL after a commit: nothing, copy it back, or wait until it can begin anew."""
+    """What to do about the WAL after a commit: nothing, checkpoint it, or wait until it can restart."""
 
     FITS = enum.auto()
     LONGER = enum.auto()
@@ -69,7 +70,7 @@ class WalLength(enum.Enum):
 
 
 class Growth:
-    """Compares a WAL with what it was before. It is copied back from a length on, and overwritten then."""
+    """Compares the WAL's size with the previous one. From a certain size on, it is checkpointed and overwritten."""
 
     def __init__(self, wal: Path) -> None:
         self._wal = wal
@@ -80,13 +81,13 @@ class Growth:
         return f"<Growth {self._wal} bytes_max={self._bytes_max}>"
 
     def __call__(self) -> WalLength:
-        """Look at the file."""
-        with suppress(OSError):  # what ails the disk is for the next write to find
+        """Check the file's size."""
+        with suppress(OSError):  # the next write reports disk errors
             return self.look(os.stat(self._wal).st_size)
         return WalLength.FITS
 
     def look(self, size_bytes: int) -> WalLength:
-        """Return what is to be done about a WAL of this size."""
+        """Return what to do about a WAL of this size."""
         before = self._bytes_max
         self._bytes_max = max(CHECKPOINT_PAGES * _PAGE_BYTES, size_bytes)
         if size_bytes <= WAL_KEPT_BYTES:
@@ -98,7 +99,7 @@ class Growth:
 
 
 class WalWatch:
-    """Looks at the WAL, and warns when it has `wal_warning_bytes`, and again whenever it has doubled since."""
+    """Warns when the WAL reaches `wal_warning_bytes`, and again whenever it has doubled since."""
 
     def __init__(self, database: Path, watch: StoreWatch) -> None:
         self.path = database.with_name(f"{database.name}-wal")
@@ -111,24 +112,24 @@ class WalWatch:
         return f"<WalWatch {self.path} next={self._next_bytes}>"
 
     async def run(self) -> None:
-        """Look at it until closed."""
+        """Check the size until closed."""
         while not self._closed.is_set():
-            with suppress(OSError):  # what ails the disk is for the writer to find
+            with suppress(OSError):  # the writer reports disk errors
                 self.look(await file_bytes(self.path))
             with anyio.move_on_after(_LOOK_SECONDS):
                 await self._closed.wait()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._closed.set()
 
     def look(self, size_bytes: int) -> None:
-        """Note how large it is now."""
+        """Note the current size, and warn if needed."""
         if size_bytes < self._watch.wal_warning_bytes:
             self._next_bytes = self._watch.wal_warning_bytes
         elif size_bytes >= self._next_bytes:
             self._next_bytes = 2 * size_bytes
             self._watch.warn(
                 f"the WAL {self.path} has {size_bytes / 2**20:.0f} MiB, and grows: another program has been reading"
-                f" the database for long; `fuser {self._database}` names it, and the WAL shrinks when it is done"
+                f" the database for a long time; `fuser {self._database}` names it. The WAL shrinks when it is done"
             )

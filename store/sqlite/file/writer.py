@@ -1,18 +1,20 @@
-"""The one writer: every write is an operation, and what is queued becomes one transaction.
+"""The one writer: every write is an operation, and all queued operations become one transaction.
 
 Owns the writing connection while it runs. Its rules (docs/design.md):
 
-- While one group is being synced the next one fills; nobody waits for a timer, and one operation alone is
-  committed at once.
-- A caller is answered after the commit that holds its operation. Cancelling a caller cancels its waiting,
-  never the transaction.
-- An operation that raises takes only itself down: the group is rolled back and run again, each operation
-  under a savepoint of its own. An operation may therefore run twice and must not keep state between runs.
-- Writes of one kind that are neighbours in the queue are carried out together, by what knows how to do that.
-- A commit that fails with an I/O error is neither done nor undone: everything fails from then on.
-- SQLite copies the WAL back after a commit, and keeps it to itself where that fails. The WAL grows then, which is
-  what shows it: where it did, the copying is tried once more, and a second failure is one of the disk.
-- Readers that overlap keep the WAL from its beginning. Where it is too long, the writer waits for them a moment.
+- While one group is being synced the next one fills; there is no timer, and a single operation is committed at
+  once.
+- A caller is answered after the commit that holds its operation. Cancelling a caller cancels its wait, never the
+  transaction.
+- An operation that raises fails alone: the group is rolled back and run again, each operation under its own
+  savepoint.
+  So an operation may run twice and must not keep state between runs.
+- Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
+- The outcome of a commit that fails with an I/O error is unknown: everything fails from then on.
+- SQLite checkpoints the WAL after a commit, but does not report a failure. A growing WAL shows it: then the
+  checkpoint
+  is tried once more, and a second failure is a disk failure.
+- Overlapping readers prevent the WAL from restarting. If it is too long, the writer waits for them briefly.
 """
 
 from __future__ import annotations
@@ -55,23 +57,23 @@ __all__ = [
 ]
 
 OPERATIONS_QUEUED_MAX = 10_000
-"""Callers beyond this wait: the queue must not outgrow memory when the disk stalls."""
+"""Further callers wait: the queue must not outgrow memory when the disk stalls."""
 
 OPERATIONS_GROUP_MAX = 1_000
 """Operations in one transaction, so that the first of a long queue is not answered last."""
 
 BUSY_MILLISECONDS = 5_000
-"""How long a statement waits for another program's lock, as Python's sqlite3 has it."""
+"""How long a statement waits for another program's lock, like Python's sqlite3."""
 
 T = TypeVar("T")
 W = TypeVar("W")
 
 
 class Transaction:
-    """What an operation works with: the writing connection, and the log's end as this transaction has it.
+    """What an operation works with: the writing connection, and the log's end within this transaction.
 
-    It begins with its first write, which spares every group a turn of the database's thread. `alone` says that this
-    operation, or joint, is all of it; one that consists of several parts takes that back.
+    The transaction begins with its first write, which saves a turn of the database's thread. `alone` is True if
+    this operation, or joint, is all of it; one that makes several writes sets it to False.
     """
 
     __slots__ = ("alone", "connection", "last_seq")
@@ -82,10 +84,10 @@ class Transaction:
         self.alone = alone
 
     async def execute_last(self, sql: str, parameters: Sequence[Any]) -> Iterable[sqlite3.Row]:
-        """Carry out the last write of an operation, and give the rows that it returns.
+        """Carry out the last write of an operation, and return its rows.
 
-        Where it is the only write of the only operation, it begins and commits the transaction by itself, in one
-        turn of the database's thread and not in two: Python's sqlite3 begins a transaction before a statement that
+        If it is the only write of the only operation, it begins and commits the transaction by itself, in one turn
+        of the database's thread instead of two: Python's sqlite3 begins a transaction before a statement that
         starts with INSERT, UPDATE or DELETE, but not before one that starts with WITH.
         """
         if self.alone and not self.connection.in_transaction:
@@ -94,9 +96,9 @@ class Transaction:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Keep all of what is done within, or, where it raises, nothing of it; the rest of the group stands."""
+        """Keep all changes made within, or none if it raises; the rest of the group is unaffected."""
         if not self.connection.in_transaction:
-            # As the first statement it would be the transaction itself, and its release the commit.
+            # As the first statement, the savepoint would be the transaction itself, and its release the commit.
             await self.connection.execute("BEGIN IMMEDIATE")
         await self.connection.execute("SAVEPOINT part")
         last_seq = self.last_seq
@@ -115,11 +117,11 @@ class Transaction:
 Operation = Callable[[Transaction], Awaitable[T]]
 
 Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
-"""Carries out several writes of one kind in their order; one that is refused has its error, and changes nothing."""
+"""Carries out several writes of one kind in order; the outcome of a refused write is its error."""
 
 
 def translate(error: sqlite3.Error) -> StoreError | None:
-    """Return our error for one of SQLite's that concerns the disk, or None for any other."""
+    """Return our error for a SQLite error about the disk or a lock, or None for any other."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StorageFull("the disk is full; nothing was stored")
@@ -132,16 +134,16 @@ def translate(error: sqlite3.Error) -> StoreError | None:
 
 
 def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str | None = None) -> Refused:
-    """Return our error for a broken constraint: what a foreign key missed, or a Conflict for any other."""
+    """Return our error for a broken constraint: `missing` for a foreign key, or a Conflict for any other."""
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return missing
     return Conflict(conflict or str(error))
 
 
 async def copy_back(connection: aiosqlite.Connection) -> None:
-    """Copy the WAL back as far as no reader is in the way; raises sqlite3.Error where the disk reports an error.
+    """Checkpoint the WAL as far as readers allow. Raises sqlite3.Error if the disk reports an error.
 
-    What does not fit on the disk stays in the WAL, and nothing is lost by it.
+    What does not fit on the disk stays in the WAL, and is not lost.
     """
     try:
         await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
@@ -151,9 +153,9 @@ async def copy_back(connection: aiosqlite.Connection) -> None:
 
 
 async def begin_wal_anew(connection: aiosqlite.Connection) -> None:
-    """Copy all of the WAL back, and let the next write begin it anew, if its readers are done in a moment.
+    """Checkpoint the whole WAL, and let the next write restart it, if its readers are done soon.
 
-    Readers that begin meanwhile do not prolong that: nothing is written, so that they read what is copied back.
+    Readers that begin meanwhile do not prolong this: nothing is written, so they read what is checkpointed.
     """
     await connection.execute_fetchall(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
     try:
@@ -166,7 +168,7 @@ async def begin_wal_anew(connection: aiosqlite.Connection) -> None:
 
 
 class _Pending(Generic[T]):
-    """One operation that waits for its commit; or one write, and what carries it out with its neighbours."""
+    """One operation that waits for its commit; or one write, and the function for it and its neighbours."""
 
     __slots__ = ("error", "joint", "operation", "result", "write")
 
@@ -181,7 +183,7 @@ class _Pending(Generic[T]):
 
 
 class _Group:
-    """What becomes one transaction; `done` answers all who wait for it."""
+    """The operations of one transaction; `done` wakes all who wait for it."""
 
     __slots__ = ("done", "pendings")
 
@@ -193,9 +195,9 @@ class _Group:
 class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
-    `last_seq` is the end of the committed log. `committed` is called with it after every commit, and before anyone
-    is answered; where it raises StoreFailure nobody is, from then on. `growth` is asked after every commit what is
-    to be done about the WAL.
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit, before anyone is
+    answered; if it raises StoreFailure, nobody is answered from then on. `growth` is called after every commit, and
+    returns what to do about the WAL.
     """
 
     def __init__(
@@ -228,18 +230,18 @@ class Writer:
 
     @property
     def _full(self) -> bool:
-        # Groups are filled one after the other, so few of them need not be counted.
+        # Groups are filled one after the other, so a small number of groups need not be counted.
         return len(self._groups) * OPERATIONS_GROUP_MAX >= OPERATIONS_QUEUED_MAX <= self._queued
 
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation in the next transaction; return its result once that is synced to disk.
 
-        Raises what the operation raised (nothing of it was stored), StorageFull, or StoreFailure.
+        Raises what the operation raised (then nothing of it was stored), StorageFull, StorageBusy or StoreFailure.
         """
         return await self._wait(_Pending(operation))
 
     async def join(self, joint: Joint[W, T], write: W) -> T:
-        """Carry out a write in the next transaction, together with its neighbours that `joint` carries out too.
+        """Carry out a write in the next transaction, together with adjacent writes of the same `joint`.
 
         Returns and raises as `run` does.
         """
@@ -264,7 +266,7 @@ class Writer:
         return cast(T, pending.result)
 
     async def serve(self) -> None:
-        """Write until closed. A transaction that has begun is finished even when this task is cancelled."""
+        """Write until closed. A transaction that has begun is finished even if this task is cancelled."""
         try:
             while True:
                 while not self._groups:
@@ -281,7 +283,7 @@ class Writer:
             self._abandon(StoreClosed("the store was closed before this was written"))
 
     def close(self) -> None:
-        """Accept nothing more; `serve` returns when what is queued is written."""
+        """Accept nothing more; `serve` returns when the queue is written."""
         self._closing = True
         self._wake.set()
 
@@ -352,7 +354,7 @@ class Writer:
 
 
 def _portions(pendings: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
-    """Return those that are carried out together, in their order."""
+    """Yield groups of operations that are carried out together, in order."""
     portion: list[_Pending[Any]] = []
     for pending in pendings:
         if portion and (pending.joint is None or pending.joint != portion[0].joint):
@@ -363,7 +365,7 @@ def _portions(pendings: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]
 
 
 async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
-    """Carry out one operation, or writes that go together, and note what became of each."""
+    """Carry out one operation, or writes that belong together, and note the outcome of each."""
     first = pendings[0]
     if first.operation is not None:
         first.result = await first.operation(transaction)

@@ -1,7 +1,7 @@
-"""How messages come into the log: at once, or when they are due.
+"""How messages enter the log: immediately, or when they are due.
 
-Owns the table of those that wait, and the rule that an id is used once, in both. A message that is due leaves the
-one and enters the other in one transaction, so that it is at every moment in exactly one, also across a crash.
+Owns the table of delayed messages, and the rule that an id is used once in both. A message that is due moves from
+one to the other in one transaction, so it is always in exactly one of them, even across a crash.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _FIND_IDS = f"""
     UNION ALL SELECT id, NULL, sender_bot_id FROM scheduled_messages {_WITH_IDS}"""
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
-"""All that waits."""
+"""All delayed messages."""
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
 
 class Arrivals:
-    """See the module. `waiting` says whether there may be messages that wait until they are due."""
+    """See the module. `waiting` is True if there may be delayed messages."""
 
     def __init__(self, *, waiting: bool) -> None:
         self.waiting = waiting
@@ -66,12 +66,12 @@ class Arrivals:
     async def add(
         self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str, *, last: bool = False
     ) -> list[Added]:
-        """Append messages or put them aside, each once by its id, and say what became of each.
+        """Append messages or schedule them, each once by its id, and return the outcome of each.
 
         `last` says that the operation writes nothing more.
 
-        The fast way assumes that no id is known, as is the rule; where one is, nothing of the fast way stays. (It
-        deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
+        The fast path assumes that no id is known; if one is, everything that it wrote is undone. (It deletes
+        instead of using a savepoint, which would cost every batch two turns of the database's thread.)
         """
         plain = not any(message.due_at or message.known_only for message in messages)
         if not plain or (self.waiting and await _is_any_scheduled(transaction.connection, messages)):
@@ -81,7 +81,7 @@ class Arrivals:
             await insert(transaction, list(enumerate(messages, first)), timestamp, last=last)
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-                # A place that is taken: then what is deleted here would be on disk already.
+                # A seq that is taken: what would be deleted here could be on disk already.
                 raise
             await transaction.connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first,))
             return await self._add_each(transaction, messages, timestamp)
@@ -120,7 +120,7 @@ class Arrivals:
         return added
 
     def remember(self, answer: Any) -> None:
-        """Note, of an answer whose transaction is on disk, whether messages wait still."""
+        """Note from a change's answer, once on disk, whether delayed messages may be waiting."""
         if isinstance(answer, Committed):
             answer = answer.added
         if isinstance(answer, Released):
@@ -143,7 +143,7 @@ class Arrivals:
             "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
         )
         await connection.executemany(
-            # The id may be what is damaged.
+            # The id itself may be damaged.
             "UPDATE scheduled_messages SET due_at = NULL WHERE rowid = ?",
             [(row[12],) for row in damaged],
         )
@@ -155,7 +155,7 @@ class Arrivals:
 
 
 def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
-    """Return the first rowids whose rows together fit into so many bytes, but at least one."""
+    """Return the first rowids whose bodies fit into so many bytes, but at least one."""
     rowids: list[int] = []
     size_bytes = 0
     for rowid, row_bytes in rows:
@@ -167,13 +167,13 @@ def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
 
 
 async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:
-    """Return when the first message is due."""
+    """Return when the first message is due, or None."""
     [[due_at]] = await connection.execute_fetchall(_NEXT_DUE)
     return None if due_at is None else str(due_at)
 
 
 async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | None:
-    """Return a message that waits, by its id. Raise RecordDamaged if its record is damaged."""
+    """Return a delayed message, by its id. Raise RecordDamaged if its record is damaged."""
     sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE id = ?"
     for row in await connection.execute_fetchall(sql, (message_id,)):
         if not is_intact_scheduled(row):
@@ -188,7 +188,7 @@ async def _is_any_scheduled(connection: aiosqlite.Connection, messages: Sequence
 
 
 async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
-    """Return the ids that are used already, with the message's seq (None: it waits) and its sender."""
+    """Return the ids that are in use, with the message's seq (None if it is delayed) and its sender."""
     rows = await connection.execute_fetchall(_FIND_IDS, (json.dumps(ids),))
     return {row[0]: (row[1], row[2]) for row in rows}
 

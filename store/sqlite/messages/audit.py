@@ -1,6 +1,6 @@
 """Messages, channels and subscriptions in SQLite, as an audit trail: the MessageRepository.
 
-How a message is a row stands in `rows`, how it comes into the log in `arrivals`. The broker's side is in `log`.
+`rows` stores messages as rows, and `arrivals` adds them to the log. The broker's side is in `log`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..file.database import Database
 from ..file.writer import Transaction
 from .arrivals import Arrivals
 from .conversations import Conversations
-from .owing import seal
 from .rows import fetch
+from .sealed import seal
 
 __all__ = ["SqliteMessages"]
 
@@ -70,7 +70,7 @@ class SqliteMessages:
         return f"<SqliteMessages {self._database.path}>"
 
     async def save_message(self, message: BotMessage) -> None:
-        """Append a message; the same one again changes nothing."""
+        """Append a message; repeating it changes nothing."""
         wanted = normal_record(message, f"message {message.id!r}")
         new = _new(wanted)
 
@@ -109,7 +109,7 @@ class SqliteMessages:
         return [Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]) for row in rows]
 
     async def create_channel(self, channel: Channel) -> None:
-        """Create a channel; one that exists stays as it is."""
+        """Create a channel; an existing one is left unchanged."""
 
         async def operation(transaction: Transaction) -> None:
             await transaction.connection.execute(
@@ -120,7 +120,7 @@ class SqliteMessages:
         await self._database.writer.run(operation)
 
     async def subscribe(self, subscription: BotSubscription) -> None:
-        """Subscribe a bot from now on; a subscription that stands stays as it is."""
+        """Subscribe a bot from now on; an existing subscription is left unchanged."""
 
         async def operation(transaction: Transaction) -> None:
             values = (
@@ -141,7 +141,7 @@ class SqliteMessages:
         await self._database.writer.run(operation)
 
     async def unsubscribe(self, bot_id: str, channel_name: str) -> bool:
-        """End a subscription; False where there was none."""
+        """End a subscription; return False if there was none."""
 
         async def operation(transaction: Transaction) -> bool:
             cursor = await transaction.connection.execute(

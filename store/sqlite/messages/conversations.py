@@ -1,7 +1,7 @@
 """Chat sessions of pairs of bots: the first direct message of a pair opens one.
 
-Owns what we put into `chat_sessions`. The table may be older than posthouse and have columns of its own; those
-that we know by name are filled, and where one is demanded that we do not know, no sessions are opened.
+Owns what is written to `chat_sessions`. The table may be older than posthouse and have other columns; those with
+known names are filled, and if an unknown column is required, no sessions are opened.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..file.reader import Reader
 __all__ = ["Column", "Conversations", "table_columns"]
 
 _PAIRS_KNOWN_MAX = 100_000
-"""Pairs that are remembered to spare a look into the table; beyond it the memory is begun anew."""
+"""Pairs that are remembered to save lookups in the table; beyond it the memory is cleared."""
 
 _KNOWN = ("id", "session_type", "peer_bot_id", "opened_by_bot_id", "bot_id", "created_at", "updated_at")
 
 
 class Column(NamedTuple):
-    """A column of the table: whether a value must be given, and whether it can be one of ours."""
+    """A column of the table: whether it requires a value, and whether it can take one of ours."""
 
     name: str
     demanded: bool
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 
 class Conversations:
-    """Opens the sessions, each once for a pair."""
+    """Opens the sessions, once for each pair."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         """Read the table's columns."""
@@ -93,7 +93,7 @@ async def table_columns(connection: Reader) -> list[Column]:
         Column(
             name=name,
             demanded=bool(not_null) and default is None,
-            # A key into a table that is not ours has no place for our ids, and a numbered id fills itself.
+            # A key into a foreign table cannot hold our ids, and an integer id fills itself.
             ours=name not in foreign and not (name == "id" and "INT" in kind.upper()),
         )
         for _, name, kind, not_null, default, _ in await connection.execute_fetchall(

@@ -1,7 +1,7 @@
-"""What the broker goes on from, read at the start, and looked at before anybody relies on it.
+"""The state from which the broker resumes, read and checked at the start.
 
-Owns what of it must be whole. To go on with another position than the one that was saved would be to lose messages
-or to repeat them, and to go on with another name of a bot would be to lose its mailbox.
+Owns which tables must be intact. A wrong position would lose or repeat messages, and a wrong name of a bot would
+lose its mailbox.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bus.model.repository import LogState
 from ..file.database import Database
 from ..file.reader import is_text
 from .arrivals import next_due_at
-from .owing import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 from .rows import fetch_each
+from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 
 __all__ = ["load_state"]
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _BOTS = "SELECT id, name, created_at, last_seen_at, public_key FROM bots"
 
-# The head of each channel is one look into its index, whatever the length of the log.
+# The head of each channel is one lookup in its index, whatever the length of the log.
 _CHANNELS = """
     SELECT name, created_at, created_by_bot_id,
            COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
@@ -40,7 +40,7 @@ _SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
 _LAST = "ORDER BY seq DESC LIMIT 8"
 
 _NOT_READ = re.compile(r"error code=(\d+)")
-"""How an integrity check names SQLite's error where it could not read a page."""
+"""How an integrity check reports SQLite's error for a page that it could not read."""
 
 _LOADED = (
     "bots",
@@ -51,22 +51,22 @@ _LOADED = (
     "dead_letters",
     "scheduled_messages",
 )
-"""The tables that are read whole, or by what their indexes say."""
+"""The tables that are read in full, or through their indexes."""
 
 
 async def load_state(database: Database) -> LogState:
-    """Read the state; raises DatabaseDamaged where it is not as it was stored, StoreFailed where it is not read."""
+    """Read the state. Raises DatabaseDamaged if it is damaged, and StoreFailed if it cannot be read."""
     for table in _LOADED:
         await _check_whole(database, table)
     for what, sql in MISSING.items():
         for (missing,) in await database.read.execute_fetchall(sql):
-            raise _damaged(database, f"the {what} {missing!r} is needed, and is not there")
+            raise _damaged(database, f"the {what} {missing!r} is needed, but missing")
     bots = await _texts(database, "bots", _BOTS)
     channels = await _texts(database, "bot_channels", _CHANNELS)
     dead_letters = await _texts(database, "dead_letters", _DEAD_LETTERS)
-    subscriptions = await _owing(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
-    groups = await _owing(database, GROUPS, "a group of", group_of)
-    mailboxes = await _owing(database, MAILBOXES, "the mailbox of", mailbox_of)
+    subscriptions = await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
+    groups = await _sealed(database, GROUPS, "a group of", group_of)
+    mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
     [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
     return LogState(
         epoch=database.epoch,
@@ -87,30 +87,30 @@ async def load_state(database: Database) -> LogState:
 
 
 async def _check_whole(database: Database, table: str) -> None:
-    """See that no row of a table is gone, and that its indexes hold the same names and ids.
+    """Check that no row of a table is missing, and that its indexes agree with it.
 
-    A checksum covers a row and not how many there are, and bots and channels have none.
+    A checksum covers one row and not their number, and bots and channels have none.
     """
     for (finding,) in await database.read.execute_fetchall(f"PRAGMA integrity_check({table})"):
         code = _NOT_READ.search(finding)
         if code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR:
-            raise StoreFailed(f"{database.path} cannot be read ({finding}); look at the disk, then start again")
+            raise StoreFailed(f"{database.path} cannot be read ({finding}); check the disk, then start again")
         if finding != "ok":
-            told = [line for line in finding.splitlines() if not line.startswith("***")]
-            raise _damaged(database, f"in {table}: {'; '.join(told)}")
+            lines = [line for line in finding.splitlines() if not line.startswith("***")]
+            raise _damaged(database, f"in {table}: {'; '.join(lines)}")
 
 
 async def _texts(database: Database, table: str, sql: str) -> list[Any]:
-    """Read a table without checksums; a text of it that is no UTF-8 could not be sent."""
+    """Read a table without checksums. Text that is not UTF-8 could not be sent."""
     rows = await database.read.execute_fetchall(sql)
     for row in rows:
         if not is_text(row):
-            raise _damaged(database, f"a text in {table} is no UTF-8 ({tuple(row)!r})")
+            raise _damaged(database, f"a text in {table} is not UTF-8 ({tuple(row)!r})")
     return rows
 
 
-async def _owing(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
-    """Read what bots are owed, by its checksums."""
+async def _sealed(database: Database, sql: str, what: str, record_of: Callable[[Sequence[Any]], T]) -> list[T]:
+    """Read a table with checksums, and check them."""
     records: list[T] = []
     for row in await database.read.execute_fetchall(sql):
         try:
@@ -123,7 +123,7 @@ async def _owing(database: Database, sql: str, what: str, record_of: Callable[[S
 
 
 async def _last_timestamp(database: Database) -> str:
-    """Return when the last intact message came: times only rise, and a damaged one may be far ahead."""
+    """Return the timestamp of the last intact message: times only rise, and a damaged one may be far ahead."""
     for _, message in reversed(await fetch_each(database.pages, _LAST, ())):
         if message is not None:
             return message.timestamp

@@ -1,6 +1,6 @@
-"""What a mailbox reads of the log: pages of what it wants, and how much there is.
+"""What a mailbox reads from the log: pages of the messages that it wants, and their number.
 
-Each source is a range of one index, so that a page costs what it has, whatever the length of the log.
+Each source is a range of one index, so the cost of a page does not depend on the length of the log.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .rows import WITH_SEQS, fetch_each
 __all__ = ["Pages", "count_waiting"]
 
 _SOURCES_A_STATEMENT = 50
-"""Sources read by one statement, which is prepared and kept for each combination of them: 4 KiB a source."""
+"""Sources read by one statement, which is prepared and kept for each combination: 4 KiB per source."""
 
 _ROWS_A_FETCH = 64
-"""Rows that are read at once: few enough to stop soon after a page's byte limit."""
+"""Rows read at once: few enough to stop soon after a page's byte limit."""
 
 
 class Pages:
-    """Reads for mailboxes, on a connection of their own: a delivery never waits behind a question."""
+    """Reads for mailboxes, on a separate connection: a delivery never waits behind a query."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -62,7 +62,7 @@ class Pages:
         return messages, len(seqs) <= request.messages_max
 
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:
-        """Return the seqs that follow in the sources, in order: each source's range of its index, merged."""
+        """Return the next seqs of all sources, in order: each source's range of its index, merged."""
         found: list[int] = []
         for start in range(0, len(request.sources), _SOURCES_A_STATEMENT):
             ranges: list[str] = []
@@ -80,7 +80,7 @@ class Pages:
 
 
 async def count_waiting(reader: Reader, request: PageRequest) -> int:
-    """Count the messages that a page without a limit would have, but for those it names by seq."""
+    """Count the messages that a page without limits would have, except those it names by seq."""
     count = 0
     for source in request.sources:
         condition, values = _range(request, source)
@@ -94,7 +94,7 @@ async def count_waiting(reader: Reader, request: PageRequest) -> int:
 
 
 def _range(request: PageRequest, source: tuple[str, int, bool]) -> tuple[str, tuple[Any, ...]]:
-    """Return the condition, and its values, for what a mailbox wants of one source: a range of one index."""
+    """Return the condition, and its values, for a mailbox's messages of one source: a range of one index."""
     channel, after_seq, skip_own = source
     column = "recipient_channel" if channel else "recipient_bot_id"
     condition = f"WHERE {column} = ? AND seq > ? AND seq <= ?"

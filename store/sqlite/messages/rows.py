@@ -1,6 +1,6 @@
-"""How a message is a row of the log.
+"""How a message is stored as a row of the log.
 
-Owns the columns of `bot_messages`, the checksum over them, and the ways to put rows in and to read them back.
+Owns the columns of `bot_messages`, their checksum, and how rows are written and read.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _BYTES = frozenset({"body", "headers"})
 _OPTIONAL = frozenset({"recipient_bot_id", "recipient_channel", "reply_to", "expires_at"})
 
 COLUMNS = ", ".join(f"CAST({name} AS BLOB)" if name in _BYTES else name for name in _NAMES)
-"""What `message_of` reads, in its order."""
+"""What `message_of` reads, in this order."""
 
 WITH_SEQS = "WHERE seq IN (SELECT value FROM json_each(?))"
-"""Those with the seqs of a JSON array. One text however many there are: each text is a statement that is kept."""
+"""Rows with the seqs of a JSON array. One SQL text for any number, because each text is kept as a statement."""
 
 _SEPARATOR = "\x1e"
-"""What no JSON has in it. A type may; then its checksum differs, or the columns do not have as many parts."""
+"""Occurs in no JSON. A message_type may contain it; then the checksum differs, or the number of parts does."""
 
 
 def _joined(name: str) -> str:
@@ -47,7 +47,7 @@ def _joined(name: str) -> str:
 
 
 _JOINED = f"SELECT {', '.join(map(_joined, _NAMES))} FROM (SELECT * FROM bot_messages {{}})"
-"""All rows as one, which has each column's values with separators between them."""
+"""All rows as one row, with the values of each column joined by separators."""
 
 _INSERT = (
     "INSERT INTO bot_messages (seq, id, sender_bot_id, sender_bot_name, recipient_type, recipient_bot_id,"
@@ -56,13 +56,13 @@ _INSERT = (
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _ROWS_A_STATEMENT = (1024, 64)
-"""As many as there are of the largest, then of the next, then the rest in one (docs/performance/tried.md)."""
+"""As many of the largest as there are, then of the next, then the rest in one (docs/performance/tried.md)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Return the CRC-32 over all that was stored of a message, its place included."""
+    """Return the CRC-32 over everything stored of a message, including its seq."""
     return zlib.crc32(
         _encode(
             (
@@ -103,7 +103,7 @@ def _row(seq: int, message: NewMessage, timestamp: str) -> tuple[Any, ...]:
 
 
 def message_of(row: Sequence[Any]) -> LogMessage:
-    """Read a row of COLUMNS without looking at its checksum."""
+    """Read a row of COLUMNS without checking its checksum."""
     fields = (*row[1:10], row[11])
     return LogMessage(*fields, seq=row[0], timestamp=row[10])
 
@@ -117,7 +117,7 @@ def intact(row: Sequence[Any]) -> bool:
 
 
 async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
-    """Read messages; raises RecordDamaged at the first that does not match its checksum."""
+    """Read messages. Raises RecordDamaged at the first that does not match its checksum."""
     rows = await connection.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {sql}", parameters)
     for row in rows:
         if not intact(row):
@@ -130,13 +130,13 @@ async def fetch_each(
 ) -> list[tuple[int, LogMessage | None]]:
     """Read messages in the order of their seqs; None stands for one that does not match its checksum.
 
-    All come in one row: Python's sqlite3 gives the interpreter away and takes it again for each row, and beside a
-    busy loop that takes many times as long as to read it (docs/performance/tried.md). Where that row is too large,
-    or one of the messages in it not as it was sent, they are read one by one, and that decides.
+    All are read as one row: Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop
+    takes many times as long as reading it (docs/performance/tried.md). If that row is too large, or a message in it
+    does not match its checksum, they are read row by row, which decides.
     """
     try:
         [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters)
-    except sqlite3.DataError:  # longer than SQLite makes a value
+    except sqlite3.DataError:  # larger than SQLite's limit for a value
         rows = None
     else:
         rows = _split(joined)
@@ -147,7 +147,7 @@ async def fetch_each(
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-    """Return the parts of such a row, or None if it cannot be taken apart."""
+    """Return the parts of such a row, or None if it cannot be split."""
     if joined[0] is None:
         return []
     try:
@@ -166,7 +166,7 @@ def _parts(name: str, values: Any) -> list[Any]:
 async def insert(
     transaction: Transaction, numbered: Sequence[tuple[int, NewMessage]], timestamp: str, *, last: bool = False
 ) -> None:
-    """Put messages into the log under their seqs; sqlite3.IntegrityError where an id is there already.
+    """Add messages to the log under their seqs. Raises sqlite3.IntegrityError if an id exists already.
 
     `last` says that the operation writes nothing more.
     """

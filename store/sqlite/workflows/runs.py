@@ -1,8 +1,8 @@
-"""Runs of workflows in SQLite: what is done to one in a transaction.
+"""Runs of workflows in SQLite: their changes within a transaction.
 
-Owns the SQL of runs, and how a row becomes a record again. What a status may become is decided in
-`bus.model.transitions`, and who may hold a run in `bus.model.leases`: here the run is read, the decision asked for
-and its result written. Every method is part of its caller's transaction and may be carried out twice.
+Owns the SQL of runs, and reading rows as records. `bus.model.transitions` decides which statuses may follow, and
+`bus.model.leases` who may hold a run: here the run is read, and the result of the decision written. Every method is
+part of its caller's transaction and may be run twice.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _UPDATE = """
         stopped = ?
     WHERE id = ?"""
 
-# What a claim needs to know of the others. The run itself is not running where this is asked.
+# What a claim needs to know about other runs. The run itself is not running when this is queried.
 _SLOTS = """
     SELECT
         CASE WHEN json_valid(workflow.definition) THEN json_extract(workflow.definition, '$.concurrency') END,
@@ -100,14 +100,14 @@ _CRASH = """
 
 
 class NewRun(msgspec.Struct, frozen=True):
-    """A run to be created, checked: its record as it will be read back, and its row."""
+    """A checked run to create: its record as it will be read back, and its row."""
 
     run: WorkflowRun
     row: tuple[Any, ...]
 
 
 class RunChange(msgspec.Struct, frozen=True):
-    """A move of a run to a status, checked: `context` as it will be read back, and its text; None keeps it."""
+    """A checked move of a run to a status: `context` as it will be read back, and its text; None keeps it."""
 
     run_id: str
     status: RunStatus
@@ -118,7 +118,7 @@ class RunChange(msgspec.Struct, frozen=True):
 
 
 def run_change(run_id: str, status: RunStatus, *, error: str | None, context: Any, fence: int | None) -> RunChange:
-    """Check a change before it is queued; raises InvalidValue or TooLarge."""
+    """Check a change before it is queued. Raises InvalidValue or TooLarge."""
     what = f"context of run {run_id!r}"
     text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
     reason = json_value(error, f"error of run {run_id!r}")
@@ -126,7 +126,7 @@ def run_change(run_id: str, status: RunStatus, *, error: str | None, context: An
 
 
 class Runs:
-    """What is done to runs, by the rules that a store keeps."""
+    """Changes of runs, by the store's rules."""
 
     def __init__(self, rules: WorkflowRules) -> None:
         self.rules = rules
@@ -135,7 +135,7 @@ class Runs:
         return f"<Runs {self.rules}>"
 
     async def create(self, connection: aiosqlite.Connection, new: NewRun) -> WorkflowRun:
-        """Create a run with its workflow's definition, or give the same one that is there."""
+        """Create a run with its workflow's definition, or return the equal one that exists."""
         run = new.run
         stored = await find_run(connection, run.id)
         if stored is not None:
@@ -165,21 +165,21 @@ class Runs:
         return after
 
     async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
-        """Check a commit's fence, and write the context and the status that it has; without a status that stays."""
+        """Check a commit's fence, and write its context and status; without a status, that stays."""
         run_id = work.run_id or ""
         if work.status is None and work.context is None:
             current, hold = await self._find_hold(connection, run_id)
             check_fence(run_id, current, hold.fence, work.fence)
             return
         held = await self._find(connection, run_id)
-        # Whoever does not hold the run is told that first, whatever else is wrong with the commit.
+        # A lost hold is reported first, whatever else is wrong with the commit.
         check_fence(run_id, held.run.status, held.hold.fence, work.fence)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
         change = run_change(run_id, status, error=error, context=work.context, fence=work.fence)
         await self._move(connection, held, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
-        """Let a run be held. The refusal for want of a slot is given back: the run's place in the queue stays."""
+        """Claim a run. If there is no slot, SlotsTaken is returned, so that the place in the queue is stored."""
         held = await self._find(connection, run_id)
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)
@@ -195,7 +195,7 @@ class Runs:
         return Claim(run=after.run, fence=after.hold.fence, expires_at=after.hold.expires_at)
 
     async def renew(self, connection: aiosqlite.Connection, run_id: str, fence: int, expires_at: str) -> Lease:
-        """Let the lease of a run begin anew. Its context, which may be large, is not read."""
+        """Restart the lease of a run, without reading its context, which may be large."""
         status, hold = await self._find_hold(connection, run_id)
         hold = renew(run_id, status, hold, fence, expires_at)
         await connection.execute("UPDATE workflow_runs SET lease_expires_at = ? WHERE id = ?", (expires_at, run_id))
@@ -204,7 +204,7 @@ class Runs:
     async def release(
         self, connection: aiosqlite.Connection, run_id: str, fence: int, status: RunStatus, now: str
     ) -> WorkflowRun:
-        """Let a run be held by nobody, as its holder asks."""
+        """Release a run, as its holder asks."""
         held = await self._find(connection, run_id)
         after = release(held, fence, status, now=now)
         if after is not held:
@@ -214,7 +214,7 @@ class Runs:
     async def recover(
         self, connection: aiosqlite.Connection, limit: int, *, now: str, lease_now: str
     ) -> list[RecoveredRun]:
-        """End the holds of runs whose lease ran out, but for those that are damaged."""
+        """End the holds of runs whose lease has expired, except damaged runs."""
         lost = await _find_lost(connection, lease_now, limit)
         if not lost:
             return []
@@ -229,7 +229,7 @@ class Runs:
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
     def check_size(self, record: msgspec.Struct, what: str) -> None:
-        """Raise TooLarge for a record that whoever reads it could not be sent."""
+        """Raise TooLarge for a record that could not be sent to its readers."""
         bytes_max = self.rules.record_bytes_max
         if bytes_max is not None and (size_bytes := len(msgspec.json.encode(record))) > bytes_max:
             raise TooLarge(what, size_bytes, bytes_max)
@@ -242,7 +242,7 @@ class Runs:
         return HeldRun(run_record(row), HoldState(*row[11:]))
 
     async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, HoldState]:
-        """Return a run's status and who holds it, without its context, which may be large."""
+        """Return a run's status and hold, without its context, which may be large."""
         rows = await connection.execute_fetchall(_FIND_HOLD, (run_id,))
         row = next(iter(rows), None)
         if row is None:
@@ -256,9 +256,9 @@ class Runs:
 
 
 async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> list[RunSummary]:
-    """Return the oldest runs whose lease ran out.
+    """Return the oldest runs whose lease has expired.
 
-    One that is damaged is left as it is, for its holder could not be told of it. No other is kept from being found.
+    A damaged run is left as it is, because its holder could not be notified. It does not hide the others.
     """
     lost: list[RunSummary] = []
     seen = 0
@@ -280,7 +280,7 @@ async def _write(connection: aiosqlite.Connection, held: HeldRun, context_text: 
 
 
 def new_run(run: WorkflowRun) -> NewRun:
-    """Check a run before it is queued; raises InvalidValue or TooLarge."""
+    """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
     payload = run.trigger_payload
     row = (
@@ -301,7 +301,7 @@ def new_run(run: WorkflowRun) -> NewRun:
 
 def run_record(row: sqlite3.Row) -> WorkflowRun:
     """Return the run that these columns hold. Raise RecordDamaged if they are not valid."""
-    # Of the two in the middle, which may be large, the decoder says so.
+    # The decoder reports damage in the two columns left out, which may be large.
     if not is_text((*row[:5], *row[7:])):
         raise RecordDamaged("workflow_runs", f"id {row[0]}")
     try:

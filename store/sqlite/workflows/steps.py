@@ -1,9 +1,9 @@
-"""Step logs of runs in SQLite: what is done to one in a transaction.
+"""Step logs of runs in SQLite: their changes within a transaction.
 
-Owns the SQL of step logs, and how a row becomes a record again. What a status may become is decided in
-`bus.model.transitions`. Every method is part of its caller's transaction and may be carried out twice. However many
-writes come together, what they need is read with one statement and written with two, and creations that nothing
-speaks against are one statement: it costs more for its way to the connection's thread and back than for its work.
+Owns the SQL of step logs, and reading rows as records. `bus.model.transitions` decides which statuses may follow.
+Every method is part of its caller's transaction and may be run twice. Any number of simultaneous writes is read
+with one statement and written with two, and unconditional creations are one statement: a statement costs more for
+its way to the connection's thread and back than for its work.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _UPDATE = """
     UPDATE workflow_steps
     SET status = ?, error = ?, started_at = ?, completed_at = ?, output = COALESCE(?, output) WHERE id = ?"""
 
-# Creates those step logs that are new, of runs that are there and have the fence that came with them. A cross join
-# keeps the order.
+# Creates the step logs that are new, whose runs exist and have the fence that was passed. A cross join keeps the
+# order.
 _CREATE = f"""
     INSERT INTO workflow_steps ({STEP_COLUMNS})
     SELECT {", ".join(f"new.column{number}" for number in range(1, len(_NAMES) + 1))}
@@ -64,7 +64,7 @@ _NEW_VALUES = f"({', '.join('?' * (len(_NAMES) + 1))})"
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 
-# For each place, id of a step log, id of a run: the step log, and the fence of that run; without one, of its own.
+# For each place, step log id and run id: the step log, and the fence of that run; without a run id, of its own.
 _FIND = f"""
     WITH asked (place, id, run_id) AS (VALUES %s)
     SELECT {_OF_STEP}, run.fence, run.status
@@ -74,10 +74,10 @@ _FIND = f"""
     ORDER BY asked.place"""
 
 _PORTION_STEPS = 64
-"""Step logs that are read at once: with the largest inputs and outputs 128 MiB."""
+"""Step logs read at once: with the largest inputs and outputs 128 MiB."""
 
-# A step that was never running began when it ended; one that did neither comes last. rowid is the order of
-# creation.
+# A step that was never running began when it ended; one that neither ran nor ended comes last. rowid is the order
+# of creation.
 STEP_ORDER = """
     ORDER BY COALESCE(started_at, completed_at) IS NULL, COALESCE(started_at, completed_at), rowid"""
 
@@ -85,7 +85,7 @@ CheckSize = Callable[[msgspec.Struct, str], None]
 
 
 class NewStep(msgspec.Struct, frozen=True):
-    """A step log to be created, checked: its record as it will be read back, and its row but for its times."""
+    """A checked step log to create: its record as it will be read back, and its row without its times."""
 
     step: WorkflowStepLog
     row: tuple[Any, ...]
@@ -96,7 +96,7 @@ StepWrite = NewStep | StepMove
 
 
 def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
-    """Check a step log as JSON has it before it is queued. Raise InvalidValue or TooLarge."""
+    """Check a step log, already in its JSON form, before it is queued. Raise InvalidValue or TooLarge."""
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
@@ -117,7 +117,7 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
 
 
 class Steps:
-    """What is done to step logs; `check_size` refuses a record that could not be sent to who reads it."""
+    """Changes of step logs; `check_size` refuses a record that could not be sent to its readers."""
 
     def __init__(self, check_size: CheckSize) -> None:
         self._check_size = check_size
@@ -126,7 +126,7 @@ class Steps:
         return "<Steps>"
 
     async def write(self, transaction: Transaction, write: StepWrite, now: str) -> WorkflowStepLog:
-        """Create a step log, or give the same one that is there; or move one to a status."""
+        """Create a step log, or return the equal one that exists; or move one to a status."""
         [outcome] = await self.write_all(transaction, [write], now)
         if isinstance(outcome, StoreError):
             raise outcome
@@ -135,7 +135,7 @@ class Steps:
     async def write_all(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool = False
     ) -> list[WorkflowStepLog | StoreError]:
-        """Carry out writes in their order; one that is refused has its error, and changes nothing.
+        """Carry out writes in order; the outcome of a refused write is its error, and it changes nothing.
 
         `last` says that the operation writes nothing more.
         """
@@ -157,7 +157,7 @@ class Steps:
     async def _create_new(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
     ) -> dict[str, WorkflowStepLog]:
-        """Create what can be created without a look, if there is nothing but creations; return it by its id."""
+        """If all writes are creations, create those that need no lookup; return them by id."""
         new = {write.step.id: write for write in writes if isinstance(write, NewStep)}
         if len(new) < len(writes):
             return {}
@@ -225,21 +225,21 @@ def _id(write: StepWrite) -> str:
 
 
 def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
-    """Return a step log with the time when it began, if it has begun and does not say when."""
+    """Return a step log with its start time, if it has begun and has none."""
     if step.started_at is not None or step.status not in STEP_BEGINS:
         return step
     return msgspec.structs.replace(step, started_at=when)
 
 
 class _HoldOf(NamedTuple):
-    """What a write needs to know of its step's run."""
+    """What a write needs to know about its step's run."""
 
     fence: int
     status: str
 
 
 class _Found:
-    """Step logs as they were found and have become since, and the rows to be written for that."""
+    """Step logs as they were found and have since changed, and the rows to write for them."""
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[WorkflowStepLog, _HoldOf]] = {}
@@ -247,7 +247,7 @@ class _Found:
         self.updates: list[tuple[Any, ...]] = []
 
     def step(self, id: str, row: sqlite3.Row) -> tuple[WorkflowStepLog | None, _HoldOf | None]:
-        """Return a step log, and the hold of the run that was asked for with it (else: of its own)."""
+        """Return a step log, and the hold of the run that was requested with it (default: of its own run)."""
         hold = None if row[12] is None else _HoldOf(row[12], row[13])
         if id in self.known:
             step, of_its_run = self.known[id]
@@ -255,7 +255,7 @@ class _Found:
         return (None if row[0] is None else step_record(row)), hold
 
     def create(self, new: NewStep, row: sqlite3.Row, now: str) -> WorkflowStepLog:
-        """Create a step log, or give the same one that is there; one that has begun is given a time of that."""
+        """Create a step log, or return the equal one that exists; one that has begun gets a start time."""
         step = new.step
         stored, hold = self.step(step.id, row)
         if hold is not None and new.fence is not None:
@@ -282,7 +282,7 @@ def _value(text: str | None) -> Any:
 
 def step_record(row: sqlite3.Row) -> WorkflowStepLog:
     """Return the step log that these columns hold. Raise RecordDamaged if they are not valid."""
-    # Of input and output, which may be large, the decoder says so.
+    # The decoder reports damage in input and output, which may be large.
     if not is_text((*row[:7], *row[9:12])):
         raise RecordDamaged("workflow_steps", f"id {row[0]}")
     try:

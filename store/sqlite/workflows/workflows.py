@@ -1,7 +1,7 @@
-"""The WorkflowRepository over SQLite: each write is one operation of the writer, each reading one statement.
+"""The WorkflowRepository over SQLite: each write is one operation of the writer, each read one statement.
 
-Owns the SQL of definitions and of lists, the clock that runs are stamped by, and the one that leases run out by.
-What is done to a run or a step log in a transaction is in `runs` and `steps`, so that it can be part of another.
+Owns the SQL of definitions and of lists, and two clocks: one for the timestamps of runs, and one for leases. `runs`
+and `steps` change a run or a step log within a transaction, so that other transactions can include such changes.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ _DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id L
 
 _CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= ?)"
 
-# The condition is the one of idx_workflow_steps_waiting. Whether a step of a run that has ended would be approved
-# does not matter any more.
+# The condition is the one of idx_workflow_steps_waiting. Approvals of a run that has ended no longer matter.
 _WAITING = f"""
     SELECT {STEP_COLUMNS} FROM workflow_steps
     WHERE status = 'waiting_approval' {{}}
@@ -82,7 +81,7 @@ class SqliteWorkflows:
         self._lease_clock = lease_clock
         self._rules = rules
         self.runs = Runs(rules)
-        """What is done to a run in a transaction, for one that does more."""
+        """Changes of a run within a transaction, for transactions that do more."""
         self.steps = Steps(self.runs.check_size)
 
     def __repr__(self) -> str:
@@ -126,7 +125,7 @@ class SqliteWorkflows:
     async def list_definitions(
         self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists everybody's."""
+        """List by name, owner, id; `None` lists those of all owners."""
         part = row_range(limit, offset)
         if owner is None:
             return await self._definitions(_DEFINITION_ORDER, part)
@@ -159,7 +158,7 @@ class SqliteWorkflows:
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
-        """Create, or give what is there when all fields are the same."""
+        """Create, or return the existing run if all fields are equal."""
         new = new_run(run)
         self.runs.check_size(new.run, f"run {run.id!r}")
         return await self._write(lambda connection, _: self.runs.create(connection, new))
@@ -208,14 +207,14 @@ class SqliteWorkflows:
         return [summary_record(row) for row in rows]
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
-        """List the runs that are `running` under no live lease, oldest first."""
+        """List the runs that are `running` without a live lease, oldest first."""
         return await self._runs(
             f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?",
             (self.lease_now(), *row_range(limit, offset)),
         )
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
-        """End the holds of runs whose lease ran out."""
+        """End the holds of runs whose lease has expired."""
         most, _ = row_range(limit, 0)
         return await self._write(
             lambda connection, now: self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
@@ -246,7 +245,7 @@ class SqliteWorkflows:
         return claimed
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
-        """Let the lease begin anew."""
+        """Restart the lease."""
         seconds = self._lease_seconds(lease_seconds)
         return await self._write(
             lambda connection, _: self.runs.renew(
@@ -260,7 +259,7 @@ class SqliteWorkflows:
         return await self._write(lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now))
 
     async def get_lease(self, run_id: str) -> Lease | None:
-        """Return the lease of a run, live or run out."""
+        """Return the lease of a run, live or expired."""
         rows = await self._database.read.execute_fetchall(
             "SELECT holder_bot_id, fence, lease_expires_at FROM workflow_runs"
             " WHERE id = ? AND holder_bot_id IS NOT NULL",
@@ -278,7 +277,7 @@ class SqliteWorkflows:
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
-        """Create, or give what is there when all fields are the same."""
+        """Create, or return the existing step log if all fields are equal."""
         return await self._write_step(StepCreation(normal_record(step, f"step {step.step_id!r}"), fence))
 
     async def update_step_status(
@@ -290,7 +289,7 @@ class SqliteWorkflows:
         *,
         fence: int | None = None,
     ) -> WorkflowStepLog:
-        """Move a step log, named by its own id, to a status. None keeps output and error."""
+        """Move a step log, identified by its own id, to a status. None keeps output and error."""
         move = StepMove(
             json_value(step_id, "id of a step log"),
             status_value(status, StepStatus),
@@ -307,7 +306,7 @@ class SqliteWorkflows:
         return outcome
 
     async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:
-        """Carry out calls of the two above together, in their order, each with an outcome of its own."""
+        """Carry out calls of the two above together, in order, each with its own outcome."""
         outcomes: list[WorkflowStepLog | StoreError | None] = []
         checked: list[StepWrite] = []
         for write in writes:
@@ -353,7 +352,7 @@ class SqliteWorkflows:
         return [step_record(row) for row in rows]
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
-        """List the step ids that completed, in the order they began, each once, without skipped ones."""
+        """List the ids of completed steps, in the order they began, each once, without skipped ones."""
         rows = await self._database.read.execute_fetchall(
             f"SELECT step_id FROM workflow_steps WHERE run_id = ? AND status = ? {STEP_ORDER}",
             (run_id, StepStatus.COMPLETED),
@@ -364,7 +363,7 @@ class SqliteWorkflows:
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
-        # Two statements: with a condition that may not apply SQLite looks through what waits for all runs.
+        # Two statements: with an optional condition, SQLite would scan the waiting steps of all runs.
         condition, of_run = ("", ()) if run_id is None else ("AND run_id = ?", (run_id,))
         rows = await self._database.read.execute_fetchall(
             _WAITING.format(condition), (*of_run, *row_range(limit, offset))
@@ -374,7 +373,7 @@ class SqliteWorkflows:
     # ── The writer and the clock ─────────────────────────────────────────────────────────────────────────
 
     async def _write(self, operation: Callable[[aiosqlite.Connection, str], Awaitable[_T]]) -> _T:
-        """Carry out an operation in the next transaction, at the time when its turn has come."""
+        """Carry out an operation in the next transaction, with the time at which it runs."""
 
         async def timed(transaction: Transaction) -> _T:
             return await operation(transaction.connection, self.now())
@@ -382,11 +381,11 @@ class SqliteWorkflows:
         return await self._database.writer.run(timed)
 
     def now(self) -> str:
-        """Return the time that runs and step logs are stamped with."""
+        """Return the time for the timestamps of runs and step logs."""
         return timestamp(self._clock())
 
     def lease_now(self) -> str:
-        """Return the time by the clock that leases run out by: it does not change when the wall clock is set."""
+        """Return the time by the leases' clock, which is not affected when the wall clock is set."""
         return timestamp(self._lease_clock())
 
 

@@ -1,7 +1,7 @@
-"""What bots are owed, as rows: mailboxes, subscriptions and groups.
+"""Mailboxes, subscriptions and groups as rows.
 
-Owns their columns as delivery reads them, and the checksum in each: a bit that is flipped in a position is as bad
-as one in a message, and nothing but the checksum would tell. A row without one was written before there were any.
+Owns their columns as delivery reads them, and the checksum in each: a flipped bit in a position is as bad as one in
+a message, and only the checksum shows it. A row without one was written before checksums existed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SUBSCRIPTIONS = (
 GROUPS = "SELECT channel_name, name, start_seq, checksum FROM channel_groups"
 
 _GROUP_MAILBOXES = "SELECT channel_name || '/' || name FROM channel_groups"
-"""Their ids, as `group_mailbox_id` makes them."""
+"""Their mailboxes' ids, as `group_mailbox_id` forms them."""
 
 MISSING = {
     "channel": """
@@ -58,7 +58,7 @@ MISSING = {
         SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
         EXCEPT SELECT id FROM mailboxes""",
 }
-"""What bots, subscriptions, groups and dead letters need, and have not: each selects names or ids."""
+"""What bots, subscriptions, groups and dead letters need but is missing: each selects names or ids."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -69,7 +69,7 @@ def seal(*values: Any) -> int:
 
 
 def is_sealed(row: Sequence[Any]) -> bool:
-    """Return True if a row, which ends in its checksum, is as it was stored."""
+    """Return True if a row, which ends with its checksum, is as it was stored."""
     *values, checksum = row
     try:
         return checksum is None or seal(*values) == checksum
@@ -91,14 +91,14 @@ def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
 
 
 def _written(item: UnsettledState) -> tuple[Any, ...]:
-    """Return what is stored of an unsettled message: of most, no more than the first fields says anything."""
+    """Return what is stored of an unsettled message: usually only the first fields differ from the defaults."""
     if item.due_at is None and not item.retried and not item.vanished:
         return (item.seq, item.attempt, item.failures)
     return msgspec.structs.astuple(item)
 
 
 def mailbox_of(row: Sequence[Any]) -> MailboxState:
-    """Read a row of MAILBOXES; raises ValueError where it holds what no mailbox has."""
+    """Read a row of MAILBOXES. Raises ValueError if its contents are invalid."""
     return MailboxState(
         mailbox_id=row[0],
         position=row[1],

@@ -1,0 +1,139 @@
+"""All errors of the package, in one tree.
+
+- `BusError` is the root of what a bot's author can encounter. A `RequestError` is an answer: a call was refused,
+  and its
+  `code` says why. The others mean that no answer came, or report the outcome of a run.
+- `Refused` is a RequestError from the store: nothing of that one call was stored, and concurrent calls are
+  unaffected.
+- `StoreFailure` is not a BusError: the store itself cannot be used any more, and its process must end.
+- `StoreError` is everything that a store raises, of both kinds.
+
+An error raised by the store and the same error reported by a worker have one class, with the same attributes. Its
+`details` carry these over the wire (`docs/protocol.md`).
+
+Each is imported, pickled and shown in tracebacks as one of `bus.errors`, whichever module defines it.
+
+Pure, and imports nothing of the package, so that every module may import this.
+"""
+
+from __future__ import annotations
+
+from .portable import Portable
+from .reported import request_error
+from .requests import (
+    AddressError,
+    BindError,
+    BotConflict,
+    BusError,
+    ClosedError,
+    Forbidden,
+    IdConflict,
+    InvalidBody,
+    LimitReached,
+    MalformedAnswer,
+    ReplyTimeout,
+    RequestError,
+    UnknownBot,
+    UnknownChannel,
+    UnsupportedProtocol,
+    WorkerUnavailable,
+)
+from .running import (
+    ENDED,
+    NOT_NOW,
+    Rejected,
+    RunBusy,
+    RunCancelled,
+    RunError,
+    RunFailed,
+    RunLost,
+    StepChanged,
+    StepFailed,
+    UnknownWorkflow,
+)
+from .storing import (
+    Conflict,
+    DatabaseDamaged,
+    DatabaseInUse,
+    DatabaseLocked,
+    DatabaseNewer,
+    DatabaseUnusable,
+    DefinitionInUse,
+    Fenced,
+    InvalidTransition,
+    InvalidValue,
+    NotFound,
+    NotInFlight,
+    RecordDamaged,
+    Refused,
+    RunHeld,
+    RunPaused,
+    SlotsTaken,
+    StorageBusy,
+    StorageFull,
+    StoreClosed,
+    StoreError,
+    StoreFailed,
+    StoreFailure,
+    TooLarge,
+)
+
+__all__ = [
+    "ENDED",
+    "NOT_NOW",
+    "AddressError",
+    "BindError",
+    "BotConflict",
+    "BusError",
+    "ClosedError",
+    "Conflict",
+    "DatabaseDamaged",
+    "DatabaseInUse",
+    "DatabaseLocked",
+    "DatabaseNewer",
+    "DatabaseUnusable",
+    "DefinitionInUse",
+    "Fenced",
+    "Forbidden",
+    "IdConflict",
+    "InvalidBody",
+    "InvalidTransition",
+    "InvalidValue",
+    "LimitReached",
+    "MalformedAnswer",
+    "NotFound",
+    "NotInFlight",
+    "Portable",
+    "RecordDamaged",
+    "Refused",
+    "Rejected",
+    "ReplyTimeout",
+    "RequestError",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunHeld",
+    "RunLost",
+    "RunPaused",
+    "SlotsTaken",
+    "StepChanged",
+    "StepFailed",
+    "StorageBusy",
+    "StorageFull",
+    "StoreClosed",
+    "StoreError",
+    "StoreFailed",
+    "StoreFailure",
+    "TooLarge",
+    "UnknownBot",
+    "UnknownChannel",
+    "UnknownWorkflow",
+    "UnsupportedProtocol",
+    "WorkerUnavailable",
+    "request_error",
+]
+
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__

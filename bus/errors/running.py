@@ -1,0 +1,118 @@
+"""Errors of running a workflow in a bot, and which errors are not a handler's fault.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .requests import BusError, LimitReached
+from .storing import NotInFlight, StorageBusy, StorageFull
+
+__all__ = [
+    "ENDED",
+    "NOT_NOW",
+    "Rejected",
+    "RunBusy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunLost",
+    "StepChanged",
+    "StepFailed",
+    "UnknownWorkflow",
+]
+
+
+class RunError(BusError):
+    """An error of one run of a workflow; the root of what running it raises."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class UnknownWorkflow(BusError):
+    """No definition has that name or id."""
+
+    def __init__(self, workflow: str, bot: str) -> None:
+        super().__init__(
+            f"no workflow {workflow!r} of {bot!r}, and no global one: save one first with"
+            " bot.workflows.save_definition(WorkflowDefinition(...)), or pass it as definition="
+        )
+        self.workflow = workflow
+
+
+class RunBusy(RunError):
+    """A run could not be claimed in time: it is held by another program, or has no slot; `reason` says which."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, timeout: float, reason: str) -> None:
+        super().__init__(run_id, f"not within {timeout:g} s: {reason}")
+        self.reason = reason
+
+
+class RunLost(RunError):
+    """Another program holds the run now, or ended it; `status` is its status. Nothing more was written here."""
+
+    retry_after: float | None = None
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} is {status}, and no longer held here")
+        self.status = status
+
+
+class RunCancelled(RunError):
+    """A person cancelled the run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} was cancelled")
+
+
+class RunFailed(RunError):
+    """The run failed before, with `error`, and cannot continue: start another one."""
+
+    def __init__(self, run_id: str, error: str | None) -> None:
+        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'no error was recorded'}")
+        self.error = error
+
+
+class StepFailed(RunError):
+    """A step has failed as often as it may; `error` is the text of the last error, which is also its cause.
+
+    After a restart only the text of the error is left.
+    """
+
+    def __init__(self, run_id: str, step_id: str, attempts: int, error: str) -> None:
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(run_id, f"step {step_id!r} failed {times}: {error}")
+        self.step_id = step_id
+        self.attempts = attempts
+        self.error = error
+
+
+class StepChanged(RunError):
+    """The record of a step does not match this call: the program changed while the run was in progress."""
+
+    def __init__(self, run_id: str, step_id: str, reason: str) -> None:
+        super().__init__(run_id, f"step {step_id!r}: {reason}")
+        self.step_id = step_id
+
+
+class Rejected(RunError):
+    """A person rejected an approval; `answer` is their answer, if it was more than no."""
+
+    def __init__(self, run_id: str, step_id: str, answer: Any, reason: str | None) -> None:
+        super().__init__(run_id, f"approval {step_id!r} was rejected{f': {reason}' if reason else ''}")
+        self.step_id = step_id
+        self.answer = answer
+        self.reason = reason
+
+
+NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
+"""Temporary errors, not the caller's fault: a handler that raises one is slowed down, and has not failed."""
+
+ENDED = (RunCancelled, RunFailed)
+"""Errors of runs that have ended and are never opened again: retrying what raised them is useless."""

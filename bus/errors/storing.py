@@ -1,0 +1,270 @@
+"""Errors of a store: refusals of one call, a full or busy disk, and a store that cannot be used any more.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from .portable import Portable
+from .requests import BusError, RequestError
+
+__all__ = [
+    "Conflict",
+    "DatabaseDamaged",
+    "DatabaseInUse",
+    "DatabaseLocked",
+    "DatabaseNewer",
+    "DatabaseUnusable",
+    "DefinitionInUse",
+    "Fenced",
+    "InvalidTransition",
+    "InvalidValue",
+    "NotFound",
+    "NotInFlight",
+    "RecordDamaged",
+    "Refused",
+    "RunHeld",
+    "RunPaused",
+    "SlotsTaken",
+    "StorageBusy",
+    "StorageFull",
+    "StoreClosed",
+    "StoreError",
+    "StoreFailed",
+    "StoreFailure",
+    "TooLarge",
+]
+
+
+class StoreError(Portable):
+    """The root of everything that a store raises; what is not a `StoreFailure` is also a BusError."""
+
+
+class Refused(RequestError, StoreError):
+    """One call was refused; nothing of it was stored, and concurrent calls are unaffected."""
+
+
+class NotFound(Refused):
+    """Something does not exist; `what` and `key` say what, if it was to be changed."""
+
+    code = "not_found"
+    error_name = "not_found"
+    attributes = ("what", "key")
+    what = key = ""
+
+    def __init__(self, what: str, key: str) -> None:
+        super().__init__(f"no {what} {key!r}", what, key)
+
+
+class Conflict(Refused):
+    """The call contradicts what is stored."""
+
+    code = "conflict"
+    error_name = "conflict"
+
+
+class NotInFlight(Conflict):
+    """A message that was to be settled is no longer in flight for this bot: it was not changed.
+
+    It is in flight for another session of the bot, waits for redelivery, or is a dead letter: then
+    `details["state"]` is "in_flight", "returned", "waiting" or "dead". A commit that acks it did nothing at all.
+    """
+
+    error_name = ""
+
+
+class InvalidTransition(Conflict):
+    """A status cannot follow the stored one (docs/design.md)."""
+
+    code = "invalid_transition"
+    error_name = "invalid_transition"
+    attributes = ("what", "key", "current", "wanted")
+    what = key = current = wanted = ""
+
+    def __init__(self, what: str, key: str, current: str, wanted: str) -> None:
+        super().__init__(f"{what} {key!r} is {current} and cannot become {wanted}", what, key, current, wanted)
+
+
+class DefinitionInUse(Conflict):
+    """A definition cannot be deleted while it has runs; `cascade=True` deletes them too."""
+
+    error_name = "definition_in_use"
+    attributes = ("definition_id", "runs")
+    definition_id = ""
+    runs = 0
+
+    def __init__(self, definition_id: str, runs: int) -> None:
+        super().__init__(
+            f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to delete them too",
+            definition_id,
+            runs,
+        )
+
+
+class RunHeld(Conflict):
+    """A run is held under a live lease, so it cannot be claimed before the lease expires or is released."""
+
+    error_name = "run_held"
+    attributes = ("run_id", "holder", "expires_at")
+    run_id = holder = expires_at = ""
+
+    def __init__(self, run_id: str, holder: str, expires_at: str) -> None:
+        super().__init__(f"run {run_id!r} is held by {holder!r} until {expires_at}", run_id, holder, expires_at)
+
+
+class RunPaused(Conflict):
+    """A run was paused with a reason, so it cannot be claimed until it is made pending again."""
+
+    error_name = "run_paused"
+    attributes = ("run_id", "reason")
+    run_id = reason = ""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(
+            f"run {run_id!r} was stopped ({reason}): make it pending ('posthouse resume') to let it continue",
+            run_id,
+            reason,
+        )
+
+
+class Fenced(Refused):
+    """A write came with a fence that is no longer the run's: the writer does not hold the run.
+
+    `status` is the run's current status, so that its former holder learns what happened: another program runs it, a
+    person cancelled it, or it was marked as crashed.
+    """
+
+    code = "fenced"
+    error_name = "fenced"
+    attributes = ("run_id", "fence", "status")
+    run_id = status = ""
+    fence = 0
+
+    def __init__(self, run_id: str, fence: int, status: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {status}, and no longer held with fence {fence}", run_id, fence, status
+        )
+
+
+class SlotsTaken(Refused):
+    """As many runs of a workflow and a concurrency key are running as its definition allows: try again later.
+
+    The run keeps its place in the queue for as long as the requested lease; trying again renews that. `ahead` is
+    how many runs wait before it.
+    """
+
+    code = "busy"
+    retry = True
+    error_name = "slots_taken"
+    attributes = ("run_id", "concurrency", "ahead")
+    run_id = ""
+    concurrency = ahead = 0
+
+    def __init__(self, run_id: str, concurrency: int, ahead: int) -> None:
+        super().__init__(
+            f"run {run_id!r} waits for a slot, with {ahead} ahead of it; {concurrency} may run at once",
+            run_id,
+            concurrency,
+            ahead,
+        )
+
+
+class TooLarge(Refused):
+    """A value, a body or a frame exceeds its limit. It is refused, never truncated."""
+
+    code = "too_large"
+    hint = "put the data elsewhere and send its name"
+    error_name = "too_large"
+    attributes = ("what", "size_bytes", "bytes_max")
+    what = ""
+    size_bytes = bytes_max = 0
+
+    def __init__(self, what: str, size_bytes: int, bytes_max: int) -> None:
+        super().__init__(f"{what} has {size_bytes} bytes; the maximum is {bytes_max}", what, size_bytes, bytes_max)
+
+
+class InvalidValue(Refused, ValueError):
+    """A value cannot be stored or used in a query: not JSON, of another type, a limit below 0."""
+
+    code = "bad_request"
+    error_name = "invalid_value"
+    attributes = ("what", "reason")
+    what = reason = ""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}", what, reason)
+
+
+class StorageFull(RequestError, StoreError):
+    """The disk is full, and nothing was stored. The store and its readers continue."""
+
+    code = "storage_full"
+    hint = "make room on the worker's disk; it then continues by itself"
+    retry = True
+    error_name = "storage_full"
+
+
+class StorageBusy(RequestError, StoreError):
+    """Another program holds the database's write lock. Nothing was stored, and the store continues."""
+
+    code = "busy"
+    retry = True
+    error_name = "storage_busy"
+
+
+class RecordDamaged(BusError, StoreError):
+    """A record does not match its checksum, so it is reported and not returned."""
+
+    def __init__(self, table: str, key: str) -> None:
+        key = key.encode(errors="replace").decode()  # the key itself may be damaged
+        super().__init__(f"record {key} of {table} does not match its checksum; run 'posthouse check'")
+        self.table = table
+        self.key = key
+
+
+class StoreFailure(StoreError):
+    """The store itself cannot be used (any more)."""
+
+
+class StoreClosed(StoreFailure):
+    """The store was closed before this call could be carried out; nothing of it was stored."""
+
+
+class StoreFailed(StoreFailure):
+    """The disk reported an error, and its effect on the last transaction is unknown.
+
+    No answer would be correct after that: the process must end, and the restart finds out (docs/design.md).
+    """
+
+
+class DatabaseInUse(StoreFailure):
+    """Another worker holds the database."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"the worker with process id {pid}" if pid else "another worker"
+        super().__init__(f"{path} is in use by {holder}; stop that worker, or serve another file")
+        self.path = path
+        self.pid = pid
+
+
+class DatabaseLocked(DatabaseInUse):
+    """A program other than a worker locks the database, and did not end its transaction for some seconds."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, None)
+        self.args = (
+            f"{path} is locked by another program (perhaps a database shell or a backup); stop it"
+            f" ('fuser {path}' names it), then start again",
+        )
+
+
+class DatabaseUnusable(StoreFailure):
+    """The path leads to nothing that can be served: no folder, not a file, no write permission, a second name."""
+
+
+class DatabaseDamaged(StoreFailure):
+    """The file is not a posthouse database, or it is damaged. Its records were left unchanged."""
+
+
+class DatabaseNewer(StoreFailure):
+    """The database was written by a later version, or its migrations differ. It was left unchanged."""

@@ -1,0 +1,76 @@
+"""Messages that a returning client says it holds.
+
+Because state is saved only now and then, after a restart the worker may not know that it delivered these messages,
+or by which channel. The log is asked, its answer is noted here, and then they are kept in flight.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model.repository import Surveyed
+from .parts import Parts
+from .sessions import Session
+from .sources import DIRECT
+
+__all__ = ["Claims"]
+
+
+class Claims:
+    """The claims of returning clients on one mailbox, whose parts it uses."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._sources = parts.sources
+        self._intake = parts.intake
+        self._backlog = parts.backlog
+        self._outstanding = parts.outstanding
+        self._dead_letters = parts.dead_letters
+        self._losses = parts.losses
+
+    def __repr__(self) -> str:
+        return f"<Claims on {self._outstanding}>"
+
+    def unknown_sources(self, seqs: Iterable[int]) -> set[int]:
+        """Return those restored after a restart whose channel is not known."""
+        items = ((seq, self._outstanding.get(seq)) for seq in seqs)
+        return {seq for seq, item in items if item is not None and item.envelope is None and item.source is None}
+
+    def note_source(self, message: Surveyed) -> None:
+        """Note by which channel a message came."""
+        item = self._outstanding.get(message.seq)
+        if item is not None:
+            item.source = message.recipient_channel or DIRECT
+
+    def may_wait(self, seqs: Iterable[int]) -> set[int]:
+        """Return those, of unknown channels, that may still be waiting for their first delivery here."""
+        if self._intake.idle:
+            return set()
+        through = self._sources.through
+        elsewhere = (self._outstanding, self._sources.ahead, self._dead_letters)
+        return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
+
+    def remember(self, message: Surveyed) -> bool:
+        """Count as delivered a message that a client holds and the mailbox, after a restart, does not know.
+
+        Return False if the message is not wanted, or was settled.
+        """
+        seq, channel = message.seq, message.recipient_channel
+        settled = seq <= self._sources.handed_out(channel) or seq in self._sources.ahead
+        elsewhere = seq in self._dead_letters or seq in self._losses.losing
+        if settled or elsewhere or not self._sources.wants(seq, message.sender_bot_id, channel):
+            return False
+        self._outstanding.remember(seq)
+        if channel is None:
+            self._backlog.went()
+        return True
+
+    def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
+        """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.
+
+        Not kept: what another session has by now, what is being removed from the log, and dead letters that were
+        put back, which are delivered anew.
+        """
+        seqs = [seq for seq in seqs if seq not in self._losses.losing]
+        return self._outstanding.keep(session, seqs, now, earlier=earlier)

@@ -1,0 +1,180 @@
+"""Answers: the worker writes what docs/protocol.md says, and a client reads what a newer worker adds to it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus.wire import answers
+from bus.wire.codec import ok_frame
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+STRUCTS = [
+    kind
+    for name, kind in vars(answers).items()
+    if name in answers.__all__ and inspect.isclass(kind) and issubclass(kind, msgspec.Struct)
+]
+
+MESSAGE = {
+    "seq": 7,
+    "id": "01900000-0000-7000-8000-000000000001",
+    "sender_bot_id": "01900000-0000-7000-8000-000000000002",
+    "sender_bot_name": "ann",
+    "recipient": {"type": "channel", "name": "news"},
+    "message_type": "message",
+    "body": {"n": 1},
+    "reply_to": None,
+    "headers": {"k": "v"},
+    "timestamp": "2026-01-01T00:00:00.000000Z",
+}
+
+BOT = {
+    "id": "01900000-0000-7000-8000-000000000002",
+    "name": "ann",
+    "online": True,
+    "sessions": 1,
+    "created_at": "2026-01-01T00:00:00.000000Z",
+    "last_seen_at": "2026-01-02T00:00:00.000000Z",
+    "backlog": 3,
+    "in_flight": 2,
+}
+
+OF_BOT = {"bot_id": BOT["id"], "bot": "ann", "state": "waiting"}
+OF_GROUP = {"bot_id": None, "bot": None, "group": "team", "state": "settled"}
+DEAD = {"seq": 7, "reason": "max_deliver", "attempts": 5, "at": "2026-01-01T00:00:00.000000Z", "message": MESSAGE}
+
+VALUES: list[tuple[Any, dict[str, Any]]] = [
+    (answers.BotList, {"bots": [BOT]}),
+    (
+        answers.ChannelList,
+        {
+            "channels": [
+                {
+                    "name": "news",
+                    "created_at": "2026-01-01T00:00:00.000000Z",
+                    "created_by_bot_id": BOT["id"],
+                    "subscribers": 1,
+                    "messages": 7,
+                    "groups": [{"group": "team", "members": 2, "backlog": 0}],
+                }
+            ]
+        },
+    ),
+    (
+        answers.SubscriptionList,
+        {
+            "subscriptions": [
+                {
+                    "bot_id": BOT["id"],
+                    "bot": "ann",
+                    "channel_name": "news",
+                    "subscribed_at": "2026-01-01T00:00:00.000000Z",
+                    "start_seq": 4,
+                    "echo": False,
+                    "group": None,
+                }
+            ]
+        },
+    ),
+    (answers.HistoryPage[answers.KeptMessage], {"messages": [MESSAGE], "more": False}),
+    (answers.FoundMessage, {"message": MESSAGE, "mailboxes": [OF_BOT, OF_GROUP]}),
+    (
+        answers.FoundMessage,
+        {
+            "message": MESSAGE | {"seq": None, "timestamp": None},
+            "mailboxes": [],
+            "due_at": "2026-01-01T00:00:00.000000Z",
+        },
+    ),
+    (answers.DeadLetterList[answers.ListedDeadLetter], {"dead_letters": [DEAD, DEAD | {"message": None}]}),
+    (answers.Retried, {"retried": 2}),
+    (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),
+    (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": False, "group": "team"}),
+    (answers.SubscriptionEnd, {"removed": True}),
+    (answers.CommitAnswer, {"seqs": [57, None]}),
+    (
+        answers.WorkerStatus,
+        {
+            "started_at": "2026-01-01T00:00:00.000000Z",
+            "uptime_seconds": 12.5,
+            "epoch": "e",
+            "last_seq": 7,
+            "log_ahead_seconds": 0.0,
+            "sessions": 1,
+            "bots": 1,
+            "channels": 1,
+            "counters": {"published": 7},
+            "rates": {"published": 0.7},
+            "rate_limited": [{"sender": "ann", "recipient": None, "times": 2, "last_at": "t"}],
+            "sizes": {"database_bytes": 4096},
+            "versions": {"posthouse": "0.1.0"},
+        },
+    ),
+]
+
+
+NOT_STRUCTS = {"published", "database_bytes", "posthouse", "k", "type", "n"}
+"""Keys of the objects above that have values of one kind by name: counters, headers, a body."""
+
+
+def name_of(value: Any) -> str:
+    return "" if isinstance(value, dict) else str(getattr(value, "__name__", value)).rpartition(".")[2]
+
+
+def grown(value: Any) -> Any:
+    """Return a value in which every object has a field that nobody knows here."""
+    if isinstance(value, list):
+        return [grown(each) for each in value]
+    if isinstance(value, dict) and not value.keys() & NOT_STRUCTS:
+        return {"of_a_later_version": [1]} | {name: grown(each) for name, each in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(("kind", "value"), VALUES, ids=name_of)
+def test_an_answer_is_the_same_json_on_both_ends(kind: Any, value: dict[str, Any]) -> None:
+    answer = msgspec.convert(value, kind)
+    assert ok_frame(3, answer) == msgspec.json.encode({"op": "ok", "request": 3, "value": value})
+
+
+@pytest.mark.parametrize(("kind", "value"), VALUES, ids=name_of)
+def test_what_a_newer_worker_adds_is_ignored(kind: Any, value: dict[str, Any]) -> None:
+    written = msgspec.json.encode(grown(value))
+    assert b"of_a_later_version" in written
+    assert msgspec.json.decode(written, type=kind) == msgspec.convert(value, kind)
+
+
+def test_messages_that_are_json_already_are_written_as_they_are() -> None:
+    raw = msgspec.Raw(msgspec.json.encode(MESSAGE))
+    page = ok_frame(1, answers.HistoryPage([raw], more=True))
+    dead = ok_frame(1, answers.DeadLetterList([answers.DeadLetterAnswer(7, "r", 5, "t", raw)]))
+    assert msgspec.json.decode(page)["value"] == {"messages": [MESSAGE], "more": True}
+    assert msgspec.json.decode(dead)["value"]["dead_letters"][0]["message"] == MESSAGE
+
+
+def test_fields_are_read_by_name_as_well() -> None:
+    [dead] = msgspec.convert(
+        {"dead_letters": [DEAD]}, answers.DeadLetterList[answers.ListedDeadLetter]
+    ).dead_letters
+    assert (dead["seq"], dead["message"]["body"]) == (dead.seq, {"n": 1})
+    assert (dead.get("reason"), dead.get("nothing"), dead.get("keys", 3)) == ("max_deliver", None, 3)
+    assert dict(dead) == {name: getattr(dead, name) for name in dead} == {**dead}
+    assert list(dead.keys()) == ["seq", "reason", "attempts", "at", "message"]
+    for name in ("nothing", "keys", "__class__"):
+        with pytest.raises(KeyError, match=name):
+            dead[name]
+
+
+@pytest.mark.parametrize("kind", STRUCTS, ids=name_of)
+def test_the_page_of_the_wire_names_every_field(kind: type[msgspec.Struct]) -> None:
+    assert {name for name in kind.__struct_fields__ if not re.search(rf'[`"]{name}[`"]', PAGE)} == set()
+
+
+def test_every_answer_is_tried() -> None:
+    tried = {field for _, value in VALUES for field in re.findall(r'"(\w+)":', msgspec.json.encode(value).decode())}
+    assert {name for kind in STRUCTS for name in kind.__struct_fields__} <= tried
