@@ -84,6 +84,7 @@ class Play:
             self.frame(address, encode(frame))
             self.commit()
         assert self._core.sessions.get(b"a") is not None
+        self._ids = 10**6  # a frame may register a bot by an id: later ones of the worker's own are others
 
     def __repr__(self) -> str:
         return f"<Play {self._core}>"

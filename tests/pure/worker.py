@@ -54,8 +54,6 @@ class Worker:
 
     def new_id(self) -> str:
         self.ids += 1
-        while ID % self.ids in self.log.bots:  # a client chose it for a bot of its own
-            self.ids += 1
         return ID % self.ids
 
     @property
