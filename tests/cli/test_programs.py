@@ -60,7 +60,7 @@ def start(posthouse: Posthouse, code: str) -> Running:
 
 
 def until_subscribed(posthouse: Posthouse, bot: str = "greeter", channel: str = "visitors") -> None:
-    posthouse.wait_until(lambda: channel in posthouse.answer("subscriptions", "--as", bot))
+    posthouse.wait_until(lambda: channel in posthouse.run("subscriptions", "--as", bot).stdout)
 
 
 def interrupted(program: Running) -> None:
@@ -150,9 +150,9 @@ def test_a_digest_is_announced_once_a_person_approves(posthouse: Posthouse) -> N
     posthouse.answer("bots", "--as", "digester")
     with start(posthouse, DIGESTER) as digester:
         run_id = posthouse.json("send", "digester", '{"url": "moths"}', "--type", "digest", "--as", "ada")["id"]
-        posthouse.wait_until(lambda: run_id in posthouse.answer("approvals"))
+        posthouse.wait_until(lambda: run_id in posthouse.run("approvals").stdout)
         posthouse.answer("approve", run_id, "--as", "ada")
-        posthouse.wait_until(lambda: "about moths" in posthouse.answer("history", "--channel", "news"))
+        posthouse.wait_until(lambda: "about moths" in posthouse.run("history", "--channel", "news").stdout)
         interrupted(digester)
     assert posthouse.json("run", run_id)["run"]["status"] == "completed"
 
