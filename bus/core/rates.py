@@ -6,8 +6,7 @@ Owns the buckets, and who recently found one empty. Its rules:
   monotonic clock.
 - A message takes from both of its buckets, or from neither. A channel message has no pair.
 - A full bucket equals a new one, so it is forgotten. Only senders of about the last `rate_burst_seconds`, and a
-  bounded
-  list of those that were refused, are kept in memory.
+  bounded list of those that were refused, are kept in memory.
 
 Pure: time is an argument.
 """

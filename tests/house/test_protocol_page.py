@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from bus.wire.codes import Code
-from bus.wire.frames import RequestFrame, WorkerFrame
+from bus.wire.frames import Query, RequestFrame, WorkerFrame
 
 from ..fuzz.mutations import CLIENT_FRAMES, WORKER_FRAMES
 
@@ -28,9 +28,19 @@ def named_in_tables(page: str) -> set[str]:
     }
 
 
+def chapter(heading: str) -> str:
+    """Return what is under a heading of the page."""
+    return PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
 @pytest.mark.parametrize("op", ops(RequestFrame))
 def test_the_page_has_every_op_of_a_client(op: str) -> None:
-    assert op in named_in_tables(PAGE)
+    assert op in named_in_tables(chapter("Sockets and frames")), "add it to the table of frames of docs/protocol.md"
+
+
+@pytest.mark.parametrize("op", ops(Query))
+def test_the_page_describes_every_query(op: str) -> None:
+    assert op in named_in_tables(chapter("Asking")), "add a row to the chapter Asking of docs/protocol.md"
 
 
 @pytest.mark.parametrize("op", ops(WorkerFrame))
@@ -44,8 +54,9 @@ def test_the_page_has_every_code(code: Code) -> None:
 
 
 def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:
-    assert sorted({frame["op"] for frame in CLIENT_FRAMES}) == ops(RequestFrame)
-    assert sorted({frame["op"] for frame in WORKER_FRAMES}) == ops(WorkerFrame)
+    for frames, kinds in ((CLIENT_FRAMES, RequestFrame), (WORKER_FRAMES, WorkerFrame)):
+        differing = {frame["op"] for frame in frames} ^ set(ops(kinds))
+        assert differing == set(), "each op has an example in tests/fuzz/mutations.py"
 
 
 def test_an_op_that_is_only_mentioned_is_not_in_a_table() -> None:
