@@ -93,27 +93,19 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
 
     async with anyio.create_task_group() as tasks:
         await tasks.start(watch)
-        if Signals.lost:
-            received, Signals.lost, Signals.ended = signal.SIGINT, False, True
-        else:
-            await work()
+        await work()
         tasks.cancel_scope.cancel()
     return received
 
 
 def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
     """Connect, and make a request. The session gets no messages from the bot's mailbox."""
-    answers: list[T] = []
 
-    async def connected() -> None:
+    async def connected() -> T:
         async with open_bot(link, max_in_flight=0) as bot:
-            answers.append(await question(bot))
+            return await question(bot)
 
-    number = run(lambda: until_signal(connected))
-    if not answers:
-        assert number is not None, "it was answered, failed, or was ended by a signal"
-        sys.exit(EXIT_SIGNAL + number)
-    return answers[0]
+    return run(connected)
 
 
 def open_bot(link: Link, *, max_in_flight: int) -> Bot:

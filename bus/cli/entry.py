@@ -65,8 +65,6 @@ class Entry(click.RichGroup):
             code = ended.code or 0
         except OSError as error:
             code = output_failed(error)
-        if Signals.lost and code == 0:
-            code = _INTERRUPTED
         if Signals.ended:
             # A thread may still be writing to a reader that reads nothing, and Python would wait for it.
             os._exit(code)
@@ -81,7 +79,7 @@ class Entry(click.RichGroup):
     def invoke(self, context: click.Context) -> Any:
         """Run the command itself."""
         if self.is_program:
-            _on_interrupt(_interrupt)
+            _on_interrupt(signal.default_int_handler)
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
@@ -97,11 +95,6 @@ class Entry(click.RichGroup):
 def _on_interrupt(handler: Any) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell ignores it in background jobs
         signal.signal(signal.SIGINT, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    Signals.lost = True  # if this is raised within a callback of the interpreter, which only prints it
-    raise KeyboardInterrupt
 
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:

@@ -36,10 +36,9 @@ EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
 
 
 class Signals:
-    """Whether a signal ended the command's work, and whether Ctrl-C came before anything could handle it."""
+    """Whether a signal ended the command's work."""
 
     ended = False
-    lost = False
 
 
 def plain(text: str) -> str:
