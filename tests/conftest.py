@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("slow machine")
+
+# A shell ignores Ctrl-C in its background jobs, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every test of a worker or a store makes a database, and a sync takes up to a hundredth of a second where others
 # write, too. In memory it takes nothing; what is killed under load, or cut off from its power, lies on a disk
