@@ -46,7 +46,7 @@ types: $(BIN)/.installed
 	$(BIN)/mypy
 
 # Most tests wait for a process: two at once share a core well. tests/conftest.py says what stays together.
-JOBS ?= 4
+JOBS ?= 6
 TESTS ?= tests
 unit: $(BIN)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(OPTIONS)

@@ -76,7 +76,9 @@ def test_figures_are_there(report: Any) -> None:
         assert each["figures"]["rate"] > 0
         if each["system"] == WithFrames.name:
             assert each["figures"]["batch_messages"] >= 1
-            assert each["figures"]["loop_us"] > 0
+    # Processor time is counted in hundredths of a second, and the shortest workload may take less.
+    frames = [each["figures"] for each in report["measured"] if each["system"] == WithFrames.name]
+    assert max(figures["loop_us"] for figures in frames) > 0
 
 
 def test_it_says_on_what_it_ran(report: Any) -> None:

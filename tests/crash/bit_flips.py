@@ -12,8 +12,11 @@ from __future__ import annotations
 import atexit
 import random
 import shutil
+import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,21 +129,29 @@ def _content(message: Message, sender_bot_id: str) -> tuple[Any, ...]:
 # ── One flip ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def flip_at(flip: Flip | random.Random) -> Counter[str]:
-    """Flip a bit in a copy, or one that is drawn, and judge what a check and a worker make of it."""
+def flip_at(flip: random.Random | Callable[[bytes], Flip]) -> Counter[str]:
+    """Flip a bit in a copy, and judge what a check and a worker make of it.
+
+    It is drawn from all files, or found in the database; then that has all there is, and no WAL hides it.
+    """
     original = _original()
     with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage:
         for suffix in ("", "-wal", "-lock"):
             shutil.copy2(original.folder / f"posthouse.db{suffix}", folder)
         if isinstance(flip, random.Random):
-            flip = _draw(Path(folder), flip)
-        _flip(Path(folder), flip)
+            chosen = _draw(Path(folder), flip)
+        else:
+            with closing(sqlite3.connect(Path(folder) / "posthouse.db")) as connection:
+                connection.execute("VACUUM")  # what was written before is in no free space either
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            chosen = flip((Path(folder) / "posthouse.db").read_bytes())
+        _flip(Path(folder), chosen)
         try:
             checked = _check(stage.worker.database)
             seen = _serve(stage, _PATIENCE_AFTER_SECONDS if checked else _PATIENCE_SECONDS)
             return _judge(original, seen, checked)
         except AssertionError as error:
-            error.add_note(str(flip))
+            error.add_note(str(chosen))
             raise
 
 
@@ -157,16 +168,16 @@ def _draw(folder: Path, chance: random.Random) -> Flip:
     return Flip(suffix, chance.choice(used or [start]), chance.randrange(8))
 
 
-def in_mailbox(chance: random.Random) -> Flip:
+def in_mailbox(content: bytes) -> Flip:
     """Draw a bit of what the reader's mailbox says of the messages that are not settled."""
-    content = (_original().folder / "posthouse.db").read_bytes()
+    chance = random.Random(1)
     unsettled = msgspec.json.encode([[seq, 1, 0] for seq in range(_SETTLED + 1, _FRAMES * _MESSAGES_A_FRAME + 1)])
     return Flip("", content.index(unsettled) + chance.randrange(len(unsettled)), chance.randrange(8))
 
 
-def in_schema(chance: random.Random) -> Flip:
+def in_schema(content: bytes) -> Flip:
     """Draw a letter of a table's text, and make of it what is no UTF-8."""
-    content = (_original().folder / "posthouse.db").read_bytes()
+    chance = random.Random(1)
     return Flip("", content.index(b"CREATE TABLE") + chance.randrange(len(b"CREATE TABLE")), 7)
 
 
