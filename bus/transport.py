@@ -9,6 +9,7 @@ Plain pyzmq with NOBLOCK: a receive costs a tenth of an asynchronous wrapper's (
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,9 @@ class Port:
         self._socket = socket
         self._monitor = monitor
         self._closing = closing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that watches the descriptor, once it does."""
+        self._readable: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Port {self._socket!r}>"
@@ -84,8 +88,35 @@ class Port:
         return True
 
     async def wait(self) -> None:
-        """Wait until there may be input. Only one task may wait, and only after `has_input` was False."""
-        await anyio.wait_readable(self._socket.FD)
+        """Wait until there may be input. Only one task may wait, and only after `has_input` was False.
+
+        On asyncio the descriptor stays registered from the first wait on. Registering it for each one costs eight
+        system calls, a sixth of what the loop does for one publish.
+        """
+        if self._loop is None:
+            self._loop = self._watching_loop()
+        if self._loop is None:
+            await anyio.wait_readable(self._socket.FD)
+            return
+        self._readable = self._loop.create_future()
+        await self._readable
+
+    def _watching_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Register the descriptor; return None where that is not possible, on trio and on Windows."""
+        try:
+            if asyncio.current_task() is None:  # trio as a guest of asyncio
+                return None
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._socket.FD, self._on_readable)
+        except (RuntimeError, NotImplementedError):
+            return None
+        return loop
+
+    def _on_readable(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        else:
+            self._socket.getsockopt(zmq.EVENTS)  # or the loop calls again at once; who waits next has looked before
 
     async def wait_disconnected(self) -> None:
         """Wait until an established connection breaks, which ZeroMQ would silently restore.
@@ -105,6 +136,8 @@ class Port:
         if self._monitor is not None:
             self._socket.disable_monitor()
             self._monitor.close()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.FD)
         if self._closing is not None:
             self._closing()
         self._socket.close(_LINGER_MILLISECONDS if linger else 0)
