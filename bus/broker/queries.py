@@ -14,8 +14,8 @@ import msgspec
 from ..core.core import Core
 from ..core.directory import ChannelEntry
 from ..core.effects import Moment
-from ..mailbox.envelope import write_envelope
 from ..mailbox.mailbox import Mailbox
+from ..mailbox.parcel import write_message
 from ..model.records import BotRecord
 from ..model.repository import HistoryRequest, LogMessage, MessageLog
 from ..wire.answers import (
@@ -148,7 +148,7 @@ class Queries:
         scheduled = await self._log.find_scheduled(query.id)
         if scheduled is None:
             raise Refusal(Code.NOT_FOUND, f"no message with id {query.id}")
-        written = msgspec.Raw(write_envelope(scheduled, None, None) + b"}")
+        written = msgspec.Raw(write_message(scheduled, None, None))
         return MessageAnswer(written, [], due_at=scheduled.due_at)
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
@@ -182,9 +182,9 @@ class Queries:
     async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
         """Return the number of unsettled messages of each mailbox, by its id."""
         behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
-        counts = await self._log.backlogs([mailbox.unread(self._core.last_seq) for mailbox in behind])
+        counts = await self._log.backlogs([mailbox.reading.unread(self._core.last_seq) for mailbox in behind])
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
-        return {mailbox.id: mailbox.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
+        return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
     async def _bots(self) -> BotList:
         core = self._core
@@ -312,7 +312,7 @@ class Queries:
 
 
 def _raw(message: LogMessage) -> msgspec.Raw:
-    return msgspec.Raw(write_envelope(message, message.seq, message.timestamp) + b"}")
+    return msgspec.Raw(write_message(message, message.seq, message.timestamp))
 
 
 def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:

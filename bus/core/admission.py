@@ -1,24 +1,21 @@
 """Admission: which messages are accepted, and whether there is room for them.
 
-Owns the checks of a publication (its id, recipient, names, headers, body), the rates, and the room reserved for
-messages on their way to the disk. It also enters their outcome. Publish frames and commits both use it.
+Owns the rates, and the room reserved for messages on their way to the disk. It also enters their outcome. What is
+wrong with a message itself is in `checking`. Publish frames and commits both use it.
 
 Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..mailbox.sessions import Session
-from ..model.records import Channel, later
-from ..model.repository import Added, NewMessage
+from ..model.records import Channel
+from ..model.repository import Appended, Lot, Outcome
 from ..settings import Limits
-from ..wire.bodies import body_fault
-from ..wire.codec import encode
-from ..wire.frames import Code, Publication, Refusal, ToBot, is_id, is_name
-from ..wire.limits import NAME_CHARACTERS_MAX
-from ..wire.refusals import NAME_RULE
+from ..wire.frames import Code, Publication, Refusal
+from .checking import CheckedFrame, Checking
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
@@ -26,74 +23,6 @@ from .rates import Rates
 from .scheduling import Scheduling
 
 __all__ = ["Admission"]
-
-_NO_HEADERS = b"{}"
-
-
-def _admit(
-    publication: Publication, sender: Session, directory: Directory, limits: Limits, turn: Turn
-) -> NewMessage:
-    """Return the message to store. Raises Refusal if it is invalid."""
-    if not is_id(publication.id):
-        raise Refusal(Code.BAD_REQUEST, f"id {publication.id[:64]!r} is not a lower-case UUID with hyphens")
-    if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
-        raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
-    if publication.reply_to is not None and not is_id(publication.reply_to):
-        raise Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
-    bot_id, channel = _recipient(publication, directory)
-    body = bytes(publication.body)
-    if len(body) > limits.body_bytes_max:
-        raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the maximum is {limits.body_bytes_max}")
-    fault = body_fault(body)
-    if fault is not None:
-        raise Refusal(Code.INVALID_BODY, fault)
-    ttl, delay = publication.ttl, publication.delay
-    return NewMessage(
-        publication.id,
-        sender.bot_id,
-        sender.bot_name,
-        bot_id,
-        channel,
-        publication.message_type,
-        body,
-        publication.reply_to,
-        _headers(publication.headers, limits) if publication.headers else _NO_HEADERS,
-        None if ttl is None else later(turn.moment.wall, ttl + (delay or 0.0)),
-        later(turn.steady(), delay) if delay else None,
-    )
-
-
-def _recipient(publication: Publication, directory: Directory) -> tuple[str | None, str | None]:
-    recipient = publication.recipient
-    if not isinstance(recipient, ToBot):
-        if recipient.name not in directory.channels and not is_name(recipient.name):
-            raise Refusal(
-                Code.BAD_REQUEST,
-                f"{recipient.name[:64]!r} is not a valid channel name: {NAME_RULE}",
-            )
-        return None, recipient.name
-    if (recipient.bot is None) == (recipient.bot_id is None):
-        raise Refusal(Code.BAD_REQUEST, "a direct recipient needs either bot or bot_id")
-    if recipient.bot is not None:
-        bot = directory.names.get(recipient.bot)
-        if bot is None:
-            raise Refusal(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
-        return bot.id, None
-    bot = directory.find_bot(recipient.bot_id or "")
-    if bot is None:
-        raise Refusal(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
-    return bot.id, None
-
-
-def _headers(headers: Mapping[str, str], limits: Limits) -> bytes:
-    if len(headers) > limits.headers_max:
-        raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the maximum is {limits.headers_max}")
-    for name, value in headers.items():
-        if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
-            raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
-        if len(value.encode()) > limits.header_bytes_max:
-            raise Refusal(Code.BAD_REQUEST, f"header {name!r} is longer than {limits.header_bytes_max} bytes")
-    return encode(headers)
 
 
 class Admission:
@@ -108,79 +37,96 @@ class Admission:
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
+        self._checking = Checking(directory, turn, limits)
 
     def __repr__(self) -> str:
         return f"<Admission {self.rates}>"
 
-    def admit(self, session: Session, publication: Publication) -> NewMessage:
-        """Return the message to store. Raises Refusal if it is invalid."""
-        return _admit(publication, session, self._directory, self._limits, self._turn)
+    def check(self, session: Session, publications: Sequence[Publication]) -> CheckedFrame:
+        """Return the messages as they are to be stored, and those that are refused."""
+        return self._checking.check(session, publications)
 
-    def _slow_down(self, message: NewMessage) -> Refusal | None:
-        """Return the refusal of a message that exceeds a rate, or None."""
-        too_fast = self.rates.take(message.sender_bot_id, message.recipient_bot_id, *self._turn.moment)
+    def _slow_down(self, lot: Lot) -> Refusal | None:
+        """Take one message of a lot from the rates; return the refusal if it exceeds one."""
+        too_fast = self.rates.take(lot.sender_bot_id, lot.recipient_bot_id, *self._turn.moment)
         if too_fast is None:
             return None
         whom = "publish"
         if too_fast.setting.startswith("pair"):
-            whom = f"send {self._directory.bots[message.recipient_bot_id or ''].name!r}"
+            whom = f"send {self._directory.bots[lot.recipient_bot_id or ''].name!r}"
         text = (
-            f"bot {message.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
+            f"bot {lot.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
             f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
         )
         return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
-    def reserve(self, message: NewMessage) -> Refusal | None:
-        """Reserve room for a message, within its rates; return the refusal if there is none.
+    def reserve(self, lot: Lot) -> Iterator[tuple[Lot, Refusal | None]]:
+        """Reserve room for messages, within their rates; yield them in parts, each with a refusal or None.
 
-        The refusal is sent only if the log does not know the message's id.
+        A refused part is only looked up: its refusal is sent for what the log does not know.
         """
-        if not self.rates.unlimited and (too_fast := self._slow_down(message)) is not None:
-            return too_fast
-        if message.due_at is not None:
-            if self._scheduling.has_room():
-                self._scheduling.expected += 1
-                return None
-            most = self._limits.scheduled_messages_max
-            return Refusal(Code.BUSY, f"{most} delayed messages wait, the maximum")
-        if message.recipient_bot_id is not None:
-            mailbox = self._directory.mailboxes[message.recipient_bot_id]
-            if not self._dispatch.has_room(mailbox):
-                name = self._directory.bots[message.recipient_bot_id].name
-                text = f"{self._limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
-                return Refusal(Code.MAILBOX_FULL, text)
-            mailbox.backlog.expect()
-        return None
+        slow = [] if self.rates.unlimited else [self._slow_down(lot) for _ in lot.ids]
+        within_rates = slow.index(next(filter(None, slow))) if any(slow) else len(lot)
+        room, refusal = self._reserve(lot, within_rates)
+        if room:
+            yield lot.part(0, room), None
+        if room < within_rates:
+            yield lot.part(room, within_rates).only_known(), refusal
+        if within_rates < len(lot):
+            yield lot.part(within_rates, len(lot)).only_known(), slow[within_rates]
+
+    def _reserve(self, lot: Lot, count: int) -> tuple[int, Refusal | None]:
+        """Reserve room for so many messages of a lot, or fewer; return how many, and the refusal of the others."""
+        if lot.due_at is not None:
+            reserved = max(0, min(count, self._scheduling.room))
+            self._scheduling.expected += reserved
+            if reserved == count:
+                return reserved, None
+            text = f"{self._limits.scheduled_messages_max} delayed messages wait, the maximum"
+            return reserved, Refusal(Code.BUSY, text)
+        if lot.recipient_bot_id is None:
+            return count, None
+        mailbox = self._directory.mailboxes[lot.recipient_bot_id]
+        reserved = self._dispatch.room(mailbox, count)
+        mailbox.backlog.expect(reserved)
+        if reserved == count:
+            return reserved, None
+        name, most = self._directory.bots[lot.recipient_bot_id].name, self._limits.backlog_messages_max
+        return reserved, Refusal(Code.MAILBOX_FULL, f"{most} messages wait for bot {name!r}, the maximum")
 
     def refused(self, code: str) -> None:
         """Count a message, or a commit, that was refused for lack of room and is not a repeat."""
         if code == Code.RATE_LIMITED:
             self._dispatch.counters.rate_limited += 1
 
-    def leave(self, message: NewMessage) -> None:
-        """Release the room reserved for a message whose outcome is known."""
-        if message.due_at is not None:
-            self._scheduling.expected -= 1
-        elif message.recipient_bot_id is not None:
-            self._directory.mailboxes[message.recipient_bot_id].backlog.expect_no_more()
+    def leave(self, lot: Lot) -> None:
+        """Release the room reserved for messages whose outcome is known."""
+        if lot.due_at is not None:
+            self._scheduling.expected -= len(lot)
+        elif lot.recipient_bot_id is not None:
+            self._directory.mailboxes[lot.recipient_bot_id].backlog.expect_no_more(len(lot))
 
-    def enter(self, message: NewMessage, added: Added, timestamp: str) -> None:
-        """Enter the outcome of a message whose transaction has returned."""
-        if added.duplicate:
-            self._dispatch.counters.duplicates += 1
-        elif added.seq is not None:
-            self._dispatch.enter(message, added.seq, timestamp)
-        elif added.scheduled:
-            self._scheduling.add(message.due_at or "")
+    def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
+        """Enter the outcome of messages whose transaction has returned."""
+        if isinstance(outcome, Appended):
+            self._dispatch.enter(lot, outcome.first_seq, timestamp)
+            return
+        for at, added in enumerate(outcome):
+            if added.duplicate:
+                self._dispatch.counters.duplicates += 1
+            elif added.seq is not None:
+                self._dispatch.enter(lot.part(at, at + 1), added.seq, timestamp)
+            elif added.scheduled:
+                self._scheduling.add(lot.due_at or "")
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""
         asked = [publication.id for publication in publications if publication.expects_reply]
         session.expect(asked, self._limits.expected_replies_max)
 
-    def new_channels(self, session: Session, messages: Sequence[NewMessage]) -> list[Channel]:
+    def new_channels(self, session: Session, lots: Sequence[Lot]) -> list[Channel]:
         """Return the channels that these messages create."""
-        named = dict.fromkeys(message.recipient_channel for message in messages)
+        named = dict.fromkeys(lot.recipient_channel for lot in lots)
         new = [name for name in named if name is not None and name not in self._directory.channels]
         wall = self._turn.moment.wall
         return [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]

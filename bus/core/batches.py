@@ -22,7 +22,7 @@ from ..model.repository import (
     AddMessages,
     Change,
     CommitWork,
-    NewMessage,
+    Lot,
     RecoverRuns,
     ReleaseDue,
 )
@@ -42,7 +42,7 @@ class Job(Generic[_Answer]):
     merged with their neighbours', changes are not.
     """
 
-    __slots__ = ("changes", "channels", "mailboxes", "messages", "size_bytes")
+    __slots__ = ("changes", "channels", "lots", "mailboxes", "size_bytes")
 
     def __init__(
         self,
@@ -52,11 +52,16 @@ class Job(Generic[_Answer]):
         mailboxes: Sequence[Mailbox] = (),
         size_bytes: int = 0,
     ) -> None:
-        self.messages: Sequence[NewMessage] = ()
+        self.lots: Sequence[Lot] = ()
         self.changes = changes
         self.channels = channels
         self.mailboxes = mailboxes
         self.size_bytes = size_bytes
+
+    @property
+    def messages(self) -> int:
+        """How many messages it has."""
+        return sum(map(len, self.lots))
 
     def begin(self) -> None:
         """Prepare for writing: the job is in a batch now, and may still set its changes and mailboxes."""
@@ -64,7 +69,7 @@ class Job(Generic[_Answer]):
     def done(self, answers: Sequence[_Answer], at: str) -> None:
         """Do what follows once everything is on disk.
 
-        There is one answer per message if the job has messages, otherwise one per change. `at` is the time of the
+        There is one answer per lot if the job has messages, otherwise one per change. `at` is the time of the
         batch, which is the timestamp of its messages.
         """
         raise NotImplementedError
@@ -93,15 +98,15 @@ class Batch:
         ]
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._answers_at: list[tuple[int, int, int]] = []
-        run: list[NewMessage] = []
+        lots: list[Lot] = []
         for job in jobs:
-            if job.messages:
-                if not run:
-                    self.changes.append(AddMessages(run, timestamp))
-                self._answers_at.append((len(self.changes) - 1, len(run), len(job.messages)))
-                run.extend(job.messages)
+            if job.lots:
+                if not lots:
+                    self.changes.append(AddMessages(lots, timestamp))
+                self._answers_at.append((len(self.changes) - 1, len(lots), len(job.lots)))
+                lots.extend(job.lots)
             else:
-                run = []
+                lots = [] if job.changes else lots
                 self._answers_at.append((len(self.changes), -1, len(job.changes)))
                 self.changes.extend(_at(change, timestamp) for change in job.changes)
         self.changes.extend(mailbox.save() for mailbox in self.mailboxes)
@@ -147,9 +152,9 @@ class Batches:
 
     def add(self, job: Job[Any]) -> None:
         """Put a job into the next batch."""
-        job.size_bytes += sum(len(message.body) for message in job.messages)
+        job.size_bytes += sum(lot.size_bytes for lot in job.lots)
         self._jobs.append(job)
-        self._messages += len(job.messages)
+        self._messages += job.messages
         self._bytes += job.size_bytes
 
     def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
@@ -158,12 +163,12 @@ class Batches:
         messages, size_bytes = 0, 0
         while self._jobs and len(jobs) < self._limits.batch_messages_max:
             job = self._jobs[0]
-            messages += len(job.messages)
+            messages += job.messages
             size_bytes += job.size_bytes
             if jobs and (messages > self._limits.batch_messages_max or size_bytes > self._limits.batch_bytes_max):
                 break
             jobs.append(self._jobs.popleft())
-            self._messages -= len(job.messages)
+            self._messages -= job.messages
             self._bytes -= job.size_bytes
         return Batch(jobs, mailboxes, timestamp)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ import msgspec
 from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.repository import Added, Committed, CommitWork, NewMessage, NotCommitted
+from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
@@ -53,8 +54,11 @@ class Committing:
         """Add a commit to the next batch. Raises Refusal if a part of it is invalid."""
         _check(commit)
         encoded = _encode(commit)
-        messages = [self.admission.admit(session, publication) for publication in commit.messages]
-        refusal = self._refusal(session, commit, messages)
+        checked = self.admission.check(session, commit.messages)
+        if checked.refused:
+            raise checked.refused[min(checked.refused)]
+        lots = checked.lots
+        refusal = self._refusal(session, commit, lots)
         mailboxes: dict[Mailbox, list[int]] = {}
         self._number += 1
         if refusal is None:
@@ -63,7 +67,7 @@ class Committing:
                 mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
                 mailbox.outstanding.prepare_to_settle(self._number, seqs, self.turn.moment.now)
-        channels = self.admission.new_channels(session, messages)
+        channels = self.admission.new_channels(session, lots)
         work = CommitWork(
             commit.id,
             session.bot_id,
@@ -74,7 +78,7 @@ class Committing:
             commit.status,
             commit.error,
             commit.context,
-            messages,
+            lots,
             channels,
             known_only=refusal is not None,
             timestamp="",
@@ -92,17 +96,18 @@ class Committing:
             )
         )
 
-    def _refusal(self, session: Session, commit: Commit, messages: Sequence[NewMessage]) -> Refusal | None:
+    def _refusal(self, session: Session, commit: Commit, lots: Sequence[Lot]) -> Refusal | None:
         """Return why it cannot be carried out now, or None. It is looked up even so: it may be a repeat."""
         missing = [seq for seq in commit.acks if seq not in session.in_flight]
         if missing:
             return Refusal(Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused")
-        for index, message in enumerate(messages):
-            lack = self.admission.reserve(message)
+        reserved: list[Lot] = []
+        for part, lack in chain.from_iterable(map(self.admission.reserve, lots)):
             if lack is not None:
-                for reserved in messages[:index]:
-                    self.admission.leave(reserved)
+                for lot in reserved:
+                    self.admission.leave(lot)
                 return lack
+            reserved.append(part)
         return None
 
 
@@ -156,19 +161,19 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._keep_unsettled()
         self._turn.refuse(self._address, code, message, self._request)
 
-    def _enter(self, added: Sequence[Added] | None, at: str) -> None:
+    def _enter(self, added: Sequence[Outcome] | None, at: str) -> None:
         """Enter what was carried out now; of a repeat, only the messages it settles may be left to do."""
         if added is not None:
             self._admission.add_channels(self._work.channels)
-            for message, outcome in zip(self._work.messages, added, strict=True):
-                self._admission.enter(message, outcome, at)
+            for lot, outcome in zip(self._work.lots, added, strict=True):
+                self._admission.enter(lot, outcome, at)
         for mailbox in self._settled:
             self._dispatch.settle_committed(mailbox, self._work.number)
 
     def _leave_room(self) -> None:
         if self._refusal is None:
-            for message in self._work.messages:
-                self._admission.leave(message)
+            for lot in self._work.lots:
+                self._admission.leave(lot)
 
     def _keep_unsettled(self) -> None:
         for mailbox in self._settled:

@@ -149,7 +149,10 @@ class Core:
         self.directory.add_channels(batch.channels.values())
         before = self.last_seq
         for job, answers in batch.answers(outcome):
+            if job.changes:  # it may change who receives the messages after it, and not those before it
+                self.dispatch.arrive()
             job.done(answers, batch.timestamp)
+        self.dispatch.arrive()
         if self.last_seq > before:
             self._turn.log_time.stamped(batch.timestamp, self._taken_at)
         return self._finish()

@@ -8,15 +8,17 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..mailbox.envelope import Envelope, write_envelope
 from ..mailbox.mailbox import Mailbox
+from ..mailbox.outstanding import WireDeliveries
+from ..mailbox.parcel import Parcel, parcel_of, parcels_of
 from ..mailbox.sessions import Session
+from ..mailbox.turns import HandedOut
 from ..mailbox.unsettled import Abandoned
-from ..model.repository import Change, DeadLetter, LogMessage, NewMessage, Page, PageRequest, SeenBot
+from ..model.repository import Change, DeadLetter, LogMessage, Lot, Page, PageRequest, SeenBot, lots_of
 from ..settings import Settings
 from ..wire.codec import deliver_frame
 from ..wire.frames import Code, Gap, Nak, Term
@@ -66,6 +68,8 @@ class Dispatch:
         self._batches = batches
         self._turn = turn
         self._settings = settings
+        self._arrivals: list[tuple[Lot, int, str]] = []
+        """Messages on disk that are not in the mailboxes yet, each lot with its first seq and its timestamp."""
         self._touched: dict[Mailbox, None] = {}
         self._dirty: dict[Mailbox, None] = {}
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
@@ -82,40 +86,51 @@ class Dispatch:
 
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def enter(self, message: NewMessage, seq: int, timestamp: str) -> None:
-        """Add a message that is now on disk to the mailboxes that want it, and copy it to the tap."""
-        assert seq > self.last_seq, "the log grows at its end"
-        self.last_seq = seq
-        self.counters.published += 1
-        channel = message.recipient_channel
-        wire = write_envelope(message, seq, timestamp)
-        letter = Envelope(seq, message.sender_bot_id, channel, wire, message.expires_at)
-        if channel is None:
-            mailbox = self._directory.mailboxes[message.recipient_bot_id or ""]
-            if message.reply_to is not None and self._express(mailbox, letter, message.reply_to):
-                return
-            if mailbox.arrive(letter):
-                self.touch(mailbox)
-            return
-        entry = self._directory.channels[channel]
-        prev_seq, entry.head_seq = entry.head_seq, seq
-        for mailbox in entry.mailboxes.values():
-            if mailbox.arrive(letter):
-                self.touch(mailbox)
-        self.tapping.copy(channel, wire, prev_seq)
+    def enter(self, lot: Lot, first_seq: int, timestamp: str) -> None:
+        """Accept messages that are now on disk: `arrive` adds them to the mailboxes, after the answers."""
+        self._arrivals.append((lot, first_seq, timestamp))
 
-    def _express(self, mailbox: Mailbox, letter: Envelope, reply_to: str) -> bool:
+    def enter_stored(self, messages: Sequence[LogMessage]) -> None:
+        """Accept messages of the log that follow one another, as `enter` does."""
+        at = 0
+        for lot in lots_of(messages):
+            self.enter(lot, messages[at].seq, messages[at].timestamp)
+            at += len(lot)
+
+    def arrive(self) -> None:
+        """Add what was entered to the mailboxes that want it, in seq order, and copy it to the tap."""
+        arrivals, self._arrivals = self._arrivals, []
+        for lot, first_seq, timestamp in arrivals:
+            assert first_seq > self.last_seq, "the log grows at its end"
+            self.last_seq = first_seq + len(lot) - 1
+            self.counters.published += len(lot)
+            parcel = parcel_of(lot, first_seq, timestamp)
+            if lot.recipient_channel is None:
+                mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
+                if lot.reply_to is not None and self._express(mailbox, parcel.part(0, 1), lot.reply_to):
+                    parcel = parcel.part(1, len(parcel))
+                if len(parcel) and mailbox.arrive(parcel):
+                    self.touch(mailbox)
+                continue
+            entry = self._directory.channels[lot.recipient_channel]
+            prev_seq, entry.head_seq = entry.head_seq, self.last_seq
+            for mailbox in entry.mailboxes.values():
+                if mailbox.arrive(parcel):
+                    self.touch(mailbox)
+            self.tapping.copy(lot.recipient_channel, parcel, prev_seq)
+
+    def _express(self, mailbox: Mailbox, reply: Parcel, reply_to: str) -> bool:
         """Deliver a reply to the session that waits for it; return False if none does, or if its turn has come."""
-        if letter.is_expired(self._turn.moment.wall):
+        if reply.envelope.is_expired(self._turn.moment.wall):
             return False
         for session in mailbox.sessions:
             if reply_to in session.expecting:
                 del session.expecting[reply_to]
-                delivery = mailbox.express(letter, session, self._turn.moment.now)
+                delivery = mailbox.express(reply, session, self._turn.moment.now)
                 if delivery is None:
                     return False
                 self.counters.delivered += 1
-                self._turn.add(Send(session.address, deliver_frame([delivery]), (letter.seq,)))
+                self._turn.add(Send(session.address, deliver_frame([delivery]), tuple(reply.seqs)))
                 self.touch(mailbox)
                 return True
         return False
@@ -124,8 +139,8 @@ class Dispatch:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
         mailbox = self._directory.mailboxes[request.mailbox_id]
         lost = mailbox.page_read(
-            [_envelope(message) for message in page.recalled],
-            [_envelope(message) for message in page.messages],
+            parcels_of(page.recalled),
+            parcels_of(page.messages),
             complete=page.complete,
             damaged=page.damaged,
         )
@@ -152,12 +167,12 @@ class Dispatch:
             if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
-    def has_room(self, mailbox: Mailbox) -> bool:
-        """Return True if there is room for one more direct message; ask the store, once, if that is unknown."""
+    def room(self, mailbox: Mailbox, count: int) -> int:
+        """Return how many of `count` direct messages may come; all, and ask the store, while that is unknown."""
         most = self._settings.limits.backlog_messages_max
         if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, most):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
-        return mailbox.backlog.has_room(most)
+        return mailbox.backlog.room(count, most)
 
     def run(self) -> None:
         """Deliver and read what the touched mailboxes can."""
@@ -165,7 +180,7 @@ class Dispatch:
         for mailbox in touched:
             for handed in mailbox.hand_out(*self._turn.moment):
                 self.counters.delivered += len(handed.seqs)
-                self._deliver(*handed)
+                self._deliver(handed)
             self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
             if request is not None:
@@ -181,15 +196,10 @@ class Dispatch:
             else:
                 self._timed.pop(mailbox, None)
 
-    def _deliver(self, session: Session, deliveries: list[bytes], seqs: list[int]) -> None:
+    def _deliver(self, handed: HandedOut) -> None:
         """Pack deliveries into as few frames as their limits allow."""
-        first, size, bytes_max = 0, _FRAME_ROOM_BYTES, self._settings.limits.frame_bytes_max
-        for end, delivery in enumerate(deliveries):
-            if end > first and (size + len(delivery) > bytes_max or end - first == _FRAME_MESSAGES_MAX):
-                self._turn.add(Send(session.address, deliver_frame(deliveries[first:end]), tuple(seqs[first:end])))
-                first, size = end, _FRAME_ROOM_BYTES
-            size += len(delivery) + 1
-        self._turn.add(Send(session.address, deliver_frame(deliveries[first:]), tuple(seqs[first:])))
+        for deliveries, seqs in _frames(handed, self._settings.limits.frame_bytes_max):
+            self._turn.add(Send(handed.session.address, deliver_frame(deliveries), tuple(seqs)))
 
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,18 +252,16 @@ class Dispatch:
 
     def settle(self, session: Session, seqs: Iterable[int]) -> list[Mailbox]:
         """Settle messages, and return the mailboxes that changed."""
-        mailboxes: dict[Mailbox, None] = {}
-        in_flight, by_id = session.in_flight, self._directory.mailboxes
-        before = len(in_flight)
-        for seq in seqs:
-            if seq in in_flight:
-                mailbox = by_id[in_flight[seq]]
-                mailbox.settle(session, seq)
-                mailboxes[mailbox] = None
-        if mailboxes:
-            self.counters.settled += before - len(in_flight)
+        theirs: dict[str, list[int]] = {}
+        for seq in dict.fromkeys(seqs):
+            if (mailbox_id := session.in_flight.get(seq)) is not None:
+                theirs.setdefault(mailbox_id, []).append(seq)
+        for mailbox_id, settled in theirs.items():
+            self._directory.mailboxes[mailbox_id].settle(session, settled)
+            self.counters.settled += len(settled)
+        if theirs:
             self.touch_session(session)
-        return list(mailboxes)
+        return [self._directory.mailboxes[mailbox_id] for mailbox_id in theirs]
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Settle the messages of a commit that is now on disk."""
@@ -369,6 +377,26 @@ def _awaits(mailbox: Mailbox) -> bool:
     return mailbox.group is not None and mailbox.outstanding.awaits_clients
 
 
-def _envelope(message: LogMessage) -> Envelope:
-    wire = write_envelope(message, message.seq, message.timestamp)
-    return Envelope(message.seq, message.sender_bot_id, message.recipient_channel, wire, message.expires_at)
+def _frames(handed: HandedOut, bytes_max: int) -> Iterator[tuple[list[WireDeliveries], list[int]]]:
+    """Divide deliveries into what goes into one frame each."""
+    frame: list[WireDeliveries] = []
+    first, count, size_bytes = 0, 0, _FRAME_ROOM_BYTES
+    for wires, ending in handed.deliveries:
+        group_bytes = sum(map(len, wires)) + len(wires) * (len(ending) + 1)
+        if count + len(wires) <= _FRAME_MESSAGES_MAX and size_bytes + group_bytes <= bytes_max:
+            frame.append(WireDeliveries(wires, ending))
+            count += len(wires)
+            size_bytes += group_bytes
+            continue
+        start = 0
+        for at, wire in enumerate(wires):
+            added_bytes = len(wire) + len(ending) + 1
+            if count and (size_bytes + added_bytes > bytes_max or count == _FRAME_MESSAGES_MAX):
+                if start < at:
+                    frame.append(WireDeliveries(wires[start:at], ending))
+                yield frame, handed.seqs[first : first + count]
+                frame, first, count, size_bytes, start = [], first + count, 0, _FRAME_ROOM_BYTES, at
+            count += 1
+            size_bytes += added_bytes
+        frame.append(WireDeliveries(wires[start:], ending))
+    yield frame, handed.seqs[first:]

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from ..mailbox.sessions import Session
-from ..model.repository import Added, NewMessage
+from ..model.repository import Appended, Lot, Outcome, each
 from ..settings import Limits
 from ..wire.frames import Code, ItemError, Publish, Published, Refusal
 from .admission import Admission
@@ -44,36 +42,30 @@ class Publishing:
         count, most = len(publish.messages), self._limits.messages_per_publish_max
         if not 1 <= count <= most:
             raise Refusal(Code.BAD_REQUEST, f"a publish frame must have 1 to {most} messages, not {count}")
+        checked = self._admission.check(session, publish.messages)
         job = _PublishJob(session, publish, admission=self._admission, dispatch=self._dispatch, turn=self._turn)
-        for index, publication in enumerate(publish.messages):
-            try:
-                message = self._admission.admit(session, publication)
-            except Refusal as error:
-                job.errors.append(ItemError(index, error.code, error.message, error.retry_after))
-            else:
-                job.taken[index] = self._make_room(job, index, message)
-        self._admission.expect(session, [publish.messages[index] for index in job.taken])
-        if not job.taken:
+        job.errors += [_error(index, refusal) for index, refusal in checked.refused.items()]
+        for lot, indexes in zip(checked.lots, checked.indexes, strict=True):
+            start = 0
+            for part, lack in self._admission.reserve(lot):
+                job.add(part, indexes[start : start + len(part)], lack)
+                start += len(part)
+        self._admission.expect(
+            session, [publish.messages[index] for indexes in checked.indexes for index in indexes]
+        )
+        if not job.lots:
             job.done((), "")
             return
-        job.messages = list(job.taken.values())
-        new = [message for message in job.messages if not message.known_only]
-        job.channels = self._admission.new_channels(session, new)
+        job.channels = self._admission.new_channels(session, [lot for lot in job.lots if not lot.known_only])
         self._batches.add(job)
 
-    def _make_room(self, job: _PublishJob, index: int, message: NewMessage) -> NewMessage:
-        """Return the message. If there is no room, it is only looked up, because it may be a repeat."""
-        lack = self._admission.reserve(message)
-        if lack is None:
-            return message
-        job.full[index] = ItemError(index, lack.code, lack.message, lack.retry_after)
-        return msgspec.structs.replace(message, known_only=True)
 
-
-class _PublishJob(Job[Added]):
+class _PublishJob(Job[Outcome]):
     """One publish frame on its way to the disk: its accepted messages, and the refused ones."""
 
-    __slots__ = ("_admission", "_dispatch", "_turn", "address", "count", "errors", "full", "request", "taken")
+    __slots__ = ("_admission", "_dispatch", "_indexes", "_lacks", "_turn", "address", "count", "errors", "request")
+
+    lots: list[Lot]
 
     def __init__(
         self, session: Session, publish: Publish, *, admission: Admission, dispatch: Dispatch, turn: Turn
@@ -85,30 +77,40 @@ class _PublishJob(Job[Added]):
         self.address = session.address
         self.request = publish.request
         self.count = len(publish.messages)
-        self.taken: dict[int, NewMessage] = {}
+        self.lots = []
+        self._indexes: list[Sequence[int]] = []
+        self._lacks: list[Refusal | None] = []
         self.errors: list[ItemError] = []
-        self.full: dict[int, ItemError] = {}
-        """Errors of messages that are only looked up, by index; they apply if the message is not known."""
 
-    def done(self, answers: Sequence[Added], at: str) -> None:
+    def add(self, lot: Lot, indexes: Sequence[int], lack: Refusal | None) -> None:
+        """Add messages, with their indexes in the frame; with a refusal they are only looked up."""
+        self.lots.append(lot)
+        self._indexes.append(indexes)
+        self._lacks.append(lack)
+
+    def done(self, answers: Sequence[Outcome], at: str) -> None:
         """Enter the messages, and send the outcome of each to the sender."""
         self._leave_room()
         seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []
         scheduled: list[int] = []
-        for (index, message), added in zip(self.taken.items(), answers, strict=True):
-            seqs[index] = added.seq
-            if added.scheduled:
-                scheduled.append(index)
-            if added.duplicate:
-                duplicates.append(index)
-            elif added.conflict:
-                text = f"message id {message.id} belongs to another bot's message"
-                self.errors.append(ItemError(index, Code.ID_CONFLICT, text))
-            elif index in self.full:
-                self.errors.append(self.full[index])
-                self._admission.refused(self.full[index].code)
-            self._admission.enter(message, added, at)
+        for lot, indexes, lack, outcome in zip(self.lots, self._indexes, self._lacks, answers, strict=True):
+            if isinstance(outcome, Appended) and isinstance(indexes, range):
+                seqs[indexes.start : indexes.stop] = range(outcome.first_seq, outcome.first_seq + len(lot))
+            else:
+                for index, id, added in zip(indexes, lot.ids, each(lot, outcome), strict=True):
+                    seqs[index] = added.seq
+                    if added.scheduled:
+                        scheduled.append(index)
+                    if added.duplicate:
+                        duplicates.append(index)
+                    elif added.conflict:
+                        text = f"message id {id} belongs to another bot's message"
+                        self.errors.append(ItemError(index, Code.ID_CONFLICT, text))
+                    elif lack is not None:
+                        self.errors.append(_error(index, lack))
+                        self._admission.refused(lack.code)
+            self._admission.enter(lot, outcome, at)
         self._dispatch.counters.refused += len(self.errors)
         self.errors.sort(key=lambda error: error.index)
         self._turn.send(
@@ -124,6 +126,10 @@ class _PublishJob(Job[Added]):
         self._turn.refuse(self.address, code, message, self.request)
 
     def _leave_room(self) -> None:
-        for index, message in self.taken.items():
-            if index not in self.full:
-                self._admission.leave(message)
+        for lot, lack in zip(self.lots, self._lacks, strict=True):
+            if lack is None:
+                self._admission.leave(lot)
+
+
+def _error(index: int, refusal: Refusal) -> ItemError:
+    return ItemError(index, refusal.code, refusal.message, refusal.retry_after)

@@ -54,8 +54,7 @@ class Recovering:
 
     def recovered(self, recovered: Recovered) -> None:
         """Deliver the messages to the last holders, and sweep again at once if there may be more runs."""
-        for message in recovered.messages:
-            self._dispatch.enter(message, message.seq, message.timestamp)
+        self._dispatch.enter_stored(recovered.messages)
         more = len(recovered.runs) == _RUNS_AT_ONCE
         self._rest(0.0 if more else self._settings.sweep_seconds)
 

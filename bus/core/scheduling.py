@@ -39,9 +39,10 @@ class Scheduling:
     def __repr__(self) -> str:
         return f"<Scheduling waiting={self.waiting} next_due_at={self._next_due_at}>"
 
-    def has_room(self) -> bool:
-        """Return True if one more message may wait."""
-        return self.waiting + self.expected < self._limits.scheduled_messages_max
+    @property
+    def room(self) -> int:
+        """How many more messages may wait."""
+        return self._limits.scheduled_messages_max - self.waiting - self.expected
 
     def add(self, due_at: str) -> None:
         """Count a message that waits on disk."""
@@ -64,8 +65,7 @@ class Scheduling:
         self._releasing = False
         self._next_due_at = released.next_due_at
         self.waiting -= len(released.messages)
-        for message in released.messages:
-            self._dispatch.enter(message, message.seq, message.timestamp)
+        self._dispatch.enter_stored(released.messages)
         self._dispatch.counters.damaged += len(released.damaged)
         self.release()
 

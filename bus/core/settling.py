@@ -134,10 +134,7 @@ class Settling:
         mailbox = self._directory.find_mailbox(request.bot)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
-        seqs = mailbox.dead_letters.put_back(request.seqs)
-        self._batches.add(
-            _RetryJob(session.address, request.request, mailbox, seqs, dispatch=self._dispatch, turn=self._turn)
-        )
+        self._batches.add(_RetryJob(session.address, request, mailbox, dispatch=self._dispatch, turn=self._turn))
 
 
 class _ConfirmJob(Job[Any]):
@@ -164,23 +161,28 @@ class _RetryJob(Job[Any]):
     """Dead letters on their way back into their mailbox."""
 
     def __init__(
-        self, address: bytes, request: int, mailbox: Mailbox, seqs: list[int], *, dispatch: Dispatch, turn: Turn
+        self, address: bytes, request: RetryDeadLetters, mailbox: Mailbox, *, dispatch: Dispatch, turn: Turn
     ) -> None:
-        super().__init__(changes=[RemoveDeadLetters(mailbox.id, tuple(seqs))], mailboxes=[mailbox])
+        super().__init__(mailboxes=[mailbox])
         self._address = address
         self._request = request
         self._mailbox = mailbox
-        self._seqs = seqs
+        self._seqs: list[int] = []
         self._dispatch = dispatch
         self._turn = turn
+
+    def begin(self) -> None:
+        """Put them back: one transaction removes the dead letters and stores the state that has them again."""
+        self._seqs = self._mailbox.dead_letters.put_back(self._request.seqs)
+        self.changes = [RemoveDeadLetters(self._mailbox.id, tuple(self._seqs))]
 
     def done(self, answers: Sequence[Any], at: str) -> None:
         """Redeliver them."""
         self._mailbox.dead_letters.revive(self._seqs)
-        self._turn.answer(self._address, self._request, Retried(len(self._seqs)))
+        self._turn.answer(self._address, self._request.request, Retried(len(self._seqs)))
         self._dispatch.touch(self._mailbox)
 
     def failed(self, code: Code, message: str) -> None:
         """Leave them dead."""
         self._mailbox.dead_letters.stay_dead(self._seqs)
-        self._turn.refuse(self._address, code, message, self._request)
+        self._turn.refuse(self._address, code, message, self._request.request)

@@ -78,7 +78,7 @@ class Subscribing:
         # The log itself opens a group's mailbox at its start; a bot's own mailbox goes back to it.
         own = subscribe.group is None and subscribe.channel not in self._directory.subscriptions_of(session.bot_id)
         if own and start_seq is not None:
-            mailbox.prepare(subscribe.channel, start_seq)
+            mailbox.sources.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
         self._batches.add(
             _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)

@@ -11,6 +11,7 @@ Pure.
 
 from __future__ import annotations
 
+from ..mailbox.parcel import Parcel
 from ..settings import Settings
 from ..wire.codec import encode, tap_copy
 from ..wire.topics import Head, channel_topic, head_channel, head_topic
@@ -54,10 +55,13 @@ class Tapping:
             self._heads.discard(channel)
             self._new.discard(channel)
 
-    def copy(self, channel: str, wire: bytes, prev_seq: int) -> None:
-        """Copy a message that is on disk to the listeners of its channel."""
-        if self._topics:
-            self._turn.add(Tap(channel_topic(channel), tap_copy(wire, prev_seq)))
+    def copy(self, channel: str, parcel: Parcel, prev_seq: int) -> None:
+        """Copy messages that are on disk to the listeners of their channel."""
+        if not self._topics:
+            return
+        topic = channel_topic(channel)
+        for wire, before in zip(parcel.wires, (prev_seq, *parcel.seqs), strict=False):
+            self._turn.add(Tap(topic, tap_copy(wire, before)))
 
     def send_heads(self) -> None:
         """Send the heads that are due, and those that have new listeners."""

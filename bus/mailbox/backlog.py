@@ -26,17 +26,17 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {self._waiting if self.known else 'unknown'} expected={self._expected}>"
 
-    def expect(self) -> None:
-        """Reserve room for a message that is on its way to the disk."""
-        self._expected += 1
+    def expect(self, count: int) -> None:
+        """Reserve room for messages that are on their way to the disk."""
+        self._expected += count
 
-    def expect_no_more(self) -> None:
-        """Release the room of a message whose outcome is known."""
-        self._expected -= 1
+    def expect_no_more(self, count: int) -> None:
+        """Release the room of messages whose outcome is known."""
+        self._expected -= count
 
-    def came(self) -> None:
-        """Count a message that waits."""
-        self._waiting += 1
+    def came(self, count: int) -> None:
+        """Count messages that wait."""
+        self._waiting += count
 
     def went(self, count: int = 1) -> None:
         """Count messages that no longer wait."""
@@ -58,6 +58,6 @@ class Backlog:
             self._waiting += waiting
             self.known, self.counting = True, False
 
-    def has_room(self, messages_max: int) -> bool:
-        """Return True if there is room for one more, or if that is not known yet."""
-        return not self.known or self._waiting + self._expected < messages_max
+    def room(self, count: int, messages_max: int) -> int:
+        """Return how many of so many messages there is room for; all, if that is not known yet."""
+        return max(0, min(count, messages_max - self._waiting - self._expected)) if self.known else count

@@ -3,7 +3,8 @@
 Its rules:
 
 - A dead letter is stored together with the state that no longer contains the message, or neither is stored.
-- A retried dead letter is *reviving* until that is on disk, and is then returned.
+- A retried dead letter is *reviving* until that is on disk, and is then returned. A channel that was left and is
+  subscribed to from the past may have brought it again meanwhile: if it dies anew, the retry stands.
 
 Pure.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from ..model.repository import DeadLetter
 from .outstanding import Outstanding
+from .unsettled import Abandoned
 
 __all__ = ["DeadLetterBox"]
 
@@ -43,6 +45,16 @@ class DeadLetterBox:
         """Add a stored dead letter."""
         self.dead.add(seq)
 
+    def add(self, seq: int, reason: str, attempts: int) -> Abandoned | None:
+        """Note that a message is dead; return it as the mailbox gave it up.
+
+        None if it is a dead letter already whose retry is on its way to the disk: it is returned all the same.
+        """
+        if seq in self.reviving:
+            return None
+        self.dead.add(seq)
+        return Abandoned(seq, reason, attempts)
+
     def bury(self, dead_letter: DeadLetter) -> None:
         """Keep a dead letter for the next transaction with the mailbox's state."""
         self._unsaved.append(dead_letter)
@@ -66,7 +78,7 @@ class DeadLetterBox:
     def revive(self, seqs: Iterable[int]) -> None:
         """Return dead letters to the mailbox, as if they had never been delivered."""
         for seq in seqs:
-            self.reviving.discard(seq)  # it may have died and been put back again before this was on disk
+            self.reviving.discard(seq)
             self._outstanding.revive(seq)
 
     def stay_dead(self, seqs: Iterable[int]) -> None:

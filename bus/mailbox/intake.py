@@ -13,11 +13,12 @@ The mailbox decides which messages are wanted. Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from itertools import accumulate
 
 from ..model.repository import PageRequest
 from ..settings import Limits
-from .envelope import Envelope
+from .parcel import Parcel
 
 __all__ = ["Intake"]
 
@@ -32,10 +33,8 @@ class Intake:
         self.reading: PageRequest | None = None
         """The page that is being read."""
         self._limits = limits
-        self._ready: deque[Envelope] = deque()
-        self._aside: deque[Envelope] = deque()
-        self._size_bytes = 0
-        """Size of `_ready` and `_aside`, without the closing braces."""
+        self._ready = _Queue()
+        self._aside = _Queue()
         self._overflowed = False
 
     def __repr__(self) -> str:
@@ -62,25 +61,29 @@ class Intake:
     @property
     def idle(self) -> bool:
         """Whether nothing waits for its first delivery, here or in the store."""
-        return self.level and not self._ready
+        return self.level and not len(self._ready)
 
     @property
     def hungry(self) -> bool:
         """Whether a page is worth reading: there is more in the store, and room for it here."""
         return not self.level and len(self) < self._limits.ready_messages_max // 2
 
-    def arrive(self, envelope: Envelope) -> bool:
-        """Add a newly committed message, in seq order; return False if it is left for the next page."""
+    def arrive(self, parcel: Parcel) -> bool:
+        """Add newly committed messages, in seq order; return False if all are left for the next page.
+
+        Those that are added may exceed the limit in bytes by one parcel.
+        """
         limits, count = self._limits, len(self._ready) + len(self._aside)
-        if count >= limits.ready_messages_max or self._size_bytes >= limits.ready_bytes_max:
+        size_bytes = self._ready.size_bytes + self._aside.size_bytes
+        room = limits.ready_messages_max - count if size_bytes < limits.ready_bytes_max else 0
+        if room > 0:
+            (self._ready if self.level else self._aside).append(parcel.part(0, room))
+        if room < len(parcel):
             if self.level:
-                self.loaded_seq = envelope.seq - 1
+                self.loaded_seq = parcel.seqs[max(room, 0)] - 1
             self.level, self._overflowed = False, True
-            self._drop_aside()
-            return False
-        (self._ready if self.level else self._aside).append(envelope)
-        self._size_bytes += len(envelope.wire)
-        return True
+            self._aside.clear()
+        return room > 0
 
     def read(self, request: PageRequest) -> PageRequest:
         """Note that a page is being read."""
@@ -93,10 +96,10 @@ class Intake:
         assert request is not None
         return request
 
-    def take(self, envelopes: Sequence[Envelope], *, through_seq: int, complete: bool) -> None:
+    def take(self, parcels: Iterable[Parcel], *, through_seq: int, complete: bool) -> None:
         """Add the wanted messages of a page; it ends at `through_seq`, and nothing follows if `complete`."""
-        self._ready.extend(envelopes)
-        self._size_bytes += _size_of(envelopes)
+        for parcel in parcels:
+            self._ready.append(parcel)
         self.level = complete and not self._overflowed
         self.loaded_seq = through_seq
 
@@ -104,36 +107,94 @@ class Intake:
         """Append what arrived while a page was read, or drop it if still behind: another page finds it."""
         if self.level:
             self._ready.extend(self._aside)
-            self._aside.clear()
-        self._drop_aside()
+        self._aside.clear()
 
-    def next(self) -> Envelope | None:
-        """Return the next message to deliver."""
-        if not self._ready:
-            return None
-        envelope = self._ready.popleft()
-        self._size_bytes -= len(envelope.wire)
-        return envelope
+    def next(self, messages_max: int, bytes_max: int) -> Parcel | None:
+        """Return the next messages to deliver, within these limits; the last one may exceed that in bytes."""
+        return self._ready.next(messages_max, bytes_max)
 
-    def drop(self, unwanted: Callable[[Envelope], bool]) -> None:
-        """Drop messages that are no longer wanted."""
-        self._ready = deque(envelope for envelope in self._ready if not unwanted(envelope))
-        self._aside = deque(envelope for envelope in self._aside if not unwanted(envelope))
-        self._size_bytes = _size_of(self._ready) + _size_of(self._aside)
+    def drop_channel(self, channel: str) -> None:
+        """Drop the messages of a channel that are no longer wanted."""
+        self._drop(lambda parcel: parcel.part(0, 0) if parcel.envelope.channel == channel else parcel)
+
+    def drop(self, seqs: Collection[int]) -> None:
+        """Drop messages that have left the log."""
+        if seqs:
+            self._drop(lambda parcel: parcel.without(seqs))
+
+    def _drop(self, keep: Callable[[Parcel], Parcel]) -> None:
+        for queue in (self._ready, self._aside):
+            queue.change(keep)
 
     def unload(self, position: int) -> None:
         """Fall behind: drop what is in memory; the next page begins after the position."""
         self._ready.clear()
         self._aside.clear()
-        self._size_bytes = 0
         self._overflowed = True
         self.level = False
         self.loaded_seq = position
 
-    def _drop_aside(self) -> None:
-        self._size_bytes -= _size_of(self._aside)
-        self._aside.clear()
 
+class _Queue:
+    """Parcels in seq order; its length is that of all their messages."""
 
-def _size_of(envelopes: Iterable[Envelope]) -> int:
-    return sum(len(envelope.wire) for envelope in envelopes)
+    def __init__(self) -> None:
+        self._parcels: deque[Parcel] = deque()
+        self._taken = 0
+        """How many messages of the first parcel were taken."""
+        self._count = 0
+        self.size_bytes = 0
+        """The size of the wires, without the closing braces."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def parcels(self) -> list[Parcel]:
+        """Return what there is."""
+        parcels = list(self._parcels)
+        if self._taken:
+            parcels[0] = parcels[0].part(self._taken, len(parcels[0]))
+        return parcels
+
+    def append(self, parcel: Parcel) -> None:
+        """Append messages."""
+        if len(parcel):
+            self._parcels.append(parcel)
+            self._count += len(parcel)
+            self.size_bytes += parcel.size_bytes
+
+    def extend(self, other: _Queue) -> None:
+        """Append the messages of another queue."""
+        for parcel in other.parcels():
+            self.append(parcel)
+
+    def next(self, messages_max: int, bytes_max: int) -> Parcel | None:
+        """Remove the first messages, all of one parcel, within these limits; the last one may exceed the bytes."""
+        if not self._parcels:
+            return None
+        first, start = self._parcels[0], self._taken
+        parcel = first.part(start, start + messages_max)
+        if parcel.size_bytes > bytes_max:
+            sizes = enumerate(accumulate(map(len, parcel.wires)), 1)
+            parcel = parcel.part(0, next(count for count, size in sizes if size >= bytes_max))
+        self._taken += len(parcel)
+        if self._taken * 2 > len(first):  # keep no more than twice what is counted
+            self._parcels.popleft()
+            if self._taken < len(first):
+                self._parcels.appendleft(first.part(self._taken, len(first)))
+            self._taken = 0
+        self._count -= len(parcel)
+        self.size_bytes -= parcel.size_bytes
+        return parcel
+
+    def change(self, change: Callable[[Parcel], Parcel]) -> None:
+        """Replace each parcel by what `change` makes of it."""
+        parcels = self.parcels()
+        self.clear()
+        for parcel in parcels:
+            self.append(change(parcel))
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._parcels.clear()
+        self._taken = self._count = self.size_bytes = 0

@@ -82,5 +82,5 @@ class Leaving:
         early = self._outstanding.seqs | self._sources.ahead
         waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
         self._backlog.went(sum(seq > handed_out for seq in waiting))
-        self._intake.drop(lambda envelope: envelope.seq in lost)
+        self._intake.drop(lost)
         self._outstanding.discard(lost)

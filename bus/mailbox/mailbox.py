@@ -1,16 +1,15 @@
 """One mailbox: the messages that a bot, or a group, has not settled yet.
 
-Owns one view of the log, made of the `parts`. Its rules (docs/design.md):
+Owns one view of the log, which consists of the `parts`. Its rules (docs/design.md):
 
-- First deliveries happen in seq order; the position (`sources`) is the highest seq delivered in order.
+- First deliveries happen in seq order; the position (`sources`) is the highest seq that was delivered in order.
 - Every message of the mailbox at or below the position is settled, dead or unsettled (`outstanding`).
-- `intake` loads messages into memory. A mailbox without a session is *away*: it keeps only the position and the
-  seqs of
-  unsettled messages in memory.
+- How messages come into memory stands in `intake`. A mailbox without a session is *away*: it keeps in memory no
+  more than the position and the seqs of what is unsettled.
 
-Each message of the mailbox is in one of these places. Methods of this class move it, unless another is named.
+Each message of the mailbox is in one of these places. It is moved by a method of this class, if no other is named.
 
-    place       where its seq is                  what moves it on
+    place       where its seq stands              what moves it on
     ---------   -------------------------------   ---------------------------------------------------------
     unread      above `intake.loaded_seq`         `page_read`: ready; `arrive`: ready, or aside
     aside       `intake`, behind the page         `page_read`: ready, or unread
@@ -22,45 +21,41 @@ Each message of the mailbox is in one of these places. Methods of this class mov
     dead        `dead_letters.dead`               `dead_letters.put_back`: reviving
     reviving    `dead_letters.reviving`           `dead_letters.revive`: unsettled; `stay_dead`: dead
 
-A message that is unread, ready, or unsettled and waiting may also be in `losses.losing`: it is being removed from
-the log, and withheld if its turn comes. Other messages are never lost. Leaving a channel and subscribing to it
-again from the past brings its dead letters back: those are dead or reviving, and also in another place. A dead
-letter that is retried may still be in `sources.ahead`.
+What is unread, ready, or unsettled and waiting may be in `losses.losing` as well: it is being removed from the log,
+and withheld if its turn comes. Nothing else is ever lost. A channel that was left, and is subscribed to again,
+brings its dead letters again: those are dead, or reviving, and in another place too. A dead letter that is retried
+may still be in `sources.ahead`.
 
-Pure: time is an argument, and methods return what must be read or sent.
+Pure: time is an argument, and what must be read or sent is returned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 
 from ..model.repository import MailboxState, PageRequest, SaveMailbox, UnsettledState
 from ..settings import Delivery, Limits
 from .backlog import Backlog
 from .claims import Claims
 from .dead_letters import DeadLetterBox
-from .envelope import Envelope
+from .delivering import Delivering
 from .intake import Intake
 from .leaving import Leaving
 from .losses import Losses
-from .outstanding import Outstanding
+from .outstanding import Outstanding, WireDeliveries
+from .parcel import Parcel
 from .parts import Parts
+from .reading import Reading
 from .sessions import Session
 from .sources import DIRECT, Interest, Sources
-from .turns import HandedOut, Turns
+from .turns import HandedOut
 from .unsettled import Abandoned, Unsettled
 
 __all__ = ["Mailbox"]
 
-_AHEAD_MAX = 256
-"""Messages settled ahead of their turn to remember before a page is read so that their turn comes."""
-
-_RECALLED_MAX = 32
-"""Messages to reload with one page, beside what follows: together no more than the page's own bytes."""
-
 
 class Mailbox:
-    """See the module. The public parts answer the core's questions about what they own."""
+    """See the module. The parts that are public answer the core's questions about what they own."""
 
     def __init__(
         self, state: MailboxState, delivery: Delivery, limits: Limits, *, group: str | None = None
@@ -69,20 +64,21 @@ class Mailbox:
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
         self.sessions: list[Session] = []
-        """The sessions whose credit it may use."""
+        """Those whose credit it may use."""
         self.sources = Sources(state, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog()
         self.outstanding = Outstanding(state.mailbox_id, state.unsettled, delivery, group=group)
         self.dead_letters = DeadLetterBox(self.outstanding)
         self.losses = Losses(state.gap)
-        parts = Parts(self.sources, self.intake, self.backlog, self.outstanding, self.dead_letters, self.losses)
+        self._parts = parts = Parts(
+            self.sources, self.intake, self.backlog, self.outstanding, self.dead_letters, self.losses
+        )
         self.claims = Claims(parts)
         self.leaving = Leaving(parts)
+        self.reading = Reading(self.id, parts, limits)
+        self._delivering = Delivering(parts, ack_wait_seconds=delivery.ack_wait_seconds, apart=group is not None)
         self._delivery = delivery
-        self._limits = limits
-        self._dirty = False
-        self._expired: list[Abandoned] = []
 
     def __repr__(self) -> str:
         state = "level" if self.intake.level else "behind" if self.sessions else "away"
@@ -93,17 +89,17 @@ class Mailbox:
 
     @property
     def position(self) -> int:
-        """The highest seq delivered in order."""
+        """The highest seq that was delivered in order."""
         return self.sources.position
 
     @property
     def dirty(self) -> bool:
-        """Whether the state on disk is out of date."""
-        return self._dirty or self.outstanding.dirty or self.dead_letters.unsaved
+        """Whether the stored state is an earlier one."""
+        return self.sources.dirty or self.outstanding.dirty or self.dead_letters.unsaved
 
     @property
     def timed(self) -> bool:
-        """Whether anything changes as time passes."""
+        """Whether time that passes changes something."""
         return self.outstanding.suspends or (bool(self.sessions) and self.outstanding.timed)
 
     def has(self, seq: int) -> bool:
@@ -111,12 +107,12 @@ class Mailbox:
         return seq in self.outstanding
 
     def save(self) -> SaveMailbox:
-        """Return the change that stores the current state, and mark it as stored."""
-        self._dirty = self.outstanding.dirty = False
+        """Return the change that stores the state as it is, and count it as stored."""
+        self.sources.dirty = self.outstanding.dirty = False
         return SaveMailbox(self.state(), self.outstanding.settling)
 
     def state(self) -> MailboxState:
-        """Return the state to store."""
+        """Return the state that is to be stored."""
         position, floors, ahead = self.sources.saved()
         losing, items = self.losses.losing, self.outstanding.items()
         unsettled = [item.saved(seq) for seq, item in items if seq not in losing]
@@ -126,13 +122,13 @@ class Mailbox:
         return MailboxState(self.id, position, tuple(unsettled), floors, ahead, self.losses.saved())
 
     def not_saved(self) -> None:
-        """Mark the state as unsaved: the disk did not take what `save` returned."""
-        self._dirty = True
+        """Note that the disk did not take what `save` returned."""
+        self.sources.dirty = True
 
     def forget_gap(self) -> None:
-        """Clear the gap: a session has been notified."""
+        """Note that a session has learned of what was lost."""
         self.losses.gap = None
-        self._dirty = True
+        self.sources.dirty = True
 
     def fate(self, seq: int, channel: str | None) -> str:
         """Return the state of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
@@ -148,33 +144,23 @@ class Mailbox:
 
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(self, channel: str, start_seq: int) -> None:
-        """Prepare for a subscription that starts in the past and is on its way to the disk.
-
-        The state stored with it already goes back to that start, so that its messages are found after a crash.
-        Nothing changes in memory before `subscribe`.
-        """
-        self.sources.prepare(channel, start_seq)
-        self._dirty = True
-
     def subscribe(self, channel: str, interest: Interest, last_seq: int) -> None:
-        """Add a channel. `last_seq` is the last seq that arrived: older messages must be read."""
-        if self.sources.add(channel, interest):
-            self._dirty = True
+        """Add a channel. `last_seq` is the end of what arrived: older messages must be read."""
+        self.sources.add(channel, interest)
         if interest.start_seq < last_seq:
             self.intake.unload(self.position)
 
     def unsubscribe(self, channel: str) -> None:
-        """Remove a channel: drop what waits; what is in flight may still be settled.
+        """Remove a channel: what waits is dropped, what is in flight may still be settled.
 
-        A retried dead letter stays, because somebody asked for it.
+        A dead letter that is retried is neither: somebody asked for it.
         """
         if self.sources.remove(channel):
-            self.intake.drop(lambda envelope: envelope.channel == channel)
+            self.intake.drop_channel(channel)
             self._discard_channel(channel, in_flight=False)
 
     def forget(self, channel: str) -> None:
-        """Drop all messages of a channel that was left, even those in flight: a group takes it over."""
+        """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
         self._discard_channel(channel, in_flight=True)
 
     def _discard_channel(self, channel: str, *, in_flight: bool) -> None:
@@ -185,153 +171,70 @@ class Mailbox:
 
     # ── Arriving and reading ─────────────────────────────────────────────────────────────────────────────
 
-    def arrive(self, envelope: Envelope) -> bool:
-        """Add a newly committed message, in seq order; return True if it is ready for delivery."""
-        if envelope.channel is None:
-            self.backlog.came()
-        if not self.intake.listening or envelope.seq in self.outstanding:
+    def arrive(self, parcel: Parcel) -> bool:
+        """Add newly committed messages, in seq order; return True if some may be handed out."""
+        if parcel.envelope.channel is None:
+            self.backlog.came(len(parcel))
+        if not self.intake.listening:
             return False
-        if not self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel):
-            return False
-        return self.intake.arrive(envelope)
+        wanted = self.sources.wanted(parcel)
+        return len(wanted) > 0 and self.intake.arrive(wanted)
 
-    def express(self, envelope: Envelope, session: Session, now: float) -> bytes | None:
-        """Put a reply in flight, ahead of its turn and outside the credit, for the session that awaits it.
+    def express(self, reply: Parcel, session: Session, now: float) -> WireDeliveries | None:
+        """Put a reply, a parcel of one, in flight for the session that waits for it: early, and outside the credit.
 
-        Return the delivery, or None if its turn has come anyway and only this session can get it: then call
-        `arrive`.
+        Return the delivery; None if it is its turn anyway and only this session can get it: `arrive` will do.
         """
         alone = len(self.sessions) == 1
         if alone and self.intake.idle and not self.outstanding.is_anything_returned and session.free > 0:
             return None
-        return self._deliver_express(envelope, session, now)
+        deadline = now + self._delivery.ack_wait_seconds
+        return self._expressed(reply.seqs[0], self.outstanding.deliver(reply, session, deadline), session, deadline)
 
-    def hand_over(self, seq: int, session: Session, now: float, wall: str) -> bytes | None:
-        """Put in flight for a client's new session a reply that did not arrive in its earlier one.
+    def hand_over(self, seq: int, session: Session, now: float, wall: str) -> WireDeliveries | None:
+        """Put a reply that did not arrive in a client's earlier session in flight for its new one.
 
-        Return the delivery, or None if it may not be delivered any more: `detach` handles it.
+        Return the delivery; None if it is not to be delivered any more: `detach` will do.
         """
         item = self.outstanding.get(seq)
         envelope = None if item is None else item.envelope
         if envelope is None or self.outstanding.is_settling(seq) or envelope.is_expired(wall):
             return None
-        return self._deliver_express(envelope, session, now)
-
-    def _deliver_express(self, envelope: Envelope, session: Session, now: float) -> bytes:
         deadline = now + self._delivery.ack_wait_seconds
-        delivery = self.outstanding.deliver(envelope, session, deadline)
-        session.express.add(envelope.seq)
-        self.outstanding.expect_settled([envelope.seq], deadline)
+        return self._expressed(seq, self.outstanding.redeliver(seq, session, deadline), session, deadline)
+
+    def _expressed(self, seq: int, delivery: WireDeliveries, session: Session, deadline: float) -> WireDeliveries:
+        session.express.add(seq)
+        self.outstanding.expect_settled([seq], deadline)
         return delivery
 
     def next_read(self, last_seq: int) -> PageRequest | None:
         """Return the page to read now; None while one is being read, or if nobody could take it."""
-        if self.intake.reading is not None or not self.sessions:
-            return None
-        missing = self.outstanding.missing()
-        # A bot that takes no messages, but receives its replies early, would fill `ahead` without limit.
-        eager = len(self.sources.ahead) > _AHEAD_MAX or self._has_credit()
-        if not missing and not (self.intake.hungry and eager):
-            return None
-        return self.intake.read(
-            PageRequest(
-                mailbox_id=self.id,
-                seqs=tuple(missing[:_RECALLED_MAX]),
-                sources=() if self.intake.level else self.remaining(),
-                through_seq=last_seq,
-                messages_max=max(1, self._limits.ready_messages_max // 2),
-                bytes_max=self._limits.ready_bytes_max // 2,
-            )
-        )
-
-    def remaining(self) -> tuple[tuple[str, int, bool], ...]:
-        """Return what is not loaded yet, as `PageRequest.sources`."""
-        return self.sources.after(self.intake.loaded_seq)
-
-    def loaded(self) -> int:
-        """Return the number of unsettled messages that are known here; `unread` is the rest."""
-        return len(self.outstanding) + len(self.intake)
-
-    def unread(self, last_seq: int) -> PageRequest:
-        """Return a request to count the unsettled messages that are not loaded."""
-        early = self._early(self.intake.loaded_seq)
-        return PageRequest(self.id, early, self.remaining(), last_seq, 1, 1)
-
-    def _early(self, seq: int) -> tuple[int, ...]:
-        """Return the seqs above `seq` that were delivered ahead of their turn."""
-        return tuple(early for early in {*self.outstanding.seqs, *self.sources.ahead} if early > seq)
+        return self.reading.next_read(self.sessions, last_seq)
 
     def page_read(
-        self,
-        recalled: Iterable[Envelope],
-        messages: Sequence[Envelope],
-        *,
-        complete: bool,
-        damaged: Sequence[int],
+        self, recalled: Iterable[Parcel], messages: Sequence[Parcel], *, complete: bool, damaged: Sequence[int]
     ) -> tuple[int, ...]:
-        """Add the page that `next_read` asked for; return the seqs lost by damage or removal."""
-        request = self.intake.end_reading()
-        lost = self._recall(request.seqs, {envelope.seq: envelope for envelope in recalled})
-        # A request for single messages only has nothing after it. If the mailbox was rewound, or left or joined a
-        # channel in the meantime, the page no longer follows what is loaded.
-        if request.sources and self.sessions and request.sources == self.remaining():
-            skipped = [seq for seq in damaged if seq not in request.seqs]
-            lost.update(seq for seq in skipped if seq not in self.outstanding and seq not in self.sources.ahead)
-            seen = [*(envelope.seq for envelope in messages), *skipped]
-            through_seq = request.through_seq if complete else max(seen, default=self.intake.loaded_seq)
-            wanted = [envelope for envelope in messages if self._is_new(envelope)]
-            self.intake.take(wanted, through_seq=through_seq, complete=complete)
-        self.intake.take_aside()
-        self.losses.gone.clear()
-        if self.intake.idle:
-            self.sources.advance(self.intake.loaded_seq)
-            self._dirty = True
-        return tuple(sorted(lost))
-
-    def _is_new(self, envelope: Envelope) -> bool:
-        """Return True if a message that was read is wanted and was not delivered ahead of its turn."""
-        return (
-            self.sources.wants(envelope.seq, envelope.sender_bot_id, envelope.channel)
-            and envelope.seq not in self.outstanding
-            and envelope.seq not in self.sources.ahead
-            and envelope.seq not in self.losses.gone
+        """Add the page that `next_read` asked for; return the seqs that were lost by damage or removal."""
+        return self.reading.page_read(
+            recalled, messages, complete=complete, damaged=damaged, away=not self.sessions
         )
-
-    def _recall(self, seqs: Iterable[int], found: dict[int, Envelope]) -> set[int]:
-        """Load messages to redeliver that were read again; return the seqs not found, which are lost."""
-        lost: set[int] = set()
-        unwanted: set[int] = set()
-        for seq in seqs:
-            item = self.outstanding.get(seq)
-            if item is None or item.session is not None or self.outstanding.is_suspended(seq):
-                continue
-            envelope = found.get(seq)
-            if envelope is None:
-                lost.add(seq)
-            elif not (item.retried or self.sources.still_wants(seq, envelope.channel)):
-                unwanted.add(seq)
-            else:
-                item.envelope = envelope
-                if not self.sessions:
-                    item.unload()
-        self.outstanding.discard(lost | unwanted)
-        return lost
 
     # ── Room ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, last_seq: int) -> None:
-        """Start the backlog count: it is zero if all of the log was delivered; otherwise the store must count."""
+        """Begin to count what waits: nothing does, if all of the log was handed out; else the store has to say."""
         self.backlog.known = self.sources.handed_out(None) >= last_seq
 
     def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
-        """Return True if the store must count first: the mailbox is so far behind that it may be full."""
+        """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
         asked = self.backlog.known or self.backlog.counting
         return not asked and last_seq - self.sources.handed_out(None) >= messages_max
 
     def count(self, last_seq: int) -> tuple[PageRequest, int]:
-        """Return a request to count the undelivered direct messages, and the number of this question."""
+        """Return the direct messages that were not handed out, to be counted, and the number of that question."""
         handed_out = self.sources.handed_out(None)
-        early, direct = self._early(handed_out), ((DIRECT, handed_out, False),)
+        early, direct = self._parts.early(handed_out), ((DIRECT, handed_out, False),)
         return PageRequest(self.id, early, direct, last_seq, 1, 1), self.backlog.ask()
 
     # ── Delivering ───────────────────────────────────────────────────────────────────────────────────────
@@ -339,119 +242,41 @@ class Mailbox:
     def hand_out(self, now: float, wall: str = "") -> list[HandedOut]:
         """Put in flight what the sessions' credit allows; return each session's deliveries, in order.
 
-        Messages that expired by the wall clock are skipped; `take_expired` returns them.
+        What has expired by the wall clock is passed over, and is found in `take_expired`.
         """
-        self.outstanding.release_due(now, wall)
-        if not (self.outstanding.is_anything_returned or self.intake):
-            return []
-        handed_out = [HandedOut(session, [], []) for session in self.sessions if session.free > 0]
-        if not handed_out:
-            return []
-        deadline = now + self._delivery.ack_wait_seconds
-        if len(handed_out) == 1:
-            self._hand_out_to(handed_out[0], self._next(wall), deadline)
-        else:
-            self._share_out(handed_out, self._next(wall), deadline)
-        seqs = [seq for handed in handed_out for seq in handed.seqs]
-        if seqs:
-            self.outstanding.expect_settled(seqs, deadline)
-        return [handed for handed in handed_out if handed.seqs]
-
-    def _hand_out_to(self, handed: HandedOut, envelopes: Iterator[Envelope], deadline: float) -> None:
-        """Put in flight what one session's credit allows."""
-        session, deliveries, seqs = handed
-        room = session.free
-        while room > 0 and (envelope := next(envelopes, None)) is not None:
-            deliveries.append(self.outstanding.deliver(envelope, session, deadline))
-            seqs.append(envelope.seq)
-            room = room - 1 if session.in_flight_bytes < session.in_flight_bytes_max else 0
-
-    def _share_out(self, handed_out: Sequence[HandedOut], envelopes: Iterator[Envelope], deadline: float) -> None:
-        """Put each message in flight for the session whose turn it is."""
-        by_session = {handed.session: handed for handed in handed_out}
-        turns = Turns(list(by_session), apart=self.group is not None)
-        while turns and (envelope := next(envelopes, None)) is not None:
-            session = turns.take(envelope.sender_bot_id)
-            by_session[session].deliveries.append(self.outstanding.deliver(envelope, session, deadline))
-            by_session[session].seqs.append(envelope.seq)
-            turns.give_back(session)
-
-    def _next(self, wall: str) -> Iterator[Envelope]:
-        """Yield what to deliver next, in order; drop what must not be delivered any more."""
-        outstanding, losing = self.outstanding, self.losses.losing
-        while (seq := outstanding.first_returned()) is not None:
-            item = outstanding.get(seq)
-            assert item is not None, "a returned message is unsettled"
-            envelope = item.envelope
-            if envelope is None and seq not in losing:
-                return  # it must be read first, and comes before new messages
-            outstanding.take_returned()
-            if seq in losing:
-                outstanding.withhold(seq, envelope)
-            elif envelope is not None and not (item.retried or self.sources.still_wants(seq, envelope.channel)):
-                outstanding.discard((seq,))
-            elif envelope is not None and not self._expires(envelope, wall):
-                yield envelope
-        while (envelope := self.intake.next()) is not None:
-            seq = envelope.seq
-            self.sources.advance(seq)
-            # It may have been delivered since it was read: as an awaited reply, or as a retried dead letter.
-            if seq in outstanding or seq in self.sources.ahead:
-                continue
-            if envelope.channel is None:
-                self.backlog.went()
-            if seq in losing:
-                outstanding.withhold(seq, envelope)
-            elif not self._expires(envelope, wall):
-                yield envelope
-
-    def _expires(self, envelope: Envelope, wall: str) -> bool:
-        """Give up on a message if it has expired, and return whether it has."""
-        if not envelope.is_expired(wall):
-            return False
-        item = self.outstanding.get(envelope.seq)
-        self.outstanding.discard((envelope.seq,))
-        attempts = 0 if item is None else item.attempt
-        self._expired.append(self._abandon(envelope.seq, "expired", attempts))
-        return True
+        return self._delivering.hand_out(self.sessions, now, wall)
 
     def take_expired(self) -> list[Abandoned]:
-        """Return the messages that expired since the last call."""
-        expired, self._expired = self._expired, []
-        return expired
+        """Return what expired since the last time."""
+        return self._delivering.take_expired()
 
     # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def settle(self, session: Session, seq: int) -> bool:
-        """Settle a message; return False if it is not in flight for this session."""
-        item = self.outstanding.get(seq)
-        if item is None or item.session is not session:
-            return False
-        self.outstanding.settle(seq)
-        self._pass(seq)
-        return True
+    def settle(self, session: Session, seqs: Collection[int]) -> None:
+        """Settle messages of this mailbox that are in flight for a session, each named once."""
+        self.outstanding.settle(session, seqs)
+        self._parts.pass_over(seqs)
 
     def settle_committed(self, number: int) -> int:
-        """Settle the messages that a commit settled, in flight or not; return how many there were."""
+        """Settle what a commit settled, whichever session has it by now; return how many messages that were."""
         seqs = self.outstanding.settle_committed(number)
-        for seq in seqs:
-            self._pass(seq)
+        self._parts.pass_over(seqs)
         return len(seqs)
 
     def terminate(self, seq: int, reason: str) -> Abandoned | None:
-        """Give up on a message in flight, as its bot asked; do nothing if a commit settles it."""
+        """Give up on a message that is in flight: its bot says so. One that a commit settles is left alone."""
         item = self.outstanding.get(seq)
-        if item is None or self.outstanding.is_settling(seq):
+        if item is None or item.session is None or self.outstanding.is_settling(seq):
             return None
-        self.outstanding.settle(seq)
-        return self._abandon(seq, reason, item.attempt)
+        self.outstanding.settle(item.session, (seq,))
+        return self._parts.abandon(seq, reason, item.attempt)
 
     def fail(
         self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
     ) -> Abandoned | None:
-        """Put back a message in flight, to be redelivered after a delay; count a failure unless it is released.
+        """Return a message that is in flight, to be redelivered after a while; a failure unless it is released.
 
-        Do nothing if a commit settles it. Return the abandoned message if this was its last failure.
+        One that a commit settles is left alone. The result is what the last failure made the mailbox give up on.
         """
         item = self.outstanding.get(seq)
         if item is None or self.outstanding.is_settling(seq):
@@ -461,34 +286,34 @@ class Mailbox:
         elif delay is None:
             delay = self._delivery.nak_wait(item.failures)
         abandoned = self._give_back(seq, now, delay=delay, failure=None if release else "nak")
-        if delay > 0:
-            item.unload()  # it may wait for long: memory is for messages in flight
-            if wall:
-                item.rest(wall, delay)
+        if delay > 0 and seq in self.outstanding:
+            self.outstanding.rest(seq, wall, delay)
         return abandoned
 
     def expire(self, now: float) -> list[Abandoned]:
-        """Put back messages that were not settled in time; return those abandoned because of it."""
+        """Return what was not settled in time; the result is what that made the mailbox give up on."""
         abandoned: list[Abandoned] = []
         for seq, session in self.outstanding.overdue(now):
-            session.doubted = True  # its client may be cut off; its next frame tells
+            session.doubted = True  # it may be cut off: what is heard of it next says whether it was
             given_up = self._give_back(seq, now, failure="ack_wait ran out", gone=session.client)
             if given_up is not None:
                 abandoned.append(given_up)
         for seq, failure, item in self.outstanding.given_up(now):
-            abandoned.append(self._give_up(seq, failure, item))
+            given_up = self._give_up(seq, failure, item)
+            if given_up is not None:
+                abandoned.append(given_up)
         return abandoned
 
     def attach(self, session: Session) -> None:
-        """Add a session whose credit this mailbox may use."""
+        """Add a session, whose credit this mailbox may use."""
         self.sessions.append(session)
 
     def detach(
         self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
     ) -> list[Abandoned]:
-        """Remove a session, and put back what it had in flight: as failures if it vanished, except for `unsent`."""
+        """Remove a session, and return what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
-        loaded = self._has_credit()  # once, not for each of perhaps a thousand messages
+        loaded = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned] = []
         for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             if self.outstanding.is_settling(seq):
@@ -499,7 +324,7 @@ class Mailbox:
             if given_up is not None:
                 abandoned.append(given_up)
         if not self.sessions:
-            self.outstanding.unload()
+            self.outstanding.unload_all()
             self.intake.unload(self.position)
         return abandoned
 
@@ -513,34 +338,16 @@ class Mailbox:
         gone: str | None = None,
         loaded: bool | None = None,
     ) -> Abandoned | None:
-        """Put back a message in flight; it stays in memory if a session has credit for it."""
+        """Return a message that is in flight; its text stays in memory if a session has credit for it."""
         item = self.outstanding.give_back(seq, now, delay=delay, failure=failure, gone=gone)
         if item is not None:
             return self._give_up(seq, failure or "", item)
-        returned = self.outstanding.get(seq)
-        if returned is not None and not (self._has_credit() if loaded is None else loaded):
-            returned.unload()
+        if not (self._has_credit() if loaded is None else loaded):
+            self.outstanding.unload(seq)
         return None
 
     def _has_credit(self) -> bool:
         return any(session.free > 0 for session in self.sessions)
 
-    def _give_up(self, seq: int, failure: str, item: Unsettled) -> Abandoned:
-        return self._abandon(seq, f"{failure}; failed {item.failures} times", item.attempt)
-
-    def _abandon(self, seq: int, reason: str, attempts: int) -> Abandoned:
-        self._pass(seq)
-        self.dead_letters.dead.add(seq)
-        return Abandoned(seq, reason, attempts)
-
-    def _pass(self, seq: int) -> None:
-        """Note that a message is settled or dead, so that it is not delivered when its turn comes.
-
-        That can happen if its channel was left, and subscribed to again from the past, while it was in flight.
-        """
-        if seq > self.position:
-            if self.intake.idle:  # nothing waits below it: its turn has come
-                self.sources.advance(seq)
-            else:
-                self.sources.ahead.add(seq)
-        self._dirty = True
+    def _give_up(self, seq: int, failure: str, item: Unsettled) -> Abandoned | None:
+        return self._parts.abandon(seq, f"{failure}; failed {item.failures} times", item.attempt)

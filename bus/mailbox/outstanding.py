@@ -1,7 +1,7 @@
 """The unsettled messages of one mailbox: where each one is, and which commits are about to settle it.
 
-A state machine: `unsettled.MessagePlace` names the places, and `unsettled.MOVES` the moves between them. The place
-determines which container holds a message's seq:
+A state machine: `unsettled.MessagePlace` names the places, `unsettled.MOVES` the moves between them. The place says
+which container holds a message's seq; `_wires` has the JSON of those that are in memory.
 
     place       container
     ---------   ------------------------------------------------------
@@ -13,10 +13,10 @@ determines which container holds a message's seq:
     withheld    `_withheld`
     settling    `_settling`, by the number of the commit
 
-A message in flight may also be in `_settling`. Until that commit is on disk or was refused, it is neither given up
-nor returned.
+A message that is in flight may also be in `_settling`. Until that commit is on disk, or was refused, it is neither
+given up nor returned.
 
-`mailbox` decides which messages are delivered, and what follows when one is settled or given up.
+Which messages are delivered, and what follows when one is settled or given up, is decided in `mailbox`.
 
 Pure: time is an argument.
 """
@@ -24,7 +24,10 @@ Pure: time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, KeysView
+from collections.abc import Collection, Iterable, Iterator, KeysView, Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from ..model.records import parse_timestamp
 from ..model.repository import UnsettledState
@@ -32,15 +35,22 @@ from ..settings import Delivery
 from ..wire.codec import delivery_ending
 from .absent import Absent
 from .deadlines import AckDeadlines
-from .envelope import Envelope
+from .parcel import Envelope, Parcel
 from .sessions import Session
 from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
-__all__ = ["Outstanding"]
+__all__ = ["Outstanding", "WireDeliveries"]
+
+
+class WireDeliveries(NamedTuple):
+    """Messages as they go into a frame: the JSON of each is followed by the ending."""
+
+    wires: Sequence[bytes]
+    ending: bytes
 
 
 class Outstanding:
-    """See the module. `dirty` is True if the state on disk is out of date."""
+    """See the module. `dirty` says that the stored state is an earlier one."""
 
     def __init__(
         self, mailbox_id: str, unsettled: Iterable[UnsettledState], delivery: Delivery, *, group: str | None
@@ -51,6 +61,7 @@ class Outstanding:
         self._delivery = delivery
         self._first_ending = delivery_ending(1, group)
         self._items = {item.seq: restored(item) for item in unsettled}
+        self._wires: dict[int, bytes] = {}
         self._absent = Absent(self._items, failures_max=delivery.max_deliver)
         for seq, item in self._items.items():
             waiting = MessagePlace.RETURNED if item.due_at is None else MessagePlace.RESTING
@@ -72,7 +83,7 @@ class Outstanding:
         return seq in self._items
 
     def get(self, seq: int) -> Unsettled | None:
-        """Return an unsettled message, or None."""
+        """Return an unsettled message; None if it is not one."""
         return self._items.get(seq)
 
     def items(self) -> Iterator[tuple[int, Unsettled]]:
@@ -86,7 +97,7 @@ class Outstanding:
 
     @property
     def timed(self) -> bool:
-        """Whether a deadline or a delay is running here."""
+        """Whether something here waits for a deadline or a delay."""
         return bool(self._deadlines or self._delayed)
 
     @property
@@ -101,25 +112,31 @@ class Outstanding:
 
     # ── In flight ────────────────────────────────────────────────────────────────────────────────────────
 
-    def deliver(self, envelope: Envelope, session: Session, deadline: float) -> bytes:
-        """Put a message in flight for a session; return it as this mailbox delivers it.
+    def deliver(self, parcel: Parcel, session: Session, deadline: float) -> WireDeliveries:
+        """Put messages in flight for a session for the first time; return them as this mailbox delivers them.
 
-        Call `expect_settled` afterwards, once for all messages that are delivered together.
+        `expect_settled` follows, once for all that is delivered together.
         """
-        seq = envelope.seq
-        item = self._items.get(seq)
-        if item is None:
-            item = self._items[seq] = Unsettled(0, 0, envelope)
-        elif item.session is not None:
+        seqs = parcel.seqs
+        item = Unsettled(1, 0, parcel.envelope, MessagePlace.IN_FLIGHT, session, deadline, shared=len(seqs) > 1)
+        self._items.update(dict.fromkeys(seqs, item))
+        self._wires.update(zip(seqs, parcel.wires, strict=True))
+        session.in_flight.update(dict.fromkeys(seqs, self._mailbox_id))
+        session.in_flight_bytes += parcel.size_bytes
+        return WireDeliveries(parcel.wires, self._first_ending)
+
+    def redeliver(self, seq: int, session: Session, deadline: float) -> WireDeliveries:
+        """Put an unsettled message that is in memory in flight for a session, as `deliver` does."""
+        item = self._own(seq)
+        if item.session is not None:
             self._leave_session(seq, item)
         item.attempt += 1
         self._put_in_flight(seq, item, session, deadline)
-        return envelope.wire + (
-            self._first_ending if item.attempt == 1 else delivery_ending(item.attempt, self._group)
-        )
+        ending = self._first_ending if item.attempt == 1 else delivery_ending(item.attempt, self._group)
+        return WireDeliveries((self._wires[seq],), ending)
 
     def expect_settled(self, seqs: list[int], deadline: float) -> None:
-        """Add the deadline of messages that were put in flight."""
+        """Note the deadline of messages that were put in flight."""
         if self._deadlines.are_many(len(self._items)):
             self._deadlines.replace(
                 (item.deadline, seq) for seq, item in self._items.items() if item.place is MessagePlace.IN_FLIGHT
@@ -128,12 +145,18 @@ class Outstanding:
         self.dirty = True
 
     def extend(self, seq: int, now: float) -> None:
-        """Restart the ack_wait of a message in flight."""
-        self._items[seq].deadline = now + self._delivery.ack_wait_seconds
+        """Restart the ack_wait of a message that is in flight."""
+        self._own(seq).deadline = now + self._delivery.ack_wait_seconds
 
-    def settle(self, seq: int) -> None:
-        """Remove a message in flight: it is settled."""
-        self._leave_session(seq, self._items.pop(seq))
+    def settle(self, session: Session, seqs: Collection[int]) -> None:
+        """Forget messages that are in flight for a session, each named once: they are settled."""
+        size_bytes = 0
+        for seq in seqs:
+            del session.in_flight[seq], self._items[seq]
+            size_bytes += len(self._wires.pop(seq, b""))
+        session.in_flight_bytes -= size_bytes
+        if session.express:
+            session.express.difference_update(seqs)
         self.dirty = True
 
     def give_back(
@@ -147,11 +170,11 @@ class Outstanding:
     ) -> Unsettled | None:
         """Take a message back from its session, to be redelivered after `delay` seconds.
 
-        `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing. After
-        the last failure, the message is suspended if clients that failed it by vanishing may return. Otherwise it
-        is removed and returned, for the mailbox to give it up.
+        `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
+        message is then suspended after its last failure. Any other last failure removes it, and returns what there
+        was of it: its mailbox gives it up.
         """
-        item = self._items[seq]
+        item = self._own(seq)
         self._leave_session(seq, item)
         self.dirty = True
         if failure is not None:
@@ -160,33 +183,34 @@ class Outstanding:
                 self._absent.note(gone, seq, self._items)
             if item.failures >= self._delivery.max_deliver:
                 if not item.vanished:
-                    del self._items[seq]
+                    self._forget(seq)
                     return item
                 self._move(item, MessagePlace.SUSPENDED)
                 self._absent.suspend(seq, failure, now + self._delivery.session_timeout_seconds)
-                item.unload()
+                self.unload(seq)
                 return None
         self._move(item, MessagePlace.DELAYED)
         heapq.heappush(self._delayed, (now + delay, seq))
         return None
 
     def overdue(self, now: float) -> Iterator[tuple[int, Session]]:
-        """Yield messages that were not settled in time, with their sessions; call `give_back` for each."""
+        """Yield what was not settled in time, with the session that has it; `give_back` is to follow for each."""
         for seq in self._deadlines.due(now):
             item = self._items.get(seq)
             if item is None or item.session is None:
                 continue
             if self.is_settling(seq):
-                item.deadline = now + self._delivery.ack_wait_seconds
-            if item.deadline > now:  # extended, or delivered again, since that deadline was noted
-                self._deadlines.add(item.deadline, [seq])
+                self.extend(seq, now)
+            deadline = self._items[seq].deadline
+            if deadline > now:  # extended, or delivered again, since that deadline was noted
+                self._deadlines.add(deadline, [seq])
             else:
                 yield seq, item.session
 
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
-        """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.
+        """Put in flight for a client's new session what it has held since `earlier`; return what could be.
 
-        Not kept: what another session has by now, and dead letters that were put back, which are delivered anew.
+        A message that another session has cannot be kept, nor a dead letter that is to be delivered anew.
         """
         items = ((seq, self._items[seq]) for seq in seqs)
         kept = [seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier)]
@@ -195,7 +219,7 @@ class Outstanding:
         deadline = now + self._delivery.ack_wait_seconds
         self._leave_containers(kept)
         for seq in kept:
-            self._put_in_flight(seq, self._items[seq], session, deadline)
+            self._put_in_flight(seq, self._own(seq), session, deadline)
         self.expect_settled(kept, deadline)
         return kept
 
@@ -205,86 +229,123 @@ class Outstanding:
         item.session = session
         item.deadline = deadline
         session.in_flight[seq] = self._mailbox_id
-        if item.envelope is not None:  # None if a client held it since before a restart
-            session.in_flight_bytes += len(item.envelope.wire)
+        # It has no wire if a client has held it since before this worker knew of it.
+        session.in_flight_bytes += len(self._wires.get(seq, b""))
 
     def _leave_session(self, seq: int, item: Unsettled) -> None:
-        session, envelope = item.session, item.envelope
+        session = item.session
         assert session is not None, "it is in flight"
+        assert not item.shared, "what happens to it happens to it alone"
         del session.in_flight[seq]
         if session.express:
             session.express.discard(seq)
-        if envelope is not None:
-            session.in_flight_bytes -= len(envelope.wire)
+        session.in_flight_bytes -= len(self._wires.get(seq, b""))
         item.session = None
 
-    # ── Redelivery ───────────────────────────────────────────────────────────────────────────────────────────
+    def _own(self, seq: int) -> Unsettled:
+        """Return a message's own record, for what happens to it alone."""
+        item = self._items[seq]
+        if item.shared:
+            item = self._items[seq] = msgspec.structs.replace(item, shared=False)
+        return item
+
+    # ── To be delivered again ────────────────────────────────────────────────────────────────────────────
 
     def release_due(self, now: float, wall: str) -> None:
-        """Return what is due. Resting messages become delayed, for the time left by the wall clock."""
+        """Return what is due. What rested, perhaps since before a restart, rests for what is left of it."""
         if self._resting and wall:
             for seq in self._resting:
                 item = self._items[seq]
                 left = (parse_timestamp(item.due_at or wall) - parse_timestamp(wall)).total_seconds()
                 self._move(item, MessagePlace.DELAYED)
-                # Never longer than the requested delay, however the wall clock was set meanwhile.
+                # However the wall clock was set since, it rests no longer than it was asked to.
                 heapq.heappush(self._delayed, (now + min(max(left, 0.0), item.delay), seq))
             self._resting = []
         while self._delayed and self._delayed[0][0] <= now:
             self._return(heapq.heappop(self._delayed)[1])
 
     def first_returned(self) -> int | None:
-        """Return the seq of the message to deliver next, before anything new; None if there is none."""
+        """Return the seq of what is to be delivered next, before anything new; None if there is nothing."""
         return self._returned[0] if self._returned else None
 
+    def sender_of(self, seq: int) -> str:
+        """Return who sent an unsettled message that is in memory."""
+        envelope = self._items[seq].envelope
+        assert envelope is not None, "it is in memory"
+        return envelope.sender_bot_id
+
     def take_returned(self) -> None:
-        """Take the first returned message out of its place; call `deliver`, `withhold` or `discard` next."""
+        """Take the first returned message out of its place: one of the methods in `MOVES` is next."""
         self._move(self._items[heapq.heappop(self._returned)], None)
 
     def missing(self) -> list[int]:
-        """Return the seqs of returned messages that must be read again."""
+        """Return what is returned, and whose text is to be read again."""
         return [seq for seq in self._returned if self._items[seq].envelope is None]
 
-    def unload(self) -> None:
-        """Drop the messages' contents: the mailbox has no session any more."""
+    def rest(self, seq: int, wall: str, delay: float) -> None:
+        """Note how long a returned message rests from a time of the wall clock on, for a restart of the worker."""
+        self.unload(seq)  # it may rest for long: memory is for what is in flight
+        if wall:
+            self._items[seq].rest(wall, delay)
+
+    def load(self, seq: int, envelope: Envelope, wire: bytes) -> None:
+        """Take the text of a message that was read again into memory."""
+        self._items[seq].envelope = envelope
+        self._wires[seq] = wire
+
+    def unload(self, seq: int) -> None:
+        """Drop a message's text from memory: it is read again before it is redelivered."""
+        self._items[seq].unload()
+        self._wires.pop(seq, None)
+
+    def unload_all(self) -> None:
+        """Drop all texts: the mailbox has no session any more."""
         for item in self._items.values():
             item.unload()
+        self._wires.clear()
         self._deadlines.replace(())
 
     def discard(self, seqs: Collection[int]) -> None:
-        """Remove messages, wherever they are."""
+        """Forget messages, wherever they are."""
         if not seqs:
             return
         self._leave_containers(seqs)
         for seq in seqs:
-            self._items.pop(seq, None)
+            self._forget(seq)
         self.dirty = True
 
+    def _forget(self, seq: int) -> None:
+        self._items.pop(seq, None)
+        self._wires.pop(seq, None)
+
     def revive(self, seq: int) -> None:
-        """Return a retried dead letter, as if it had never been delivered."""
-        item = self._items.get(seq)
-        if item is None:  # otherwise a subscription that starts in the past brought it again
-            item = self._items[seq] = Unsettled(0, 0, None)
+        """Return a dead letter that is retried, as if it had never been delivered."""
+        if seq not in self._items:  # a subscription that starts in the past may have brought it again
+            self._items[seq] = Unsettled(0, 0, None)
             self._return(seq)
-        item.retried = True
+        self._own(seq).retried = True
         self.dirty = True
 
     def remember(self, seq: int) -> None:
-        """Return a message that was delivered once, which only the client that holds it knows."""
+        """Return a message that was delivered once, which only the client that holds it remembers."""
         self._items[seq] = Unsettled(1, 0, None)
         self._return(seq)
         self.dirty = True
 
-    def withhold(self, seq: int, envelope: Envelope | None) -> None:
-        """Hold back a message whose turn has come while it is being removed from the log."""
-        item = self._items.get(seq)
-        if item is None:
-            item = self._items[seq] = Unsettled(0, 0, envelope)
-        self._move(item, MessagePlace.WITHHELD)
+    def withhold(self, parcel: Parcel) -> None:
+        """Keep back messages whose turn has come for the first time while they are being removed from the log."""
+        for seq, wire in zip(parcel.seqs, parcel.wires, strict=True):
+            self._items[seq] = Unsettled(0, 0, parcel.envelope)
+            self._wires[seq] = wire
+            self.withhold_returned(seq)
+
+    def withhold_returned(self, seq: int) -> None:
+        """Keep back what `take_returned` has taken, because it is being removed from the log."""
+        self._move(self._items[seq], MessagePlace.WITHHELD)
         self._withheld.append(seq)
 
     def release_withheld(self) -> None:
-        """Return the messages that were held back and not removed."""
+        """Return what was kept back: it was not removed."""
         withheld, self._withheld = self._withheld, []
         for seq in withheld:
             self._return(seq)
@@ -299,14 +360,14 @@ class Outstanding:
         item.place = place
 
     def _leave_containers(self, seqs: Iterable[int]) -> None:
-        """Remove messages from their sessions, and from the queues in which they wait."""
+        """Remove messages from their sessions, and from where they wait."""
         waiting: set[int] = set()
         for seq in seqs:
             item = self._items.get(seq)
             if item is None:
                 continue
             if item.session is not None:
-                self._leave_session(seq, item)
+                self._leave_session(seq, self._own(seq))
             elif item.place is MessagePlace.SUSPENDED:
                 self._absent.resume(seq)
             elif item.place not in (MessagePlace.SETTLING, None):
@@ -323,7 +384,7 @@ class Outstanding:
 
     @property
     def settling(self) -> dict[int, frozenset[int]]:
-        """A copy of the seqs that commits on their way to the disk settle, by commit number."""
+        """A copy of what commits on their way to the disk settle, by their numbers."""
         return dict(self._settling)
 
     def is_settling(self, seq: int) -> bool:
@@ -331,36 +392,36 @@ class Outstanding:
         return any(seq in seqs for seqs in self._settling.values())
 
     def prepare_to_settle(self, number: int, seqs: Iterable[int], now: float) -> None:
-        """Note that commit `number`, on its way to the disk, settles messages in flight; restart their ack_wait."""
+        """Note that a commit on its way to the disk settles messages in flight, and restart their ack_wait."""
         self._settling[number] = frozenset(seqs)
         for seq in self._settling[number]:
             self.extend(seq, now)
         self.dirty = True
 
     def leave_to_commit(self, seq: int) -> None:
-        """Take a message that a commit settles from its session; return it only if the commit is refused."""
-        item = self._items[seq]
+        """Take a message that a commit settles from its session: it is returned only if the commit is refused."""
+        item = self._own(seq)
         self._leave_session(seq, item)
         self._move(item, MessagePlace.SETTLING)
 
     def settle_committed(self, number: int) -> list[int]:
-        """Settle the messages that a commit settled, in flight or not; return their seqs."""
+        """Settle what a commit settled, whichever session has it by now; return the seqs."""
         seqs = [seq for seq in self._settling.pop(number) if seq in self._items]
         self.discard(seqs)
         return seqs
 
     def keep_unsettled(self, number: int) -> None:
-        """Return the messages of a refused commit that are no longer in flight."""
+        """Return what a refused commit would have settled, if no session has it any more."""
         for seq in self._settling.pop(number):
             item = self._items.get(seq)
             if item is not None and item.place is MessagePlace.SETTLING and not self.is_settling(seq):
                 self._return(seq)
 
-    # ── Returning clients ────────────────────────────────────────────────────────────────────────────────────
+    # ── Clients that return ──────────────────────────────────────────────────────────────────────────────
 
     @property
     def awaits_clients(self) -> bool:
-        """Whether clients are away whose return would undo failures."""
+        """Whether there are clients whose return takes failures back."""
         return self._absent.clients > 0
 
     def is_suspended(self, seq: int) -> bool:
@@ -368,7 +429,7 @@ class Outstanding:
         return seq in self._absent
 
     def come_back(self, client: str) -> bool:
-        """Undo the failures of a client that vanished and is back. Return True if there were any."""
+        """Take a client's failures by vanishing back: it has returned. Return True if there were any."""
         changed = False
         for seq in self._absent.take(client, self._items):
             changed = self.dirty = True
@@ -382,20 +443,22 @@ class Outstanding:
         return changed
 
     def confirm(self, client: str) -> None:
-        """Keep the failures of a client that was slow, not gone."""
+        """Let a client's failures stand: it was connected all the time, and too slow."""
         self._absent.confirm(client, self._items)
         self.dirty = True
 
     def postpone(self, client: str) -> None:
-        """Keep what a client failed by vanishing from being given up: it is on its way back."""
+        """Give up nothing that a client failed by vanishing: it is on its way back."""
         self._absent.postpone(client)
 
     def wait_anew(self) -> None:
-        """Restart all waits for clients that vanished."""
+        """Restart the waiting for clients that vanished."""
         self._absent.wait_anew()
 
     def given_up(self, now: float) -> Iterator[tuple[int, str, Unsettled]]:
-        """Remove and yield the messages whose clients stayed away too long, with their failures."""
+        """Remove what clients have failed that stayed away, and yield it, each with its failure."""
         for seq, failure in self._absent.due(now, self._delivery.session_timeout_seconds):
             self.dirty = True
-            yield seq, failure, self._items.pop(seq)
+            item = self._items[seq]
+            self._forget(seq)
+            yield seq, failure, item

@@ -1,10 +1,11 @@
-"""The parts of a mailbox.
+"""What a mailbox consists of, and what happens to several parts at once.
 
 Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .backlog import Backlog
@@ -13,6 +14,7 @@ from .intake import Intake
 from .losses import Losses
 from .outstanding import Outstanding
 from .sources import Sources
+from .unsettled import Abandoned
 
 __all__ = ["Parts"]
 
@@ -26,3 +28,26 @@ class Parts(NamedTuple):
     outstanding: Outstanding
     dead_letters: DeadLetterBox
     losses: Losses
+
+    def early(self, seq: int) -> tuple[int, ...]:
+        """Return what was delivered before its turn and lies above a seq."""
+        return tuple(early for early in {*self.outstanding.seqs, *self.sources.ahead} if early > seq)
+
+    def pass_over(self, seqs: Collection[int]) -> None:
+        """Note that messages are settled or dead, so that they are not delivered when their turn comes, or again.
+
+        They come again if their channel was left, and subscribed to from the past while they were in flight.
+        """
+        sources = self.sources
+        if max(seqs, default=0) <= sources.position:
+            return
+        for seq in seqs:
+            if self.intake.idle:  # nothing waits below it: it is its turn after all
+                sources.advance(seq)
+            elif seq > sources.position:
+                sources.settle_ahead(seq)
+
+    def abandon(self, seq: int, reason: str, attempts: int) -> Abandoned | None:
+        """Give up on a message that is no longer unsettled; None if it is being retried (`dead_letters`)."""
+        self.pass_over((seq,))
+        return self.dead_letters.add(seq, reason, attempts)

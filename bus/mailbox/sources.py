@@ -17,6 +17,7 @@ from __future__ import annotations
 import msgspec
 
 from ..model.repository import MailboxState
+from .parcel import Parcel
 
 __all__ = ["DIRECT", "Interest", "Sources"]
 
@@ -38,6 +39,8 @@ class Sources:
         self.position = state.position
         self.interests: dict[str, Interest] = {}
         self.ahead = set(state.ahead)
+        self.dirty = False
+        """Whether the stored state is an earlier one."""
         self._owner_id = state.mailbox_id
         self._direct = direct
         self._floors = dict(state.floors)
@@ -47,9 +50,26 @@ class Sources:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
 
     def advance(self, seq: int) -> None:
-        """Advance the position to a seq: everything up to it was delivered in order. It never goes back."""
+        """Note that everything up to a seq was delivered in order. The position never goes back by this."""
         if seq > self.position:
             self.position = seq
+            self.dirty = True
+
+    def settle_ahead(self, seq: int) -> None:
+        """Note that a message above the position is settled, or dead."""
+        self.ahead.add(seq)
+        self.dirty = True
+
+    def wanted(self, parcel: Parcel) -> Parcel:
+        """Return the messages that belong here and lie above their source's floor."""
+        channel = parcel.envelope.channel
+        floor = self._floors.get(channel or DIRECT, 0) if self._floors else 0
+        if channel is not None:
+            interest = self.interests.get(channel)
+            if interest is None or (not interest.echo and parcel.envelope.sender_bot_id == self._owner_id):
+                return parcel.part(0, 0)
+            floor = max(floor, interest.start_seq)
+        return parcel.after(floor)
 
     def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Return True if a message belongs here and lies above its source's floor."""
@@ -82,23 +102,27 @@ class Sources:
         self.interests[channel] = interest
 
     def prepare(self, channel: str, start_seq: int) -> None:
-        """Prepare for a subscription that starts in the past and is on its way to the disk."""
+        """Prepare for a subscription that starts in the past and is on its way to the disk.
+
+        The state that is stored with it has gone back to that start already, so that after a crash its messages are
+        found. In memory nothing changes before `add`.
+        """
         self._starting[channel] = start_seq
+        self.dirty = True
 
     def dismiss(self, channel: str) -> None:
         """Cancel a prepared subscription, which was not stored or existed already."""
         self._starting.pop(channel, None)
 
-    def add(self, channel: str, interest: Interest) -> bool:
-        """Add a channel; return True if the position went back for it."""
+    def add(self, channel: str, interest: Interest) -> None:
+        """Add a channel. The position goes back if the channel starts below it."""
         self._starting.pop(channel, None)
         self._floors.pop(channel, None)
-        back = interest.start_seq < self.position
-        if back:
+        if interest.start_seq < self.position:
             self._floors = self._raised_floors()
             self.position = interest.start_seq
+            self.dirty = True
         self.interests[channel] = interest
-        return back
 
     def remove(self, channel: str) -> bool:
         """Remove a channel; return True if it was wanted."""

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .outstanding import WireDeliveries
 from .sessions import Session
 
 __all__ = ["HandedOut", "Turns"]
@@ -21,7 +22,7 @@ class HandedOut(NamedTuple):
     """What one session gets: the deliveries, in order, and their seqs."""
 
     session: Session
-    deliveries: list[bytes]
+    deliveries: list[WireDeliveries]
     seqs: list[int]
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ..model.records import later
 from ..model.repository import UnsettledState
-from .envelope import Envelope
+from .parcel import Envelope
 from .sessions import Session
 from .sources import DIRECT
 
@@ -45,15 +45,15 @@ MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
     #                      by (None: not, or no longer, an unsettled message)
     None: frozenset(
         {
-            _P.IN_FLIGHT,  # deliver: for the first time, or after take_returned
-            _P.WITHHELD,  # withhold: likewise
+            _P.IN_FLIGHT,  # deliver: for the first time; redeliver: after take_returned
+            _P.WITHHELD,  # withhold, withhold_returned: likewise
             _P.RETURNED,  # revive: a dead letter is retried; remember: a client holds it
         }
     ),
     _P.IN_FLIGHT: frozenset(
         {
             None,  # settle, discard; give_back: failed for the last time
-            _P.IN_FLIGHT,  # keep, deliver: for the client's next session
+            _P.IN_FLIGHT,  # keep, redeliver: for the client's next session
             _P.DELAYED,  # give_back
             _P.SUSPENDED,  # give_back: the last failure, perhaps
             _P.SETTLING,  # leave_to_commit: its session ended
@@ -85,11 +85,15 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, gc=False, eq=False):
-    """A message that was delivered, or put back, and is not settled."""
+    """A message that was delivered, or put back, and is not settled.
+
+    Messages that were delivered together the first time *share* one, until what happens to one of them differs.
+    """
 
     attempt: int
     failures: int
     envelope: Envelope | None
+    """None while the message is only in the store."""
     place: MessagePlace | None = None
     session: Session | None = None
     """The session for which it is in flight."""
@@ -103,6 +107,7 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     """Whether it was a dead letter: it is then delivered even if its channel has been left."""
     vanished: tuple[str, ...] = ()
     """The clients that failed it by vanishing, one per failure. A client's return undoes its failures."""
+    shared: bool = False
 
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""
@@ -110,7 +115,7 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
         return not self.retried and source == channel
 
     def unload(self) -> None:
-        """Drop the message's contents, and keep the channel that it came by."""
+        """Note that the message is only in the store now, and keep the channel that it came by."""
         if self.envelope is not None:
             self.source = self.envelope.channel or DIRECT
             self.envelope = None

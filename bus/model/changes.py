@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import RecordDamaged, Refused
+from .lots import LogMessage, Lot, Outcome
 from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "AddDeadLetters",
     "AddMessages",
     "AddSubscription",
-    "Added",
     "Change",
     "ChannelSummary",
     "CommitWork",
@@ -29,10 +29,8 @@ __all__ = [
     "DeadLetter",
     "Group",
     "HistoryRequest",
-    "LogMessage",
     "LogState",
     "MailboxState",
-    "NewMessage",
     "NotCommitted",
     "Page",
     "PageRequest",
@@ -52,34 +50,6 @@ __all__ = [
     "UnsettledState",
     "group_mailbox_id",
 ]
-
-
-class NewMessage(msgspec.Struct, frozen=True, gc=False):
-    """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent.
-
-    It is not delivered at or after `expires_at`. With a `due_at` it waits beside the log until then. With
-    `known_only` it is looked up by its id and not stored: if it is known, its sender is answered as for any repeat.
-    """
-
-    id: str
-    sender_bot_id: str
-    sender_bot_name: str
-    recipient_bot_id: str | None
-    recipient_channel: str | None
-    message_type: str
-    body: bytes
-    reply_to: str | None
-    headers: bytes
-    expires_at: str | None = None
-    due_at: str | None = None
-    known_only: bool = False
-
-
-class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
-    """A message in the log. `seq` is its place, `timestamp` the time when it was added."""
-
-    seq: int
-    timestamp: str
 
 
 class AddBot(msgspec.Struct, frozen=True):
@@ -123,9 +93,9 @@ class RemoveSubscription(msgspec.Struct, frozen=True):
 
 
 class AddMessages(msgspec.Struct, frozen=True):
-    """Append messages with one timestamp; schedule those not due yet. Answered with an `Added` each, in order."""
+    """Append messages with one timestamp; schedule those not due yet. Answered with an `Outcome` for each lot."""
 
-    messages: Sequence[NewMessage]
+    lots: Sequence[Lot]
     timestamp: str
 
 
@@ -168,7 +138,7 @@ class CommitWork(msgspec.Struct, frozen=True):
     status: RunStatus | None
     error: str | None
     context: Any
-    messages: Sequence[NewMessage]
+    lots: Sequence[Lot]
     channels: Sequence[Channel]
     known_only: bool
     timestamp: str
@@ -282,28 +252,14 @@ Change = (
 )
 
 
-class Added(msgspec.Struct, frozen=True, gc=False):
-    """The outcome of one message of `AddMessages`.
-
-    `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
-    is None for a message that waits until it is due (`scheduled`), for an id of another sender's message
-    (`conflict`), and for an unknown message that was only to be looked up.
-    """
-
-    seq: int | None
-    duplicate: bool = False
-    scheduled: bool = False
-    conflict: bool = False
-
-
 class Committed(msgspec.Struct, frozen=True):
     """A commit was carried out. `seqs` has the place of each message, None for one that waits until it is due.
 
-    `added` has the outcomes of the messages; None if the commit had been carried out before.
+    `added` has the outcomes of the lots; None if the commit had been carried out before.
     """
 
     seqs: list[int | None]
-    added: list[Added] | None = None
+    added: list[Outcome] | None = None
 
 
 class NotCommitted(msgspec.Struct, frozen=True):

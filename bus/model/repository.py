@@ -18,7 +18,6 @@ from .changes import (
     AddBot,
     AddChannel,
     AddDeadLetters,
-    Added,
     AddMessages,
     AddSubscription,
     Change,
@@ -28,10 +27,8 @@ from .changes import (
     DeadLetter,
     Group,
     HistoryRequest,
-    LogMessage,
     LogState,
     MailboxState,
-    NewMessage,
     NotCommitted,
     Page,
     PageRequest,
@@ -51,6 +48,7 @@ from .changes import (
     UnsettledState,
     group_mailbox_id,
 )
+from .lots import Added, Appended, LogMessage, Lot, NewMessage, Outcome, each, lots_of, outcome_of
 from .records import BotMessage, BotSubscription, Channel
 from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
@@ -61,6 +59,7 @@ __all__ = [
     "AddMessages",
     "AddSubscription",
     "Added",
+    "Appended",
     "Change",
     "ChannelSummary",
     "CommitWork",
@@ -70,11 +69,13 @@ __all__ = [
     "HistoryRequest",
     "LogMessage",
     "LogState",
+    "Lot",
     "MailboxState",
     "MessageLog",
     "MessageRepository",
     "NewMessage",
     "NotCommitted",
+    "Outcome",
     "Page",
     "PageRequest",
     "RecoverRuns",
@@ -98,7 +99,10 @@ __all__ = [
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",
+    "each",
     "group_mailbox_id",
+    "lots_of",
+    "outcome_of",
 ]
 
 

@@ -9,13 +9,22 @@ Pure: bytes in, a verdict out.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from ..model.exact import exact_json
 
-__all__ = ["BODY_DEPTH_MAX", "body_fault", "is_suspicious", "mark_undecodable", "value_fault", "write_body"]
+__all__ = [
+    "BODY_DEPTH_MAX",
+    "body_fault",
+    "body_faults",
+    "is_suspicious",
+    "mark_undecodable",
+    "value_fault",
+    "write_body",
+]
 
 BODY_DEPTH_MAX = 100
 """Deeper than people nest by hand, and far below the stack limit of any decoder."""
@@ -25,6 +34,9 @@ _LONG = 309
 """Digits of a number that may be out of range."""
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _LONG)
 _DIGIT = re.compile(rb"[0-9]")
+
+_BODIES_AT_ONCE = 10
+"""Bodies whose brackets are counted together: ordinary ones have few."""
 
 _decode_any = msgspec.json.Decoder().decode
 
@@ -40,6 +52,25 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
     except msgspec.DecodeError as error:
         return f"{what} is not JSON: {error}"
     return value_fault(value, what) if is_suspicious(body) else None
+
+
+def body_faults(bodies: Sequence[bytes]) -> dict[int, str]:
+    """Return why some of many bodies could not be read back, by their indexes: what `body_fault` says of each."""
+    faults: dict[int, str] = {}
+    for start in range(0, len(bodies), _BODIES_AT_ONCE):
+        some = bodies[start : start + _BODIES_AT_ONCE]
+        try:
+            for body in some:
+                _decode_any(body)
+        except (UnicodeDecodeError, RecursionError, msgspec.DecodeError):
+            doubtful = dict(enumerate(some, start))
+        else:
+            joined = b"".join(some)
+            if max(map(len, some)) < _LONG and joined.count(b"[") + joined.count(b"{") <= BODY_DEPTH_MAX:
+                continue  # none of them is suspicious
+            doubtful = {at: body for at, body in enumerate(some, start) if is_suspicious(body)}
+        faults |= {at: fault for at, body in doubtful.items() if (fault := body_fault(body)) is not None}
+    return faults
 
 
 def is_suspicious(encoded: bytes) -> bool:

@@ -9,6 +9,8 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -98,9 +100,14 @@ def ok_frame(request: int, value: Any) -> bytes:
     return encode({"op": "ok", "request": request, "value": value})
 
 
-def deliver_frame(deliveries: Sequence[bytes]) -> bytes:
-    """Return a deliver frame with messages that are already encoded."""
-    return b'{"op":"deliver","messages":[' + b",".join(deliveries) + b"]}"
+def deliver_frame(deliveries: Sequence[tuple[Sequence[bytes], bytes]]) -> bytes:
+    """Return a deliver frame of messages that are written already, each followed by the ending of its group."""
+    written = []
+    for ending, groups in groupby(deliveries, key=itemgetter(1)):
+        wires = [wire for wires, _ in groups for wire in wires]
+        wires[-1] += ending
+        written.append((ending + b",").join(wires))  # one copy of what may be hundreds of kilobytes
+    return b'{"op":"deliver","messages":[%b]}' % b",".join(written)
 
 
 def delivery_ending(attempt: int, group: str | None) -> bytes:

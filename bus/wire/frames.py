@@ -9,6 +9,7 @@ Pure: bytes in, values out, and the other way round.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -78,6 +79,7 @@ __all__ = [
     "Welcome",
     "WorkerFrame",
     "Workflow",
+    "are_ids",
     "is_id",
     "is_name",
 ]
@@ -85,13 +87,23 @@ __all__ = [
 PROTOCOL_VERSION = 1
 
 NAME = f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_CHARACTERS_MAX - 1}}}\\Z"
-ID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\\Z"
+_ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ID = f"^{_ID}\\Z"
 
 is_name = re.compile(NAME).match
 """Return True if a text can name a bot or a channel."""
 
 is_id = re.compile(ID).match
 """Return True if a text is a UUID in the form used here: lower case, with hyphens."""
+
+_ID_CHARACTERS = 36
+_all_ids = re.compile(f"(?:{_ID})*\\Z").match
+
+
+def are_ids(texts: Collection[str]) -> bool:
+    """Return True if every text is an id: what `is_id` says of each, at a fraction of the cost for many."""
+    return {*map(len, texts)} <= {_ID_CHARACTERS} and _all_ids("".join(texts)) is not None
+
 
 RequestId = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Name = Annotated[str, Meta(pattern=NAME)]

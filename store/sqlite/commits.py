@@ -13,7 +13,6 @@ import msgspec
 from bus.errors import Conflict, RecordDamaged, Refused
 from bus.model.records import RecoveredRun, WorkflowStepLog
 from bus.model.repository import (
-    Added,
     Committed,
     CommitWork,
     NewMessage,
@@ -21,6 +20,8 @@ from bus.model.repository import (
     Recovered,
     RecoverRuns,
     StepMove,
+    each,
+    lots_of,
 )
 
 from .file.writer import Transaction
@@ -61,12 +62,11 @@ class Commits:
             return None
         try:
             async with transaction.savepoint():
-                added = await self._carry_out(transaction, work)
+                return await self._carry_out(transaction, work)
         except (Refused, RecordDamaged) as error:
             return NotCommitted(error)
-        return Committed([outcome.seq for outcome in added], added)
 
-    async def _carry_out(self, transaction: Transaction, work: CommitWork) -> list[Added]:
+    async def _carry_out(self, transaction: Transaction, work: CommitWork) -> Committed:
         connection = transaction.connection
         if work.run_id is not None and work.fence is not None:
             await self._runs.checkpoint(connection, work, self._now())
@@ -77,15 +77,18 @@ class Commits:
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
                 (channel.name, channel.created_at, channel.created_by_bot_id),
             )
-        added = await self._arrivals.add(transaction, work.messages, work.timestamp)
-        for message, outcome in zip(work.messages, added, strict=True):
-            if outcome.conflict:
-                raise Conflict(f"message id {message.id} belongs to another bot's message")
-        await self._conversations.open(connection, work.messages, work.timestamp)
-        seqs = msgspec.json.encode([outcome.seq for outcome in added]).decode()
-        row = (work.id, work.bot_id, work.run_id, work.digest, seqs, work.timestamp)
+        added = await self._arrivals.add(transaction, work.lots, work.timestamp)
+        seqs: list[int | None] = []
+        for lot, outcome in zip(work.lots, added, strict=True):
+            for id, one in zip(lot.ids, each(lot, outcome), strict=True):
+                if one.conflict:
+                    raise Conflict(f"message id {id} belongs to another bot's message")
+                seqs.append(one.seq)
+        await self._conversations.open(connection, work.lots, work.timestamp)
+        written = msgspec.json.encode(seqs).decode()
+        row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)
         await connection.execute(_INSERT, row)
-        return added
+        return Committed(seqs, added)
 
     async def _record(self, transaction: Transaction, step: WorkflowStepLog, work: CommitWork) -> None:
         """Write a step log as given: create it if it does not exist, otherwise move it to its status."""
@@ -110,9 +113,11 @@ class Commits:
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
         first = transaction.last_seq + 1
-        added = await self._arrivals.add(transaction, messages, change.timestamp)
-        await self._conversations.open(transaction.connection, messages, change.timestamp)
-        assert [outcome.seq for outcome in added] == list(range(first, first + len(messages))), "their ids are new"
+        lots = lots_of(messages)
+        added = await self._arrivals.add(transaction, lots, change.timestamp)
+        await self._conversations.open(transaction.connection, lots, change.timestamp)
+        seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
+        assert seqs == list(range(first, first + len(messages))), "their ids are new"
         return Recovered(
             found, [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)]
         )

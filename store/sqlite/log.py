@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -20,6 +21,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddMessages,
     AddSubscription,
+    Appended,
     Change,
     ChannelSummary,
     Committed,
@@ -28,8 +30,10 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Lot,
     MailboxState,
     NewMessage,
+    Outcome,
     Page,
     PageRequest,
     RecoverRuns,
@@ -43,17 +47,19 @@ from bus.model.repository import (
     Surveyed,
     SurveyRequest,
     group_mailbox_id,
+    lots_of,
 )
 
 from .commits import Commits
+from .file.connection import Statement
 from .file.database import Database, starting
 from .file.wal import file_bytes
-from .file.writer import Transaction
-from .messages.arrivals import Arrivals, find_scheduled
+from .file.writer import Transaction, Whole
+from .messages.arrivals import Arrivals, appended, are_due, find_scheduled, is_any_scheduled
 from .messages.conversations import Conversations
 from .messages.loading import load_state
 from .messages.pages import Pages, count_waiting
-from .messages.rows import WITH_SEQS, fetch
+from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 
 __all__ = ["SqliteLog"]
@@ -127,7 +133,6 @@ class SqliteLog:
         """Carry out changes in order, in one transaction."""
 
         async def operation(transaction: Transaction) -> list[Any]:
-            transaction.alone = transaction.alone and len(changes) == 1
             answers: list[Any] = []
             committed: set[int] = set()
             for change in changes:
@@ -139,11 +144,35 @@ class SqliteLog:
                 answers.append(answer)
             return answers
 
-        answers = await self._database.writer.run(operation)
+        answers = await self._database.writer.run(operation, whole=partial(self._plan, changes))
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(_stored(change, answer))
         return answers
+
+    def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
+        """Return additions and mailbox states as one transaction; None if there are other changes, or new pairs."""
+        statements: list[Statement] = []
+        answers: list[Any] = []
+        ids: list[str] = []
+        body_bytes = 0
+        for change in changes:
+            match change:
+                case AddMessages(lots) if are_due(lots) and not self._conversations.new_pairs(lots):
+                    statements += insertions(lots, last_seq + 1, change.timestamp)
+                    answers.append(appended(lots, last_seq + 1))
+                    last_seq += sum(map(len, lots))
+                    body_bytes += sum(lot.size_bytes for lot in lots)
+                    ids += [id for lot in lots for id in lot.ids]
+                case SaveMailbox(state):
+                    row = mailbox_row(state)
+                    statements.append((SAVE_MAILBOX, row))
+                    answers.append(None)
+                    body_bytes += sum(len(value) for value in row if isinstance(value, str))
+                case _:
+                    return None
+        unless = is_any_scheduled(ids) if self._arrivals.waiting and ids else None
+        return Whole(statements, answers, last_seq, body_bytes, unless)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:
@@ -154,15 +183,13 @@ class SqliteLog:
     async def _change(self, transaction: Transaction, change: Change) -> Any:
         connection = transaction.connection
         match change:
-            case AddMessages():
-                last = transaction.alone and not self._conversations.new_pairs(change.messages)
-                added = await self._arrivals.add(transaction, change.messages, change.timestamp, last=last)
-                if not last:
-                    await self._conversations.open(connection, _stored(change, added), change.timestamp)
+            case AddMessages(lots):
+                added = await self._arrivals.add(transaction, lots, change.timestamp)
+                await self._conversations.open(connection, _stored(change, added), change.timestamp)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
-                await self._conversations.open(connection, released.messages, change.timestamp)
+                await self._conversations.open(connection, lots_of(released.messages), change.timestamp)
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
@@ -355,19 +382,18 @@ def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:
     return SaveMailbox(change.state.without(seqs)) if seqs else change
 
 
-def _stored(change: Change, answer: Any) -> Sequence[NewMessage]:
-    """Return the messages that this change added to the log: neither repeats nor id conflicts."""
+def _stored(change: Change, answer: Any) -> Sequence[Lot]:
+    """Return the lots of which this change added something to the log."""
     match change:
-        case AddMessages(messages):
-            return [
-                message
-                for message, added in zip(messages, answer, strict=True)
-                if added.seq is not None and not added.duplicate
-            ]
+        case AddMessages(lots):
+            return [lot for lot, outcome in zip(lots, answer, strict=True) if _is_any_new(outcome)]
         case ReleaseDue() | RecoverRuns():
-            released: list[LogMessage] = answer.messages
-            return released
+            return lots_of(answer.messages)
         case CommitWork() if isinstance(answer, Committed) and answer.added is not None:
-            return _stored(AddMessages(change.messages, change.timestamp), answer.added)
+            return _stored(AddMessages(change.lots, change.timestamp), answer.added)
         case _:
             return ()
+
+
+def _is_any_new(outcome: Outcome) -> bool:
+    return isinstance(outcome, Appended) or any(added.seq is not None and not added.duplicate for added in outcome)

@@ -17,7 +17,7 @@ import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseNewer
 from bus.model.records import WORKER_ID, BotRecord, Channel
-from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage
+from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage, lots_of
 from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.lockfile import Mark, read_mark
@@ -54,8 +54,8 @@ async def fill(path: Path, count: int) -> None:
                 ),
                 AddChannel(Channel(name="news", created_at=NOW, created_by_bot_id="ann-id")),
                 AddSubscription("bob-id", "news", NOW),
-                AddMessages([message(number) for number in range(1, count + 1)], NOW),
-                AddMessages([msgspec.structs.replace(message(0), id="later", due_at=NOW)], NOW),
+                AddMessages(lots_of([message(number) for number in range(1, count + 1)]), NOW),
+                AddMessages(lots_of([msgspec.structs.replace(message(0), id="later", due_at=NOW)]), NOW),
             ]
         )
 
@@ -165,7 +165,7 @@ def test_what_a_killed_worker_left_is_read_from_the_wal(path: Path) -> None:
 
 async def fill_and_die(path: Path) -> None:
     async with open_store(str(path)) as store:
-        await store.log.apply([AddMessages([message(11)], NOW)])
+        await store.log.apply([AddMessages(lots_of([message(11)]), NOW)])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -321,7 +321,7 @@ def test_the_worker_itself_is_known(path: Path) -> None:
     async def tell() -> None:
         notice = msgspec.structs.replace(message(2), id="notice", sender_bot_id=WORKER_ID)
         async with open_store(str(path)) as store:
-            await store.log.apply([AddMessages([notice], NOW)])
+            await store.log.apply([AddMessages(lots_of([notice]), NOW)])
 
     anyio.run(tell)
     check = checked(path)

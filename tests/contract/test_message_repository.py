@@ -15,7 +15,7 @@ import pytest
 
 from bus.errors import Conflict, InvalidValue, NotFound
 from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
-from bus.model.repository import AddMessages, MessageRepository, NewMessage
+from bus.model.repository import AddMessages, MessageRepository, NewMessage, lots_of
 
 from .conftest import LOCAL, Backend, SqliteBackend
 from .samples import at, channel, direct, to_channel
@@ -291,7 +291,7 @@ async def test_message_that_was_not_added_leaves_the_session_to_the_next(
 ) -> None:
     def new(id: str, sender: str, recipient: str) -> AddMessages:
         message = NewMessage(id, sender, sender, recipient, None, "note", b"{}", None, b"{}")
-        return AddMessages([message], at(0))
+        return AddMessages(lots_of([message]), at(0))
 
     async with sqlite_backend.open() as store:
         await store.log.apply([new("1", "ann", "bob")])

@@ -17,6 +17,7 @@ import msgspec
 
 from bus.core.dispatch import Dispatch
 from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.outstanding import WireDeliveries
 from bus.mailbox.sessions import Session
 from bus.mailbox.turns import HandedOut
 from bus.model.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
@@ -87,7 +88,7 @@ def _torn_commit() -> None:
         async def carry_out(commits: Commits, transaction: Transaction, work: Any) -> Any:
             answer = await honest(commits, transaction, work)
             await transaction.connection.commit()
-            if work.messages:  # whose trace is seen before the commit is repeated
+            if work.lots:  # whose trace is seen before the commit is repeated
                 await anyio.sleep(4 * _WINDOW_SECONDS)
             return answer
 
@@ -206,8 +207,9 @@ def _swapped_order() -> None:
         def hand_out(mailbox: Mailbox, *moment: Any) -> Any:
             given: list[HandedOut] = honest(mailbox, *moment)
             for _, packed, _ in given:
-                if len(packed) > 1 and next(turn) % 10 == 0:
-                    packed[-2:] = packed[:-3:-1]
+                wires, ending = packed[-1]
+                if len(wires) > 1 and next(turn) % 10 == 0:
+                    packed[-1] = WireDeliveries([*wires[:-2], *wires[:-3:-1]], ending)
             return given
 
         return hand_out
@@ -219,8 +221,8 @@ def _position_too_early() -> None:
     def make(honest: Any) -> Any:
         def state(mailbox: Mailbox) -> MailboxState:
             saved: MailboxState = honest(mailbox)
-            ready = mailbox.intake._ready
-            position = max([saved.position, *(envelope.seq for envelope in ready)])
+            ready = mailbox.intake._ready.parcels()
+            position = max([saved.position, *(parcel.seqs[-1] for parcel in ready)])
             return msgspec.structs.replace(saved, position=position)
 
         return state

@@ -17,6 +17,7 @@ from bus.core.dispatch import Dispatch
 from bus.core.settling import Settling
 from bus.mailbox.dead_letters import DeadLetterBox
 from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.parcel import Envelope
 from bus.mailbox.sessions import Session
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from bus.wire.frames import Ack
@@ -195,10 +196,7 @@ def _start_one_message_late() -> None:
 
 
 def _ttl_ignored() -> None:
-    def make(_: Any) -> Any:
-        return lambda mailbox, envelope, wall: False
-
-    replace(Mailbox, "_expires", make)
+    replace(Envelope, "is_expired", lambda _: lambda envelope, wall: False)
 
 
 def _released_early() -> None:
@@ -238,7 +236,7 @@ def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:
         def detach(mailbox: Mailbox, session: Session, now: float, *, vanished: bool, **named: Any) -> Any:
             mine = [seq for seq, other in session.in_flight.items() if other == mailbox.id]
             if mine and swallows(mailbox, vanished) and next(turn) % 2:
-                mailbox.settle(session, mine[0])
+                mailbox.settle(session, mine[:1])
             return honest(mailbox, session, now, vanished=vanished, **named)
 
         return detach

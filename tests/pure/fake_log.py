@@ -22,9 +22,11 @@ from bus.model.repository import (
     Group,
     LogMessage,
     LogState,
+    Lot,
     MailboxState,
     NewMessage,
     NotCommitted,
+    Outcome,
     Page,
     PageRequest,
     Recovered,
@@ -40,7 +42,9 @@ from bus.model.repository import (
     Subscription,
     Surveyed,
     SurveyRequest,
+    each,
     group_mailbox_id,
+    outcome_of,
 )
 
 
@@ -86,7 +90,7 @@ class FakeLog:
     def _apply(self, change: Change) -> Any:
         match change:
             case AddMessages():
-                return [self._add(message, change.timestamp) for message in change.messages]
+                return [self._add_lot(lot, change.timestamp) for lot in change.lots]
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
@@ -127,6 +131,9 @@ class FakeLog:
                 assert_never(change)
         return None
 
+    def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
+        return outcome_of([self._add(message, timestamp) for message in lot.messages()])
+
     def _add(self, message: NewMessage, timestamp: str) -> Added:
         known = self.by_id.get(message.id)
         waiting = self.scheduled.get(message.id)
@@ -157,12 +164,13 @@ class FakeLog:
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
         if work.known_only:
             return None
-        if any(self._is_taken(message) for message in work.messages):
+        if any(self._is_taken(message) for lot in work.lots for message in lot.messages()):
             return NotCommitted(Conflict("an id belongs to another bot"))
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
-        added = [self._add(message, work.timestamp) for message in work.messages]
-        self.commits[work.id] = (work.digest, [outcome.seq for outcome in added])
+        added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
+        seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
+        self.commits[work.id] = (work.digest, seqs)
         return Committed(self.commits[work.id][1], added)
 
     def _is_taken(self, message: NewMessage) -> bool:

@@ -68,8 +68,8 @@ def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
 
 def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:
     intake = mailbox.intake
-    ready = [envelope.seq for envelope in intake._ready]
-    aside = [envelope.seq for envelope in intake._aside]
+    ready = [seq for parcel in intake._ready.parcels() for seq in parcel.seqs]
+    aside = [seq for parcel in intake._aside.parcels() for seq in parcel.seqs]
     if any(later <= earlier for earlier, later in pairwise([*ready, *aside])):
         yield f"in memory out of order: {ready} {aside}"
     if aside and (intake.level or intake.reading is None or intake.overflowed):

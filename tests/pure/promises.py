@@ -371,5 +371,4 @@ class Promises:
 
 def _wire_bytes(mailbox: Mailbox, seq: int) -> int:
     """Give what a message that is in flight weighs."""
-    item = mailbox.outstanding.get(seq)
-    return 0 if item is None or item.envelope is None else len(item.envelope.wire)
+    return len(mailbox.outstanding._wires.get(seq, b""))

@@ -23,7 +23,7 @@ from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import Subscription, group_mailbox_id
+from bus.model.repository import AddSubscription, Subscription, group_mailbox_id
 from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
@@ -54,6 +54,7 @@ from bus.wire.frames import (
     Welcome,
 )
 
+from .connection import Connection
 from .fake_log import FakeLog
 from .promises import Promises, Violation
 
@@ -98,31 +99,12 @@ RETENTIONS = [
     ),
     RetentionSettings(
         age_seconds=40.0,
-        sweep_seconds=2.0,
+        sweep_seconds=0.5,
         portion_messages_max=7,
         remove_undelivered=True,
-        channels={"news": Keep(messages_max=10), "work": Keep(bytes_max=300)},
+        channels={"news": Keep(messages_max=4), "work": Keep(bytes_max=150)},
     ),
 ]
-
-
-class Connection:
-    """One connection as a bot sees it."""
-
-    def __init__(self, address: bytes, bot: str, token: str) -> None:
-        self.address = address
-        self.bot = bot
-        self.token = token
-        self.acking: dict[int, dict[tuple[str, int], int]] = {}
-        """Acks whose confirmation is waited for, by request."""
-        self.welcomed = False
-        self.inbox: list[bytes] = []
-        self.unsettled: list[int] = []
-        self.answers: dict[int, Callable[[Any], None]] = {}
-        self.later: list[Callable[[], None]] = []
-        """What it says when it is welcome."""
-        self.groups: dict[int, str | None] = {}
-        """By which group each message was delivered."""
 
 
 class Simulation:
@@ -261,9 +243,14 @@ class Simulation:
         if connection is None or self.core.full:
             return
         messages: list[Publication] = []
-        for _ in range(self.random.choice([1, 1, 2, 5])):
+        alike = self._publication()
+        like_the_first = self.random.choice([0.0, 0.9, 1.0])
+        for _ in range(self.random.choice([1, 1, 2, 5, 9])):
             sent = self.promises.sent
-            if sent and self.random.random() < 0.1:
+            if self.random.random() < like_the_first:
+                publication = msgspec.structs.replace(alike, id=self._new_id(), body=self._body())
+                sent[publication.id] = publication
+            elif sent and self.random.random() < 0.1:
                 publication = sent[self.random.choice(list(sent))]  # again, perhaps by another bot
             else:
                 publication = self._publication()
@@ -279,7 +266,6 @@ class Simulation:
         recipient: ToBot | ToChannel = (
             ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(CHANNELS))
         )
-        body = b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200]))
         reply_to = None
         if self.log.messages and self.random.random() < 0.3:
             answered = self.random.choice(list(self.log.messages.values())[-20:])
@@ -287,12 +273,15 @@ class Simulation:
         return Publication(
             id=self._new_id(),
             recipient=recipient,
-            body=msgspec.Raw(body),
+            body=self._body(),
             reply_to=reply_to,
             expects_reply=self.random.random() < 0.6,
             ttl=self.random.choice([None] * 12 + [2.0, 20.0]),
             delay=self.random.choice([None] * 8 + [0.0, 1.0, 8.0]),
         )
+
+    def _body(self) -> msgspec.Raw:
+        return msgspec.Raw(b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200])))
 
     def _read_frame(self) -> None:
         waiting = [connection for connection in self.connections.values() if connection.inbox]
@@ -441,6 +430,14 @@ class Simulation:
     def _take_batch(self) -> None:
         if self.batch is None and self.core.has_batch(self._moment()):
             self.batch = self.core.take_batch(self._moment())
+            self._ask_for_what_leaves()
+
+    def _ask_for_what_leaves(self) -> None:
+        """Connect a bot, now and then, whose mailbox is losing messages: their turn comes before they are gone."""
+        bots = self.core.directory.bots
+        losing = [box.id for box in self.core.directory.mailboxes.values() if box.losses.losing and box.id in bots]
+        if losing and len(self.connections) < 8 and self.random.random() < 0.5:
+            self._hello(bots[self.random.choice(losing)].name, 5)
 
     def _commit(self) -> None:
         if self.batch is None:
@@ -448,7 +445,8 @@ class Simulation:
         batch, self.batch = self.batch, None
         answers = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, answers, self._moment())
-        if self.random.random() < 0.05:
+        goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
+        if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
             return
         self._do(self.core.applied(batch, answers, self._moment()))
@@ -599,7 +597,7 @@ class Simulation:
         """Tell whether nothing waits, but in groups without a member."""
         mailboxes = [box for box in self.core.directory.mailboxes.values() if box.sessions or box.group is None]
         return not self.log.scheduled and all(
-            mailbox.intake.level and not mailbox.loaded() for mailbox in mailboxes
+            mailbox.intake.level and not mailbox.reading.loaded() for mailbox in mailboxes
         )
 
     def _drain_disk(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bus.mailbox.envelope import Envelope
 from bus.mailbox.mailbox import Mailbox
+from bus.mailbox.parcel import Envelope, Parcel
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Interest
 from bus.model.repository import MailboxState, UnsettledState
@@ -18,8 +18,13 @@ DELIVERY = Delivery(ack_wait_seconds=10, max_deliver=2, backoff_seconds=(1, 5))
 LIMITS = Limits(ready_messages_max=4)
 
 
-def letter(seq: int, channel: str | None = None, sender: str = "other") -> Envelope:
-    return Envelope(seq, sender, channel, b'{"seq":%d' % seq)
+def letters(*seqs: int, channel: str | None = None, sender: str = "other") -> Parcel:
+    wires = [b'{"seq":%d' % seq for seq in seqs]
+    return Parcel(Envelope(sender, channel), seqs, wires, sum(map(len, wires)))
+
+
+def letter(seq: int, channel: str | None = None, sender: str = "other") -> Parcel:
+    return letters(seq, channel=channel, sender=sender)
 
 
 def box(**state: Any) -> Mailbox:
@@ -47,7 +52,7 @@ def handed(mailbox: Mailbox, now: float = 0.0) -> list[tuple[int, int]]:
     while mailbox.outstanding.is_anything_returned and (request := mailbox.next_read(0)) is not None:
         mailbox.page_read([letter(seq) for seq in request.seqs], [], complete=True, damaged=())
         out += mailbox.hand_out(now)
-    frames = [json.loads(wire) for _, wires, _ in out for wire in wires]
+    frames = [json.loads(wire + group.ending) for each in out for group in each.deliveries for wire in group.wires]
     return [(frame["seq"], frame["attempt"]) for frame in frames]
 
 
@@ -56,8 +61,7 @@ def test_a_level_mailbox_hands_out_what_arrives() -> None:
     one = level(mailbox)
     assert mailbox.arrive(letter(1))
     assert handed(mailbox) == [(1, 1)]
-    assert mailbox.settle(one, 1)
-    assert not mailbox.settle(one, 1)
+    mailbox.settle(one, [1])
     assert mailbox.state() == MailboxState("me", 1)
 
 
@@ -82,7 +86,7 @@ def test_credit_spent_means_behind_and_reading_again_later() -> None:
     assert handed(mailbox) == [(1, 1)]
     assert mailbox.next_read(6) is None, "nothing is read for a bot that cannot take it"
     for seq in range(1, 5):
-        mailbox.settle(one, seq)
+        mailbox.settle(one, [seq])
         mailbox.hand_out(0)
     request = mailbox.next_read(6)
     assert request is not None
@@ -179,7 +183,7 @@ def test_sessions_share_by_free_credit_and_inherit_at_once() -> None:
 def test_a_start_in_the_past_goes_back_without_repeating_the_others() -> None:
     mailbox = box(position=8)
     one = level(mailbox)
-    mailbox.prepare("news", 2)
+    mailbox.sources.prepare("news", 2)
     assert mailbox.state() == MailboxState("me", 2, (), {"": 8}), "what is saved goes back already"
     assert mailbox.position == 8
     mailbox.subscribe("news", Interest(start_seq=2, echo=False), last_seq=8)
@@ -188,7 +192,7 @@ def test_a_start_in_the_past_goes_back_without_repeating_the_others() -> None:
     assert request.sources == (("", 8, False), ("news", 2, True))
     mailbox.page_read([], [letter(4, "news")], complete=True, damaged=())
     assert handed(mailbox) == [(4, 1)]
-    mailbox.settle(one, 4)
+    mailbox.settle(one, [4])
     assert mailbox.state() == MailboxState("me", 4, (), {"": 8})
 
 
@@ -208,14 +212,14 @@ def asked_for_again() -> tuple[Mailbox, Session]:
 
 def test_what_is_settled_after_its_channel_was_asked_for_again_does_not_come_again() -> None:
     mailbox, one = asked_for_again()
-    assert mailbox.settle(one, 3)
+    mailbox.settle(one, [3])
     assert mailbox.state().ahead == (3,)
-    [unread] = [mailbox.unread(3)]
+    [unread] = [mailbox.reading.unread(3)]
     assert sorted(unread.seqs) == [1, 2, 3], "they are not waiting to be handed out"
     assert mailbox.next_read(3) is not None
     mailbox.page_read([], [letter(seq, "news") for seq in (1, 2, 3)], complete=True, damaged=())
     assert handed(mailbox) == []
-    assert mailbox.settle(one, 1)
+    mailbox.settle(one, [1])
     assert mailbox.state() == MailboxState("me", 3, (UnsettledState(2, 1, 0),))
 
 
@@ -250,7 +254,7 @@ def test_leaving_a_channel_drops_what_waits(settle_first: bool) -> None:
     assert handed(mailbox) == [(1, 1)]
     mailbox.unsubscribe("news")
     if settle_first:
-        assert mailbox.settle(one, 1)
+        mailbox.settle(one, [1])
     else:
         mailbox.fail(1, now=0, delay=0)
     assert handed(mailbox) == [(3, 1)], "neither the one that waited nor the one that came back"
@@ -287,7 +291,7 @@ def test_what_rests_rests_on_after_a_restart(release: bool) -> None:
     assert handed(again, 1000) == [(2, 2)]
     assert handed(again, 1019.9) == []
     assert handed(again, 1020) == [(1, 2)]
-    assert again.settle(two, 1)
+    again.settle(two, [1])
 
 
 @pytest.mark.parametrize(("wall", "left"), [(WALL % 59, 0.0), ("2025-01-01T00:00:00.000000Z", 30.0)])
@@ -307,6 +311,117 @@ def test_what_was_delivered_again_rests_no_more() -> None:
     mailbox.fail(1, now=0, wall=WALL % 0, delay=5.0)
     assert handed(mailbox, 5) == [(1, 2)]
     assert mailbox.state().unsettled == (UnsettledState(1, 2, 1, None, 5.0),)
+
+
+def test_a_message_that_dies_anew_while_its_dead_letter_is_retried_is_retried() -> None:
+    mailbox = box()
+    one = level(mailbox)
+    mailbox.subscribe("news", Interest(0, echo=False), last_seq=0)
+    mailbox.arrive(letter(1, "news"))
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.terminate(1, "no") is not None
+    mailbox.unsubscribe("news")
+    mailbox.subscribe("news", Interest(0, echo=False), last_seq=1)
+    assert mailbox.next_read(1) is not None
+    mailbox.page_read([], [letter(1, "news")], complete=True, damaged=())
+    assert handed(mailbox) == [(1, 1)]
+    assert mailbox.dead_letters.put_back([1]) == [1]
+    assert mailbox.terminate(1, "no") is None
+    mailbox.dead_letters.revive([1])
+    assert 1 not in mailbox.dead_letters
+    assert mailbox.state().unsettled == (UnsettledState(1, 0, 0, retried=True),)
+    assert not one.in_flight
+
+
+def test_lots_arrive_are_delivered_by_credit_and_settled_in_parts() -> None:
+    mailbox = Mailbox(MailboxState("me", 0), DELIVERY, Limits(ready_messages_max=8))
+    one = level(mailbox, credit=3)
+    assert mailbox.arrive(letters(1, 2, 3, 4, 5))
+    assert mailbox.arrive(letters(6, 7))
+    assert handed(mailbox) == [(1, 1), (2, 1), (3, 1)]
+    mailbox.settle(one, [2])
+    assert handed(mailbox) == [(4, 1)]
+    mailbox.fail(1, now=0, delay=0.0)
+    assert handed(mailbox) == [(1, 2)]
+    mailbox.settle(one, [3, 4, 1])
+    assert handed(mailbox) == [(5, 1), (6, 1), (7, 1)]
+    assert mailbox.state() == MailboxState("me", 7, tuple(UnsettledState(seq, 1, 0) for seq in (5, 6, 7)))
+    assert one.in_flight_bytes == sum(len(b'{"seq":%d' % seq) for seq in (5, 6, 7))
+
+
+def test_what_happens_to_one_message_of_a_lot_happens_to_it_alone() -> None:
+    mailbox = box()
+    level(mailbox)
+    assert mailbox.arrive(letters(1, 2, 3))
+    assert handed(mailbox) == [(1, 1), (2, 1), (3, 1)]
+    mailbox.outstanding.extend(2, 5.0)
+    mailbox.expire(10.0)
+    assert handed(mailbox, now=10.0) == [(1, 2), (3, 2)]
+    mailbox.expire(15.0)
+    assert handed(mailbox, now=15.0) == [(2, 2)]
+
+
+def test_a_retry_of_one_message_of_a_lot_keeps_nothing_else_of_its_channel() -> None:
+    mailbox = box()
+    level(mailbox)
+    mailbox.subscribe("news", Interest(0, echo=False), last_seq=0)
+    assert mailbox.arrive(letter(2, "news"))
+    assert handed(mailbox) == [(2, 1)]
+    assert mailbox.terminate(2, "no") is not None
+    mailbox.unsubscribe("news")
+    mailbox.subscribe("news", Interest(0, echo=False), last_seq=3)
+    assert mailbox.next_read(3) is not None
+    mailbox.page_read([], [letters(1, 2, 3, channel="news")], complete=True, damaged=())
+    assert handed(mailbox) == [(1, 1), (2, 1), (3, 1)]
+    assert mailbox.dead_letters.put_back([2]) == [2]
+    mailbox.dead_letters.revive([2])
+    mailbox.unsubscribe("news")
+    mailbox.fail(3, now=0, delay=0.0)
+    mailbox.fail(2, now=0, delay=0.0)
+    assert handed(mailbox) == [(2, 2)]
+
+
+def test_what_was_delivered_of_a_lot_is_not_kept_in_memory() -> None:
+    mailbox = Mailbox(MailboxState("me", 0), DELIVERY, Limits(ready_messages_max=500))
+    one = level(mailbox, credit=1)
+    assert mailbox.arrive(letters(*range(1, 401)))
+    for seq in range(1, 400):
+        assert handed(mailbox) == [(seq, 1)]
+        mailbox.settle(one, [seq])
+        kept = sum(len(parcel.seqs) for parcel in mailbox.intake._ready._parcels)
+        assert kept <= 2 * len(mailbox.intake) + 1
+
+
+def test_a_lot_that_does_not_fit_into_memory_is_read_from_where_it_was_cut() -> None:
+    mailbox = box()
+    one = level(mailbox, credit=1)
+    assert mailbox.arrive(letters(1, 2, 3, 4, 5, 6))
+    assert not mailbox.intake.level
+    assert handed(mailbox) == [(1, 1)]
+    for seq in (1, 2, 3):
+        mailbox.settle(one, [seq])
+        assert handed(mailbox) == [(seq + 1, 1)]
+    request = mailbox.next_read(6)
+    assert request is None or request.sources[0][1] == 4
+    mailbox.settle(one, [4])
+    request = request or mailbox.next_read(6)
+    assert request is not None
+    assert request.sources == (("", 4, False),)
+    mailbox.page_read([], [letters(5, 6)], complete=True, damaged=())
+    assert handed(mailbox) == [(5, 1)]
+
+
+def test_bytes_in_flight_cut_a_lot_after_the_message_that_passes_them() -> None:
+    mailbox = box()
+    one = Session(b"address", "id", 0.0, credit=10, in_flight_bytes_max=20)
+    mailbox.attach(one)
+    mailbox.hand_out(0)
+    assert mailbox.next_read(0) is not None
+    mailbox.page_read([], [], complete=True, damaged=())
+    assert mailbox.arrive(letters(1, 2, 3, 4))  # of eight bytes each
+    assert handed(mailbox) == [(1, 1), (2, 1), (3, 1)]
+    mailbox.settle(one, [1])
+    assert handed(mailbox) == [(4, 1)]
 
 
 def test_a_dead_letter_is_delivered_again_whether_its_channel_was_left_or_not() -> None:
@@ -345,7 +460,7 @@ def test_what_was_settled_long_before_its_deadline_takes_no_memory() -> None:
     for seq in range(2, 10_000):
         assert mailbox.arrive(letter(seq))
         handed(mailbox, now=1.0)
-        assert mailbox.settle(one, seq)
+        mailbox.settle(one, [seq])
         most = max(most, len(mailbox.outstanding._deadlines))
     assert most < 1_100
     assert mailbox.expire(9.0) == []
@@ -363,7 +478,7 @@ def test_a_deadline_that_was_extended_holds_when_the_others_are_cleared_out() ->
     for seq in range(2, 3_000):
         assert mailbox.arrive(letter(seq))
         handed(mailbox, now=6.0)
-        assert mailbox.settle(one, seq)
+        mailbox.settle(one, [seq])
     mailbox.expire(14.9)
     assert handed(mailbox, now=14.9) == []
     mailbox.expire(15.0)
@@ -378,7 +493,7 @@ def test_each_reply_ahead_of_its_turn_keeps_its_deadline_when_the_others_are_cle
     for seq in range(2, 3_000):
         assert mailbox.express(letter(seq), one, 1.0) is not None
         if seq % 100:
-            assert mailbox.settle(one, seq)
+            mailbox.settle(one, [seq])
     waiting = {1, *range(100, 3_000, 100)}
     assert one.in_flight.keys() == waiting
     mailbox.expire(11.0)

@@ -6,7 +6,7 @@ breaks a promise. One that no world finds would mean that the simulation does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from bus.mailbox.intake import Intake
 from bus.mailbox.leaving import Leaving
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.outstanding import Outstanding
+from bus.mailbox.parts import Parts
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Sources
 from bus.model.repository import MailboxState, Released
@@ -76,7 +77,7 @@ def loses_what_a_dead_session_had(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Mailbox, session: Session, now: float, **options: Any) -> Any:
         for seq in list(session.in_flight):
-            self.settle(session, seq)
+            self.settle(session, [seq])
         return detach(self, session, now, **options)
 
     patch.setattr(Mailbox, "detach", broken)
@@ -89,7 +90,7 @@ def ignores_credit(patch: pytest.MonkeyPatch) -> None:
 
 def does_not_go_back(patch: pytest.MonkeyPatch) -> None:
     """A subscription in the past whose position, on disk, stays where it was."""
-    patch.setattr(Mailbox, "prepare", lambda self, channel, start_seq: None)
+    patch.setattr(Sources, "prepare", lambda self, channel, start_seq: None)
 
 
 def repeats_the_other_sources(patch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ def delivers_after_leaving(patch: pytest.MonkeyPatch) -> None:
 
 def repeats_replies_that_came_early(patch: pytest.MonkeyPatch) -> None:
     """A reply that was handed out before its turn, and comes again with it."""
-    patch.setattr(Mailbox, "_pass", lambda self, seq: None)
+    patch.setattr(Parts, "pass_over", lambda self, seqs: None)
 
 
 def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
@@ -140,7 +141,7 @@ def takes_along_what_a_member_had(patch: pytest.MonkeyPatch) -> None:
     def broken(self: Dispatch, session: Session, mailbox: Mailbox, **how: Any) -> None:
         if mailbox.group is not None:
             for seq in [seq for seq, holder in session.in_flight.items() if holder == mailbox.id]:
-                mailbox.settle(session, seq)
+                mailbox.settle(session, [seq])
         leave(self, session, mailbox, **how)
 
     patch.setattr(Dispatch, "leave", broken)
@@ -154,7 +155,7 @@ def forgets_groups_without_members(patch: pytest.MonkeyPatch) -> None:
         mailbox = unsubscribe(self, bot_id, channel)
         members = [s for s in self.channels[channel].subscriptions.values() if s.group == mailbox.group]
         if mailbox.group is not None and not members:
-            mailbox.intake.drop(lambda envelope: True)
+            mailbox.intake.drop_channel(channel)
             mailbox.sources.position = self.channels[channel].head_seq
             mailbox.not_saved()
         return mailbox
@@ -196,16 +197,16 @@ def removes_what_is_held(patch: pytest.MonkeyPatch) -> None:
 
 def hands_out_what_is_being_removed(patch: pytest.MonkeyPatch) -> None:
     """A mailbox that does not keep back what leaves the log."""
-    following = Mailbox._next
+    hand_out = Mailbox.hand_out
 
-    def broken(self: Mailbox, wall: str) -> Iterator[Any]:
+    def broken(self: Mailbox, now: float, wall: str = "") -> Any:
         losing, self.losses.losing = self.losses.losing, {}
         try:
-            yield from following(self, wall)
+            return hand_out(self, now, wall)
         finally:
             self.losses.losing = losing
 
-    patch.setattr(Mailbox, "_next", broken)
+    patch.setattr(Mailbox, "hand_out", broken)
 
 
 def forgets_a_retry_of_a_channel_that_was_left(patch: pytest.MonkeyPatch) -> None:
@@ -238,36 +239,37 @@ def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backlog, "went", lambda self, count=1: None)
 
 
-FAULTS: list[Fault] = [
-    takes_along_what_a_member_had,
-    forgets_groups_without_members,
-    releases_before_it_is_due,
-    forgets_to_enter_what_was_released,
-    removes_what_is_owed,
-    removes_what_is_held,
-    hands_out_what_is_being_removed,
-    forgets_a_retry_of_a_channel_that_was_left,
-    lies_beyond_the_end,
-    tells_nobody_of_a_gap,
-    counts_only_what_comes,
-    repeats_replies_that_came_early,
-    forgets_what_is_unsettled,
-    drops_what_arrives_while_reading,
-    is_level_after_an_overflow,
-    loses_what_a_dead_session_had,
-    ignores_credit,
-    does_not_go_back,
-    repeats_the_other_sources,
-    confirms_before_the_disk,
-    acknowledges_before_the_disk,
-    delivers_after_leaving,
-]
+FAULTS: dict[Fault, int] = {
+    takes_along_what_a_member_had: 4,
+    forgets_groups_without_members: 10,
+    releases_before_it_is_due: 0,
+    forgets_to_enter_what_was_released: 0,
+    removes_what_is_owed: 4,
+    removes_what_is_held: 1,
+    hands_out_what_is_being_removed: 23,
+    forgets_a_retry_of_a_channel_that_was_left: 20,
+    lies_beyond_the_end: 38,
+    tells_nobody_of_a_gap: 5,
+    counts_only_what_comes: 0,
+    repeats_replies_that_came_early: 0,
+    forgets_what_is_unsettled: 1,
+    drops_what_arrives_while_reading: 0,
+    is_level_after_an_overflow: 0,
+    loses_what_a_dead_session_had: 0,
+    ignores_credit: 0,
+    does_not_go_back: 96,
+    repeats_the_other_sources: 0,
+    confirms_before_the_disk: 9,
+    acknowledges_before_the_disk: 0,
+    delivers_after_leaving: 29,
+}
+"""Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_broken_core_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
-    for seed in range(WORLDS):
+    for seed in dict.fromkeys((FAULTS[fault], *range(WORLDS))):
         try:
             play(seed, STEPS)
         except (Violation, AssertionError, LookupError):

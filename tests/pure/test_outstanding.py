@@ -36,7 +36,12 @@ class World:
         """Deliver it, as a mailbox does."""
         if self.outstanding.first_returned() == 1:
             self.outstanding.take_returned()
-        self.outstanding.deliver(letter(1), to or self.session, 10.0)
+        to = to or self.session
+        if 1 in self.outstanding:
+            self.outstanding.load(1, letter(1).envelope, letter(1).wires[0])
+            self.outstanding.redeliver(1, to, 10.0)
+        else:
+            self.outstanding.deliver(letter(1), to, 10.0)
         self.outstanding.expect_settled([1], 10.0)
 
     def keep(self) -> None:
@@ -98,7 +103,7 @@ def suspended_by_a_nak() -> World:
 
 def withheld() -> World:
     world = World()
-    world.outstanding.withhold(1, letter(1))
+    world.outstanding.withhold(letter(1))
     return world
 
 
@@ -134,13 +139,13 @@ def discard(world: World) -> None:
 
 ROWS: list[tuple[Callable[[], World], Callable[[World], object], MessagePlace | None]] = [
     (new, World.deliver, MessagePlace.IN_FLIGHT),
-    (new, lambda world: world.outstanding.withhold(1, letter(1)), MessagePlace.WITHHELD),
+    (new, lambda world: world.outstanding.withhold(letter(1)), MessagePlace.WITHHELD),
     (taken, World.deliver, MessagePlace.IN_FLIGHT),
-    (taken, lambda world: world.outstanding.withhold(1, None), MessagePlace.WITHHELD),
+    (taken, lambda world: world.outstanding.withhold_returned(1), MessagePlace.WITHHELD),
     (taken, discard, None),
     (new, lambda world: world.outstanding.revive(1), MessagePlace.RETURNED),
     (new, lambda world: world.outstanding.remember(1), MessagePlace.RETURNED),
-    (in_flight, lambda world: world.outstanding.settle(1), None),
+    (in_flight, lambda world: world.outstanding.settle(world.session, [1]), None),
     (in_flight, discard, None),
     (in_flight, World.keep, MessagePlace.IN_FLIGHT),
     (in_flight, lambda world: world.deliver(session()), MessagePlace.IN_FLIGHT),

@@ -92,3 +92,19 @@ def test_a_start_beyond_the_end_waits_for_its_seq_and_harms_nothing_else(group: 
         worker.commit(flush=True)
         worker.hello("eve")
     assert got == [1, 3, 5, 6, 7, 8]
+
+
+def test_a_retry_is_stored_with_the_removal_of_its_dead_letter() -> None:
+    """A state that has the message again must not be stored while the dead letter is: after a crash it is both."""
+    worker = Worker()
+    worker.hello("bob")
+    worker.say(b"bob", published(ToBot(bot="bob")))
+    worker.commit()
+    worker.say(b"bob", Term(seqs=[1]))
+    worker.commit(flush=True)
+    worker.say(b"bob", RetryDeadLetters(request=4, bot="bob", seqs=[1]))
+    [mailbox] = worker.core.directory.mailboxes.values()
+    assert mailbox.state().unsettled == (), "no batch removes the dead letter yet"
+    worker.commit()
+    assert worker.log.dead_letters == {}
+    assert [item.seq for item in worker.log.mailboxes[mailbox.id].unsettled] == [1]

@@ -16,7 +16,7 @@ STEPS = 1500
 
 @pytest.mark.parametrize("seed", range(WORLDS))
 def test_known_worlds_keep_every_promise(seed: int) -> None:
-    assert play(seed, STEPS).deliveries > 100, "a world in which little happens shows little"
+    assert play(seed, STEPS).deliveries > 60, "a world in which little happens shows little"
 
 
 def test_a_new_world_keeps_every_promise() -> None:
@@ -58,7 +58,7 @@ def test_the_worlds_reach_every_state() -> None:
                 seen.add("a group without members")
             if mailbox.backlog.counting:
                 seen.add("a backlog being counted")
-            if not mailbox.backlog.has_room(simulation.settings.limits.backlog_messages_max):
+            if not mailbox.backlog.room(1, simulation.settings.limits.backlog_messages_max):
                 seen.add("a full mailbox")
             if mailbox.losses.losing:
                 seen.add("messages being removed that somebody waits for")

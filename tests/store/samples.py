@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from bus.model.records import BotRecord, Channel
-from bus.model.repository import Added, AddMessages, MessageLog, NewMessage, PageRequest
+from bus.model.repository import Added, AddMessages, MessageLog, NewMessage, Outcome, PageRequest, each, lots_of
 
 SEQ_MAX = 2**62
 
@@ -45,9 +45,13 @@ def _message(id: str, sender: str, **fields: Any) -> NewMessage:
 
 
 async def add(log: MessageLog, *messages: NewMessage, second: int = 0) -> list[Added]:
-    [added] = await log.apply([AddMessages(messages, at(second))])
-    answers: list[Added] = added
-    return answers
+    [outcomes] = await log.apply([AddMessages(lots_of(messages), at(second))])
+    return added(messages, outcomes)
+
+
+def added(messages: Iterable[NewMessage], outcomes: Iterable[Outcome]) -> list[Added]:
+    """Give what became of each message, of the outcomes of their lots."""
+    return [one for lot, outcome in zip(lots_of(messages), outcomes, strict=True) for one in each(lot, outcome)]
 
 
 def page(bot_id: str, *sources: tuple[str, int], skip_own: Collection[str] = (), **fields: Any) -> PageRequest:

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from bus.errors import Conflict, RecordDamaged
@@ -13,12 +14,15 @@ from bus.model.records import BotMessage, DirectRecipient
 from bus.model.repository import (
     Added,
     AddMessages,
+    Appended,
     Change,
     LogMessage,
     MessageLog,
+    NewMessage,
     Released,
     ReleaseDue,
     RemoveMessages,
+    lots_of,
 )
 from store import open_store
 
@@ -129,13 +133,13 @@ async def test_what_waits_survives_a_restart(path: Path) -> None:
 async def test_release_and_more_in_one_transaction(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob", due_at=at(1)))
     changes: list[Change] = [
-        AddMessages([direct("b", "ann", "bob")], at(2)),
+        AddMessages(lots_of([direct("b", "ann", "bob")]), at(2)),
         ReleaseDue(at(2), 10),
-        AddMessages([direct("c", "ann", "bob"), direct("d", "ann", "bob", due_at=at(9))], at(2)),
+        AddMessages(lots_of([direct("c", "ann", "bob"), direct("d", "ann", "bob", due_at=at(9))]), at(2)),
         RemoveMessages((1,)),
     ]
     added, released, more, removed = await log.apply(changes)
-    assert (added, more, removed) == ([Added(1)], [Added(3), SCHEDULED], 1)
+    assert (added, more, removed) == ([Appended(1)], [Appended(3), [SCHEDULED]], 1)
     assert [message.seq for message in released.messages] == [2]
     assert await add(log, direct("d", "ann", "bob")) == [AGAIN]
 
@@ -189,3 +193,16 @@ async def test_release_takes_no_more_bytes_than_it_is_told(log: MessageLog) -> N
     [second] = await log.apply([ReleaseDue(at(10), 10, bytes_max=1)])
     assert (ids(first.messages), ids(second.messages)) == (["0", "1"], ["2"]), "at least one, or none would ever go"
     assert second.next_due_at == at(3)
+
+
+async def test_an_id_is_used_once_though_both_messages_are_on_their_way(log: MessageLog) -> None:
+    answers: dict[str, list[Added]] = {}
+
+    async def send(name: str, message: NewMessage) -> None:
+        answers[name] = await add(log, message)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send, "later", direct("a", "ann", "bob", due_at=at(9)))
+        tasks.start_soon(send, "now", direct("a", "ann", "bob"))
+    assert answers == {"later": [SCHEDULED], "now": [AGAIN]}
+    assert await add(log, direct("b", "ann", "bob")) == [Added(1)], "others are appended while one waits"

@@ -9,7 +9,13 @@ import anyio
 import pytest
 
 from bus.errors import NotFound
-from bus.model.repository import AddBot, Committed, CommitWork
+from bus.model.repository import (
+    AddBot,
+    Appended,
+    Committed,
+    CommitWork,
+    lots_of,
+)
 from store import open_store
 
 from .samples import at, bot, channel, to_channel
@@ -29,7 +35,7 @@ def work(id: str) -> CommitWork:
         status=None,
         error=None,
         context=None,
-        messages=(to_channel(f"message of {id}", "ann", f"channel of {id}"),),
+        lots=lots_of([to_channel(f"message of {id}", "ann", f"channel of {id}")]),
         channels=(channel(f"channel of {id}"),),
         known_only=False,
         timestamp=at(1),
@@ -57,4 +63,5 @@ async def test_a_commit_beside_a_refused_write_is_told_as_new(path: Path) -> Non
     [answer] = answers
     assert isinstance(answer, Committed)
     assert answer.added is not None, "the commit was taken for one that was carried out before"
-    assert [added.seq for added in answer.added] == answer.seqs == [1]
+    assert answer.added == [Appended(1)]
+    assert answer.seqs == [1]

@@ -17,6 +17,7 @@ from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefini
 from bus.model.repository import (
     AddBot,
     AddMessages,
+    Appended,
     Committed,
     CommitWork,
     MailboxState,
@@ -26,6 +27,7 @@ from bus.model.repository import (
     Store,
     UnsettledState,
     WorkflowRules,
+    lots_of,
 )
 from store import open_store
 
@@ -46,7 +48,7 @@ def work(id: str, *recipients: str, run_id: str | None = None, **fields: Any) ->
         status=None,
         error=None,
         context=None,
-        messages=[direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients],
+        lots=lots_of(direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients),
         channels=[],
         known_only=False,
         timestamp=at(0),
@@ -85,11 +87,11 @@ async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(apply, "commit", work("c", "bob"))
             tasks.start_soon(fails)
-            tasks.start_soon(apply, "next", AddMessages([direct("d", "ann", "bob")], at(1)))
+            tasks.start_soon(apply, "next", AddMessages(lots_of([direct("d", "ann", "bob")]), at(1)))
         answers["again"] = (await store.log.apply([work("c", "bob")]))[0]
     assert isinstance(answers["commit"], Committed)
     assert answers["commit"].added is not None, "nothing of the first time stayed"
-    assert [added.seq for added in answers["commit"].added + answers["next"]] == [1, 2]
+    assert answers["commit"].added + answers["next"] == [Appended(1), Appended(2)]
     assert answers["again"] == Committed([1])
     found = [await store.log.find(id) for id in ("c to bob", "d")]
     assert [message and message.seq for message in found] == [1, 2]
@@ -133,12 +135,12 @@ async def test_one_of_what_is_damaged_leaves_its_neighbours(store: Store, path: 
     change(path, sql)
     fields: dict[str, Any] = {"run_id": "r", "steps": [step], "context": {"n": 1}}
     damaged, [added] = await store.log.apply(
-        [work("c", "bob", **fields), AddMessages([direct("d", "ann", "bob")], at(1))]
+        [work("c", "bob", **fields), AddMessages(lots_of([direct("d", "ann", "bob")]), at(1))]
     )
     assert isinstance(damaged, NotCommitted)
     assert isinstance(damaged.error, RecordDamaged)
     assert damaged.error.table == table
-    assert added.seq == 1
+    assert added == Appended(1)
     assert await store.log.find("c to bob") is None
 
 

@@ -13,7 +13,16 @@ import pytest
 
 from bus.errors import RecordDamaged
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
-from bus.model.repository import AddBot, AddMessages, Recovered, RecoverRuns, Store, WorkflowStore
+from bus.model.repository import (
+    AddBot,
+    AddMessages,
+    Appended,
+    Recovered,
+    RecoverRuns,
+    Store,
+    WorkflowStore,
+    lots_of,
+)
 from store import open_store
 from store.sqlite.check import Check
 
@@ -63,9 +72,9 @@ async def test_a_damaged_run_keeps_no_other_from_being_given_up(path: Path, colu
         change(path, f"UPDATE workflow_runs SET {column} = COALESCE({column}, '') || {NO_TEXT} WHERE id = 'a'")
         change(path, f"UPDATE workflow_runs SET error = {NO_TEXT} WHERE id = 'b'")
         now = datetime(2026, 1, 2, tzinfo=UTC)
-        beside = AddMessages([direct("m", "ann", "bob")], at(60))
+        beside = AddMessages(lots_of([direct("m", "ann", "bob")]), at(60))
         [added], recovered = await store.log.apply([beside, recovery(runs_max)])
-        assert added.seq == 1
+        assert added == Appended(1)
         assert isinstance(recovered, Recovered)
         assert [found.run.id for found in recovered.runs] == ["good"]
         assert [message.recipient_bot_id for message in recovered.messages] == ["ann"]

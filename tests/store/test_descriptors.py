@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import StoreError, StoreFailed
-from bus.model.repository import AddMessages, HistoryRequest
+from bus.model.repository import AddMessages, HistoryRequest, lots_of
 from store import open_store
 
 from .samples import at, direct, page
@@ -40,7 +41,7 @@ async def test_an_open_store_needs_no_more_of_them(tmp_path: Path) -> None:
             with pytest.raises(OSError, match="Too many open files"):
                 os.open(os.devnull, os.O_RDONLY)
             assert not (await store.log.read_page(first_page)).messages
-            await store.log.apply([AddMessages([direct("m", "ann", "bob")], at(1))])
+            await store.log.apply([AddMessages(lots_of([direct("m", "ann", "bob")]), at(1))])
             assert len((await store.log.read_page(first_page)).messages) == 1
             assert len(await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))) == 1
 
@@ -51,7 +52,7 @@ async def test_a_batch_of_any_size_needs_no_more_of_them(tmp_path: Path) -> None
     def batch(number: int) -> AddMessages:
         body = b'"%b"' % (b"x" * 2000)
         names = [f"m{number}-{place}" for place in range(100)]
-        return AddMessages([direct(name, f"s{name}", f"r{name}", body=body) for name in names], at(number))
+        return AddMessages(lots_of([direct(name, f"s{name}", f"r{name}", body=body) for name in names]), at(number))
 
     async with open_store(str(tmp_path / "log.db")) as store:
         await store.log.apply([batch(number) for number in range(5)])
@@ -60,10 +61,18 @@ async def test_a_batch_of_any_size_needs_no_more_of_them(tmp_path: Path) -> None
         assert (await store.log.sizes())["messages"] == 1000
 
 
-async def test_a_store_that_cannot_be_opened_for_want_of_them_is_not_called_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_store_that_cannot_be_opened_for_want_of_them_is_not_called_damaged(
+    tmp_path: Path, killed: bool
+) -> None:
+    """A worker that was killed leaves a WAL, which is opened as well when the file is looked at."""
     path = str(tmp_path / "log.db")
-    async with open_store(path):
-        pass
+    async with open_store(path) as store:
+        await store.log.apply([AddMessages(lots_of([direct("m", "ann", "bob")]), at(1))])
+        if killed:
+            for suffix in ("", "-wal", "-shm"):
+                shutil.copy(f"{path}{suffix}", tmp_path / f"killed.db{suffix}")
+            path = str(tmp_path / "killed.db")
     failures: list[StoreError] = []
     for number in range(20):
         with descriptors_left(number):

@@ -16,6 +16,7 @@ from bus.model.repository import (
     Added,
     AddMessages,
     AddSubscription,
+    Appended,
     ChannelSummary,
     DeadLetter,
     Group,
@@ -33,6 +34,7 @@ from bus.model.repository import (
     Surveyed,
     SurveyRequest,
     UnsettledState,
+    lots_of,
 )
 from store import open_store
 
@@ -122,7 +124,7 @@ async def test_duplicates_among_very_many(log: MessageLog) -> None:
 async def test_changes_of_one_call_stand_together(log: MessageLog) -> None:
     await log.apply([AddBot(bot("ann"))])
     with pytest.raises(Conflict):
-        await log.apply([AddMessages([direct("a", "ann", "bob")], at(0)), AddBot(bot("ann"))])
+        await log.apply([AddMessages(lots_of([direct("a", "ann", "bob")]), at(0)), AddBot(bot("ann"))])
     state = await log.load()
     assert (state.last_seq, await log.find("a")) == (0, None)
     assert await add(log, direct("b", "ann", "bob")) == [Added(1)]
@@ -130,8 +132,8 @@ async def test_changes_of_one_call_stand_together(log: MessageLog) -> None:
 
 async def test_bot_gets_a_mailbox_at_the_end(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob"))
-    answers = await log.apply([AddMessages([direct("b", "ann", "bob")], at(0)), AddBot(bot("ann"))])
-    assert answers == [[Added(2)], 2]
+    answers = await log.apply([AddMessages(lots_of([direct("b", "ann", "bob")]), at(0)), AddBot(bot("ann"))])
+    assert answers == [[Appended(2)], 2]
     state = await log.load()
     assert state.bots == [bot("ann")]
     assert state.mailboxes == [MailboxState("ann", 2)]
@@ -174,7 +176,7 @@ async def test_subscription_begins_at_the_end_or_where_asked(log: MessageLog) ->
     await add(log, to_channel("1", "ann", "news"))
     answers = await log.apply(
         [
-            AddMessages([to_channel("2", "ann", "news")], at(0)),
+            AddMessages(lots_of([to_channel("2", "ann", "news")]), at(0)),
             AddSubscription("ann", "news", at(1)),
             AddSubscription("bob", "news", at(1), start_seq=0, echo=True),
             AddSubscription("ann", "news", at(2), start_seq=0, echo=True),

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.repository import AddMessages, MessageLog, RemoveMessages
+from bus.model.repository import AddMessages, MessageLog, RemoveMessages, lots_of
 from store.sqlite.file import database as module
 from store.sqlite.file.database import open_database
 from store.sqlite.file.writer import Transaction
 
-from .samples import at, direct, page
+from .samples import add, at, direct, page
 
 pytestmark = pytest.mark.anyio
 
@@ -51,10 +51,10 @@ def test_no_other_statement_has_a_text_for_each_number_of_values() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 700])
 async def test_any_number_of_messages_is_found_by_id_read_and_removed(log: MessageLog, count: int) -> None:
     messages = [direct(f"m{number}", "ann", "bob") for number in range(count)]
-    await log.apply([AddMessages([*messages, direct("last", "ann", "bob")], at(0))])
-    [again] = await log.apply([AddMessages(messages, at(1))])
-    assert [added.seq for added in again] == list(range(1, count + 1))
-    assert all(added.duplicate for added in again)
+    await log.apply([AddMessages(lots_of([*messages, direct("last", "ann", "bob")]), at(0))])
+    again = await add(log, *messages)
+    assert [one.seq for one in again] == list(range(1, count + 1))
+    assert all(one.duplicate for one in again)
     seqs = tuple(range(1, count + 1))
     assert len((await log.read_page(page("bob", seqs=seqs))).recalled) == count
     [removed] = await log.apply([RemoveMessages(seqs)])

@@ -6,16 +6,17 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import pytest
 
-from bus.model.repository import AddMessages, HistoryRequest, StoreWatch
+from bus.errors import StoreFailed
+from bus.model.repository import AddMessages, HistoryRequest, StoreWatch, lots_of
 from store import open_store
-from store.sqlite.file.wal import WAL_KEPT_BYTES, WalWatch, file_bytes
+from store.sqlite.file.wal import WAL_KEPT_BYTES, Growth, WalLength, WalWatch, file_bytes
 
-from .samples import at, direct, page
+from .samples import add, at, direct, page
 
 MEBIBYTE = 2**20
 
@@ -53,7 +54,7 @@ async def test_a_snapshot_that_another_program_holds_is_told_of_and_leaves_nothi
                 while await file_bytes(wal) <= size_bytes:
                     number += 1
                     message = direct(f"m{number}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
-                    await store.log.apply([AddMessages([message], at(0))])
+                    await store.log.apply([AddMessages(lots_of([message]), at(0))])
 
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN")
@@ -62,7 +63,7 @@ async def test_a_snapshot_that_another_program_holds_is_told_of_and_leaves_nothi
                 await told.wait()
             while await file_bytes(wal) > WAL_KEPT_BYTES:
                 number += 1
-                await store.log.apply([AddMessages([direct(f"m{number}", "ann", "bob")], at(0))])
+                await store.log.apply([AddMessages(lots_of([direct(f"m{number}", "ann", "bob")]), at(0))])
     assert str(wal) in said[0]
 
 
@@ -88,7 +89,7 @@ async def test_those_who_ask_all_the_time_do_not_keep_it_growing(tmp_path: Path)
             while written < 1.5 * WAL_KEPT_BYTES:
                 written += 200_000
                 message = direct(f"m{written}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
-                await store.log.apply([AddMessages([message], at(0))])
+                await store.log.apply([AddMessages(lots_of([message]), at(0))])
                 largest = max(largest, await file_bytes(wal))
             await asked.wait()
             tasks.cancel_scope.cancel()
@@ -106,7 +107,7 @@ async def test_short_readers_of_another_program_that_overlap_do_not_keep_it_grow
                 while written < 2 * WAL_KEPT_BYTES:
                     written += 200_000
                     message = direct(f"m{written}", "ann", "bob", body=b'"%b"' % (b"x" * 200_000))
-                    await store.log.apply([AddMessages([message], at(0))])
+                    await store.log.apply([AddMessages(lots_of([message]), at(0))])
                     largest = max(largest, await file_bytes(wal))
             assert readers.snapshots > 2
     # A machine that stands still may let the writer's first wait run out; the second is half as much later.
@@ -150,3 +151,23 @@ class _Overlapping:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM bots").fetchone()
         self.snapshots += 1
+
+
+@pytest.mark.anyio
+async def test_a_checkpoint_that_fails_for_good_ends_what_is_served(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a checkpoint, so nobody would learn that the disk has failed."""
+
+    async def fail(connection: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def serve() -> None:
+        async with open_store(str(path)) as store:
+            await add(store.log, direct("a", "ann", "bob"))
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr("store.sqlite.file.writer.copy_back", fail)
+    monkeypatch.setattr(Growth, "look", lambda self, size_bytes: WalLength.LONGER)
+    with anyio.fail_after(30), pytest.raises(StoreFailed, match="disk I/O error"):
+        await serve()

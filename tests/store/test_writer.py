@@ -10,14 +10,18 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from bus.errors import NotFound, StorageFull, StoreClosed, StoreError
-from bus.model.repository import NewMessage
+from bus.errors import NotFound, StorageFull, StoreClosed, StoreError, StoreFailed
+from bus.model.repository import (
+    NewMessage,
+    lots_of,
+)
 from store.sqlite.file.database import Database, open_database
 from store.sqlite.file.lockfile import read_mark
-from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Writer
+from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Whole, Writer
 from store.sqlite.messages.arrivals import Arrivals
+from store.sqlite.messages.rows import insertions
 
-from .samples import at, direct
+from .samples import added, at, direct
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +66,8 @@ def add(*messages: NewMessage) -> Callable[[Transaction], Awaitable[list[int | N
     """Make an operation that appends to the log and gives the seqs."""
 
     async def operation(transaction: Transaction) -> list[int | None]:
-        return [added.seq for added in await Arrivals(waiting=False).add(transaction, messages, at(0))]
+        outcomes = await Arrivals(waiting=False).add(transaction, lots_of(messages), at(0))
+        return [one.seq for one in added(messages, outcomes)]
 
     return operation
 
@@ -301,3 +306,25 @@ async def test_closed_writer_takes_nothing(path: Path) -> None:
         await writer.run(insert("a"))
     async with open_database(path) as database:
         assert await stored(database) == set()
+
+
+async def test_a_commit_that_cannot_be_noted_is_not_written_again(path: Path) -> None:
+    def fail(last_seq: int) -> None:
+        raise ValueError("a bug")
+
+    lots = lots_of([direct("a", "ann", "bob")])
+    whole = Whole(insertions(lots, 1, at(0)), "answer", 1, 0)
+
+    async def write() -> None:
+        async with open_database(path) as database:
+            database.writer._committed = fail
+            await database.writer.run(never, whole=lambda last_seq: whole)
+
+    with anyio.fail_after(30), pytest.raises(StoreFailed, match="a bug"):
+        await write()
+    async with open_database(path) as database:
+        assert database.writer.last_seq == 1
+
+
+async def never(transaction: Transaction) -> str:
+    raise AssertionError("it was written already")

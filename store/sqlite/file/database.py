@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import aiosqlite
 import anyio
 import uuid_utils
 
@@ -32,11 +31,12 @@ from bus.errors import (
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
+from .connection import StoreConnection
 from .lockfile import LockFile
 from .place import check_place, find_place, opening_failure
 from .reader import Reader, lenient_text
 from .schema import Identity, inspect, migrate
-from .wal import CHECKPOINT_PAGES, WAL_KEPT_BYTES, Growth, WalWatch
+from .wal import CHECKPOINT_PAGES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import BUSY_MILLISECONDS, Writer, copy_back, translate
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
@@ -121,7 +121,7 @@ async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIte
 
 @asynccontextmanager
 async def _serving(
-    lock: LockFile, write: aiosqlite.Connection, identity: Identity, watch: StoreWatch | None
+    lock: LockFile, write: StoreConnection, identity: Identity, watch: StoreWatch | None
 ) -> AsyncIterator[Database]:
     path = lock.place.database
     writer = Writer(
@@ -135,7 +135,7 @@ async def _serving(
     ):
         await anyio.to_thread.run_sync(lock.note_files)
         closed = anyio.Event()
-        tasks.start_soon(writer.serve)
+        tasks.start_soon(_write, writer, tasks.cancel_scope)
         tasks.start_soon(_look, lock, closed, tasks.cancel_scope)
         wal = None if watch is None else WalWatch(path, watch)
         if wal is not None:
@@ -154,10 +154,17 @@ async def _serving(
         # If only the WAL was removed, this may save what is still in it.
         with suppress(StoreFailure):
             await _copy_back(path, write)
-    failure = failure or lock.failure
+    failure = failure or lock.failure or writer.failure
     if failure is not None:
         raise failure
     await _copy_back(path, write)
+
+
+async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
+    """Write until closed. What is served ends if the disk fails while nobody waits for a write."""
+    await writer.serve()
+    if writer.failure is not None:
+        serving.cancel()
 
 
 async def _look(lock: LockFile, closed: anyio.Event, serving: anyio.CancelScope) -> None:
@@ -187,7 +194,7 @@ def _inspect(lock: LockFile) -> bool:
     return continued
 
 
-async def _begin(lock: LockFile, connection: aiosqlite.Connection, *, continued: bool) -> Identity:
+async def _begin(lock: LockFile, connection: StoreConnection, *, continued: bool) -> Identity:
     """Migrate the file, and note which log is served."""
     try:
         identity = await _prepare(lock.place.database, connection, continued=continued)
@@ -198,14 +205,15 @@ async def _begin(lock: LockFile, connection: aiosqlite.Connection, *, continued:
 
 
 @asynccontextmanager
-async def _connect(path: Path, *, statements: int) -> AsyncIterator[aiosqlite.Connection]:
+async def _connect(path: Path, *, statements: int) -> AsyncIterator[StoreConnection]:
     try:
-        connection = await aiosqlite.connect(
+        connection = StoreConnection(
             path,
             isolation_level="IMMEDIATE",
             timeout=BUSY_MILLISECONDS / 1000,
             cached_statements=statements,
         )
+        await connection
     except sqlite3.Error as error:
         raise _refusal(path, error) from error
     try:
@@ -233,11 +241,11 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
             reader.close()
 
 
-async def _prepare(path: Path, connection: aiosqlite.Connection, *, continued: bool) -> Identity:
+async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) -> Identity:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")
-    await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES_MAX}")
     await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
     mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
     if mode != "wal":
@@ -284,7 +292,7 @@ def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     return failure
 
 
-async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
+async def _copy_back(path: Path, connection: StoreConnection) -> None:
     """Checkpoint the WAL at an orderly end. SQLite also does so when it closes, but does not report a failure.
 
     Raises StoreFailed if the disk reports an error.
@@ -296,7 +304,7 @@ async def _copy_back(path: Path, connection: aiosqlite.Connection) -> None:
         raise StoreFailed(f"{path} could not be written ({error}); check the disk, then start again") from error
 
 
-async def _identify(connection: aiosqlite.Connection, *, continued: bool) -> Identity:
+async def _identify(connection: StoreConnection, *, continued: bool) -> Identity:
     """Return which log this is, with a new epoch if it may assign seqs again. This also tests writing."""
     rows = await connection.execute_fetchall("SELECT epoch FROM log")
     epoch = next((str(row[0]) for row in rows), None)

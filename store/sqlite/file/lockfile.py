@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,7 @@ class LockFile:
         self._file_key: tuple[int, int] | None = None
         self._opened: dict[Path, tuple[int, int] | None] = {}
         self.mark = Mark(os.getpid(), "", 0)
+        self._lock = threading.Lock()  # commits are noted on the database's thread
         self.failure: StoreFailure | None = None
         """Why nothing may be acknowledged any more: the database's files are not in place."""
 
@@ -171,9 +173,10 @@ class LockFile:
 
     def committed(self, last_seq: int) -> None:
         """After a commit, check that the files are in place, and note the last acknowledged seq."""
-        self.look()
-        if last_seq != self.mark.last_seq:
-            self._write(msgspec.structs.replace(self.mark, last_seq=last_seq))
+        with self._lock:
+            self._look_once()
+            if last_seq != self.mark.last_seq:
+                self._write(msgspec.structs.replace(self.mark, last_seq=last_seq))
 
     def end(self) -> None:
         """After an orderly end, note when the database was last changed; otherwise only its identity counts."""
@@ -201,6 +204,10 @@ class LockFile:
 
         What is written to a removed file is gone when it is closed. The lock file is recreated instead.
         """
+        with self._lock:
+            self._look_once()
+
+    def _look_once(self) -> None:
         if self.failure is None:
             try:
                 self._look()

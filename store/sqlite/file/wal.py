@@ -1,11 +1,10 @@
 """The size of the write-ahead log: what limits it, and the warning when something keeps it from shrinking.
 
-Owns the limits. Changes are written to the WAL, and copied back into the database when it has `CHECKPOINT_PAGES`;
+Owns the limits. Changes are written to the WAL, and copied back into the database after about `CHECKPOINT_PAGES`;
 then it is overwritten from its beginning, unless it still has readers. Two things prevent that:
 
 - Overlapping short readers, of other programs or of the worker: each is done in a moment, but at every commit one
-  of
-  them is active. If the WAL has outgrown `WAL_KEPT_BYTES`, the writer waits for them, once, for up to
+  is active. If the WAL has outgrown `WAL_KEPT_BYTES`, the writer waits for them, once, for up to
   `RESTART_MILLISECONDS`. Readers that start meanwhile read the newest snapshot and do not prevent it.
 - Another program that holds one snapshot for a long time. Meanwhile the WAL grows by everything that is written. No
   write can be refused for that, but operators can be warned.
@@ -25,6 +24,7 @@ from bus.model.repository import StoreWatch
 
 __all__ = [
     "CHECKPOINT_PAGES",
+    "CHECKPOINT_PAGES_MAX",
     "RESTART_MILLISECONDS",
     "WAL_KEPT_BYTES",
     "Growth",
@@ -34,7 +34,10 @@ __all__ = [
 ]
 
 CHECKPOINT_PAGES = 4_000
-"""The WAL is checkpointed when it has this many pages (16 MiB): limited, but not at every other commit."""
+"""The WAL is checkpointed after about this many pages (16 MiB): limited, but not at every other commit."""
+
+CHECKPOINT_PAGES_MAX = 6_000
+"""SQLite itself checkpoints a WAL with this many pages, within a commit that somebody waits for."""
 
 WAL_KEPT_BYTES = 32 * 1024 * 1024
 """The file is truncated to this when it is overwritten from its beginning: twice what it needs."""
@@ -76,12 +79,15 @@ class Growth:
         self._wal = wal
         self._bytes_max = CHECKPOINT_PAGES * _PAGE_BYTES
         self._restart_bytes = WAL_KEPT_BYTES
+        self._written_bytes = 0
+        """About what was written since the last checkpoint: an overwritten WAL does not show it by its size."""
 
     def __repr__(self) -> str:
         return f"<Growth {self._wal} bytes_max={self._bytes_max}>"
 
-    def __call__(self) -> WalLength:
-        """Check the file's size."""
+    def __call__(self, written_bytes: int) -> WalLength:
+        """Check the file's size after about so much was written to it."""
+        self._written_bytes += written_bytes
         with suppress(OSError):  # the next write reports disk errors
             return self.look(os.stat(self._wal).st_size)
         return WalLength.FITS
@@ -89,6 +95,8 @@ class Growth:
     def look(self, size_bytes: int) -> WalLength:
         """Return what to do about a WAL of this size."""
         before = self._bytes_max
+        if self._written_bytes >= CHECKPOINT_PAGES * _PAGE_BYTES:
+            self._written_bytes, before = 0, 0
         self._bytes_max = max(CHECKPOINT_PAGES * _PAGE_BYTES, size_bytes)
         if size_bytes <= WAL_KEPT_BYTES:
             self._restart_bytes = WAL_KEPT_BYTES

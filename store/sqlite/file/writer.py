@@ -7,13 +7,11 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
 - A caller is answered after the commit that holds its operation. Cancelling a caller cancels its wait, never the
   transaction.
 - An operation that raises fails alone: the group is rolled back and run again, each operation under its own
-  savepoint.
-  So an operation may run twice and must not keep state between runs.
+  savepoint. So an operation may run twice and must not keep state between runs.
 - Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
 - The outcome of a commit that fails with an I/O error is unknown: everything fails from then on.
-- SQLite checkpoints the WAL after a commit, but does not report a failure. A growing WAL shows it: then the
-  checkpoint
-  is tried once more, and a second failure is a disk failure.
+- The WAL is checkpointed after a transaction was answered, never before. A checkpoint that fails is retried once; a
+  second failure is a disk failure.
 - Overlapping readers prevent the WAL from restarting. If it is too long, the writer waits for them briefly.
 """
 
@@ -23,9 +21,9 @@ import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-import aiosqlite
 import anyio
 
 from bus.errors import (
@@ -40,6 +38,7 @@ from bus.errors import (
     StoreFailure,
 )
 
+from .connection import Statement, StoreConnection, execute_all
 from .wal import RESTART_MILLISECONDS, WalLength
 
 __all__ = [
@@ -48,7 +47,9 @@ __all__ = [
     "OPERATIONS_QUEUED_MAX",
     "Joint",
     "Operation",
+    "Plan",
     "Transaction",
+    "Whole",
     "Writer",
     "begin_wal_anew",
     "copy_back",
@@ -65,6 +66,12 @@ OPERATIONS_GROUP_MAX = 1_000
 BUSY_MILLISECONDS = 5_000
 """How long a statement waits for another program's lock, like Python's sqlite3."""
 
+_COMMIT_BYTES = 12 * 4096
+_ROW_BYTES = 1_000
+"""Estimates of what a commit, and each row in it with its indexes, adds to the WAL: Python's sqlite3 does not say.
+If they are too low, SQLite's own checkpoint limits the WAL (`wal.CHECKPOINT_PAGES_MAX`).
+"""
+
 T = TypeVar("T")
 W = TypeVar("W")
 
@@ -73,25 +80,25 @@ class Transaction:
     """What an operation works with: the writing connection, and the log's end within this transaction.
 
     The transaction begins with its first write, which saves a turn of the database's thread. `alone` is True if
-    this operation, or joint, is all of it; one that makes several writes sets it to False.
+    this operation, or joint, is all of it. `body_bytes` counts what is written beside rows of an ordinary size.
     """
 
-    __slots__ = ("alone", "connection", "last_seq")
+    __slots__ = ("alone", "body_bytes", "connection", "last_seq")
 
-    def __init__(self, connection: aiosqlite.Connection, last_seq: int, *, alone: bool) -> None:
+    def __init__(self, connection: StoreConnection, last_seq: int, *, alone: bool) -> None:
         self.connection = connection
         self.last_seq = last_seq
         self.alone = alone
+        self.body_bytes = 0
 
     async def execute_last(self, sql: str, parameters: Sequence[Any]) -> Iterable[sqlite3.Row]:
         """Carry out the last write of an operation, and return its rows.
 
         If it is the only write of the only operation, it begins and commits the transaction by itself, in one turn
-        of the database's thread instead of two: Python's sqlite3 begins a transaction before a statement that
-        starts with INSERT, UPDATE or DELETE, but not before one that starts with WITH.
+        of the database's thread instead of two.
         """
         if self.alone and not self.connection.in_transaction:
-            sql = f"WITH alone AS (SELECT 1) {sql}"
+            sql = _alone(sql)
         return await self.connection.execute_fetchall(sql, parameters)
 
     @asynccontextmanager
@@ -114,7 +121,32 @@ class Transaction:
         await self.connection.execute("RELEASE part")
 
 
+def _alone(sql: str) -> str:
+    """Return a write as a statement that begins and commits its transaction by itself.
+
+    Python's sqlite3 begins a transaction before a statement that starts with INSERT, UPDATE or DELETE, but not
+    before one that starts with WITH.
+    """
+    return f"WITH alone AS (SELECT 1) {sql}"
+
+
 Operation = Callable[[Transaction], Awaitable[T]]
+
+
+class Whole(NamedTuple, Generic[T]):
+    """A transaction as statements: what it answers, and the log's end after it, are known before."""
+
+    statements: list[Statement]
+    answer: T
+    last_seq: int
+    body_bytes: int
+    """How much it writes, beside rows of an ordinary size."""
+    unless: Statement | None = None
+    """A query with which the transaction begins: if it finds a row, nothing is written."""
+
+
+Plan = Callable[[int], Whole[T] | None]
+"""Returns a whole transaction, given the log's end before it; None if it depends on what is stored."""
 
 Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
 """Carries out several writes of one kind in order; the outcome of a refused write is its error."""
@@ -140,7 +172,7 @@ def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str |
     return Conflict(conflict or str(error))
 
 
-async def copy_back(connection: aiosqlite.Connection) -> None:
+async def copy_back(connection: StoreConnection) -> None:
     """Checkpoint the WAL as far as readers allow. Raises sqlite3.Error if the disk reports an error.
 
     What does not fit on the disk stays in the WAL, and is not lost.
@@ -152,7 +184,7 @@ async def copy_back(connection: aiosqlite.Connection) -> None:
             raise
 
 
-async def begin_wal_anew(connection: aiosqlite.Connection) -> None:
+async def begin_wal_anew(connection: StoreConnection) -> None:
     """Checkpoint the whole WAL, and let the next write restart it, if its readers are done soon.
 
     Readers that begin meanwhile do not prolong this: nothing is written, so they read what is checkpointed.
@@ -170,12 +202,18 @@ async def begin_wal_anew(connection: aiosqlite.Connection) -> None:
 class _Pending(Generic[T]):
     """One operation that waits for its commit; or one write, and the function for it and its neighbours."""
 
-    __slots__ = ("error", "joint", "operation", "result", "write")
+    __slots__ = ("error", "joint", "operation", "result", "whole", "write")
 
     def __init__(
-        self, operation: Operation[T] | None, *, joint: Joint[Any, T] | None = None, write: Any = None
+        self,
+        operation: Operation[T] | None,
+        *,
+        whole: Plan[T] | None = None,
+        joint: Joint[Any, T] | None = None,
+        write: Any = None,
     ) -> None:
         self.operation = operation
+        self.whole = whole
         self.joint = joint
         self.write = write
         self.result: T | None = None
@@ -195,18 +233,18 @@ class _Group:
 class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
-    `last_seq` is the end of the committed log. `committed` is called with it after every commit, before anyone is
-    answered; if it raises StoreFailure, nobody is answered from then on. `growth` is called after every commit, and
-    returns what to do about the WAL.
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit, on the database's
+    thread, before anyone is answered; if it raises, nobody is answered from then on. `growth` is called after the
+    answers with the bytes that were written, about, and returns what to do about the WAL.
     """
 
     def __init__(
         self,
-        connection: aiosqlite.Connection,
+        connection: StoreConnection,
         last_seq: int,
         *,
         committed: Callable[[int], None],
-        growth: Callable[[], WalLength],
+        growth: Callable[[int], WalLength],
     ) -> None:
         self._connection = connection
         self._committed = committed
@@ -216,12 +254,17 @@ class Writer:
         self._wake = anyio.Event()
         self._room = anyio.Event()
         self._closing = False
-        self._failure: StoreError | None = None
+        self.failure: StoreError | None = None
+        """Why nothing is written any more."""
+        self._changes = 0
+        self._body_bytes = 0
+        self._unmarked: OSError | StoreFailure | None = None
+        """Why a transaction was committed and could not be noted: nobody of it is answered."""
         self.transactions = 0
         self.operations = 0
 
     def __repr__(self) -> str:
-        state = "failed" if self._failure else "closing" if self._closing else "open"
+        state = "failed" if self.failure else "closing" if self._closing else "open"
         return f"<Writer {state} queued={self._queued} transactions={self.transactions}>"
 
     @property
@@ -233,12 +276,15 @@ class Writer:
         # Groups are filled one after the other, so a small number of groups need not be counted.
         return len(self._groups) * OPERATIONS_GROUP_MAX >= OPERATIONS_QUEUED_MAX <= self._queued
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], *, whole: Plan[T] | None = None) -> T:
         """Run an operation in the next transaction; return its result once that is synced to disk.
+
+        `whole` does the same in one turn of the database's thread. It is tried first if the operation is alone in
+        its transaction; if it fails, the operation is run.
 
         Raises what the operation raised (then nothing of it was stored), StorageFull, StorageBusy or StoreFailure.
         """
-        return await self._wait(_Pending(operation))
+        return await self._wait(_Pending(operation, whole=whole))
 
     async def join(self, joint: Joint[W, T], write: W) -> T:
         """Carry out a write in the next transaction, together with adjacent writes of the same `joint`.
@@ -248,11 +294,11 @@ class Writer:
         return await self._wait(_Pending(None, joint=joint, write=write))
 
     async def _wait(self, pending: _Pending[T]) -> T:
-        while self._full and not self._closing and self._failure is None:
+        while self._full and not self._closing and self.failure is None:
             self._room = anyio.Event() if self._room.is_set() else self._room
             await self._room.wait()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         if self._closing:
             raise StoreClosed("the store is closing")
         if not self._groups or len(self._groups[-1].pendings) == OPERATIONS_GROUP_MAX:
@@ -277,7 +323,9 @@ class Writer:
                 group = self._groups.popleft()
                 with anyio.CancelScope(shield=True):
                     await self._commit(group)
-                self._room.set()
+                    self._room.set()
+                    if not await self._limit_wal():
+                        return
         finally:
             self._closing = True
             self._abandon(StoreClosed("the store was closed before this was written"))
@@ -292,29 +340,95 @@ class Writer:
         transaction = Transaction(self._connection, self.last_seq, alone=len(portions) == 1)
         try:
             try:
-                for portion in portions:
-                    await _carry_out(portion, transaction)
-                if self._connection.in_transaction:
-                    await self._connection.commit()
+                if not await self._commit_whole(pendings):
+                    for portion in portions:
+                        await _carry_out(portion, transaction)
+                    await self._connection.run(partial(self._finish, transaction.last_seq))
+                    self.last_seq = transaction.last_seq
+                    self._body_bytes = transaction.body_bytes
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 await self._connection.rollback()
                 transaction = Transaction(self._connection, self.last_seq, alone=False)
                 await self._commit_each(pendings, transaction)
-            if transaction.last_seq != self.last_seq:
-                self.last_seq = transaction.last_seq
-            self._committed(self.last_seq)
-            length = self._growth()
-            if length is WalLength.TOO_LONG:
-                await begin_wal_anew(self._connection)
-            elif length is WalLength.LONGER:
-                await copy_back(self._connection)
+            if self._unmarked is not None:
+                raise self._unmarked
         except (sqlite3.Error, OSError, StoreFailure) as error:
             await self._fail(pendings, error)
         self.transactions += 1
         self.operations += len(pendings)
         group.done.set()
+
+    async def _limit_wal(self) -> bool:
+        """Checkpoint the WAL if it has grown; everyone in it is answered already. Return False if that failed."""
+        if self.failure is not None:
+            return True  # those who waited were told
+        changes = self._connection.total_changes
+        written_bytes = _COMMIT_BYTES + _ROW_BYTES * (changes - self._changes) + self._body_bytes
+        self._changes, self._body_bytes = changes, 0
+        length = self._growth(written_bytes)
+        if length is WalLength.FITS:
+            return True
+        checkpoint = begin_wal_anew if length is WalLength.TOO_LONG else copy_back
+        try:
+            try:
+                await checkpoint(self._connection)
+            except sqlite3.Error:
+                await checkpoint(self._connection)
+        except sqlite3.Error as error:
+            await self._fail((), error)
+        return self.failure is None
+
+    async def _commit_whole(self, pendings: Sequence[_Pending[Any]]) -> bool:
+        """Commit what is alone and known in whole, in one turn of the database's thread.
+
+        Return False, with nothing written, if it is not, or if the log has one of its ids.
+        """
+        pending, *others = pendings
+        if others or pending.whole is None:
+            return False
+        try:
+            whole = pending.whole(self.last_seq)
+            if whole is None or not await self._connection.run(partial(self._write, whole)):
+                return False
+        except sqlite3.IntegrityError:
+            return False
+        pending.result = whole.answer
+        self.last_seq = whole.last_seq
+        self._body_bytes = whole.body_bytes
+        return True
+
+    def _write(self, whole: Whole[Any], connection: sqlite3.Connection) -> bool:
+        """Write a whole transaction; return False if it must not be. Runs on the database's thread."""
+        try:
+            if len(whole.statements) == 1 and whole.unless is None:
+                [(sql, values)] = whole.statements
+                connection.execute(_alone(sql), values)
+            else:
+                connection.execute("BEGIN IMMEDIATE")
+                if whole.unless is not None and connection.execute(*whole.unless).fetchone() is not None:
+                    connection.rollback()
+                    return False
+                execute_all(connection, whole.statements)
+            self._finish(whole.last_seq, connection)
+        except BaseException:
+            connection.rollback()
+            raise
+        finally:
+            whole.statements.clear()  # the thread keeps what it did last until it has something else to do
+        return True
+
+    def _finish(self, last_seq: int, connection: sqlite3.Connection) -> None:
+        """Commit, and note it, before anyone is answered; runs on the database's thread."""
+        if connection.in_transaction:
+            connection.commit()
+        try:
+            self._committed(last_seq)
+        except (OSError, StoreFailure) as error:
+            self._unmarked = error
+        except Exception as error:  # it is committed, and nobody may write it again
+            self._unmarked = StoreFailed(f"a commit could not be noted: {error!r}")
 
     async def _commit_each(self, pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
         for pending in pendings:
@@ -326,7 +440,8 @@ class Writer:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 pending.error = error
-        await self._connection.commit()
+        await self._connection.run(partial(self._finish, transaction.last_seq))
+        self.last_seq = transaction.last_seq
 
     async def _fail(self, pendings: Sequence[_Pending[Any]], error: sqlite3.Error | OSError | StoreFailure) -> None:
         failure: StoreError | None = error if isinstance(error, StoreFailure) else None
@@ -335,12 +450,12 @@ class Writer:
             failure = failure or StoreFailed(f"the database reported {error}")
             failure.__cause__ = error
         if not isinstance(failure, StorageBusy | StorageFull):
-            self._failure = failure
+            self.failure = failure
             self._abandon(failure)
         try:
             await self._connection.rollback()
         except sqlite3.Error as rollback_error:
-            self._failure = self._failure or StoreFailed(f"the rollback failed: {rollback_error}")
+            self.failure = self.failure or StoreFailed(f"the rollback failed: {rollback_error}")
         for pending in pendings:
             pending.error = failure
 

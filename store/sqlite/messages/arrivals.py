@@ -9,18 +9,42 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import aiosqlite
 
 from bus.errors import RecordDamaged
-from bus.model.repository import Added, Committed, LogMessage, NewMessage, Released, ReleaseDue
+from bus.model.repository import (
+    Added,
+    Appended,
+    Committed,
+    LogMessage,
+    Lot,
+    NewMessage,
+    Outcome,
+    Released,
+    ReleaseDue,
+    lots_of,
+    outcome_of,
+)
 
+from ..file.connection import Statement
 from ..file.reader import Reader
 from ..file.writer import Transaction
-from .rows import checksum, insert
+from .rows import checksum, insertions
 
-__all__ = ["SCHEDULED", "Arrivals", "find_scheduled", "in_log", "is_intact_scheduled", "next_due_at"]
+__all__ = [
+    "SCHEDULED",
+    "Arrivals",
+    "appended",
+    "are_due",
+    "find_scheduled",
+    "in_log",
+    "is_any_scheduled",
+    "is_intact_scheduled",
+    "next_due_at",
+]
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
@@ -63,39 +87,35 @@ class Arrivals:
     def __repr__(self) -> str:
         return f"<Arrivals waiting={self.waiting}>"
 
-    async def add(
-        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str, *, last: bool = False
-    ) -> list[Added]:
-        """Append messages or schedule them, each once by its id, and return the outcome of each.
+    async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
+        """Append messages or schedule them, each id once; return the outcome of each lot.
 
-        `last` says that the operation writes nothing more.
-
-        The fast path assumes that no id is known; if one is, everything that it wrote is undone. (It deletes
-        instead of using a savepoint, which would cost every batch two turns of the database's thread.)
+        The fast way assumes that no id is known, as is the rule; if one is, nothing of the fast way stays. (It
+        deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
         """
-        plain = not any(message.due_at or message.known_only for message in messages)
-        if not plain or (self.waiting and await _is_any_scheduled(transaction.connection, messages)):
-            return await self._add_each(transaction, messages, timestamp)
-        first = transaction.last_seq + 1
-        try:
-            await insert(transaction, list(enumerate(messages, first)), timestamp, last=last)
-        except sqlite3.IntegrityError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-                # A seq that is taken: what would be deleted here could be on disk already.
-                raise
-            await transaction.connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first,))
-            return await self._add_each(transaction, messages, timestamp)
-        transaction.last_seq += len(messages)
-        return [Added(seq) for seq in range(first, first + len(messages))]
+        connection = transaction.connection
+        transaction.body_bytes += sum(lot.size_bytes for lot in lots)
+        if are_due(lots) and not (self.waiting and await _is_any_scheduled(connection, lots)):
+            first_seq = transaction.last_seq + 1
+            try:
+                await connection.execute_all(insertions(lots, first_seq, timestamp))
+            except sqlite3.IntegrityError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                    # A seq that is taken: then what is deleted here would be on disk already.
+                    raise
+                await connection.execute("DELETE FROM bot_messages WHERE seq >= ?", (first_seq,))
+            else:
+                transaction.last_seq += sum(map(len, lots))
+                return appended(lots, first_seq)
+        return await self._add_each(transaction, lots, timestamp)
 
-    async def _add_each(
-        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str
-    ) -> list[Added]:
-        known = await _find_ids(transaction.connection, [message.id for message in messages])
-        now: list[tuple[int, NewMessage]] = []
+    async def _add_each(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
+        known = await _find_ids(transaction.connection, [id for lot in lots for id in lot.ids])
+        now: list[NewMessage] = []
         later: list[NewMessage] = []
         added: list[Added] = []
-        for message in messages:
+        first_seq = transaction.last_seq + 1
+        for message in chain.from_iterable(lot.messages() for lot in lots):
             if message.id in known:
                 seq, sender_bot_id = known[message.id]
                 if sender_bot_id != message.sender_bot_id:
@@ -111,22 +131,24 @@ class Arrivals:
             else:
                 transaction.last_seq += 1
                 known[message.id] = (transaction.last_seq, message.sender_bot_id)
-                now.append((transaction.last_seq, message))
+                now.append(message)
                 added.append(Added(transaction.last_seq))
-        await insert(transaction, now, timestamp)
+        await transaction.connection.execute_all(insertions(lots_of(now), first_seq, timestamp))
         if later:
             self.waiting = True
             await transaction.connection.executemany(_INSERT, [_row(message) for message in later])
-        return added
+        outcomes = iter(added)
+        return [outcome_of(list(islice(outcomes, len(lot)))) for lot in lots]
 
     def remember(self, answer: Any) -> None:
         """Note from a change's answer, once on disk, whether delayed messages may be waiting."""
-        if isinstance(answer, Committed):
-            answer = answer.added
         if isinstance(answer, Released):
             self.waiting = answer.next_due_at is not None
-        elif isinstance(answer, list) and any(isinstance(item, Added) and item.scheduled for item in answer):
-            self.waiting = True
+            return
+        outcomes = answer.added if isinstance(answer, Committed) else answer
+        for outcome in outcomes if isinstance(outcomes, list) else ():
+            if isinstance(outcome, list) and any(added.scheduled for added in outcome):
+                self.waiting = True
 
     async def release(self, transaction: Transaction, change: ReleaseDue) -> Released:
         """Append what is due, the earliest first."""
@@ -136,9 +158,10 @@ class Arrivals:
         due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
         messages = [_message(row) for row in due if is_intact_scheduled(row)]
         damaged = [row for row in due if not is_intact_scheduled(row)]
-        numbered = list(enumerate(messages, transaction.last_seq + 1))
-        transaction.last_seq += len(numbered)
-        await insert(transaction, numbered, change.timestamp)
+        first_seq = transaction.last_seq + 1
+        released = [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first_seq)]
+        transaction.last_seq += len(released)
+        await connection.execute_all(insertions(lots_of(released), first_seq, change.timestamp))
         await connection.executemany(
             "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
         )
@@ -148,7 +171,7 @@ class Arrivals:
             [(row[12],) for row in damaged],
         )
         return Released(
-            [in_log(message, seq, change.timestamp) for seq, message in numbered],
+            released,
             await next_due_at(connection),
             tuple(row[0] for row in damaged),
         )
@@ -182,9 +205,25 @@ async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | No
     return None
 
 
-async def _is_any_scheduled(connection: aiosqlite.Connection, messages: Sequence[NewMessage]) -> bool:
-    ids = json.dumps([message.id for message in messages])
-    return bool(list(await connection.execute_fetchall(_IS_ANY_SCHEDULED, (ids,))))
+def are_due(lots: Iterable[Lot]) -> bool:
+    """Return True if messages are to be appended now, unless an id of theirs is known."""
+    return not any(lot.due_at or lot.known_only for lot in lots)
+
+
+def is_any_scheduled(ids: Sequence[str]) -> Statement:
+    """Return the query that finds a row if a delayed message with one of these ids waits."""
+    return _IS_ANY_SCHEDULED, (json.dumps(ids),)
+
+
+def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:
+    """Return the outcomes of lots that were appended one after the other."""
+    ends = accumulate(map(len, lots), initial=first_seq)
+    return [Appended(seq) for seq, _ in zip(ends, lots, strict=False)]
+
+
+async def _is_any_scheduled(connection: aiosqlite.Connection, lots: Iterable[Lot]) -> bool:
+    query = is_any_scheduled([id for lot in lots for id in lot.ids])
+    return bool(list(await connection.execute_fetchall(*query)))
 
 
 async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:

@@ -12,7 +12,7 @@ import msgspec
 
 from bus.errors import Conflict, NotFound
 from bus.model.records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
-from bus.model.repository import LogMessage, NewMessage
+from bus.model.repository import LogMessage, NewMessage, each, lots_of
 from bus.model.values import normal_record, row_limit, same_values
 
 from ..file.database import Database
@@ -72,10 +72,11 @@ class SqliteMessages:
     async def save_message(self, message: BotMessage) -> None:
         """Append a message; repeating it changes nothing."""
         wanted = normal_record(message, f"message {message.id!r}")
-        new = _new(wanted)
+        [new] = lots_of([_new(wanted)])
 
         async def operation(transaction: Transaction) -> None:
-            [added] = await self._arrivals.add(transaction, [new], message.timestamp)
+            [outcome] = await self._arrivals.add(transaction, [new], message.timestamp)
+            [added] = each(new, outcome)
             if added.duplicate or added.conflict:
                 stored = await fetch(transaction.connection, "WHERE id = ?", (message.id,))
                 if not stored or not same_values(_record(stored[0]), wanted):

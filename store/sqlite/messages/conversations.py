@@ -12,7 +12,7 @@ from typing import NamedTuple
 import aiosqlite
 import uuid_utils
 
-from bus.model.repository import NewMessage
+from bus.model.repository import Lot
 
 from ..file.reader import Reader
 
@@ -45,33 +45,29 @@ class Conversations:
     def __repr__(self) -> str:
         return f"<Conversations known={len(self._known)} unknown_columns={self.unknown_columns}>"
 
-    async def open(self, connection: aiosqlite.Connection, messages: Iterable[NewMessage], at: str) -> None:
+    async def open(self, connection: aiosqlite.Connection, lots: Iterable[Lot], at: str) -> None:
         """Open a session for each pair that has none, in the caller's transaction."""
-        new = self.new_pairs(messages)
+        new = self.new_pairs(lots)
         if not new:
             return
         marks = ", ".join("?" * len(self._columns))
         sql = f"INSERT OR IGNORE INTO chat_sessions ({', '.join(self._columns)}) VALUES ({marks})"
         await connection.executemany(sql, [self._row(opener, peer, at) for opener, peer in new])
 
-    def new_pairs(self, messages: Iterable[NewMessage]) -> set[tuple[str, str]]:
+    def new_pairs(self, lots: Iterable[Lot]) -> set[tuple[str, str]]:
         """Return the pairs of these messages that may have no session yet."""
         if self.unknown_columns:
             return set()
-        pairs = {
-            (message.sender_bot_id, message.recipient_bot_id)
-            for message in messages
-            if message.recipient_bot_id is not None
-        }
+        pairs = {(lot.sender_bot_id, lot.recipient_bot_id) for lot in lots if lot.recipient_bot_id is not None}
         return pairs - self._known
 
-    def remember(self, messages: Iterable[NewMessage]) -> None:
+    def remember(self, lots: Iterable[Lot]) -> None:
         """Note that the sessions of these messages' pairs are on disk."""
         if len(self._known) >= _PAIRS_KNOWN_MAX:
             self._known.clear()
-        for message in messages:
-            if message.recipient_bot_id is not None:
-                self._known.add((message.sender_bot_id, message.recipient_bot_id))
+        for lot in lots:
+            if lot.recipient_bot_id is not None:
+                self._known.add((lot.sender_bot_id, lot.recipient_bot_id))
 
     def _row(self, opener: str, peer: str, at: str) -> tuple[str, ...]:
         values = {

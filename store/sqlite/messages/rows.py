@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -16,12 +17,12 @@ import aiosqlite
 import msgspec
 
 from bus.errors import RecordDamaged
-from bus.model.repository import LogMessage, NewMessage
+from bus.model.repository import LogMessage, Lot, NewMessage
 
+from ..file.connection import Statement
 from ..file.reader import Reader
-from ..file.writer import Transaction
 
-__all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insert", "intact", "message_of"]
+__all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insertions", "intact", "message_of"]
 
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
@@ -55,6 +56,9 @@ _INSERT = (
 )
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+_SHARED_ROWS = (1024, 256, 64, 16)
+"""Rows of one lot in one statement; what is left, and lots with fewer, go the other way."""
+
 _ROWS_A_STATEMENT = (1024, 64)
 """As many of the largest as there are, then of the next, then the rest in one (docs/performance/tried.md)."""
 
@@ -83,25 +87,6 @@ def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
     )
 
 
-def _row(seq: int, message: NewMessage, timestamp: str) -> tuple[Any, ...]:
-    return (
-        seq,
-        message.id,
-        message.sender_bot_id,
-        message.sender_bot_name,
-        "channel" if message.recipient_bot_id is None else "direct",
-        message.recipient_bot_id,
-        message.recipient_channel,
-        message.message_type,
-        message.body.decode(),
-        message.reply_to,
-        message.headers.decode(),
-        timestamp,
-        message.expires_at,
-        checksum(seq, message, timestamp),
-    )
-
-
 def message_of(row: Sequence[Any]) -> LogMessage:
     """Read a row of COLUMNS without checking its checksum."""
     fields = (*row[1:10], row[11])
@@ -109,9 +94,9 @@ def message_of(row: Sequence[Any]) -> LogMessage:
 
 
 def intact(row: Sequence[Any]) -> bool:
-    """Return True if a row of COLUMNS matches its checksum."""
+    """Return True if a row of COLUMNS matches its checksum, which is that of the other columns in this order."""
     try:
-        return bool(checksum(row[0], message_of(row), row[10]) == row[12])
+        return bool(zlib.crc32(_encode(tuple(row[:12]))) == row[12])
     except (TypeError, ValueError):
         return False
 
@@ -163,25 +148,75 @@ def _parts(name: str, values: Any) -> list[Any]:
     return [part or None for part in parts] if name in _OPTIONAL else parts
 
 
-async def insert(
-    transaction: Transaction, numbered: Sequence[tuple[int, NewMessage]], timestamp: str, *, last: bool = False
-) -> None:
-    """Add messages to the log under their seqs. Raises sqlite3.IntegrityError if an id exists already.
+def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Statement]:
+    """Return the statements that append lots to the log, from `first_seq` on."""
+    statements: list[Statement] = []
+    rows: list[tuple[Any, ...]] = []
+    seq = first_seq
+    for lot in lots:
+        shared, start = _shared(lot, timestamp), 0
+        own = _own(lot, seq, timestamp)
+        for size in _SHARED_ROWS:
+            while len(own) - start >= size:
+                values = chain.from_iterable(own[start : start + size])
+                statements.append((_insert_shared(size), [seq + start, *shared, *values]))
+                start += size
+        sender, rest = shared[:6], shared[6:]
+        rows += [(seq + at, id, *sender, body, *rest, crc) for at, (id, body, crc) in enumerate(own[start:], start)]
+        seq += len(own)
+    return statements + _in_few(rows)
 
-    `last` says that the operation writes nothing more.
-    """
-    rows = [_row(seq, message, timestamp) for seq, message in numbered]
+
+def _in_few(rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
+    """Return the insertions of rows that share nothing."""
+    statements: list[Statement] = []
     start = 0
-    for size in _ROWS_A_STATEMENT:
-        end = len(rows) - (len(rows) - start) % size
-        if start < end:
-            portions = (list(chain.from_iterable(rows[at : at + size])) for at in range(start, end, size))
-            await transaction.connection.executemany(_insert_of(size), portions)
-        start = end
-    if start < len(rows):
-        execute = transaction.execute_last if last else transaction.connection.execute
-        await execute(_insert_of(len(rows) - start), list(chain.from_iterable(rows[start:])))
+    for size in (*_ROWS_A_STATEMENT, len(rows) % _ROWS_A_STATEMENT[-1]):
+        while size and len(rows) - start >= size:
+            statements.append((_insert_of(size), list(chain.from_iterable(rows[start : start + size]))))
+            start += size
+    return statements
 
 
+def _shared(lot: Lot, timestamp: str) -> tuple[Any, ...]:
+    """Return the columns that are the same for all messages of a lot, in their order."""
+    return (
+        lot.sender_bot_id,
+        lot.sender_bot_name,
+        "channel" if lot.recipient_bot_id is None else "direct",
+        lot.recipient_bot_id,
+        lot.recipient_channel,
+        lot.message_type,
+        lot.reply_to,
+        lot.headers.decode(),
+        timestamp,
+        lot.expires_at,
+    )
+
+
+def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[str, str, int]]:
+    """Return the columns that differ: id, body and checksum."""
+    before = (
+        lot.sender_bot_id,
+        lot.sender_bot_name,
+        lot.recipient_bot_id,
+        lot.recipient_channel,
+        lot.message_type,
+    )
+    after = (lot.reply_to, lot.headers, timestamp, lot.expires_at)
+    return [
+        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, *after))))
+        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+    ]
+
+
+@cache
 def _insert_of(rows: int) -> str:
     return _INSERT + ", ".join([_VALUES] * rows)
+
+
+@cache
+def _insert_shared(rows: int) -> str:
+    """Return an insertion of rows of one lot. What they share is bound once, which saves most of the binding."""
+    values = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, ?8, ?9, ?10, ?11, ?{})"
+    return _INSERT + ", ".join(values.format(at, 12 + 3 * at, 13 + 3 * at, 14 + 3 * at) for at in range(rows))

@@ -1,0 +1,167 @@
+"""Which publications are accepted, as lots.
+
+Owns the checks of a publication: its id, type, recipient, headers and body. Neighbours that differ only in id and
+body are one lot: what they share is checked once.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ..mailbox.sessions import Session
+from ..model.records import later
+from ..model.repository import Lot
+from ..settings import Limits
+from ..wire.bodies import body_faults
+from ..wire.codec import encode
+from ..wire.frames import Code, Publication, Refusal, ToBot, are_ids, is_id, is_name
+from ..wire.limits import NAME_CHARACTERS_MAX
+from ..wire.refusals import NAME_RULE
+from .directory import Directory
+from .effects import Turn
+
+__all__ = ["CheckedFrame", "Checking"]
+
+_NO_HEADERS = b"{}"
+
+
+class CheckedFrame(msgspec.Struct):
+    """The lots of a frame, the indexes in it of each lot's messages, and the refused messages by index."""
+
+    lots: list[Lot]
+    indexes: list[Sequence[int]]
+    refused: dict[int, Refusal]
+
+
+class Checking:
+    """See the module."""
+
+    def __init__(self, directory: Directory, turn: Turn, limits: Limits) -> None:
+        self._directory = directory
+        self._turn = turn
+        self._limits = limits
+
+    def __repr__(self) -> str:
+        return f"<Checking for {self._directory}>"
+
+    def check(self, session: Session, publications: Sequence[Publication]) -> CheckedFrame:
+        """Return the messages as they are to be stored, and those that are refused."""
+        checked = CheckedFrame([], [], {})
+        start = 0
+        while start < len(publications):
+            first, end = publications[start], start + 1
+            while end < len(publications) and _are_alike(first, publications[end]):
+                end += 1
+            self._check_alike(session, publications[start:end], start, checked)
+            start = end
+        return checked
+
+    def _check_alike(
+        self, session: Session, publications: Sequence[Publication], start: int, checked: CheckedFrame
+    ) -> None:
+        ids = [publication.id for publication in publications]
+        bodies = [bytes(publication.body) for publication in publications]
+        indexes: Sequence[int] = range(start, start + len(ids))
+        refused = self._faults(ids, bodies, start)
+        try:
+            lot = self._lot(session, publications[0], ids, bodies)
+        except Refusal as refusal:
+            checked.refused |= dict.fromkeys(indexes, refusal) | refused
+            return
+        if refused:
+            checked.refused |= refused
+            indexes = [index for index in indexes if index not in refused]
+            kept = [index - start for index in indexes]
+            lot = msgspec.structs.replace(lot, ids=[ids[at] for at in kept], bodies=[bodies[at] for at in kept])
+        if indexes:
+            checked.lots.append(lot)
+            checked.indexes.append(indexes)
+
+    def _faults(self, ids: Sequence[str], bodies: Sequence[bytes], start: int) -> dict[int, Refusal]:
+        """Return what is wrong with single messages."""
+        refused: dict[int, Refusal] = {}
+        bytes_max = self._limits.body_bytes_max
+        for at, fault in body_faults(bodies).items():
+            refused[start + at] = Refusal(Code.INVALID_BODY, fault)
+        if max(map(len, bodies)) > bytes_max:
+            for index, body in enumerate(bodies, start):
+                if len(body) > bytes_max:
+                    text = f"the body has {len(body)} bytes; the maximum is {bytes_max}"
+                    refused[index] = Refusal(Code.TOO_LARGE, text)
+        if not are_ids(ids):
+            for index, id in enumerate(ids, start):
+                if not is_id(id):
+                    text = f"id {id[:64]!r} is not a lower-case UUID with hyphens"
+                    refused[index] = Refusal(Code.BAD_REQUEST, text)
+        return refused
+
+    def _lot(self, sender: Session, publication: Publication, ids: Sequence[str], bodies: Sequence[bytes]) -> Lot:
+        """Return messages as a lot. Raise Refusal if what they share is invalid."""
+        if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
+            raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
+        if publication.reply_to is not None and not is_id(publication.reply_to):
+            raise Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
+        bot_id, channel = self._recipient(publication)
+        headers = _write_headers(publication.headers, self._limits) if publication.headers else _NO_HEADERS
+        ttl, delay = publication.ttl, publication.delay
+        return Lot(
+            ids,
+            bodies,
+            sender.bot_id,
+            sender.bot_name,
+            bot_id,
+            channel,
+            publication.message_type,
+            publication.reply_to,
+            headers,
+            None if ttl is None else later(self._turn.moment.wall, ttl + (delay or 0.0)),
+            later(self._turn.steady(), delay) if delay else None,
+        )
+
+    def _recipient(self, publication: Publication) -> tuple[str | None, str | None]:
+        recipient = publication.recipient
+        if not isinstance(recipient, ToBot):
+            if recipient.name not in self._directory.channels and not is_name(recipient.name):
+                raise Refusal(
+                    Code.BAD_REQUEST,
+                    f"{recipient.name[:64]!r} is not a valid channel name: {NAME_RULE}",
+                )
+            return None, recipient.name
+        if (recipient.bot is None) == (recipient.bot_id is None):
+            raise Refusal(Code.BAD_REQUEST, "a direct recipient needs either bot or bot_id")
+        if recipient.bot is not None:
+            bot = self._directory.names.get(recipient.bot)
+            if bot is None:
+                raise Refusal(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
+            return bot.id, None
+        bot = self._directory.find_bot(recipient.bot_id or "")
+        if bot is None:
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
+        return bot.id, None
+
+
+def _are_alike(one: Publication, other: Publication) -> bool:
+    """Return True if publications differ in nothing but id, body, and whether a reply is expected."""
+    return (
+        one.recipient == other.recipient
+        and one.message_type == other.message_type
+        and one.reply_to == other.reply_to
+        and one.headers == other.headers
+        and one.ttl == other.ttl
+        and one.delay == other.delay
+    )
+
+
+def _write_headers(headers: Mapping[str, str], limits: Limits) -> bytes:
+    if len(headers) > limits.headers_max:
+        raise Refusal(Code.BAD_REQUEST, f"{len(headers)} headers; the maximum is {limits.headers_max}")
+    for name, value in headers.items():
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+            raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
+        if len(value.encode()) > limits.header_bytes_max:
+            raise Refusal(Code.BAD_REQUEST, f"header {name!r} is longer than {limits.header_bytes_max} bytes")
+    return encode(headers)

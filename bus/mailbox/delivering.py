@@ -1,0 +1,148 @@
+"""What a mailbox delivers next, and to which of its sessions.
+
+Its rules:
+
+- What is returned is delivered before anything new. If it must be read first, everything waits for that.
+- What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
+- New messages are delivered in parcels, as far as credit and bytes allow; shared mailboxes take turns by message.
+
+Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .parcel import Parcel
+from .parts import Parts
+from .sessions import Session
+from .turns import HandedOut, Turns
+from .unsettled import Abandoned
+
+__all__ = ["Delivering"]
+
+
+class Delivering:
+    """Delivers from one mailbox, with whose parts it works; `apart` as in `Turns`."""
+
+    def __init__(self, parts: Parts, *, ack_wait_seconds: float, apart: bool) -> None:
+        self._parts = parts
+        self._ack_wait_seconds = ack_wait_seconds
+        self._apart = apart
+        self._expired: list[Abandoned] = []
+
+    def __repr__(self) -> str:
+        return f"<Delivering expired={len(self._expired)}>"
+
+    def hand_out(self, sessions: Sequence[Session], now: float, wall: str) -> list[HandedOut]:
+        """Put in flight what the sessions' credit allows; return each session's deliveries, in order.
+
+        What has expired by the wall clock is passed over, and is found in `take_expired`.
+        """
+        self._parts.outstanding.release_due(now, wall)
+        if not (self._parts.outstanding.is_anything_returned or self._parts.intake):
+            return []
+        handed_out = [HandedOut(session, [], []) for session in sessions if session.free > 0]
+        if not handed_out:
+            return []
+        deadline = now + self._ack_wait_seconds
+        if len(handed_out) == 1:
+            self._hand_out_to(handed_out[0], deadline, wall)
+        else:
+            self._share_out(handed_out, deadline, wall)
+        seqs = [seq for handed in handed_out for seq in handed.seqs]
+        if seqs:
+            self._parts.outstanding.expect_settled(seqs, deadline)
+        return [handed for handed in handed_out if handed.seqs]
+
+    def _hand_out_to(self, handed: HandedOut, deadline: float, wall: str) -> None:
+        """Put in flight for one session what its credit allows."""
+        session = handed.session
+        while session.free > 0 and (seq := self._next_returned(wall)) is not None:
+            handed.deliveries.append(self._parts.outstanding.redeliver(seq, session, deadline))
+            handed.seqs.append(seq)
+        if self._parts.outstanding.is_anything_returned:
+            return  # it must be read first, and goes before what is new
+        while (room := session.free) > 0:
+            parcel = self._next_new(room, session.in_flight_bytes_max - session.in_flight_bytes, wall)
+            if parcel is None:
+                return
+            handed.deliveries.append(self._parts.outstanding.deliver(parcel, session, deadline))
+            handed.seqs.extend(parcel.seqs)
+
+    def _share_out(self, handed_out: Sequence[HandedOut], deadline: float, wall: str) -> None:
+        """Put each message in flight for the session whose turn it is."""
+        by_session = {handed.session: handed for handed in handed_out}
+        turns = Turns(list(by_session), apart=self._apart)
+        while turns:
+            seq = self._next_returned(wall)
+            if seq is not None:
+                session = turns.take(self._parts.outstanding.sender_of(seq))
+                deliveries = self._parts.outstanding.redeliver(seq, session, deadline)
+            else:
+                parcel = None if self._parts.outstanding.is_anything_returned else self._next_new(1, 1, wall)
+                if parcel is None:
+                    return
+                session, seq = turns.take(parcel.envelope.sender_bot_id), parcel.seqs[0]
+                deliveries = self._parts.outstanding.deliver(parcel, session, deadline)
+            by_session[session].deliveries.append(deliveries)
+            by_session[session].seqs.append(seq)
+            turns.give_back(session)
+
+    def _next_returned(self, wall: str) -> int | None:
+        """Take what is to be redelivered next; None if there is nothing, or if it must be read first.
+
+        What must not be delivered any more is dropped.
+        """
+        outstanding, losing = self._parts.outstanding, self._parts.losses.losing
+        while (seq := outstanding.first_returned()) is not None:
+            item = outstanding.get(seq)
+            assert item is not None, "what is returned is unsettled"
+            if seq in losing:
+                outstanding.take_returned()
+                outstanding.withhold_returned(seq)
+                continue
+            if item.envelope is None:
+                return None
+            outstanding.take_returned()
+            wanted = item.retried or self._parts.sources.still_wants(seq, item.envelope.channel)
+            if wanted and not item.envelope.is_expired(wall):
+                return seq
+            outstanding.discard((seq,))
+            if wanted:
+                self._expire(seq, item.attempt)
+        return None
+
+    def _next_new(self, messages_max: int, bytes_max: int, wall: str) -> Parcel | None:
+        """Take what is to be delivered next for the first time; None if there is nothing in memory.
+
+        What must not be delivered any more is dropped. The last message may exceed the limit in bytes.
+        """
+        outstanding, ahead, losing = self._parts.outstanding, self._parts.sources.ahead, self._parts.losses.losing
+        while (parcel := self._parts.intake.next(messages_max, bytes_max)) is not None:
+            self._parts.sources.advance(parcel.seqs[-1])
+            # Some may have been delivered since they were read: as awaited replies, or as dead letters.
+            if not (outstanding.seqs.isdisjoint(parcel.seqs) and ahead.isdisjoint(parcel.seqs)):
+                parcel = parcel.without(outstanding.seqs, ahead)
+            if parcel.envelope.channel is None:
+                self._parts.backlog.went(len(parcel))
+            if losing:
+                staying = {seq for seq in parcel.seqs if seq not in losing}
+                outstanding.withhold(parcel.without(staying))
+                parcel = parcel.without(losing)
+            if parcel.envelope.is_expired(wall):
+                for seq in parcel.seqs:
+                    self._expire(seq, 0)
+            elif len(parcel):
+                return parcel
+        return None
+
+    def _expire(self, seq: int, attempts: int) -> None:
+        abandoned = self._parts.abandon(seq, "expired", attempts)
+        if abandoned is not None:
+            self._expired.append(abandoned)
+
+    def take_expired(self) -> list[Abandoned]:
+        """Return what expired since the last time."""
+        expired, self._expired = self._expired, []
+        return expired

@@ -1,0 +1,139 @@
+"""Stored messages on their way to their recipients: what is the same for all of them is written once.
+
+Owns the JSON form of a message of the log (docs/protocol.md, "Message"). What differs between mailboxes, and the
+closing brace, is appended at delivery.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import msgspec
+
+from ..model.repository import LogMessage, Lot, NewMessage
+from ..wire.codec import encode
+from ..wire.frames import ToBot, ToChannel
+
+__all__ = ["Envelope", "Parcel", "parcel_of", "parcels_of", "write_message"]
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What delivery must know of stored messages. From `expires_at` on, a wall time, they are not delivered."""
+
+    sender_bot_id: str
+    channel: str | None
+    expires_at: str | None = None
+
+    def is_expired(self, wall: str) -> bool:
+        """Return True if they have expired at a time of the wall clock."""
+        return self.expires_at is not None and self.expires_at <= wall
+
+
+class Parcel(msgspec.Struct, frozen=True, gc=False):
+    """Stored messages with the same envelope, in seq order. `wires` has their JSON without the closing braces."""
+
+    envelope: Envelope
+    seqs: Sequence[int]
+    wires: Sequence[bytes]
+    size_bytes: int
+    """The size of the wires."""
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    def part(self, start: int, end: int) -> Parcel:
+        """Return some of the messages, by their indexes."""
+        if start == 0 and end >= len(self.seqs):
+            return self
+        wires = self.wires[start:end]
+        return Parcel(self.envelope, self.seqs[start:end], wires, sum(map(len, wires)))
+
+    def after(self, seq: int) -> Parcel:
+        """Return the messages above a seq."""
+        if seq < self.seqs[0]:
+            return self
+        return self.part(bisect_right(self.seqs, seq), len(self.seqs))
+
+    def without(self, *seqs: Container[int]) -> Parcel:
+        """Return the messages whose seqs are in none of these."""
+        kept = [
+            (seq, wire)
+            for seq, wire in zip(self.seqs, self.wires, strict=True)
+            if not any(seq in unwanted for unwanted in seqs)
+        ]
+        if len(kept) == len(self.seqs):
+            return self
+        wires = [wire for _, wire in kept]
+        return Parcel(self.envelope, [seq for seq, _ in kept], wires, sum(map(len, wires)))
+
+
+class _Before(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a stored message between its id and its body, in the wire's order."""
+
+    sender_bot_id: str
+    sender_bot_name: str
+    recipient: ToBot | ToChannel
+    message_type: str
+
+
+class _After(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a stored message that follow its body."""
+
+    reply_to: str | None
+    headers: msgspec.Raw
+    timestamp: str | None
+
+
+def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, bytes]:
+    """Return what is before and after the bodies of messages that share all else; without the braces."""
+    direct, channel = message.recipient_bot_id, message.recipient_channel
+    before = _Before(
+        message.sender_bot_id,
+        message.sender_bot_name,
+        ToBot(bot_id=direct) if channel is None else ToChannel(channel),
+        message.message_type,
+    )
+    after = _After(message.reply_to, msgspec.Raw(message.headers), timestamp)
+    return encode(before)[1:-1], encode(after)[1:-1]
+
+
+def write_message(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
+    """Return a message as JSON. A delayed message that is not due yet has neither seq nor timestamp."""
+    before, after = _frame(message, timestamp)
+    return b'{"seq":%b,"id":%b,%b,"body":%b,%b}' % (encode(seq), encode(message.id), before, message.body, after)
+
+
+def parcel_of(lot: Lot, first_seq: int, timestamp: str) -> Parcel:
+    """Return the parcel of a lot that was appended at `first_seq`; its ids are checked, and need no escapes."""
+    before, after = _frame(lot, timestamp)
+    wires = [
+        b'{"seq":%d,"id":"%b",%b,"body":%b,%b' % (seq, id.encode(), before, body, after)
+        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+    ]
+    seqs = list(range(first_seq, first_seq + len(wires)))
+    envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
+    return Parcel(envelope, seqs, wires, sum(map(len, wires)))
+
+
+def parcels_of(messages: Iterable[LogMessage]) -> list[Parcel]:
+    """Return messages of the log as parcels, each of neighbours."""
+    parcels: list[Parcel] = []
+    for _, alike in groupby(messages, key=_shared):
+        found = list(alike)
+        first = found[0]
+        before, after = _frame(first, first.timestamp)
+        envelope = Envelope(first.sender_bot_id, first.recipient_channel, first.expires_at)
+        wires = [
+            b'{"seq":%d,"id":%b,%b,"body":%b,%b' % (message.seq, encode(message.id), before, message.body, after)
+            for message in found
+        ]
+        parcels.append(Parcel(envelope, [message.seq for message in found], wires, sum(map(len, wires))))
+    return parcels
+
+
+_shared = attrgetter(*(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body")))

@@ -1,0 +1,27 @@
+"""A bot's connection, as the simulation keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """One connection as a bot sees it."""
+
+    def __init__(self, address: bytes, bot: str, token: str) -> None:
+        self.address = address
+        self.bot = bot
+        self.token = token
+        self.acking: dict[int, dict[tuple[str, int], int]] = {}
+        """Acks whose confirmation is waited for, by request."""
+        self.welcomed = False
+        self.inbox: list[bytes] = []
+        self.unsettled: list[int] = []
+        self.answers: dict[int, Callable[[Any], None]] = {}
+        self.later: list[Callable[[], None]] = []
+        """What it says when it is welcome."""
+        self.groups: dict[int, str | None] = {}
+        """By which group each message was delivered."""
