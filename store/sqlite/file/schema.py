@@ -99,6 +99,10 @@ def inspect(path: Path) -> Identity | None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseLocked(str(path)) from error
+        if code == sqlite3.SQLITE_CANTOPEN:
+            raise StoreFailed(
+                f"{path} cannot be opened; check its permissions and the limit on open files"
+            ) from error
         if code == sqlite3.SQLITE_IOERR:
             raise StoreFailed(f"{path} cannot be read ({error}); check the disk, then start again") from error
         raise DatabaseDamaged(
