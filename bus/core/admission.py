@@ -47,7 +47,7 @@ class Admission:
         return self._checking.check(session, publications)
 
     def _slow_down(self, lot: Lot) -> Refusal | None:
-        """Take one message of a lot from the rates; return the refusal if it exceeds one."""
+        """Count one message of a lot against the rates; return the refusal if it exceeds one."""
         too_fast = self.rates.take(lot.sender_bot_id, lot.recipient_bot_id, *self._turn.moment)
         if too_fast is None:
             return None

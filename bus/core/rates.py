@@ -76,7 +76,7 @@ class _Buckets:
         return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
 
     def take(self, key: Key, now: float) -> None:
-        """Take one message from a bucket, and forget the buckets that are full again."""
+        """Count one message against a bucket, and forget the buckets that are full again."""
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._message_seconds
         self._full_at.move_to_end(key)
         while next(iter(self._full_at.values())) <= now:
@@ -98,7 +98,7 @@ class Rates:
         return f"<Rates senders={len(senders)} pairs={len(pairs)} limited={len(self._limited)}>"
 
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
-        """Take a message from its buckets, or return why it is refused, take nothing, and list the sender."""
+        """Count a message against its buckets; or count nothing, list the sender, and return why it is refused."""
         asked: list[tuple[_Buckets, Key]] = []
         if self._senders is not None:
             asked.append((self._senders, (sender_bot_id, None)))

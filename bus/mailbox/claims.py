@@ -22,12 +22,7 @@ class Claims:
     """The claims of returning clients on one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
-        self._sources = parts.sources
-        self._intake = parts.intake
-        self._backlog = parts.backlog
-        self._outstanding = parts.outstanding
-        self._dead_letters = parts.dead_letters
-        self._losses = parts.losses
+        self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
 
     def __repr__(self) -> str:
         return f"<Claims on {self._outstanding}>"
@@ -57,7 +52,7 @@ class Claims:
         Return False if the message is not wanted, or was settled.
         """
         seq, channel = message.seq, message.recipient_channel
-        settled = seq <= self._sources.handed_out(channel) or seq in self._sources.ahead
+        settled = self._sources.has_delivered(seq, channel)
         elsewhere = seq in self._dead_letters or seq in self._losses.losing
         if settled or elsewhere or not self._sources.wants(seq, message.sender_bot_id, channel):
             return False

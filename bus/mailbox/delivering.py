@@ -90,7 +90,7 @@ class Delivering:
             turns.give_back(session)
 
     def _next_returned(self, wall: str) -> int | None:
-        """Take what is to be redelivered next; None if there is nothing, or if it must be read first.
+        """Remove and return what is to be redelivered next; None if nothing is, or if it must be read first.
 
         What must not be delivered any more is dropped.
         """
@@ -114,7 +114,7 @@ class Delivering:
         return None
 
     def _next_new(self, messages_max: int, bytes_max: int, wall: str) -> Parcel | None:
-        """Take what is to be delivered next for the first time; None if there is nothing in memory.
+        """Remove and return the next first deliveries; None if there is nothing in memory.
 
         What must not be delivered any more is dropped. The last message may exceed the limit in bytes.
         """

@@ -22,12 +22,7 @@ class Leaving:
     """Retention's view of one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
-        self._sources = parts.sources
-        self._intake = parts.intake
-        self._backlog = parts.backlog
-        self._outstanding = parts.outstanding
-        self._dead_letters = parts.dead_letters
-        self._losses = parts.losses
+        self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
 
     def __repr__(self) -> str:
         return f"<Leaving {self._losses}>"
@@ -42,11 +37,8 @@ class Leaving:
 
     def needs(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
         """Return True if a message is still to be delivered for the first time."""
-        return (
-            seq > self._sources.handed_out(channel)
-            and seq not in self._sources.ahead
-            and self._sources.wants(seq, sender_bot_id, channel)
-        )
+        delivered = self._sources.has_delivered(seq, channel)
+        return not delivered and self._sources.wants(seq, sender_bot_id, channel)
 
     def is_through(self, seq: int, channel: str | None) -> bool:
         """Return True if all messages of a source up to a seq were delivered, without looking at each."""

@@ -137,10 +137,7 @@ class Mailbox:
             return "in_flight" if item.session is not None else "returned"
         if seq in self.dead_letters:
             return "dead" if seq in self.dead_letters.dead else "returned"
-        return "settled" if self._was_handed_out(seq, channel) else "waiting"
-
-    def _was_handed_out(self, seq: int, channel: str | None) -> bool:
-        return seq <= self.sources.handed_out(channel) or seq in self.sources.ahead
+        return "settled" if self.sources.has_delivered(seq, channel) else "waiting"
 
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,7 +261,7 @@ class Mailbox:
         return len(seqs)
 
     def terminate(self, seq: int, reason: str) -> Abandoned | None:
-        """Give up on a message that is in flight: its bot says so. One that a commit settles is left alone."""
+        """Abandon a message that is in flight, as its bot asks. One that a commit settles is left alone."""
         item = self.outstanding.get(seq)
         if item is None or item.session is None or self.outstanding.is_settling(seq):
             return None
@@ -292,17 +289,13 @@ class Mailbox:
 
     def expire(self, now: float) -> list[Abandoned]:
         """Return what was not settled in time; the result is what that made the mailbox give up on."""
-        abandoned: list[Abandoned] = []
+        abandoned: list[Abandoned | None] = []
         for seq, session in self.outstanding.overdue(now):
             session.doubted = True  # it may be cut off: what is heard of it next says whether it was
-            given_up = self._give_back(seq, now, failure="ack_wait ran out", gone=session.client)
-            if given_up is not None:
-                abandoned.append(given_up)
+            abandoned.append(self._give_back(seq, now, failure="ack_wait ran out", gone=session.client))
         for seq, failure, item in self.outstanding.given_up(now):
-            given_up = self._give_up(seq, failure, item)
-            if given_up is not None:
-                abandoned.append(given_up)
-        return abandoned
+            abandoned.append(self._give_up(seq, failure, item))
+        return [given_up for given_up in abandoned if given_up is not None]
 
     def attach(self, session: Session) -> None:
         """Add a session, whose credit this mailbox may use."""
@@ -314,19 +307,17 @@ class Mailbox:
         """Remove a session, and return what it had in flight: failures if it vanished, but for the unsent."""
         self.sessions.remove(session)
         loaded = self._has_credit()  # asked once: a session may have had a thousand messages
-        abandoned: list[Abandoned] = []
+        abandoned: list[Abandoned | None] = []
         for seq in [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == self.id]:
             if self.outstanding.is_settling(seq):
                 self.outstanding.leave_to_commit(seq)
                 continue
             failure = "its session vanished" if vanished and seq not in unsent else None
-            given_up = self._give_back(seq, now, failure=failure, gone=session.client, loaded=loaded)
-            if given_up is not None:
-                abandoned.append(given_up)
+            abandoned.append(self._give_back(seq, now, failure=failure, gone=session.client, loaded=loaded))
         if not self.sessions:
             self.outstanding.unload_all()
             self.intake.unload(self.position)
-        return abandoned
+        return [given_up for given_up in abandoned if given_up is not None]
 
     def _give_back(
         self,

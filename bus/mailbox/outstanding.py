@@ -168,7 +168,7 @@ class Outstanding:
         failure: str | None,
         gone: str | None = None,
     ) -> Unsettled | None:
-        """Take a message back from its session, to be redelivered after `delay` seconds.
+        """Remove a message from its session, to be redelivered after `delay` seconds.
 
         `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
         message is then suspended after its last failure. Any other last failure removes it, and returns what there
@@ -275,7 +275,7 @@ class Outstanding:
         return envelope.sender_bot_id
 
     def take_returned(self) -> None:
-        """Take the first returned message out of its place: one of the methods in `MOVES` is next."""
+        """Remove the first returned message from its place: one of the methods in `MOVES` is next."""
         self._move(self._items[heapq.heappop(self._returned)], None)
 
     def missing(self) -> list[int]:
@@ -289,7 +289,7 @@ class Outstanding:
             self._items[seq].rest(wall, delay)
 
     def load(self, seq: int, envelope: Envelope, wire: bytes) -> None:
-        """Take the text of a message that was read again into memory."""
+        """Keep the text of a message that was read again in memory."""
         self._items[seq].envelope = envelope
         self._wires[seq] = wire
 
@@ -399,7 +399,7 @@ class Outstanding:
         self.dirty = True
 
     def leave_to_commit(self, seq: int) -> None:
-        """Take a message that a commit settles from its session: it is returned only if the commit is refused."""
+        """Remove a message that a commit settles from its session: it is returned only if the commit is refused."""
         item = self._own(seq)
         self._leave_session(seq, item)
         self._move(item, MessagePlace.SETTLING)
@@ -429,7 +429,7 @@ class Outstanding:
         return seq in self._absent
 
     def come_back(self, client: str) -> bool:
-        """Take a client's failures by vanishing back: it has returned. Return True if there were any."""
+        """Undo the failures of a client that vanished and has returned. Return True if there were any."""
         changed = False
         for seq in self._absent.take(client, self._items):
             changed = self.dirty = True
@@ -448,7 +448,7 @@ class Outstanding:
         self.dirty = True
 
     def postpone(self, client: str) -> None:
-        """Give up nothing that a client failed by vanishing: it is on its way back."""
+        """Restart the waiting for a client that vanished: it is on its way back."""
         self._absent.postpone(client)
 
     def wait_anew(self) -> None:

@@ -48,6 +48,6 @@ class Parts(NamedTuple):
                 sources.settle_ahead(seq)
 
     def abandon(self, seq: int, reason: str, attempts: int) -> Abandoned | None:
-        """Give up on a message that is no longer unsettled; None if it is being retried (`dead_letters`)."""
+        """Make a message that is no longer unsettled a dead letter; return None if it is being retried."""
         self.pass_over((seq,))
         return self.dead_letters.add(seq, reason, attempts)

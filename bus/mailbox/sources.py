@@ -91,6 +91,10 @@ class Sources:
         """Return the seq up to which a source was delivered."""
         return max(self.position, self._floors.get(channel or DIRECT, 0))
 
+    def has_delivered(self, seq: int, channel: str | None) -> bool:
+        """Return True if a message's turn in a source has passed, or if it was settled before its turn."""
+        return seq <= self.handed_out(channel) or seq in self.ahead
+
     @property
     def through(self) -> int:
         """The seq up to which every source was delivered."""

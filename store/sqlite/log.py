@@ -152,27 +152,32 @@ class SqliteLog:
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
         """Return additions and mailbox states as one transaction; None if there are other changes, or new pairs."""
+        if not all(map(self._is_plain, changes)):
+            return None
         statements: list[Statement] = []
         answers: list[Any] = []
         ids: list[str] = []
         body_bytes = 0
         for change in changes:
             match change:
-                case AddMessages(lots) if are_due(lots) and not self._conversations.new_pairs(lots):
+                case AddMessages(lots):
                     statements += insertions(lots, last_seq + 1, change.timestamp)
                     answers.append(appended(lots, last_seq + 1))
                     last_seq += sum(map(len, lots))
                     body_bytes += sum(lot.size_bytes for lot in lots)
-                    ids += [id for lot in lots for id in lot.ids]
+                    if self._arrivals.waiting:
+                        ids += [id for lot in lots for id in lot.ids]
                 case SaveMailbox(state):
                     row = mailbox_row(state)
                     statements.append((SAVE_MAILBOX, row))
                     answers.append(None)
                     body_bytes += sum(len(value) for value in row if isinstance(value, str))
-                case _:
-                    return None
-        unless = is_any_scheduled(ids) if self._arrivals.waiting and ids else None
-        return Whole(statements, answers, last_seq, body_bytes, unless)
+        return Whole(statements, answers, last_seq, body_bytes, is_any_scheduled(ids) if ids else None)
+
+    def _is_plain(self, change: Change) -> bool:
+        if isinstance(change, AddMessages):
+            return are_due(change.lots) and not self._conversations.new_pairs(change.lots)
+        return isinstance(change, SaveMailbox)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:

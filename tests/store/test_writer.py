@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from bus.model.repository import (
     NewMessage,
     lots_of,
 )
+from store.sqlite.file.connection import StoreConnection
 from store.sqlite.file.database import Database, open_database
 from store.sqlite.file.lockfile import read_mark
 from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Whole, Writer
@@ -328,3 +330,17 @@ async def test_a_commit_that_cannot_be_noted_is_not_written_again(path: Path) ->
 
 async def never(transaction: Transaction) -> str:
     raise AssertionError("it was written already")
+
+
+async def test_an_operation_that_commits_by_its_only_statement_takes_no_further_turn(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def operation(transaction: Transaction) -> None:
+        await transaction.execute_last("INSERT INTO bot_channels VALUES (?, '', '')", ("a",))
+
+    async def run(connection: StoreConnection, function: Any) -> None:
+        raise AssertionError("a turn of the database's thread for nothing")
+
+    monkeypatch.setattr(StoreConnection, "run", run)
+    await database.writer.run(operation)
+    assert not database.writer._connection.in_transaction

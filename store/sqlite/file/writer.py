@@ -233,9 +233,9 @@ class _Group:
 class Writer:
     """Runs operations in groups, each group one transaction and one sync.
 
-    `last_seq` is the end of the committed log. `committed` is called with it after every commit, on the database's
-    thread, before anyone is answered; if it raises, nobody is answered from then on. `growth` is called after the
-    answers with the bytes that were written, about, and returns what to do about the WAL.
+    `last_seq` is the end of the committed log. `committed` is called with it after every commit, mostly on the
+    database's thread, before anyone is answered; if it raises, nobody is answered from then on. `growth` is called
+    after the answers with the bytes that were written, about, and returns what to do about the WAL.
     """
 
     def __init__(
@@ -343,9 +343,7 @@ class Writer:
                 if not await self._commit_whole(pendings):
                     for portion in portions:
                         await _carry_out(portion, transaction)
-                    await self._connection.run(partial(self._finish, transaction.last_seq))
-                    self.last_seq = transaction.last_seq
-                    self._body_bytes = transaction.body_bytes
+                    await self._finish(transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
@@ -385,8 +383,8 @@ class Writer:
 
         Return False, with nothing written, if it is not, or if the log has one of its ids.
         """
-        pending, *others = pendings
-        if others or pending.whole is None:
+        pending = pendings[0]
+        if len(pendings) > 1 or pending.whole is None:
             return False
         try:
             whole = pending.whole(self.last_seq)
@@ -411,7 +409,7 @@ class Writer:
                     connection.rollback()
                     return False
                 execute_all(connection, whole.statements)
-            self._finish(whole.last_seq, connection)
+            self._end(whole.last_seq, connection)
         except BaseException:
             connection.rollback()
             raise
@@ -419,10 +417,22 @@ class Writer:
             whole.statements.clear()  # the thread keeps what it did last until it has something else to do
         return True
 
-    def _finish(self, last_seq: int, connection: sqlite3.Connection) -> None:
-        """Commit, and note it, before anyone is answered; runs on the database's thread."""
+    async def _finish(self, transaction: Transaction) -> None:
+        """Commit, and note it, before anyone is answered."""
+        if self._connection.in_transaction:
+            await self._connection.run(partial(self._end, transaction.last_seq))
+        else:  # its only statement was the commit, too: a turn of the thread is saved
+            self._note(transaction.last_seq)
+        self.last_seq = transaction.last_seq
+        self._body_bytes = transaction.body_bytes
+
+    def _end(self, last_seq: int, connection: sqlite3.Connection) -> None:
+        """Commit, and note it; runs on the database's thread."""
         if connection.in_transaction:
             connection.commit()
+        self._note(last_seq)
+
+    def _note(self, last_seq: int) -> None:
         try:
             self._committed(last_seq)
         except (OSError, StoreFailure) as error:
@@ -440,8 +450,7 @@ class Writer:
                 if isinstance(error, sqlite3.Error) and translate(error) is not None:
                     raise
                 pending.error = error
-        await self._connection.run(partial(self._finish, transaction.last_seq))
-        self.last_seq = transaction.last_seq
+        await self._finish(transaction)
 
     async def _fail(self, pendings: Sequence[_Pending[Any]], error: sqlite3.Error | OSError | StoreFailure) -> None:
         failure: StoreError | None = error if isinstance(error, StoreFailure) else None
