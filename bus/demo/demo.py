@@ -150,8 +150,9 @@ class _Play:
         under_way = sum(len(speaker.said) for speaker in self._cast) - acknowledged
         self._story.step(f"kill -9 {pid}: {acknowledged:,} messages are acknowledged, {under_way:,} are under way.")
         await self._worker.start()
-        served = self._acknowledged()
-        await self._until(lambda: self._acknowledged() > served)
+        served, planned = self._acknowledged(), sum(speaker.said_planned for speaker in self._cast)
+        # A short talk may be over before the kill.
+        await self._until(lambda: self._acknowledged() > served or served == planned)
         silent_seconds = round(time.monotonic() - killed, 1)
         self._story.step(
             f"Process {self._worker.pid} serves the same file, and the bots have reconnected by themselves: the"

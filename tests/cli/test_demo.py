@@ -59,6 +59,10 @@ def test_the_story_is_told_and_both_workers_are_gone(posthouse: Posthouse) -> No
     )
 
 
+def test_a_talk_that_is_over_before_the_kill_is_told_to_its_end(posthouse: Posthouse) -> None:
+    assert "out of order 0 · twice 0" in posthouse.answer("demo", "--messages", "3")
+
+
 def test_an_interrupted_demonstration_takes_its_worker_with_it(posthouse: Posthouse) -> None:
     with posthouse.start("demo", "--messages", "1000000") as demo:
         match = re.search(r"process (\d+)", demo.line())
