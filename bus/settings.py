@@ -190,8 +190,20 @@ class Limits(_Section, frozen=True):
     expected_replies_max: PositiveInt = 10_000
     """Replies that one session may await; beyond it, the oldest ones come as ordinary messages."""
 
-    queries_max: PositiveInt = 64
-    """Concurrent queries (`history`, `status`, …); more are `busy`."""
+    queries_max: PositiveInt = 1024
+    """Queries (`history`, `status`, …) of all bots that wait or are being answered; more are `busy`."""
+
+    queries_per_bot_max: PositiveInt = 64
+    """The same of one bot: bots take turns, so this is not what the others wait for."""
+
+    query_seconds_max: Seconds = 5.0
+    """How long answering one query may take, while the others wait; then it is interrupted and `busy`."""
+
+    answers_bytes_max: PositiveInt = 8 * 1024 * 1024
+    """Answers on their way to one connection, beyond which its queries wait and its workflow calls are `busy`."""
+
+    unread_bytes_max: PositiveInt = 64 * 1024 * 1024
+    """Answers on their way to one connection, beyond which its session ends: it does not read what it asks for."""
 
     workflow_calls_max: PositiveInt = 4096
     """Concurrent workflow calls of all sessions; more are `busy`. Many share a commit."""

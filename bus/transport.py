@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import anyio
 import zmq
@@ -19,7 +20,7 @@ import zmq
 from .errors import AddressError
 from .wire.addresses import address_fault, is_ipv6, without_password
 
-__all__ = ["Port", "allow_ipv6", "connect_command", "connect_tap"]
+__all__ = ["Departure", "Port", "allow_ipv6", "connect_command", "connect_tap"]
 
 _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
@@ -27,6 +28,14 @@ _LINGER_MILLISECONDS = 1000
 
 # As plain numbers: combining the enum's members takes longer than a send.
 _NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
+
+
+class Departure(Protocol):
+    """A sent message: `done` is true once the system has all of it, or its connection is gone."""
+
+    @property
+    def done(self) -> bool:
+        """Whether ZeroMQ has released the message."""
 
 
 class Port:
@@ -86,6 +95,20 @@ class Port:
                 return False
             raise
         return True
+
+    def send_watched(self, parts: Sequence[bytes]) -> Departure | None:
+        """Send a message like `send`, without copying its last part; return None where `send` returns False."""
+        try:
+            for part in parts[:-1]:
+                self._socket.send(part, _MORE)
+            frame = zmq.Frame(parts[-1], track=True, copy=False)
+            return self._socket.send(frame, _NOBLOCK, copy=False, track=True)
+        except zmq.Again:
+            return None
+        except zmq.ZMQError as error:
+            if error.errno == errno.EHOSTUNREACH:
+                return None
+            raise
 
     async def wait(self) -> None:
         """Wait until there may be input. Only one task may wait, and only after `has_input` was False.

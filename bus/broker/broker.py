@@ -4,7 +4,7 @@ Owns the two sockets and the tasks that connect them with the core and the log:
 
 - frames are read from the command socket and passed to the core, unless the next batch is full;
 - one batch at a time is written, while the next one fills;
-- pages are read one after another; queries and workflow calls are answered concurrently;
+- pages are read one after another, and so are the answers to queries; workflow calls are carried out concurrently;
 - the core is told the time.
 """
 
@@ -26,15 +26,17 @@ import zmq
 from ..core.batches import Batch
 from ..core.core import Core
 from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
-from ..errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
+from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
 from ..transport import Port
-from ..wire.codec import decode_request, encode, ok_frame
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Query, Refusal, RequestFrame, Workflow
+from ..wire.codec import decode_request, encode
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Refusal, RequestFrame, Workflow
+from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import bind_command, bind_tap
+from .outgoing import Outgoing
 from .queries import Queries
 
 __all__ = ["Broker", "open_broker", "system_moment"]
@@ -83,8 +85,16 @@ class Broker:
         self._tap = tap
         self._moment = moment
         frame_bytes_max = settings.limits.frame_bytes_max
+        self._outgoing = Outgoing(command, settings.limits)
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
-        self._asking = 0
+        self._answering = Answering(
+            core,
+            store.log,
+            queries=self._queries,
+            outgoing=self._outgoing,
+            limits=settings.limits,
+            moment=moment,
+        )
         self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
         self._calling = 0
         self._calling_bytes = 0
@@ -125,6 +135,7 @@ class Broker:
                 self._tasks.start_soon(self._read)
                 self._tasks.start_soon(self._watch_tap)
                 self._tasks.start_soon(self._tick)
+                self._tasks.start_soon(self._answering.run, self._carry_out)
                 await self._write()
                 self._tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
@@ -192,9 +203,9 @@ class Broker:
         while queue:
             effect = queue.popleft()
             match effect:
-                case Send(address, frame):
+                case Send(address, frame, seqs):
                     sent = True
-                    if not self._command.send((address, frame)):
+                    if not (self._command.send((address, frame)) if seqs else self._outgoing.send(address, frame)):
                         lost = unsent(effect, queue)
                         queue.extend(self._core.unreachable(address, self._moment(), lost))
                 case Tap(topic, frame):
@@ -204,10 +215,8 @@ class Broker:
                     self._read_wake.set()
                 case Ask(query=Workflow() as call):
                     self._call(effect, call)
-                case Ask():
-                    self._ask(effect)
-                case FindStart():
-                    queue.extend(self._begin_finding(effect))
+                case Ask() | FindStart():
+                    queue.extend(self._answering.add(effect))
                 case Count():
                     self._tasks.start_soon(self._count, effect)
                 case Survey():
@@ -270,24 +279,8 @@ class Broker:
             self._read_wake = anyio.Event()
             await self._read_wake.wait()
 
-    def _begin_finding(self, found: FindStart) -> list[Effect]:
-        if self._asking < self._settings.limits.queries_max:
-            self._asking += 1
-            self._tasks.start_soon(self._find_start, found)
-            return []
-        text = f"{self._asking} queries are in progress; try again later"
-        error = ErrorFrame(code=Code.BUSY, message=text, request=found.subscribe.request, retry=True)
-        return [Send(found.address, encode(error))]
-
-    async def _find_start(self, found: FindStart) -> None:
-        try:
-            start_seq = await self._store.seq_before(found.time)
-        finally:
-            self._asking -= 1
-        self._carry_out(self._core.start_found(found, start_seq, self._moment()))
-
     async def _count(self, count: Count) -> None:
-        [waiting] = await self._store.backlogs([count.request])
+        waiting = await self._store.count(count.request)
         self._carry_out(self._core.counted(count, waiting, self._moment()))
 
     async def _survey(self, survey: Survey) -> None:
@@ -298,37 +291,12 @@ class Broker:
         messages = await self._store.locate(located.seqs)
         self._carry_out(self._core.located(located, messages, self._moment()))
 
-    def _ask(self, ask: Ask) -> None:
-        if self._asking >= self._settings.limits.queries_max:
-            text = f"{self._asking} queries are in progress; try again later"
-            self._refuse(ask, Code.BUSY, text)
-            return
-        assert not isinstance(ask.query, Workflow)
-        self._asking += 1
-        self._tasks.start_soon(self._answer, ask, ask.query)
-
-    async def _answer(self, ask: Ask, query: Query) -> None:
-        try:
-            value = await self._queries.answer(ask.bot_id, query, self._moment().now)
-            frame = ok_frame(query.request, value)
-        except Refusal as error:
-            self._refuse(ask, error.code, error.message)
-        except StoreFailure:
-            raise
-        except RecordDamaged as error:
-            _log.error("message_damaged", error=str(error))
-            self._refuse(ask, Code.INTERNAL, str(error))
-        except Exception:
-            _log.exception("question_failed", op=type(ask.query).__name__)
-            self._refuse(ask, Code.INTERNAL, "the worker could not answer this; see its log")
-        else:
-            self._carry_out([Send(ask.address, frame)])
-        finally:
-            self._asking -= 1
-
     def _call(self, ask: Ask, call: Workflow) -> None:
         limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
         full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
+        if not self._outgoing.has_room(ask.address):
+            self._refuse(ask, Code.BUSY, "the answers to earlier requests are still on their way; read them first")
+            return
         if full or self._calling >= limits.workflow_calls_max:
             self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are in progress; try again later")
             return
@@ -393,6 +361,7 @@ class Broker:
             self._hear_tap()  # sending to the tap can consume the readiness for a new listener
             moment = self._moment()
             self._queries.sample(moment.now)
+            self._outgoing.sweep()
             self._watch_clock(moment.wall)
             self._carry_out(self._core.tick(moment))
 

@@ -6,8 +6,8 @@ Answers come from the log and from the core's state; nothing here changes anythi
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar, assert_never
 
 import msgspec
 
@@ -17,7 +17,7 @@ from ..core.effects import Moment
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.parcel import write_message
 from ..model.records import BotRecord
-from ..model.repository import HistoryRequest, LogMessage, MessageLog
+from ..model.repository import DeadLetter, HistoryRequest, LogMessage, MessageLog, Subscription
 from ..wire.answers import (
     BotList,
     ChannelList,
@@ -34,6 +34,7 @@ from ..wire.answers import (
     SubscriptionList,
     WorkerStatus,
 )
+from ..wire.codec import encode
 from ..wire.frames import (
     Bots,
     Channels,
@@ -51,8 +52,10 @@ from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 
 __all__ = ["Queries"]
 
-_HISTORY_PORTION = 64
-"""Messages that are read at once: with the largest bodies some megabytes."""
+_PORTION = 64
+"""What is read at once: with the largest bodies some megabytes."""
+
+R = TypeVar("R")
 
 _RATE_SECONDS = 10.0
 """The time over which rates are averaged."""
@@ -94,9 +97,9 @@ class Queries:
             case MessageQuery():
                 return await self._message(query)
             case Bots():
-                return await self._bots()
+                return await self._bots(query)
             case Channels():
-                return await self._channels()
+                return await self._channels(query)
             case Subscriptions():
                 return self._subscriptions(bot_id, query)
             case DeadLetters():
@@ -114,29 +117,31 @@ class Queries:
             between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
         elif query.channel is not None and query.channel not in self._core.directory.channels:
             raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-        request = HistoryRequest(
-            limit=_HISTORY_PORTION,
-            between=between,
-            channel=query.channel,
-            thread=query.thread,
-            before_seq=query.before_seq,
-        )
-        return await self._read_back(request, query.limit)
+        portions = self._portions_of(query, between)
+        page: _Page[msgspec.Raw] = _Page(msgspec.Raw, self._frame_bytes_max)
+        async for portion in portions:
+            written = [_raw(message) for message in portion[: query.limit - len(page.rows)]]
+            if not page.add(written) or len(written) < len(portion):
+                return HistoryPage(page.rows, more=True)
+        return HistoryPage(page.rows, more=False)
 
-    async def _read_back(self, request: HistoryRequest, limit: int) -> HistoryPage[msgspec.Raw]:
-        """Read in portions, as many messages as were requested and fit into a frame."""
-        shown: list[msgspec.Raw] = []
-        size_bytes = 0
+    async def _portions_of(
+        self, query: History, between: tuple[str, str] | None
+    ) -> AsyncIterator[list[LogMessage]]:
+        """Read in portions; one message more than was asked for says that there are more."""
+        if query.thread is not None:
+            seqs = await self._log.thread(query.thread, before_seq=query.before_seq, limit=query.limit + 1)
+            for part in _portions(seqs):
+                yield await self._log.messages(part)
+            return
+        request = HistoryRequest(
+            limit=_PORTION, between=between, channel=query.channel, before_seq=query.before_seq
+        )
         while True:
             portion = await self._log.history(request)
-            for message in portion:
-                written = _raw(message)
-                size_bytes += len(bytes(written)) + 1
-                if len(shown) == limit or (shown and size_bytes > self._frame_bytes_max - FRAME_ROOM_BYTES):
-                    return HistoryPage(shown, more=True)
-                shown.append(written)
+            yield portion
             if len(portion) < request.limit:
-                return HistoryPage(shown, more=False)
+                return
             request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
 
     async def _message(self, query: MessageQuery) -> MessageAnswer[msgspec.Raw]:
@@ -186,11 +191,14 @@ class Queries:
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
         return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
-    async def _bots(self) -> BotList:
-        core = self._core
-        bots = sorted(core.directory.bots.values(), key=lambda bot: bot.name)
-        backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in bots])
-        return BotList([self._listed(bot, backlogs[bot.id]) for bot in bots])
+    async def _bots(self, query: Bots) -> BotList:
+        core, page = self._core, _Page(ListedBot, self._frame_bytes_max)
+        bots = [core.directory.names[name] for name in _after(core.directory.names, query.after)]
+        for part in _portions(bots):
+            backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in part])
+            if not page.add([self._listed(bot, backlogs[bot.id]) for bot in part]):
+                break
+        return BotList(page.rows, page.more)
 
     def _listed(self, bot: BotRecord, backlog: int) -> ListedBot:
         sessions = self._core.sessions.of_bot(bot.id)
@@ -205,25 +213,17 @@ class Queries:
             in_flight=sum(len(session.in_flight) for session in sessions),
         )
 
-    async def _channels(self) -> ChannelList:
-        channels = self._core.directory.channels
-        groups = await self._backlogs(
-            [mailbox for entry in channels.values() for mailbox in entry.mailboxes.values() if mailbox.group]
-        )
-        return ChannelList(
-            [
-                ListedChannel(
-                    name=summary.channel.name,
-                    created_at=summary.channel.created_at,
-                    created_by_bot_id=summary.channel.created_by_bot_id,
-                    subscribers=len(channels[summary.channel.name].subscriptions),
-                    messages=summary.messages,
-                    groups=_groups(channels[summary.channel.name], groups),
-                )
-                for summary in await self._log.channel_summaries()
-                if summary.channel.name in channels
-            ]
-        )
+    async def _channels(self, query: Channels) -> ChannelList:
+        channels, page = self._core.directory.channels, _Page(ListedChannel, self._frame_bytes_max)
+        for part in _portions(_after(channels, query.after)):
+            entries = [channels[name] for name in part]
+            counts = await self._log.channel_counts(part)
+            backlogs = await self._backlogs(
+                [mailbox for entry in entries for mailbox in entry.mailboxes.values() if mailbox.group]
+            )
+            if not page.add([_listed_channel(entry, counts, backlogs) for entry in entries]):
+                break
+        return ChannelList(page.rows, page.more)
 
     def _subscriptions(self, bot_id: str, query: Subscriptions) -> SubscriptionList:
         directory = self._core.directory
@@ -233,41 +233,37 @@ class Queries:
             entry = directory.channels.get(query.channel)
             if entry is None:
                 raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-            found = list(entry.subscriptions.values())
+            found = {directory.bots[bot_id].name: each for bot_id, each in entry.subscriptions.items()}
         else:
-            own = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
-            found = [own[channel] for channel in sorted(own)]
-        return SubscriptionList(
-            [
-                ListedSubscription(
-                    bot_id=subscription.bot_id,
-                    bot=directory.bots[subscription.bot_id].name,
-                    channel_name=subscription.channel,
-                    subscribed_at=subscription.subscribed_at,
-                    start_seq=subscription.start_seq,
-                    echo=subscription.echo,
-                    group=subscription.group,
-                )
-                for subscription in found
-            ]
+            found = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
+        page = _Page(ListedSubscription, self._frame_bytes_max)
+        for part in _portions(_after(found, query.after)):
+            if not page.add([self._listed_subscription(found[name]) for name in part]):
+                break
+        return SubscriptionList(page.rows, page.more)
+
+    def _listed_subscription(self, subscription: Subscription) -> ListedSubscription:
+        return ListedSubscription(
+            bot_id=subscription.bot_id,
+            bot=self._core.directory.bots[subscription.bot_id].name,
+            channel_name=subscription.channel,
+            subscribed_at=subscription.subscribed_at,
+            start_seq=subscription.start_seq,
+            echo=subscription.echo,
+            group=subscription.group,
         )
 
     async def _dead_letters(self, bot_id: str, query: DeadLetters) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
         if mailbox is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
-        return DeadLetterList(
-            [
-                DeadLetterAnswer(
-                    seq=dead.seq,
-                    reason=dead.reason,
-                    attempts=dead.attempts,
-                    at=dead.at,
-                    message=_raw(message) if message is not None else None,
-                )
-                for dead, message in await self._log.dead_letters(mailbox.id, query.limit)
-            ]
-        )
+        page: _Page[DeadLetterAnswer[msgspec.Raw]] = _Page(DeadLetterAnswer, self._frame_bytes_max)
+        for start in range(0, query.limit, _PORTION):
+            most = min(_PORTION, query.limit - start)
+            found = await self._log.dead_letters(mailbox.id, most, query.offset + start)
+            if not page.add([_dead(dead, message) for dead, message in found]) or len(found) < most:
+                break
+        return DeadLetterList(page.rows, page.more)
 
     async def _status(self, now: float) -> WorkerStatus:
         core = self._core
@@ -313,6 +309,57 @@ class Queries:
 
 def _raw(message: LogMessage) -> msgspec.Raw:
     return msgspec.Raw(write_message(message, message.seq, message.timestamp))
+
+
+def _dead(dead: DeadLetter, message: LogMessage | None) -> DeadLetterAnswer[msgspec.Raw]:
+    return DeadLetterAnswer(
+        seq=dead.seq,
+        reason=dead.reason,
+        attempts=dead.attempts,
+        at=dead.at,
+        message=_raw(message) if message is not None else None,
+    )
+
+
+def _after(names: Iterable[str], after: str | None) -> list[str]:
+    """Return the names that follow one, in order."""
+    return sorted(names if after is None else (name for name in names if name > after))
+
+
+def _portions(rows: Sequence[R]) -> Iterator[Sequence[R]]:
+    for start in range(0, len(rows), _PORTION):
+        yield rows[start : start + _PORTION]
+
+
+class _Page(Generic[R]):
+    """The rows of an answer, as many as fit into a frame; at least one."""
+
+    def __init__(self, kind: type[R], frame_bytes_max: int) -> None:
+        self.rows: list[R] = []
+        self.more = False
+        """Whether there was a row that did not fit."""
+        self._room_bytes = frame_bytes_max - FRAME_ROOM_BYTES
+
+    def add(self, rows: Iterable[R]) -> bool:
+        """Add rows; return False if one did not fit."""
+        for row in rows:
+            self._room_bytes -= len(encode(row)) + 1
+            self.more = bool(self.rows) and self._room_bytes < 0
+            if self.more:
+                return False
+            self.rows.append(row)
+        return True
+
+
+def _listed_channel(entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int]) -> ListedChannel:
+    return ListedChannel(
+        name=entry.channel.name,
+        created_at=entry.channel.created_at,
+        created_by_bot_id=entry.channel.created_by_bot_id,
+        subscribers=len(entry.subscriptions),
+        messages=counts[entry.channel.name],
+        groups=_groups(entry, backlogs),
+    )
 
 
 def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:

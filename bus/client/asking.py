@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -39,6 +40,8 @@ from ..wire.limits import ANSWER_ITEMS_MAX
 from .caller import Caller
 
 __all__ = ["Asking"]
+
+Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 class Asking:
@@ -89,32 +92,54 @@ class Asking:
 
     async def bots(self) -> list[ListedBot]:
         """List all bots, by name."""
-        return (await self._caller.request("the bots", lambda number: Bots(request=number), BotList)).bots
+        found: list[ListedBot] = []
+        more = True
+        while more:
+            bots = Bots(request=0, after=found[-1].name if found else None)
+            page = await self._caller.request("the bots", partial(_numbered, bots), BotList)
+            found += page.bots
+            more = page.more and bool(page.bots)
+        return found
 
     async def channels(self) -> list[ListedChannel]:
         """List all channels."""
-        answer = await self._caller.request("the channels", lambda number: Channels(request=number), ChannelList)
-        return answer.channels
+        found: list[ListedChannel] = []
+        more = True
+        while more:
+            channels = Channels(request=0, after=found[-1].name if found else None)
+            page = await self._caller.request("the channels", partial(_numbered, channels), ChannelList)
+            found += page.channels
+            more = page.more and bool(page.channels)
+        return found
 
     async def subscriptions(
         self, *, bot: str | None = None, channel: str | None = None
     ) -> list[ListedSubscription]:
         """List the subscriptions of a bot (by default this one), or to a channel."""
-        answer = await self._caller.request(
-            "the subscriptions",
-            lambda number: Subscriptions(request=number, bot=bot, channel=channel),
-            SubscriptionList,
-        )
-        return answer.subscriptions
+        found: list[ListedSubscription] = []
+        more = True
+        while more:
+            last = found[-1] if found else None
+            after = None if last is None else last.channel_name if channel is None else last.bot
+            asked = Subscriptions(request=0, bot=bot, channel=channel, after=after)
+            page = await self._caller.request("the subscriptions", partial(_numbered, asked), SubscriptionList)
+            found += page.subscriptions
+            more = page.more and bool(page.subscriptions)
+        return found
 
     async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[ListedDeadLetter]:
         """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`)."""
-        answer = await self._caller.request(
-            "the dead letters",
-            lambda number: DeadLetters(request=number, bot=bot, limit=limit),
-            DeadLetterList[ListedDeadLetter],
-        )
-        return answer.dead_letters
+        found: list[ListedDeadLetter] = []
+        more = True
+        while more and len(found) < limit:
+            wanted = min(limit - len(found), ANSWER_ITEMS_MAX)
+            asked = DeadLetters(request=0, bot=bot, limit=wanted, offset=len(found))
+            page = await self._caller.request(
+                "the dead letters", partial(_numbered, asked), DeadLetterList[ListedDeadLetter]
+            )
+            found += page.dead_letters
+            more = page.more and bool(page.dead_letters)
+        return found
 
     async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:
         """Put dead letters back into the mailbox, named as above; return how many there were."""
@@ -130,5 +155,5 @@ class Asking:
         return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
 
 
-def _numbered(history: History, number: int) -> History:
-    return msgspec.structs.replace(history, request=number)
+def _numbered(query: Q, number: int) -> Q:
+    return msgspec.structs.replace(query, request=number)

@@ -90,6 +90,7 @@ class FindStart(NamedTuple):
     """Find the last seq before a time, and pass it to `Core.start_found`."""
 
     address: bytes
+    bot_id: str
     session_id: str
     subscribe: Subscribe
     time: str

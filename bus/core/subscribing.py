@@ -68,7 +68,7 @@ class Subscribing:
             time = timestamp(parse_timestamp(start.time))
         except (ValueError, OverflowError) as error:
             raise Refusal(Code.BAD_REQUEST, f"'time' of 'start': {error}") from None
-        self._turn.add(FindStart(session.address, session.id, subscribe, time))
+        self._turn.add(FindStart(session.address, session.bot_id, session.id, subscribe, time))
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None means at the end of the log."""

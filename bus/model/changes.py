@@ -23,7 +23,6 @@ __all__ = [
     "AddMessages",
     "AddSubscription",
     "Change",
-    "ChannelSummary",
     "CommitWork",
     "Committed",
     "DeadLetter",
@@ -372,12 +371,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):
-    """Which part of the log to return, newest first: exactly one of `between`, `channel`, `thread`."""
+    """Which part of the log to return, newest first: either `between` or `channel`."""
 
     limit: int
     between: tuple[str, str] | None = None
     channel: str | None = None
-    thread: str | None = None
     before_seq: int | None = None
 
 
@@ -399,10 +397,3 @@ class Surveyed(msgspec.Struct, frozen=True, gc=False):
     recipient_channel: str | None
     timestamp: str
     size_bytes: int
-
-
-class ChannelSummary(msgspec.Struct, frozen=True):
-    """A channel and its number of messages."""
-
-    channel: Channel
-    messages: int

@@ -21,7 +21,6 @@ from .changes import (
     AddMessages,
     AddSubscription,
     Change,
-    ChannelSummary,
     Committed,
     CommitWork,
     DeadLetter,
@@ -61,7 +60,6 @@ __all__ = [
     "Added",
     "Appended",
     "Change",
-    "ChannelSummary",
     "CommitWork",
     "Committed",
     "DeadLetter",
@@ -162,11 +160,28 @@ class MessageLog(Protocol):
     async def read_page(self, request: PageRequest) -> Page:
         """Read part of a mailbox. It includes every message that was answered before the call."""
 
+    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
+        """Return a part of the log, without contents, in the order of seqs."""
+
+    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
+        """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""
+
+    async def count(self, request: PageRequest) -> int:
+        """Count the messages that a page without limits would have, except its `seqs`."""
+
+    # Questions may take long, and one task asks one at a time. Cancelling it interrupts the question.
+
     async def seq_before(self, at: str) -> int:
         """Return the last seq whose timestamp is before `at`, or 0 if there is none."""
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
         """Return a conversation, newest first. Raise RecordDamaged if a record is damaged."""
+
+    async def thread(self, message_id: str, *, before_seq: int | None, limit: int) -> list[int]:
+        """Return the seqs of a message's thread, newest first."""
+
+    async def messages(self, seqs: Sequence[int]) -> list[LogMessage]:
+        """Return these messages, newest first; those not in the log are left out. Raise RecordDamaged."""
 
     async def find(self, message_id: str) -> LogMessage | None:
         """Return a message by its id."""
@@ -174,20 +189,16 @@ class MessageLog(Protocol):
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
         """Return a delayed message that is not due yet, by its id. Raise RecordDamaged if its record is damaged."""
 
-    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
-        """Return a part of the log, without contents, in the order of seqs."""
-
-    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
-        """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""
-
-    async def channel_summaries(self) -> list[ChannelSummary]:
-        """List all channels by name."""
+    async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of messages of each of these channels."""
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
+        """Count as `count` does, for each request."""
 
-    async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
-        """List dead letters, newest first, of one mailbox or of all."""
+    async def dead_letters(
+        self, mailbox_id: str | None, limit: int, offset: int = 0
+    ) -> list[tuple[DeadLetter, LogMessage | None]]:
+        """List dead letters, newest first, of one mailbox or of all, without the first `offset` ones."""
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""

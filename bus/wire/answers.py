@@ -126,10 +126,11 @@ class ListedDeadLetter(DeadLetterAnswer[KeptMessage], frozen=True):
     """A dead letter as a client reads it."""
 
 
-class DeadLetterList(_Answer, Generic[D], frozen=True):
-    """Dead letters of a mailbox, newest first."""
+class DeadLetterList(_Answer, Generic[D], frozen=True, omit_defaults=True):
+    """Dead letters of a mailbox, newest first; `more` says that there are older ones."""
 
     dead_letters: list[D]
+    more: bool = False
 
 
 class Retried(_Answer, frozen=True):
@@ -154,10 +155,11 @@ class ListedBot(_Answer, frozen=True):
     in_flight: int
 
 
-class BotList(_Answer, frozen=True):
-    """All bots, by name."""
+class BotList(_Answer, frozen=True, omit_defaults=True):
+    """Bots, by name; `more` says that others follow."""
 
     bots: list[ListedBot]
+    more: bool = False
 
 
 class ListedGroup(_Answer, frozen=True):
@@ -179,10 +181,11 @@ class ListedChannel(_Answer, frozen=True):
     groups: list[ListedGroup]
 
 
-class ChannelList(_Answer, frozen=True):
-    """All channels."""
+class ChannelList(_Answer, frozen=True, omit_defaults=True):
+    """Channels, by name; `more` says that others follow."""
 
     channels: list[ListedChannel]
+    more: bool = False
 
 
 class ListedSubscription(_Answer, frozen=True):
@@ -197,10 +200,11 @@ class ListedSubscription(_Answer, frozen=True):
     group: str | None
 
 
-class SubscriptionList(_Answer, frozen=True):
-    """Subscriptions of a bot, or to a channel."""
+class SubscriptionList(_Answer, frozen=True, omit_defaults=True):
+    """Subscriptions of a bot by channel, or to a channel by bot; `more` says that others follow."""
 
     subscriptions: list[ListedSubscription]
+    more: bool = False
 
 
 class SubscriptionStart(_Answer, frozen=True, omit_defaults=True):

@@ -271,31 +271,35 @@ class MessageQuery(_ClientFrame, frozen=True, tag="message"):
 
 
 class Bots(_ClientFrame, frozen=True, tag="bots"):
-    """Asks for all bots."""
+    """Asks for bots, by name: those after a name, or all."""
 
     request: RequestId
+    after: Name | None = None
 
 
 class Channels(_ClientFrame, frozen=True, tag="channels"):
-    """Asks for all channels."""
+    """Asks for channels, by name: those after a name, or all."""
 
     request: RequestId
+    after: Name | None = None
 
 
 class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
-    """Asks for a bot's subscriptions, or a channel's subscribers."""
+    """Asks for a bot's subscriptions, or a channel's subscribers; those after a channel, or after a bot's name."""
 
     request: RequestId
     bot: str | None = None
     channel: Name | None = None
+    after: Name | None = None
 
 
 class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
-    """Asks for a mailbox's dead letters."""
+    """Asks for a mailbox's dead letters, without the newest `offset` ones."""
 
     request: RequestId
     bot: str | None = None
     limit: QueryLimit = 50
+    offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
 
 
 class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):

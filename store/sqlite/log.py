@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
-from bus.model.records import Channel
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -23,7 +22,6 @@ from bus.model.repository import (
     AddSubscription,
     Appended,
     Change,
-    ChannelSummary,
     Committed,
     CommitWork,
     DeadLetter,
@@ -64,10 +62,8 @@ from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 
 __all__ = ["SqliteLog"]
 
-_SUMMARIES = """
-    SELECT name, created_at, created_by_bot_id,
-           (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = name)
-    FROM bot_channels ORDER BY name"""
+_CHANNEL_COUNTS = """
+    SELECT value, (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = value) FROM json_each(?)"""
 
 # The two directions of a pair are two ranges of one index; each is limited before they are merged.
 _BETWEEN = """
@@ -84,20 +80,18 @@ _CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 # A thread is a message, its chain of ancestors, and all replies to any of these. UNION drops rows that were found
 # before, so that messages that refer to each other do not recurse forever.
 _THREAD = """
-    WHERE seq IN (
-        WITH RECURSIVE
-            ancestors (id, reply_to) AS (
-                SELECT id, reply_to FROM bot_messages WHERE id = ?1
-                UNION
-                SELECT m.id, m.reply_to FROM bot_messages m JOIN ancestors a ON m.id = a.reply_to
-            ),
-            thread (id) AS (
-                SELECT id FROM ancestors
-                UNION
-                SELECT m.id FROM bot_messages m JOIN thread t ON m.reply_to = t.id
-            )
-        SELECT seq FROM bot_messages WHERE id IN (SELECT id FROM thread)
-    ) AND seq < ?2 ORDER BY seq DESC LIMIT ?3"""
+    WITH RECURSIVE
+        ancestors (seq, id, reply_to) AS (
+            SELECT seq, id, reply_to FROM bot_messages WHERE id = ?1
+            UNION
+            SELECT m.seq, m.id, m.reply_to FROM bot_messages m JOIN ancestors a ON m.id = a.reply_to
+        ),
+        thread (seq, id) AS (
+            SELECT seq, id FROM ancestors
+            UNION
+            SELECT m.seq, m.id FROM bot_messages m JOIN thread t ON m.reply_to = t.id
+        )
+    SELECT GROUP_CONCAT(seq) FROM (SELECT seq FROM thread WHERE seq < ?2 ORDER BY seq DESC LIMIT ?3)"""
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -116,6 +110,7 @@ class SqliteLog:
         self, database: Database, arrivals: Arrivals, conversations: Conversations, commits: Commits
     ) -> None:
         self._database = database
+        self._questions = database.questions
         self._commits = commits
         self._arrivals = arrivals
         self._conversations = conversations
@@ -302,27 +297,36 @@ class SqliteLog:
     async def seq_before(self, at: str) -> int:
         """Return the last seq whose timestamp is before `at`."""
         sql = "SELECT COALESCE(MIN(seq) - 1, ?) FROM bot_messages WHERE timestamp >= ?"
-        rows = await self._database.read.execute_fetchall(sql, (self._database.writer.last_seq, at))
+        rows = await self._questions.execute_fetchall(sql, (self._database.writer.last_seq, at))
         return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
         """Return a conversation, newest first."""
         before = _SEQ_MAX if request.before_seq is None else request.before_seq
-        read = self._database.read
         if request.between is not None:
-            return await fetch(read, _BETWEEN, (*request.between, before, request.limit))
-        if request.channel is not None:
-            return await fetch(read, _CHANNEL, (request.channel, before, request.limit))
-        return await fetch(read, _THREAD, (request.thread, before, request.limit))
+            return await fetch(self._questions, _BETWEEN, (*request.between, before, request.limit))
+        return await fetch(self._questions, _CHANNEL, (request.channel, before, request.limit))
+
+    async def thread(self, message_id: str, *, before_seq: int | None, limit: int) -> list[int]:
+        """Return the seqs of a message's thread, newest first."""
+        before = _SEQ_MAX if before_seq is None else before_seq
+        # As one text, for the same reason as in `fetch_each`.
+        [[joined]] = await self._questions.execute_fetchall(_THREAD, (message_id, before, limit))
+        return sorted(map(int, joined.split(",") if joined else ()), reverse=True)
+
+    async def messages(self, seqs: Sequence[int]) -> list[LogMessage]:
+        """Return these messages, newest first."""
+        found = await fetch(self._questions, WITH_SEQS, (json.dumps(list(seqs)),))
+        return sorted(found, key=lambda message: message.seq, reverse=True)
 
     async def find(self, message_id: str) -> LogMessage | None:
         """Return a message by its id."""
-        messages = await fetch(self._database.read, "WHERE id = ?", (message_id,))
+        messages = await fetch(self._questions, "WHERE id = ?", (message_id,))
         return messages[0] if messages else None
 
     async def find_scheduled(self, message_id: str) -> NewMessage | None:
         """Return a delayed message that is not due yet, by its id."""
-        return await find_scheduled(self._database.read, message_id)
+        return await find_scheduled(self._questions, message_id)
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Return a part of the log, without contents."""
@@ -345,37 +349,37 @@ class SqliteLog:
         )
         return [Surveyed(*row) for row in rows]
 
-    async def channel_summaries(self) -> list[ChannelSummary]:
-        """List all channels by name."""
-        rows = await self._database.read.execute_fetchall(_SUMMARIES)
-        return [
-            ChannelSummary(Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3])
-            for row in rows
-        ]
+    async def count(self, request: PageRequest) -> int:
+        """Count the messages that a mailbox has still to deliver."""
+        return await count_waiting(self._database.read, request)
+
+    async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of messages of each channel."""
+        rows = await self._questions.execute_fetchall(_CHANNEL_COUNTS, (json.dumps(list(names)),))
+        return dict(map(tuple, rows))
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count the messages that each mailbox has still to deliver."""
-        return [await count_waiting(self._database.read, request) for request in requests]
+        return [await count_waiting(self._questions, request) for request in requests]
 
-    async def dead_letters(self, mailbox_id: str | None, limit: int) -> list[tuple[DeadLetter, LogMessage | None]]:
+    async def dead_letters(
+        self, mailbox_id: str | None, limit: int, offset: int = 0
+    ) -> list[tuple[DeadLetter, LogMessage | None]]:
         """List dead letters, newest first."""
-        rows = await self._database.read.execute_fetchall(
+        rows = await self._questions.execute_fetchall(
             "SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters WHERE ?1 IS NULL OR mailbox_id = ?1"
-            " ORDER BY at DESC, seq DESC LIMIT ?2",
-            (mailbox_id, limit),
+            " ORDER BY at DESC, seq DESC LIMIT ?2 OFFSET ?3",
+            (mailbox_id, limit, offset),
         )
         found = [DeadLetter(*row) for row in rows]
-        messages = {message.seq: message for message in await self._messages([dead.seq for dead in found])}
+        messages = {message.seq: message for message in await self.messages([dead.seq for dead in found])}
         return [(dead, messages.get(dead.seq)) for dead in found]
-
-    async def _messages(self, seqs: Sequence[int]) -> list[LogMessage]:
-        return await fetch(self._database.read, WITH_SEQS, (json.dumps(seqs),))
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""
         sizes: dict[str, int] = {}
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
-            [[sizes[name]]] = await self._database.read.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
+            [[sizes[name]]] = await self._questions.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
             sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes

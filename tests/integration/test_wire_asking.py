@@ -167,10 +167,12 @@ def test_status_tells_how_the_worker_is(shared: Worker, name: str) -> None:
 
 def test_an_answer_that_cannot_be_written_is_an_error_of_that_question(worker: Worker, name: str) -> None:
     session = worker.session(name)
-    session.publish(to_channel(name, "x"))
+    seqs = session.publish(to_bot(name, "x"))
+    session.take_one()
+    session.settle("term", *seqs, reason="r")
     with closing(sqlite3.connect(worker.database)) as database, database:
-        database.execute("UPDATE bot_channels SET created_at = CAST(x'32b8' AS TEXT)")
-    assert session.code("channels") == "internal"
+        database.execute("UPDATE dead_letters SET reason = CAST(x'32b8' AS TEXT)")
+    assert session.code("dead_letters") == "internal"
     assert [each["name"] for each in session.value("bots")["bots"]] == [name]
     worker.stop()
     assert "question_failed" in worker.log_tail()

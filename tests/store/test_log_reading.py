@@ -156,6 +156,17 @@ async def test_messages_that_are_too_large_together_are_read_one_by_one(path: Pa
     assert [(seq, message is not None and message.id) for seq, message in found] == [(1, "a"), (2, "b"), (3, "c")]
 
 
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+
+
+async def test_cancelling_a_question_interrupts_its_statement(path: Path) -> None:
+    async with aiosqlite.connect(path) as connection:
+        reader = Reader(connection, alone=True)
+        with anyio.move_on_after(0.05):
+            await reader.execute_fetchall(ENDLESS)
+        assert await reader.execute_fetchall("SELECT 1") == [(1,)]
+
+
 async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) -> None:
     found = await filled.read_page(page("bob", ("", 4), seqs=(8, 3, 99, 1)))
     assert (ids(found.recalled), ids(found.messages)) == ("ach", "g")
@@ -210,6 +221,10 @@ async def test_history_of_a_channel(filled: MessageLog) -> None:
     assert await filled.history(HistoryRequest(10, channel="nowhere")) == []
 
 
+async def thread(log: MessageLog, member: str, limit: int, before_seq: int | None = None) -> list[LogMessage]:
+    return await log.messages(await log.thread(member, before_seq=before_seq, limit=limit))
+
+
 async def test_history_of_a_thread(log: MessageLog) -> None:
     await add(
         log,
@@ -221,18 +236,18 @@ async def test_history_of_a_thread(log: MessageLog) -> None:
         direct("y", "bob", "ann", reply_to="lost"),
     )
     for member in "abcd":
-        assert ids(await log.history(HistoryRequest(10, thread=member))) == "dcba"
-    assert ids(await log.history(HistoryRequest(2, thread="c"))) == "dc"
-    assert ids(await log.history(HistoryRequest(2, thread="c", before_seq=4))) == "ba"
-    assert ids(await log.history(HistoryRequest(10, thread="x"))) == "x"
-    assert ids(await log.history(HistoryRequest(10, thread="y"))) == "y"
-    assert await log.history(HistoryRequest(10, thread="nowhere")) == []
+        assert ids(await thread(log, member, 10)) == "dcba"
+    assert ids(await thread(log, "c", 2)) == "dc"
+    assert ids(await thread(log, "c", 2, before_seq=4)) == "ba"
+    assert ids(await thread(log, "x", 10)) == "x"
+    assert ids(await thread(log, "y", 10)) == "y"
+    assert await thread(log, "nowhere", 10) == []
 
 
 async def test_thread_that_answers_itself_ends(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob", reply_to="b"), direct("b", "bob", "ann", reply_to="a"))
     with anyio.fail_after(30):
-        assert ids(await log.history(HistoryRequest(10, thread="a"))) == "ba"
+        assert ids(await thread(log, "a", 10)) == "ba"
 
 
 async def test_seq_before(log: MessageLog) -> None:

@@ -70,7 +70,7 @@ _COPY = (
 
 
 class Database:
-    """An open database: the writer, two readers, and the log's epoch."""
+    """An open database: the writer, three readers, and the log's epoch."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Database:
         writer: Writer,
         read: Reader,
         pages: Reader,
+        questions: Reader,
     ) -> None:
         self.path = path
         self.epoch = epoch
@@ -87,7 +88,9 @@ class Database:
         """What operators should know about this start, one sentence each."""
         self.writer = writer
         self.read = read
-        """For queries of people and bots, which may take long."""
+        """For workflows, and for what the broker decides."""
+        self.questions = questions
+        """For queries of people and bots, which may take long: nothing else waits behind them."""
         self.pages = pages
         """For mailboxes: a delivery never waits behind a query."""
 
@@ -131,6 +134,7 @@ async def _serving(
     async with (
         _connect_reader(path) as read,
         _connect_reader(path) as pages,
+        _connect_reader(path, alone=True) as questions,
         anyio.create_task_group() as tasks,
     ):
         await anyio.to_thread.run_sync(lock.note_files)
@@ -141,7 +145,7 @@ async def _serving(
         if wal is not None:
             tasks.start_soon(wal.run)
         try:
-            yield Database(path, identity.epoch, writer=writer, read=read, pages=pages)
+            yield Database(path, identity.epoch, writer=writer, read=read, pages=pages, questions=questions)
         except Exception as error:
             # The task group would cancel the writer, and raise the caller's own error in a group.
             failure = error
@@ -224,7 +228,7 @@ async def _connect(path: Path, *, statements: int) -> AsyncIterator[StoreConnect
 
 
 @asynccontextmanager
-async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
+async def _connect_reader(path: Path, *, alone: bool = False) -> AsyncIterator[Reader]:
     async with _connect(path, statements=_READER_STATEMENTS) as connection:
         connection.text_factory = lenient_text
         try:
@@ -234,7 +238,7 @@ async def _connect_reader(path: Path) -> AsyncIterator[Reader]:
             await connection.execute_fetchall("SELECT epoch FROM log")
         except sqlite3.Error as error:
             raise _refusal(path, error) from error
-        reader = Reader(connection)
+        reader = Reader(connection, alone=alone)
         try:
             yield reader
         finally:

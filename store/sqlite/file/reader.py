@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiosqlite
+import anyio
 import msgspec
 
 from bus.errors import StoreClosed
@@ -36,21 +37,29 @@ def is_text(row: Sequence[Any]) -> bool:
 
 
 class Reader:
-    """One reading connection. Tasks may share it; their statements take turns."""
+    """One reading connection. Tasks may share it, unless it is one's `alone`; their statements take turns."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, *, alone: bool = False) -> None:
         self._connection = connection
+        self._alone = alone
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
     async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed."""
+        """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed.
+
+        If the connection is one task's alone, cancelling that interrupts the statement: the next need not wait.
+        """
         if self._closed:
             raise StoreClosed("the store is closed")
         try:
             return list(await self._connection.execute_fetchall(sql, parameters))
+        except anyio.get_cancelled_exc_class():
+            if self._alone:
+                await self._connection.interrupt()
+            raise
         except sqlite3.Error as error:
             failure = translate(error)
             if failure is None:

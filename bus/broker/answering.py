@@ -1,0 +1,121 @@
+"""Answering questions: one after another, each within a time.
+
+Owns the task that does this. Which question is next is decided by `core.questions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from ..core.core import Core
+from ..core.effects import Ask, Effect, FindStart, Moment, Send
+from ..core.questions import Question, Questions
+from ..errors import RecordDamaged, StoreFailure
+from ..model.repository import MessageLog
+from ..settings import Limits
+from ..wire.codec import encode, ok_frame
+from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
+from .outgoing import Outgoing
+from .queries import Queries
+
+__all__ = ["Answering"]
+
+_LOOK_SECONDS = 0.05
+"""How often to look whether a connection has read its answers."""
+
+_log = structlog.get_logger("posthouse")
+
+
+class Answering:
+    """See the module."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: MessageLog,
+        *,
+        queries: Queries,
+        outgoing: Outgoing,
+        limits: Limits,
+        moment: Callable[[], Moment],
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._queries = queries
+        self._outgoing = outgoing
+        self._seconds_max = limits.query_seconds_max
+        self._moment = moment
+        self._questions = Questions(limits)
+        self._more = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Answering {self._questions}>"
+
+    def add(self, question: Question) -> list[Effect]:
+        """Let a question wait for its turn, or return its refusal."""
+        try:
+            self._questions.add(question)
+        except Refusal as error:
+            return [_refused(question, error.code, error.message)]
+        self._more.set()
+        return []
+
+    async def run(self, carry_out: Callable[[list[Effect]], None]) -> None:
+        """Answer questions until cancelled. Raises StoreFailure."""
+        while True:
+            question = self._questions.take(self._outgoing.has_room)
+            if question is None:
+                await self._wait()
+                continue
+            try:
+                effects = await self._answer(question)
+            finally:
+                self._questions.done(question)
+            carry_out(effects)
+
+    async def _wait(self) -> None:
+        self._more = anyio.Event()
+        if not len(self._questions):
+            await self._more.wait()
+            return
+        # All that wait are of connections that do not read: those without a session any more will not.
+        self._questions.discard(lambda address: self._core.sessions.get(address) is None)
+        with anyio.move_on_after(_LOOK_SECONDS):
+            await self._more.wait()
+
+    async def _answer(self, question: Question) -> list[Effect]:
+        try:
+            with anyio.fail_after(self._seconds_max):
+                if isinstance(question, FindStart):
+                    start_seq = await self._log.seq_before(question.time)
+                    return self._core.start_found(question, start_seq, self._moment())
+                assert not isinstance(question.query, Workflow)
+                value = await self._queries.answer(question.bot_id, question.query, self._moment().now)
+            return [Send(question.address, ok_frame(question.query.request, value))]
+        except TimeoutError:
+            _log.warning("question_interrupted", op=_op(question), bot_id=question.bot_id)
+            text = f"this takes longer than {self._seconds_max:g} s, the maximum; ask for less, or try again later"
+            return [_refused(question, Code.BUSY, text)]
+        except Refusal as error:
+            return [_refused(question, error.code, error.message)]
+        except StoreFailure:
+            raise
+        except RecordDamaged as error:
+            _log.error("message_damaged", error=str(error))
+            return [_refused(question, Code.INTERNAL, str(error))]
+        except Exception:
+            _log.exception("question_failed", op=_op(question))
+            return [_refused(question, Code.INTERNAL, "the worker could not answer this; see its log")]
+
+
+def _op(question: Question) -> str:
+    return type(question.query if isinstance(question, Ask) else question.subscribe).__name__
+
+
+def _refused(question: Question, code: str, message: str) -> Send:
+    request = question.query.request if isinstance(question, Ask) else question.subscribe.request
+    error = ErrorFrame(code=code, message=message, request=request, retry=code in RETRY)
+    return Send(question.address, encode(error))
