@@ -226,6 +226,12 @@ class Limits(_Section, frozen=True):
     rate_burst_seconds: Seconds = 10.0
     """The allowed burst after a silence, as seconds of either rate: one frame of many messages is normal."""
 
+    subscriptions_per_bot_max: PositiveInt = 1000
+    """Subscriptions of one bot, in groups or not: each is a source of its mailbox's pages, or another mailbox."""
+
+    groups_per_channel_max: PositiveInt = 100
+    """Groups of one channel, which outlive their members: each gets every message of the channel."""
+
     tap_heads_max: PositiveInt = 1000
     """Channels whose head is sent at the tap: this many take about 15 ms every `tap_head_seconds`."""
 

@@ -91,7 +91,7 @@ class Core:
             batches=self._batches,
             dispatch=self.dispatch,
             turn=self._turn,
-            held_max=settings.limits.held_requests_max,
+            limits=settings.limits,
         )
         self._welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
         self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)

@@ -25,13 +25,15 @@ __all__ = ["ChannelEntry", "Directory"]
 class ChannelEntry:
     """A channel, the seq of its last message, its subscriptions, and the mailboxes that receive it."""
 
-    __slots__ = ("channel", "head_seq", "mailboxes", "subscriptions")
+    __slots__ = ("channel", "groups", "head_seq", "mailboxes", "subscriptions")
 
     def __init__(self, channel: Channel, head_seq: int = 0) -> None:
         self.channel = channel
         self.head_seq = head_seq
         self.mailboxes: dict[str, Mailbox] = {}
         self.subscriptions: dict[str, Subscription] = {}
+        self.groups: set[str] = set()
+        """The names of its groups, with and without members."""
 
     def __repr__(self) -> str:
         return f"<ChannelEntry {self.channel.name} head_seq={self.head_seq} subscribers={len(self.subscriptions)}>"
@@ -147,6 +149,7 @@ class Directory:
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits, group=group)
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
+        self.channels[channel].groups.add(group)
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
         """Remove a subscription, and return the mailbox that delivered it; a group's stays."""

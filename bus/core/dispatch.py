@@ -71,6 +71,10 @@ class Dispatch:
         self._arrivals: list[tuple[Lot, int, str]] = []
         """Messages on disk that are not in the mailboxes yet, each lot with its first seq and its timestamp."""
         self._touched: dict[Mailbox, None] = {}
+        self._changed: dict[Mailbox, None] = {}
+        """Mailboxes of which something was settled, and that wait for their turn like others."""
+        self._credited: dict[Session, None] = {}
+        """Sessions that may have credit again."""
         self._dirty: dict[Mailbox, None] = {}
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
         self.groups_awaiting = {mailbox: None for mailbox in directory.mailboxes.values() if _awaits(mailbox)}
@@ -155,10 +159,19 @@ class Dispatch:
         self._touched[mailbox] = None
 
     def touch_session(self, session: Session) -> None:
-        """Touch all mailboxes of a session that may have credit again; rotate which of them comes first."""
-        session.mailbox_ids.rotate()
-        for mailbox_id in session.mailbox_ids:
-            self.touch(self._directory.mailboxes[mailbox_id])
+        """Note that a session may have credit again, for what waits in its mailboxes."""
+        self._credited[session] = None
+
+    def _freed(self, session: Session, mailboxes: Iterable[Mailbox]) -> None:
+        """Note that messages of these mailboxes are no longer in flight for a session.
+
+        If it has others, the freed credit is for the one whose turn it is.
+        """
+        if len(session.mailbox_ids) > 1:
+            self._changed.update(dict.fromkeys(mailboxes))
+            self.touch_session(session)
+        else:
+            self._touched.update(dict.fromkeys(mailboxes))
 
     def _touch_sharers(self, mailbox: Mailbox) -> None:
         """Touch a mailbox that got messages back, and those that share the freed credit."""
@@ -175,26 +188,54 @@ class Dispatch:
         return mailbox.backlog.room(count, most)
 
     def run(self) -> None:
-        """Deliver and read what the touched mailboxes can."""
+        """Deliver and read what the touched mailboxes can, and then what new credit allows."""
         touched, self._touched = self._touched, {}
         for mailbox in touched:
-            for handed in mailbox.hand_out(*self._turn.moment):
-                self.counters.delivered += len(handed.seqs)
-                self._deliver(handed)
-            self._bury(mailbox, mailbox.take_expired())
-            request = mailbox.next_read(self.last_seq)
-            if request is not None:
-                self._turn.add(Read(request))
-            if mailbox.dirty:
-                self._dirty[mailbox] = None
-            if _awaits(mailbox):
-                self.groups_awaiting[mailbox] = None
-            elif self.groups_awaiting:
-                self.groups_awaiting.pop(mailbox, None)
-            if mailbox.timed:
-                self._timed[mailbox] = None
+            self._serve(mailbox)
+        credited, self._credited = self._credited, {}
+        for session in credited:
+            self._use_credit(session)
+        changed, self._changed = self._changed, {}
+        for mailbox in changed:
+            self._note(mailbox)
+
+    def _use_credit(self, session: Session) -> None:
+        """Serve the mailboxes that wait for a session's credit, in turn and at most once each."""
+        for _ in range(len(session.waiting)):
+            if session.free <= 0:
+                return
+            mailbox_id, _ = session.waiting.popitem(last=False)
+            self._serve(self._directory.mailboxes[mailbox_id])
+
+    def _serve(self, mailbox: Mailbox) -> None:
+        for handed in mailbox.hand_out(*self._turn.moment):
+            self.counters.delivered += len(handed.seqs)
+            self._deliver(handed)
+            handed.session.waiting.pop(mailbox.id, None)  # it goes behind the others
+        self._bury(mailbox, mailbox.take_expired())
+        request = mailbox.next_read(self.last_seq)
+        if request is not None:
+            self._turn.add(Read(request))
+        self._note(mailbox)
+
+    def _note(self, mailbox: Mailbox) -> None:
+        """Note what a mailbox waits for: credit, the disk, or time."""
+        waits = mailbox.waits
+        for session in mailbox.sessions:
+            if waits:
+                session.waiting[mailbox.id] = None
             else:
-                self._timed.pop(mailbox, None)
+                session.waiting.pop(mailbox.id, None)
+        if mailbox.dirty:
+            self._dirty[mailbox] = None
+        if _awaits(mailbox):
+            self.groups_awaiting[mailbox] = None
+        elif self.groups_awaiting:
+            self.groups_awaiting.pop(mailbox, None)
+        if mailbox.timed:
+            self._timed[mailbox] = None
+        else:
+            self._timed.pop(mailbox, None)
 
     def _deliver(self, handed: HandedOut) -> None:
         """Pack deliveries into as few frames as their limits allow."""
@@ -210,7 +251,7 @@ class Dispatch:
 
     def join(self, session: Session, mailbox: Mailbox) -> None:
         """Let a session receive from a mailbox, and send it the mailbox's gap."""
-        session.mailbox_ids.append(mailbox.id)
+        session.mailbox_ids[mailbox.id] = None
         mailbox.attach(session)
         self.send_gap(mailbox, [session])
         self.touch(mailbox)
@@ -222,7 +263,8 @@ class Dispatch:
 
     def leave(self, session: Session, mailbox: Mailbox, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight from one mailbox."""
-        session.mailbox_ids.remove(mailbox.id)
+        del session.mailbox_ids[mailbox.id]
+        session.waiting.pop(mailbox.id, None)
         self._bury(mailbox, mailbox.detach(session, self._turn.moment.now, vanished=vanished, unsent=unsent))
         self._touch_sharers(mailbox)
 
@@ -256,12 +298,12 @@ class Dispatch:
         for seq in dict.fromkeys(seqs):
             if (mailbox_id := session.in_flight.get(seq)) is not None:
                 theirs.setdefault(mailbox_id, []).append(seq)
-        for mailbox_id, settled in theirs.items():
-            self._directory.mailboxes[mailbox_id].settle(session, settled)
+        mailboxes = [self._directory.mailboxes[mailbox_id] for mailbox_id in theirs]
+        for mailbox, settled in zip(mailboxes, theirs.values(), strict=True):
+            mailbox.settle(session, settled)
             self.counters.settled += len(settled)
-        if theirs:
-            self.touch_session(session)
-        return [self._directory.mailboxes[mailbox_id] for mailbox_id in theirs]
+        self._freed(session, mailboxes)
+        return mailboxes
 
     def settle_committed(self, mailbox: Mailbox, number: int) -> None:
         """Settle the messages of a commit that is now on disk."""
@@ -283,10 +325,7 @@ class Dispatch:
             if abandoned is not None:
                 self._bury(mailbox, [abandoned])
             mailboxes[mailbox] = None
-        if mailboxes:
-            self.touch_session(session)
-            for mailbox in mailboxes:
-                self.touch(mailbox)
+        self._freed(session, mailboxes)
         return list(mailboxes)
 
     def extend(self, session: Session, seqs: Sequence[int]) -> None:

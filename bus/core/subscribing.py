@@ -15,6 +15,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.records import Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
+from ..settings import Limits
 from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .batches import Batches, Job
@@ -39,19 +40,21 @@ class Subscribing:
         batches: Batches,
         dispatch: Dispatch,
         turn: Turn,
-        held_max: int,
+        limits: Limits,
     ) -> None:
         self._directory = directory
         self._sessions = sessions
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
-        self._held_max = held_max
-        self._changing: dict[tuple[str, str], deque[_Waiting]] = {}
+        self._limits = limits
+        self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
+        self._opening: dict[str, set[str]] = {}
+        """Groups that are being opened, by channel."""
 
     def __repr__(self) -> str:
-        return f"<Subscribing changing={len(self._changing)}>"
+        return f"<Subscribing bots={len(self._changing)}>"
 
     def request(self, session: Session, subscribe: Subscribe) -> None:
         """Handle a subscribe frame; the seq of a start by time is looked up first."""
@@ -72,8 +75,14 @@ class Subscribing:
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None means at the end of the log."""
+        lack = self._lack(session, subscribe)
+        if lack is not None:
+            self._turn.refuse(session.address, Code.BUSY, lack, subscribe.request)
+            return
         if not self._begin(session, subscribe, start_seq):
             return
+        if subscribe.group is not None:
+            self._opening.setdefault(subscribe.channel, set()).add(subscribe.group)
         mailbox = self._directory.mailboxes[session.bot_id]
         # The log itself opens a group's mailbox at its start; a bot's own mailbox goes back to it.
         own = subscribe.group is None and subscribe.channel not in self._directory.subscriptions_of(session.bot_id)
@@ -83,6 +92,22 @@ class Subscribing:
         self._batches.add(
             _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
         )
+
+    def _lack(self, session: Session, subscribe: Subscribe) -> str | None:
+        """Return which limit a subscription would exceed, or None."""
+        own, channel, limits = self._directory.subscriptions_of(session.bot_id), subscribe.channel, self._limits
+        if channel in own:
+            return None
+        open_or_changing = own.keys() | self._changing.get(session.bot_id, {}).keys() - {channel}
+        if len(open_or_changing) >= limits.subscriptions_per_bot_max:
+            return f"bot {session.bot_name!r} has {limits.subscriptions_per_bot_max} subscriptions, the maximum"
+        if subscribe.group is None:
+            return None
+        entry = self._directory.channels.get(channel)
+        groups = self._opening.get(channel, set()) | (set() if entry is None else entry.groups)
+        if subscribe.group not in groups and len(groups) >= limits.groups_per_channel_max:
+            return f"channel {channel!r} has {limits.groups_per_channel_max} groups, the maximum"
+        return None
 
     def subscribed(self, session: Session, subscribe: Subscribe, answer: Subscribed, since: str) -> None:
         """Enter a subscription that is on disk, and answer the request."""
@@ -149,15 +174,15 @@ class Subscribing:
 
         The number that may wait is limited like the requests held for a bot.
         """
-        key = (session.bot_id, request.channel)
-        waiting = self._changing.get(key)
+        most, changing = self._limits.held_requests_max, self._changing.setdefault(session.bot_id, {})
+        waiting = changing.get(request.channel)
         if waiting is None:
-            self._changing[key] = deque()
+            changing[request.channel] = deque()
             return True
-        if len(waiting) < self._held_max:
+        if len(waiting) < most:
             waiting.append((session, request, start_seq))
         else:
-            text = f"{self._held_max} changes of the subscription to {key[1]!r} are already waiting"
+            text = f"{most} changes of the subscription to {request.channel!r} are already waiting"
             self._turn.refuse(session.address, Code.BUSY, text, request.request)
         return False
 
@@ -167,17 +192,32 @@ class Subscribing:
 
     def proceed(self, bot_id: str, channel: str) -> None:
         """Begin the next change of a subscription, now that the last one has an outcome."""
-        key = (bot_id, channel)
-        waiting = self._changing.pop(key)
+        waiting = self._end(bot_id, channel)
         while waiting:
             session, request, start_seq = waiting.popleft()
             if isinstance(request, Subscribe):
                 self.subscribe(session, request, start_seq)
             else:
                 self.unsubscribe(session, request)
-            if key in self._changing:
-                self._changing[key].extend(waiting)
+            if channel in self._changing.get(bot_id, {}):
+                self._changing[bot_id][channel].extend(waiting)
                 return
+
+    def _end(self, bot_id: str, channel: str) -> deque[_Waiting]:
+        """End a change, and return those that wait for it."""
+        changing = self._changing[bot_id]
+        waiting = changing.pop(channel)
+        if not changing:
+            del self._changing[bot_id]
+        return waiting
+
+    def opened(self, subscribe: Subscribe) -> None:
+        """Note that a group was opened, or that it was not."""
+        groups = self._opening.get(subscribe.channel)
+        if groups is not None and subscribe.group is not None:
+            groups.discard(subscribe.group)
+            if not groups:
+                del self._opening[subscribe.channel]
 
 
 class _SubscribeJob(Job[Subscribed]):
@@ -206,11 +246,13 @@ class _SubscribeJob(Job[Subscribed]):
 
     def done(self, answers: Sequence[Subscribed], at: str) -> None:
         """Let it take effect."""
+        self._subscribing.opened(self._subscribe)
         self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:
         """Discard it."""
+        self._subscribing.opened(self._subscribe)
         self._subscribing.not_subscribed(self._session, self._subscribe)
         self._subscribing.refuse(self._session, self._subscribe, code, message)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)

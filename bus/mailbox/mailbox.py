@@ -102,6 +102,14 @@ class Mailbox:
         """Whether time that passes changes something."""
         return self.outstanding.suspends or (bool(self.sessions) and self.outstanding.timed)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has something to deliver, or to read, once a session has credit."""
+        intake = self.intake
+        return bool(
+            len(intake) or (not intake.level and intake.reading is None) or self.outstanding.is_anything_returned
+        )
+
     def has(self, seq: int) -> bool:
         """Return True if a message was delivered and is not settled."""
         return seq in self.outstanding

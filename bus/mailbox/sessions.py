@@ -8,7 +8,7 @@ Pure: time is an argument, in seconds of a monotonic clock.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class Session:
         "mailbox_ids",
         "opening",
         "served",
+        "waiting",
     )
 
     def __init__(
@@ -54,8 +55,10 @@ class Session:
         self.bot_id = ""
         self.bot_name = ""
         self.credit = credit
-        self.mailbox_ids: deque[str] = deque()
+        self.mailbox_ids: dict[str, None] = {}
         """The mailboxes it receives from: its bot's, and those of the bot's groups."""
+        self.waiting: OrderedDict[str, None] = OrderedDict()
+        """Those of them that have something for it when it has credit, the next one first."""
         self.in_flight: dict[int, str] = {}
         """The unsettled seqs delivered to this session, each with the id of its mailbox."""
         self.expecting: dict[str, None] = {}
