@@ -172,8 +172,32 @@ class Limits(_Section, frozen=True):
     backlog_messages_max: PositiveInt = 1_000_000
     """Direct messages that may wait for one bot; beyond it, `mailbox_full` tells senders that nobody reads."""
 
+    backlog_per_sender_max: PositiveInt = 500_000
+    """The same of one sender: half, so that none of them fills a mailbox alone."""
+
     scheduled_messages_max: PositiveInt = 1_000_000
     """Messages that may wait until they are due; beyond it, `busy`."""
+
+    scheduled_per_bot_max: PositiveInt = 500_000
+    """The same of one sender: half, so that none of them takes all the room."""
+
+    delayed_per_mailbox_max: PositiveInt = 5000
+    """Messages that may wait in a mailbox after a nak; beyond it, nothing new is delivered from it.
+
+    They are part of the mailbox's row, which is written at most every `mailbox_flush_seconds`: some 500 kB.
+    """
+
+    bots_max: PositiveInt = 100_000
+    """Bots, which are never removed: each costs some kilobytes of memory."""
+
+    bots_per_connection_max: PositiveInt = 100
+    """New bots of one connection; further ones are `busy`. Bots that exist may be named by any."""
+
+    channels_max: PositiveInt = 100_000
+    """Channels, which are never removed: each costs a kilobyte of memory."""
+
+    channels_per_bot_max: PositiveInt = 10_000
+    """Channels that one bot may create; further ones are `busy`."""
 
     ready_messages_max: PositiveInt = 10_000
     """Messages a mailbox keeps in memory ahead of its bot's credit; beyond it, it reads from the store again."""

@@ -19,6 +19,7 @@ from .checking import CheckedFrame, Checking
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .founding import Founding
 from .rates import Rates
 from .scheduling import Scheduling
 
@@ -29,11 +30,19 @@ class Admission:
     """See the module."""
 
     def __init__(
-        self, directory: Directory, scheduling: Scheduling, dispatch: Dispatch, turn: Turn, limits: Limits
+        self,
+        directory: Directory,
+        scheduling: Scheduling,
+        founding: Founding,
+        *,
+        dispatch: Dispatch,
+        turn: Turn,
+        limits: Limits,
     ) -> None:
         self.rates = Rates(limits)
         self._directory = directory
         self._scheduling = scheduling
+        self._founding = founding
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
@@ -78,21 +87,28 @@ class Admission:
     def _reserve(self, lot: Lot, count: int) -> tuple[int, Refusal | None]:
         """Reserve room for so many messages of a lot, or fewer; return how many, and the refusal of the others."""
         if lot.due_at is not None:
-            reserved = max(0, min(count, self._scheduling.room))
-            self._scheduling.expected += reserved
+            reserved = self._scheduling.reserve(lot.sender_bot_id, count)
             if reserved == count:
                 return reserved, None
-            text = f"{self._limits.scheduled_messages_max} delayed messages wait, the maximum"
+            limits = self._limits
+            text = (
+                f"{limits.scheduled_messages_max} delayed messages wait, or {limits.scheduled_per_bot_max} of bot"
+                f" {lot.sender_bot_name!r}, the maximum"
+            )
             return reserved, Refusal(Code.BUSY, text)
         if lot.recipient_bot_id is None:
-            return count, None
+            lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "")
+            return (count, None) if lack is None else (0, Refusal(Code.BUSY, lack))
         mailbox = self._directory.mailboxes[lot.recipient_bot_id]
-        reserved = self._dispatch.room(mailbox, count)
-        mailbox.backlog.expect(reserved)
+        reserved = self._dispatch.room(mailbox, lot.sender_bot_id, count)
+        mailbox.backlog.expect(lot.sender_bot_id, reserved)
         if reserved == count:
             return reserved, None
-        name, most = self._directory.bots[lot.recipient_bot_id].name, self._limits.backlog_messages_max
-        return reserved, Refusal(Code.MAILBOX_FULL, f"{most} messages wait for bot {name!r}, the maximum")
+        name, limits = self._directory.bots[lot.recipient_bot_id].name, self._limits
+        text = f"{limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
+        if limits.backlog_per_sender_max < limits.backlog_messages_max:
+            text += f", or {limits.backlog_per_sender_max} of bot {lot.sender_bot_name!r}"
+        return reserved, Refusal(Code.MAILBOX_FULL, text)
 
     def refused(self, code: str) -> None:
         """Count a message, or a commit, that was refused for lack of room and is not a repeat."""
@@ -102,9 +118,10 @@ class Admission:
     def leave(self, lot: Lot) -> None:
         """Release the room reserved for messages whose outcome is known."""
         if lot.due_at is not None:
-            self._scheduling.expected -= len(lot)
+            self._scheduling.expect_no_more(lot.sender_bot_id, len(lot))
         elif lot.recipient_bot_id is not None:
-            self._directory.mailboxes[lot.recipient_bot_id].backlog.expect_no_more(len(lot))
+            mailbox = self._directory.mailboxes[lot.recipient_bot_id]
+            mailbox.backlog.expect_no_more(lot.sender_bot_id, len(lot))
 
     def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
         """Enter the outcome of messages whose transaction has returned."""
@@ -117,7 +134,7 @@ class Admission:
             elif added.seq is not None:
                 self._dispatch.enter(lot.part(at, at + 1), added.seq, timestamp)
             elif added.scheduled:
-                self._scheduling.add(lot.due_at or "")
+                self._scheduling.add(lot.sender_bot_id, lot.due_at or "")
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""
@@ -129,8 +146,14 @@ class Admission:
         named = dict.fromkeys(lot.recipient_channel for lot in lots)
         new = [name for name in named if name is not None and name not in self._directory.channels]
         wall = self._turn.moment.wall
-        return [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
+        channels = [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
+        self._founding.begin(channels)
+        return channels
 
     def add_channels(self, channels: Sequence[Channel]) -> None:
         """Enter newly created channels."""
         self._directory.add_channels(channels)
+
+    def founded(self, channels: Sequence[Channel]) -> None:
+        """Note that these channels exist now, or that they were not created."""
+        self._founding.end(channels)

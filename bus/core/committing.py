@@ -67,7 +67,7 @@ class Committing:
                 mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
                 mailbox.outstanding.prepare_to_settle(self._number, seqs, self.turn.moment.now)
-        channels = self.admission.new_channels(session, lots)
+        channels = self.admission.new_channels(session, lots) if refusal is None else []
         work = CommitWork(
             commit.id,
             session.bot_id,
@@ -154,11 +154,13 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 self._keep_unsettled()
                 self._admission.refused(self._refusal.code)
                 self._turn.refuse(self._address, self._refusal.code, self._refusal.message, self._request)
+        self._admission.founded(self._work.channels)
 
     def failed(self, code: Code, message: str) -> None:
         """Undo the preparations, and refuse the request."""
         self._leave_room()
         self._keep_unsettled()
+        self._admission.founded(self._work.channels)
         self._turn.refuse(self._address, code, message, self._request)
 
     def _enter(self, added: Sequence[Outcome] | None, at: str) -> None:

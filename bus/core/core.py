@@ -13,7 +13,7 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from ..mailbox.mailbox import Mailbox
@@ -42,7 +42,6 @@ from ..wire.frames import (
     Subscribe,
     Term,
     Unsubscribe,
-    is_id,
 )
 from .admission import Admission
 from .batches import Batch, Batches, Job
@@ -50,6 +49,7 @@ from .committing import Committing
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Turn
+from .founding import Founding
 from .publishing import Publishing
 from .recovering import Recovering
 from .retention import Retention
@@ -80,7 +80,15 @@ class Core:
         self._scheduling = Scheduling(
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
-        admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
+        self._founding = Founding(self.directory, settings.limits)
+        admission = Admission(
+            self.directory,
+            self._scheduling,
+            self._founding,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            limits=settings.limits,
+        )
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
@@ -90,6 +98,7 @@ class Core:
             self.sessions,
             batches=self._batches,
             dispatch=self.dispatch,
+            founding=self._founding,
             turn=self._turn,
             limits=settings.limits,
         )
@@ -147,6 +156,7 @@ class Core:
         """Handle the log's answers to a batch, all of which is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
+        self._founding.end(batch.channels.values())
         before = self.last_seq
         for job, answers in batch.answers(outcome):
             if job.changes:  # it may change who receives the messages after it, and not those before it
@@ -161,6 +171,7 @@ class Core:
         """Handle the log's refusal of a batch, none of which is on disk."""
         self._turn.moment = moment
         batch.refused()
+        self._founding.end(batch.channels.values())
         self.dispatch.save_again(batch.mailboxes)
         for job in batch.jobs:
             job.failed(code, message)
@@ -172,8 +183,8 @@ class Core:
         self.dispatch.page_read(request, page)
         return self._finish()
 
-    def counted(self, count: Count, waiting: int, moment: Moment) -> list[Effect]:
-        """Apply the number of messages that wait in a mailbox."""
+    def counted(self, count: Count, waiting: Mapping[str, int], moment: Moment) -> list[Effect]:
+        """Apply the number of messages that wait in a mailbox, by their senders."""
         self._turn.moment = moment
         self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
         return self._finish()
@@ -373,13 +384,8 @@ class Core:
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
             raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has a different id than {hello.bot_id}")
-        if bot is None and is_id(hello.bot):
-            raise Refusal(
-                Code.BAD_REQUEST,
-                f"bot name {hello.bot!r} is a UUID, and would be taken for a bot's id: add a prefix",
-            )
-        if bot is None and (hello.bot_id in self.directory.bots or hello.bot_id in self._claimed):
-            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.bot!r}")
+        if bot is None:
+            self._founding.check(address, hello, self._claimed)
         if before is not None:
             self._end(before, vanished=False)
         session = self._new_session(address, hello)
@@ -406,6 +412,7 @@ class Core:
         self.sessions.add(session)
         self._registering[bot.name] = []
         self._claimed.add(bot.id)
+        self._founding.register(session.address)
         self._batches.add(_RegisterJob(self, session, hello, bot))
 
     def registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:

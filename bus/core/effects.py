@@ -63,7 +63,7 @@ class Read(NamedTuple):
 
 
 class Count(NamedTuple):
-    """Count the messages that a page without limits would have, and pass the number to `Core.counted`.
+    """Count the direct messages that a page without limits would have, by sender, for `Core.counted`.
 
     `number` identifies the question in the mailbox's backlog.
     """

@@ -233,8 +233,9 @@ class Retention:
                 rule.forget(row)
             if row.recipient_bot_id in self._directory.mailboxes:
                 self._directory.mailboxes[row.recipient_bot_id].backlog.void()
+        senders = {row.seq: row.sender_bot_id for row in removal.rows}
         for mailbox in removal.losing:
-            mailbox.leaving.lose()
+            mailbox.leaving.lose(senders)
             self._dispatch.send_gap(mailbox, mailbox.sessions)
             self._dispatch.touch(mailbox)
         self._go_on(())

@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ..model.repository import LogState, Released, ReleaseDue
@@ -26,9 +27,11 @@ class Scheduling:
     def __init__(
         self, state: LogState, *, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
     ) -> None:
-        self.waiting = state.scheduled
-        self.expected = 0
+        self._waiting = Counter(state.scheduled)
+        """How many wait on disk, by sender."""
+        self._expected: Counter[str] = Counter()
         """Accepted messages that are not on disk yet."""
+        self._total = self._waiting.total()
         self._next_due_at = state.next_due_at
         self._releasing = False
         self._batches = batches
@@ -37,16 +40,27 @@ class Scheduling:
         self._limits = limits
 
     def __repr__(self) -> str:
-        return f"<Scheduling waiting={self.waiting} next_due_at={self._next_due_at}>"
+        return f"<Scheduling reserved={self._total} next_due_at={self._next_due_at}>"
 
-    @property
-    def room(self) -> int:
-        """How many more messages may wait."""
-        return self._limits.scheduled_messages_max - self.waiting - self.expected
+    def reserve(self, sender: str, count: int) -> int:
+        """Reserve room for so many messages of a sender, or fewer; return how many."""
+        share = self._limits.scheduled_per_bot_max - self._waiting[sender] - self._expected[sender]
+        reserved = max(0, min(count, self._limits.scheduled_messages_max - self._total, share))
+        self._expected[sender] += reserved
+        self._total += reserved
+        return reserved
 
-    def add(self, due_at: str) -> None:
+    def expect_no_more(self, sender: str, count: int) -> None:
+        """Release the room of messages whose outcome is known."""
+        self._expected[sender] -= count
+        self._total -= count
+        if not self._expected[sender]:
+            del self._expected[sender]
+
+    def add(self, sender: str, due_at: str) -> None:
         """Count a message that waits on disk."""
-        self.waiting += 1
+        self._waiting[sender] += 1
+        self._total += 1
         if self._next_due_at is None or due_at < self._next_due_at:
             self._next_due_at = due_at
 
@@ -64,7 +78,8 @@ class Scheduling:
         """Enter the released messages, and continue with what is still due."""
         self._releasing = False
         self._next_due_at = released.next_due_at
-        self.waiting -= len(released.messages)
+        self._total -= len(released.messages)
+        self._waiting -= Counter(message.sender_bot_id for message in released.messages)  # drops what is 0
         self._dispatch.enter_stored(released.messages)
         self._dispatch.counters.damaged += len(released.damaged)
         self.release()

@@ -22,6 +22,7 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
+from .founding import Founding
 
 __all__ = ["Subscribing"]
 
@@ -39,6 +40,7 @@ class Subscribing:
         *,
         batches: Batches,
         dispatch: Dispatch,
+        founding: Founding,
         turn: Turn,
         limits: Limits,
     ) -> None:
@@ -47,6 +49,7 @@ class Subscribing:
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
+        self._founding = founding
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
@@ -89,6 +92,7 @@ class Subscribing:
         if own and start_seq is not None:
             mailbox.sources.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
+        self._founding.begin([Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)])
         self._batches.add(
             _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
         )
@@ -101,8 +105,9 @@ class Subscribing:
         open_or_changing = own.keys() | self._changing.get(session.bot_id, {}).keys() - {channel}
         if len(open_or_changing) >= limits.subscriptions_per_bot_max:
             return f"bot {session.bot_name!r} has {limits.subscriptions_per_bot_max} subscriptions, the maximum"
-        if subscribe.group is None:
-            return None
+        lack = self._founding.lack_of_channel(session.bot_id, channel)
+        if lack is not None or subscribe.group is None:
+            return lack
         entry = self._directory.channels.get(channel)
         groups = self._opening.get(channel, set()) | (set() if entry is None else entry.groups)
         if subscribe.group not in groups and len(groups) >= limits.groups_per_channel_max:

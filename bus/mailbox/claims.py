@@ -58,7 +58,7 @@ class Claims:
             return False
         self._outstanding.remember(seq)
         if channel is None:
-            self._backlog.went()
+            self._backlog.went(message.sender_bot_id)
         return True
 
     def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:

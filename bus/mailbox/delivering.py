@@ -3,6 +3,7 @@
 Its rules:
 
 - What is returned is delivered before anything new. If it must be read first, everything waits for that.
+- Nothing new is delivered while many messages wait after a nak: they are part of the mailbox's stored state.
 - What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
 - New messages are delivered in parcels, as far as credit and bytes allow; shared mailboxes take turns by message.
 
@@ -25,9 +26,10 @@ __all__ = ["Delivering"]
 class Delivering:
     """Delivers from one mailbox, with whose parts it works; `apart` as in `Turns`."""
 
-    def __init__(self, parts: Parts, *, ack_wait_seconds: float, apart: bool) -> None:
+    def __init__(self, parts: Parts, *, ack_wait_seconds: float, delayed_max: int, apart: bool) -> None:
         self._parts = parts
         self._ack_wait_seconds = ack_wait_seconds
+        self._delayed_max = delayed_max
         self._apart = apart
         self._expired: list[Abandoned] = []
 
@@ -40,7 +42,7 @@ class Delivering:
         What has expired by the wall clock is passed over, and is found in `take_expired`.
         """
         self._parts.outstanding.release_due(now, wall)
-        if not (self._parts.outstanding.is_anything_returned or self._parts.intake):
+        if not (self._parts.outstanding.is_anything_returned or self._may_deliver_new):
             return []
         handed_out = [HandedOut(session, [], []) for session in sessions if session.free > 0]
         if not handed_out:
@@ -55,14 +57,22 @@ class Delivering:
             self._parts.outstanding.expect_settled(seqs, deadline)
         return [handed for handed in handed_out if handed.seqs]
 
+    @property
+    def _may_deliver_new(self) -> bool:
+        """Whether there is something new, and what is returned was delivered: it may have to be read first."""
+        outstanding = self._parts.outstanding
+        if outstanding.is_anything_returned or not self._parts.intake:
+            return False
+        return outstanding.resting < self._delayed_max
+
     def _hand_out_to(self, handed: HandedOut, deadline: float, wall: str) -> None:
         """Put in flight for one session what its credit allows."""
         session = handed.session
         while session.free > 0 and (seq := self._next_returned(wall)) is not None:
             handed.deliveries.append(self._parts.outstanding.redeliver(seq, session, deadline))
             handed.seqs.append(seq)
-        if self._parts.outstanding.is_anything_returned:
-            return  # it must be read first, and goes before what is new
+        if not self._may_deliver_new:
+            return
         while (room := session.free) > 0:
             parcel = self._next_new(room, session.in_flight_bytes_max - session.in_flight_bytes, wall)
             if parcel is None:
@@ -80,7 +90,7 @@ class Delivering:
                 session = turns.take(self._parts.outstanding.sender_of(seq))
                 deliveries = self._parts.outstanding.redeliver(seq, session, deadline)
             else:
-                parcel = None if self._parts.outstanding.is_anything_returned else self._next_new(1, 1, wall)
+                parcel = self._next_new(1, 1, wall) if self._may_deliver_new else None
                 if parcel is None:
                     return
                 session, seq = turns.take(parcel.envelope.sender_bot_id), parcel.seqs[0]
@@ -125,7 +135,7 @@ class Delivering:
             if not (outstanding.seqs.isdisjoint(parcel.seqs) and ahead.isdisjoint(parcel.seqs)):
                 parcel = parcel.without(outstanding.seqs, ahead)
             if parcel.envelope.channel is None:
-                self._parts.backlog.went(len(parcel))
+                self._parts.backlog.went(parcel.envelope.sender_bot_id, len(parcel))
             if losing:
                 staying = {seq for seq in parcel.seqs if seq not in losing}
                 outstanding.withhold(parcel.without(staying))

@@ -66,13 +66,17 @@ class Leaving:
         self._losses.keep()
         self._outstanding.release_withheld()
 
-    def lose(self) -> None:
-        """Drop what was removed from the log; messages of a channel left in the meantime do not count as lost."""
+    def lose(self, senders: Mapping[int, str]) -> None:
+        """Drop what was removed from the log, with its senders by seq.
+
+        Messages of a channel left in the meantime do not count as lost.
+        """
         missed = {seq for seq, channel in self._losses.losing.items() if self._sources.still_wants(seq, channel)}
         lost = self._losses.take(missed, reading=self._intake.reading is not None)
         handed_out = self._sources.handed_out(None)
         early = self._outstanding.seqs | self._sources.ahead
-        waiting = (seq for seq, channel in lost.items() if channel is None and seq not in early)
-        self._backlog.went(sum(seq > handed_out for seq in waiting))
+        for seq, channel in lost.items():
+            if channel is None and seq > handed_out and seq not in early:
+                self._backlog.went(senders[seq])
         self._intake.drop(lost)
         self._outstanding.discard(lost)

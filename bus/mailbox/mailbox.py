@@ -77,7 +77,12 @@ class Mailbox:
         self.claims = Claims(parts)
         self.leaving = Leaving(parts)
         self.reading = Reading(self.id, parts, limits)
-        self._delivering = Delivering(parts, ack_wait_seconds=delivery.ack_wait_seconds, apart=group is not None)
+        self._delivering = Delivering(
+            parts,
+            ack_wait_seconds=delivery.ack_wait_seconds,
+            delayed_max=limits.delayed_per_mailbox_max,
+            apart=group is not None,
+        )
         self._delivery = delivery
 
     def __repr__(self) -> str:
@@ -179,7 +184,7 @@ class Mailbox:
     def arrive(self, parcel: Parcel) -> bool:
         """Add newly committed messages, in seq order; return True if some may be handed out."""
         if parcel.envelope.channel is None:
-            self.backlog.came(len(parcel))
+            self.backlog.came(parcel.envelope.sender_bot_id, len(parcel))
         if not self.intake.listening:
             return False
         wanted = self.sources.wanted(parcel)

@@ -101,6 +101,11 @@ class Outstanding:
         return bool(self._deadlines or self._delayed)
 
     @property
+    def resting(self) -> int:
+        """How many messages wait until a delay is over."""
+        return len(self._delayed) + len(self._resting)
+
+    @property
     def suspends(self) -> bool:
         """Whether a message waits for clients to return before it is given up."""
         return bool(self._absent)

@@ -334,8 +334,8 @@ class LogState(msgspec.Struct, frozen=True):
     dead_letters: list[tuple[str, int]]
     """The mailbox's id and the seq of each dead letter."""
     groups: list[Group] = []
-    scheduled: int = 0
-    """How many messages wait until they are due."""
+    scheduled: Mapping[str, int] = {}
+    """How many messages wait until they are due, by their senders."""
     next_due_at: str | None = None
     """When the first of them is due."""
 

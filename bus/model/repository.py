@@ -166,8 +166,8 @@ class MessageLog(Protocol):
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""
 
-    async def count(self, request: PageRequest) -> int:
-        """Count the messages that a page without limits would have, except its `seqs`."""
+    async def count(self, request: PageRequest) -> dict[str, int]:
+        """Count the direct messages that a page without limits would have, except its `seqs`, by their senders."""
 
     # Questions may take long, and one task asks one at a time. Cancelling it interrupts the question.
 
@@ -193,7 +193,7 @@ class MessageLog(Protocol):
         """Return the number of messages of each of these channels."""
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
-        """Count as `count` does, for each request."""
+        """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0

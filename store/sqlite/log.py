@@ -56,7 +56,7 @@ from .file.writer import Transaction, Whole
 from .messages.arrivals import Arrivals, appended, are_due, find_scheduled, is_any_scheduled
 from .messages.conversations import Conversations
 from .messages.loading import load_state
-from .messages.pages import Pages, count_waiting
+from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 
@@ -349,9 +349,9 @@ class SqliteLog:
         )
         return [Surveyed(*row) for row in rows]
 
-    async def count(self, request: PageRequest) -> int:
-        """Count the messages that a mailbox has still to deliver."""
-        return await count_waiting(self._database.read, request)
+    async def count(self, request: PageRequest) -> dict[str, int]:
+        """Count the direct messages that a mailbox has still to deliver, by their senders."""
+        return await count_senders(self._database.read, request)
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each channel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
 
@@ -79,7 +80,7 @@ class FakeLog:
             mailboxes=copy.deepcopy(list(self.mailboxes.values())),
             dead_letters=list(self.dead_letters),
             groups=list(self.groups.values()),
-            scheduled=len(self.scheduled),
+            scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
         )
 
@@ -218,8 +219,9 @@ class FakeLog:
             size_bytes += len(message.body)
         return Page(recalled, messages, complete=len(messages) == len(wanted))
 
-    def backlog(self, request: PageRequest) -> int:
-        return sum(message.seq not in request.seqs for message in self._wanted(request))
+    def backlog(self, request: PageRequest) -> dict[str, int]:
+        waiting = (message for message in self._wanted(request) if message.seq not in request.seqs)
+        return Counter(message.sender_bot_id for message in waiting)
 
     def _wanted(self, request: PageRequest) -> list[LogMessage]:
         return [

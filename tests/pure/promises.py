@@ -8,7 +8,7 @@ A mailbox has a key here: the name of its bot, or `channel/group`.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -290,14 +290,14 @@ class Promises:
             return
         handed_out = mailbox.sources.handed_out(None)
         early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
-        waiting = sum(
-            message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
+        waiting = Counter(
+            message.sender_bot_id
             for message in self.log.messages.values()
+            if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
         )
-        if mailbox.backlog._waiting != waiting:
-            raise Violation(
-                f"{mailbox} counts {mailbox.backlog._waiting} waiting messages, and there are {waiting}"
-            )
+        counted = mailbox.backlog._waiting
+        if (counted.total, counted._of) != (waiting.total(), waiting):
+            raise Violation(f"{mailbox} counts {counted._of} waiting messages, and there are {waiting}")
 
     def _check_removed(self, seqs: Iterable[int]) -> None:
         if self.settings.retention.remove_undelivered:

@@ -87,7 +87,10 @@ SETTINGS = Settings(
         batch_bytes_max=1000,
         held_requests_max=3,
         backlog_messages_max=25,
+        backlog_per_sender_max=20,
         scheduled_messages_max=15,
+        scheduled_per_bot_max=12,
+        delayed_per_mailbox_max=4,
     ),
 )
 

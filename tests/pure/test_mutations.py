@@ -236,7 +236,7 @@ def tells_nobody_of_a_gap(patch: pytest.MonkeyPatch) -> None:
 
 def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:
     """A backlog that never shrinks."""
-    patch.setattr(Backlog, "went", lambda self, count=1: None)
+    patch.setattr(Backlog, "went", lambda self, sender, count=1: None)
 
 
 FAULTS: dict[Fault, int] = {

@@ -37,6 +37,7 @@ def test_a_world_is_the_same_each_time() -> None:
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     simulation = Simulation(5)
+    limits = simulation.settings.limits
     seen: set[str] = set()
     for step in range(1, 16001):
         simulation.step()
@@ -52,13 +53,15 @@ def test_the_worlds_reach_every_state() -> None:
                 seen.add("floors")
             if mailbox.outstanding._delayed:
                 seen.add("delayed")
+            if mailbox.intake and mailbox.outstanding.resting >= limits.delayed_per_mailbox_max:
+                seen.add("nothing new, because much is delayed")
             if mailbox.group is not None and len(mailbox.sessions) > 1:
                 seen.add("a group with members")
             if mailbox.group is not None and not mailbox.sessions:
                 seen.add("a group without members")
             if mailbox.backlog.counting:
                 seen.add("a backlog being counted")
-            if not mailbox.backlog.room(1, simulation.settings.limits.backlog_messages_max):
+            if not mailbox.backlog.room("nobody", 1, limits.backlog_messages_max, of_one_max=1):
                 seen.add("a full mailbox")
             if mailbox.losses.losing:
                 seen.add("messages being removed that somebody waits for")
@@ -81,6 +84,7 @@ def test_the_worlds_reach_every_state() -> None:
         "overflow while reading",
         "floors",
         "delayed",
+        "nothing new, because much is delayed",
         "a group with members",
         "a group without members",
         "a backlog being counted",

@@ -122,12 +122,12 @@ async def test_what_waits_survives_a_restart(path: Path) -> None:
         await add(store.log, direct("a", "ann", "bob", due_at=at(9)))
     async with open_store(str(path)) as store:
         state = await store.log.load()
-        assert (state.scheduled, state.next_due_at) == (1, at(9))
+        assert (state.scheduled, state.next_due_at) == ({"ann": 1}, at(9))
         assert await add(store.log, direct("a", "ann", "bob")) == [AGAIN], "it is known after a restart too"
         assert ids((await release(store.log, 60)).messages) == ["a"]
     async with open_store(str(path)) as store:
         state = await store.log.load()
-        assert (state.scheduled, state.next_due_at, state.last_seq) == (0, None, 1)
+        assert (state.scheduled, state.next_due_at, state.last_seq) == ({}, None, 1)
 
 
 async def test_release_and_more_in_one_transaction(log: MessageLog) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bus.mailbox.mailbox import Mailbox
 from bus.settings import Limits, Settings
-from bus.wire.frames import Ack, Credit, Subscribe, ToChannel, Unsubscribe
+from bus.wire.frames import Ack, Code, Credit, Hello, Nak, Publish, Subscribe, ToBot, ToChannel, Unsubscribe
 
 from ..pure.worker import Worker, delivered, published
 
 
-def codes(said: list[dict[str, object]]) -> list[object]:
+def codes(said: list[dict[str, Any]]) -> list[object]:
     return [frame.get("code") for frame in said]
 
 
@@ -107,3 +109,106 @@ def test_a_confirmed_settle_writes_no_mailbox_that_is_stored_as_it_is() -> None:
     batch = worker.core.take_batch(worker.moment)
     assert batch is not None
     assert batch.changes == []
+
+
+# ── Rooms that all share ─────────────────────────────────────────────────────────────────────────────────
+
+
+def outcome(said: list[dict[str, Any]]) -> tuple[int, list[str]]:
+    """Return how many messages of a frame were stored, and the codes of the others."""
+    [answer] = [frame for frame in said if frame["op"] == "published"]
+    stored = sum(seq is not None for seq in answer["seqs"]) + len(answer.get("scheduled", ()))
+    return stored, [error["code"] for error in answer.get("errors", ())]
+
+
+def two_bots(**limits: Any) -> Worker:
+    worker = Worker(Settings(limits=Limits(**limits)))
+    worker.hello("eve")
+    worker.hello("bob")
+    worker.hello("victim", max_in_flight=0)
+    return worker
+
+
+def publishes(worker: Worker, bot: str, publish: Publish) -> tuple[int, list[str]]:
+    worker.say(bot.encode(), publish)
+    return outcome(worker.commit())
+
+
+def test_one_bots_delayed_messages_leave_room_for_others_even_after_a_restart() -> None:
+    worker = two_bots(scheduled_messages_max=4, scheduled_per_bot_max=2)
+    much = published(*[ToBot(bot="victim")] * 3, delay=3600.0)
+    assert publishes(worker, "eve", much) == (2, ["busy"])
+    worker.restart()
+    for bot in ("eve", "bob"):
+        worker.hello(bot)
+    assert publishes(worker, "eve", published(ToBot(bot="victim"), delay=3600.0)) == (0, ["busy"])
+    assert publishes(worker, "bob", published(ToBot(bot="victim"), delay=5.0)) == (1, [])
+    worker.settle(5)
+    assert publishes(worker, "bob", published(*[ToBot(bot="victim")] * 2, delay=5.0)) == (2, [])
+
+
+def test_one_bot_does_not_fill_anothers_mailbox_even_after_a_restart() -> None:
+    worker = two_bots(backlog_messages_max=6, backlog_per_sender_max=3)
+    assert publishes(worker, "eve", published(*[ToBot(bot="victim")] * 4)) == (3, ["mailbox_full"])
+    assert publishes(worker, "bob", published(ToBot(bot="victim"))) == (1, [])
+    worker.restart()
+    for bot in ("eve", "bob"):
+        worker.hello(bot)
+    publishes(worker, "bob", published(ToBot(bot="victim")))  # until the store has counted, all is taken
+    assert publishes(worker, "eve", published(ToBot(bot="victim"))) == (0, ["mailbox_full"])
+    assert publishes(worker, "bob", published(ToBot(bot="victim"))) == (1, [])
+    [_, *messages] = worker.hello("victim", max_in_flight=1)
+    assert delivered(messages)[0]["sender_bot_name"] == "eve"
+    assert publishes(worker, "eve", published(ToBot(bot="victim"))) == (1, []), "one was delivered"
+    assert publishes(worker, "eve", published(ToBot(bot="victim"))) == (0, ["mailbox_full"])
+
+
+def test_much_that_is_delayed_by_naks_stops_what_is_new_and_not_what_is_due() -> None:
+    worker = two_bots(delayed_per_mailbox_max=3)
+    worker.hello("slow", max_in_flight=2)
+    worker.say(b"eve", published(*[ToBot(bot="slow")] * 10))
+    got = delivered(worker.commit())
+    nakked = 0
+    while got:
+        nakked += len(got)
+        got = delivered(worker.say(b"slow", Nak(seqs=[message["seq"] for message in got], delay=8.0)))
+    assert nakked == 4, "two, two more while two are delayed, and none while four are"
+    again = delivered(worker.settle(9))
+    assert [message["attempt"] for message in again] == [2, 2]
+    assert len(delivered(worker.say(b"slow", Ack(seqs=[message["seq"] for message in again])))) == 2
+
+
+def test_a_connection_registers_only_so_many_bots_and_the_worker_has_only_so_many() -> None:
+    worker = Worker(Settings(limits=Limits(bots_per_connection_max=2, bots_max=4)))
+
+    def hello(address: bytes, bot: str) -> object:
+        said = worker.say(address, Hello(request=1, protocol=1, bot=bot))
+        return (said or worker.commit())[0].get("code")
+
+    assert [hello(b"one", bot) for bot in ("a", "b", "c", "a")] == [None, None, "busy", None]
+    assert [hello(b"two", bot) for bot in ("c", "d", "e")] == [None, None, "busy"]
+    assert [hello(b"three", bot) for bot in ("e", "d")] == ["busy", None]
+
+
+def test_a_bot_creates_only_so_many_channels_even_after_a_restart() -> None:
+    worker = two_bots(channels_per_bot_max=2, channels_max=4)
+    for channel in ("c1", "c2"):
+        assert publishes(worker, "eve", published(ToChannel(channel))) == (1, [])
+    assert publishes(worker, "eve", published(ToChannel("c3"), ToChannel("c1"))) == (1, ["busy"])
+    assert codes(worker.say(b"eve", Subscribe(request=1, channel="c3"))) == ["busy"]
+    worker.restart()
+    for bot in ("eve", "bob"):
+        worker.hello(bot)
+    assert publishes(worker, "eve", published(ToChannel("c3"))) == (0, ["busy"])
+    worker.say(b"bob", Subscribe(request=1, channel="c3"))
+    assert publishes(worker, "bob", published(ToChannel("c4"))) == (1, [])
+    assert publishes(worker, "bob", published(ToChannel("c5"), ToChannel("c3"))) == (1, ["busy"])
+
+
+def test_channels_that_were_not_stored_are_not_counted() -> None:
+    worker = two_bots(channels_per_bot_max=1)
+    worker.say(b"eve", published(ToChannel("c1")))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment)
+    assert publishes(worker, "eve", published(ToChannel("c2"))) == (1, [])

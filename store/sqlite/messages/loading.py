@@ -35,7 +35,8 @@ _CHANNELS = """
 
 _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 
-_SCHEDULED = "SELECT COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL"
+_SCHEDULED = """
+    SELECT sender_bot_id, COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL GROUP BY sender_bot_id"""
 
 _LAST = "ORDER BY seq DESC LIMIT 8"
 
@@ -67,7 +68,7 @@ async def load_state(database: Database) -> LogState:
     subscriptions = await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
     groups = await _sealed(database, GROUPS, "a group of", group_of)
     mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
-    [[scheduled]] = await database.read.execute_fetchall(_SCHEDULED)
+    scheduled = dict(map(tuple, await _texts(database, "scheduled_messages", _SCHEDULED)))
     return LogState(
         epoch=database.epoch,
         last_seq=database.writer.last_seq,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bus.model.records import WORKER_ID
 from bus.model.repository import LogMessage, Page, PageRequest
 
 from ..file.reader import Reader
 from .rows import WITH_SEQS, fetch_each
 
-__all__ = ["Pages", "count_waiting"]
+__all__ = ["Pages", "count_senders", "count_waiting"]
 
 _SOURCES_A_STATEMENT = 50
 """Sources read by one statement, which is prepared and kept for each combination: 4 KiB per source."""
@@ -91,6 +92,22 @@ async def count_waiting(reader: Reader, request: PageRequest) -> int:
         [[found]] = await reader.execute_fetchall(sql, values)
         count += int(found)
     return count
+
+
+_SENDERS = """
+    SELECT sender, COUNT(*) FROM (SELECT id AS sender FROM bots UNION SELECT ?1)
+    CROSS JOIN bot_messages ON sender_bot_id = sender AND recipient_bot_id = ?2 AND seq > ?3 AND seq <= ?4
+    WHERE seq NOT IN (SELECT value FROM json_each(?5)) GROUP BY sender"""
+"""Each sender's messages are a range of the pairs' index; from the recipient's, every row would be read."""
+
+
+async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
+    """Count the direct messages of a page's one source, by their senders; bots that are unknown count as one."""
+    [(_, after_seq, _)] = request.sources
+    values = (WORKER_ID, request.mailbox_id, after_seq, request.through_seq, json.dumps(request.seqs))
+    counts = {sender: int(count) for sender, count in await reader.execute_fetchall(_SENDERS, values)}
+    others = await count_waiting(reader, request) - sum(counts.values())
+    return {**counts, "": others} if others else counts
 
 
 def _range(request: PageRequest, source: tuple[str, int, bool]) -> tuple[str, tuple[Any, ...]]:

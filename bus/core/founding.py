@@ -1,0 +1,84 @@
+"""New bots and channels, which nothing removes: how many one connection, or one bot, may add.
+
+Owns the channels that are on their way to the disk, and how many bots each connection registered. Bots that exist
+count for nobody: who registered them is not known.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Container, Iterable
+
+from ..model.records import Channel
+from ..settings import Limits
+from ..wire.frames import Code, Hello, Refusal, is_id
+from .directory import Directory
+
+__all__ = ["Founding"]
+
+_CONNECTIONS_MAX = 10_000
+"""Connections whose new bots are remembered; the one that was silent longest is forgotten first."""
+
+
+class Founding:
+    """See the module."""
+
+    def __init__(self, directory: Directory, limits: Limits) -> None:
+        self._directory = directory
+        self._limits = limits
+        self._created = Counter(entry.channel.created_by_bot_id for entry in directory.channels.values())
+        self._creating: dict[str, str] = {}
+        """The creators of the channels that are not on disk yet."""
+        self._registered: OrderedDict[bytes, int] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Founding creating={len(self._creating)} connections={len(self._registered)}>"
+
+    def check(self, address: bytes, hello: Hello, claimed: Container[str]) -> None:
+        """Raise Refusal if a connection may not register a bot; `claimed` has the ids of those under way."""
+        limits = self._limits
+        if is_id(hello.bot):
+            raise Refusal(
+                Code.BAD_REQUEST,
+                f"bot name {hello.bot!r} is a UUID, and would be taken for a bot's id: add a prefix",
+            )
+        if hello.bot_id is not None and (hello.bot_id in self._directory.bots or hello.bot_id in claimed):
+            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.bot!r}")
+        if len(self._directory.bots) >= limits.bots_max:
+            raise Refusal(Code.BUSY, f"the worker has {limits.bots_max} bots, its maximum")
+        if self._registered.get(address, 0) >= limits.bots_per_connection_max:
+            text = f"this connection has registered {limits.bots_per_connection_max} bots, the maximum"
+            raise Refusal(Code.BUSY, text)
+
+    def register(self, address: bytes) -> None:
+        """Count a new bot of a connection."""
+        self._registered[address] = self._registered.pop(address, 0) + 1
+        if len(self._registered) > _CONNECTIONS_MAX:
+            self._registered.popitem(last=False)
+
+    def lack_of_channel(self, bot_id: str, name: str) -> str | None:
+        """Return which limit a channel would exceed if it is a new one of a bot, or None."""
+        if name in self._directory.channels or name in self._creating:
+            return None
+        limits = self._limits
+        if len(self._directory.channels) + len(self._creating) >= limits.channels_max:
+            return f"the worker has {limits.channels_max} channels, its maximum"
+        if self._created[bot_id] >= limits.channels_per_bot_max:
+            return f"this bot has created {limits.channels_per_bot_max} channels, the maximum"
+        return None
+
+    def begin(self, channels: Iterable[Channel]) -> None:
+        """Count channels that are to be created; of a frame's, all."""
+        for channel in channels:
+            if channel.name not in self._directory.channels and channel.name not in self._creating:
+                self._creating[channel.name] = channel.created_by_bot_id
+                self._created[channel.created_by_bot_id] += 1
+
+    def end(self, channels: Iterable[Channel]) -> None:
+        """Note that channels are in the directory, or that they were not created."""
+        for channel in channels:
+            creator = self._creating.pop(channel.name, None)
+            if creator is not None and channel.name not in self._directory.channels:
+                self._created[creator] -= 1
