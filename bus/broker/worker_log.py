@@ -21,7 +21,7 @@ from ..settings import Log
 from .log_stream import LogStream, hold_standard_descriptors
 from .repeats import Repeats
 
-__all__ = ["WorkerLog"]
+__all__ = ["ForPeople", "WorkerLog"]
 
 _ENTRY: Sequence[Processor] = (
     structlog.processors.add_log_level,
@@ -42,6 +42,19 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+class ForPeople(structlog.dev.ConsoleRenderer):
+    """Renders lines for people; what a terminal would interpret is escaped as in JSON."""
+
+    def __call__(self, logger: WrappedLogger, name: str, event_dict: EventDict) -> str:
+        """Return the line of an entry."""
+        shown = {key: _escaped(value) if isinstance(value, str) else value for key, value in event_dict.items()}
+        return super().__call__(logger, name, shown)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 class WorkerLog:
     """The log of this process until it ends: everything written to `sys.stderr` goes through it."""
 
@@ -60,7 +73,7 @@ class WorkerLog:
     def configure(self, settings: Log) -> None:
         """Apply the log settings."""
         if settings.format == "console" or (settings.format == "auto" and self._stream.isatty()):
-            self._render = structlog.dev.ConsoleRenderer()
+            self._render = ForPeople()
         structlog.configure(
             processors=[self._process],
             wrapper_class=structlog.make_filtering_bound_logger(

@@ -16,7 +16,7 @@ from typing import Any
 
 import rich_click as click
 
-from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed
+from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed, plain
 
 __all__ = ["Entry"]
 
@@ -87,6 +87,9 @@ class Entry(click.RichGroup):
             sys.exit(_INTERRUPTED)
         except OSError as error:
             sys.exit(output_failed(error))
+        except click.ClickException as error:
+            vars(error)["message"] = "\n".join(map(plain, error.message.split("\n")))
+            raise
         finally:
             if self.is_program:
                 _on_interrupt(_exit_at_once)

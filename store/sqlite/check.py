@@ -6,6 +6,9 @@ Owns what is checked, and what counts as damage. *Damage* means that something s
 The file is opened read-only and without a lock: a worker may be using it. Each part is read in its own transaction,
 so that the worker can checkpoint its WAL in between. This must run in another process than the worker's: closing
 the file there would drop the worker's locks (docs/design.md).
+
+The file may be hostile. Views and triggers are damage, and nothing else is read beside them. Each part may take so
+many steps of SQLite's machine for its pages.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from .file.header import check_header
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
 from .file.reader import is_text, lenient_text
-from .file.schema import migrations, schema_faults
+from .file.schema import TRUST_NOTHING, migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.rows import COLUMNS, intact
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
@@ -61,6 +64,16 @@ _JSON_COLUMNS = (
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
 )
+
+_MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
+
+_FOREIGN = "SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')"
+
+_STEPS_A_CALL = 100_000
+"""How often SQLite calls back: some milliseconds."""
+
+_STEPS_MIN, _STEPS_A_PAGE = 200_000_000, 1_000_000
+"""The steps for one part: some seconds, and for each page many times what its smallest rows take."""
 
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
 """A SQLite error about damage may contain the damaged text, which Python cannot decode; a column with a damaged
@@ -138,6 +151,7 @@ def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
         raise DatabaseDamaged(f"{path} cannot be opened: {error}") from error
     try:
         connection.text_factory = lenient_text
+        connection.execute(TRUST_NOTHING)
         _check_migrations(path, connection)
     except _UNREADABLE as error:
         connection.close()
@@ -162,7 +176,7 @@ def _unreadable(path: Path, error: Exception) -> StoreFailure:
 
 
 def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchall():
+    if not connection.execute(_MIGRATED).fetchall():
         raise DatabaseDamaged(f"{path} is a SQLite database, but not posthouse's")
     applied = dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY name"))
     for migration in migrations():
@@ -185,6 +199,9 @@ class _Reading:
     def __init__(self, connection: sqlite3.Connection, mark: Mark | None) -> None:
         self._connection = connection
         self._mark = mark
+        self._is_foreign = False
+        """Whether it has views or triggers, so that reading it may run anything."""
+        self._budget = _Budget(connection)
         self._messages = _Messages(connection)
         self.damage: list[str] = []
         self.warnings: list[str] = []
@@ -193,6 +210,8 @@ class _Reading:
     def run(self) -> Iterator[Progress]:
         yield Progress("the file")
         self._part("the file", self._structure)
+        if self._is_foreign:
+            return
         yield from self._read_messages()
         self._part("the scheduled messages", self._scheduled)
         yield Progress("bots and channels")
@@ -206,6 +225,7 @@ class _Reading:
         """Read a part in one transaction. If it cannot be read, the other parts still are."""
         try:
             self._connection.execute("BEGIN")
+            self._budget.renew()
             read()
         except _UNREADABLE as error:
             self.damage.append(f"{name} cannot be read: {error}")
@@ -215,7 +235,11 @@ class _Reading:
 
     def _structure(self) -> None:
         """Check the schema, the pages, the indexes and the foreign keys."""
+        objects = self._connection.execute(_FOREIGN).fetchall()
+        self._is_foreign = bool(objects)
         _list(self.damage, schema_faults(self._connection, {migration.name for migration in migrations()}))
+        if self._is_foreign:
+            return
         lines: list[str] = []
         try:
             for (text,) in self._connection.execute("PRAGMA integrity_check"):
@@ -227,6 +251,7 @@ class _Reading:
 
     def _read_messages(self) -> Iterator[Progress]:
         messages = self._messages
+        self._budget.renew()
         try:
             yield from messages.run()
         except _UNREADABLE as error:
@@ -323,6 +348,24 @@ class _Reading:
             _list(
                 self.damage, [f"a text of {row[0]!r} in {table} is not UTF-8" for row in rows if not is_text(row)]
             )
+
+
+class _Budget:
+    """How many steps SQLite may still take; beyond it, a statement is interrupted."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        [[pages]] = connection.execute("PRAGMA page_count")
+        self._calls_max = (_STEPS_MIN + pages * _STEPS_A_PAGE) // _STEPS_A_CALL
+        self._calls = 0
+        connection.set_progress_handler(self._count, _STEPS_A_CALL)
+
+    def renew(self) -> None:
+        """Begin the next part."""
+        self._calls = 0
+
+    def _count(self) -> bool:
+        self._calls += 1
+        return bool(self._calls > self._calls_max)
 
 
 class _Entry(NamedTuple):

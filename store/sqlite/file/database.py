@@ -35,7 +35,7 @@ from .connection import StoreConnection
 from .lockfile import LockFile
 from .place import check_place, find_place, opening_failure
 from .reader import Reader, lenient_text
-from .schema import Identity, inspect, migrate
+from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_PAGES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import BUSY_MILLISECONDS, Writer, copy_back, translate
 
@@ -221,6 +221,7 @@ async def _connect(path: Path, *, statements: int) -> AsyncIterator[StoreConnect
     except sqlite3.Error as error:
         raise _refusal(path, error) from error
     try:
+        await connection.execute(TRUST_NOTHING)
         yield connection
     finally:
         with anyio.CancelScope(shield=True):

@@ -24,7 +24,16 @@ from bus.model.records import timestamp
 from .header import check_header
 from .reader import lenient_text
 
-__all__ = ["Identity", "Migration", "inspect", "migrate", "migrations", "schema_faults", "statements"]
+__all__ = [
+    "TRUST_NOTHING",
+    "Identity",
+    "Migration",
+    "inspect",
+    "migrate",
+    "migrations",
+    "schema_faults",
+    "statements",
+]
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -36,6 +45,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 
 _SCHEMA = "SELECT type, name, CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL"
+
+TRUST_NOTHING = "PRAGMA trusted_schema = OFF"
+"""For every connection: no schema of a file that was handed over calls a function with side effects."""
 
 _NOT_ONLY_OURS = "chat_sessions"
 """The one table that may have existed before the first migration."""
@@ -86,6 +98,7 @@ def inspect(path: Path) -> Identity | None:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
         connection.text_factory = lenient_text
         try:
+            connection.execute(TRUST_NOTHING)
             applied = _applied(connection)
             _check_known(path, applied)
             faults = schema_faults(connection, applied)
@@ -143,6 +156,7 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
     """Return which tables and indexes are missing, or differ from what these migrations made.
 
     No checksum covers the schema: one flipped letter in a column's name or a condition would be noticed late.
+    Triggers and views are faults, too: with them, a file that was handed over runs SQL of its own.
     """
     with contextlib.closing(sqlite3.connect(":memory:")) as made:
         for migration in migrations():
@@ -150,7 +164,8 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
                 for statement in statements(migration.sql):
                     made.execute(statement)
         theirs, ours = _texts(connection), _texts(made)
-    return [
+    foreign = [f"the {kind} {name!r} is not posthouse's" for kind, name in theirs if kind in ("trigger", "view")]
+    return foreign + [
         f"the {kind} {name} is {'altered' if (kind, name) in theirs else 'missing'}"
         for (kind, name), text in ours.items()
         if theirs.get((kind, name)) != text
