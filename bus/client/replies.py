@@ -70,7 +70,7 @@ class Replies:
         """Send a message and return the first reply to it, settled; see `Bot.request`."""
         if message_id in self._open:
             raise RuntimeError(f"a request with the id {message_id} is already waiting for its reply")
-        reply = self._open[message_id] = _Reply()
+        reply = self._open[message_id] = _Reply(draft.to)
         try:
             with anyio.move_on_after(timeout):
                 [receipt] = await self._sender.send_all([draft])
@@ -125,7 +125,7 @@ class Replies:
     def take(self, message: Message) -> bool:
         """Accept a delivered message if a request awaits it as its reply; return whether it does."""
         reply = self._open.get(message.reply_to or "")
-        if reply is None or message.channel is not None:
+        if reply is None or message.channel is not None or not reply.is_from(message.stored):
             return False
         if reply.message is not None and not (reply.found and reply.message.id == message.id):
             return False
@@ -193,7 +193,7 @@ class Replies:
         welcome = self._connection.welcome
         me = None if welcome is None else welcome.bot_id
         for stored in reversed(thread):
-            if stored.reply_to == message_id and stored.recipient.get("bot_id") == me:
+            if stored.reply_to == message_id and stored.recipient.get("bot_id") == me and reply.is_from(stored):
                 delivered = self._inbox.remove(stored)
                 self._give(
                     reply, delivered or Message(stored, self._settler, self._sender), found=delivered is None
@@ -208,10 +208,15 @@ class Replies:
 class _Reply:
     """The reply that one request awaits."""
 
-    __slots__ = ("arrived", "found", "message")
+    __slots__ = ("_asked", "arrived", "found", "message")
 
-    def __init__(self) -> None:
+    def __init__(self, asked: str | None) -> None:
+        self._asked = asked
         self.arrived = anyio.Event()
         self.message: Message | None = None
         self.found = False
         """Whether the message was read from the log, and not delivered to this bot."""
+
+    def is_from(self, message: StoredMessage) -> bool:
+        """Return True if the bot that was asked, by its name or id, sent a message."""
+        return self._asked in (message.sender_bot_name, message.sender_bot_id)

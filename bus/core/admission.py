@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..mailbox.sessions import Session
+from ..mailbox.sessions import Asked, Session
 from ..model.records import Channel
 from ..model.repository import Appended, Lot, Outcome
 from ..settings import Limits
-from ..wire.frames import Code, Publication, Refusal
+from ..wire.frames import Code, Publication, Refusal, ToBot, ToChannel
 from .checking import CheckedFrame, Checking
 from .directory import Directory
 from .dispatch import Dispatch
@@ -138,8 +138,15 @@ class Admission:
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""
-        asked = [publication.id for publication in publications if publication.expects_reply]
-        session.expect(asked, self._limits.expected_replies_max)
+        asked = {each.id: self._asked(each.recipient) for each in publications if each.expects_reply}
+        if asked:
+            session.expect(asked, self._limits.expected_replies_max)
+
+    def _asked(self, recipient: ToBot | ToChannel) -> Asked:
+        if isinstance(recipient, ToChannel):
+            return Asked(channel=recipient.name)
+        bot = self._directory.find_bot(recipient.bot or recipient.bot_id or "")
+        return Asked(None if bot is None else bot.id)
 
     def new_channels(self, session: Session, lots: Sequence[Lot]) -> list[Channel]:
         """Return the channels that these messages create."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.sessions import Session
+from ..mailbox.sessions import Asked, Session
 from ..mailbox.sources import Interest
 from ..model.records import BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
@@ -80,6 +80,13 @@ class Directory:
         """Return the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
         bot = self.find_bot(name)
         return self.mailboxes.get(name if bot is None else bot.id)
+
+    def was_asked(self, bot_id: str, asked: Asked) -> bool:
+        """Return True if a bot's reply to a message counts as its answer."""
+        if asked.channel is not None:
+            entry = self.channels.get(asked.channel)
+            return entry is not None and bot_id in entry.subscriptions
+        return asked.bot_id in (None, bot_id)
 
     def mailboxes_of(self, bot_id: str) -> list[Mailbox]:
         """Return the mailboxes that a bot receives from: its own, and those of its groups."""

@@ -128,7 +128,8 @@ class Dispatch:
         if reply.envelope.is_expired(self._turn.moment.wall):
             return False
         for session in mailbox.sessions:
-            if reply_to in session.expecting:
+            asked = session.expecting.get(reply_to)
+            if asked is not None and self._directory.was_asked(reply.envelope.sender_bot_id, asked):
                 del session.expecting[reply_to]
                 delivery = mailbox.express(reply, session, self._turn.moment.now)
                 if delivery is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable
 
-from ..model.records import Channel
+from ..model.records import WORKER_NAME, Channel
 from ..settings import Limits
 from ..wire.frames import Code, Hello, Refusal, is_id
 from .directory import Directory
@@ -38,7 +38,10 @@ class Founding:
 
     def check(self, address: bytes, hello: Hello, claimed: Container[str]) -> None:
         """Raise Refusal if a connection may not register a bot; `claimed` has the ids of those under way."""
-        limits = self._limits
+        limits, name = self._limits, hello.bot.lower()
+        if name == WORKER_NAME or name.startswith(f"{WORKER_NAME}."):
+            text = f"bot name {hello.bot!r} is reserved for the worker: use another one"
+            raise Refusal(Code.BAD_REQUEST, text)
         if is_id(hello.bot):
             raise Refusal(
                 Code.BAD_REQUEST,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model.records import WORKER_ID
+from ..model.records import WORKER_ID, WORKER_NAME
 from ..model.repository import Recovered, RecoverRuns
 from ..settings import Workflows
 from ..wire.frames import Code
@@ -20,9 +20,7 @@ from .batches import Batches, Job
 from .dispatch import Dispatch
 from .effects import Turn
 
-__all__ = ["WORKER_NAME", "Recovering"]
-
-WORKER_NAME = "posthouse"
+__all__ = ["Recovering"]
 
 _RUNS_AT_ONCE = 100
 """Runs recovered in one transaction: some milliseconds of the writer's time."""

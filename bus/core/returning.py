@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.sessions import Session
+from ..mailbox.sessions import Asked, Session
 from ..model.repository import Surveyed
 from ..settings import Limits
 from ..wire.frames import Hello
@@ -89,7 +89,8 @@ class Returning:
     def take_over(self, session: Session, hello: Hello, earlier: Session | None) -> None:
         """Let a session await the replies that its client awaits; resend those on their way to its earlier one."""
         most = self._limits.expected_replies_max
-        session.expect([*(earlier.expecting if earlier is not None else ()), *hello.awaits], most)
+        known = {} if earlier is None else earlier.expecting
+        session.expect(known | {id: known.get(id, Asked()) for id in hello.awaits}, most)
         if earlier is None:
             return
         for seq in sorted(earlier.express):

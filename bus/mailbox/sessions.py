@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ..wire.frames import RequestFrame
 
-__all__ = ["Session", "Sessions", "client_of"]
+__all__ = ["Asked", "Session", "Sessions", "client_of"]
 
 
 def client_of(token: str | None) -> str | None:
     """Return the client that a token belongs to, as a digest: the token is a secret, and this is kept on disk."""
     return None if token is None else hashlib.blake2b(token.encode(), digest_size=12).hexdigest()
+
+
+class Asked(NamedTuple):
+    """Who may answer a message: a bot, or the subscribers of a channel; anybody, if neither is known."""
+
+    bot_id: str | None = None
+    channel: str | None = None
 
 
 class Session:
@@ -61,8 +68,8 @@ class Session:
         """Those of them that have something for it when it has credit, the next one first."""
         self.in_flight: dict[int, str] = {}
         """The unsettled seqs delivered to this session, each with the id of its mailbox."""
-        self.expecting: dict[str, None] = {}
-        """Ids of messages whose first reply goes to this session at once."""
+        self.expecting: dict[str, Asked] = {}
+        """Ids of messages whose first reply goes to this session at once, and who was asked."""
         self.express: set[int] = set()
         """The replies among them that were delivered outside the credit."""
         self.in_flight_bytes = 0
@@ -90,9 +97,9 @@ class Session:
             return 0
         return self.credit - len(self.in_flight) + len(self.express)
 
-    def expect(self, message_ids: Iterable[str], most: int) -> None:
+    def expect(self, messages: Mapping[str, Asked], most: int) -> None:
         """Note messages whose first replies go to this session at once; beyond `most`, forget the oldest."""
-        self.expecting.update(dict.fromkeys(message_ids))
+        self.expecting.update(messages)
         while len(self.expecting) > most:
             del self.expecting[next(iter(self.expecting))]
 

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "WORKER_ID",
+    "WORKER_NAME",
     "BotMessage",
     "BotOwner",
     "BotRecord",
@@ -86,6 +87,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 WORKER_ID = "00000000-0000-0000-0000-000000000000"
 """The nil UUID (RFC 9562): the sender of the worker's own messages. No bot has it."""
+
+WORKER_NAME = "posthouse"
+"""The name that goes with it. Names that begin with it and a dot are reserved, too."""
 
 
 class BotRecord(Record, frozen=True):
