@@ -259,6 +259,10 @@ class Limits(_Section, frozen=True):
     tap_heads_max: PositiveInt = 1000
     """Channels whose head is sent at the tap: this many take about 15 ms every `tap_head_seconds`."""
 
+    tap_topics_bytes_max: PositiveInt = 1024 * 1024
+    """Topics of all listeners at the tap, beyond which it is closed and opened again: ZeroMQ keeps what it is asked
+    in some fifty times the bytes, and forgets it only with the socket."""
+
     headers_max: PositiveInt = 32
     """Headers of a message."""
 

@@ -25,7 +25,7 @@ import zmq
 
 from ..core.batches import Batch
 from ..core.core import Core
-from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
+from ..core.effects import Ask, Count, Effect, EmptyTap, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
@@ -35,7 +35,8 @@ from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Refusal, RequestFrame, Workflow
 from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
-from .listening import bind_command, bind_tap
+from .listening import bind_command
+from .live_tap import LiveTap, bind_live_tap
 from .outgoing import Outgoing
 from .queries import Queries
 
@@ -52,9 +53,6 @@ _AHEAD_SECONDS = 60.0
 
 _FRAMES_A_TURN = 500
 """Frames read before other tasks get a turn."""
-
-_LISTENS, _LEAVES = b"\x01", b"\x00"
-"""How ZeroMQ marks a subscription to a topic, and its end."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -74,7 +72,7 @@ class Broker:
         settings: Settings,
         *,
         command: Port,
-        tap: Port,
+        tap: LiveTap,
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
     ) -> None:
@@ -133,7 +131,7 @@ class Broker:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._receive)
                 self._tasks.start_soon(self._read)
-                self._tasks.start_soon(self._watch_tap)
+                self._tasks.start_soon(self._tap.run, self._hear_tap)
                 self._tasks.start_soon(self._tick)
                 self._tasks.start_soon(self._answering.run, self._carry_out)
                 await self._write()
@@ -209,7 +207,9 @@ class Broker:
                         lost = unsent(effect, queue)
                         queue.extend(self._core.unreachable(address, self._moment(), lost))
                 case Tap(topic, frame):
-                    self._tap.send((topic, frame))
+                    self._tap.send(topic, frame)
+                case EmptyTap():
+                    self._tap.empty()
                 case Read(request):
                     self._reads.append(request)
                     self._read_wake.set()
@@ -338,22 +338,10 @@ class Broker:
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 
-    async def _watch_tap(self) -> None:
-        while True:
-            self._hear_tap()
-            if not self._tap.has_input:
-                await self._tap.wait()
-            await anyio.lowlevel.checkpoint()
-
     def _hear_tap(self) -> None:
-        """Handle listeners that came or left; ignore anything else that a listener sends."""
-        for _ in range(_FRAMES_A_TURN):
-            parts = self._tap.receive()
-            if parts is None:
-                return
-            kind, topic = parts[0][:1], parts[0][1:]
-            if kind in (_LISTENS, _LEAVES):
-                self._carry_out(self._core.tap_topic(topic, self._moment(), wanted=kind == _LISTENS))
+        """Handle listeners that came or left."""
+        for topic, wanted in self._tap.hear():
+            self._carry_out(self._core.tap_topic(topic, self._moment(), wanted=wanted))
 
     async def _tick(self) -> None:
         while True:
@@ -410,7 +398,7 @@ async def open_broker(
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
     command = bind_command(context, settings)
     try:
-        tap = bind_tap(context, settings)
+        tap = bind_live_tap(context, settings)
     except BaseException:
         command.close()
         raise

@@ -19,8 +19,11 @@ __all__ = ["bind_command", "bind_tap"]
 _OVERSIZE_FACTOR = 4
 """A frame up to this many times the limit is read and answered; beyond it ZeroMQ drops the connection."""
 
-_TOPIC_BYTES_MAX = 1024
-"""Size limit of what a tap's listener sends: a subscription is one byte and a topic with a channel's name."""
+_TOPIC_BYTES_MAX = 160
+"""Size limit of what a tap's listener sends: `SUBSCRIBE`, and a topic with the longest name of a channel."""
+
+_TOPICS_WAITING_MAX = 16
+"""What may wait of one listener before it is heard: the limit on topics is exceeded by no more."""
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: thousands of bots connect at once after their worker was restarted. The
@@ -59,7 +62,8 @@ def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Por
     """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
-    socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every listener of a topic, not only the first
+    socket.setsockopt(zmq.RCVHWM, _TOPICS_WAITING_MAX)
+    socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every listener of a topic, not only the first and the last
     return _bind(socket, settings.listen.tap)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "Ask",
     "Count",
     "Effect",
+    "EmptyTap",
     "FindStart",
     "Locate",
     "Moment",
@@ -54,6 +55,10 @@ class Tap(NamedTuple):
 
     topic: bytes
     frame: bytes
+
+
+class EmptyTap(NamedTuple):
+    """Close the tap, and open it again without its listeners: they subscribed to too much."""
 
 
 class Read(NamedTuple):
@@ -110,7 +115,7 @@ class Locate(NamedTuple):
     mailboxes: tuple[Mailbox, ...] = ()
 
 
-Effect = Send | Tap | Read | Count | Survey | Ask | FindStart | Locate
+Effect = Send | Tap | EmptyTap | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:

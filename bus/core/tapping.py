@@ -3,6 +3,7 @@
 Owns the topics that have listeners. Its rules:
 
 - Nothing is written without a listener: no copies if no channel has one, no head that nobody asked for.
+- What all listeners subscribe to has a limit in bytes. Beyond it the tap is emptied: its listeners come again.
 - A head is sent with the first tick after somebody begins to listen to it, and then every `tap_head_seconds`. So
   asking for one again and again costs one frame a tick, not one a question.
 
@@ -11,12 +12,14 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..mailbox.parcel import Parcel
 from ..settings import Settings
 from ..wire.codec import encode, tap_copy
 from ..wire.topics import Head, channel_topic, head_channel, head_topic
 from .directory import Directory
-from .effects import Tap, Turn
+from .effects import EmptyTap, Tap, Turn
 
 __all__ = ["Tapping"]
 
@@ -29,8 +32,11 @@ class Tapping:
         self._turn = turn
         self._head_seconds = settings.delivery.tap_head_seconds
         self._heads_max = settings.limits.tap_heads_max
-        self._topics: set[bytes] = set()
-        self._heads: set[str] = set()
+        self._topics_bytes_max = settings.limits.tap_topics_bytes_max
+        self._bytes = 0
+        """The topics of all listeners."""
+        self._topics: Counter[bytes] = Counter()
+        self._heads: Counter[str] = Counter()
         self._new: set[str] = set()
         self._heads_sent_at = 0.0
 
@@ -39,21 +45,33 @@ class Tapping:
 
     def want(self, topic: bytes) -> None:
         """Note that a topic has a new listener."""
+        self._bytes += len(topic)
+        if self._bytes > self._topics_bytes_max:
+            self._empty()
+            return
         channel = head_channel(topic)
         if channel is None:
-            self._topics.add(topic)
+            self._topics[topic] += 1
         elif channel in self._heads or len(self._heads) < self._heads_max:
-            self._heads.add(channel)
+            self._heads[channel] += 1
             self._new.add(channel)
 
     def leave(self, topic: bytes) -> None:
-        """Note that a topic has no listener any more."""
+        """Note that a topic has lost a listener."""
+        self._bytes = max(0, self._bytes - len(topic))
         channel = head_channel(topic)
         if channel is None:
-            self._topics.discard(topic)
-        else:
-            self._heads.discard(channel)
-            self._new.discard(channel)
+            self._topics -= Counter((topic,))  # drops what is 0
+        elif channel in self._heads:
+            self._heads[channel] -= 1
+            if not self._heads[channel]:
+                del self._heads[channel]
+                self._new.discard(channel)
+
+    def _empty(self) -> None:
+        self._turn.add(EmptyTap())
+        self._bytes = 0
+        self._topics, self._heads, self._new = Counter(), Counter(), set()
 
     def copy(self, channel: str, parcel: Parcel, prev_seq: int) -> None:
         """Copy messages that are on disk to the listeners of their channel."""
@@ -68,7 +86,7 @@ class Tapping:
         now = self._turn.moment.now
         due, self._new = self._new, set()
         if now - self._heads_sent_at >= self._head_seconds:
-            due, self._heads_sent_at = self._heads, now
+            due, self._heads_sent_at = set(self._heads), now
         for channel in sorted(due):
             entry = self._directory.channels.get(channel)
             head = Head(channel, 0 if entry is None else entry.head_seq)

@@ -72,6 +72,9 @@ def test_a_head_is_told_soon_and_then_again_and_again() -> None:
     listen(worker, head_topic("news"))
     assert told(worker) == [("news", 2)], "somebody further began to listen, and asking twice makes no two heads"
     leave(worker, head_topic("news"))
+    leave(worker, head_topic("news"))
+    assert told(worker, 2) == [("news", 2), ("nothing", 0)], "one of three still listens"
+    leave(worker, head_topic("news"))
     assert told(worker, 2) == [("nothing", 0)]
     leave(worker, head_topic("nothing"))
     assert told(worker, 2) == []
