@@ -55,13 +55,15 @@ class Answering:
         return f"<Answering {self._questions}>"
 
     def add(self, question: Question) -> list[Effect]:
-        """Let a question wait for its turn, or return its refusal."""
+        """Let a question wait for its turn; return its refusal, or that of a question that made room for it."""
         try:
-            self._questions.add(question)
+            displaced = self._questions.add(question, self._outgoing.has_room)
         except Refusal as error:
             return [_refused(question, error.code, error.message)]
         self._more.set()
-        return []
+        if displaced is None:
+            return []
+        return [_refused(displaced, Code.BUSY, "too many queries are in progress; try again later")]
 
     async def run(self, carry_out: Callable[[list[Effect]], None]) -> None:
         """Answer questions until cancelled. Raises StoreFailure."""

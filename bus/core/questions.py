@@ -5,6 +5,8 @@ Owns the order. Its rules:
 - Bots take turns, so a bot that asks a lot makes the others wait for one of its questions, and not for all.
 - A session whose answers are still on their way is passed over until it has read some of them.
 - A bot may have so many questions open, and all bots together so many; more are `busy`.
+- If those of all bots are too many, a question whose session does not read makes room, or else the newest one
+  of the bot that has most. So nobody keeps the others out.
 
 Pure.
 """
@@ -39,16 +41,40 @@ class Questions:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, question: Question) -> None:
-        """Let a question wait for its turn. Raise Refusal if too many are open."""
+    def add(self, question: Question, may_send: Callable[[bytes], bool]) -> Question | None:
+        """Let a question wait for its turn, and return one that made room for it and is `busy`, or None.
+
+        `may_send` says whether a connection has room for an answer. Raise Refusal if too many are open.
+        """
         own, most = self._open.get(question.bot_id, 0), self._limits.queries_per_bot_max
         if own >= most:
             raise Refusal(Code.BUSY, f"{own} queries of this bot are in progress, the maximum; try again later")
+        displaced = None
         if self._count >= self._limits.queries_max:
-            raise Refusal(Code.BUSY, f"{self._count} queries are in progress, the maximum; try again later")
+            displaced = self._least_urgent(own + 1, may_send)
+            if displaced is None:
+                raise Refusal(Code.BUSY, f"{self._count} queries are in progress, the maximum; try again later")
+            self._remove(displaced)
+            self.done(displaced)
         self._count += 1
         self._open[question.bot_id] = own + 1
         self._waiting.setdefault(question.bot_id, deque()).append(question)
+        return displaced
+
+    def _least_urgent(self, most: int, may_send: Callable[[bytes], bool]) -> Question | None:
+        """Return the waiting question that makes room; None if no bot has more than `most` open."""
+        for questions in self._waiting.values():
+            for question in questions:
+                if not may_send(question.address):
+                    return question
+        bot_id = max(self._waiting, key=lambda bot_id: self._open[bot_id], default=None)
+        return None if bot_id is None or self._open[bot_id] <= most else self._waiting[bot_id][-1]
+
+    def _remove(self, question: Question) -> None:
+        questions = self._waiting[question.bot_id]
+        questions.remove(question)
+        if not questions:
+            del self._waiting[question.bot_id]
 
     def take(self, may_send: Callable[[bytes], bool]) -> Question | None:
         """Return the next question; `may_send` says whether a connection has room for an answer."""
@@ -71,10 +97,7 @@ class Questions:
 
     def discard(self, is_gone: Callable[[bytes], bool]) -> None:
         """Drop the questions of connections that will not read an answer."""
-        for bot_id, questions in list(self._waiting.items()):
-            gone = [question for question in questions if is_gone(question.address)]
-            for question in gone:
-                questions.remove(question)
+        for questions in list(self._waiting.values()):
+            for question in [question for question in questions if is_gone(question.address)]:
+                self._remove(question)
                 self.done(question)
-            if not questions:
-                del self._waiting[bot_id]
