@@ -12,12 +12,13 @@ import anyio
 import pytest
 
 from bus.errors import RecordDamaged
-from bus.model.repository import HistoryRequest, LogMessage, MessageLog
+from bus.model.records import WORKER_ID
+from bus.model.repository import AddBot, HistoryRequest, LogMessage, MessageLog
 from store import open_store
 from store.sqlite.file.reader import Reader
 from store.sqlite.messages.rows import fetch_each
 
-from .samples import add, at, direct, page, to_channel
+from .samples import add, at, bot, direct, page, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +42,18 @@ async def filled(log: MessageLog) -> MessageLog:
         direct("h", "ann", "cleo"),
     )
     return log
+
+
+async def test_what_waits_is_counted_by_its_senders(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddBot(bot("eve"))])
+    await add(log, *(direct(id, sender, "bob") for id, sender in zip("abcdefg", "AEAEAEA", strict=True)))
+    await add(log, *(direct(id, sender, "bob") for id, sender in (("h", "ann"), ("i", "eve"), ("j", "ann"))))
+    await add(log, direct("k", "ann", "cleo"), to_channel("l", "ann", "news"), direct("m", WORKER_ID, "bob"))
+    assert await log.count(page("bob", ("", 7))) == {"ann": 2, "eve": 1, WORKER_ID: 1}
+    assert await log.count(page("bob", ("", 7), seqs=(8, 99))) == {"ann": 1, "eve": 1, WORKER_ID: 1}
+    assert await log.count(page("bob", ("", 0))) == {"ann": 2, "eve": 1, WORKER_ID: 1, "": 7}, (
+        "unknown bots are one"
+    )
 
 
 # ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────
