@@ -87,13 +87,12 @@ SETTINGS = Settings(
         batch_bytes_max=1000,
         held_requests_max=3,
         backlog_messages_max=25,
-        backlog_per_sender_max=20,
         scheduled_messages_max=15,
-        scheduled_per_bot_max=12,
-        delayed_per_mailbox_max=4,
     ),
 )
 
+# In every seventh world, what one bot may take of it: it keeps other things from happening.
+SHARES: dict[str, int] = {"backlog_per_sender_max": 20, "scheduled_per_bot_max": 12, "delayed_per_mailbox_max": 2}
 # By the seed: nothing leaves the log; what nobody waits for does; what nobody is at work on does.
 RETENTIONS = [
     RetentionSettings(),
@@ -116,7 +115,8 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.settings = msgspec.structs.replace(SETTINGS, retention=RETENTIONS[seed % len(RETENTIONS)])
+        limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
+        self.settings = msgspec.structs.replace(SETTINGS, limits=limits, retention=RETENTIONS[seed % 3])
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
