@@ -192,11 +192,11 @@ class Queries:
         return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
     async def _bots(self, query: Bots) -> BotList:
-        core, page = self._core, _Page(ListedBot, self._frame_bytes_max)
-        bots = [core.directory.names[name] for name in _after(core.directory.names, query.after)]
-        for part in _portions(bots):
-            backlogs = await self._backlogs([core.directory.mailboxes[bot.id] for bot in part])
-            if not page.add([self._listed(bot, backlogs[bot.id]) for bot in part]):
+        directory, page = self._core.directory, _Page(ListedBot, self._frame_bytes_max)
+        for part in _portions(directory.bot_names.after(query.after)):
+            bots = [directory.names[name] for name in part]
+            backlogs = await self._backlogs([directory.mailboxes[bot.id] for bot in bots])
+            if not page.add([self._listed(bot, backlogs[bot.id]) for bot in bots]):
                 break
         return BotList(page.rows, page.more)
 
@@ -215,7 +215,7 @@ class Queries:
 
     async def _channels(self, query: Channels) -> ChannelList:
         channels, page = self._core.directory.channels, _Page(ListedChannel, self._frame_bytes_max)
-        for part in _portions(_after(channels, query.after)):
+        for part in _portions(self._core.directory.channel_names.after(query.after)):
             entries = [channels[name] for name in part]
             counts = await self._log.channel_counts(part)
             backlogs = await self._backlogs(

@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import msgspec
@@ -19,7 +20,7 @@ from ..model.records import BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
 
-__all__ = ["ChannelEntry", "Directory"]
+__all__ = ["ChannelEntry", "Directory", "NameList"]
 
 
 class ChannelEntry:
@@ -39,6 +40,29 @@ class ChannelEntry:
         return f"<ChannelEntry {self.channel.name} head_seq={self.head_seq} subscribers={len(self.subscriptions)}>"
 
 
+class NameList:
+    """Names in order. Adding is cheap, and so is looking, even if there are many of them."""
+
+    def __init__(self) -> None:
+        self._sorted: list[str] = []
+        self._new: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<NameList {len(self._sorted) + len(self._new)}>"
+
+    def add(self, name: str) -> None:
+        """Add a name that is not there yet."""
+        self._new.append(name)
+
+    def after(self, name: str | None) -> list[str]:
+        """Return the names that follow one, or all."""
+        if self._new:
+            self._sorted += self._new
+            self._sorted.sort()  # what is sorted already costs one comparison each
+            self._new = []
+        return self._sorted[0 if name is None else bisect_right(self._sorted, name) :]
+
+
 class Directory:
     """All bots by id and name, all mailboxes by id, and all channels by name."""
 
@@ -46,6 +70,7 @@ class Directory:
         self._settings = settings
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
+        self.bot_names, self.channel_names = NameList(), NameList()
         self.mailboxes: dict[str, Mailbox] = {}
         self.channels: dict[str, ChannelEntry] = {}
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
@@ -54,6 +79,7 @@ class Directory:
             self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
         for channel, head_seq in state.channels:
             self.channels[channel.name] = ChannelEntry(channel, head_seq)
+            self.channel_names.add(channel.name)
         for group in state.groups:
             mailbox_id = group_mailbox_id(group.channel, group.name)
             place = places.get(mailbox_id) or MailboxState(mailbox_id, min(group.start_seq, state.last_seq))
@@ -114,6 +140,7 @@ class Directory:
 
     def add_bot(self, bot: BotRecord, state: MailboxState, *, last_seq: int) -> None:
         """Add a registered bot and its mailbox; `last_seq` is the end of the log."""
+        self.bot_names.add(bot.name)
         self.bots[bot.id] = self.names[bot.name] = bot
         mailbox = Mailbox(state, self._settings.delivery, self._settings.limits)
         mailbox.begin(last_seq)
@@ -129,6 +156,7 @@ class Directory:
         for channel in channels:
             if channel.name not in self.channels:
                 self.channels[channel.name] = ChannelEntry(channel)
+                self.channel_names.add(channel.name)
 
     def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
         """Add a subscription, and return the mailbox that delivers it; a group's first one opens the group."""
