@@ -42,7 +42,7 @@ class LiveTap:
         self.address = port.address
         self._port: Port | None = port
         self._bind = bind
-        self._open = anyio.CancelScope()
+        self._open: anyio.CancelScope | None = None
 
     def __repr__(self) -> str:
         return f"<LiveTap {self.address} {'closed' if self._port is None else 'open'}>"
@@ -65,8 +65,7 @@ class LiveTap:
     async def run(self, listen: Callable[[], None]) -> None:
         """Call `listen` when there may be something to hear, until cancelled."""
         while True:
-            self._open = anyio.CancelScope()
-            with self._open:
+            with anyio.CancelScope() as self._open:
                 while self._port is not None:
                     listen()
                     if self._port is not None and not self._port.has_input:
@@ -80,7 +79,8 @@ class LiveTap:
         """Close the socket, and forget all listeners; it is bound again after a pause."""
         _log.warning("tap_closed", reason="its listeners subscribed to too much", seconds=_PAUSE_SECONDS)
         self.close()
-        self._open.cancel()
+        if self._open is not None:
+            self._open.cancel()
 
     def close(self) -> None:
         """Close the socket."""
