@@ -148,10 +148,13 @@ class Core:
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
         before = self.last_seq
-        for job, answers in batch.answers(outcome):
-            if job.changes:  # it may change who receives the messages after it, and not those before it
-                self.dispatch.arrive()
-            job.done(answers, batch.timestamp)
+        for jobs, lots in batch.answered(outcome):
+            for job, answers in jobs:
+                if job.changes:  # it may change who receives the messages after it, and not those before it
+                    self.dispatch.arrive()
+                job.done(answers, batch.timestamp)
+            for lot, added in lots:
+                self._publishing.enter(lot, added, batch.timestamp)
         self.dispatch.arrive()
         if self.last_seq > before:
             self._turn.log_time.stamped(batch.timestamp, self._taken_at)

@@ -100,6 +100,7 @@ class Dispatch:
     def arrive(self) -> None:
         """Add what was entered to the mailboxes that want it, in seq order, and copy it to the tap."""
         arrivals, self._arrivals = self._arrivals, []
+        express: dict[Session, HandedOut] = {}
         for lot, first_seq, timestamp in arrivals:
             assert first_seq > self.last_seq, "the log grows at its end"
             self.last_seq = first_seq + len(lot) - 1
@@ -107,9 +108,9 @@ class Dispatch:
             parcel = parcel_of(lot, first_seq, timestamp)
             if lot.recipient_channel is None:
                 mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
-                if lot.reply_to is not None and self._express(mailbox, parcel.part(0, 1), lot.reply_to):
-                    parcel = parcel.part(1, len(parcel))
-                if len(parcel) and mailbox.arrive(parcel):
+                if lot.reply_tos is not None and not parcel.envelope.is_expired(self._turn.moment.wall):
+                    parcel = self._express(mailbox, parcel, lot.reply_tos, express)
+                if parcel.seqs and mailbox.arrive(parcel):
                     self.touch(mailbox)
                 continue
             entry = self._directory.channels[lot.recipient_channel]
@@ -118,22 +119,25 @@ class Dispatch:
                 if mailbox.arrive(parcel):
                     self.touch(mailbox)
             self.tapping.copy(lot.recipient_channel, parcel, prev_seq)
+        for handed in express.values():
+            self._deliver(handed)
 
-    def _express(self, mailbox: Mailbox, reply: Parcel, reply_to: str) -> bool:
-        """Deliver a reply to the session that waits for it; return False if none does, or if its turn has come."""
-        if reply.envelope.is_expired(self._turn.moment.wall):
-            return False
+    def _express(
+        self, mailbox: Mailbox, parcel: Parcel, reply_tos: Sequence[str], express: dict[Session, HandedOut]
+    ) -> Parcel:
+        """Put awaited replies in flight for the sessions that await them; return the messages that take their turn."""
+        gone: set[int] = set()
         for session in mailbox.sessions:
-            if reply_to in session.expecting:
-                del session.expecting[reply_to]
-                delivery = mailbox.express(reply, session, self._turn.moment.now)
-                if delivery is None:
-                    return False
-                self.counters.delivered += 1
-                self._turn.add(Send(session.address, deliver_frame([delivery]), tuple(reply.seqs)))
+            awaited = session.take_awaited(reply_tos) if session.expecting else ()
+            ahead = [at for at in mailbox.ahead_of_turn(session, parcel, awaited) if parcel.seqs[at] not in gone]
+            if ahead:
+                replies = parcel.select(ahead)
+                handed = express.setdefault(session, HandedOut(session, [], []))
+                handed.deliveries.append(mailbox.express(replies, session, self._turn.moment.now))
+                handed.seqs.extend(replies.seqs)
+                gone.update(replies.seqs)
                 self.touch(mailbox)
-                return True
-        return False
+        return parcel.without(gone) if gone else parcel
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
@@ -179,7 +183,6 @@ class Dispatch:
         touched, self._touched = self._touched, {}
         for mailbox in touched:
             for handed in mailbox.hand_out(*self._turn.moment):
-                self.counters.delivered += len(handed.seqs)
                 self._deliver(handed)
             self._bury(mailbox, mailbox.take_expired())
             request = mailbox.next_read(self.last_seq)
@@ -197,7 +200,8 @@ class Dispatch:
                 self._timed.pop(mailbox, None)
 
     def _deliver(self, handed: HandedOut) -> None:
-        """Pack deliveries into as few frames as their limits allow."""
+        """Send deliveries, in as few frames as their limits allow."""
+        self.counters.delivered += len(handed.seqs)
         for deliveries, seqs in _frames(handed, self._settings.limits.frame_bytes_max):
             self._turn.add(Send(handed.session.address, deliver_frame(deliveries), tuple(seqs)))
 

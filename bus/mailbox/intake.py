@@ -44,6 +44,11 @@ class Intake:
         return len(self._ready)
 
     @property
+    def size_bytes(self) -> int:
+        """The size of what may be delivered now."""
+        return self._ready.size_bytes
+
+    @property
     def aside(self) -> int:
         """How many messages arrived while a page is being read."""
         return len(self._aside)

@@ -53,6 +53,11 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
         wires = self.wires[start:end]
         return Parcel(self.envelope, self.seqs[start:end], wires, sum(map(len, wires)))
 
+    def select(self, indexes: Iterable[int]) -> Parcel:
+        """Return the messages with these indexes."""
+        seqs, wires = zip(*((self.seqs[at], self.wires[at]) for at in indexes), strict=True)
+        return Parcel(self.envelope, seqs, wires, sum(map(len, wires)))
+
     def after(self, seq: int) -> Parcel:
         """Return the messages above a seq."""
         if seq < self.seqs[0]:
@@ -82,15 +87,14 @@ class _Before(msgspec.Struct, frozen=True, gc=False):
 
 
 class _After(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a stored message that follow its body."""
+    """The fields of a stored message that follow its body, but for what it replies to."""
 
-    reply_to: str | None
     headers: msgspec.Raw
     timestamp: str | None
 
 
 def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, bytes]:
-    """Return what is before and after the bodies of messages that share all else; without the braces."""
+    """Return what is before and after the bodies of messages of one lot; without the braces."""
     direct, channel = message.recipient_bot_id, message.recipient_channel
     before = _Before(
         message.sender_bot_id,
@@ -98,23 +102,32 @@ def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, byt
         ToBot(bot_id=direct) if channel is None else ToChannel(channel),
         message.message_type,
     )
-    after = _After(message.reply_to, msgspec.Raw(message.headers), timestamp)
+    after = _After(msgspec.Raw(message.headers), timestamp)
     return encode(before)[1:-1], encode(after)[1:-1]
 
 
 def write_message(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
     """Return a message as JSON. A delayed message that is not due yet has neither seq nor timestamp."""
     before, after = _frame(message, timestamp)
-    return b'{"seq":%b,"id":%b,%b,"body":%b,%b}' % (encode(seq), encode(message.id), before, message.body, after)
+    own = (encode(seq), encode(message.id), before, message.body, encode(message.reply_to), after)
+    return b'{"seq":%b,"id":%b,%b,"body":%b,"reply_to":%b,%b}' % own
 
 
 def parcel_of(lot: Lot, first_seq: int, timestamp: str) -> Parcel:
     """Return the parcel of a lot that was appended at `first_seq`; its ids are checked, and need no escapes."""
     before, after = _frame(lot, timestamp)
-    wires = [
-        b'{"seq":%d,"id":"%b",%b,"body":%b,%b' % (seq, id.encode(), before, body, after)
-        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
-    ]
+    if lot.reply_tos is None:
+        wires = [
+            b'{"seq":%d,"id":"%b",%b,"body":%b,"reply_to":null,%b' % (seq, id.encode(), before, body, after)
+            for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+        ]
+    else:
+        replies = zip(lot.ids, lot.bodies, lot.reply_tos, strict=True)
+        wires = [
+            b'{"seq":%d,"id":"%b",%b,"body":%b,"reply_to":"%b",%b'
+            % (seq, id.encode(), before, body, reply_to.encode(), after)
+            for seq, (id, body, reply_to) in enumerate(replies, first_seq)
+        ]
     seqs = list(range(first_seq, first_seq + len(wires)))
     envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
     return Parcel(envelope, seqs, wires, sum(map(len, wires)))
@@ -129,11 +142,12 @@ def parcels_of(messages: Iterable[LogMessage]) -> list[Parcel]:
         before, after = _frame(first, first.timestamp)
         envelope = Envelope(first.sender_bot_id, first.recipient_channel, first.expires_at)
         wires = [
-            b'{"seq":%d,"id":%b,%b,"body":%b,%b' % (message.seq, encode(message.id), before, message.body, after)
+            b'{"seq":%d,"id":%b,%b,"body":%b,"reply_to":%b,%b'
+            % (message.seq, encode(message.id), before, message.body, encode(message.reply_to), after)
             for message in found
         ]
         parcels.append(Parcel(envelope, [message.seq for message in found], wires, sum(map(len, wires))))
     return parcels
 
 
-_shared = attrgetter(*(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body")))
+_shared = attrgetter(*(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body", "reply_to")))

@@ -48,7 +48,19 @@ from .changes import (
     UnsettledState,
     group_mailbox_id,
 )
-from .lots import Added, Appended, LogMessage, Lot, NewMessage, Outcome, each, lots_of, outcome_of
+from .lots import (
+    Added,
+    Appended,
+    LogMessage,
+    Lot,
+    NewMessage,
+    Outcome,
+    each,
+    joined,
+    lots_of,
+    outcome_of,
+    outcomes_of,
+)
 from .records import BotMessage, BotSubscription, Channel
 from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
@@ -101,8 +113,10 @@ __all__ = [
     "WorkflowStore",
     "each",
     "group_mailbox_id",
+    "joined",
     "lots_of",
     "outcome_of",
+    "outcomes_of",
 ]
 
 

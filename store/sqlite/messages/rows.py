@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
@@ -156,13 +156,18 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
     for lot in lots:
         shared, start = _shared(lot, timestamp), 0
         own = _own(lot, seq, timestamp)
+        are_replies = lot.reply_tos is not None
         for size in _SHARED_ROWS:
             while len(own) - start >= size:
                 values = chain.from_iterable(own[start : start + size])
-                statements.append((_insert_shared(size), [seq + start, *shared, *values]))
+                statements.append((_insert_shared(size, are_replies=are_replies), [seq + start, *shared, *values]))
                 start += size
-        sender, rest = shared[:6], shared[6:]
-        rows += [(seq + at, id, *sender, body, *rest, crc) for at, (id, body, crc) in enumerate(own[start:], start)]
+        before, after = shared[:6], shared[6:]
+        rest = zip(own[start:], islice(lot.replies(), start, None), strict=False)
+        rows += [
+            (at, id, *before, body, reply_to, *after, crc)
+            for at, ((id, body, crc, *_), reply_to) in enumerate(rest, seq + start)
+        ]
         seq += len(own)
     return statements + _in_few(rows)
 
@@ -187,15 +192,14 @@ def _shared(lot: Lot, timestamp: str) -> tuple[Any, ...]:
         lot.recipient_bot_id,
         lot.recipient_channel,
         lot.message_type,
-        lot.reply_to,
         lot.headers.decode(),
         timestamp,
         lot.expires_at,
     )
 
 
-def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[str, str, int]]:
-    """Return the columns that differ: id, body and checksum."""
+def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
+    """Return the columns that differ: id, body and checksum; and what they reply to, if they do."""
     before = (
         lot.sender_bot_id,
         lot.sender_bot_name,
@@ -203,10 +207,15 @@ def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[str, str, int]]
         lot.recipient_channel,
         lot.message_type,
     )
-    after = (lot.reply_to, lot.headers, timestamp, lot.expires_at)
+    after = (lot.headers, timestamp, lot.expires_at)
+    if lot.reply_tos is None:
+        return [
+            (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
+            for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+        ]
     return [
-        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, *after))))
-        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, reply_to, *after))), reply_to)
+        for seq, (id, body, reply_to) in enumerate(zip(lot.ids, lot.bodies, lot.reply_tos, strict=True), first_seq)
     ]
 
 
@@ -216,7 +225,11 @@ def _insert_of(rows: int) -> str:
 
 
 @cache
-def _insert_shared(rows: int) -> str:
+def _insert_shared(rows: int, *, are_replies: bool) -> str:
     """Return an insertion of rows of one lot. What they share is bound once, which saves most of the binding."""
-    values = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, ?8, ?9, ?10, ?11, ?{})"
-    return _INSERT + ", ".join(values.format(at, 12 + 3 * at, 13 + 3 * at, 14 + 3 * at) for at in range(rows))
+    values, width = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, {}, ?8, ?9, ?10, ?{})", 4 if are_replies else 3
+    firsts = range(11, 11 + width * rows, width)
+    return _INSERT + ", ".join(
+        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2)
+        for at, first in enumerate(firsts)
+    )
