@@ -1,8 +1,8 @@
 """What waits for the disk: jobs are collected, and taken as one transaction at a time.
 
 Owns the order in which changes reach the log, and which job gets which answer. Messages of neighbouring jobs become
-one change, because a row in a batch costs a fraction of a row alone; and jobs of one sender become neighbours, because
-their messages may then be one lot.
+one change, because a row in a batch costs a fraction of a row alone. Jobs of one sender become neighbours, because
+then their messages may be one lot.
 
 Pure.
 """
@@ -34,7 +34,7 @@ from ..model.repository import (
 from ..settings import Limits
 from ..wire.frames import Code
 
-__all__ = ["Batch", "Batches", "Job"]
+__all__ = ["Answered", "Batch", "Batches", "Job"]
 
 _Answer = TypeVar("_Answer")
 

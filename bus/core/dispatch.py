@@ -125,7 +125,7 @@ class Dispatch:
     def _express(
         self, mailbox: Mailbox, parcel: Parcel, reply_tos: Sequence[str], express: dict[Session, HandedOut]
     ) -> Parcel:
-        """Put awaited replies in flight for the sessions that await them; return the messages that take their turn."""
+        """Put awaited replies in flight for the sessions that await them; return what takes its turn."""
         gone: set[int] = set()
         for session in mailbox.sessions:
             awaited = session.take_awaited(reply_tos) if session.expecting else ()

@@ -48,15 +48,16 @@ class Publishing:
         for lot, indexes in zip(checked.lots, checked.indexes, strict=True):
             start = 0
             for part, lack in self._admission.reserve(lot):
-                job.add(part, indexes[start : start + len(part)], lack)
-                start += len(part)
+                end = start + len(part.ids)
+                job.add(part, indexes[start:end], lack)
+                start = end
         if any(publication.expects_reply for publication in publish.messages):
             accepted = [publish.messages[index] for indexes in checked.indexes for index in indexes]
             self._admission.expect(session, accepted)
         if not job.lots:
             job.done((), "")
             return
-        job.channels = self._admission.new_channels(session, [lot for lot in job.lots if not lot.known_only])
+        job.channels = self._admission.new_channels(session, job.lots)
         self._batches.add(job)
 
     def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:

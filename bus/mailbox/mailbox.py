@@ -178,7 +178,7 @@ class Mailbox:
         return len(wanted) > 0 and self.intake.arrive(wanted)
 
     def ahead_of_turn(self, session: Session, parcel: Parcel, awaited: Sequence[int]) -> Sequence[int]:
-        """Return which of the awaited replies in a parcel that arrives do not reach a session anyway, in their turn.
+        """Return which of the awaited replies in a parcel that arrives would not be delivered at once in turn.
 
         Only a session that is alone with what is in memory gets that at once, as far as its credit goes.
         """

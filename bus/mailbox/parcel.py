@@ -150,4 +150,6 @@ def parcels_of(messages: Iterable[LogMessage]) -> list[Parcel]:
     return parcels
 
 
-_shared = attrgetter(*(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body", "reply_to")))
+_shared = attrgetter(
+    *(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body", "reply_to"))
+)

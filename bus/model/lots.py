@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby, repeat
+from itertools import groupby, repeat
 from operator import attrgetter
 
 import msgspec
@@ -140,8 +140,9 @@ def joined(lots: Iterable[Lot]) -> list[Lot]:
             fewer.append(first)
             continue
         parts = (first, *others)
-        ids, bodies = (list(chain.from_iterable(values)) for values in zip(*((lot.ids, lot.bodies) for lot in parts)))
-        reply_tos = list(chain.from_iterable(lot.reply_tos or () for lot in parts)) if are_replies else None
+        ids = [id for lot in parts for id in lot.ids]
+        bodies = [body for lot in parts for body in lot.bodies]
+        reply_tos = [id for lot in parts for id in lot.reply_tos or ()] if are_replies else None
         fewer.append(Lot(ids, bodies, reply_tos, *shared))
     return fewer
 
