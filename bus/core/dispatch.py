@@ -14,11 +14,21 @@ from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outstanding import WireDeliveries
-from ..mailbox.parcel import Parcel, parcel_of, parcels_of
+from ..mailbox.parcel import Parcel, parcel_of
 from ..mailbox.sessions import Session
 from ..mailbox.turns import HandedOut
 from ..mailbox.unsettled import Abandoned
-from ..model.repository import Change, DeadLetter, LogMessage, Lot, Page, PageRequest, SeenBot, lots_of
+from ..model.repository import (
+    Change,
+    DeadLetter,
+    LogMessage,
+    Lot,
+    Page,
+    PageRequest,
+    SeenBot,
+    StoredLot,
+    stored_lots,
+)
 from ..settings import Settings
 from ..wire.codec import deliver_frame
 from ..wire.frames import Code, Gap, Nak, Term
@@ -68,8 +78,8 @@ class Dispatch:
         self._batches = batches
         self._turn = turn
         self._settings = settings
-        self._arrivals: list[tuple[Lot, int, str]] = []
-        """Messages on disk that are not in the mailboxes yet, each lot with its first seq and its timestamp."""
+        self._arrivals: list[StoredLot] = []
+        """Messages on disk that are not in the mailboxes yet."""
         self._touched: dict[Mailbox, None] = {}
         self._dirty: dict[Mailbox, None] = {}
         self._timed = {mailbox: None for mailbox in directory.mailboxes.values() if mailbox.timed}
@@ -88,24 +98,22 @@ class Dispatch:
 
     def enter(self, lot: Lot, first_seq: int, timestamp: str) -> None:
         """Accept messages that are now on disk: `arrive` adds them to the mailboxes, after the answers."""
-        self._arrivals.append((lot, first_seq, timestamp))
+        self._arrivals.append(StoredLot(lot, range(first_seq, first_seq + len(lot.ids)), timestamp))
 
     def enter_stored(self, messages: Sequence[LogMessage]) -> None:
         """Accept messages of the log that follow one another, as `enter` does."""
-        at = 0
-        for lot in lots_of(messages):
-            self.enter(lot, messages[at].seq, messages[at].timestamp)
-            at += len(lot)
+        self._arrivals += stored_lots(messages)
 
     def arrive(self) -> None:
         """Add what was entered to the mailboxes that want it, in seq order, and copy it to the tap."""
         arrivals, self._arrivals = self._arrivals, []
         express: dict[Session, HandedOut] = {}
-        for lot, first_seq, timestamp in arrivals:
-            assert first_seq > self.last_seq, "the log grows at its end"
-            self.last_seq = first_seq + len(lot) - 1
-            self.counters.published += len(lot)
-            parcel = parcel_of(lot, first_seq, timestamp)
+        for stored in arrivals:
+            lot, seqs = stored.lot, stored.seqs
+            assert seqs[0] > self.last_seq, "the log grows at its end"
+            self.last_seq = seqs[-1]
+            self.counters.published += len(seqs)
+            parcel = parcel_of(stored)
             if lot.recipient_channel is None:
                 mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
                 if lot.reply_tos is not None and not parcel.envelope.is_expired(self._turn.moment.wall):
@@ -143,8 +151,8 @@ class Dispatch:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
         mailbox = self._directory.mailboxes[request.mailbox_id]
         lost = mailbox.page_read(
-            parcels_of(page.recalled),
-            parcels_of(page.messages),
+            map(parcel_of, page.recalled),
+            list(map(parcel_of, page.messages)),
             complete=page.complete,
             damaged=page.damaged,
         )

@@ -9,17 +9,15 @@ Pure.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from ..model.repository import LogMessage, Lot, NewMessage
+from ..model.repository import Lot, NewMessage, StoredLot
 from ..wire.codec import encode
 from ..wire.frames import ToBot, ToChannel
 
-__all__ = ["Envelope", "Parcel", "parcel_of", "parcels_of", "write_message"]
+__all__ = ["Envelope", "Parcel", "parcel_of", "write_message"]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -64,8 +62,11 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
             return self
         return self.part(bisect_right(self.seqs, seq), len(self.seqs))
 
-    def without(self, *seqs: Container[int]) -> Parcel:
+    def without(self, *seqs: Collection[int]) -> Parcel:
         """Return the messages whose seqs are in none of these."""
+        seqs = tuple(unwanted for unwanted in seqs if unwanted)
+        if not seqs:
+            return self
         kept = [
             (seq, wire)
             for seq, wire in zip(self.seqs, self.wires, strict=True)
@@ -113,43 +114,20 @@ def write_message(message: NewMessage, seq: int | None, timestamp: str | None) -
     return b'{"seq":%b,"id":%b,%b,"body":%b,"reply_to":%b,%b}' % own
 
 
-def parcel_of(lot: Lot, first_seq: int, timestamp: str) -> Parcel:
-    """Return the parcel of a lot that was appended at `first_seq`; its ids are checked, and need no escapes."""
-    before, after = _frame(lot, timestamp)
+def parcel_of(stored: StoredLot) -> Parcel:
+    """Return the messages of a lot as a parcel."""
+    lot, seqs = stored.lot, list(stored.seqs)
+    before, after = _frame(lot, stored.timestamp)
     if lot.reply_tos is None:
         wires = [
-            b'{"seq":%d,"id":"%b",%b,"body":%b,"reply_to":null,%b' % (seq, id.encode(), before, body, after)
-            for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+            b'{"seq":%d,"id":%b,%b,"body":%b,"reply_to":null,%b' % (seq, encode(id), before, body, after)
+            for seq, id, body in zip(seqs, lot.ids, lot.bodies, strict=True)
         ]
     else:
-        replies = zip(lot.ids, lot.bodies, lot.reply_tos, strict=True)
-        wires = [
-            b'{"seq":%d,"id":"%b",%b,"body":%b,"reply_to":"%b",%b'
-            % (seq, id.encode(), before, body, reply_to.encode(), after)
-            for seq, (id, body, reply_to) in enumerate(replies, first_seq)
-        ]
-    seqs = list(range(first_seq, first_seq + len(wires)))
-    envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
-    return Parcel(envelope, seqs, wires, sum(map(len, wires)))
-
-
-def parcels_of(messages: Iterable[LogMessage]) -> list[Parcel]:
-    """Return messages of the log as parcels, each of neighbours."""
-    parcels: list[Parcel] = []
-    for _, alike in groupby(messages, key=_shared):
-        found = list(alike)
-        first = found[0]
-        before, after = _frame(first, first.timestamp)
-        envelope = Envelope(first.sender_bot_id, first.recipient_channel, first.expires_at)
         wires = [
             b'{"seq":%d,"id":%b,%b,"body":%b,"reply_to":%b,%b'
-            % (message.seq, encode(message.id), before, message.body, encode(message.reply_to), after)
-            for message in found
+            % (seq, encode(id), before, body, encode(reply_to), after)
+            for seq, id, body, reply_to in zip(seqs, lot.ids, lot.bodies, lot.reply_tos, strict=True)
         ]
-        parcels.append(Parcel(envelope, [message.seq for message in found], wires, sum(map(len, wires))))
-    return parcels
-
-
-_shared = attrgetter(
-    *(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body", "reply_to"))
-)
+    envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
+    return Parcel(envelope, seqs, wires, sum(map(len, wires)))

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import RecordDamaged, Refused
-from .lots import LogMessage, Lot, Outcome
+from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [
@@ -365,8 +365,8 @@ class Page(msgspec.Struct, frozen=True):
     their checksums.
     """
 
-    recalled: list[LogMessage]
-    messages: list[LogMessage]
+    recalled: list[StoredLot]
+    messages: list[StoredLot]
     complete: bool
     damaged: tuple[int, ...] = ()
 

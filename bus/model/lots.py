@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, repeat
+from itertools import groupby, islice, repeat
 from operator import attrgetter
 
 import msgspec
@@ -18,11 +18,13 @@ __all__ = [
     "Lot",
     "NewMessage",
     "Outcome",
+    "StoredLot",
     "each",
     "joined",
     "lots_of",
     "outcome_of",
     "outcomes_of",
+    "stored_lots",
 ]
 
 
@@ -152,6 +154,24 @@ class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
 
     seq: int
     timestamp: str
+
+
+class StoredLot(msgspec.Struct, frozen=True, gc=False):
+    """A lot in the log, or a part of one. `seqs` are its messages' places, in order; they share the timestamp."""
+
+    lot: Lot
+    seqs: Sequence[int]
+    timestamp: str
+
+
+def stored_lots(messages: Iterable[LogMessage]) -> list[StoredLot]:
+    """Return messages of the log, in the order of their seqs, as lots."""
+    stored: list[StoredLot] = []
+    for timestamp, alike in groupby(messages, attrgetter("timestamp")):
+        found = list(alike)
+        seqs = iter([message.seq for message in found])
+        stored += [StoredLot(lot, list(islice(seqs, len(lot.ids))), timestamp) for lot in lots_of(found)]
+    return stored
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

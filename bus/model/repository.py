@@ -55,11 +55,13 @@ from .lots import (
     Lot,
     NewMessage,
     Outcome,
+    StoredLot,
     each,
     joined,
     lots_of,
     outcome_of,
     outcomes_of,
+    stored_lots,
 )
 from .records import BotMessage, BotSubscription, Channel
 from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
@@ -103,6 +105,7 @@ __all__ = [
     "StepMove",
     "Store",
     "StoreWatch",
+    "StoredLot",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
@@ -117,6 +120,7 @@ __all__ = [
     "lots_of",
     "outcome_of",
     "outcomes_of",
+    "stored_lots",
 ]
 
 

@@ -45,6 +45,7 @@ from bus.model.repository import (
     each,
     group_mailbox_id,
     outcome_of,
+    stored_lots,
 )
 
 
@@ -216,7 +217,8 @@ class FakeLog:
                 break
             messages.append(message)
             size_bytes += len(message.body)
-        return Page(recalled, messages, complete=len(messages) == len(wanted))
+        complete = len(messages) == len(wanted)
+        return Page(stored_lots(recalled), stored_lots(messages), complete=complete)
 
     def backlog(self, request: PageRequest) -> int:
         return sum(message.seq not in request.seqs for message in self._wanted(request))

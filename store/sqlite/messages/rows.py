@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any
 
@@ -17,12 +17,23 @@ import aiosqlite
 import msgspec
 
 from bus.errors import RecordDamaged
-from bus.model.repository import LogMessage, Lot, NewMessage
+from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot
 
 from ..file.connection import Statement
 from ..file.reader import Reader
 
-__all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insertions", "intact", "message_of"]
+__all__ = [
+    "COLUMNS",
+    "WITH_SEQS",
+    "checksum",
+    "fetch",
+    "fetch_each",
+    "fetch_rows",
+    "insertions",
+    "intact",
+    "lots_of_rows",
+    "message_of",
+]
 
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
@@ -101,6 +112,23 @@ def intact(row: Sequence[Any]) -> bool:
         return False
 
 
+_seq = itemgetter(0)
+_shared_columns = itemgetter(2, 3, 4, 5, 6, 9, 11)
+
+
+def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
+    """Return rows of COLUMNS, in the order of their seqs, as lots."""
+    stored: list[StoredLot] = []
+    for (is_reply, timestamp, shared), alike in groupby(
+        rows, lambda row: (row[8] is not None, row[10], _shared_columns(row))
+    ):
+        found = list(alike)
+        reply_tos = [row[8] for row in found] if is_reply else None
+        lot = Lot([row[1] for row in found], [row[7] for row in found], reply_tos, *shared)
+        stored.append(StoredLot(lot, [row[0] for row in found], timestamp))
+    return stored
+
+
 async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
     """Read messages. Raises RecordDamaged at the first that does not match its checksum."""
     rows = await connection.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {sql}", parameters)
@@ -113,7 +141,15 @@ async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters:
 async def fetch_each(
     reader: Reader, condition: str, parameters: Sequence[Any]
 ) -> list[tuple[int, LogMessage | None]]:
-    """Read messages in the order of their seqs; None stands for one that does not match its checksum.
+    """Read messages in the order of their seqs; None stands for one that does not match its checksum."""
+    rows = await fetch_rows(reader, condition, parameters)
+    return [(seq, None if row is None else message_of(row)) for seq, row in rows]
+
+
+async def fetch_rows(
+    reader: Reader, condition: str, parameters: Sequence[Any]
+) -> list[tuple[int, Sequence[Any] | None]]:
+    """Read rows of COLUMNS in the order of their seqs; None stands for one that does not match its checksum.
 
     All are read as one row: Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop
     takes many times as long as reading it (docs/performance/tried.md). If that row is too large, or a message in it
@@ -126,9 +162,9 @@ async def fetch_each(
     else:
         rows = _split(joined)
     if rows is not None and all(map(intact, rows)):
-        return sorted(((row[0], message_of(row)) for row in rows), key=itemgetter(0))
+        return [(row[0], row) for row in sorted(rows, key=_seq)]
     single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
-    return sorted(((row[0], message_of(row) if intact(row) else None) for row in single), key=itemgetter(0))
+    return [(row[0], row if intact(row) else None) for row in sorted(single, key=_seq)]
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:
