@@ -194,13 +194,14 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 _TWO = "two clients publish to one bot, 4,000 messages unanswered each (RabbitMQ: 1,000)"
+_FEWER = "posthouse, frames: 1,900 unanswered"
 _PAIR = "one client publishes, another receives and settles"
 MEANING: dict[str, str] = {
     names.PUBLISH_ONE: "one client, one message at a time; afterwards, as many must be stored as were acknowledged",
-    names.PUBLISH_SINGLES: f"{_TWO}, each message published and acknowledged separately; stored as above",
+    names.PUBLISH_SINGLES: f"{_TWO}, each published and acknowledged separately ({_FEWER}); stored as above",
     names.PUBLISH_100: f"{_TWO}, 100 in a call; stored as above",
     names.PUBLISH_1000: f"{_TWO}, 1,000 in a call; stored as above",
-    names.ONE_TO_ONE_SINGLES: f"{_PAIR}, each message published separately; all must arrive",
+    names.ONE_TO_ONE_SINGLES: f"{_PAIR}, each message published separately ({_FEWER}); all must arrive",
     names.ONE_TO_ONE_100: f"{_PAIR}, 100 in a call; all must arrive",
     names.ONE_TO_ONE_1000: f"{_PAIR}, 1,000 in a call; all must arrive",
     "one to ten": "one client publishes on a channel, 100 in a call; ten subscribers in two processes",
