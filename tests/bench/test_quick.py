@@ -78,6 +78,12 @@ def test_the_limits_are_measured_beside_them(report: Any) -> None:
     assert {"fdatasync", "SQLite, 1 row", "SQLite, 4096 rows", "SQLite, posthouse's batches"} <= limits
 
 
+def test_the_machine_is_measured_at_the_start_and_at_the_end(report: Any) -> None:
+    assert [each["moment"] for each in report["calibrations"]] == ["start", "end"]
+    for each in report["calibrations"]:
+        assert min(each[name] for name in ("sqlite_rows", "loop_ns", "fdatasync_p50_ms", "commit_p50_ms")) > 0
+
+
 def test_figures_are_there(report: Any) -> None:
     for each in report["measured"]:
         assert all(value >= 0 for value in each["figures"].values())
