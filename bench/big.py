@@ -55,7 +55,7 @@ class Big(msgspec.Struct, frozen=True, kw_only=True):
 def measure_big(comparison: Comparison, big: Big, scale: Scale, systems: Sequence[type[WithFrames]]) -> None:
     """Measure it all in turns; what fails is noted, and the rest goes on."""
     for round_number in range(1, big.rounds + 1):
-        for each in systems:
+        for each in systems[:: 1 if round_number % 2 else -1]:
             comparison.note(CONNECTED, each.name, partial(_connect, each, big.bots), round_number)
             comparison.note(BACKLOG, each.name, partial(_drain, each, big.backlog, scale), round_number)
     for each in systems:
@@ -66,7 +66,7 @@ def measure_big(comparison: Comparison, big: Big, scale: Scale, systems: Sequenc
         folder = Path(name)
         comparison.note(_MAKING, FRAMES, lambda: _fill(folder, big.stored), 1)
         for round_number in range(1, big.rounds + 1):
-            for each in on_log:
+            for each in on_log[:: 1 if round_number % 2 else -1]:
                 comparison.note(EMPTY, each.name, partial(_one_to_one, each, None, scale), round_number)
                 comparison.note(FULL, each.name, partial(_one_to_one, each, folder, scale), round_number)
                 comparison.note(RESTART, each.name, partial(_restart, each, folder), round_number)

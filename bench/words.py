@@ -56,11 +56,11 @@ def _headline(report: Report) -> str:
 def _run(report: Report) -> str:
     options = f' OPTIONS="{report.options}"' if report.options else ""
     loads = spread([each.load_before for each in report.measured]) if report.measured else Spread(0.0, 0.0, 0.0)
-    rows = " and ".join(f"{each.sqlite_rows:,.0f} at the {each.moment}" for each in report.calibrations)
+    rows = ", ".join(f"{each.sqlite_rows:,.0f} at the {each.moment}" for each in report.calibrations)
     return (
         f"`make bench{options}`, on {report.machine.get('cpu_count', '?')} cores; load before a measurement: "
         f"{loads.median:.1f} ({loads.lowest:.1f} to {loads.highest:.1f})."
-        + (f" SQLite alone stored {rows} rows a second." if rows else "")
+        + (f" Rows a second of SQLite alone: {rows}." if rows else "")
     )
 
 
@@ -130,11 +130,11 @@ def _one(report: Report) -> str:
 def _before(report: Report) -> str:
     workloads = (names.PUBLISH_100, names.ONE_TO_ONE_100, names.ONE_TO_TEN, names.PAIRS, names.ASK_MANY, BACKLOG)
     ratios = {each: _ratio(report, each, names.BEFORE, names.FRAMES) for each in workloads}
-    told = [f"{workload} {ratio:.2f}" for workload, ratio in ratios.items() if ratio is not None]
+    told = [f"{workload}: {ratio:.2f}" for workload, ratio in ratios.items() if ratio is not None]
     if not told:
         return ""
     commit = report.versions.get(names.BEFORE, "?")
-    return f"**The version before**, commit {commit}; times its rate, in frames: {', '.join(told)}."
+    return f"**Today's rate divided by that of the version before**, commit {commit}: {'; '.join(told)}."
 
 
 def _big(report: Report) -> str:

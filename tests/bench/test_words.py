@@ -98,10 +98,8 @@ def test_the_version_before_is_set_beside() -> None:
         (ONE_TO_ONE_100, BEFORE, 25_000.0),
     )
     found.versions[BEFORE] = "abcdef0"
-    said = (
-        "commit abcdef0; times its rate, in frames: publish, batches of 100 1.50, one to one, batches of 100 2.00."
-    )
-    assert said in words(found)["headline"]
+    said = "commit abcdef0: publish, batches of 100: 1.50; one to one, batches of 100: 2.00."
+    assert f"- **Today's rate divided by that of the version before**, {said}" in words(found)["headline"]
 
 
 def test_a_missed_goal_has_its_cause() -> None:
@@ -117,7 +115,7 @@ def test_the_machine_is_named_with_its_own_speed() -> None:
             moment=moment, load=0.5, sqlite_rows=stored, loop_ns=30.0, fdatasync_p50_ms=0.2, commit_p50_ms=0.3
         )
         found.calibrations.append(speed)
-    said = "SQLite alone stored 140,000 at the start and 133,000 at the end rows a second."
+    said = "Rows a second of SQLite alone: 140,000 at the start, 133,000 at the end."
     assert said in words(found)["headline"]
 
 
