@@ -95,5 +95,5 @@ def _versions() -> list[str]:
 def _run(command: Sequence[str]) -> str:
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise BenchFailed(f"{' '.join(command[:4])} …: {ended.stderr.strip()[-1000:]}")
+        raise BenchFailed(f"{' '.join(command)}: {ended.stderr.strip()[-1000:]}")
     return ended.stdout.strip()
