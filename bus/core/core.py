@@ -14,12 +14,11 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries o
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions, client_of
 from ..model.records import WORKER_ID, BotRecord
-from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, Surveyed
+from ..model.repository import AddBot, Applied, LogState, MailboxState, Page, PageRequest, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
     PROTOCOL_VERSION,
@@ -143,21 +142,21 @@ class Core:
         self._turn.refuse(address, error.code, error.message, error.request)
         return self._finish()
 
-    def applied(self, batch: Batch, outcome: Sequence[Any], moment: Moment) -> list[Effect]:
+    def applied(self, batch: Batch, applied: Applied, moment: Moment) -> list[Effect]:
         """Handle the log's answers to a batch, all of which is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
         before = self.last_seq
-        for jobs, lots in batch.answered(outcome):
+        for jobs, lots in batch.answered(applied.answers):
             for job, answers in jobs:
                 if job.changes:  # it may change who receives the messages after it, and not those before it
                     self.dispatch.arrive()
-                job.done(answers, batch.timestamp)
+                job.done(answers, applied.at)
             for lot, added in lots:
-                self._publishing.enter(lot, added, batch.timestamp)
+                self._publishing.enter(lot, added, applied.at)
         self.dispatch.arrive()
         if self.last_seq > before:
-            self._turn.log_time.stamped(batch.timestamp, self._taken_at)
+            self._turn.log_time.stamped(applied.at, self._taken_at)
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:

@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ __all__ = [
     "AddDeadLetters",
     "AddMessages",
     "AddSubscription",
+    "Applied",
     "Change",
     "ChannelSummary",
     "CommitWork",
@@ -49,6 +50,7 @@ __all__ = [
     "Surveyed",
     "UnsettledState",
     "group_mailbox_id",
+    "timestamp_of",
 ]
 
 
@@ -250,6 +252,19 @@ Change = (
     | AddDeadLetters
     | RemoveDeadLetters
 )
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A batch of changes is on disk: the answer to each of them, and the timestamp of its messages."""
+
+    answers: list[Any]
+    at: str
+
+
+def timestamp_of(changes: Iterable[Change]) -> str:
+    """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
+    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns
+    return next((change.timestamp for change in changes if isinstance(change, dated)), "")
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ Pure: no clock, no randomness, no I/O. Times come in as text in the stored form 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from .changes import (
     AddDeadLetters,
     AddMessages,
     AddSubscription,
+    Applied,
     Change,
     ChannelSummary,
     Committed,
@@ -47,6 +48,7 @@ from .changes import (
     SurveyRequest,
     UnsettledState,
     group_mailbox_id,
+    timestamp_of,
 )
 from .lots import (
     Added,
@@ -74,6 +76,7 @@ __all__ = [
     "AddSubscription",
     "Added",
     "Appended",
+    "Applied",
     "Change",
     "ChannelSummary",
     "CommitWork",
@@ -121,6 +124,7 @@ __all__ = [
     "outcome_of",
     "outcomes_of",
     "stored_lots",
+    "timestamp_of",
 ]
 
 
@@ -171,9 +175,10 @@ class MessageLog(Protocol):
     async def load(self) -> LogState:
         """Return the state from which the broker resumes. Called once, before anything else."""
 
-    async def apply(self, changes: Sequence[Change]) -> list[Any]:
+    async def apply(self, changes: Sequence[Change]) -> Applied:
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
+        A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
         StorageFull: nothing was stored, and the log remains usable. StoreFailure: what was stored is unknown.
         """
 

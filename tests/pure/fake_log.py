@@ -15,6 +15,7 @@ from bus.model.repository import (
     Added,
     AddMessages,
     AddSubscription,
+    Applied,
     Change,
     Committed,
     CommitWork,
@@ -46,6 +47,7 @@ from bus.model.repository import (
     group_mailbox_id,
     outcome_of,
     stored_lots,
+    timestamp_of,
 )
 
 
@@ -84,9 +86,9 @@ class FakeLog:
             next_due_at=self._next_due_at(),
         )
 
-    def apply(self, changes: Sequence[Change]) -> list[Any]:
+    def apply(self, changes: Sequence[Change]) -> Applied:
         self.committed.clear()
-        return [self._apply(change) for change in changes]
+        return Applied([self._apply(change) for change in changes], timestamp_of(changes))
 
     def _apply(self, change: Change) -> Any:
         match change:

@@ -58,7 +58,7 @@ def _message(id: str, sender: str, **fields: Any) -> NewMessage:
 
 
 async def add(log: MessageLog, *messages: NewMessage, second: int = 0) -> list[Added]:
-    [outcomes] = await log.apply([AddMessages(lots_of(messages), at(second))])
+    [outcomes] = (await log.apply([AddMessages(lots_of(messages), at(second))])).answers
     return added(messages, outcomes)
 
 

@@ -57,6 +57,6 @@ async def test_any_number_of_messages_is_found_by_id_read_and_removed(log: Messa
     assert all(one.duplicate for one in again)
     seqs = tuple(range(1, count + 1))
     assert len((await read_page(log, page("bob", seqs=seqs))).recalled) == count
-    [removed] = await log.apply([RemoveMessages(seqs)])
+    [removed] = (await log.apply([RemoveMessages(seqs)])).answers
     assert removed == count
     assert [message.id for message in (await read_page(log, page("bob", ("", 0)))).messages] == ["last"]
