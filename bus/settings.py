@@ -200,7 +200,7 @@ class Limits(_Section, frozen=True):
     """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
 
     socket_frames_max: PositiveInt = 10_000
-    """Frames queued to one connection: the answers to all open publishes, the largest credit, and as many again."""
+    """Frames for one connection: the answers to all open publishes, the largest credit, and about as much again."""
 
     receive_frames_max: PositiveInt = 64
     """Frames queued from one connection: a sender that ignores its window is blocked early."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..mailbox.sessions import Session
 from ..model.records import Channel
-from ..model.repository import Appended, Lot, Outcome
+from ..model.repository import Appended, Lot, Outcome, StoredLot
 from ..settings import Limits
 from ..wire.frames import Code, Publication, Refusal
 from .checking import CheckedFrame, Checking
@@ -114,15 +114,19 @@ class Admission:
     def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
         """Enter the outcome of messages whose transaction has returned."""
         if isinstance(outcome, Appended):
-            self._dispatch.enter(lot, outcome.first_seq, timestamp)
+            seqs = range(outcome.first_seq, outcome.first_seq + len(lot.ids))
+            self._dispatch.enter(StoredLot(lot, seqs, timestamp))
             return
+        new: dict[int, int] = {}
         for at, added in enumerate(outcome):
             if added.duplicate:
                 self._dispatch.counters.duplicates += 1
             elif added.seq is not None:
-                self._dispatch.enter(lot.part(at, at + 1), added.seq, timestamp)
+                new[at] = added.seq
             elif added.scheduled:
                 self._scheduling.add(lot.due_at or "")
+        if new:
+            self._dispatch.enter(StoredLot(lot.select(list(new)), list(new.values()), timestamp))
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""

@@ -4,8 +4,8 @@ Owns the handling of frames, of the log's answers, of pages that were read and o
 ending of sessions. Its rules (docs/design.md):
 
 - Nothing is sent, to anyone, before the transaction that holds it has returned; refusals are the exception.
-- The log's answers are applied job by job, in the order of their changes in the log, so that a subscription gets
-  exactly the messages after it.
+- The log's answers are applied in the order of the changes in the log, so that a subscription gets exactly the
+  messages after it. Publishers that are neighbours there are answered, and then their messages enter the mailboxes.
 - A session that cannot be reached ends at once; what it had in flight goes to the bot's other sessions.
 
 Pure: time, ids and answers come in as arguments; the shell (`broker`) carries out the effects.
@@ -79,7 +79,9 @@ class Core:
         self._scheduling = Scheduling(
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
-        admission = Admission(self.directory, self._scheduling, self.dispatch, self._turn, settings.limits)
+        self._admission = admission = Admission(
+            self.directory, self._scheduling, self.dispatch, self._turn, settings.limits
+        )
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
@@ -153,7 +155,7 @@ class Core:
                     self.dispatch.arrive()
                 job.done(answers, applied.at)
             for lot, added in lots:
-                self._publishing.enter(lot, added, applied.at)
+                self._admission.enter(lot, added, applied.at)
         self.dispatch.arrive()
         if self.last_seq > before:
             self._turn.log_time.stamped(applied.at, self._taken_at)

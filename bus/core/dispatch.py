@@ -21,13 +21,10 @@ from ..mailbox.unsettled import Abandoned
 from ..model.repository import (
     Change,
     DeadLetter,
-    LogMessage,
-    Lot,
     Page,
     PageRequest,
     SeenBot,
     StoredLot,
-    stored_lots,
 )
 from ..settings import Settings
 from ..wire.codec import deliver_frame
@@ -96,13 +93,9 @@ class Dispatch:
 
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def enter(self, lot: Lot, first_seq: int, timestamp: str) -> None:
+    def enter(self, *stored: StoredLot) -> None:
         """Accept messages that are now on disk: `arrive` adds them to the mailboxes, after the answers."""
-        self._arrivals.append(StoredLot(lot, range(first_seq, first_seq + len(lot.ids)), timestamp))
-
-    def enter_stored(self, messages: Sequence[LogMessage]) -> None:
-        """Accept messages of the log that follow one another, as `enter` does."""
-        self._arrivals += stored_lots(messages)
+        self._arrivals += stored
 
     def arrive(self) -> None:
         """Add what was entered to the mailboxes that want it, in seq order, and copy it to the tap."""
@@ -134,18 +127,22 @@ class Dispatch:
         self, mailbox: Mailbox, parcel: Parcel, reply_tos: Sequence[str], express: dict[Session, HandedOut]
     ) -> Parcel:
         """Put awaited replies in flight for the sessions that await them; return what takes its turn."""
-        gone: set[int] = set()
-        for session in mailbox.sessions:
-            awaited = session.take_awaited(reply_tos) if session.expecting else ()
-            ahead = [at for at in mailbox.ahead_of_turn(session, parcel, awaited) if parcel.seqs[at] not in gone]
-            if ahead:
-                replies = parcel.select(ahead)
-                handed = express.setdefault(session, HandedOut(session, [], []))
-                handed.deliveries.append(mailbox.express(replies, session, self._turn.moment.now))
-                handed.seqs.extend(replies.seqs)
-                gone.update(replies.seqs)
-                self.touch(mailbox)
-        return parcel.without(gone) if gone else parcel
+        awaited: dict[Session, list[int]] = {}
+        for at, reply_to in enumerate(reply_tos):
+            for session in mailbox.sessions:
+                if reply_to in session.expecting:
+                    del session.expecting[reply_to]
+                    awaited.setdefault(session, []).append(at)
+                    break
+        left = parcel
+        for session, indexes in awaited.items():
+            replies = parcel.select(indexes)
+            handed = express.setdefault(session, HandedOut(session, [], []))
+            handed.deliveries.append(mailbox.express(replies, session, self._turn.moment.now))
+            handed.seqs.extend(replies.seqs)
+            left = left.without(replies.seqs)
+            self.touch(mailbox)
+        return left
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""

@@ -60,10 +60,6 @@ class Publishing:
         job.channels = self._admission.new_channels(session, job.lots)
         self._batches.add(job)
 
-    def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
-        """Enter the outcome of messages of one or more frames, after their senders were answered."""
-        self._admission.enter(lot, outcome, timestamp)
-
 
 class _PublishJob(Job[Outcome]):
     """One publish frame on its way to the disk: its accepted messages, and the refused ones."""
@@ -94,7 +90,7 @@ class _PublishJob(Job[Outcome]):
         self._lacks.append(lack)
 
     def done(self, answers: Sequence[Outcome], at: str) -> None:
-        """Send the outcome of each message to the sender; `Publishing.enter` follows."""
+        """Send the outcome of each message to the sender; `Admission.enter` follows."""
         self._leave_room()
         seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []

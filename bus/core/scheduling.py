@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model.repository import LogState, Released, ReleaseDue
+from ..model.repository import LogState, Released, ReleaseDue, stored_lots
 from ..settings import Limits
 from ..wire.frames import Code
 from .batches import Batches, Job
@@ -65,7 +65,7 @@ class Scheduling:
         self._releasing = False
         self._next_due_at = released.next_due_at
         self.waiting -= len(released.messages)
-        self._dispatch.enter_stored(released.messages)
+        self._dispatch.enter(*stored_lots(released.messages))
         self._dispatch.counters.damaged += len(released.damaged)
         self.release()
 

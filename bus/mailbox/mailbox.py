@@ -177,18 +177,6 @@ class Mailbox:
         wanted = self.sources.wanted(parcel)
         return len(wanted) > 0 and self.intake.arrive(wanted)
 
-    def ahead_of_turn(self, session: Session, parcel: Parcel, awaited: Sequence[int]) -> Sequence[int]:
-        """Return which of the awaited replies in a parcel that arrives would not be delivered at once in turn.
-
-        Only a session that is alone with what is in memory gets that at once, as far as its credit goes.
-        """
-        in_turn = 0
-        if len(self.sessions) == 1 and self.intake.level and not self.outstanding.is_anything_returned:
-            size_bytes = session.in_flight_bytes + self.intake.size_bytes + parcel.size_bytes
-            if size_bytes < session.in_flight_bytes_max:
-                in_turn = session.free - len(self.intake)
-        return [at for at in awaited if at >= in_turn]
-
     def express(self, replies: Parcel, session: Session, now: float) -> WireDeliveries:
         """Put replies in flight for the session that waits for them: early, and outside the credit."""
         deadline = now + self._delivery.ack_wait_seconds

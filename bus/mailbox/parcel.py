@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -51,8 +52,15 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
         wires = self.wires[start:end]
         return Parcel(self.envelope, self.seqs[start:end], wires, sum(map(len, wires)))
 
+    def fitting(self, bytes_max: int) -> int:
+        """Return how many of the messages fit into so many bytes; the last of them may exceed that."""
+        if self.size_bytes <= bytes_max:
+            return len(self.seqs)
+        sizes = enumerate(accumulate(map(len, self.wires)), 1)
+        return next(count for count, size in sizes if size >= bytes_max)
+
     def select(self, indexes: Iterable[int]) -> Parcel:
-        """Return the messages with these indexes."""
+        """Return the messages with these indexes, at least one."""
         seqs, wires = zip(*((self.seqs[at], self.wires[at]) for at in indexes), strict=True)
         return Parcel(self.envelope, seqs, wires, sum(map(len, wires)))
 
@@ -64,8 +72,8 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
 
     def without(self, *seqs: Collection[int]) -> Parcel:
         """Return the messages whose seqs are in none of these."""
-        seqs = tuple(unwanted for unwanted in seqs if unwanted)
-        if not seqs:
+        seqs = tuple(filter(None, seqs))
+        if not seqs:  # as is the rule
             return self
         kept = [
             (seq, wire)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,11 +92,6 @@ class Session:
         self.expecting.update(dict.fromkeys(message_ids))
         while len(self.expecting) > most:
             del self.expecting[next(iter(self.expecting))]
-
-    def take_awaited(self, reply_tos: Sequence[str]) -> list[int]:
-        """Return which of these are first replies that go to this session at once, by their indexes."""
-        expecting = self.expecting
-        return [at for at, id in enumerate(reply_tos) if id in expecting and expecting.pop(id, True) is None]
 
 
 class Sessions:

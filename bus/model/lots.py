@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice, repeat
+from itertools import groupby, islice
 from operator import attrgetter
 
 import msgspec
@@ -97,13 +97,13 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
         """Return the messages as ones that are only to be looked up."""
         return msgspec.structs.replace(self, known_only=True)
 
-    def replies(self) -> Iterable[str | None]:
-        """Return what each message replies to; without an end if they are no replies."""
-        return repeat(None) if self.reply_tos is None else self.reply_tos
+    def replies(self) -> Sequence[str | None]:
+        """Return what each message replies to."""
+        return [None] * len(self.ids) if self.reply_tos is None else self.reply_tos
 
     def messages(self) -> Iterator[NewMessage]:
         """Yield the messages one by one."""
-        for id, body, reply_to in zip(self.ids, self.bodies, self.replies(), strict=False):
+        for id, body, reply_to in zip(self.ids, self.bodies, self.replies(), strict=True):
             yield NewMessage(
                 id,
                 self.sender_bot_id,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import anyio
 import pytest
 
 from bus.errors import RecordDamaged
 from bus.model.repository import HistoryRequest, LogMessage, MessageLog
 from store import open_store
+from store.sqlite.file.connection import StoreConnection
 from store.sqlite.file.reader import Reader
 from store.sqlite.messages.rows import fetch_each
 
@@ -149,11 +150,28 @@ class ShortValues(sqlite3.Connection):
 async def test_messages_that_are_too_large_together_are_read_one_by_one(path: Path) -> None:
     async with open_store(str(path)) as store:
         await add(store.log, *(direct(id, "ann", "bob", body=b'"%b"' % (b"x" * 4000)) for id in "abc"))
-    async with aiosqlite.connect(path, factory=ShortValues) as connection:
+    connection = StoreConnection(path, factory=ShortValues)
+    async with connection:
         with pytest.raises(sqlite3.DataError, match="too big"):
             await connection.execute_fetchall("SELECT GROUP_CONCAT(body) FROM bot_messages")
         found = await fetch_each(Reader(connection), "WHERE seq <= ?", (3,))
     assert [(seq, message is not None and message.id) for seq, message in found] == [(1, "a"), (2, "b"), (3, "c")]
+
+
+async def test_a_page_of_large_messages_after_small_ones_is_read_in_small_portions(path: Path) -> None:
+    """What the first ones promise does not hold: no more is read at once than the page may have."""
+    large, bytes_max = b'"%b"' % (b"x" * 50_000), 500_000
+    async with open_store(str(path)) as store:
+        await add(store.log, *(direct(f"small {number}", "ann", "bob", body=b"1") for number in range(64)))
+        await add(store.log, *(direct(f"large {number}", "ann", "bob", body=large) for number in range(256)))
+        tracemalloc.start()
+        try:
+            found = await read_page(store.log, page("bob", ("", 0), messages_max=1000, bytes_max=bytes_max))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(found.messages) == 64 + bytes_max // len(large) + 1
+    assert peak < 64 * 3 * len(large), "64 rows, as one row and taken apart; 256 would be four times as much"
 
 
 async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) -> None:

@@ -11,11 +11,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-import aiosqlite
 import msgspec
 
 from bus.errors import StoreClosed
 
+from .connection import StoreConnection
 from .writer import translate
 
 __all__ = ["Reader", "is_text", "lenient_text"]
@@ -38,19 +38,34 @@ def is_text(row: Sequence[Any]) -> bool:
 class Reader:
     """One reading connection. Tasks may share it; their statements take turns."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: StoreConnection) -> None:
         self._connection = connection
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
-    async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed."""
+    async def execute_fetchall(
+        self, sql: str, parameters: Sequence[Any] = (), *, value_bytes_max: int | None = None
+    ) -> list[sqlite3.Row]:
+        """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed.
+
+        Raise sqlite3.DataError if a value, or a row, has more than `value_bytes_max` bytes.
+        """
         if self._closed:
             raise StoreClosed("the store is closed")
+
+        def execute(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+            if value_bytes_max is None:
+                return connection.execute(sql, parameters).fetchall()
+            most = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes_max)
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            finally:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+
         try:
-            return list(await self._connection.execute_fetchall(sql, parameters))
+            return await self._connection.run(execute)
         except sqlite3.Error as error:
             failure = translate(error)
             if failure is None:

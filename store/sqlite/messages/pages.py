@@ -12,7 +12,7 @@ from typing import Any
 from bus.model.repository import Page, PageRequest
 
 from ..file.reader import Reader
-from .rows import WITH_SEQS, fetch_rows, lots_of_rows
+from .rows import WITH_SEQS, fetch_joined, fetch_rows, lots_of_rows
 
 __all__ = ["Pages", "count_waiting"]
 
@@ -52,13 +52,22 @@ class Pages:
     async def _fetch(self, seqs: Sequence[int]) -> list[tuple[int, Sequence[Any] | None]]:
         return await fetch_rows(self._reader, WITH_SEQS, (json.dumps(seqs),))
 
+    async def _fetch_many(self, seqs: Sequence[int], bytes_max: int) -> list[tuple[int, Sequence[Any]]] | None:
+        rows = await fetch_joined(self._reader, WITH_SEQS, (json.dumps(seqs),), bytes_max=bytes_max)
+        return None if rows is None else [(row[0], row) for row in rows]
+
     async def _follow(self, request: PageRequest, damaged: list[int]) -> tuple[list[Sequence[Any]], bool]:
         seqs = await self._seqs(request, request.messages_max + 1)
         wanted = seqs[: request.messages_max]
         rows: list[Sequence[Any]] = []
-        size_bytes, start, count = 0, 0, _ROWS_A_FETCH
+        size_bytes, start, count, most = 0, 0, _ROWS_A_FETCH, _ROWS_A_FETCH_MAX
         while start < len(wanted):
-            for seq, row in await self._fetch(wanted[start : start + count]):
+            part = wanted[start : start + count]
+            many = await self._fetch_many(part, request.bytes_max) if count > _ROWS_A_FETCH else None
+            if many is None and count > _ROWS_A_FETCH:  # they are larger than was likely, or damaged
+                count = most = _ROWS_A_FETCH
+                continue
+            for seq, row in many or await self._fetch(part):
                 if size_bytes >= request.bytes_max:
                     return rows, False
                 if row is None:
@@ -68,7 +77,7 @@ class Pages:
                     size_bytes += len(row[_BODY])
             start += count
             fitting = (request.bytes_max - size_bytes) * len(rows) // max(size_bytes, 1)
-            count = max(_ROWS_A_FETCH, min(fitting, _ROWS_A_FETCH_MAX))
+            count = max(_ROWS_A_FETCH, min(fitting, 4 * count, most))
         return rows, len(seqs) <= request.messages_max
 
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:

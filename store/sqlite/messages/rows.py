@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "checksum",
     "fetch",
     "fetch_each",
+    "fetch_joined",
     "fetch_rows",
     "insertions",
     "intact",
@@ -151,20 +152,30 @@ async def fetch_rows(
 ) -> list[tuple[int, Sequence[Any] | None]]:
     """Read rows of COLUMNS in the order of their seqs; None stands for one that does not match its checksum.
 
-    All are read as one row: Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop
-    takes many times as long as reading it (docs/performance/tried.md). If that row is too large, or a message in it
-    does not match its checksum, they are read row by row, which decides.
+    All are read as one row, if that can be (`fetch_joined`); row by row otherwise, which decides what is damaged.
     """
-    try:
-        [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters)
-    except sqlite3.DataError:  # larger than SQLite's limit for a value
-        rows = None
-    else:
-        rows = _split(joined)
-    if rows is not None and all(map(intact, rows)):
-        return [(row[0], row) for row in sorted(rows, key=_seq)]
+    rows = await fetch_joined(reader, condition, parameters)
+    if rows is not None:
+        return [(row[0], row) for row in rows]
     single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
     return [(row[0], row if intact(row) else None) for row in sorted(single, key=_seq)]
+
+
+async def fetch_joined(
+    reader: Reader, condition: str, parameters: Sequence[Any], *, bytes_max: int | None = None
+) -> list[Sequence[Any]] | None:
+    """Read rows of COLUMNS, in the order of their seqs, as one row of SQLite.
+
+    Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop takes many times as long
+    as reading it (docs/performance/tried.md). Return None if that row would be too large, or if a column of it has
+    more than `bytes_max` bytes, or if a message in it does not match its checksum.
+    """
+    try:
+        [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters, value_bytes_max=bytes_max)
+    except sqlite3.DataError:
+        return None
+    rows = _split(joined)
+    return sorted(rows, key=_seq) if rows is not None and all(map(intact, rows)) else None
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:
@@ -199,7 +210,7 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
                 statements.append((_insert_shared(size, are_replies=are_replies), [seq + start, *shared, *values]))
                 start += size
         before, after = shared[:6], shared[6:]
-        rest = zip(own[start:], islice(lot.replies(), start, None), strict=False)
+        rest = zip(own[start:], lot.replies()[start:], strict=True)
         rows += [
             (at, id, *before, body, reply_to, *after, crc)
             for at, ((id, body, crc, *_), reply_to) in enumerate(rest, seq + start)
