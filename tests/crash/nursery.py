@@ -11,6 +11,7 @@ input does, and all its children with it. With `--lie` it breaks the workers on 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -198,12 +200,23 @@ def _main() -> None:
 
 
 def _import_everything() -> None:
-    """Import what a worker imports only when it runs."""
-    import aiosqlite  # noqa: F401
-    import uvloop  # noqa: F401
+    """Import what a worker and its libraries import only when they run.
 
-    import store.sqlite  # noqa: F401
-    import worker  # noqa: F401
+    No garbage collection of a child looks at any of it: that would copy the memory that both share.
+    """
+    for name in (
+        "aiosqlite",
+        "anyio._backends._asyncio",
+        "anyio._core._signals",
+        "email.parser",
+        "importlib.readers",
+        "store.sqlite",
+        "uvloop",
+        "worker",
+    ):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":
