@@ -223,7 +223,8 @@ class _Service:
         self._inbox = inbox
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
-        self._free = anyio.Semaphore(concurrency)
+        # Fast, so that messages which arrive together are started together, and their replies share a frame.
+        self._free = anyio.Semaphore(concurrency, fast_acquire=True)
         self._lent = 0
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
