@@ -2,6 +2,9 @@
 
 Owns the check that a call is made there. Anywhere else it would wait forever: an event set in one loop wakes no
 task in another, and no timeout would apply.
+
+Also owns what a bot asks of that loop for every message: the time, and something to wait for. anyio finds out anew
+each time which loop is running, which takes longer than what is done with it.
 """
 
 from __future__ import annotations
@@ -10,19 +13,36 @@ import asyncio
 import os
 import sys
 import threading
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
-__all__ = ["Home"]
+import anyio
+
+__all__ = ["Event", "Home"]
+
+
+class Event(Protocol):
+    """Something that one task waits for until it is set."""
+
+    def set(self) -> None:
+        """Wake the task, or let it not wait at all."""
+
+    def wait(self) -> Awaitable[None]:
+        """Wait until it is set."""
 
 
 class Home:
     """The place where something is connected; `what` names it in errors."""
 
     def __init__(self, what: str) -> None:
+        self.now: Callable[[], float] = anyio.current_time
+        """Return the time by the loop's clock."""
         self._what = what
         self._process: int | None = None
         self._thread = ""
-        self._place: tuple[int, Any, Any] | None = None
+        self._place: tuple[Any, Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop; None on trio."""
         self._left = False
 
     def __repr__(self) -> str:
@@ -31,6 +51,13 @@ class Home:
     def enter(self) -> None:
         """Note that this is the place."""
         self._process, self._thread, self._place = os.getpid(), threading.current_thread().name, _place()
+        if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+            self._loop = asyncio.get_running_loop()
+            self.now = self._loop.time
+
+    def event(self) -> Event:
+        """Return a new event, for one task of this place to wait for."""
+        return anyio.Event() if self._loop is None else _Future(self._loop)
 
     def leave(self) -> None:
         """Allow calls everywhere: nothing is waited for any more."""
@@ -40,6 +67,10 @@ class Home:
         """Raise RuntimeError, which says what to do, if this is another process, thread or run of a loop."""
         if self._left:
             return
+        place = _place()
+        # No loop of asyncio is seen to run in a process that was forked from its own.
+        if place == self._place and (self._loop is not None or os.getpid() == self._process):
+            return
         if self._place is None:
             raise RuntimeError(f"{self._what} is not connected: use it inside `async with bus.connect(…) as bot:`")
         if os.getpid() != self._process:
@@ -47,16 +78,31 @@ class Home:
                 f"{self._what} was connected in process {self._process}, and this process was forked from it:"
                 " create and connect a bot here"
             )
-        if _place() != self._place:
-            raise RuntimeError(
-                f"{self._what} is connected in the event loop of thread {self._thread!r}, and this call was made"
-                " outside of it: make it there, with anyio.from_thread.run or asyncio.run_coroutine_threadsafe,"
-                " or connect one bot in every event loop"
-            )
+        raise RuntimeError(
+            f"{self._what} is connected in the event loop of thread {self._thread!r}, and this call was made"
+            " outside of it: make it there, with anyio.from_thread.run or asyncio.run_coroutine_threadsafe,"
+            " or connect one bot in every event loop"
+        )
 
 
-def _place() -> tuple[int, Any, Any]:
-    """Return the thread and the run of asyncio, of trio, or of both if one runs inside the other."""
+class _Future:
+    """An event of asyncio's that is no more than a future."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def wait(self) -> Awaitable[None]:
+        return self._future
+
+
+def _place() -> tuple[Any, Any]:
+    """Return the run of asyncio, of trio, or of both if one runs inside the other. It has one thread."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -67,4 +113,4 @@ def _place() -> tuple[int, Any, Any]:
             token = trio.current_trio_token()
         except RuntimeError:
             token = None
-    return threading.get_ident(), loop, token
+    return loop, token

@@ -39,7 +39,7 @@ class Message(Delivered):
     """
 
     def __init__(self, stored: StoredMessage, settler: Settler, sender: Sender) -> None:
-        super().__init__(stored)
+        self.stored = stored
         self._settler = settler
         self._sender = sender
 
@@ -104,7 +104,10 @@ class Message(Delivered):
         Raises NotInFlight if the message is no longer in flight for this bot, and WorkerUnavailable if that is
         unknown.
         """
-        await self._settler.settle(self, "ack", confirm=confirm)
+        if confirm:
+            await self._settler.settle(self, "ack", confirm=True)
+        else:
+            self._settler.ack(self)
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
         """Settle: retry after `delay` seconds, or after the worker's back-off. Counts as a failure."""
@@ -139,7 +142,7 @@ class Message(Delivered):
         tries = 0
         while True:
             try:
-                return (await self._sender.send_all([draft]))[0]
+                return await self._sender.send(draft)
             except NOT_NOW as error:
                 wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]
                 if anyio.current_time() + wait > until:
