@@ -52,6 +52,7 @@ class Inbox:
     def put_first(self, message: Message) -> None:
         """Put back a received message that was not started."""
         self._messages.appendleft(message)
+        self._arrived.set()
 
     def remove(self, stored: StoredMessage) -> Message | None:
         """Remove a message from the inbox and return it, or None if it is not there."""

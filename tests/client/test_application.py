@@ -16,7 +16,6 @@ import bus
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
 from bus.testing import Worker
 
-from .fake_worker import DELIVERY, WELCOME, FakeWorker
 from .test_bot import bodies
 
 pytestmark = pytest.mark.anyio
@@ -458,29 +457,3 @@ async def test_bots_that_ask_each_other_in_their_only_handlers_go_on(worker: Wor
                 asks.start_soon(ask, "bob")
         assert found == {"ann": ["bob", "ann", "bob", "ann"], "bob": ["ann", "bob", "ann", "bob"]}
         tasks.cancel_scope.cancel()
-
-
-async def test_replies_to_messages_that_arrive_together_share_a_frame_and_so_do_their_acks() -> None:
-    """A frame for each would cost the worker as much again for every one of them."""
-    seqs = list(range(1, 9))
-    direct = DELIVERY | {"recipient": {"type": "direct", "bot": "twice", "bot_id": WELCOME["bot_id"]}}
-    deliveries = [
-        direct | {"seq": seq, "id": f"01900000-0000-7000-8000-00000000000{seq}", "body": seq} for seq in seqs
-    ]
-    with FakeWorker("inproc://together") as fake, anyio.fail_after(30):
-        bot = bus.connect(fake.url, bot="twice", context=fake.context)
-
-        @bot.on_message()
-        async def twice(message: bus.Message) -> int:
-            return int(message.body) * 2
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(bot.serve, concurrency=8))
-            await fake.welcome()
-            fake.send(op="deliver", messages=deliveries)
-            published = await fake.receive("publish")
-            assert sorted(message["body"] for message in published["messages"]) == [seq * 2 for seq in seqs]
-            fake.send(op="published", request=published["request"], seqs=[seq + 10 for seq in seqs])
-            assert sorted((await fake.receive("ack"))["seqs"]) == seqs
-            bot.stop()
-            await fake.farewell()
