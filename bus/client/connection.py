@@ -186,8 +186,9 @@ class Connection:
 
     def ack(self, seq: int) -> None:
         """Ack a message, in one frame with the others of this turn of the loop."""
+        if not self._acks:
+            self._wake.set()
         self._acks.append(seq)
-        self._wake.set()
 
     async def goodbye(self) -> None:
         """Send what is left and end the session, even one that is just being opened."""

@@ -5,13 +5,11 @@ Owns settling: a message is settled once, and settling it again changes nothing.
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Unpack
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..errors import ENDED, NOT_NOW
@@ -135,10 +133,9 @@ class Message(Delivered):
         While one of the worker's limits or a full disk refuses the reply, it is sent again, for as long as the
         bot's `timeout` allows; then LimitReached or StorageFull is raised. Otherwise it is like `Bot.send`.
         """
-        timeout = self._sender.timeout
-        until = math.inf if timeout is None else anyio.current_time() + timeout
+        until = self._sender.due_at
+        options["id"] = options.get("id") or str(uuid_utils.uuid7())
         draft = Draft(to=self.sender_id, body=body, reply_to=self.id, **options)
-        draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
         tries = 0
         while True:
             try:

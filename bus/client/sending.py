@@ -24,9 +24,9 @@ class Sender:
         return f"<Sender {self._caller!r}>"
 
     @property
-    def timeout(self) -> float | None:
-        """How many seconds a message may wait for its receipt; None means forever."""
-        return self._caller.timeout
+    def due_at(self) -> float:
+        """When a message that is sent now must have its receipt, by the loop's clock."""
+        return self._caller.connection.due_at(self._caller.timeout)
 
     async def send(self, draft: Draft, due_at: float = math.inf) -> Receipt:
         """Send a message, and return its receipt when it is on disk; see `Bot.send`.
@@ -50,7 +50,7 @@ class Sender:
         if not ids:
             return []
         ticket = Ticket(ids, payloads)
-        unavailable_at = caller.connection.due_at(caller.timeout)
+        unavailable_at = self.due_at
         try:
             await caller.connection.publish(ticket, min(due_at, unavailable_at))
         except TimeoutError:

@@ -67,9 +67,10 @@ class Settler:
 
     def ack(self, message: Delivered) -> None:
         """Ack a message once, without waiting for anything."""
-        self._connection.home.check()
+        connection = self._connection
+        connection.home.check()
         if not message.settled and self._note(message, "ack"):
-            self._connection.ack(message.seq)
+            connection.ack(message.stored.seq)
 
     async def settle(
         self,
@@ -106,16 +107,17 @@ class Settler:
         self, message: Delivered, how: Literal["ack", "nak", "release", "term"], reason: str | None = None
     ) -> Settlement | None:
         """Note how a message is settled. Return None if its log was replaced: its seq is another message's now."""
-        connection = self._connection
+        connection, stored = self._connection, message.stored
+        deliveries, welcome = connection.deliveries, connection.welcome
         message.settled = True
-        if connection.welcome is None or not connection.deliveries.holds(message.stored):
+        if welcome is None or not deliveries.holds(stored):
             return None
-        message.settling = Settlement(how, connection.sessions, connection.welcome.epoch, reason)
+        settling = message.settling = Settlement(how, connection.sessions, welcome.epoch, reason)
         if how == "ack":
-            connection.deliveries.settle(message.stored)
+            deliveries.settle(stored)
         else:
-            connection.deliveries.release(message.stored)
-        return message.settling
+            deliveries.release(stored)
+        return settling
 
     def note_committed(self, message: Delivered) -> None:
         """Note that a commit settled a message."""
