@@ -39,7 +39,9 @@ class Home:
         """Return the time by the loop's clock."""
         self._what = what
         self._process: int | None = None
+        self._generation = _generation
         self._thread = ""
+        self._thread_id = 0
         self._place: tuple[Any, Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop; None on trio."""
@@ -50,7 +52,8 @@ class Home:
 
     def enter(self) -> None:
         """Note that this is the place."""
-        self._process, self._thread, self._place = os.getpid(), threading.current_thread().name, _place()
+        self._process, self._generation, self._place = os.getpid(), _generation, _place()
+        self._thread, self._thread_id = threading.current_thread().name, threading.get_ident()
         if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
             self._loop = asyncio.get_running_loop()
             self.now = self._loop.time
@@ -67,9 +70,7 @@ class Home:
         """Raise RuntimeError, which says what to do, if this is another process, thread or run of a loop."""
         if self._left:
             return
-        place = _place()
-        # No loop of asyncio is seen to run in a process that was forked from its own.
-        if place == self._place and (self._loop is not None or os.getpid() == self._process):
+        if self._is_here():
             return
         if self._place is None:
             raise RuntimeError(f"{self._what} is not connected: use it inside `async with bus.connect(…) as bot:`")
@@ -83,6 +84,28 @@ class Home:
             " outside of it: make it there, with anyio.from_thread.run or asyncio.run_coroutine_threadsafe,"
             " or connect one bot in every event loop"
         )
+
+    def _is_here(self) -> bool:
+        if self._generation is not _generation:
+            return False
+        if self._loop is not None and "trio" not in sys.modules:
+            # Faster than to ask for the running loop, which costs a system call before Python 3.12. The thread that
+            # runs a loop of asyncio runs no other one meanwhile, except one of trio.
+            return threading.get_ident() == self._thread_id and self._loop.is_running()
+        return _place() == self._place
+
+
+_generation = object()
+"""Stands for this process: one that is forked from it has another."""
+
+
+def _forked() -> None:
+    global _generation
+    _generation = object()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _Future:
