@@ -394,7 +394,8 @@ class Bot(Asking):
 
     def _deliver(self, delivered: Sequence[StoredMessage]) -> None:
         messages = [Message(stored, self._settler, self._sender) for stored in delivered]
-        self._inbox.put(self._replies.take(messages))
+        if others := self._replies.take(messages):
+            self._inbox.put(others)
 
 
 class _Messages:

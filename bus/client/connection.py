@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -437,15 +438,16 @@ class Connection:
         errors = {error.index: error for error in published.errors}
         duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
         ids = [id for part in request.parts for id in part.ids]
-        outcomes = [
-            Receipt(id, seq or 0, index in duplicates, index in scheduled)
-            if seq is not None or index in scheduled
-            else _refusal(errors[index])
-            for index, (id, seq) in enumerate(zip(ids, published.seqs, strict=True))
-        ]
-        done = 0
+        outcomes = iter(
+            [
+                Receipt(id, seq or 0, index in duplicates, index in scheduled)
+                if seq is not None or index in scheduled
+                else _refusal(errors[index])
+                for index, (id, seq) in enumerate(zip(ids, published.seqs, strict=True))
+            ]
+        )
         for part in request.parts:
-            part.ticket.settle(part.start, outcomes[done : (done := done + part.stop - part.start)])
+            part.ticket.settle(part.start, list(islice(outcomes, part.stop - part.start)))
         self._leave_window(request)
 
     def _refused(self, error: ErrorFrame) -> None:
