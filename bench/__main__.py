@@ -20,17 +20,19 @@ from rich.console import Console
 
 from . import machine
 from .big import BIG_WORKLOADS, Big, measure_big
+from .calibration import calibrate
 from .comparison import Comparison, Plan
+from .earlier import installed
 from .goals import judge
 from .peers.jetstream import JetStream, JetStreamAtomic, JetStreamFast, JetStreamSyncing
 from .peers.programs import install
 from .peers.rabbitmq import RabbitMQ
 from .peers.redis import RedisAlways, RedisEverySecond
 from .plots import PICTURES, draw
-from .processes import ROOT
+from .processes import ROOT, BenchFailed
 from .results import Report
 from .systems import ThroughBus, WithFrames
-from .table import page, show
+from .table import page, show, show_speed
 from .words import fill_in, words
 from .workloads import WORKLOADS, Scale
 
@@ -67,6 +69,9 @@ _WORDED = [ROOT / "README.md", _FOLDER / "README.md"]
 _WIDTH = 180
 """Of lines that go elsewhere than to a terminal."""
 
+_LOAD_SECONDS = 300.0
+"""As long as the load of the last minute takes to forget all that a test suite did."""
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -85,6 +90,24 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
 )
+@click.option(
+    "--before",
+    metavar="REVISION",
+    help="A revision of this repository whose worker is measured in turns with today's, with the same clients.",
+)
+@click.option(
+    "--load-max",
+    type=click.FloatRange(min=0),
+    help="The load above which no run begins. With --quick and without this option, it only warns."
+    f"  [default: {machine.LOAD_MAX:g}, half of the cores]",
+)
+@click.option(
+    "--load-wait",
+    type=click.FloatRange(min=0),
+    default=_LOAD_SECONDS,
+    show_default=True,
+    help="For how many seconds it waits until the load is low enough.",
+)
 @click.option("--keep", is_flag=True, help="Take over from the run before what is not measured; the page says so.")
 @click.option("--rewrite", is_flag=True, help="Measure nothing; write the page and the words from the JSON anew.")
 @click.option(
@@ -101,7 +124,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FOLDER",
     help="Where cProfile is to leave what it saw of the worker in each workload.",
 )
-def _main(**options: Any) -> None:
+@click.pass_context
+def _main(context: click.RichContext, /, **options: Any) -> None:
     """Measure posthouse, what it is made of, and its peers, on the same two cores and the same disk."""
     signal.signal(signal.SIGTERM, _terminate)
     if options["rewrite"]:
@@ -117,10 +141,19 @@ def _main(**options: Any) -> None:
     if options["profile"] is not None:
         options["profile"].mkdir(parents=True, exist_ok=True)
     plan = _plan(options)
+    if options["before"] is not None:
+        plan = _with_before(plan, options["before"], context)
+    _look_at_load(options, console)
+    report.calibrations.append(calibrate("start", plan.scale))
+    show_speed(report, console)
     comparison = Comparison(plan, report, console, profile=options["profile"])
     comparison.run()
     if plan.big:
-        measure_big(comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale)
+        frames = [system for system in plan.systems if issubclass(system, WithFrames)]
+        measure_big(
+            comparison, Big(stored=options["stored"], rounds=plan.rounds), plan.scale, frames or [WithFrames]
+        )
+    report.calibrations.append(calibrate("end", plan.scale))
     if options["keep"]:
         report.keep(_read(_FOLDER / "comparison.json"), WORKLOADS.keys() | BIG_WORKLOADS)
     show(report, judge(report), console)
@@ -175,6 +208,30 @@ def _plan(options: dict[str, Any]) -> Plan:
         rounds=options["rounds"] or plan.rounds,
         big=plan.big if options["big"] is None else options["big"],
     )
+
+
+def _with_before(plan: Plan, revision: str, context: click.Context) -> Plan:
+    """Add the version before, next to today's. It is removed when the command ends."""
+    try:
+        earlier = context.with_resource(installed(revision))
+    except BenchFailed as error:
+        raise click.ClickException(f"--before: {error}") from error
+    return msgspec.structs.replace(plan, systems=[*plan.systems[:1], earlier, *plan.systems[1:]])
+
+
+def _look_at_load(options: dict[str, Any], console: Console) -> None:
+    """Refuse a run that other programs would disturb; only warn of a quick one."""
+    load_max = machine.LOAD_MAX if options["load_max"] is None else options["load_max"]
+    only_warn = options["quick"] and options["load_max"] is None
+    seconds = 0.0 if only_warn else options["load_wait"]
+    if seconds and machine.load() > load_max:
+        console.print(f"  waiting up to {seconds:g} s for a load of at most {load_max:g}")
+    try:
+        machine.wait_until_quiet(load_max, seconds)
+    except machine.Busy as error:
+        if not only_warn:
+            raise click.ClickException(f"{error}. Stop them, or allow it with --load-max.") from error
+        console.print(f"  {error}")
 
 
 def _is_wanted(name: str, parts: Sequence[str]) -> bool:

@@ -1,13 +1,15 @@
 """What takes a while: a backlog of a million, ten million stored messages, and ten thousand bots.
 
-Owns these workloads of posthouse. The log of ten million is made once, and each of its measurements stands beside
-one on an empty log, taken just before.
+Owns these workloads of posthouse, today's and the version before. The log of ten million is made once, and each of
+its measurements stands beside one on an empty log, taken just before.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from .goals import BACKLOG, CONNECTED, EMPTY, FULL, RESTART
 from .holding import hold
 from .machine import memory_bytes
 from .names import FRAMES
-from .processes import DATABASE, QuickClient, Worker, data_folder
+from .processes import DATABASE, QuickClient, data_folder
 from .roles import Order, Sender
 from .systems import WithFrames
 from .wire import Session, WireError
@@ -42,7 +44,7 @@ _FRAME_MESSAGES = 1000
 
 
 class Big(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of it there is, and how often the log is measured."""
+    """How much of it there is, and how often it is measured."""
 
     stored: int = 10_000_000
     backlog: int = 1_000_000
@@ -50,20 +52,28 @@ class Big(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 3
 
 
-def measure_big(comparison: Comparison, big: Big, scale: Scale) -> None:
-    """Measure it all; what fails is noted, and the rest goes on."""
-    comparison.note(CONNECTED, FRAMES, lambda: _connect(big.bots), 1)
-    comparison.note(BACKLOG, FRAMES, lambda: _drain(big.backlog, scale), 1)
-    with data_folder() as folder:
-        comparison.note(_MAKING, FRAMES, lambda: _fill(Path(folder), big.stored), 1)
+def measure_big(comparison: Comparison, big: Big, scale: Scale, systems: Sequence[type[WithFrames]]) -> None:
+    """Measure it all in turns; what fails is noted, and the rest goes on."""
+    for round_number in range(1, big.rounds + 1):
+        for each in systems[:: 1 if round_number % 2 else -1]:
+            comparison.note(CONNECTED, each.name, partial(_connect, each, big.bots), round_number)
+            comparison.note(BACKLOG, each.name, partial(_drain, each, big.backlog, scale), round_number)
+    for each in systems:
+        if not each.reads_todays_files:
+            comparison.leave_out(f"{each.name}, ten million stored", "its schema is not today's")
+    on_log = [each for each in systems if each.reads_todays_files]
+    with data_folder() as name:
+        folder = Path(name)
+        comparison.note(_MAKING, FRAMES, lambda: _fill(folder, big.stored), 1)
         for round_number in range(1, big.rounds + 1):
-            comparison.note(EMPTY, FRAMES, lambda: _one_to_one(None, scale), round_number)
-            comparison.note(FULL, FRAMES, lambda: _one_to_one(Path(folder), scale), round_number)
-            comparison.note(RESTART, FRAMES, lambda: _restart(Path(folder)), round_number)
+            for each in on_log[:: 1 if round_number % 2 else -1]:
+                comparison.note(EMPTY, each.name, partial(_one_to_one, each, None, scale), round_number)
+                comparison.note(FULL, each.name, partial(_one_to_one, each, folder, scale), round_number)
+                comparison.note(RESTART, each.name, partial(_restart, each, folder), round_number)
 
 
-def _drain(messages: int, scale: Scale) -> Figures:
-    with WithFrames() as system:
+def _drain(kind: type[WithFrames], messages: int, scale: Scale) -> Figures:
+    with kind() as system:
         patient = msgspec.structs.replace(scale, seconds=0.0, messages=messages, catch_up_seconds=_DRAIN_SECONDS)
         figures = drain(system, patient)
         return figures | system.finish()
@@ -76,27 +86,27 @@ def _fill(folder: Path, messages: int) -> Figures:
     return {"rate": messages / (time.monotonic() - began), "stored": messages, "file_mib": size}
 
 
-def _one_to_one(folder: Path | None, scale: Scale) -> Figures:
-    with WithFrames(folder=folder) as system:
+def _one_to_one(kind: type[WithFrames], folder: Path | None, scale: Scale) -> Figures:
+    with kind(folder=folder) as system:
         return one_to_one(system, scale) | system.finish()
 
 
-def _restart(folder: Path) -> Figures:
+def _restart(kind: type[WithFrames], folder: Path) -> Figures:
     """Kill the worker after traffic, and stop it in order: how long until it serves again, and a bot is welcome."""
     away = f"away-{time.monotonic_ns()}"  # nobody reads what it gets, in later rounds neither
-    with WithFrames(folder=folder) as system:
+    with kind(folder=folder) as system:
         system.register([away])
         producer = system.produce([Sender(bot="writer", number=1, to=away)])
         producer.ask(_TRAFFIC, seconds=_READY_SECONDS)
         stored = _last_seq(system.worker.url)
         system.worker.end(kill=True)
-    killed, stopped = _ready_seconds(folder, stored), _ready_seconds(folder, stored)
+    killed, stopped = _ready_seconds(kind, folder, stored), _ready_seconds(kind, folder, stored)
     return {"ready_seconds": killed, "ready_in_order_seconds": stopped}
 
 
-def _ready_seconds(folder: Path, stored: int) -> float:
+def _ready_seconds(kind: type[WithFrames], folder: Path, stored: int) -> float:
     began = time.monotonic()
-    with Worker(folder=folder) as worker:
+    with kind.start(folder=folder) as worker:
         found = _last_seq(worker.url)
         seconds = time.monotonic() - began
     if found < stored:
@@ -111,14 +121,14 @@ def _last_seq(url: str) -> int:
     return found
 
 
-def _connect(bots: int) -> Figures:
+def _connect(kind: type[WithFrames], bots: int) -> Figures:
     """Connect bots that the worker has not seen before, all at once; each then gets one message.
 
     The one that sends and the one that asks for the status are among the bots: the worker takes no more sessions.
     """
     names = [f"bot-{number}" for number in range(bots - 2)]
     parts = [names[first : first + _BOTS_A_PROCESS] for first in range(0, len(names), _BOTS_A_PROCESS)]
-    with Worker() as worker, ExitStack() as stack:
+    with kind.start() as worker, ExitStack() as stack:
         before = memory_bytes(worker.pid)
         clients = [stack.enter_context(QuickClient(hold, worker.url, part)) for part in parts]
         for client in clients:

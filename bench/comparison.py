@@ -1,7 +1,8 @@
 """One run over all systems: which workloads, in which order, and what was found.
 
 Owns the turns. In each round every workload is run on every system, one after the other and each started fresh, so
-that what is set against each other lies next to each other in time.
+that what is set against each other lies next to each other in time. Every second round takes the systems in the
+opposite order, so that a machine that becomes slower or faster favours none.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import msgspec
 from rich.console import Console
 
 from . import limits, machine
-from .names import HALF_RATE, ONE_TO_ONE_100
+from .names import BEFORE, HALF_RATE, ONE_TO_ONE_100, SQLITE, SQLITE_ROW
 from .processes import BenchFailed
 from .results import LIMITS, Failure, Measured, NotRun, Report
-from .systems import Posthouse, System
+from .systems import Posthouse, System, WithFrames
 from .wire import WireError
 from .workloads import WORKLOADS, Figures, Scale, Workload, half_rate
 
@@ -55,7 +56,7 @@ class Comparison:
         self._look_for_systems()
         for round_number in range(1, self._plan.rounds + 1):
             for name in self._plan.workloads:
-                for system in self._systems(name):
+                for system in self._systems(name)[:: 1 if round_number % 2 else -1]:
                     self.measure(name, system, WORKLOADS[name], round_number)
             self._measure_limits(round_number)
             self._measure_half_rate(round_number)
@@ -71,7 +72,7 @@ class Comparison:
         return self.note(name, system.name, work, round_number)
 
     def _fresh(self, workload: str, system: type[System]) -> System:
-        if self._profile is None or not issubclass(system, Posthouse):
+        if self._profile is None or not issubclass(system, Posthouse) or system.name == BEFORE:
             return system()
         file = re.sub("[^a-z0-9]+", "-", f"{workload} {system.name}".lower())
         return system(profile=self._profile / f"{file}.prof")
@@ -103,8 +104,12 @@ class Comparison:
                 self._report.versions |= system.versions()
             else:
                 self._absent.add(system.name)
-                self._report.not_run.append(NotRun(system.name, why))
-                self._console.print(f"  {system.name}: not run: {why}", markup=False)
+                self.leave_out(system.name, why)
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Note what is not measured, and why."""
+        self._report.not_run.append(NotRun(what, why))
+        self._console.print(f"  {what}: not run: {why}", markup=False)
 
     def _systems(self, workload: str) -> list[type[System]]:
         return [
@@ -114,8 +119,8 @@ class Comparison:
     def _measure_limits(self, round_number: int) -> None:
         parts: dict[str, Callable[[Scale], Figures]] = {
             "fdatasync": limits.syncs,
-            "SQLite, 1 row": limits.commits,
-            "SQLite, 4096 rows": limits.inserts(4096),
+            SQLITE_ROW: limits.commits,
+            SQLITE: limits.inserts(4096),
             "ROUTER to DEALER, 100 in a frame": limits.forwarding(100),
             "ROUTER to DEALER, 1 in a frame": limits.forwarding(1),
         }
@@ -126,7 +131,9 @@ class Comparison:
             self.note(name, LIMITS, partial(measure, self._plan.scale), round_number)
 
     def _measure_half_rate(self, round_number: int) -> None:
-        system = self._plan.systems[0]
-        rate = self._report.figure(ONE_TO_ONE_100, system.name, "rate")
+        """Measure all at one rate, that of the first: a latency says nothing about one at another rate."""
+        systems = [system for system in self._plan.systems if issubclass(system, WithFrames)]
+        rate = self._report.figure(ONE_TO_ONE_100, systems[0].name, "rate") if systems else None
         if rate is not None:
-            self.measure(HALF_RATE, system, half_rate(rate), round_number)
+            for system in systems[:: 1 if round_number % 2 else -1]:
+                self.measure(HALF_RATE, system, half_rate(rate), round_number)

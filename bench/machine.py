@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from typing import Any, Self
 
 __all__ = [
     "CORES",
+    "LOAD_MAX",
+    "Busy",
     "Watched",
     "allow_files",
     "facts",
@@ -24,14 +27,25 @@ __all__ = [
     "pin",
     "processor_seconds",
     "unsent_bytes",
+    "wait_until_quiet",
 ]
 
 CORES = 2
 """What a whole comparison runs on: the servers and all of their clients together."""
 
+LOAD_MAX = (os.cpu_count() or CORES) / 2
+"""The load above which figures say little: half of the cores are at work for somebody else."""
+
+_LOAD_SECONDS = 5.0
+"""How often the system computes its load."""
+
 _LOOK_SECONDS = 0.1
 
 _CONNECTIONS = Path("/proc/net/tcp")
+
+
+class Busy(Exception):
+    """Other programs are running."""
 
 
 def facts() -> dict[str, Any]:
@@ -48,6 +62,22 @@ def facts() -> dict[str, Any]:
 def load() -> float:
     """Give the mean number of processes that wanted to run in the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def wait_until_quiet(
+    load_max: float,
+    seconds: float,
+    *,
+    look: Callable[[], float] = load,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until the load is at most `load_max`. Raise Busy if that takes longer than so many seconds."""
+    waited = 0.0
+    while (found := look()) > load_max:
+        if waited >= seconds:
+            raise Busy(f"the load is {found:g}, above {load_max:g}: other programs disturb the measurement")
+        sleep(_LOAD_SECONDS)
+        waited += _LOAD_SECONDS
 
 
 def unsent_bytes(port: int) -> int | None:

@@ -6,6 +6,8 @@ Owns the names that more than one module needs, and nothing else.
 from __future__ import annotations
 
 __all__ = [
+    "ASK_MANY",
+    "BEFORE",
     "BUS",
     "FRAMES",
     "HALF_RATE",
@@ -16,6 +18,8 @@ __all__ = [
     "ONE_TO_ONE_100",
     "ONE_TO_ONE_1000",
     "ONE_TO_ONE_SINGLES",
+    "ONE_TO_TEN",
+    "PAIRS",
     "PUBLISH_100",
     "PUBLISH_1000",
     "PUBLISH_ONE",
@@ -23,10 +27,14 @@ __all__ = [
     "RABBITMQ",
     "REDIS",
     "REDIS_SYNCING",
+    "SQLITE",
+    "SQLITE_ROW",
 ]
 
 FRAMES = "posthouse, frames"
 BUS = "posthouse, bus"
+BEFORE = "posthouse, before"
+"""The worker of an earlier commit, with today's clients that write their frames by hand."""
 JETSTREAM_SYNCING = "JetStream, syncing"
 JETSTREAM_FAST = "JetStream, syncing, fast ingest"
 JETSTREAM = "JetStream, its default"
@@ -43,3 +51,9 @@ ONE_TO_ONE_SINGLES = "one to one, singles in flight"
 ONE_TO_ONE_100 = "one to one, batches of 100"
 ONE_TO_ONE_1000 = "one to one, batches of 1,000"
 HALF_RATE = "one to one, half of the rate"
+ONE_TO_TEN = "one to ten"
+PAIRS = "a hundred bots in pairs"
+ASK_MANY = "request and reply, many"
+
+SQLITE = "SQLite, 4096 rows"
+SQLITE_ROW = "SQLite, 1 row"

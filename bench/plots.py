@@ -1,7 +1,7 @@
 """How a comparison's figures look: pictures for docs/performance/.
 
 Owns their form. A bar is a median, its line reaches from the lowest round to the highest, and posthouse always has
-the same two colours. Needs matplotlib, which is loaded when something is drawn.
+the same colours. Needs matplotlib, which is loaded when something is drawn.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from . import names
-from .names import BUS, FRAMES
+from .names import BEFORE, BUS, FRAMES
 from .results import LIMITS, Report, Row
 
 __all__ = ["PICTURES", "draw"]
 
 PICTURES = ("throughput.png", "latency.png", "limits.png")
 
-_COLOURS = {FRAMES: "#0b5fa5", BUS: "#6fa8d6"}
+_COLOURS = {FRAMES: "#0b5fa5", BUS: "#6fa8d6", BEFORE: "#b5cde0"}
 _OTHER, _LIMIT = "#9a9a9a", "#d0b060"
 
 _RATES = [

@@ -152,11 +152,20 @@ class Server:
 class Worker(Server):
     """A worker process. `settings` is the text of its configuration file.
 
-    `profile` is where cProfile is to leave what it saw of the worker, which it slows down.
+    `profile` is where cProfile is to leave what it saw of the worker, which it slows down. `python` is the Python
+    that runs it, of the environment in which it is installed.
     """
 
-    def __init__(self, settings: str = "", *, profile: Path | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: str = "",
+        *,
+        profile: Path | None = None,
+        folder: Path | None = None,
+        python: str = sys.executable,
+    ) -> None:
         super().__init__(folder)
+        self._python = python
         self.url = ""
         self.versions: dict[str, str] = {}
         """Of the worker and what it is made of."""
@@ -180,7 +189,11 @@ class Worker(Server):
         self.folder.joinpath("posthouse.toml").write_text(self._settings, encoding="utf-8")
         program = ["worker"] if self._profile is None else ["bench.profiled", str(self._profile.resolve())]
         options = ["--config", "posthouse.toml", "--database", DATABASE, "--bind", _ADDRESS, "--tap", _ADDRESS]
-        return [sys.executable, "-m", *program, "serve", *options]
+        return [self._python, "-m", *program, "serve", *options]
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment without PYTHONPATH, so that the worker is the one that is installed."""
+        return {name: value for name, value in super()._environment().items() if name != "PYTHONPATH"}
 
     def _is_ready(self) -> bool:
         """Look whether the worker's log tells the address at which it serves."""

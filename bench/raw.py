@@ -32,6 +32,11 @@ _WAKE_MILLISECONDS = 100
 _FRAME_MESSAGES_MAX = 1000
 """The most messages that a publish frame may have."""
 
+_FRAMES_OUT_MAX = 1900
+"""The most frames without an answer. A worker ends a session for which 4,000 frames are queued
+(`socket_frames_max`), and ZeroMQ counts them as taken by halves only: so 2,000 answers at once always have room.
+"""
+
 _PACE_SECONDS = 0.0005
 """A sender that is on time looks this often for what has become due."""
 
@@ -99,6 +104,10 @@ class _Outbox:
         self._head = b'","recipient":%b,"body":' % _recipient(sender)
         self._request = 0
         self._frames: dict[int, tuple[int, int]] = {}
+
+    def has_room(self, order: Order) -> bool:
+        """Return True if another portion may be sent before anything is answered."""
+        return self.open + order.portion <= order.window and len(self._frames) < _FRAMES_OUT_MAX
 
     def send(self, dues: Sequence[int]) -> None:
         """Send a frame of messages that were due at these times."""
@@ -173,7 +182,7 @@ class _Producing:
         while time.monotonic_ns() < until:
             idle = True
             for outbox, end in zip(self._group, most, strict=True):
-                while outbox.sent < end and outbox.open + order.portion <= order.window:
+                while outbox.sent < end and outbox.has_room(order):
                     outbox.send([time.monotonic_ns()] * min(order.portion, end - outbox.sent))
                     outbox.read(self._latencies)
                 idle = idle and outbox.sent >= end

@@ -12,7 +12,7 @@ import msgspec
 
 from .figures import Spread, spread
 
-__all__ = ["LIMITS", "Failure", "Measured", "NotRun", "Report", "Row", "rows"]
+__all__ = ["LIMITS", "Calibration", "Failure", "Measured", "NotRun", "Report", "Row", "rows"]
 
 LIMITS = "limits"
 """What stands in the place of a system where the parts are measured by themselves."""
@@ -52,6 +52,20 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine's own speed at one moment of a run, and how much else it had to do."""
+
+    moment: str
+    load: float
+    sqlite_rows: float
+    """Rows a second that SQLite alone stores, 4,096 in a transaction."""
+    loop_ns: float
+    """A turn of a fixed loop of Python."""
+    fdatasync_p50_ms: float
+    commit_p50_ms: float
+    """A transaction of one row."""
+
+
 class Report(msgspec.Struct, kw_only=True):
     """Everything that a run found."""
 
@@ -64,6 +78,7 @@ class Report(msgspec.Struct, kw_only=True):
     """What the command was told."""
     earlier: list[str] = []
     """Workloads whose figures are those of an earlier run."""
+    calibrations: list[Calibration] = []
     measured: list[Measured] = []
     not_run: list[NotRun] = []
     failures: list[Failure] = []

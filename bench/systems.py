@@ -6,6 +6,7 @@ Owns what they have in common, and posthouse itself. Those that are not posthous
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from importlib import metadata
@@ -163,6 +164,11 @@ class Posthouse(System):
     promise = SYNCED
     batches = "a frame: one answer, a commit with all that came meanwhile"
 
+    python = sys.executable
+    """The Python in whose environment the worker is installed."""
+    reads_todays_files = True
+    """Whether the worker can serve a file that today's store has made."""
+
     def __init__(self, *, profile: Path | None = None, folder: Path | None = None) -> None:
         super().__init__()
         self._profile = profile
@@ -183,8 +189,13 @@ class Posthouse(System):
         assert isinstance(self._server, Worker)
         return self._server
 
+    @classmethod
+    def start(cls, *, folder: Path | None = None, profile: Path | None = None) -> Worker:
+        """Return a worker that starts where its context begins."""
+        return Worker(python=cls.python, folder=folder, profile=profile)
+
     def _start(self) -> Server:
-        return Worker(profile=self._profile, folder=self._folder)
+        return self.start(folder=self._folder, profile=self._profile)
 
     def register(self, bots: Sequence[str]) -> None:
         """Let each bot say hello once, and leave."""

@@ -5,7 +5,7 @@ Owns the wording and the columns. Nothing is measured or judged here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,12 +13,12 @@ from rich.table import Table
 
 from .figures import Spread, spread
 from .goals import Judged
-from .names import FRAMES
-from .results import LIMITS, Report, Row
+from .names import FRAMES, SQLITE, SQLITE_ROW
+from .results import LIMITS, Calibration, Report, Row
 from .systems import EACH_SECOND, SYNCED, WRITTEN
 from .workloads import MEANING
 
-__all__ = ["page", "show"]
+__all__ = ["page", "show", "show_speed"]
 
 _SHOWN = {
     "rate": ("a second", "{:,.0f}"),
@@ -67,6 +67,15 @@ _ONE_AT_A_TIME = ("1 in flight", "1 at a time")
 
 _GOAL_COLUMNS = ["goal", "required", "result", ""]
 
+_SPEEDS: dict[str, Callable[[Calibration], str]] = {
+    "SQLite alone, 4,096 rows in a transaction, rows a second": lambda each: f"{each.sqlite_rows:,.0f}",
+    "a turn of a fixed loop of Python, ns": lambda each: f"{each.loop_ns:.1f}",
+    "fdatasync, p50 ms": lambda each: f"{each.fdatasync_p50_ms:.2f}",
+    "a transaction of one row, p50 ms": lambda each: f"{each.commit_p50_ms:.2f}",
+    "load": lambda each: f"{each.load:.1f}",
+}
+"""The machine's own speed."""
+
 _PROMISES = {
     SYNCED: ("nothing", "nothing"),
     WRITTEN: ("nothing", "the last two minutes"),
@@ -89,12 +98,21 @@ def show(report: Report, judged: Sequence[Judged], console: Console) -> None:
         console.print(f"{each.system}: not run: {each.why}")
     for failure in report.failures:
         console.print(f"FAILED: {failure.workload}, {failure.system}: {failure.why}")
+    show_speed(report, console)
     console.print(_rich(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2}))
+
+
+def show_speed(report: Report, console: Console) -> None:
+    """Show the machine's own speed, as far as it was measured."""
+    console.print(_rich(_speed_columns(report), _speed_cells(report), right={1, 2}))
 
 
 def page(report: Report, judged: Sequence[Judged], pictures: Sequence[str]) -> str:
     """Write the tables in Markdown, with links to pictures in the same folder."""
-    parts = [_HEAD, "## Goals", _markdown(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2})]
+    parts = [_HEAD, "## Goals"]
+    if report.calibrations:
+        parts.append(_markdown(_speed_columns(report), _speed_cells(report), right={1, 2}))
+    parts.append(_markdown(_GOAL_COLUMNS, _goal_cells(judged), right={1, 2}))
     parts += ["## Systems", _markdown(_SYSTEM_COLUMNS, _system_cells(report))]
     parts += ["## Workloads", _markdown(["workload", "what is done"], list(MEANING.items()))]
     parts += ["## Figures", _markdown(_COLUMNS, _cells(report), right=_RIGHT)]
@@ -131,7 +149,7 @@ def _row_cells(row: Row, report: Report) -> tuple[str, ...]:
     one_at_a_time = row.workload.endswith(_ONE_AT_A_TIME)
     name = "p50_ms" if one_at_a_time else "rate"
     ours = None if row.system in (FRAMES, LIMITS) else report.figure(row.workload, FRAMES, name)
-    bare = "SQLite, 1 row" if one_at_a_time else "SQLite, 4096 rows"
+    bare = SQLITE_ROW if one_at_a_time else SQLITE
     limit = None if row.system == LIMITS else report.figure(bare, LIMITS, name)
     times = [_times(row.figures.get(name), other) for other in (ours, limit)]
     return (row.workload, row.system, report.promises.get(row.system, ""), *shown, *times, _beside(row))
@@ -157,6 +175,14 @@ def _range(found: Spread | None, form: str) -> str:
     if found.lowest == found.highest:
         return text
     return f"{text} ({form.format(found.lowest)} to {form.format(found.highest)})"
+
+
+def _speed_columns(report: Report) -> list[str]:
+    return ["the machine by itself", *(f"at the {each.moment}" for each in report.calibrations)]
+
+
+def _speed_cells(report: Report) -> list[tuple[str, ...]]:
+    return [(title, *map(tell, report.calibrations)) for title, tell in _SPEEDS.items()]
 
 
 def _goal_cells(judged: Sequence[Judged]) -> list[tuple[str, ...]]:

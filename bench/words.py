@@ -10,14 +10,15 @@ import re
 from collections.abc import Mapping
 
 from . import names
+from .causes import CAUSES
 from .figures import Spread, spread
-from .goals import CONNECTED, EMPTY, FULL, RESTART, judge
+from .goals import BACKLOG, CONNECTED, EMPTY, FULL, RESTART, judge
 from .results import Report
 
 __all__ = ["fill_in", "words"]
 
 
-_SYNCED = [names.FRAMES, names.BUS, names.JETSTREAM_SYNCING, names.REDIS_SYNCING, names.RABBITMQ]
+_SYNCED = [names.FRAMES, names.BEFORE, names.BUS, names.JETSTREAM_SYNCING, names.REDIS_SYNCING, names.RABBITMQ]
 _ALIKE = {
     "Single messages, many in flight": (names.PUBLISH_SINGLES, names.ONE_TO_ONE_SINGLES),
     "Batches of 100": (names.PUBLISH_100, names.ONE_TO_ONE_100),
@@ -27,23 +28,6 @@ _CALLED = {names.JETSTREAM_SYNCING: "JetStream", names.REDIS_SYNCING: "Redis"}
 
 _EQUAL = 1.1
 """Figures that are nearer than this are called equal."""
-
-_WHY = {
-    "one to one, settled": "the processor time above. Raw SQLite creates its rows before the clock starts, and has "
-    "its own processor",
-    "against raw SQLite": "the same",
-    "JetStream that does not sync": "JetStream does not wait for the disk",
-    "one to one, singles": "the loop reads and answers each message as a separate frame",
-    "one to one, batches": "JetStream syncs once per batch, as posthouse does",
-    "publish, acknowledged": "decoding, checking, rows and checksums in the loop, and five indexes in the store",
-    "one to ten": "the loop makes and settles each of the ten deliveries",
-    "one publish in flight": "eight switches of thread or process, most of which wake a core",
-    "the same against JetStream that syncs": "JetStream has no other thread in between",
-    "p99 at half": "frames then have few messages, and each costs the loop more: half of the rate is nearly its "
-    "maximum",
-    "a backlog of a million": "reading a message back also uses the reading thread",
-}
-"""Why goals are missed, by what is in their names: the first that fits."""
 
 
 def words(report: Report) -> dict[str, str]:
@@ -65,24 +49,27 @@ def fill_in(page: str, parts: Mapping[str, str]) -> str:
 
 def _headline(report: Report) -> str:
     alike = [_alike(report, name) for name in _ALIKE]
-    sentences = [*alike, _unsynced(report), _one(report), _big(report)]
+    sentences = [*alike, _unsynced(report), _one(report), _before(report), _big(report)]
     return "\n".join([_run(report), "", _table(report), "", *(f"- {each}" for each in sentences if each)])
 
 
 def _run(report: Report) -> str:
     options = f' OPTIONS="{report.options}"' if report.options else ""
     loads = spread([each.load_before for each in report.measured]) if report.measured else Spread(0.0, 0.0, 0.0)
+    rows = ", ".join(f"{each.sqlite_rows:,.0f} at the {each.moment}" for each in report.calibrations)
     return (
         f"`make bench{options}`, on {report.machine.get('cpu_count', '?')} cores; load before a measurement: "
         f"{loads.median:.1f} ({loads.lowest:.1f} to {loads.highest:.1f})."
+        + (f" Rows a second of SQLite alone: {rows}." if rows else "")
     )
 
 
 def _table(report: Report) -> str:
     rows = [name for pair in zip(*_ALIKE.values(), strict=True) for name in pair]
-    lines = [["messages a second, synced", *_SYNCED], ["---", *("---:" for _ in _SYNCED)]]
+    systems = [each for each in _SYNCED if any(report.figure(workload, each, "rate") for workload in rows)]
+    lines = [["messages a second, synced", *systems], ["---", *("---:" for _ in systems)]]
     for workload in rows:
-        rates = [report.figure(workload, system, "rate") for system in _SYNCED]
+        rates = [report.figure(workload, system, "rate") for system in systems]
         lines.append([workload, *("" if rate is None else f"{rate:,.0f}" for rate in rates)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -140,6 +127,16 @@ def _one(report: Report) -> str:
     return f"**One message at a time**, p50 until it is acknowledged: {', '.join(told)}." if told else ""
 
 
+def _before(report: Report) -> str:
+    workloads = (names.PUBLISH_100, names.ONE_TO_ONE_100, names.ONE_TO_TEN, names.PAIRS, names.ASK_MANY, BACKLOG)
+    ratios = {each: _ratio(report, each, names.BEFORE, names.FRAMES) for each in workloads}
+    told = [f"{workload}: {ratio:.2f}" for workload, ratio in ratios.items() if ratio is not None]
+    if not told:
+        return ""
+    commit = report.versions.get(names.BEFORE, "?")
+    return f"**Today's rate divided by that of the version before**, commit {commit}: {'; '.join(told)}."
+
+
 def _big(report: Report) -> str:
     full, empty = (report.figure(each, names.FRAMES, "rate") for each in (FULL, EMPTY))
     ready = report.figure(RESTART, names.FRAMES, "ready_seconds")
@@ -180,7 +177,7 @@ def _missed(report: Report) -> str:
     lines += ["| missed goal | goal | result | cause |", "| --- | ---: | ---: | --- |"]
     for each in judge(report):
         if each.met is False and each.figure is not None:
-            why = next((why for part, why in _WHY.items() if part in each.name), "")
             form = "{:,.0f}" if each.figure >= 100 else "{:.2f}"
-            lines.append(f"| {each.name} | {each.goal} | {form.format(each.figure)} | {why} |")
+            cause = CAUSES.get(each.name, "")
+            lines.append(f"| {each.name} | {each.goal} | {form.format(each.figure)} | {cause} |")
     return "\n".join(lines)

@@ -185,30 +185,31 @@ WORKLOADS: dict[str, Workload] = {
     names.ONE_TO_ONE_SINGLES: partial(one_to_one, portion=1),
     names.ONE_TO_ONE_100: partial(one_to_one, portion=100),
     names.ONE_TO_ONE_1000: partial(one_to_one, portion=1000),
-    "one to ten": fan_out(10),
+    names.ONE_TO_TEN: fan_out(10),
     "one to a hundred": fan_out(100),
-    "a hundred bots in pairs": pairs,
+    names.PAIRS: pairs,
     "draining a backlog": drain,
     "request and reply, 1 at a time": ask_one,
-    "request and reply, many": ask_many,
+    names.ASK_MANY: ask_many,
 }
 
 _TWO = "two clients publish to one bot, 4,000 messages unanswered each (RabbitMQ: 1,000)"
+_FEWER = "posthouse, frames: 1,900 unanswered"
 _PAIR = "one client publishes, another receives and settles"
 MEANING: dict[str, str] = {
     names.PUBLISH_ONE: "one client, one message at a time; afterwards, as many must be stored as were acknowledged",
-    names.PUBLISH_SINGLES: f"{_TWO}, each message published and acknowledged separately; stored as above",
+    names.PUBLISH_SINGLES: f"{_TWO}, each published and acknowledged separately ({_FEWER}); stored as above",
     names.PUBLISH_100: f"{_TWO}, 100 in a call; stored as above",
     names.PUBLISH_1000: f"{_TWO}, 1,000 in a call; stored as above",
-    names.ONE_TO_ONE_SINGLES: f"{_PAIR}, each message published separately; all must arrive",
+    names.ONE_TO_ONE_SINGLES: f"{_PAIR}, each message published separately ({_FEWER}); all must arrive",
     names.ONE_TO_ONE_100: f"{_PAIR}, 100 in a call; all must arrive",
     names.ONE_TO_ONE_1000: f"{_PAIR}, 1,000 in a call; all must arrive",
-    "one to ten": "one client publishes on a channel, 100 in a call; ten subscribers in two processes",
+    names.ONE_TO_TEN: "one client publishes on a channel, 100 in a call; ten subscribers in two processes",
     "one to a hundred": "the same with a hundred subscribers",
-    "a hundred bots in pairs": "a hundred bots in two processes, 10 messages in a call",
+    names.PAIRS: "a hundred bots in two processes, 10 messages in a call",
     "draining a backlog": "one client receives and settles what another published before",
     "request and reply, 1 at a time": "one client asks, another answers; both messages stored",
-    "request and reply, many": "the same, many questions at once",
+    names.ASK_MANY: "the same, many questions at once",
 }
 """What each workload does, for the page: how many clients, and how many messages at once."""
 

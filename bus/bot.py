@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -215,11 +215,11 @@ class Bot(Asking):
         it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
         clock, even if the worker was down then; when this returns, the message is on disk, but has no seq yet.
         """
-        return (await self.send_all([Draft(to=to, body=body, **options)]))[0]
+        return await self._sender.send(Draft(to=to, body=body, **options))
 
     async def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
         """Publish on a channel, creating it if it does not exist; otherwise like `send`."""
-        return (await self.send_all([Draft(channel=channel, body=body, **options)]))[0]
+        return await self._sender.send(Draft(channel=channel, body=body, **options))
 
     async def request(
         self,
@@ -308,7 +308,7 @@ class Bot(Asking):
 
         It does not end: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
         """
-        return _Messages(self)
+        return _Messages(self._inbox)
 
     async def receive(self) -> Message:
         """Wait for the next message and return it. Raise ClosedError when the bot is closed."""
@@ -392,23 +392,23 @@ class Bot(Asking):
         self._inbox.wake()
         self._replies.close()
 
-    def _deliver(self, stored: StoredMessage) -> None:
-        message = Message(stored, self._settler, self._sender)
-        if not self._replies.take(message):
-            self._inbox.put(message)
+    def _deliver(self, delivered: Sequence[StoredMessage]) -> None:
+        messages = [Message(stored, self._settler, self._sender) for stored in delivered]
+        if others := self._replies.take(messages):
+            self._inbox.put(others)
 
 
 class _Messages:
     """An iterator that may be left at any point: it holds nothing, unlike an asynchronous generator."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
 
     def __aiter__(self) -> _Messages:
         return self
 
     async def __anext__(self) -> Message:
-        return await self._bot.receive()
+        return await self._inbox.receive()
 
 
 def connect(

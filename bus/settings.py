@@ -235,8 +235,8 @@ class Limits(_Section, frozen=True):
     workflow_bytes_max: PositiveInt = 128 * 1024 * 1024
     """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
 
-    socket_frames_max: PositiveInt = 4000
-    """Frames queued to one connection: the largest credit, one frame per message, and as many answers."""
+    socket_frames_max: PositiveInt = 10_000
+    """Frames for one connection: the answers to all open publishes, the largest credit, and about as much again."""
 
     receive_frames_max: PositiveInt = 64
     """Frames queued from one connection: a sender that ignores its window is blocked early."""
@@ -370,6 +370,11 @@ class Settings(_Section, frozen=True):
             raise ValueError("limits.body_bytes_max must not be above limits.frame_bytes_max")
         if self.limits.in_flight_default > self.limits.in_flight_max:
             raise ValueError("limits.in_flight_default must not be above limits.in_flight_max")
+        if self.limits.publishes_in_flight_max + self.limits.in_flight_max > self.limits.socket_frames_max:
+            raise ValueError(
+                "limits.socket_frames_max must not be below limits.publishes_in_flight_max and limits.in_flight_max"
+                " together: a client that keeps to these would be cut off"
+            )
         if self.workflows.lease_seconds > self.workflows.lease_seconds_max:
             raise ValueError("workflows.lease_seconds must not be above workflows.lease_seconds_max")
 

@@ -57,15 +57,20 @@ class Environment:
         self._bin = folder / "environment" / "bin"
         self.folder = folder / "elsewhere"
         self.folder.mkdir()
-        venv.create(folder / "environment", with_pip=True)
+        venv.create(folder / "environment")
 
     def command(self, *arguments: str) -> list[str]:
         """Give the arguments with the program of this environment."""
         return [str(self._bin / arguments[0]), *arguments[1:]]
 
-    def run(self, *arguments: str, seconds: float = RUN_SECONDS) -> str:
+    def install(self, wheel: Path) -> None:
+        """Install a wheel and what it depends on, with the pip of this process: one more would take seconds."""
+        pip = [sys.executable, "-m", "pip", "--python", str(self._bin / "python")]
+        run([*pip, "install", "--quiet", "--disable-pip-version-check", str(wheel)], self.folder, PIP_SECONDS)
+
+    def run(self, *arguments: str) -> str:
         """Run a program of this environment, and give what it writes."""
-        return run(self.command(*arguments), self.folder, seconds)
+        return run(self.command(*arguments), self.folder, RUN_SECONDS)
 
 
 def clean_environment() -> dict[str, str]:
@@ -175,9 +180,7 @@ def check_wheel(folder: Path) -> None:
     say(f"it has the {check_contents(wheel)} files that it should have", began)
 
     environment = Environment(folder)
-    environment.run(
-        "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel), seconds=PIP_SECONDS
-    )
+    environment.install(wheel)
     say("it is installed in an environment of its own", began)
 
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]

@@ -6,6 +6,7 @@ Owns how they are bound, the limits of their frames and queues, and how a vanish
 from __future__ import annotations
 
 import errno
+from functools import partial
 
 import zmq
 
@@ -84,7 +85,10 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> Port:
     except BindError:
         socket.close(0)
         raise
-    return Port(socket, closing=None if listener is None else listener.remove)
+    closing = None if listener is None else listener.remove
+    if address.startswith("inproc://"):  # closing alone frees its name only when ZeroMQ's thread comes to it
+        closing = partial(socket.unbind, address)
+    return Port(socket, closing=closing)
 
 
 def _bind_error(address: str, error: zmq.ZMQError) -> BindError:

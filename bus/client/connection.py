@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -39,17 +39,19 @@ from ..wire.frames import (
     Gap,
     Goodbye,
     Hello,
+    ItemError,
     Ok,
     Ping,
     Published,
     StoredMessage,
     Welcome,
 )
-from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_ROOM_BYTES
+from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX
 from .deliveries import Deliveries, of_another_log
 from .forgotten import shared
-from .home import Home
-from .waiting import Deadlines, Receipt, Request, Ticket
+from .home import Event, Home
+from .unsent import Unsent
+from .waiting import Awaited, Deadlines, Receipt, Request, Ticket
 
 __all__ = ["Connection"]
 
@@ -74,7 +76,7 @@ class Connection:
         open_port: Callable[[], Port],
         hello: Callable[[int], Hello],
         *,
-        deliver: Callable[[StoredMessage], None],
+        deliver: Callable[[Sequence[StoredMessage]], None],
         gap: Callable[[Gap], None],
         closed: Callable[[], None],
         beat: Callable[[], None],
@@ -99,13 +101,13 @@ class Connection:
         self._open = False
         self._number = 0
         self._requests: dict[int, Request] = {}
-        self._deadlines = Deadlines()
-        self._unsent: deque[tuple[Ticket, int]] = deque()
+        self._deadlines = Deadlines(home)
+        self._unsent = Unsent()
         self._in_flight = 0
         self._outbox: list[bytes] = []
         self._acks: list[int] = []
         self.deliveries = Deliveries()
-        self._wake = anyio.Event()
+        self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
         self._heard_at = 0.0
@@ -133,6 +135,7 @@ class Connection:
         not tell which request it refuses.
         """
         self._check()
+        due_at = self.due_at(timeout)
         number = self._next_number()
         request = Request(encode(make(number)), once=once, settles=settles)
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
@@ -140,7 +143,7 @@ class Connection:
         self._requests[number] = request
         self._post(request.frame)
         try:
-            await self._deadlines.wait(request, _due_at(timeout))
+            await self._deadlines.wait(request, due_at)
         finally:
             self._requests.pop(number, None)
         if request.error is not None:
@@ -148,27 +151,35 @@ class Connection:
         assert request.value is not None
         return request.value
 
-    async def publish(self, ticket: Ticket, *, timeout: float | None = None) -> None:
+    async def publish(self, ticket: Ticket, due_at: float) -> None:
         """Publish messages, in order; return when each has its outcome. Waits while the window is full.
 
         Raises TimeoutError if that takes longer; some messages may have an outcome then.
         """
-        due_at = _due_at(timeout)
-        for index in range(len(ticket.ids)):
-            while self._in_flight + len(self._unsent) >= self._window and self.failure is None:
-                self._room = anyio.Event() if self._room.is_set() else self._room
-                with anyio.fail_after(due_at - anyio.current_time()):
-                    await self._room.wait()
-            self._check()
-            self._unsent.append((ticket, index))
-            self._wake.set()
-        await self._deadlines.wait(ticket, due_at)
+        entered, count = 0, len(ticket.ids)
+        try:
+            while entered < count:
+                self._check()
+                room = self._window - self._in_flight - len(self._unsent)
+                if room > 0:
+                    start, entered = entered, min(count, entered + room)
+                    self._unsent.add(ticket, start, entered)
+                    self._wake.set()
+                else:
+                    self._room = anyio.Event() if self._room.is_set() else self._room
+                    with anyio.fail_after(due_at - self.home.now()):
+                        await self._room.wait()
+            await self._deadlines.wait(ticket, due_at)
+        finally:
+            ticket.done = True  # what was not sent by now never is
 
-    def forget(self, ticket: Ticket) -> None:
-        """Stop repeating the messages of a call that has ended."""
-        for index, outcome in enumerate(ticket.outcomes):
-            if outcome is None:
-                ticket.settle(index, ClosedError("the call that sent this message has ended"))
+    async def wait(self, awaited: Awaited, due_at: float) -> None:
+        """Wait until something is done. Raises TimeoutError if it is not by `due_at`."""
+        await self._deadlines.wait(awaited, due_at)
+
+    def due_at(self, timeout: float | None) -> float:
+        """Return the time by the loop's clock at which so many seconds are over; None means never."""
+        return math.inf if timeout is None else self.home.now() + timeout
 
     def send(self, frame: msgspec.Struct) -> None:
         """Send a frame that belongs to this session only and has no answer."""
@@ -176,8 +187,9 @@ class Connection:
 
     def ack(self, seq: int) -> None:
         """Ack a message, in one frame with the others of this turn of the loop."""
+        if not self._acks:
+            self._wake.set()
         self._acks.append(seq)
-        self._wake.set()
 
     async def goodbye(self) -> None:
         """Send what is left and end the session, even one that is just being opened."""
@@ -192,9 +204,7 @@ class Connection:
         self.home.leave()
         for request in self._requests.values():
             self._finish(request, error=self.failure)
-        while self._unsent:
-            ticket, index = self._unsent.popleft()
-            ticket.settle(index, self.failure)
+        self._unsent.fail(self.failure)
         self.connected.set()
         self._room.set()
         self._lost.set()
@@ -208,6 +218,7 @@ class Connection:
         When this ends, all waiting calls fail, because nothing would wake them any more.
         """
         self.home.enter()
+        self._wake = self.home.event()
         self._token = str(uuid_utils.uuid4())  # here: a process forked before this is another client
         try:
             async with anyio.create_task_group() as tasks:
@@ -234,7 +245,7 @@ class Connection:
         self._lost, self._welcomed = anyio.Event(), anyio.Event()
         port = self._port = self._open_port()
         try:
-            self._heard_at = anyio.current_time()
+            self._heard_at = self.home.now()
             self._transmit(encode(self._returning_hello()))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, port)
@@ -304,7 +315,7 @@ class Connection:
                     return
                 continue
             await anyio.sleep(min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION)
-            now = anyio.current_time()
+            now = self.home.now()
             if now - self._heard_at > welcome.session_timeout:
                 _logger.warning("nothing heard from the worker for %.0f s: reconnecting", now - self._heard_at)
                 self._lost.set()
@@ -345,7 +356,7 @@ class Connection:
             if self._open:
                 self._send_all()
                 self._drain()
-            self._wake = anyio.Event()
+            self._wake = self.home.event()
             if not (self._open and (self._unsent or self._outbox or self._acks)):
                 await self._wake.wait()
             await anyio.lowlevel.checkpoint()
@@ -358,45 +369,30 @@ class Connection:
         for frame in outbox:
             self._transmit(frame)
         while self._unsent:
-            number = self._next_number()
-            request = self._pack(number)
-            if request.places:
-                self._requests[number] = request
-                self._transmit(request.frame)
+            self._pack()
         self._room.set()
 
-    def _pack(self, number: int) -> Request:
-        """Pack as many waiting messages into one publish frame as fit."""
-        bytes_max = self.welcome.max_frame_bytes if self.welcome is not None else 0
-        size = PUBLISH_ROOM_BYTES
-        places: list[tuple[Ticket, int]] = []
-        payloads: list[bytes] = []
-        most = PUBLISH_MESSAGES_MAX if self.welcome is None else self.welcome.max_publish_messages
-        while self._unsent and len(places) < most:
-            ticket, index = self._unsent[0]
-            payload = ticket.payloads[index]
-            if payloads and size + len(payload) + 1 > bytes_max:
-                break
-            self._unsent.popleft()
-            if ticket.outcomes[index] is None:
-                places.append((ticket, index))
-                payloads.append(payload)
-                size += len(payload) + 1
-        self._in_flight += len(places)
-        frame = publish_frame(number, payloads)
-        return Request(frame, places)
+    def _pack(self) -> None:
+        """Send as many waiting messages in one publish frame as fit."""
+        welcome = self.welcome
+        assert welcome is not None, "there is a session"
+        parts = self._unsent.pack(messages_max=welcome.max_publish_messages, bytes_max=welcome.max_frame_bytes)
+        if parts:
+            number = self._next_number()
+            payloads = [payload for part in parts for payload in part.payloads]
+            self._in_flight += len(payloads)
+            request = self._requests[number] = Request(publish_frame(number, payloads), parts)
+            self._transmit(request.frame)
 
     # ── Frames in ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _receive(self, port: Port) -> None:
         while True:
             self._drain()
-            if not port.has_input:
-                await port.wait()
-            await anyio.lowlevel.checkpoint()
+            await port.wait()
 
     def _drain(self) -> None:
-        """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
+        """Read all that the socket has. Also called after every send: sending can consume its readiness."""
         port = self._port
         while port is not None and not self._lost.is_set():
             parts = port.receive()
@@ -404,7 +400,7 @@ class Connection:
                 if not port.has_input:
                     return
                 continue
-            self._heard_at = anyio.current_time()
+            self._heard_at = self.home.now()
             frame = decode_worker_frame(parts[0])
             if frame is not None:
                 self._take(frame)
@@ -428,28 +424,30 @@ class Connection:
                 self._lost.set()
 
     def _delivered(self, messages: Sequence[StoredMessage]) -> None:
-        for message in messages:
-            if self.deliveries.was_settled(message):
-                self.ack(message.seq)
-            elif self.deliveries.take(message):
-                self._deliver(message)
+        new, settled = self.deliveries.take(messages)
+        for seq in settled:
+            self.ack(seq)
+        if new:
+            self._deliver(new)
 
     def _published(self, published: Published) -> None:
-        request = self._requests.pop(published.request, None)
-        if request is None or request.places is None:
+        request = self._requests.get(published.request)
+        if request is None or not request.parts:
             return
+        del self._requests[published.request]
         errors = {error.index: error for error in published.errors}
         duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
-        for index, (ticket, place) in enumerate(request.places):
-            seq = published.seqs[index]
-            if seq is not None or index in scheduled:
-                receipt = Receipt(ticket.ids[place], seq or 0, index in duplicates, index in scheduled)
-                ticket.settle(place, receipt)
-            else:
-                error = errors[index]
-                retry = error.code in RETRY
-                failure = request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)
-                ticket.settle(place, failure)
+        ids = [id for part in request.parts for id in part.ids]
+        outcomes = iter(
+            [
+                Receipt(id, seq or 0, index in duplicates, index in scheduled)
+                if seq is not None or index in scheduled
+                else _refusal(errors[index])
+                for index, (id, seq) in enumerate(zip(ids, published.seqs, strict=True))
+            ]
+        )
+        for part in request.parts:
+            part.ticket.settle(part.start, list(islice(outcomes, part.stop - part.start)))
         self._leave_window(request)
 
     def _refused(self, error: ErrorFrame) -> None:
@@ -466,27 +464,26 @@ class Connection:
         request = self._requests.get(error.request) if error.request is not None else None
         if request is None:
             _logger.warning("the worker refused a frame: %s", failure)
-        elif request.places is None:
-            self._finish(request, error=failure)
         else:
-            del self._requests[error.request or 0]
-            for ticket, place in request.places:
-                ticket.settle(place, failure)
-            self._leave_window(request)
+            self._finish(request, error=failure)
+            if request.parts:
+                del self._requests[error.request or 0]
+                self._leave_window(request)
 
     def _leave_window(self, request: Request) -> None:
-        self._in_flight -= len(request.places or ())
+        self._in_flight -= sum(part.stop - part.start for part in request.parts)
         self._room.set()
 
     def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
-        if request.done.is_set():
+        if request.done:
             return  # the first outcome counts
         request.value, request.error = value, error
-        for ticket, place in request.places or ():
+        for part in request.parts:
             if error is not None:
-                ticket.settle(place, error)
-        request.done.set()
+                part.fail(error)
+        request.finish()
 
 
-def _due_at(timeout: float | None) -> float:
-    return math.inf if timeout is None else anyio.current_time() + timeout
+def _refusal(error: ItemError) -> BusError:
+    retry = error.code in RETRY
+    return request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)

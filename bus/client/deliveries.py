@@ -9,6 +9,7 @@ Pure.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from ..errors import NotInFlight
 from ..wire.frames import Code, StoredMessage
@@ -30,17 +31,20 @@ class Deliveries:
     def __repr__(self) -> str:
         return f"<Deliveries held={len(self.held)} settled={len(self._settled)}>"
 
-    def take(self, message: StoredMessage) -> bool:
-        """Note a delivered message; return True if it is new, not held before."""
-        held = self.held.get(message.seq)
-        if held is not None and held.id == message.id:
-            return False
-        self.held[message.seq] = message
-        return True
-
-    def was_settled(self, message: StoredMessage) -> bool:
-        """Return True if this bot settled a message before."""
-        return self._settled.get(message.seq) == message.id
+    def take(self, messages: Sequence[StoredMessage]) -> tuple[list[StoredMessage], list[int]]:
+        """Note delivered messages; return those that are new, and the seqs of those that were settled before."""
+        new: list[StoredMessage] = []
+        settled: list[int] = []
+        for message in messages:
+            seq = message.seq
+            if self._settled.get(seq) == message.id:
+                settled.append(seq)
+                continue
+            held = self.held.get(seq)
+            if held is None or held.id != message.id:
+                self.held[seq] = message
+                new.append(message)
+        return new, settled
 
     def holds(self, message: StoredMessage) -> bool:
         """Return True if a message is still held, and its seq does not name another one by now."""

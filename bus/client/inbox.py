@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 
 import anyio
 import anyio.lowlevel
@@ -43,14 +44,15 @@ class Inbox:
     def __repr__(self) -> str:
         return f"<Inbox {len(self)} max_in_flight={self.max_in_flight}>"
 
-    def put(self, message: Message) -> None:
-        """Add a delivered message."""
-        self._messages.append(message)
+    def put(self, messages: Iterable[Message]) -> None:
+        """Add delivered messages."""
+        self._messages.extend(messages)
         self._arrived.set()
 
     def put_first(self, message: Message) -> None:
         """Put back a received message that was not started."""
         self._messages.appendleft(message)
+        self._arrived.set()
 
     def remove(self, stored: StoredMessage) -> Message | None:
         """Remove a message from the inbox and return it, or None if it is not there."""
@@ -75,7 +77,7 @@ class Inbox:
             if self._connection.failure is not None:
                 raise self._connection.failure
             spent = len(self._connection.deliveries.held) >= self.max_in_flight
-            if spent and self._forgotten.is_due(anyio.current_time()):
+            if spent and self._forgotten.is_due(self._connection.home.now()):
                 self.look_for_forgotten()
             self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
             await self._arrived.wait()

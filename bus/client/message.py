@@ -5,13 +5,11 @@ Owns settling: a message is settled once, and settling it again changes nothing.
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Unpack
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..errors import ENDED, NOT_NOW
@@ -39,7 +37,7 @@ class Message(Delivered):
     """
 
     def __init__(self, stored: StoredMessage, settler: Settler, sender: Sender) -> None:
-        super().__init__(stored)
+        self.stored = stored
         self._settler = settler
         self._sender = sender
 
@@ -104,7 +102,10 @@ class Message(Delivered):
         Raises NotInFlight if the message is no longer in flight for this bot, and WorkerUnavailable if that is
         unknown.
         """
-        await self._settler.settle(self, "ack", confirm=confirm)
+        if confirm:
+            await self._settler.settle(self, "ack", confirm=True)
+        else:
+            self._settler.ack(self)
 
     async def nak(self, delay: float | None = None, *, confirm: bool = False) -> None:
         """Settle: retry after `delay` seconds, or after the worker's back-off. Counts as a failure."""
@@ -132,14 +133,13 @@ class Message(Delivered):
         While one of the worker's limits or a full disk refuses the reply, it is sent again, for as long as the
         bot's `timeout` allows; then LimitReached or StorageFull is raised. Otherwise it is like `Bot.send`.
         """
-        timeout = self._sender.timeout
-        until = math.inf if timeout is None else anyio.current_time() + timeout
+        until = self._sender.due_at
+        options["id"] = options.get("id") or str(uuid_utils.uuid7())
         draft = Draft(to=self.sender_id, body=body, reply_to=self.id, **options)
-        draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
         tries = 0
         while True:
             try:
-                return (await self._sender.send_all([draft]))[0]
+                return await self._sender.send(draft)
             except NOT_NOW as error:
                 wait = error.retry_after or _AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)]
                 if anyio.current_time() + wait > until:

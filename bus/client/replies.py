@@ -14,6 +14,7 @@ Owns the open requests. Its rules:
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import anyio
 
@@ -28,6 +29,7 @@ from .lending import waiting_for_reply
 from .message import Message
 from .sending import Sender
 from .settling import Settler
+from .waiting import Awaited
 
 __all__ = ["Replies"]
 
@@ -70,17 +72,18 @@ class Replies:
         """Send a message and return the first reply to it, settled; see `Bot.request`."""
         if message_id in self._open:
             raise RuntimeError(f"a request with the id {message_id} is already waiting for its reply")
+        due_at = self._connection.due_at(timeout)
         reply = self._open[message_id] = _Reply(draft.to)
         try:
-            with anyio.move_on_after(timeout):
-                [receipt] = await self._sender.send_all([draft])
+            with suppress(TimeoutError):
+                receipt = await self._sender.send(draft, due_at)
                 if receipt.duplicate:
                     self._look_for(message_id)
                 async with waiting_for_reply():
-                    await reply.arrived.wait()
+                    await self._connection.wait(reply, due_at)
         except BaseException:
             if reply.message is not None and not reply.found and not reply.message.settled:
-                self._inbox.put(reply.message)  # it arrived just as the request gave up
+                self._inbox.put([reply.message])  # it arrived just as the request gave up
             raise
         finally:
             del self._open[message_id]
@@ -92,7 +95,7 @@ class Replies:
         if reply.found:
             self._settle_found(reply.message)
         else:
-            await reply.message.ack()
+            self._settler.ack(reply.message)
         return reply.message
 
     def _settle_found(self, message: Message) -> None:
@@ -122,8 +125,11 @@ class Replies:
             self._look_for(message_id)
         return awaited[:AWAITED_MAX]
 
-    def take(self, message: Message) -> bool:
-        """Accept a delivered message if a request awaits it as its reply; return whether it does."""
+    def take(self, messages: list[Message]) -> list[Message]:
+        """Accept the delivered messages that requests await as their replies; return the others."""
+        return [message for message in messages if not self._take(message)] if self._open else messages
+
+    def _take(self, message: Message) -> bool:
         reply = self._open.get(message.reply_to or "")
         if reply is None or message.channel is not None or not reply.is_from(message.stored):
             return False
@@ -136,7 +142,7 @@ class Replies:
         """Wake all waiting requests, and stop searching."""
         self._closed = True
         for reply in self._open.values():
-            reply.arrived.set()
+            reply.finish()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -202,17 +208,17 @@ class Replies:
 
     def _give(self, reply: _Reply, message: Message, *, found: bool) -> None:
         reply.message, reply.found = message, found
-        reply.arrived.set()
+        reply.finish()
 
 
-class _Reply:
+class _Reply(Awaited):
     """The reply that one request awaits."""
 
-    __slots__ = ("_asked", "arrived", "found", "message")
+    __slots__ = ("_asked", "found", "message")
 
     def __init__(self, asked: str | None) -> None:
+        super().__init__()
         self._asked = asked
-        self.arrived = anyio.Event()
         self.message: Message | None = None
         self.found = False
         """Whether the message was read from the log, and not delivered to this bot."""

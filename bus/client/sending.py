@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import uuid_utils
@@ -23,15 +24,24 @@ class Sender:
         return f"<Sender {self._caller!r}>"
 
     @property
-    def timeout(self) -> float | None:
-        """How many seconds a message may wait for its receipt; None means forever."""
-        return self._caller.timeout
+    def due_at(self) -> float:
+        """When a message that is sent now must have its receipt, by the loop's clock."""
+        return self._caller.connection.due_at(self._caller.timeout)
 
-    async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
-        """Send messages, and return their receipts when all are on disk; see `Bot.send_all`."""
+    async def send(self, draft: Draft, due_at: float = math.inf) -> Receipt:
+        """Send a message, and return its receipt when it is on disk; see `Bot.send`.
+
+        Raises TimeoutError if that is not so by `due_at`, and that is before the bot's own timeout.
+        """
+        [receipt] = await self.send_all((draft,), due_at)
+        return receipt
+
+    async def send_all(self, drafts: Iterable[Draft], due_at: float = math.inf) -> list[Receipt]:
+        """Send messages, and return their receipts when all are on disk; see `Bot.send_all` and `send`."""
         ids: list[str] = []
         payloads: list[bytes] = []
-        welcome = self._caller.connection.welcome
+        caller = self._caller
+        welcome = caller.connection.welcome
         frame_bytes_max = None if welcome is None else welcome.max_frame_bytes
         for draft in drafts:
             message_id = draft.id or str(uuid_utils.uuid7())
@@ -40,15 +50,13 @@ class Sender:
         if not ids:
             return []
         ticket = Ticket(ids, payloads)
+        unavailable_at = self.due_at
         try:
-            await self._caller.connection.publish(ticket, timeout=self._caller.timeout)
+            await caller.connection.publish(ticket, min(due_at, unavailable_at))
         except TimeoutError:
-            raise self._caller.unavailable(
-                f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages"
-            ) from None
-        finally:
-            if ticket.open:
-                self._caller.connection.forget(ticket)
+            if due_at < unavailable_at:
+                raise
+            raise caller.unavailable(f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages") from None
         receipts: list[Receipt] = []
         for outcome in ticket.outcomes:
             if not isinstance(outcome, Receipt):

@@ -24,6 +24,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from contextvars import Context, copy_context
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -34,7 +35,7 @@ import anyio.abc
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
-from .home import Home
+from .home import Event, Home
 from .inbox import Inbox
 from .lending import Slot, slot
 from .message import Message, was_cancelled
@@ -153,7 +154,7 @@ class Application:
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message, or None if there is none."""
         key = _Key(message.channel, message.message_type)
-        return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(message.channel, None))
+        return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(key.channel, None))
 
     async def serve(
         self,
@@ -212,6 +213,22 @@ class Application:
                     self._service.stop()
 
 
+class _Idle:
+    """A task of a service that waits for its next message."""
+
+    __slots__ = ("message", "wake")
+
+    def __init__(self, wake: Event) -> None:
+        self.wake = wake
+        self.message: Message | None = None
+
+
+def _is_changed(before: Context) -> bool:
+    """Return True if the current context differs from a copy that was made of it before."""
+    now = copy_context()
+    return len(now) != len(before) or any(now.get(name, before) is not value for name, value in before.items())
+
+
 class _Service:
     """One period of serving, from connecting to the goodbye."""
 
@@ -223,7 +240,9 @@ class _Service:
         self._inbox = inbox
         self._concurrency = concurrency
         self._stop_timeout = stop_timeout
-        self._free = anyio.Semaphore(concurrency)
+        # Fast, so that messages which arrive together are started together, and their replies share a frame.
+        self._free = anyio.Semaphore(concurrency, fast_acquire=True)
+        self._idle: list[_Idle] = []
         self._lent = 0
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
@@ -264,6 +283,8 @@ class _Service:
                     self._handlers = handlers.cancel_scope
                     taking.start_soon(self._take, handlers)
                     await self._stopped.wait()
+                    for idle in self._idle:
+                        idle.wake.set()
                     # Messages delivered now would only come back with a higher attempt.
                     self._inbox.grant(0)
                     self._working.deadline = anyio.current_time() + self._stop_timeout
@@ -277,7 +298,12 @@ class _Service:
                 except BaseException:
                     self._inbox.put_first(message)
                     raise
-                handlers.start_soon(self._handle, message)
+                if self._idle:
+                    idle = self._idle.pop()
+                    idle.message = message
+                    idle.wake.set()
+                else:
+                    handlers.start_soon(self._keep_handling, message)
         except Exception as error:  # raised by `run`, when the handlers have ended
             self._failure = error
         finally:
@@ -299,23 +325,60 @@ class _Service:
         if not self._stopped.is_set():
             self._inbox.grant(min(self._concurrency + self._lent, CREDIT_MAX))
 
-    async def _handle(self, message: Message) -> None:
+    async def _keep_handling(self, first: Message) -> None:
+        """Handle messages, one after another: a new task for each one costs as much as all the rest.
+
+        The next handler must find what a new task's would. So this ends if a handler failed or was cancelled, or
+        changed its context variables.
+        """
+        message: Message | None = first
+        while message is not None:
+            slot.set(Slot(self))
+            context = copy_context()
+            if not await self._handle(message) or _is_changed(context) or self._stopped.is_set():
+                return
+            message = await self._next()
+
+    async def _next(self) -> Message | None:
+        """Wait until this task is given another message; return None if it is to end."""
+        idle = _Idle(self.home.event())
+        self._idle.append(idle)
+        try:
+            await idle.wake.wait()
+        except BaseException as error:
+            if idle.message is None:
+                self._idle.remove(idle)
+            else:  # given to it in the turn in which it is cancelled
+                self._inbox.put_first(idle.message)
+                self._free.release()
+            if self._is_cancelled or not was_cancelled(error):
+                raise
+            return None  # an earlier handler's task was cancelled, too late: possible only in asyncio
+        return idle.message
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self._working.cancel_called or self._handlers.cancel_called
+
+    async def _handle(self, message: Message) -> bool:
+        """Handle a message; return True if its handler returned."""
         handler = self._application.handler_of(message)
-        slot.set(Slot(self))
         try:
             if handler is None:
                 await self._refuse(message)
             else:
                 await self._answer(handler, message)
+            return True
         except BaseException as error:
             if was_cancelled(error):
-                if self._working.cancel_called or self._handlers.cancel_called:
+                if self._is_cancelled:
                     await message.release()
                     raise
                 # Something that the handler awaited was cancelled, not the handler: possible only in asyncio.
             elif not isinstance(error, Exception):
                 raise
             await self._fail(message, error)
+            return False
         finally:
             self._free.release()
 

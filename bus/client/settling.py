@@ -38,13 +38,12 @@ class Settlement(msgspec.Struct, frozen=True):
 class Delivered:
     """A message that was delivered to this bot, and how it was settled."""
 
-    def __init__(self, stored: StoredMessage) -> None:
-        self.stored = stored
-        """The message as it came over the wire."""
-        self.settled = False
-        """Whether ack, nak, release or term was called."""
-        self.settling: Settlement | None = None
-        """How it was settled, and in which session and log."""
+    stored: StoredMessage
+    """The message as it came over the wire."""
+    settled = False
+    """Whether ack, nak, release or term was called."""
+    settling: Settlement | None = None
+    """How it was settled, and in which session and log."""
 
     def __repr__(self) -> str:
         state = "settled" if self.settled else f"attempt {self.stored.attempt}"
@@ -66,6 +65,13 @@ class Settler:
     def __repr__(self) -> str:
         return f"<Settler {self._connection!r}>"
 
+    def ack(self, message: Delivered) -> None:
+        """Ack a message once, without waiting for anything."""
+        connection = self._connection
+        connection.home.check()
+        if not message.settled and self._note(message, "ack"):
+            connection.ack(message.stored.seq)
+
     async def settle(
         self,
         message: Delivered,
@@ -82,17 +88,11 @@ class Settler:
             if confirm:
                 await self._confirm(message)
             return
-        message.settled = True
-        if connection.welcome is None or not connection.deliveries.holds(message.stored):
+        settling = self._note(message, how, reason)
+        if settling is None:
             if confirm:
                 raise of_another_log()
-            return  # the log was replaced: this seq belongs to another message now
-        settling = message.settling = Settlement(how, connection.sessions, connection.welcome.epoch, reason)
-        if how == "ack":
-            connection.deliveries.settle(message.stored)
-        else:
-            connection.deliveries.release(message.stored)
-        if how in ("ack", "term") and confirm:
+        elif how in ("ack", "term") and confirm:
             await self._confirm(message)
         elif how == "ack":
             connection.ack(message.seq)
@@ -102,6 +102,22 @@ class Settler:
             connection.send(Term(seqs=[message.seq], reason=reason))
         else:
             connection.send(_returning(message, settling, delay, None))
+
+    def _note(
+        self, message: Delivered, how: Literal["ack", "nak", "release", "term"], reason: str | None = None
+    ) -> Settlement | None:
+        """Note how a message is settled. Return None if its log was replaced: its seq is another message's now."""
+        connection, stored = self._connection, message.stored
+        deliveries, welcome = connection.deliveries, connection.welcome
+        message.settled = True
+        if welcome is None or not deliveries.holds(stored):
+            return None
+        settling = message.settling = Settlement(how, connection.sessions, welcome.epoch, reason)
+        if how == "ack":
+            deliveries.settle(stored)
+        else:
+            deliveries.release(stored)
+        return settling
 
     def note_committed(self, message: Delivered) -> None:
         """Note that a commit settled a message."""

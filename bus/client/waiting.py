@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import anyio
 import msgspec
 
 from ..errors import BusError
 from ..wire.frames import StoredMessage
+from .home import Event, Home
 
-__all__ = ["Awaited", "Deadlines", "Receipt", "Request", "Ticket"]
+__all__ = ["Awaited", "Deadlines", "Part", "Receipt", "Request", "Ticket"]
 
 _LOOK_SECONDS = 10.0
 """How long the timer sleeps if nothing is due sooner: later deadlines need not wake it."""
@@ -34,14 +36,22 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Awaited:
-    """Something to wait for until it is `done` or `overdue`."""
+    """Something to wait for until it is `done` or `overdue`. Only one task waits for it."""
 
-    __slots__ = ("done", "due_at", "overdue")
+    __slots__ = ("done", "due_at", "event", "overdue")
 
     def __init__(self) -> None:
-        self.done = anyio.Event()
+        self.done = False
         self.due_at = math.inf
+        self.event: Event | None = None
+        """What its task waits for, once it does: most frames are awaited by nobody."""
         self.overdue = False
+
+    def finish(self) -> None:
+        """Note that it is done, and wake its task."""
+        self.done = True
+        if self.event is not None:
+            self.event.set()
 
 
 class Ticket(Awaited):
@@ -56,31 +66,53 @@ class Ticket(Awaited):
         self.outcomes: list[Receipt | BusError | None] = [None] * len(ids)
         self.open = len(ids)
 
-    def settle(self, index: int, outcome: Receipt | BusError) -> None:
-        """Note the outcome of a message; the first one counts."""
-        if self.outcomes[index] is None:
-            self.outcomes[index] = outcome
-            self.open -= 1
+    def settle(self, start: int, outcomes: Sequence[Receipt | BusError]) -> None:
+        """Note the outcomes of messages that follow one another."""
+        if not self.done:
+            self.outcomes[start : start + len(outcomes)] = outcomes
+            self.open -= len(outcomes)
             if not self.open:
-                self.done.set()
+                self.finish()
+
+
+class Part(NamedTuple):
+    """Messages of a ticket that follow one another, and travel in one frame."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of its messages."""
+        return self.ticket.ids[self.start : self.stop]
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """Its messages, as in a publish frame."""
+        return self.ticket.payloads[self.start : self.stop]
+
+    def fail(self, error: BusError) -> None:
+        """Note that none of its messages was stored, as far as is known."""
+        self.ticket.settle(self.start, [error] * (self.stop - self.start))
 
 
 class Request(Awaited):
-    """A frame that waits for its answer; a publish frame has the `places` of its messages in their tickets."""
+    """A frame that waits for its answer; a publish frame has `parts`."""
 
-    __slots__ = ("error", "frame", "once", "places", "settles", "value")
+    __slots__ = ("error", "frame", "once", "parts", "settles", "value")
 
     def __init__(
         self,
         frame: bytes,
-        places: list[tuple[Ticket, int]] | None = None,
+        parts: Sequence[Part] = (),
         *,
         once: bool = False,
         settles: Sequence[StoredMessage] = (),
     ) -> None:
         super().__init__()
         self.frame = frame
-        self.places = places
+        self.parts = parts
         self.once = once
         """Whether it is valid in its own session only, and is not repeated."""
         self.settles = settles
@@ -92,7 +124,8 @@ class Request(Awaited):
 class Deadlines:
     """Ends waits that take too long, while `run` is running."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._awaited: dict[Awaited, None] = {}
         self._looks_at = 0.0
         self._sooner = anyio.Event()
@@ -102,28 +135,30 @@ class Deadlines:
 
     async def wait(self, awaited: Awaited, due_at: float) -> None:
         """Wait until something is done. Raises TimeoutError if it is not by `due_at`, by the loop's clock."""
-        awaited.due_at = due_at
-        self._awaited[awaited] = None
-        if due_at < self._looks_at:
-            self._sooner.set()
-        try:
-            await awaited.done.wait()
-        finally:
-            del self._awaited[awaited]
+        if not awaited.done:
+            awaited.due_at = due_at
+            awaited.event = self._home.event()
+            self._awaited[awaited] = None
+            if due_at < self._looks_at:
+                self._sooner.set()
+            try:
+                await awaited.event.wait()
+            finally:
+                del self._awaited[awaited]
         if awaited.overdue:
             raise TimeoutError
 
     async def run(self) -> None:
         """End overdue waits until cancelled."""
         while True:
-            now = anyio.current_time()
+            now = self._home.now()
             self._looks_at = now + _LOOK_SECONDS
             for awaited in self._awaited:
                 if awaited.due_at > now:
                     self._looks_at = min(self._looks_at, awaited.due_at)
-                elif not awaited.done.is_set():
+                elif not awaited.done:
                     awaited.overdue = True
-                    awaited.done.set()
+                    awaited.finish()
             self._sooner = anyio.Event()
             with anyio.CancelScope(deadline=self._looks_at):
                 await self._sooner.wait()

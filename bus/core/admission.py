@@ -8,11 +8,11 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..mailbox.sessions import Asked, Session
 from ..model.records import Channel
-from ..model.repository import Appended, Lot, Outcome
+from ..model.repository import Appended, Lot, Outcome, StoredLot
 from ..settings import Limits
 from ..wire.frames import Code, Publication, Refusal, ToBot, ToChannel
 from .checking import CheckedFrame, Checking
@@ -69,20 +69,25 @@ class Admission:
         )
         return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
 
-    def reserve(self, lot: Lot) -> Iterator[tuple[Lot, Refusal | None]]:
-        """Reserve room for messages, within their rates; yield them in parts, each with a refusal or None.
+    def reserve(self, lot: Lot) -> Sequence[tuple[Lot, Refusal | None]]:
+        """Reserve room for messages, within their rates; return them in parts, each with a refusal or None.
 
         A refused part is only looked up: its refusal is sent for what the log does not know.
         """
+        count = len(lot.ids)
         slow = [] if self.rates.unlimited else [self._slow_down(lot) for _ in lot.ids]
-        within_rates = slow.index(next(filter(None, slow))) if any(slow) else len(lot)
+        within_rates = slow.index(next(filter(None, slow))) if any(slow) else count
         room, refusal = self._reserve(lot, within_rates)
+        if room == count:
+            return ((lot, None),)
+        parts: list[tuple[Lot, Refusal | None]] = []
         if room:
-            yield lot.part(0, room), None
+            parts.append((lot.part(0, room), None))
         if room < within_rates:
-            yield lot.part(room, within_rates).only_known(), refusal
-        if within_rates < len(lot):
-            yield lot.part(within_rates, len(lot)).only_known(), slow[within_rates]
+            parts.append((lot.part(room, within_rates).only_known(), refusal))
+        if within_rates < count:
+            parts.append((lot.part(within_rates, count).only_known(), slow[within_rates]))
+        return parts
 
     def _reserve(self, lot: Lot, count: int) -> tuple[int, Refusal | None]:
         """Reserve room for so many messages of a lot, or fewer; return how many, and the refusal of the others."""
@@ -126,15 +131,19 @@ class Admission:
     def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
         """Enter the outcome of messages whose transaction has returned."""
         if isinstance(outcome, Appended):
-            self._dispatch.enter(lot, outcome.first_seq, timestamp)
+            seqs = range(outcome.first_seq, outcome.first_seq + len(lot.ids))
+            self._dispatch.enter(StoredLot(lot, seqs, timestamp))
             return
+        new: dict[int, int] = {}
         for at, added in enumerate(outcome):
             if added.duplicate:
                 self._dispatch.counters.duplicates += 1
             elif added.seq is not None:
-                self._dispatch.enter(lot.part(at, at + 1), added.seq, timestamp)
+                new[at] = added.seq
             elif added.scheduled:
                 self._scheduling.add(lot.sender_bot_id, lot.due_at or "")
+        if new:
+            self._dispatch.enter(StoredLot(lot.select(list(new)), list(new.values()), timestamp))
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""
@@ -149,9 +158,12 @@ class Admission:
         return Asked(None if bot is None else bot.id)
 
     def new_channels(self, session: Session, lots: Sequence[Lot]) -> list[Channel]:
-        """Return the channels that these messages create."""
-        named = dict.fromkeys(lot.recipient_channel for lot in lots)
-        new = [name for name in named if name is not None and name not in self._directory.channels]
+        """Return the channels that these messages create; those that are only looked up create none."""
+        new: dict[str, None] = {}
+        for lot in lots:
+            name = lot.recipient_channel
+            if name is not None and name not in self._directory.channels and not lot.known_only:
+                new[name] = None
         wall = self._turn.moment.wall
         channels = [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
         self._founding.begin(channels)

@@ -1,7 +1,8 @@
 """What waits for the disk: jobs are collected, and taken as one transaction at a time.
 
 Owns the order in which changes reach the log, and which job gets which answer. Messages of neighbouring jobs become
-one change, because a row in a batch costs a fraction of a row alone.
+one change, because a row in a batch costs a fraction of a row alone. Jobs of one sender become neighbours, because
+then their messages may be one lot.
 
 Pure.
 """
@@ -9,8 +10,9 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,13 +25,16 @@ from ..model.repository import (
     Change,
     CommitWork,
     Lot,
+    Outcome,
     RecoverRuns,
     ReleaseDue,
+    joined,
+    outcomes_of,
 )
 from ..settings import Limits
 from ..wire.frames import Code
 
-__all__ = ["Batch", "Batches", "Job"]
+__all__ = ["Answered", "Batch", "Batches", "Job"]
 
 _Answer = TypeVar("_Answer")
 
@@ -37,12 +42,12 @@ _Answer = TypeVar("_Answer")
 class Job(Generic[_Answer]):
     """What one request (or the worker itself) writes to disk, and what follows.
 
-    The state of `mailboxes` is saved in the same transaction. `size_bytes` is the size of the changes; that of
-    messages is added when the job is put into a batch. A job has messages or changes, never both: messages are
-    merged with their neighbours', changes are not.
+    The state of `mailboxes` is saved in the same transaction. `size_bytes` is the size of the changes; that of the
+    messages is added, and they are counted, when the job is put into a batch. A job has messages or changes, never
+    both: messages are merged with their neighbours', changes are not.
     """
 
-    __slots__ = ("changes", "channels", "lots", "mailboxes", "size_bytes")
+    __slots__ = ("changes", "channels", "lots", "mailboxes", "messages", "size_bytes")
 
     def __init__(
         self,
@@ -56,12 +61,8 @@ class Job(Generic[_Answer]):
         self.changes = changes
         self.channels = channels
         self.mailboxes = mailboxes
+        self.messages = 0
         self.size_bytes = size_bytes
-
-    @property
-    def messages(self) -> int:
-        """How many messages it has."""
-        return sum(map(len, self.lots))
 
     def begin(self) -> None:
         """Prepare for writing: the job is in a batch now, and may still set its changes and mailboxes."""
@@ -79,10 +80,17 @@ class Job(Generic[_Answer]):
         raise NotImplementedError
 
 
+class Answered(NamedTuple):
+    """Jobs whose changes were neighbours, each with its part of the log's answers; and what became of messages."""
+
+    jobs: Iterable[tuple[Job[Any], Sequence[Any]]]
+    lots: Iterable[tuple[Lot, Outcome]] = ()
+
+
 class Batch:
     """One transaction: its changes, and which answers belong to which job."""
 
-    __slots__ = ("_answers_at", "_buried", "changes", "channels", "jobs", "mailboxes", "timestamp")
+    __slots__ = ("_buried", "_parts", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
     def __init__(self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
         for job in jobs:
@@ -97,19 +105,30 @@ class Batch:
             (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
         ]
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
-        self._answers_at: list[tuple[int, int, int]] = []
-        lots: list[Lot] = []
+        self._parts: list[tuple[list[Job[Any]], int, int]] = []
+        """Jobs whose messages are one change, or a job with changes, with the changes' start and end."""
+        publishing: list[Job[Any]] = []
         for job in jobs:
             if job.lots:
-                if not lots:
-                    self.changes.append(AddMessages(lots, timestamp))
-                self._answers_at.append((len(self.changes) - 1, len(lots), len(job.lots)))
-                lots.extend(job.lots)
-            else:
-                lots = [] if job.changes else lots
-                self._answers_at.append((len(self.changes), -1, len(job.changes)))
-                self.changes.extend(_at(change, timestamp) for change in job.changes)
+                publishing.append(job)
+                continue
+            if job.changes:
+                self._add_messages(publishing)
+                publishing = []
+            self._add([job], [_at(change, timestamp) for change in job.changes])
+        self._add_messages(publishing)
         self.changes.extend(mailbox.save() for mailbox in self.mailboxes)
+
+    def _add_messages(self, jobs: list[Job[Any]]) -> None:
+        if jobs:
+            jobs.sort(key=_sender)
+            lots = joined(lot for job in jobs for lot in job.lots)
+            self._add(jobs, [AddMessages(lots, self.timestamp)])
+
+    def _add(self, jobs: list[Job[Any]], changes: Sequence[Change]) -> None:
+        start = len(self.changes)
+        self.changes.extend(changes)
+        self._parts.append((jobs, start, len(self.changes)))
 
     def refused(self) -> None:
         """Mark the mailboxes' state and dead letters as unsaved again."""
@@ -118,12 +137,19 @@ class Batch:
             mailbox.dead_letters.not_saved(buried.get(mailbox, ()))
             mailbox.not_saved()
 
-    def answers(self, outcome: Sequence[Any]) -> list[tuple[Job[Any], Sequence[Any]]]:
-        """Return each job, in order, with its part of the log's answers."""
-        return [
-            (job, outcome[change : change + count] if start < 0 else outcome[change][start : start + count])
-            for job, (change, start, count) in zip(self.jobs, self._answers_at, strict=True)
-        ]
+    def answered(self, answers: Sequence[Any]) -> Iterator[Answered]:
+        """Yield the jobs in the order of their changes, with the log's answers to these."""
+        for jobs, start, end in self._parts:
+            if not jobs[0].lots:
+                yield Answered([(jobs[0], answers[start:end])])
+                continue
+            change, outcomes = self.changes[start], answers[start]
+            assert isinstance(change, AddMessages)
+            theirs = outcomes_of((lot for job in jobs for lot in job.lots), change.lots, outcomes)
+            yield Answered(
+                [(job, list(islice(theirs, len(job.lots)))) for job in jobs],
+                zip(change.lots, outcomes, strict=True),
+            )
 
 
 class Batches:
@@ -152,7 +178,9 @@ class Batches:
 
     def add(self, job: Job[Any]) -> None:
         """Put a job into the next batch."""
-        job.size_bytes += sum(lot.size_bytes for lot in job.lots)
+        for lot in job.lots:
+            job.messages += len(lot.ids)
+            job.size_bytes += lot.size_bytes
         self._jobs.append(job)
         self._messages += job.messages
         self._bytes += job.size_bytes
@@ -171,6 +199,10 @@ class Batches:
             self._messages -= job.messages
             self._bytes -= job.size_bytes
         return Batch(jobs, mailboxes, timestamp)
+
+
+def _sender(job: Job[Any]) -> str:
+    return job.lots[0].sender_bot_id
 
 
 def _at(change: Change, timestamp: str) -> Change:

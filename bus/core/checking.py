@@ -1,7 +1,7 @@
 """Which publications are accepted, as lots.
 
-Owns the checks of a publication: its id, type, recipient, headers and body. Neighbours that differ only in id and
-body are one lot: what they share is checked once.
+Owns the checks of a publication: its id, type, recipient, headers and body. Neighbours that differ only in id, body
+and what they reply to are one lot: what they share is checked once.
 
 Pure.
 """
@@ -63,60 +63,60 @@ class Checking:
     def _check_alike(
         self, session: Session, publications: Sequence[Publication], start: int, checked: CheckedFrame
     ) -> None:
-        ids = [publication.id for publication in publications]
-        bodies = [bytes(publication.body) for publication in publications]
-        indexes: Sequence[int] = range(start, start + len(ids))
-        refused = self._faults(ids, bodies, start)
+        indexes: Sequence[int] = range(start, start + len(publications))
         try:
-            lot = self._lot(session, publications[0], ids, bodies)
+            lot = self._lot(session, publications)
         except Refusal as refusal:
-            checked.refused |= dict.fromkeys(indexes, refusal) | refused
+            checked.refused |= dict.fromkeys(indexes, refusal)
             return
+        refused = self._faults(lot)
         if refused:
-            checked.refused |= refused
-            indexes = [index for index in indexes if index not in refused]
-            kept = [index - start for index in indexes]
-            lot = msgspec.structs.replace(lot, ids=[ids[at] for at in kept], bodies=[bodies[at] for at in kept])
+            checked.refused |= {start + at: refusal for at, refusal in refused.items()}
+            indexes = [index for index in indexes if index - start not in refused]
+            lot = lot.select([index - start for index in indexes])
         if indexes:
             checked.lots.append(lot)
             checked.indexes.append(indexes)
 
-    def _faults(self, ids: Sequence[str], bodies: Sequence[bytes], start: int) -> dict[int, Refusal]:
-        """Return what is wrong with single messages."""
+    def _faults(self, lot: Lot) -> dict[int, Refusal]:
+        """Return what is wrong with single messages, by their indexes."""
         refused: dict[int, Refusal] = {}
         bytes_max = self._limits.body_bytes_max
-        for at, fault in body_faults(bodies).items():
-            refused[start + at] = Refusal(Code.INVALID_BODY, fault)
-        if max(map(len, bodies)) > bytes_max:
-            for index, body in enumerate(bodies, start):
+        for at, fault in body_faults(lot.bodies).items():
+            refused[at] = Refusal(Code.INVALID_BODY, fault)
+        if max(map(len, lot.bodies)) > bytes_max:
+            for at, body in enumerate(lot.bodies):
                 if len(body) > bytes_max:
                     text = f"the body has {len(body)} bytes; the maximum is {bytes_max}"
-                    refused[index] = Refusal(Code.TOO_LARGE, text)
-        if not are_ids(ids):
-            for index, id in enumerate(ids, start):
+                    refused[at] = Refusal(Code.TOO_LARGE, text)
+        if lot.reply_tos is not None and not are_ids(lot.reply_tos):
+            for at, reply_to in enumerate(lot.reply_tos):
+                if not is_id(reply_to):
+                    refused[at] = Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
+        if not are_ids(lot.ids):
+            for at, id in enumerate(lot.ids):
                 if not is_id(id):
                     text = f"id {id[:64]!r} is not a lower-case UUID with hyphens"
-                    refused[index] = Refusal(Code.BAD_REQUEST, text)
+                    refused[at] = Refusal(Code.BAD_REQUEST, text)
         return refused
 
-    def _lot(self, sender: Session, publication: Publication, ids: Sequence[str], bodies: Sequence[bytes]) -> Lot:
+    def _lot(self, sender: Session, publications: Sequence[Publication]) -> Lot:
         """Return messages as a lot. Raise Refusal if what they share is invalid."""
+        publication = publications[0]
         if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
             raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
-        if publication.reply_to is not None and not is_id(publication.reply_to):
-            raise Refusal(Code.BAD_REQUEST, "reply_to must be the id of a message")
         bot_id, channel = self._recipient(publication)
         headers = _write_headers(publication.headers, self._limits) if publication.headers else _NO_HEADERS
         ttl, delay = publication.ttl, publication.delay
         return Lot(
-            ids,
-            bodies,
+            [each.id for each in publications],
+            [bytes(each.body) for each in publications],
+            None if publication.reply_to is None else [each.reply_to or "" for each in publications],
             sender.bot_id,
             sender.bot_name,
             bot_id,
             channel,
             publication.message_type,
-            publication.reply_to,
             headers,
             None if ttl is None else later(self._turn.moment.wall, ttl + (delay or 0.0)),
             later(self._turn.steady(), delay) if delay else None,
@@ -145,11 +145,11 @@ class Checking:
 
 
 def _are_alike(one: Publication, other: Publication) -> bool:
-    """Return True if publications differ in nothing but id, body, and whether a reply is expected."""
+    """Return True if publications may be of one lot."""
     return (
         one.recipient == other.recipient
         and one.message_type == other.message_type
-        and one.reply_to == other.reply_to
+        and (one.reply_to is None) == (other.reply_to is None)
         and one.headers == other.headers
         and one.ttl == other.ttl
         and one.delay == other.delay

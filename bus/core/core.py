@@ -4,8 +4,8 @@ Owns the handling of frames, of the log's answers, of pages that were read and o
 ending of sessions. Its rules (docs/design.md):
 
 - Nothing is sent, to anyone, before the transaction that holds it has returned; refusals are the exception.
-- The log's answers are applied job by job, in the order of their changes in the log, so that a subscription gets
-  exactly the messages after it.
+- The log's answers are applied in the order of the changes in the log, so that a subscription gets exactly the
+  messages after it. Publishers that are neighbours there are answered, and then their messages enter the mailboxes.
 - A session that cannot be reached ends at once; what it had in flight goes to the bot's other sessions.
 
 Pure: time, ids and answers come in as arguments; the shell (`broker`) carries out the effects.
@@ -14,12 +14,11 @@ Pure: time, ids and answers come in as arguments; the shell (`broker`) carries o
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions, client_of
 from ..model.records import WORKER_ID, BotRecord
-from ..model.repository import AddBot, LogState, MailboxState, Page, PageRequest, Surveyed
+from ..model.repository import AddBot, Applied, LogState, MailboxState, Page, PageRequest, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
     PROTOCOL_VERSION,
@@ -81,7 +80,7 @@ class Core:
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
         self._founding = Founding(self.directory, settings.limits)
-        admission = Admission(
+        self._admission = admission = Admission(
             self.directory,
             self._scheduling,
             self._founding,
@@ -152,19 +151,22 @@ class Core:
         self._turn.refuse(address, error.code, error.message, error.request)
         return self._finish()
 
-    def applied(self, batch: Batch, outcome: Sequence[Any], moment: Moment) -> list[Effect]:
+    def applied(self, batch: Batch, applied: Applied, moment: Moment) -> list[Effect]:
         """Handle the log's answers to a batch, all of which is on disk."""
         self._turn.moment = moment
         self.directory.add_channels(batch.channels.values())
         self._founding.end(batch.channels.values())
         before = self.last_seq
-        for job, answers in batch.answers(outcome):
-            if job.changes:  # it may change who receives the messages after it, and not those before it
-                self.dispatch.arrive()
-            job.done(answers, batch.timestamp)
+        for jobs, lots in batch.answered(applied.answers):
+            for job, answers in jobs:
+                if job.changes:  # it may change who receives the messages after it, and not those before it
+                    self.dispatch.arrive()
+                job.done(answers, applied.at)
+            for lot, added in lots:
+                self._admission.enter(lot, added, applied.at)
         self.dispatch.arrive()
         if self.last_seq > before:
-            self._turn.log_time.stamped(batch.timestamp, self._taken_at)
+            self._turn.log_time.stamped(applied.at, self._taken_at)
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:

@@ -14,11 +14,18 @@ from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outstanding import WireDeliveries
-from ..mailbox.parcel import Parcel, parcel_of, parcels_of
+from ..mailbox.parcel import Parcel, parcel_of
 from ..mailbox.sessions import Session
 from ..mailbox.turns import HandedOut
 from ..mailbox.unsettled import Abandoned
-from ..model.repository import Change, DeadLetter, LogMessage, Lot, Page, PageRequest, SeenBot, lots_of
+from ..model.repository import (
+    Change,
+    DeadLetter,
+    Page,
+    PageRequest,
+    SeenBot,
+    StoredLot,
+)
 from ..settings import Settings
 from ..wire.codec import deliver_frame
 from ..wire.frames import Code, Gap, Nak, Term
@@ -68,8 +75,8 @@ class Dispatch:
         self._batches = batches
         self._turn = turn
         self._settings = settings
-        self._arrivals: list[tuple[Lot, int, str]] = []
-        """Messages on disk that are not in the mailboxes yet, each lot with its first seq and its timestamp."""
+        self._arrivals: list[StoredLot] = []
+        """Messages on disk that are not in the mailboxes yet."""
         self._touched: dict[Mailbox, None] = {}
         self._changed: dict[Mailbox, None] = {}
         """Mailboxes of which something was settled, and that wait for their turn like others."""
@@ -90,30 +97,25 @@ class Dispatch:
 
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def enter(self, lot: Lot, first_seq: int, timestamp: str) -> None:
+    def enter(self, *stored: StoredLot) -> None:
         """Accept messages that are now on disk: `arrive` adds them to the mailboxes, after the answers."""
-        self._arrivals.append((lot, first_seq, timestamp))
-
-    def enter_stored(self, messages: Sequence[LogMessage]) -> None:
-        """Accept messages of the log that follow one another, as `enter` does."""
-        at = 0
-        for lot in lots_of(messages):
-            self.enter(lot, messages[at].seq, messages[at].timestamp)
-            at += len(lot)
+        self._arrivals += stored
 
     def arrive(self) -> None:
         """Add what was entered to the mailboxes that want it, in seq order, and copy it to the tap."""
         arrivals, self._arrivals = self._arrivals, []
-        for lot, first_seq, timestamp in arrivals:
-            assert first_seq > self.last_seq, "the log grows at its end"
-            self.last_seq = first_seq + len(lot) - 1
-            self.counters.published += len(lot)
-            parcel = parcel_of(lot, first_seq, timestamp)
+        express: dict[Session, HandedOut] = {}
+        for stored in arrivals:
+            lot, seqs = stored.lot, stored.seqs
+            assert seqs[0] > self.last_seq, "the log grows at its end"
+            self.last_seq = seqs[-1]
+            self.counters.published += len(seqs)
+            parcel = parcel_of(stored)
             if lot.recipient_channel is None:
                 mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
-                if lot.reply_to is not None and self._express(mailbox, parcel.part(0, 1), lot.reply_to):
-                    parcel = parcel.part(1, len(parcel))
-                if len(parcel) and mailbox.arrive(parcel):
+                if lot.reply_tos is not None and not parcel.envelope.is_expired(self._turn.moment.wall):
+                    parcel = self._express(mailbox, parcel, lot.reply_tos, express)
+                if parcel.seqs and mailbox.arrive(parcel):
                     self.touch(mailbox)
                 continue
             entry = self._directory.channels[lot.recipient_channel]
@@ -122,30 +124,37 @@ class Dispatch:
                 if mailbox.arrive(parcel):
                     self.touch(mailbox)
             self.tapping.copy(lot.recipient_channel, parcel, prev_seq)
+        for handed in express.values():
+            self._deliver(handed)
 
-    def _express(self, mailbox: Mailbox, reply: Parcel, reply_to: str) -> bool:
-        """Deliver a reply to the session that waits for it; return False if none does, or if its turn has come."""
-        if reply.envelope.is_expired(self._turn.moment.wall):
-            return False
-        for session in mailbox.sessions:
-            asked = session.expecting.get(reply_to)
-            if asked is not None and self._directory.was_asked(reply.envelope.sender_bot_id, asked):
-                del session.expecting[reply_to]
-                delivery = mailbox.express(reply, session, self._turn.moment.now)
-                if delivery is None:
-                    return False
-                self.counters.delivered += 1
-                self._turn.add(Send(session.address, deliver_frame([delivery]), tuple(reply.seqs)))
-                self.touch(mailbox)
-                return True
-        return False
+    def _express(
+        self, mailbox: Mailbox, parcel: Parcel, reply_tos: Sequence[str], express: dict[Session, HandedOut]
+    ) -> Parcel:
+        """Put awaited replies in flight for the sessions that await them; return what takes its turn."""
+        awaited: dict[Session, list[int]] = {}
+        for at, reply_to in enumerate(reply_tos):
+            for session in mailbox.sessions:
+                asked = session.expecting.get(reply_to)
+                if asked is not None and self._directory.was_asked(parcel.envelope.sender_bot_id, asked):
+                    del session.expecting[reply_to]
+                    awaited.setdefault(session, []).append(at)
+                    break
+        left = parcel
+        for session, indexes in awaited.items():
+            replies = parcel.select(indexes)
+            handed = express.setdefault(session, HandedOut(session, [], []))
+            handed.deliveries.append(mailbox.express(replies, session, self._turn.moment.now))
+            handed.seqs.extend(replies.seqs)
+            left = left.without(replies.seqs)
+            self.touch(mailbox)
+        return left
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
         mailbox = self._directory.mailboxes[request.mailbox_id]
         lost = mailbox.page_read(
-            parcels_of(page.recalled),
-            parcels_of(page.messages),
+            map(parcel_of, page.recalled),
+            list(map(parcel_of, page.messages)),
             complete=page.complete,
             damaged=page.damaged,
         )
@@ -210,7 +219,6 @@ class Dispatch:
 
     def _serve(self, mailbox: Mailbox) -> None:
         for handed in mailbox.hand_out(*self._turn.moment):
-            self.counters.delivered += len(handed.seqs)
             self._deliver(handed)
             handed.session.waiting.pop(mailbox.id, None)  # it goes behind the others
         self._bury(mailbox, mailbox.take_expired())
@@ -239,7 +247,8 @@ class Dispatch:
             self._timed.pop(mailbox, None)
 
     def _deliver(self, handed: HandedOut) -> None:
-        """Pack deliveries into as few frames as their limits allow."""
+        """Send deliveries, in as few frames as their limits allow."""
+        self.counters.delivered += len(handed.seqs)
         for deliveries, seqs in _frames(handed, self._settings.limits.frame_bytes_max):
             self._turn.add(Send(handed.session.address, deliver_frame(deliveries), tuple(seqs)))
 

@@ -48,15 +48,16 @@ class Publishing:
         for lot, indexes in zip(checked.lots, checked.indexes, strict=True):
             start = 0
             for part, lack in self._admission.reserve(lot):
-                job.add(part, indexes[start : start + len(part)], lack)
-                start += len(part)
-        self._admission.expect(
-            session, [publish.messages[index] for indexes in checked.indexes for index in indexes]
-        )
+                end = start + len(part.ids)
+                job.add(part, indexes[start:end], lack)
+                start = end
+        if any(publication.expects_reply for publication in publish.messages):
+            accepted = [publish.messages[index] for indexes in checked.indexes for index in indexes]
+            self._admission.expect(session, accepted)
         if not job.lots:
             job.done((), "")
             return
-        job.channels = self._admission.new_channels(session, [lot for lot in job.lots if not lot.known_only])
+        job.channels = self._admission.new_channels(session, job.lots)
         self._batches.add(job)
 
 
@@ -89,7 +90,7 @@ class _PublishJob(Job[Outcome]):
         self._lacks.append(lack)
 
     def done(self, answers: Sequence[Outcome], at: str) -> None:
-        """Enter the messages, and send the outcome of each to the sender."""
+        """Send the outcome of each message to the sender; `Admission.enter` follows."""
         self._leave_room()
         seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []
@@ -110,7 +111,6 @@ class _PublishJob(Job[Outcome]):
                     elif lack is not None:
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)
-            self._admission.enter(lot, outcome, at)
         self._dispatch.counters.refused += len(self.errors)
         self.errors.sort(key=lambda error: error.index)
         self._turn.send(

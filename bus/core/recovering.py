@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..model.records import WORKER_ID, WORKER_NAME
-from ..model.repository import Recovered, RecoverRuns
+from ..model.repository import Recovered, RecoverRuns, stored_lots
 from ..settings import Workflows
 from ..wire.frames import Code
 from .batches import Batches, Job
@@ -52,7 +52,7 @@ class Recovering:
 
     def recovered(self, recovered: Recovered) -> None:
         """Deliver the messages to the last holders, and sweep again at once if there may be more runs."""
-        self._dispatch.enter_stored(recovered.messages)
+        self._dispatch.enter(*stored_lots(recovered.messages))
         more = len(recovered.runs) == _RUNS_AT_ONCE
         self._rest(0.0 if more else self._settings.sweep_seconds)
 

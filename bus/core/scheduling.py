@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..model.repository import LogState, Released, ReleaseDue
+from ..model.repository import LogState, Released, ReleaseDue, stored_lots
 from ..settings import Limits
 from ..wire.frames import Code
 from .batches import Batches, Job
@@ -80,7 +80,7 @@ class Scheduling:
         self._next_due_at = released.next_due_at
         self._total -= len(released.messages)
         self._waiting -= Counter(message.sender_bot_id for message in released.messages)  # drops what is 0
-        self._dispatch.enter_stored(released.messages)
+        self._dispatch.enter(*stored_lots(released.messages))
         self._dispatch.counters.damaged += len(released.damaged)
         self.release()
 

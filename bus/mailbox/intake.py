@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from itertools import accumulate
 
 from ..model.repository import PageRequest
 from ..settings import Limits
@@ -71,11 +70,11 @@ class Intake:
     def arrive(self, parcel: Parcel) -> bool:
         """Add newly committed messages, in seq order; return False if all are left for the next page.
 
-        Those that are added may exceed the limit in bytes by one parcel.
+        The last one that is added may exceed the limit in bytes.
         """
-        limits, count = self._limits, len(self._ready) + len(self._aside)
-        size_bytes = self._ready.size_bytes + self._aside.size_bytes
-        room = limits.ready_messages_max - count if size_bytes < limits.ready_bytes_max else 0
+        room = self._limits.ready_messages_max - len(self._ready) - len(self._aside)
+        room_bytes = self._limits.ready_bytes_max - self._ready.size_bytes - self._aside.size_bytes
+        room = min(room, parcel.fitting(room_bytes)) if room_bytes > 0 else 0
         if room > 0:
             (self._ready if self.level else self._aside).append(parcel.part(0, room))
         if room < len(parcel):
@@ -174,9 +173,7 @@ class _Queue:
             return None
         first, start = self._parcels[0], self._taken
         parcel = first.part(start, start + messages_max)
-        if parcel.size_bytes > bytes_max:
-            sizes = enumerate(accumulate(map(len, parcel.wires)), 1)
-            parcel = parcel.part(0, next(count for count, size in sizes if size >= bytes_max))
+        parcel = parcel.part(0, parcel.fitting(bytes_max))
         self._taken += len(parcel)
         if self._taken * 2 > len(first):  # keep no more than twice what is counted
             self._parcels.popleft()

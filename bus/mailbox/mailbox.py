@@ -190,16 +190,11 @@ class Mailbox:
         wanted = self.sources.wanted(parcel)
         return len(wanted) > 0 and self.intake.arrive(wanted)
 
-    def express(self, reply: Parcel, session: Session, now: float) -> WireDeliveries | None:
-        """Put a reply, a parcel of one, in flight for the session that waits for it: early, and outside the credit.
-
-        Return the delivery; None if it is its turn anyway and only this session can get it: `arrive` will do.
-        """
-        alone = len(self.sessions) == 1
-        if alone and self.intake.idle and not self.outstanding.is_anything_returned and session.free > 0:
-            return None
+    def express(self, replies: Parcel, session: Session, now: float) -> WireDeliveries:
+        """Put replies in flight for the session that waits for them: early, and outside the credit."""
         deadline = now + self._delivery.ack_wait_seconds
-        return self._expressed(reply.seqs[0], self.outstanding.deliver(reply, session, deadline), session, deadline)
+        delivery = self.outstanding.deliver(replies, session, deadline)
+        return self._expressed(replies.seqs, delivery, session, deadline)
 
     def hand_over(self, seq: int, session: Session, now: float, wall: str) -> WireDeliveries | None:
         """Put a reply that did not arrive in a client's earlier session in flight for its new one.
@@ -211,11 +206,13 @@ class Mailbox:
         if envelope is None or self.outstanding.is_settling(seq) or envelope.is_expired(wall):
             return None
         deadline = now + self._delivery.ack_wait_seconds
-        return self._expressed(seq, self.outstanding.redeliver(seq, session, deadline), session, deadline)
+        return self._expressed([seq], self.outstanding.redeliver(seq, session, deadline), session, deadline)
 
-    def _expressed(self, seq: int, delivery: WireDeliveries, session: Session, deadline: float) -> WireDeliveries:
-        session.express.add(seq)
-        self.outstanding.expect_settled([seq], deadline)
+    def _expressed(
+        self, seqs: Sequence[int], delivery: WireDeliveries, session: Session, deadline: float
+    ) -> WireDeliveries:
+        session.express.update(seqs)
+        self.outstanding.expect_settled(list(seqs), deadline)
         return delivery
 
     def next_read(self, last_seq: int) -> PageRequest | None:

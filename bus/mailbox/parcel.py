@@ -9,17 +9,16 @@ Pure.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
 
 import msgspec
 
-from ..model.repository import LogMessage, Lot, NewMessage
+from ..model.repository import Lot, NewMessage, StoredLot
 from ..wire.codec import encode
 from ..wire.frames import ToBot, ToChannel
 
-__all__ = ["Envelope", "Parcel", "parcel_of", "parcels_of", "write_message"]
+__all__ = ["Envelope", "Parcel", "parcel_of", "write_message"]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -53,14 +52,29 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
         wires = self.wires[start:end]
         return Parcel(self.envelope, self.seqs[start:end], wires, sum(map(len, wires)))
 
+    def fitting(self, bytes_max: int) -> int:
+        """Return how many of the messages fit into so many bytes; the last of them may exceed that."""
+        if self.size_bytes <= bytes_max:
+            return len(self.seqs)
+        sizes = enumerate(accumulate(map(len, self.wires)), 1)
+        return next(count for count, size in sizes if size >= bytes_max)
+
+    def select(self, indexes: Iterable[int]) -> Parcel:
+        """Return the messages with these indexes, at least one."""
+        seqs, wires = zip(*((self.seqs[at], self.wires[at]) for at in indexes), strict=True)
+        return Parcel(self.envelope, seqs, wires, sum(map(len, wires)))
+
     def after(self, seq: int) -> Parcel:
         """Return the messages above a seq."""
         if seq < self.seqs[0]:
             return self
         return self.part(bisect_right(self.seqs, seq), len(self.seqs))
 
-    def without(self, *seqs: Container[int]) -> Parcel:
+    def without(self, *seqs: Collection[int]) -> Parcel:
         """Return the messages whose seqs are in none of these."""
+        seqs = tuple(filter(None, seqs))
+        if not seqs:  # as is the rule
+            return self
         kept = [
             (seq, wire)
             for seq, wire in zip(self.seqs, self.wires, strict=True)
@@ -82,15 +96,14 @@ class _Before(msgspec.Struct, frozen=True, gc=False):
 
 
 class _After(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a stored message that follow its body."""
+    """The fields of a stored message that follow its body, but for what it replies to."""
 
-    reply_to: str | None
     headers: msgspec.Raw
     timestamp: str | None
 
 
 def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, bytes]:
-    """Return what is before and after the bodies of messages that share all else; without the braces."""
+    """Return what is before and after the bodies of messages of one lot; without the braces."""
     direct, channel = message.recipient_bot_id, message.recipient_channel
     before = _Before(
         message.sender_bot_id,
@@ -98,42 +111,31 @@ def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, byt
         ToBot(bot_id=direct) if channel is None else ToChannel(channel),
         message.message_type,
     )
-    after = _After(message.reply_to, msgspec.Raw(message.headers), timestamp)
+    after = _After(msgspec.Raw(message.headers), timestamp)
     return encode(before)[1:-1], encode(after)[1:-1]
 
 
 def write_message(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
     """Return a message as JSON. A delayed message that is not due yet has neither seq nor timestamp."""
     before, after = _frame(message, timestamp)
-    return b'{"seq":%b,"id":%b,%b,"body":%b,%b}' % (encode(seq), encode(message.id), before, message.body, after)
+    own = (encode(seq), encode(message.id), before, message.body, encode(message.reply_to), after)
+    return b'{"seq":%b,"id":%b,%b,"body":%b,"reply_to":%b,%b}' % own
 
 
-def parcel_of(lot: Lot, first_seq: int, timestamp: str) -> Parcel:
-    """Return the parcel of a lot that was appended at `first_seq`; its ids are checked, and need no escapes."""
-    before, after = _frame(lot, timestamp)
-    wires = [
-        b'{"seq":%d,"id":"%b",%b,"body":%b,%b' % (seq, id.encode(), before, body, after)
-        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
-    ]
-    seqs = list(range(first_seq, first_seq + len(wires)))
+def parcel_of(stored: StoredLot) -> Parcel:
+    """Return the messages of a lot as a parcel."""
+    lot, seqs = stored.lot, list(stored.seqs)
+    before, after = _frame(lot, stored.timestamp)
+    if lot.reply_tos is None:
+        wires = [
+            b'{"seq":%d,"id":%b,%b,"body":%b,"reply_to":null,%b' % (seq, encode(id), before, body, after)
+            for seq, id, body in zip(seqs, lot.ids, lot.bodies, strict=True)
+        ]
+    else:
+        wires = [
+            b'{"seq":%d,"id":%b,%b,"body":%b,"reply_to":%b,%b'
+            % (seq, encode(id), before, body, encode(reply_to), after)
+            for seq, id, body, reply_to in zip(seqs, lot.ids, lot.bodies, lot.reply_tos, strict=True)
+        ]
     envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
     return Parcel(envelope, seqs, wires, sum(map(len, wires)))
-
-
-def parcels_of(messages: Iterable[LogMessage]) -> list[Parcel]:
-    """Return messages of the log as parcels, each of neighbours."""
-    parcels: list[Parcel] = []
-    for _, alike in groupby(messages, key=_shared):
-        found = list(alike)
-        first = found[0]
-        before, after = _frame(first, first.timestamp)
-        envelope = Envelope(first.sender_bot_id, first.recipient_channel, first.expires_at)
-        wires = [
-            b'{"seq":%d,"id":%b,%b,"body":%b,%b' % (message.seq, encode(message.id), before, message.body, after)
-            for message in found
-        ]
-        parcels.append(Parcel(envelope, [message.seq for message in found], wires, sum(map(len, wires))))
-    return parcels
-
-
-_shared = attrgetter(*(name for name in LogMessage.__struct_fields__ if name not in ("seq", "id", "body")))

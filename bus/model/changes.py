@@ -7,13 +7,13 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import RecordDamaged, Refused
-from .lots import LogMessage, Lot, Outcome
+from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "AddDeadLetters",
     "AddMessages",
     "AddSubscription",
+    "Applied",
     "Change",
     "CommitWork",
     "Committed",
@@ -48,6 +49,7 @@ __all__ = [
     "Surveyed",
     "UnsettledState",
     "group_mailbox_id",
+    "timestamp_of",
 ]
 
 
@@ -251,6 +253,19 @@ Change = (
 )
 
 
+class Applied(msgspec.Struct, frozen=True):
+    """A batch of changes is on disk: the answer to each of them, and the timestamp of its messages."""
+
+    answers: list[Any]
+    at: str
+
+
+def timestamp_of(changes: Iterable[Change]) -> str:
+    """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
+    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns
+    return next((change.timestamp for change in changes if isinstance(change, dated)), "")
+
+
 class Committed(msgspec.Struct, frozen=True):
     """A commit was carried out. `seqs` has the place of each message, None for one that waits until it is due.
 
@@ -364,8 +379,8 @@ class Page(msgspec.Struct, frozen=True):
     their checksums.
     """
 
-    recalled: list[LogMessage]
-    messages: list[LogMessage]
+    recalled: list[StoredLot]
+    messages: list[StoredLot]
     complete: bool
     damaged: tuple[int, ...] = ()
 

@@ -6,12 +6,26 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 import msgspec
 
-__all__ = ["Added", "Appended", "LogMessage", "Lot", "NewMessage", "Outcome", "each", "lots_of", "outcome_of"]
+__all__ = [
+    "Added",
+    "Appended",
+    "LogMessage",
+    "Lot",
+    "NewMessage",
+    "Outcome",
+    "StoredLot",
+    "each",
+    "joined",
+    "lots_of",
+    "outcome_of",
+    "outcomes_of",
+    "stored_lots",
+]
 
 
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
@@ -36,20 +50,20 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
-    """Checked messages that differ only in id and body, in order: mostly those of one frame.
+    """Checked messages that differ only in id, body and `reply_to`, in order: mostly those of one frame.
 
     What they share is checked, stored, encoded and delivered once. A single message is a lot of one. The fields are
-    those of `NewMessage`.
+    those of `NewMessage`; `reply_tos` is None if they are no replies.
     """
 
     ids: Sequence[str]
     bodies: Sequence[bytes]
+    reply_tos: Sequence[str] | None
     sender_bot_id: str
     sender_bot_name: str
     recipient_bot_id: str | None
     recipient_channel: str | None
     message_type: str
-    reply_to: str | None
     headers: bytes
     expires_at: str | None = None
     due_at: str | None = None
@@ -67,15 +81,29 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
         """Return some of the messages, by their indexes."""
         if start == 0 and end == len(self.ids):
             return self
-        return msgspec.structs.replace(self, ids=self.ids[start:end], bodies=self.bodies[start:end])
+        return self.select(range(start, end))
+
+    def select(self, indexes: Sequence[int]) -> Lot:
+        """Return the messages with these indexes."""
+        reply_tos = self.reply_tos
+        return msgspec.structs.replace(
+            self,
+            ids=[self.ids[at] for at in indexes],
+            bodies=[self.bodies[at] for at in indexes],
+            reply_tos=None if reply_tos is None else [reply_tos[at] for at in indexes],
+        )
 
     def only_known(self) -> Lot:
         """Return the messages as ones that are only to be looked up."""
         return msgspec.structs.replace(self, known_only=True)
 
+    def replies(self) -> Sequence[str | None]:
+        """Return what each message replies to."""
+        return [None] * len(self.ids) if self.reply_tos is None else self.reply_tos
+
     def messages(self) -> Iterator[NewMessage]:
         """Yield the messages one by one."""
-        for id, body in zip(self.ids, self.bodies, strict=True):
+        for id, body, reply_to in zip(self.ids, self.bodies, self.replies(), strict=True):
             yield NewMessage(
                 id,
                 self.sender_bot_id,
@@ -84,7 +112,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.recipient_channel,
                 self.message_type,
                 body,
-                self.reply_to,
+                reply_to,
                 self.headers,
                 self.expires_at,
                 self.due_at,
@@ -92,16 +120,33 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
             )
 
 
+_shared = attrgetter(*Lot.__struct_fields__[3:])
+
+
 def lots_of(messages: Iterable[NewMessage]) -> list[Lot]:
-    """Return messages as lots, each of neighbours that differ only in id and body."""
+    """Return messages as lots, each of neighbours that differ only in id, body and what they reply to."""
     lots: list[Lot] = []
-    for shared, alike in groupby(messages, key=_shared):
-        ids, bodies = zip(*((message.id, message.body) for message in alike), strict=True)
-        lots.append(Lot(ids, bodies, *shared))
+    for (are_replies, shared), alike in groupby(messages, lambda each: (each.reply_to is not None, _shared(each))):
+        found = list(alike)
+        reply_tos = [each.reply_to or "" for each in found] if are_replies else None
+        lots.append(Lot([each.id for each in found], [each.body for each in found], reply_tos, *shared))
     return lots
 
 
-_shared = attrgetter(*Lot.__struct_fields__[2:])
+def joined(lots: Iterable[Lot]) -> list[Lot]:
+    """Return lots as fewer ones: neighbours whose messages would be one lot in one frame become one."""
+    fewer: list[Lot] = []
+    for (are_replies, shared), alike in groupby(lots, lambda lot: (lot.reply_tos is not None, _shared(lot))):
+        first, *others = alike
+        if not others:
+            fewer.append(first)
+            continue
+        parts = (first, *others)
+        ids = [id for lot in parts for id in lot.ids]
+        bodies = [body for lot in parts for body in lot.bodies]
+        reply_tos = [id for lot in parts for id in lot.reply_tos or ()] if are_replies else None
+        fewer.append(Lot(ids, bodies, reply_tos, *shared))
+    return fewer
 
 
 class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
@@ -109,6 +154,24 @@ class LogMessage(NewMessage, frozen=True, gc=False, kw_only=True):
 
     seq: int
     timestamp: str
+
+
+class StoredLot(msgspec.Struct, frozen=True, gc=False):
+    """A lot in the log, or a part of one. `seqs` are its messages' places, in order; they share the timestamp."""
+
+    lot: Lot
+    seqs: Sequence[int]
+    timestamp: str
+
+
+def stored_lots(messages: Iterable[LogMessage]) -> list[StoredLot]:
+    """Return messages of the log, in the order of their seqs, as lots."""
+    stored: list[StoredLot] = []
+    for timestamp, alike in groupby(messages, attrgetter("timestamp")):
+        found = list(alike)
+        seqs = iter([message.seq for message in found])
+        stored += [StoredLot(lot, list(islice(seqs, len(lot.ids))), timestamp) for lot in lots_of(found)]
+    return stored
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -140,6 +203,17 @@ def each(lot: Lot, outcome: Outcome) -> list[Added]:
     if isinstance(outcome, Appended):
         return [Added(seq) for seq in range(outcome.first_seq, outcome.first_seq + len(lot))]
     return outcome
+
+
+def outcomes_of(parts: Iterable[Lot], lots: Iterable[Lot], outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield what became of each of the lots that were `joined`, from what became of the fewer ones."""
+    remaining = iter(parts)
+    for lot, outcome in zip(lots, outcomes, strict=True):
+        at, count = 0, len(lot.ids)
+        while at < count:
+            end = at + len(next(remaining).ids)
+            yield Appended(outcome.first_seq + at) if isinstance(outcome, Appended) else outcome[at:end]
+            at = end
 
 
 def outcome_of(added: list[Added]) -> Outcome:

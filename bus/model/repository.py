@@ -10,7 +10,7 @@ Pure: no clock, no randomness, no I/O. Times come in as text in the stored form 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from .changes import (
     AddDeadLetters,
     AddMessages,
     AddSubscription,
+    Applied,
     Change,
     Committed,
     CommitWork,
@@ -46,8 +47,23 @@ from .changes import (
     SurveyRequest,
     UnsettledState,
     group_mailbox_id,
+    timestamp_of,
 )
-from .lots import Added, Appended, LogMessage, Lot, NewMessage, Outcome, each, lots_of, outcome_of
+from .lots import (
+    Added,
+    Appended,
+    LogMessage,
+    Lot,
+    NewMessage,
+    Outcome,
+    StoredLot,
+    each,
+    joined,
+    lots_of,
+    outcome_of,
+    outcomes_of,
+    stored_lots,
+)
 from .records import BotMessage, BotSubscription, Channel
 from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
@@ -59,6 +75,7 @@ __all__ = [
     "AddSubscription",
     "Added",
     "Appended",
+    "Applied",
     "Change",
     "CommitWork",
     "Committed",
@@ -89,6 +106,7 @@ __all__ = [
     "StepMove",
     "Store",
     "StoreWatch",
+    "StoredLot",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
@@ -99,8 +117,12 @@ __all__ = [
     "WorkflowStore",
     "each",
     "group_mailbox_id",
+    "joined",
     "lots_of",
     "outcome_of",
+    "outcomes_of",
+    "stored_lots",
+    "timestamp_of",
 ]
 
 
@@ -151,9 +173,10 @@ class MessageLog(Protocol):
     async def load(self) -> LogState:
         """Return the state from which the broker resumes. Called once, before anything else."""
 
-    async def apply(self, changes: Sequence[Change]) -> list[Any]:
+    async def apply(self, changes: Sequence[Change]) -> Applied:
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
+        A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
         StorageFull: nothing was stored, and the log remains usable. StoreFailure: what was stored is unknown.
         """
 

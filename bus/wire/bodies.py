@@ -56,6 +56,9 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
 
 def body_faults(bodies: Sequence[bytes]) -> dict[int, str]:
     """Return why some of many bodies could not be read back, by their indexes: what `body_fault` says of each."""
+    if len(bodies) == 1:
+        fault = body_fault(bodies[0])
+        return {} if fault is None else {0: fault}
     faults: dict[int, str] = {}
     for start in range(0, len(bodies), _BODIES_AT_ONCE):
         some = bodies[start : start + _BODIES_AT_ONCE]

@@ -9,7 +9,7 @@ Pure: bytes in, values out, and the other way round.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -100,8 +100,10 @@ _ID_CHARACTERS = 36
 _all_ids = re.compile(f"(?:{_ID})*\\Z").match
 
 
-def are_ids(texts: Collection[str]) -> bool:
+def are_ids(texts: Sequence[str]) -> bool:
     """Return True if every text is an id: what `is_id` says of each, at a fraction of the cost for many."""
+    if len(texts) == 1:
+        return is_id(texts[0]) is not None
     return {*map(len, texts)} <= {_ID_CHARACTERS} and _all_ids("".join(texts)) is not None
 
 

@@ -21,6 +21,7 @@ from bus.model.repository import (
     AddMessages,
     AddSubscription,
     Appended,
+    Applied,
     Change,
     Committed,
     CommitWork,
@@ -46,6 +47,7 @@ from bus.model.repository import (
     SurveyRequest,
     group_mailbox_id,
     lots_of,
+    timestamp_of,
 )
 
 from .commits import Commits
@@ -124,7 +126,7 @@ class SqliteLog:
         with starting(self._database.path):
             return await load_state(self._database)
 
-    async def apply(self, changes: Sequence[Change]) -> list[Any]:
+    async def apply(self, changes: Sequence[Change]) -> Applied:
         """Carry out changes in order, in one transaction."""
 
         async def operation(transaction: Transaction) -> list[Any]:
@@ -143,7 +145,7 @@ class SqliteLog:
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(_stored(change, answer))
-        return answers
+        return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
         """Return additions and mailbox states as one transaction; None if there are other changes, or new pairs."""

@@ -69,7 +69,7 @@ def test_everything_big_completes_in_small() -> None:
     scale = Scale(seconds=0.2, latency_seconds=0.1, deliveries=100, messages=200)
     plan = Plan(rounds=1, scale=scale, systems=[WithFrames], workloads=[])
     comparison = Comparison(plan, report, Console(file=StringIO()))
-    measure_big(comparison, Big(stored=MESSAGES, backlog=2_000, bots=30, rounds=1), scale)
+    measure_big(comparison, Big(stored=MESSAGES, backlog=2_000, bots=30, rounds=1), scale, [WithFrames])
     assert report.failures == []
 
     def found(workload: str, name: str) -> float | None:

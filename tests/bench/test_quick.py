@@ -65,9 +65,23 @@ def test_a_workload_completes_through_the_bus(name: str) -> None:
     assert min(figures["rate"], figures["batch_messages"], figures["loop_us"]) > 0
 
 
+def test_a_sender_of_single_messages_keeps_its_session() -> None:
+    """Whatever its window is, it leaves room for the answers, which come all at once."""
+    scale = Scale(seconds=30.0, latency_seconds=0.1, deliveries=1, messages=20_000)
+    with WithFrames() as system:
+        system.window = 20_000
+        assert one_to_one(system, scale, portion=1)["repeated"] == 0
+
+
 def test_the_limits_are_measured_beside_them(report: Any) -> None:
     limits = {each["workload"] for each in report["measured"] if each["system"] == "limits"}
     assert {"fdatasync", "SQLite, 1 row", "SQLite, 4096 rows", "SQLite, posthouse's batches"} <= limits
+
+
+def test_the_machine_is_measured_at_the_start_and_at_the_end(report: Any) -> None:
+    assert [each["moment"] for each in report["calibrations"]] == ["start", "end"]
+    for each in report["calibrations"]:
+        assert min(each[name] for name in ("sqlite_rows", "loop_ns", "fdatasync_p50_ms", "commit_p50_ms")) > 0
 
 
 def test_figures_are_there(report: Any) -> None:

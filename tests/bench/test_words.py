@@ -7,19 +7,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.causes import CAUSES
 from bench.goals import judge
 from bench.names import (
+    BEFORE,
     BUS,
     FRAMES,
     JETSTREAM_SYNCING,
+    ONE_TO_ONE_100,
     ONE_TO_ONE_SINGLES,
     PUBLISH_100,
     PUBLISH_1000,
     PUBLISH_SINGLES,
     REDIS_SYNCING,
+    SQLITE,
 )
 from bench.plots import PICTURES
-from bench.results import Measured, Report
+from bench.results import LIMITS, Calibration, Measured, Report
 from bench.table import page
 from bench.words import fill_in, words
 from bench.workloads import MEANING, WORKLOADS
@@ -74,6 +78,45 @@ def test_every_system_that_was_measured_is_set_beside() -> None:
     assert "one to one, posthouse is 3.0 times as fast as JetStream" in sentence
     assert "Publishing, Redis is 2.0 times as fast as posthouse" in sentence
     assert "| single messages, many in flight | 20,000 | 2,000 | 10.0 |" in words(found)["short"]
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    parts = words(report())
+    assert "- **" not in parts["headline"]
+    assert parts["headline"].endswith("| one to one, batches of 1,000 |\n")
+    assert parts["missed"].splitlines()[-1].startswith("| ---")
+    only = words(report((PUBLISH_100, FRAMES, 50_000.0)))["headline"]
+    assert "| messages a second, synced | posthouse, frames |\n" in only
+    assert "| publish, batches of 100 | 50,000 |\n" in only
+
+
+def test_the_version_before_is_set_beside() -> None:
+    found = report(
+        (PUBLISH_100, FRAMES, 60_000.0),
+        (PUBLISH_100, BEFORE, 40_000.0),
+        (ONE_TO_ONE_100, FRAMES, 50_000.0),
+        (ONE_TO_ONE_100, BEFORE, 25_000.0),
+    )
+    found.versions[BEFORE] = "abcdef0"
+    said = "commit abcdef0: publish, batches of 100: 1.50; one to one, batches of 100: 2.00."
+    assert f"- **Today's rate divided by that of the version before**, {said}" in words(found)["headline"]
+
+
+def test_a_missed_goal_has_its_cause() -> None:
+    found = report((ONE_TO_ONE_100, FRAMES, 10_000.0), (SQLITE, LIMITS, 100_000.0))
+    cause = CAUSES["one to one, against SQLite alone"]
+    assert f"| one to one, against SQLite alone | at least 0.65 | 0.10 | {cause} |" in words(found)["missed"]
+
+
+def test_the_machine_is_named_with_its_own_speed() -> None:
+    found = report((PUBLISH_100, FRAMES, 1.0))
+    for moment, stored in (("start", 140_000.0), ("end", 133_000.0)):
+        speed = Calibration(
+            moment=moment, load=0.5, sqlite_rows=stored, loop_ns=30.0, fdatasync_p50_ms=0.2, commit_p50_ms=0.3
+        )
+        found.calibrations.append(speed)
+    said = "Rows a second of SQLite alone: 140,000 at the start, 133,000 at the end."
+    assert said in words(found)["headline"]
 
 
 # ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────

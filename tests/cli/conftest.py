@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from .terminal import TIMEOUT_SECONDS, Posthouse
+from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +19,7 @@ def posthouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
     command, tap = free_addresses()
     arguments = ["--bind", command, "--tap", tap, "--database", str(database)]
     with database.with_name("worker.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "worker", "serve", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        worker = subprocess.Popen([*COMMAND, "serve", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         found = Posthouse(command, database, tap)
         found.answer("status", "--timeout", str(TIMEOUT_SECONDS))

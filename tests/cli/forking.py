@@ -4,9 +4,9 @@ What takes time at a start is importing. The child is the whole command: a proce
 an exit code of its own. What is tested of the interpreter itself, its start and its end, takes a process that is
 started as usual (see `test_streams`).
 
-Run as a program with the descriptor of a socket it takes one JSON object a message, `arguments` and `environment`,
-with four descriptors: the three streams of the command, and where its process id and its exit code are to be
-written. It ends when nobody has the other end of the socket any more.
+Run as a program with the descriptor of a socket it takes one JSON object a message, `arguments`, `environment` and
+`directory`, with four descriptors: the three streams of the command, and where its process id and its exit code are
+to be written. It ends when nobody has the other end of the socket any more.
 """
 
 from __future__ import annotations
@@ -36,13 +36,19 @@ _REQUEST_BYTES_MAX = 1_000_000
 
 
 def run_forked(
-    arguments: Sequence[str], *, stdin: str, environment: Mapping[str, str], timeout_seconds: float
+    arguments: Sequence[str],
+    *,
+    stdin: str = "",
+    environment: Mapping[str, str],
+    directory: Path = _REPOSITORY,
+    timeout_seconds: float,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` would."""
     given = stdin.encode()
     assert len(given) <= _STDIN_BYTES_MAX
     (source, pipe), *outputs = (os.pipe() for _ in range(3))
-    answer = fork(arguments, environment, [source, *(writing for _, writing in outputs)])
+    streams = [source, *(writing for _, writing in outputs)]
+    answer = fork(arguments, environment, streams, directory=directory)
     os.write(pipe, given)
     os.close(pipe)
     found = _read_to_the_end([*(reading for reading, _ in outputs), answer], timeout_seconds)
@@ -50,12 +56,19 @@ def run_forked(
     return subprocess.CompletedProcess(list(arguments), int(answered.split()[1]), output, errors)
 
 
-def fork(arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> int:
+def fork(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    directory: Path = _REPOSITORY,
+) -> int:
     """Begin a command with these streams, which are closed here; give a descriptor from which to read its answer.
 
     That is two lines: the process id when it has begun, and the exit code when it has ended.
     """
-    request = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
+    asked = {"arguments": list(arguments), "environment": dict(environment), "directory": str(directory)}
+    request = json.dumps(asked).encode()
     reading, writing = os.pipe()
     try:
         socket.send_fds(_forker(), [request], [*streams, writing])
@@ -143,6 +156,7 @@ def _watch(request: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 
 def _be_the_command(request: dict[str, Any]) -> None:
+    os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
@@ -151,6 +165,7 @@ def _be_the_command(request: dict[str, Any]) -> None:
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     from bus.__main__ import begin
+    from bus.broker.log_stream import LogStream
     from bus.cli.program import program
 
     code = 1
@@ -161,6 +176,8 @@ def _be_the_command(request: dict[str, Any]) -> None:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.finish()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -22,7 +22,11 @@ __all__ = ["TIMEOUT_SECONDS", "Posthouse", "Running"]
 TIMEOUT_SECONDS = 30.0
 """The longest that anything may take: far more than a loaded machine needs, and an end all the same."""
 
-COMMAND = [sys.executable, "-m", "worker"]
+COMMAND = [sys.executable, "-m", "bus"]
+"""What the installed `posthouse` runs."""
+
+_GLANCE_SECONDS = 0.02
+"""How often a condition is looked at: each look runs a command."""
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -63,6 +67,7 @@ class Posthouse:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
             assert time.monotonic() < deadline, f"it did not come true within {TIMEOUT_SECONDS} s"
+            time.sleep(_GLANCE_SECONDS)
 
     def refusal(self, *arguments: str | Path) -> tuple[int, str]:
         """Run a command that has to fail with one line, and give its exit code and the line."""

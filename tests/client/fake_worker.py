@@ -10,7 +10,7 @@ import zmq
 
 from bus.transport import Port
 
-__all__ = ["DELIVERY", "FakeWorker"]
+__all__ = ["DELIVERY", "WELCOME", "FakeWorker"]
 
 WELCOME = {
     "op": "welcome",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -191,8 +192,8 @@ async def test_a_reply_that_comes_as_its_asker_gives_up_is_ordinary_mail(worker:
         deliver, returned = asker._connection._deliver, []
         with anyio.fail_after(BOUND_SECONDS), anyio.CancelScope() as scope:
 
-            def give_up(stored: StoredMessage) -> None:
-                deliver(stored)
+            def give_up(messages: Sequence[StoredMessage]) -> None:
+                deliver(messages)
                 scope.cancel()
 
             asker._connection._deliver = give_up

@@ -21,6 +21,8 @@ ORDER = WorkflowDefinition(id="order", name="order", owner=GlobalOwner())
 
 BOUND_SECONDS = 30
 
+_GLANCE_SECONDS = 0.01
+
 LONG_SECONDS = 600.0
 """Longer than any test: a run that looks so seldom goes on because it is told to."""
 
@@ -48,10 +50,11 @@ class Buyer:
 
     async def asks(self) -> None:
         """Wait until the question is asked, and the run given back."""
-        while not await self.bot.workflows.list_waiting_approvals("r"):
-            pass
-        while await self.bot.workflows.get_lease("r") is not None:
-            pass
+        workflows = self.bot.workflows
+        while True:
+            if await workflows.list_waiting_approvals("r") and await workflows.get_lease("r") is None:
+                return
+            await anyio.sleep(_GLANCE_SECONDS)
 
 
 @asynccontextmanager
@@ -71,17 +74,20 @@ async def buying(worker: Worker) -> AsyncIterator[tuple[Buyer, bus.Bot]]:
 
 async def settled(bot: bus.Bot, id: str) -> str:
     """Wait until a message is done with; give how."""
-    while (state := str((await bot.find(id))["mailboxes"][0]["state"])) in ("waiting", "in_flight"):
-        pass
-    return state
+    while True:
+        state = str((await bot.find(id))["mailboxes"][0]["state"])
+        if state not in ("waiting", "in_flight"):
+            return state
+        await anyio.sleep(_GLANCE_SECONDS)
 
 
 async def reason_of_dead_letter(bot: bus.Bot) -> str:
     """Wait until an answer was given up; give why."""
-    while not (dead := await bot.dead_letters(bot="buyer")):
-        pass
-    [letter] = dead
-    return str(letter["reason"])
+    while True:
+        if dead := await bot.dead_letters(bot="buyer"):
+            [letter] = dead
+            return str(letter["reason"])
+        await anyio.sleep(_GLANCE_SECONDS)
 
 
 @pytest.mark.parametrize("word", ["approve", "reject"])

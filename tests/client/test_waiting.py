@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 import bus
+from bus.client.home import Home
 from bus.client.waiting import Awaited, Deadlines
 
 from .fake_worker import FakeWorker
@@ -16,8 +17,14 @@ from .fake_worker import FakeWorker
 pytestmark = pytest.mark.anyio
 
 
+def here() -> Deadlines:
+    home = Home("bot 'a'")
+    home.enter()
+    return Deadlines(home)
+
+
 async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
-    deadlines, first, second = Deadlines(), Awaited(), Awaited()
+    deadlines, first, second = here(), Awaited(), Awaited()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(deadlines.run)
         with anyio.fail_after(30):
@@ -25,8 +32,8 @@ async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
                 waiting.start_soon(deadlines.wait, first, math.inf)
                 waiting.start_soon(deadlines.wait, second, anyio.current_time() + 3600)
                 await anyio.wait_all_tasks_blocked()
-                first.done.set()
-                second.done.set()
+                first.finish()
+                second.finish()
         assert (first.overdue, second.overdue) == (False, False)
         assert repr(deadlines) == "<Deadlines of 0>"
         tasks.cancel_scope.cancel()
@@ -35,7 +42,7 @@ async def test_what_is_done_in_time_is_waited_for_no_longer() -> None:
 async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the timer sleeps for something that is due much later, and for what is due already."""
     monkeypatch.setattr("bus.client.waiting._LOOK_SECONDS", 3600)
-    deadlines, patient = Deadlines(), Awaited()
+    deadlines, patient = here(), Awaited()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(deadlines.run)
         tasks.start_soon(deadlines.wait, patient, anyio.current_time() + 3600)
@@ -45,13 +52,13 @@ async def test_each_is_given_up_at_its_own_time(monkeypatch: pytest.MonkeyPatch)
             with anyio.fail_after(30), pytest.raises(TimeoutError):
                 await deadlines.wait(Awaited(), begun + seconds)
             assert anyio.current_time() >= begun + seconds
-        assert not patient.done.is_set()
+        assert not patient.done
         assert repr(deadlines) == "<Deadlines of 1>"
         tasks.cancel_scope.cancel()
 
 
 async def test_who_is_cancelled_leaves_nothing_behind() -> None:
-    deadlines = Deadlines()
+    deadlines = here()
     with anyio.move_on_after(0.01):
         await deadlines.wait(Awaited(), math.inf)
     assert repr(deadlines) == "<Deadlines of 0>"

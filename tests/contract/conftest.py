@@ -29,10 +29,11 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "trio": ("trio", {}),
 }
 
-LOCAL = [("local", "uvloop"), ("local", "asyncio")]
-"""A store is opened where aiosqlite runs."""
+LOCAL = ("local", "uvloop")
+"""A store is opened on the loop that a worker opens it on; that of the remote place is on asyncio."""
 
-EVERYWHERE = [*LOCAL, *(("remote", loop) for loop in LOOPS)]
+EVERYWHERE = [LOCAL, ("remote", "asyncio"), ("remote", "trio")]
+"""Each loop that runs are executed on once. What a connection does on each is tested in `tests/client`."""
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """A worker whose frames take the largest context, so that its limits can be seen through a connection."""

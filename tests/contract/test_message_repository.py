@@ -23,11 +23,10 @@ from .samples import at, channel, direct, to_channel
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=LOCAL, ids="-".join)
-def place_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
+@pytest.fixture
+def place_and_loop() -> tuple[str, str]:
     """No bot has a repository of messages."""
-    chosen: tuple[str, str] = request.param
-    return chosen
+    return LOCAL
 
 
 def ids(found: Sequence[BotMessage]) -> list[str]:

@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 
 from .kills import PAUSES, kills
-from .nursery import Nursery
 
 __all__ = ["assert_found"]
 
@@ -24,9 +23,8 @@ def assert_found(lie: str, kinds: set[str], directory: Path, *, pauses: float = 
     """
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201
-    with Nursery(lie=lie) as nursery:
-        for outcome in kills(directory, nursery, seed=seed, rounds_a_file=_ROUNDS_A_FILE, pauses=pauses):
-            found = {kind for _, verdict in outcome.broken for kind in verdict.kinds}
-            if found & kinds:
-                return
-            assert outcome.rounds < _ROUNDS_MAX, f"{outcome.rounds} kills did not bring {lie} to light, but {found}"
+    for outcome in kills(directory, seed=seed, lie=lie, rounds_a_file=_ROUNDS_A_FILE, pauses=pauses):
+        found = {kind for _, verdict in outcome.broken for kind in verdict.kinds}
+        if found & kinds:
+            return
+        assert outcome.rounds < _ROUNDS_MAX, f"{outcome.rounds} kills did not bring {lie} to light, but {found}"

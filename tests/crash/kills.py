@@ -144,10 +144,23 @@ def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses:
     return verdict
 
 
+@cache
+def _nursery() -> Nursery:
+    """Give the one nursery of this process."""
+    nursery = Nursery()
+    atexit.register(nursery.__exit__, None, None, None)
+    return nursery
+
+
 def kills(
-    directory: Path, nursery: Nursery, *, seed: int, rounds_a_file: int = ROUNDS_A_FILE, pauses: float = PAUSES
+    directory: Path,
+    *,
+    seed: int,
+    lie: str | None = None,
+    rounds_a_file: int = ROUNDS_A_FILE,
+    pauses: float = PAUSES,
 ) -> Iterator[Outcome]:
-    """Kill workers for ever; give what came of it so far after each file.
+    """Kill workers for ever, which may tell a lie; give what came of it so far after each file.
 
     Each file has a folder of its own, which is removed where nothing was broken.
     """
@@ -155,7 +168,7 @@ def kills(
     while True:
         folder = directory / f"file-{outcome.files}"
         folder.mkdir()
-        with closing(ForkedWorker(folder, CONFIGURATION, nursery)) as worker:
+        with closing(ForkedWorker(folder, CONFIGURATION, _nursery(), lie=lie)) as worker:
             own = chance.randrange(2**63)
             verdict = one_file(worker, folder, seed=own, rounds=rounds_a_file, pauses=pauses)
         outcome.rounds += rounds_a_file
@@ -170,14 +183,6 @@ def kills(
 
 
 # ── As one of the kinds ──────────────────────────────────────────────────────────────────────────────────
-
-
-@cache
-def _nursery() -> Nursery:
-    """Give the one nursery of this process."""
-    nursery = Nursery()
-    atexit.register(nursery.__exit__, None, None, None)
-    return nursery
 
 
 def play_round(seed: int) -> Counter[str]:
@@ -202,11 +207,10 @@ def _main() -> None:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     directory = Path(tempfile.mkdtemp(prefix="posthouse-kills-"))
     print(f"seed {seed}, in {directory}", flush=True)
-    with Nursery(lie=options.lie) as nursery:
-        for outcome in kills(directory, nursery, seed=seed):
-            print(f"\r{outcome}; {outcome.seconds / outcome.rounds:.2f} s a round ", end="", flush=True)
-            if outcome.rounds >= options.rounds:
-                break
+    for outcome in kills(directory, seed=seed, lie=options.lie):
+        print(f"\r{outcome}; {outcome.seconds / outcome.rounds:.2f} s a round ", end="", flush=True)
+        if outcome.rounds >= options.rounds:
+            break
     print()
     for folder, verdict in outcome.broken:
         print(f"{folder}:\n{verdict}")

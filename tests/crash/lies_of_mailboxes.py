@@ -225,7 +225,7 @@ def _nak_delay_ignored() -> None:
 
 
 def _replies_in_their_turn() -> None:
-    replace(Dispatch, "_express", lambda _: lambda dispatch, mailbox, letter, reply_to: False)
+    replace(Dispatch, "_express", lambda _: lambda dispatch, mailbox, parcel, reply_tos, express: parcel)
 
 
 def _swallowing(swallows: Callable[[Mailbox, bool], bool]) -> None:

@@ -4,13 +4,14 @@ What takes time at a start is importing. The child is the whole worker: it runs 
 arguments, on real sockets and a real file, and is killed like any process. The nursery opens nothing itself, and
 has one thread.
 
-Run as a program it takes one JSON object a line: `start` with arguments, a folder and a log, answered with the
-process id; `wait` for one with a time, answered with its exit code, or null where it still runs. It ends when its
-input does, and all its children with it. With `--lie` it breaks the workers on purpose (see `lies`).
+Run as a program it takes one JSON object a line: `start` with arguments, a folder, a log, and null or a lie that
+breaks the worker on purpose (see `lies`), answered with the process id; `wait` for one with a time, answered with
+its exit code, or null where it still runs. It ends when its input does, and all its children with it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,10 +38,9 @@ _GLANCE_SECONDS = 0.002
 class Nursery:
     """The process that forks workers."""
 
-    def __init__(self, *, lie: str | None = None) -> None:
-        arguments = [] if lie is None else ["--lie", lie]
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.nursery", *arguments],
+            [sys.executable, "-m", "tests.crash.nursery"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -109,15 +110,16 @@ class _Child:
 
 
 class ForkedWorker(Worker):
-    """A worker process out of a nursery."""
+    """A worker process out of a nursery, which tells a lie where one is named."""
 
-    def __init__(self, directory: Path, configuration: str, nursery: Nursery) -> None:
+    def __init__(self, directory: Path, configuration: str, nursery: Nursery, *, lie: str | None = None) -> None:
         super().__init__(directory, configuration)
         self._nursery = nursery
+        self._lie = lie
 
     def _spawn(self, arguments: Sequence[str]) -> Process:
         where = {"directory": str(self.directory), "log": str(self._log)}
-        return _Child(self._nursery, self._nursery.ask(start=["serve", *arguments], **where))
+        return _Child(self._nursery, self._nursery.ask(start=["serve", *arguments], lie=self._lie, **where))
 
 
 # ── The program ──────────────────────────────────────────────────────────────────────────────────────────
@@ -157,6 +159,10 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     import worker
     from bus.broker.log_stream import LogStream
 
+    from .lies import tell
+
+    if question["lie"] is not None:
+        tell(question["lie"])
     try:
         worker.main(question["start"], prog_name="posthouse")
     except SystemExit as end:
@@ -190,20 +196,28 @@ def _main() -> None:
     os.dup2(2, 1)
     os.close(nothing)
     _import_everything()
-    if len(sys.argv) > 1:
-        from .lies import tell
-
-        tell(sys.argv[2])
     _serve(questions, answers)
 
 
 def _import_everything() -> None:
-    """Import what a worker imports only when it runs."""
-    import aiosqlite  # noqa: F401
-    import uvloop  # noqa: F401
+    """Import what a worker and its libraries import only when they run.
 
-    import store.sqlite  # noqa: F401
-    import worker  # noqa: F401
+    No garbage collection of a child looks at any of it: that would copy the memory that both share.
+    """
+    for name in (
+        "aiosqlite",
+        "anyio._backends._asyncio",
+        "anyio._core._signals",
+        "email.parser",
+        "importlib.readers",
+        "store.sqlite",
+        "tests.crash.lies",
+        "uvloop",
+        "worker",
+    ):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

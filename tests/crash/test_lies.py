@@ -21,7 +21,7 @@ def test_a_lie_is_found(lie: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lie", LIES_OF_POWER)
 def test_what_only_a_power_cut_shows_is_a_worker_all_the_same(lie: str, tmp_path: Path) -> None:
-    with Nursery(lie=lie) as nursery, ForkedWorker(tmp_path, CONFIGURATION, nursery) as worker:
+    with Nursery() as nursery, ForkedWorker(tmp_path, CONFIGURATION, nursery, lie=lie) as worker:
         bot = worker.session("bot")
         bot.subscribe("news")
         worker.kill()

@@ -124,6 +124,10 @@ def test_a_value_out_of_bounds_is_refused(text: str, place: str) -> None:
         ),
         ("[limits]\nframe_bytes_max = 8192", ("limits.body_bytes_max", "limits.frame_bytes_max")),
         ("[limits]\nin_flight_max = 50", ("limits.in_flight_default", "limits.in_flight_max")),
+        (
+            "[limits]\nsocket_frames_max = 5000",
+            ("limits.socket_frames_max", "limits.publishes_in_flight_max", "limits.in_flight_max"),
+        ),
         ("[workflows]\nlease_seconds = 4000", ("workflows.lease_seconds", "workflows.lease_seconds_max")),
     ],
 )

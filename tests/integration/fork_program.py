@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 import bus
 from bus.testing import Worker
@@ -69,6 +70,29 @@ async def connected() -> None:
         say((await bot.send("module", 1)).seq)
 
 
+def elsewhere() -> None:
+    """Use a bot in a thread beside its loop, in that loop, and in another loop of the same thread."""
+
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def stay() -> None:
+        async with bot:
+            await anyio.to_thread.run_sync(reported, lambda: asyncio.run(send(bot)))
+            say((await bot.send("module", 1)).seq)
+            entered.set()
+            await leave.wait()
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        staying = loop.create_task(stay())
+        loop.run_until_complete(entered.wait())
+        reported(lambda: asyncio.run(send(bot)))
+        say(loop.run_until_complete(bot.send("module", 1)).seq)
+        leave.set()
+        loop.run_until_complete(staying)
+    say("trio" in sys.modules)
+
+
 def main() -> None:
     """Carry out the case."""
     match CASE:
@@ -83,6 +107,8 @@ def main() -> None:
             fork(reported, bot.run)
         case "connected":
             anyio.run(connected)
+        case "elsewhere":
+            elsewhere()
         case "context":
             import zmq
 

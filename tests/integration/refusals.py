@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from ..cli.forking import run_forked
 from .wire_worker import SERVE
 
-__all__ = ["DAMAGED_OR_NEWER", "IN_USE", "IO_ERROR", "WRONG_CONFIGURATION", "Refusal", "at", "digests", "refuse"]
+__all__ = [
+    "DAMAGED_OR_NEWER",
+    "IN_USE",
+    "IO_ERROR",
+    "WRONG_CONFIGURATION",
+    "Refusal",
+    "at",
+    "digests",
+    "refuse",
+    "refuse_forked",
+]
 
 DAMAGED_OR_NEWER, IO_ERROR, IN_USE, WRONG_CONFIGURATION = 65, 74, 75, 78
 
@@ -50,11 +62,23 @@ def refuse(directory: Path, *options: str) -> Refusal:
         finally:
             watchdog.cancel()
             process.kill()
+    return _refusal(process.returncode, output, errors)
+
+
+def refuse_forked(directory: Path, *options: str) -> Refusal:
+    """Do the same with a worker that need not import anything: for what it refuses, not how it starts."""
+    ended = run_forked(
+        ["serve", *options], environment=os.environ, directory=directory, timeout_seconds=REFUSAL_SECONDS
+    )
+    return _refusal(ended.returncode, ended.stdout, ended.stderr.splitlines())
+
+
+def _refusal(code: int, output: str, errors: list[str]) -> Refusal:
     said = [line for line in errors if not line.startswith("{")]
     assert len(said) == 1, "\n".join(errors)
     assert said[0].startswith("posthouse: ")
     assert output == ""
-    return Refusal(process.returncode, said[0], errors)
+    return Refusal(code, said[0], errors)
 
 
 def at(endpoints: list[str]) -> list[str]:

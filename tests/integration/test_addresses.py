@@ -19,7 +19,7 @@ import zmq
 
 import bus
 
-from .refusals import IN_USE, WRONG_CONFIGURATION, refuse
+from .refusals import IN_USE, WRONG_CONFIGURATION, refuse_forked
 from .wire import TIMEOUT_SECONDS
 from .wire_worker import Worker, free_endpoints
 
@@ -66,7 +66,9 @@ def test_a_second_worker_does_not_take_the_path_of_one_that_runs(folder: Path) -
     with at(folder) as first:
         for other in ("--bind", "--tap"):
             free = {"--bind": "--tap", "--tap": "--bind"}[other]
-            refusal = refuse(folder, other, first.command, free, free_endpoints(1)[0], "--database", "other.db")
+            refusal = refuse_forked(
+                folder, other, first.command, free, free_endpoints(1)[0], "--database", "other.db"
+            )
             assert refusal.code == IN_USE
             assert first.command in refusal.line
         assert first.session("late").ping()["op"] == "pong"
@@ -74,7 +76,7 @@ def test_a_second_worker_does_not_take_the_path_of_one_that_runs(folder: Path) -
 
 def test_a_file_is_not_removed_for_a_socket(folder: Path) -> None:
     (folder / "bus.sock").write_text("precious", encoding="utf-8")
-    refusal = refuse(folder, "--bind", f"ipc://{folder}/bus.sock", "--tap", free_endpoints(1)[0])
+    refusal = refuse_forked(folder, "--bind", f"ipc://{folder}/bus.sock", "--tap", free_endpoints(1)[0])
     assert refusal.code == WRONG_CONFIGURATION
     assert "not a socket" in refusal.line
     assert (folder / "bus.sock").read_text(encoding="utf-8") == "precious"
@@ -152,7 +154,7 @@ def ended(workers: list[Worker], count: int) -> list[Worker]:
 def test_a_path_that_cannot_be_is_refused_in_words(tmp_path: Path, path: str, words: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    refusal = refuse(tmp_path, "--bind", f"ipc://{path}", "--tap", free_endpoints(1)[0])
+    refusal = refuse_forked(tmp_path, "--bind", f"ipc://{path}", "--tap", free_endpoints(1)[0])
     assert refusal.code == WRONG_CONFIGURATION
     assert words in refusal.line
     assert sorted(each.name for each in tmp_path.iterdir() if "posthouse" not in each.name) == ["file", "link"]
@@ -164,7 +166,7 @@ def test_an_abstract_name_is_not_taken_over_either(tmp_path: Path) -> None:
     worker = Worker(tmp_path / "first")
     worker.command = address
     with worker:
-        refusal = refuse(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
+        refusal = refuse_forked(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
         assert refusal.code == IN_USE
         assert worker.session("bot").ping()["op"] == "pong"
 
@@ -191,7 +193,7 @@ async def test_bots_connect_and_watch_over_ipv6(tmp_path: Path) -> None:
 def test_an_ipv6_address_in_use_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         address = f"tcp://[::1]:{taken.getsockname()[1]}"
-        refusal = refuse(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
+        refusal = refuse_forked(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
     assert refusal.code == IN_USE
     assert address in refusal.line
 

@@ -292,6 +292,8 @@ def test_a_publisher_that_ignores_its_window(worker: Worker) -> None:
 
 FEW_FRAMES = """
 [limits]
+publishes_in_flight_max = 100
+in_flight_max = 100
 socket_frames_max = 200
 """
 """Much less than what a test leaves unread, whatever the kernel's buffers take."""

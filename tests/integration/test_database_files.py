@@ -17,7 +17,7 @@ import pytest
 from tests.cli.forking import run_forked
 
 from .forked_worker import forked_worker
-from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse
+from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse_forked
 from .wire import TIMEOUT_SECONDS, Session, bodies, to_channel
 from .wire_worker import REPOSITORY, Worker, free_endpoints
 
@@ -34,7 +34,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
 
 
 def is_sound(path: Path) -> bool:
-    checked = run_forked(["check", str(path)], stdin="", environment=os.environ, timeout_seconds=TIMEOUT_SECONDS)
+    checked = run_forked(["check", str(path)], environment=os.environ, timeout_seconds=TIMEOUT_SECONDS)
     return checked.returncode == 0
 
 
@@ -72,7 +72,7 @@ def test_a_second_worker_is_refused_whatever_name_leads_to_the_file(
     session = worker.session("bot")
     session.publish(to_channel("news", "one"))
     other = lead(worker, tmp_path / "other")
-    refusal = refuse(tmp_path, "--database", str(other), *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", str(other), *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert f"process id {worker.pid};" in refusal.line
     session.publish(to_channel("news", "two"))
@@ -90,7 +90,7 @@ def test_a_database_with_a_second_name_is_refused(worker: Worker, tmp_path: Path
     other = tmp_path / "other.db"
     other.hardlink_to(worker.database)
     before = digests(worker.directory)
-    refusal = refuse(tmp_path, "--database", "other.db", *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", "other.db", *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert "2 names (hard links)" in refusal.line
     if not running:
@@ -108,12 +108,12 @@ def test_a_lock_file_that_is_gone_lets_no_second_worker_in_and_comes_back(worker
     lock(worker).unlink()
     if replaced:
         lock(worker).touch()
-    refusal = refuse(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
+    refusal = refuse_forked(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert "posthouse.db is in use by " in refusal.line
     [second] = session.publish(to_channel("news", 2))
     assert second == first + 1
-    refusal = refuse(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
+    refusal = refuse_forked(worker.directory, "--database", "posthouse.db", *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert f"process id {worker.pid};" in refusal.line
     assert "was recreated" in worker.log_tail()
@@ -319,7 +319,7 @@ def test_an_older_copy_beside_the_mark_is_refused(worker: Worker, tmp_path: Path
     worker.session("bot").publish(to_channel("news", "two"))
     worker.stop()
     shutil.copy(tmp_path / "copy" / "posthouse.db", worker.database)
-    refusal = refuse(worker.directory, *at(free_endpoints(2)))
+    refusal = refuse_forked(worker.directory, *at(free_endpoints(2)))
     assert refusal.code == DAMAGED_OR_NEWER
     assert "but 2 was acknowledged" in refusal.line
     assert not is_sound(worker.database)
@@ -361,7 +361,7 @@ def test_a_database_shell_that_locks_the_file_is_not_called_a_worker(worker: Wor
     worker.session("bot").publish(to_channel("news", "one"))
     worker.stop()
     with shell(worker.database, *statements):
-        refusal = refuse(worker.directory, *at(free_endpoints(2)))
+        refusal = refuse_forked(worker.directory, *at(free_endpoints(2)))
     assert refusal.code == IN_USE
     assert "posthouse.db is locked by another program" in refusal.line
     worker.start()
@@ -377,7 +377,7 @@ def write_version(database: Path, version: int) -> None:
 def test_a_database_that_its_header_lets_only_be_read_is_refused(worker: Worker) -> None:
     worker.stop()
     write_version(worker.database, 3)
-    refusal = refuse(worker.directory, *at(free_endpoints(2)))
+    refusal = refuse_forked(worker.directory, *at(free_endpoints(2)))
     assert refusal.code == DAMAGED_OR_NEWER
     assert "is read-only: its header has the write version 3" in refusal.line
     assert not is_sound(worker.database)
@@ -404,7 +404,7 @@ def test_what_is_not_a_file_is_refused_by_its_name(
     tmp_path: Path, make: Callable[[Path], None], words: str, name: str
 ) -> None:
     make(tmp_path / name)
-    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert f"{name} " in refusal.line
     assert words in refusal.line
@@ -431,7 +431,7 @@ def test_a_path_that_leads_to_no_database_is_a_wrong_configuration(
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    refusal = refuse(tmp_path, "--database", database, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", database, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert words in refusal.line.lower() or words in refusal.line
 

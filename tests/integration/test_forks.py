@@ -37,6 +37,14 @@ def test_a_connected_bot_says_what_to_do_in_a_forked_process(worker: Worker) -> 
     assert seq == "1", "the parent's bot goes on"
 
 
+def test_a_call_from_elsewhere_is_refused_in_a_program_without_trio(worker: Worker) -> None:
+    """There the place of a call is found in another way, without a system call."""
+    beside, first, later, second, trio = lines(worker.command, "elsewhere")
+    assert "outside of it" in beside
+    assert "outside of it" in later
+    assert (first, second, trio) == ("1", "2", "False")
+
+
 def test_a_context_of_the_parent_is_refused_in_a_forked_process(worker: Worker) -> None:
     [refused] = lines(worker.command, "context")
     assert "with a context of this process" in refused

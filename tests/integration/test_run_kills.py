@@ -48,6 +48,8 @@ LAPSED = ["in split", "answered ask", "sending announce", "after announce"]
 SHORT, LONG = 0.4, 600.0
 """Leases: one that runs out while a program stands still, and one that outlives the test."""
 
+_GLANCE_SECONDS = 0.02
+
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
@@ -106,6 +108,7 @@ class Case:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not done():
             assert time.monotonic() < deadline, f"the run is {self.status()}, its message {self.fate()}"
+            time.sleep(_GLANCE_SECONDS)
 
     def has_ended(self) -> bool:
         """Tell whether the run is completed and the message settled; fails where it went wrong for good."""

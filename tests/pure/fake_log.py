@@ -16,6 +16,7 @@ from bus.model.repository import (
     Added,
     AddMessages,
     AddSubscription,
+    Applied,
     Change,
     Committed,
     CommitWork,
@@ -46,6 +47,8 @@ from bus.model.repository import (
     each,
     group_mailbox_id,
     outcome_of,
+    stored_lots,
+    timestamp_of,
 )
 
 
@@ -84,9 +87,9 @@ class FakeLog:
             next_due_at=self._next_due_at(),
         )
 
-    def apply(self, changes: Sequence[Change]) -> list[Any]:
+    def apply(self, changes: Sequence[Change]) -> Applied:
         self.committed.clear()
-        return [self._apply(change) for change in changes]
+        return Applied([self._apply(change) for change in changes], timestamp_of(changes))
 
     def _apply(self, change: Change) -> Any:
         match change:
@@ -217,7 +220,8 @@ class FakeLog:
                 break
             messages.append(message)
             size_bytes += len(message.body)
-        return Page(recalled, messages, complete=len(messages) == len(wanted))
+        complete = len(messages) == len(wanted)
+        return Page(stored_lots(recalled), stored_lots(messages), complete=complete)
 
     def backlog(self, request: PageRequest) -> dict[str, int]:
         waiting = (message for message in self._wanted(request) if message.seq not in request.seqs)

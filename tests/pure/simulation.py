@@ -446,13 +446,13 @@ class Simulation:
         if self.batch is None:
             return
         batch, self.batch = self.batch, None
-        answers = self.log.apply(batch.changes)
-        self.promises.note_changes(batch.changes, answers, self._moment())
+        applied = self.log.apply(batch.changes)
+        self.promises.note_changes(batch.changes, applied.answers, self._moment())
         goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
         if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
             return
-        self._do(self.core.applied(batch, answers, self._moment()))
+        self._do(self.core.applied(batch, applied, self._moment()))
 
     def _refuse_batch(self) -> None:
         if self.batch is not None:
@@ -610,9 +610,9 @@ class Simulation:
                 self.batch = self.core.take_batch(self._moment())
             batch, self.batch = self.batch, None
             if batch is not None:
-                answers = self.log.apply(batch.changes)
-                self.promises.note_changes(batch.changes, answers, self._moment())
-                self._do(self.core.applied(batch, answers, self._moment()))
+                applied = self.log.apply(batch.changes)
+                self.promises.note_changes(batch.changes, applied.answers, self._moment())
+                self._do(self.core.applied(batch, applied, self._moment()))
             while self.questions:
                 question, answer = self.questions.pop()
                 self._give(question, self._read(question) if answer is None else answer)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bus.errors import RecordDamaged
-from bus.model.repository import NotCommitted
+from bus.model.repository import Applied, NotCommitted
 from bus.wire.codec import decode_request
 from bus.wire.frames import Code, Commit, ToBot
 
@@ -79,8 +79,8 @@ def test_a_commit_on_what_is_damaged_is_told_so() -> None:
     batch = worker.core.take_batch(worker.moment)
     assert batch is not None
     damaged = NotCommitted(RecordDamaged("workflow_runs", "id r"))
-    answers = [damaged, *[None] * (len(batch.changes) - 1)]
-    [refused] = worker.do(worker.core.applied(batch, answers, worker.moment))
+    applied = Applied([damaged, *[None] * (len(batch.changes) - 1)], batch.timestamp)
+    [refused] = worker.do(worker.core.applied(batch, applied, worker.moment))
     assert (refused["code"], refused["retry"], refused["request"]) == ("internal", True, 7)
     assert "posthouse check" in refused["message"]
     assert worker.in_flight(b"a") == [first, second]

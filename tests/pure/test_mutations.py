@@ -246,7 +246,7 @@ FAULTS: dict[Fault, int] = {
     forgets_to_enter_what_was_released: 0,
     removes_what_is_owed: 4,
     removes_what_is_held: 1,
-    hands_out_what_is_being_removed: 23,
+    hands_out_what_is_being_removed: 233,
     forgets_a_retry_of_a_channel_that_was_left: 20,
     lies_beyond_the_end: 38,
     tells_nobody_of_a_gap: 5,

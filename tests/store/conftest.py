@@ -1,4 +1,8 @@
-"""Which event loops the SQLite store is tested on (aiosqlite knows no other), and where its file lies."""
+"""Which event loops the SQLite store is tested on (aiosqlite knows no other), and where its file lies.
+
+A worker opens it on uvloop. The writer, where tasks meet, is tested on both, and the stores of `bus.testing`, which
+many other tests use, are on asyncio.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,15 @@ import pytest
 from bus.model.repository import MessageLog, Store
 from store import open_store
 
+UVLOOP: tuple[str, dict[str, Any]] = ("asyncio", {"use_uvloop": True})
+ASYNCIO: tuple[str, dict[str, Any]] = ("asyncio", {"use_uvloop": False})
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": request.param}
+on_both_loops = pytest.mark.parametrize("anyio_backend", [UVLOOP, ASYNCIO], ids=["uvloop", "asyncio"])
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return UVLOOP
 
 
 @pytest.fixture

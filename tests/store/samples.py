@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from bus.model.records import BotRecord, Channel
-from bus.model.repository import Added, AddMessages, MessageLog, NewMessage, Outcome, PageRequest, each, lots_of
+from bus.model.repository import (
+    Added,
+    AddMessages,
+    LogMessage,
+    MessageLog,
+    NewMessage,
+    Outcome,
+    PageRequest,
+    StoredLot,
+    each,
+    lots_of,
+)
 
 SEQ_MAX = 2**62
 
@@ -45,7 +58,7 @@ def _message(id: str, sender: str, **fields: Any) -> NewMessage:
 
 
 async def add(log: MessageLog, *messages: NewMessage, second: int = 0) -> list[Added]:
-    [outcomes] = await log.apply([AddMessages(lots_of(messages), at(second))])
+    [outcomes] = (await log.apply([AddMessages(lots_of(messages), at(second))])).answers
     return added(messages, outcomes)
 
 
@@ -64,3 +77,25 @@ def page(bot_id: str, *sources: tuple[str, int], skip_own: Collection[str] = (),
         "bytes_max": 1_000_000,
     }
     return PageRequest(**{"mailbox_id": bot_id, "sources": whole, **defaults, **fields})
+
+
+class ReadPage(NamedTuple):
+    """A page, message by message."""
+
+    recalled: list[LogMessage]
+    messages: list[LogMessage]
+    complete: bool
+    damaged: tuple[int, ...]
+
+
+async def read_page(log: MessageLog, request: PageRequest) -> ReadPage:
+    found = await log.read_page(request)
+    return ReadPage(_messages(found.recalled), _messages(found.messages), found.complete, found.damaged)
+
+
+def _messages(stored: Iterable[StoredLot]) -> list[LogMessage]:
+    return [
+        LogMessage(**msgspec.structs.asdict(message), seq=seq, timestamp=lot.timestamp)
+        for lot in stored
+        for seq, message in zip(lot.seqs, lot.lot.messages(), strict=True)
+    ]

@@ -50,7 +50,7 @@ async def test_a_commit_beside_a_refused_write_is_told_as_new(path: Path) -> Non
         await store.log.apply([AddBot(bot("ann"))])
 
         async def commit() -> None:
-            answers.extend(await store.log.apply([work("c")]))
+            answers.extend((await store.log.apply([work("c")])).answers)
 
         async def refused() -> None:
             with pytest.raises(NotFound):

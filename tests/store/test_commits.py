@@ -77,7 +77,7 @@ async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
     answers: dict[str, Any] = {}
 
     async def apply(name: str, change: Any) -> None:
-        [answers[name]] = await store.log.apply([change])
+        [answers[name]] = (await store.log.apply([change])).answers
 
     async def fails() -> None:
         with pytest.raises(NotFound):
@@ -88,7 +88,7 @@ async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
             tasks.start_soon(apply, "commit", work("c", "bob"))
             tasks.start_soon(fails)
             tasks.start_soon(apply, "next", AddMessages(lots_of([direct("d", "ann", "bob")]), at(1)))
-        answers["again"] = (await store.log.apply([work("c", "bob")]))[0]
+        answers["again"] = (await store.log.apply([work("c", "bob")])).answers[0]
     assert isinstance(answers["commit"], Committed)
     assert answers["commit"].added is not None, "nothing of the first time stayed"
     assert answers["commit"].added + answers["next"] == [Appended(1), Appended(2)]
@@ -98,7 +98,7 @@ async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
 
 
 async def test_one_that_is_refused_leaves_its_neighbours(log: MessageLog) -> None:
-    refused, done = await log.apply([work("c", "bob", run_id="nowhere"), work("d", "bob")])
+    refused, done = (await log.apply([work("c", "bob", run_id="nowhere"), work("d", "bob")])).answers
     assert not isinstance(refused, Committed)
     assert done.seqs == [1]
     assert await log.find("c to bob") is None
@@ -109,13 +109,13 @@ async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log:
     with pytest.raises(Conflict):
         await log.apply([work("c", "ann"), AddBot(bot("ann"))])
     assert (await log.load()).last_seq == 0
-    assert await log.apply([work("c", "ann", known_only=True)]) == [None], "nothing without the rest"
+    assert (await log.apply([work("c", "ann", known_only=True)])).answers == [None], "nothing without the rest"
 
 
 async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
     await log.apply([AddBot(bot("ann"))])
     state = MailboxState("ann", 0, (UnsettledState(7, 1, 0),))
-    answers = await log.apply([work("c", "ann"), SaveMailbox(state, {1: [7]})])
+    answers = (await log.apply([work("c", "ann"), SaveMailbox(state, {1: [7]})])).answers
     assert isinstance(answers[0], Committed)
     [mailbox] = (await log.load()).mailboxes
     assert mailbox.unsettled == ()
@@ -134,9 +134,11 @@ async def test_one_of_what_is_damaged_leaves_its_neighbours(store: Store, path: 
     await store.workflows.create_step_log(step, fence=1)
     change(path, sql)
     fields: dict[str, Any] = {"run_id": "r", "steps": [step], "context": {"n": 1}}
-    damaged, [added] = await store.log.apply(
-        [work("c", "bob", **fields), AddMessages(lots_of([direct("d", "ann", "bob")]), at(1))]
-    )
+    damaged, [added] = (
+        await store.log.apply(
+            [work("c", "bob", **fields), AddMessages(lots_of([direct("d", "ann", "bob")]), at(1))]
+        )
+    ).answers
     assert isinstance(damaged, NotCommitted)
     assert isinstance(damaged.error, RecordDamaged)
     assert damaged.error.table == table
@@ -150,7 +152,7 @@ async def test_a_new_step_that_could_not_be_sent_to_who_reads_it_is_refused(path
     step = WorkflowStepLog(id="s", run_id="r", step_id="s", step_name="s", output=output)
     async with open_store(str(path), rules=WorkflowRules(record_bytes_max=1_500)) as store:
         await hold_run(store, "r")
-        [answer] = await store.log.apply([work("c", "bob", run_id="r", steps=[step])])
+        [answer] = (await store.log.apply([work("c", "bob", run_id="r", steps=[step])])).answers
         assert isinstance(answer, NotCommitted)
         assert isinstance(answer.error, TooLarge)
         assert await store.workflows.list_step_logs("r") == []
@@ -175,6 +177,6 @@ async def test_a_commit_reads_its_run_once_and_the_context_only_to_change_the_ru
         return execute_fetchall(connection, sql, parameters)
 
     monkeypatch.setattr(aiosqlite.Connection, "execute_fetchall", note)
-    [answer] = await store.log.apply([work("c", "bob", run_id="r", **fields)])
+    [answer] = (await store.log.apply([work("c", "bob", run_id="r", **fields)])).answers
     assert isinstance(answer, Committed)
     assert found == read

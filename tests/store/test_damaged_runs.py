@@ -73,7 +73,7 @@ async def test_a_damaged_run_keeps_no_other_from_being_given_up(path: Path, colu
         change(path, f"UPDATE workflow_runs SET error = {NO_TEXT} WHERE id = 'b'")
         now = datetime(2026, 1, 2, tzinfo=UTC)
         beside = AddMessages(lots_of([direct("m", "ann", "bob")]), at(60))
-        [added], recovered = await store.log.apply([beside, recovery(runs_max)])
+        [added], recovered = (await store.log.apply([beside, recovery(runs_max)])).answers
         assert added == Appended(1)
         assert isinstance(recovered, Recovered)
         assert [found.run.id for found in recovered.runs] == ["good"]
@@ -83,7 +83,7 @@ async def test_a_damaged_run_keeps_no_other_from_being_given_up(path: Path, colu
             await store.workflows.get_run("b")
         change(path, "UPDATE workflow_runs SET error = NULL WHERE id = 'b'")
         assert await status(store, "b") == RunStatus.RUNNING, "it was left as it was"
-        [recovered] = await store.log.apply([recovery(runs_max)])
+        [recovered] = (await store.log.apply([recovery(runs_max)])).answers
         assert [found.run.id for found in recovered.runs] == ["b"]
 
 

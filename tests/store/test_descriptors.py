@@ -15,7 +15,7 @@ from bus.errors import StoreError, StoreFailed
 from bus.model.repository import AddMessages, HistoryRequest, lots_of
 from store import open_store
 
-from .samples import at, direct, page
+from .samples import at, direct, page, read_page
 
 pytestmark = pytest.mark.anyio
 
@@ -40,9 +40,9 @@ async def test_an_open_store_needs_no_more_of_them(tmp_path: Path) -> None:
         with descriptors_left():
             with pytest.raises(OSError, match="Too many open files"):
                 os.open(os.devnull, os.O_RDONLY)
-            assert not (await store.log.read_page(first_page)).messages
+            assert not (await read_page(store.log, first_page)).messages
             await store.log.apply([AddMessages(lots_of([direct("m", "ann", "bob")]), at(1))])
-            assert len((await store.log.read_page(first_page)).messages) == 1
+            assert len((await read_page(store.log, first_page)).messages) == 1
             assert len(await store.log.history(HistoryRequest(limit=8, between=("ann", "bob")))) == 1
 
 

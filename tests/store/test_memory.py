@@ -16,7 +16,7 @@ from store.sqlite.file import database as module
 from store.sqlite.file.database import open_database
 from store.sqlite.file.writer import Transaction
 
-from .samples import add, at, direct, page
+from .samples import add, at, direct, page, read_page
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ async def test_any_number_of_messages_is_found_by_id_read_and_removed(log: Messa
     assert [one.seq for one in again] == list(range(1, count + 1))
     assert all(one.duplicate for one in again)
     seqs = tuple(range(1, count + 1))
-    assert len((await log.read_page(page("bob", seqs=seqs))).recalled) == count
-    [removed] = await log.apply([RemoveMessages(seqs)])
+    assert len((await read_page(log, page("bob", seqs=seqs))).recalled) == count
+    [removed] = (await log.apply([RemoveMessages(seqs)])).answers
     assert removed == count
-    assert [message.id for message in (await log.read_page(page("bob", ("", 0)))).messages] == ["last"]
+    assert [message.id for message in (await read_page(log, page("bob", ("", 0)))).messages] == ["last"]

@@ -101,8 +101,9 @@ async def test_what_sqlite_finds_damaged_is_damage(path: Path, name: str) -> Non
         await store.log.apply([AddBot(bot("ann"))])
     with closing(sqlite3.connect(path)) as connection:
         [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))
+        [[page_bytes]] = connection.execute("PRAGMA page_size")
     async with await anyio.open_file(path, "r+b") as file:
-        await file.seek((page - 1) * 4096)
+        await file.seek((page - 1) * page_bytes)
         await file.write(b"\xff" * 8)
     with pytest.raises(DatabaseDamaged, match=f"{path}.*restore a copy"):
         async with open_store(str(path)) as store:

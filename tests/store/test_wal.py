@@ -16,7 +16,7 @@ from bus.model.repository import AddMessages, HistoryRequest, StoreWatch, lots_o
 from store import open_store
 from store.sqlite.file.wal import WAL_KEPT_BYTES, Growth, WalLength, WalWatch, file_bytes
 
-from .samples import add, at, direct, page
+from .samples import add, at, direct, page, read_page
 
 MEBIBYTE = 2**20
 
@@ -82,7 +82,7 @@ async def test_those_who_ask_all_the_time_do_not_keep_it_growing(tmp_path: Path)
 
             async def read_pages() -> None:
                 while True:
-                    await store.log.read_page(page("bob", ("", 0), messages_max=8))
+                    await read_page(store.log, page("bob", ("", 0), messages_max=8))
 
             tasks.start_soon(ask)
             tasks.start_soon(read_pages)

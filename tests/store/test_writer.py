@@ -23,9 +23,10 @@ from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX
 from store.sqlite.messages.arrivals import Arrivals
 from store.sqlite.messages.rows import insertions
 
+from .conftest import on_both_loops
 from .samples import added, at, direct
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, on_both_loops]
 
 Step = Callable[[Transaction], Awaitable[None]]
 

@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-import aiosqlite
 import anyio
 import msgspec
 
 from bus.errors import StoreClosed
 
+from .connection import StoreConnection
 from .writer import translate
 
 __all__ = ["Reader", "is_text", "lenient_text"]
@@ -39,7 +39,7 @@ def is_text(row: Sequence[Any]) -> bool:
 class Reader:
     """One reading connection. Tasks may share it, unless it is one's `alone`; their statements take turns."""
 
-    def __init__(self, connection: aiosqlite.Connection, *, alone: bool = False) -> None:
+    def __init__(self, connection: StoreConnection, *, alone: bool = False) -> None:
         self._connection = connection
         self._alone = alone
         self._closed = False
@@ -47,15 +47,28 @@ class Reader:
     def __repr__(self) -> str:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
-    async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    async def execute_fetchall(
+        self, sql: str, parameters: Sequence[Any] = (), *, value_bytes_max: int | None = None
+    ) -> list[sqlite3.Row]:
         """Return all rows of a statement. Raise StoreFailed if the disk fails, and StoreClosed once closed.
 
-        If the connection is one task's alone, cancelling that interrupts the statement: the next need not wait.
+        Raise sqlite3.DataError if a value, or a row, has more than `value_bytes_max` bytes. If the connection is
+        one task's alone, cancelling that interrupts the statement: the next need not wait.
         """
         if self._closed:
             raise StoreClosed("the store is closed")
+
+        def execute(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+            if value_bytes_max is None:
+                return connection.execute(sql, parameters).fetchall()
+            most = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes_max)
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            finally:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+
         try:
-            return list(await self._connection.execute_fetchall(sql, parameters))
+            return await self._connection.run(execute)
         except anyio.get_cancelled_exc_class():
             if self._alone:
                 await self._connection.interrupt()

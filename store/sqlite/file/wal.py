@@ -1,6 +1,6 @@
 """The size of the write-ahead log: what limits it, and the warning when something keeps it from shrinking.
 
-Owns the limits. Changes are written to the WAL, and copied back into the database after about `CHECKPOINT_PAGES`;
+Owns the limits. Changes are written to the WAL, and copied back into the database after about `CHECKPOINT_BYTES`;
 then it is overwritten from its beginning, unless it still has readers. Two things prevent that:
 
 - Overlapping short readers, of other programs or of the worker: each is done in a moment, but at every commit one
@@ -23,8 +23,8 @@ import anyio.to_thread
 from bus.model.repository import StoreWatch
 
 __all__ = [
-    "CHECKPOINT_PAGES",
-    "CHECKPOINT_PAGES_MAX",
+    "CHECKPOINT_BYTES",
+    "CHECKPOINT_BYTES_MAX",
     "RESTART_MILLISECONDS",
     "WAL_KEPT_BYTES",
     "Growth",
@@ -33,11 +33,11 @@ __all__ = [
     "file_bytes",
 ]
 
-CHECKPOINT_PAGES = 4_000
-"""The WAL is checkpointed after about this many pages (16 MiB): limited, but not at every other commit."""
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+"""The WAL is checkpointed after about this much: limited, but not at every other commit."""
 
-CHECKPOINT_PAGES_MAX = 6_000
-"""SQLite itself checkpoints a WAL with this many pages, within a commit that somebody waits for."""
+CHECKPOINT_BYTES_MAX = 24 * 1024 * 1024
+"""SQLite itself checkpoints a WAL of this size, within a commit that somebody waits for."""
 
 WAL_KEPT_BYTES = 32 * 1024 * 1024
 """The file is truncated to this when it is overwritten from its beginning: twice what it needs."""
@@ -49,8 +49,6 @@ waits for those that read an older snapshot, and then for those that began meanw
 _RETRY_FACTOR = 1.5
 """How much the WAL must grow before that is retried after a failure: a backup during which the database grows by a
 gibibyte costs nine such waits."""
-
-_PAGE_BYTES = 4096
 
 _LOOK_SECONDS = 1.0
 
@@ -77,7 +75,7 @@ class Growth:
 
     def __init__(self, wal: Path) -> None:
         self._wal = wal
-        self._bytes_max = CHECKPOINT_PAGES * _PAGE_BYTES
+        self._bytes_max = CHECKPOINT_BYTES
         self._restart_bytes = WAL_KEPT_BYTES
         self._written_bytes = 0
         """About what was written since the last checkpoint: an overwritten WAL does not show it by its size."""
@@ -95,9 +93,9 @@ class Growth:
     def look(self, size_bytes: int) -> WalLength:
         """Return what to do about a WAL of this size."""
         before = self._bytes_max
-        if self._written_bytes >= CHECKPOINT_PAGES * _PAGE_BYTES:
+        if self._written_bytes >= CHECKPOINT_BYTES:
             self._written_bytes, before = 0, 0
-        self._bytes_max = max(CHECKPOINT_PAGES * _PAGE_BYTES, size_bytes)
+        self._bytes_max = max(CHECKPOINT_BYTES, size_bytes)
         if size_bytes <= WAL_KEPT_BYTES:
             self._restart_bytes = WAL_KEPT_BYTES
         elif size_bytes > self._restart_bytes:

@@ -69,7 +69,7 @@ BUSY_MILLISECONDS = 5_000
 _COMMIT_BYTES = 12 * 4096
 _ROW_BYTES = 1_000
 """Estimates of what a commit, and each row in it with its indexes, adds to the WAL: Python's sqlite3 does not say.
-If they are too low, SQLite's own checkpoint limits the WAL (`wal.CHECKPOINT_PAGES_MAX`).
+If they are too low, SQLite's own checkpoint limits the WAL (`wal.CHECKPOINT_BYTES_MAX`).
 """
 
 T = TypeVar("T")

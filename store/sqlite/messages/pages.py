@@ -6,13 +6,14 @@ Each source is a range of one index, so the cost of a page does not depend on th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from bus.model.records import WORKER_ID
-from bus.model.repository import LogMessage, Page, PageRequest
+from bus.model.repository import Page, PageRequest
 
 from ..file.reader import Reader
-from .rows import WITH_SEQS, fetch_each
+from .rows import WITH_SEQS, fetch_joined, fetch_rows, lots_of_rows
 
 __all__ = ["Pages", "count_senders", "count_waiting"]
 
@@ -20,7 +21,13 @@ _SOURCES_A_STATEMENT = 50
 """Sources read by one statement, which is prepared and kept for each combination: 4 KiB per source."""
 
 _ROWS_A_FETCH = 64
-"""Rows read at once: few enough to stop soon after a page's byte limit."""
+"""Rows read at once while their size is unknown: few enough to stop soon after a page's byte limit."""
+
+_ROWS_A_FETCH_MAX = 1024
+"""Rows read at once if as many are likely to fit: each fetch is two switches between threads."""
+
+_BODY = 7
+"""The body's place in a row."""
 
 
 class Pages:
@@ -35,32 +42,44 @@ class Pages:
     async def read(self, request: PageRequest) -> Page:
         """Read part of a mailbox."""
         damaged: list[int] = []
-        recalled: list[LogMessage] = []
+        recalled: list[Sequence[Any]] = []
         for start in range(0, len(request.seqs), _ROWS_A_FETCH):
             part = request.seqs[start : start + _ROWS_A_FETCH]
-            for seq, message in await fetch_each(self._reader, WITH_SEQS, (json.dumps(part),)):
-                recalled.append(message) if message is not None else damaged.append(seq)
-        messages, complete = await self._follow(request, damaged)
-        return Page(recalled, messages, complete, tuple(damaged))
+            for seq, row in await self._fetch(part):
+                recalled.append(row) if row is not None else damaged.append(seq)
+        followers, complete = await self._follow(request, damaged)
+        return Page(lots_of_rows(recalled), lots_of_rows(followers), complete, tuple(damaged))
 
-    async def _follow(self, request: PageRequest, damaged: list[int]) -> tuple[list[LogMessage], bool]:
+    async def _fetch(self, seqs: Sequence[int]) -> list[tuple[int, Sequence[Any] | None]]:
+        return await fetch_rows(self._reader, WITH_SEQS, (json.dumps(seqs),))
+
+    async def _fetch_many(self, seqs: Sequence[int], bytes_max: int) -> list[tuple[int, Sequence[Any]]] | None:
+        rows = await fetch_joined(self._reader, WITH_SEQS, (json.dumps(seqs),), bytes_max=bytes_max)
+        return None if rows is None else [(row[0], row) for row in rows]
+
+    async def _follow(self, request: PageRequest, damaged: list[int]) -> tuple[list[Sequence[Any]], bool]:
         seqs = await self._seqs(request, request.messages_max + 1)
         wanted = seqs[: request.messages_max]
-        if not wanted:
-            return [], len(seqs) <= request.messages_max
-        messages: list[LogMessage] = []
-        size_bytes = 0
-        for start in range(0, len(wanted), _ROWS_A_FETCH):
-            part = wanted[start : start + _ROWS_A_FETCH]
-            for seq, message in await fetch_each(self._reader, WITH_SEQS, (json.dumps(part),)):
+        rows: list[Sequence[Any]] = []
+        size_bytes, start, count, most = 0, 0, _ROWS_A_FETCH, _ROWS_A_FETCH_MAX
+        while start < len(wanted):
+            part = wanted[start : start + count]
+            many = await self._fetch_many(part, request.bytes_max) if count > _ROWS_A_FETCH else None
+            if many is None and count > _ROWS_A_FETCH:  # they are larger than was likely, or damaged
+                count = most = _ROWS_A_FETCH
+                continue
+            for seq, row in many or await self._fetch(part):
                 if size_bytes >= request.bytes_max:
-                    return messages, False
-                if message is None:
+                    return rows, False
+                if row is None:
                     damaged.append(seq)
                 else:
-                    messages.append(message)
-                    size_bytes += len(message.body)
-        return messages, len(seqs) <= request.messages_max
+                    rows.append(row)
+                    size_bytes += len(row[_BODY])
+            start += count
+            fitting = (request.bytes_max - size_bytes) * len(rows) // max(size_bytes, 1)
+            count = max(_ROWS_A_FETCH, min(fitting, 4 * count, most))
+        return rows, len(seqs) <= request.messages_max
 
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:
         """Return the next seqs of all sources, in order: each source's range of its index, merged."""
@@ -72,7 +91,7 @@ class Pages:
                 condition, values = _range(request, source)
                 ranges.append(f"SELECT seq FROM (SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT ?)")
                 parameters += (*values, limit)
-            # As one text, for the same reason as in `fetch_each`.
+            # As one text, for the same reason as in `fetch_rows`.
             merged = f"{' UNION ALL '.join(ranges)} ORDER BY seq LIMIT ?"
             sql = f"SELECT GROUP_CONCAT(seq) FROM ({merged})"
             [[joined]] = await self._reader.execute_fetchall(sql, (*parameters, limit))

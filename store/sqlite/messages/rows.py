@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -17,12 +17,24 @@ import aiosqlite
 import msgspec
 
 from bus.errors import RecordDamaged
-from bus.model.repository import LogMessage, Lot, NewMessage
+from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot
 
 from ..file.connection import Statement
 from ..file.reader import Reader
 
-__all__ = ["COLUMNS", "WITH_SEQS", "checksum", "fetch", "fetch_each", "insertions", "intact", "message_of"]
+__all__ = [
+    "COLUMNS",
+    "WITH_SEQS",
+    "checksum",
+    "fetch",
+    "fetch_each",
+    "fetch_joined",
+    "fetch_rows",
+    "insertions",
+    "intact",
+    "lots_of_rows",
+    "message_of",
+]
 
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
@@ -101,6 +113,23 @@ def intact(row: Sequence[Any]) -> bool:
         return False
 
 
+_seq = itemgetter(0)
+_shared_columns = itemgetter(2, 3, 4, 5, 6, 9, 11)
+
+
+def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
+    """Return rows of COLUMNS, in the order of their seqs, as lots."""
+    stored: list[StoredLot] = []
+    for (is_reply, timestamp, shared), alike in groupby(
+        rows, lambda row: (row[8] is not None, row[10], _shared_columns(row))
+    ):
+        found = list(alike)
+        reply_tos = [row[8] for row in found] if is_reply else None
+        lot = Lot([row[1] for row in found], [row[7] for row in found], reply_tos, *shared)
+        stored.append(StoredLot(lot, [row[0] for row in found], timestamp))
+    return stored
+
+
 async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
     """Read messages. Raises RecordDamaged at the first that does not match its checksum."""
     rows = await connection.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {sql}", parameters)
@@ -113,22 +142,40 @@ async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters:
 async def fetch_each(
     reader: Reader, condition: str, parameters: Sequence[Any]
 ) -> list[tuple[int, LogMessage | None]]:
-    """Read messages in the order of their seqs; None stands for one that does not match its checksum.
+    """Read messages in the order of their seqs; None stands for one that does not match its checksum."""
+    rows = await fetch_rows(reader, condition, parameters)
+    return [(seq, None if row is None else message_of(row)) for seq, row in rows]
 
-    All are read as one row: Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop
-    takes many times as long as reading it (docs/performance/tried.md). If that row is too large, or a message in it
-    does not match its checksum, they are read row by row, which decides.
+
+async def fetch_rows(
+    reader: Reader, condition: str, parameters: Sequence[Any]
+) -> list[tuple[int, Sequence[Any] | None]]:
+    """Read rows of COLUMNS in the order of their seqs; None stands for one that does not match its checksum.
+
+    All are read as one row, if that can be (`fetch_joined`); row by row otherwise, which decides what is damaged.
+    """
+    rows = await fetch_joined(reader, condition, parameters)
+    if rows is not None:
+        return [(row[0], row) for row in rows]
+    single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
+    return [(row[0], row if intact(row) else None) for row in sorted(single, key=_seq)]
+
+
+async def fetch_joined(
+    reader: Reader, condition: str, parameters: Sequence[Any], *, bytes_max: int | None = None
+) -> list[Sequence[Any]] | None:
+    """Read rows of COLUMNS, in the order of their seqs, as one row of SQLite.
+
+    Python's sqlite3 releases and reacquires the GIL for each row, which beside a busy loop takes many times as long
+    as reading it (docs/performance/tried.md). Return None if that row would be too large, or if a column of it has
+    more than `bytes_max` bytes, or if a message in it does not match its checksum.
     """
     try:
-        [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters)
-    except sqlite3.DataError:  # larger than SQLite's limit for a value
-        rows = None
-    else:
-        rows = _split(joined)
-    if rows is not None and all(map(intact, rows)):
-        return sorted(((row[0], message_of(row)) for row in rows), key=itemgetter(0))
-    single = await reader.execute_fetchall(f"SELECT {COLUMNS} FROM bot_messages {condition}", parameters)
-    return sorted(((row[0], message_of(row) if intact(row) else None) for row in single), key=itemgetter(0))
+        [joined] = await reader.execute_fetchall(_JOINED.format(condition), parameters, value_bytes_max=bytes_max)
+    except sqlite3.DataError:
+        return None
+    rows = _split(joined)
+    return sorted(rows, key=_seq) if rows is not None and all(map(intact, rows)) else None
 
 
 def _split(joined: Sequence[Any]) -> list[tuple[Any, ...]] | None:
@@ -156,13 +203,18 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
     for lot in lots:
         shared, start = _shared(lot, timestamp), 0
         own = _own(lot, seq, timestamp)
+        are_replies = lot.reply_tos is not None
         for size in _SHARED_ROWS:
             while len(own) - start >= size:
                 values = chain.from_iterable(own[start : start + size])
-                statements.append((_insert_shared(size), [seq + start, *shared, *values]))
+                statements.append((_insert_shared(size, are_replies=are_replies), [seq + start, *shared, *values]))
                 start += size
-        sender, rest = shared[:6], shared[6:]
-        rows += [(seq + at, id, *sender, body, *rest, crc) for at, (id, body, crc) in enumerate(own[start:], start)]
+        before, after = shared[:6], shared[6:]
+        rest = zip(own[start:], lot.replies()[start:], strict=True)
+        rows += [
+            (at, id, *before, body, reply_to, *after, crc)
+            for at, ((id, body, crc, *_), reply_to) in enumerate(rest, seq + start)
+        ]
         seq += len(own)
     return statements + _in_few(rows)
 
@@ -187,15 +239,14 @@ def _shared(lot: Lot, timestamp: str) -> tuple[Any, ...]:
         lot.recipient_bot_id,
         lot.recipient_channel,
         lot.message_type,
-        lot.reply_to,
         lot.headers.decode(),
         timestamp,
         lot.expires_at,
     )
 
 
-def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[str, str, int]]:
-    """Return the columns that differ: id, body and checksum."""
+def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
+    """Return the columns that differ: id, body and checksum; and what they reply to, if they do."""
     before = (
         lot.sender_bot_id,
         lot.sender_bot_name,
@@ -203,10 +254,15 @@ def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[str, str, int]]
         lot.recipient_channel,
         lot.message_type,
     )
-    after = (lot.reply_to, lot.headers, timestamp, lot.expires_at)
+    after = (lot.headers, timestamp, lot.expires_at)
+    if lot.reply_tos is None:
+        return [
+            (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
+            for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+        ]
     return [
-        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, *after))))
-        for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
+        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, reply_to, *after))), reply_to)
+        for seq, (id, body, reply_to) in enumerate(zip(lot.ids, lot.bodies, lot.reply_tos, strict=True), first_seq)
     ]
 
 
@@ -216,7 +272,11 @@ def _insert_of(rows: int) -> str:
 
 
 @cache
-def _insert_shared(rows: int) -> str:
+def _insert_shared(rows: int, *, are_replies: bool) -> str:
     """Return an insertion of rows of one lot. What they share is bound once, which saves most of the binding."""
-    values = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, ?8, ?9, ?10, ?11, ?{})"
-    return _INSERT + ", ".join(values.format(at, 12 + 3 * at, 13 + 3 * at, 14 + 3 * at) for at in range(rows))
+    values, width = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, {}, ?8, ?9, ?10, ?{})", 4 if are_replies else 3
+    firsts = range(11, 11 + width * rows, width)
+    return _INSERT + ", ".join(
+        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2)
+        for at, first in enumerate(firsts)
+    )
