@@ -111,9 +111,9 @@ def test_a_repeat_leaves_its_neighbours_one_lot() -> None:
 # ── Awaited replies ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def asked(worker: Worker, count: int) -> list[str]:
-    """Let the asker, which has no credit, ask so many questions; return their ids."""
-    questions = published(*[ToBot(bot="ann")] * count, expects_reply=True)
+def asked(worker: Worker, count: int, bot: str = "ann") -> list[str]:
+    """Let the asker, which has no credit, ask a bot so many questions; return their ids."""
+    questions = published(*[ToBot(bot=bot)] * count, expects_reply=True)
     worker.say(b"asker", questions)
     worker.commit()
     return [message.id for message in questions.messages]
@@ -131,7 +131,7 @@ def test_awaited_replies_share_a_frame_even_of_several_senders() -> None:
     worker = Worker()
     for bot, credit in (("asker", 0), ("ann", 100), ("bob", 100)):
         worker.hello(bot, max_in_flight=credit)
-    ids = asked(worker, 6)
+    ids = asked(worker, 3) + asked(worker, 3, "bob")
     worker.say(b"ann", replies(ids[:3]))
     worker.say(b"bob", replies(ids[3:], first=3))
     said = worker.commit()
