@@ -36,7 +36,7 @@ def test_a_world_is_the_same_each_time() -> None:
 
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
-    simulation = Simulation(26)
+    simulation = Simulation(47)
     limits = simulation.settings.limits
     seen: set[str] = set()
     for step in range(1, 16001):
