@@ -1,6 +1,6 @@
 """The shell around the core: frames in, decisions requested, effects carried out. It decides nothing.
 
-Owns the two sockets and the tasks that connect them with the core and the log:
+Owns the sockets and the tasks that connect them with the core and the log:
 
 - frames are read from the command socket and passed to the core, unless the next batch is full;
 - one batch at a time is written, while the next one fills;
@@ -30,11 +30,10 @@ from ..errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFail
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
-from ..transport import Port
 from ..wire.codec import decode_request, encode, ok_frame
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Query, Refusal, RequestFrame, Workflow
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
-from .listening import bind_command, bind_tap
+from .listening import Sockets, open_sockets
 from .queries import Queries
 
 __all__ = ["Broker", "open_broker", "system_moment"]
@@ -71,16 +70,16 @@ class Broker:
         store: Store,
         settings: Settings,
         *,
-        command: Port,
-        tap: Port,
+        sockets: Sockets,
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
     ) -> None:
         self._core = core
         self._store = store.log
         self._settings = settings
-        self._command = command
-        self._tap = tap
+        self._sockets = sockets
+        self._command = sockets.command
+        self._tap = sockets.tap
         self._moment = moment
         frame_bytes_max = settings.limits.frame_bytes_max
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
@@ -121,6 +120,8 @@ class Broker:
         """
         try:
             async with anyio.create_task_group() as self._tasks:
+                if self._sockets.zap is not None:
+                    self._tasks.start_soon(self._sockets.zap.serve)
                 self._tasks.start_soon(self._receive)
                 self._tasks.start_soon(self._read)
                 self._tasks.start_soon(self._watch_tap)
@@ -130,8 +131,7 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            self._command.close(linger=True)
-            self._tap.close()
+            self._sockets.close(linger=True)
 
     def stop(self) -> None:
         """Accept no more frames, and let `run` end gracefully."""
@@ -439,10 +439,4 @@ async def open_broker(
 ) -> Broker:
     """Resume a log, and bind both sockets. Raise BindError if one cannot be bound."""
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    command = bind_command(context, settings)
-    try:
-        tap = bind_tap(context, settings)
-    except BaseException:
-        command.close()
-        raise
-    return Broker(core, store, settings, command=command, tap=tap, versions=versions)
+    return Broker(core, store, settings, sockets=open_sockets(context, settings), versions=versions)

@@ -1,11 +1,12 @@
 """The worker's two sockets: the ROUTER for commands and the XPUB for the tap.
 
-Owns how they are bound, the limits of their frames and queues, and how a vanished peer is noticed.
+Owns how they are bound, the limits of their frames and queues, who may connect, and how a vanished peer is noticed.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import ExitStack
 from functools import partial
 
 import zmq
@@ -13,9 +14,14 @@ import zmq
 from ..errors import BindError
 from ..settings import Settings
 from ..transport import Port, allow_ipv6
+from .admitting import origin_of
 from .unix_socket import UnixListener
+from .zap import ZapHandler
 
-__all__ = ["bind_command", "bind_tap"]
+__all__ = ["Sockets", "open_sockets"]
+
+_COMMAND_DOMAIN, _TAP_DOMAIN = b"posthouse.command", b"posthouse.tap"
+"""By which the authenticator tells the sockets apart."""
 
 _OVERSIZE_FACTOR = 4
 """A frame up to this many times the limit is read and answered; beyond it ZeroMQ drops the connection."""
@@ -26,6 +32,42 @@ _TOPIC_BYTES_MAX = 1024
 _BACKLOG = 4096
 """Connections that may wait to be accepted: thousands of bots connect at once after their worker was restarted. The
 system limits this to net.core.somaxconn; further connections wait for their next attempt, seconds later."""
+
+
+class Sockets:
+    """Both sockets, and the authenticator of those who connect to them."""
+
+    def __init__(self, command: Port, tap: Port, zap: ZapHandler | None) -> None:
+        self.command = command
+        self.tap = tap
+        self.zap = zap
+        """None if both are inproc sockets, which are not authenticated."""
+
+    def __repr__(self) -> str:
+        return f"<Sockets {self.command!r} {self.tap!r}>"
+
+    def close(self, *, linger: bool = False) -> None:
+        """Close them; with `linger`, sent answers may still leave."""
+        self.command.close(linger=linger)
+        self.tap.close()
+        if self.zap is not None:
+            self.zap.close()
+
+
+def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Sockets:
+    """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator."""
+    listen = settings.listen
+    with ExitStack() as opened:
+        zap = None
+        if not (listen.command.startswith("inproc://") and listen.tap.startswith("inproc://")):
+            origins = {_COMMAND_DOMAIN: origin_of(listen.command), _TAP_DOMAIN: origin_of(listen.tap)}
+            zap = ZapHandler(context, origins)
+            opened.callback(zap.close)
+        command = _bind_command(context, settings)
+        opened.callback(command.close)
+        tap = _bind_tap(context, settings)
+        opened.pop_all()
+    return Sockets(command, tap, zap)
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
@@ -44,7 +86,7 @@ def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
         socket.setsockopt(option, value)
 
 
-def bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
+def _bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
     """Bind the ROUTER to which every bot connects."""
     socket = context.socket(zmq.ROUTER)
     limits = settings.limits
@@ -53,20 +95,22 @@ def bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) ->
     socket.setsockopt(zmq.RCVHWM, limits.receive_frames_max)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max * _OVERSIZE_FACTOR)
     _watch_peer(socket, settings.delivery.session_timeout_seconds)
-    return _bind(socket, settings.listen.command)
+    return _bind(socket, settings.listen.command, _COMMAND_DOMAIN)
 
 
-def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
+def _bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
     """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every listener of a topic, not only the first
-    return _bind(socket, settings.listen.tap)
+    return _bind(socket, settings.listen.tap, _TAP_DOMAIN)
 
 
-def _bind(socket: zmq.Socket[bytes], address: str) -> Port:
+def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes) -> Port:
     listener = None
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+    socket.setsockopt(zmq.ZAP_DOMAIN, domain)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody comes in, rather than everybody
     allow_ipv6(socket, address)
     try:
         if address.startswith("ipc://"):

@@ -18,7 +18,7 @@ import zmq
 
 import bus
 from bus.broker.broker import Broker
-from bus.broker.listening import bind_command, bind_tap
+from bus.broker.listening import open_sockets
 from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.model.records import timestamp
@@ -72,8 +72,7 @@ class World:
                 core,
                 store,
                 settings,
-                command=bind_command(self._context, settings),
-                tap=bind_tap(self._context, settings),
+                sockets=open_sockets(self._context, settings),
                 versions={},
                 moment=self._clock.moment,
             )
