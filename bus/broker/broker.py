@@ -31,7 +31,19 @@ from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
 from ..wire.codec import decode_request, encode, ok_frame
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Query, Refusal, RequestFrame, Workflow
+from ..wire.frames import (
+    RETRY,
+    Code,
+    Commit,
+    ErrorFrame,
+    Hello,
+    Nak,
+    Publish,
+    Query,
+    Refusal,
+    RequestFrame,
+    Workflow,
+)
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Sockets, open_sockets
 from .queries import Queries
@@ -80,6 +92,7 @@ class Broker:
         self._sockets = sockets
         self._command = sockets.command
         self._tap = sockets.tap
+        self._watch = sockets.watch
         self._moment = moment
         frame_bytes_max = settings.limits.frame_bytes_max
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
@@ -123,6 +136,7 @@ class Broker:
                 if self._sockets.zap is not None:
                     self._tasks.start_soon(self._sockets.zap.serve)
                 self._tasks.start_soon(self._receive)
+                self._tasks.start_soon(self._watch_connections)
                 self._tasks.start_soon(self._read)
                 self._tasks.start_soon(self._watch_tap)
                 self._tasks.start_soon(self._tick)
@@ -152,14 +166,22 @@ class Broker:
         """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
         if self._draining:
             return
-        if self._stopping or not self._command.has_input:
-            return  # checking first costs half of an empty receive
+        if self._stopping:
+            return
+        if not self._command.has_input:  # checking first costs half of an empty receive
+            self._end_lost(empty=True)
+            return
         self._draining = True
         looked, moment = time.monotonic(), self._moment()
+        frames, empty = 0, False
         try:
             for _ in range(_FRAMES_A_TURN):
-                if self._core.full or (parts := self._command.receive()) is None:
+                if self._core.full:
                     return
+                if (parts := self._command.receive()) is None:
+                    empty = True
+                    return
+                frames += 1
                 if time.monotonic() - looked > _STALE_SECONDS:
                     looked, moment = time.monotonic(), self._moment()
                 self._carry_out(self._take(parts, moment))
@@ -168,6 +190,8 @@ class Broker:
                 self._tasks.start_soon(self._drain_more)
         finally:
             self._draining = False
+            self._watch.connections.read(frames)
+            self._end_lost(empty=empty)
             self._wake_writer()
 
     async def _drain_more(self) -> None:
@@ -182,9 +206,31 @@ class Broker:
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
         except Refusal as error:
             return self._core.reject(address, error, moment)
-        if _begins_a_wait(request):
+        if isinstance(request, Hello):
+            self._greet(address)
+        elif _begins_a_wait(request):
             moment = self._moment()  # not before it was received
         return self._core.receive(address, request, moment)
+
+    def _greet(self, address: bytes) -> None:
+        """Note which connection says hello, after the ends of earlier ones that had its descriptor or address."""
+        self._watch.hear()
+        if self._watch.connections.returned(address):
+            self._carry_out(self._core.unreachable(address, self._moment()))
+        self._watch.connections.greeted(address, self._command.source)
+
+    async def _watch_connections(self) -> None:
+        while True:
+            self._watch.hear()
+            self._drain()
+            if not self._watch.has_input:
+                await self._watch.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _end_lost(self, *, empty: bool) -> None:
+        """End the sessions whose connections are gone, once all their frames were read."""
+        for address in self._watch.connections.take_lost(empty=empty):
+            self._carry_out(self._core.unreachable(address, self._moment()))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         queue = deque(effects)

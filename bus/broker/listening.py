@@ -5,7 +5,9 @@ Owns how they are bound, the limits of their frames and queues, who may connect,
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 from contextlib import ExitStack
 from functools import partial
 
@@ -16,6 +18,7 @@ from ..settings import Settings
 from ..transport import Port, allow_ipv6
 from .admitting import origin_of
 from .unix_socket import UnixListener
+from .watching import ConnectionWatch
 from .zap import ZapHandler
 
 __all__ = ["Sockets", "open_sockets"]
@@ -37,9 +40,10 @@ system limits this to net.core.somaxconn; further connections wait for their nex
 class Sockets:
     """Both sockets, and the authenticator of those who connect to them."""
 
-    def __init__(self, command: Port, tap: Port, zap: ZapHandler | None) -> None:
+    def __init__(self, command: Port, tap: Port, watch: ConnectionWatch, zap: ZapHandler | None) -> None:
         self.command = command
         self.tap = tap
+        self.watch = watch
         self.zap = zap
         """None if both are inproc sockets, which are not authenticated."""
 
@@ -48,6 +52,7 @@ class Sockets:
 
     def close(self, *, linger: bool = False) -> None:
         """Close them; with `linger`, sent answers may still leave."""
+        self.watch.close()
         self.command.close(linger=linger)
         self.tap.close()
         if self.zap is not None:
@@ -63,11 +68,14 @@ def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) ->
             origins = {_COMMAND_DOMAIN: origin_of(listen.command), _TAP_DOMAIN: origin_of(listen.tap)}
             zap = ZapHandler(context, origins)
             opened.callback(zap.close)
-        command = _bind_command(context, settings)
+        router = _command_socket(context, settings)
+        watch = ConnectionWatch(context, router, settings.limits.receive_frames_max)
+        opened.callback(watch.close)
+        command = _bind(router, listen.command, _COMMAND_DOMAIN)
         opened.callback(command.close)
         tap = _bind_tap(context, settings)
         opened.pop_all()
-    return Sockets(command, tap, zap)
+    return Sockets(command, tap, watch, zap)
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
@@ -86,8 +94,14 @@ def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
         socket.setsockopt(option, value)
 
 
-def _bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
-    """Bind the ROUTER to which every bot connects."""
+def _seed() -> None:
+    """Seed the C library's generator, from which libzmq takes the addresses that it gives to connections."""
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
+
+
+def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> zmq.Socket[bytes]:
+    """Return the ROUTER to which every bot connects, which is not bound yet."""
+    _seed()
     socket = context.socket(zmq.ROUTER)
     limits = settings.limits
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -95,7 +109,7 @@ def _bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -
     socket.setsockopt(zmq.RCVHWM, limits.receive_frames_max)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max * _OVERSIZE_FACTOR)
     _watch_peer(socket, settings.delivery.session_timeout_seconds)
-    return _bind(socket, settings.listen.command, _COMMAND_DOMAIN)
+    return socket
 
 
 def _bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:

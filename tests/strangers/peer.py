@@ -116,7 +116,7 @@ def takes(data: bytes, *, then: bytes = b"") -> list[list[bytes]]:
         bare.linger = 0
         bare.bind("tcp://127.0.0.1:*")
         say(bare.getsockopt_string(zmq.LAST_ENDPOINT), data, then=then)
-        found = []
+        found: list[list[bytes]] = []
         while bare.poll(500 if found else 10_000):
             found.append(bare.recv_multipart()[1:])
         return found

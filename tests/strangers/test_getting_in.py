@@ -194,6 +194,7 @@ async def test_without_a_handler_nobody_comes_in(
         peer.send(b"hello")
         await anyio.sleep(0.5)
         assert not sockets.command.has_input
+    sockets.watch.close()
     sockets.command.close()
     sockets.tap.close()
 
