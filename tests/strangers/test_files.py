@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ..integration.refusals import IN_USE, WRONG_CONFIGURATION, refuse
+from ..integration.refusals import IN_USE, WRONG_CONFIGURATION, at, refuse
+from ..integration.wire import to_channel
 from ..integration.wire_worker import Worker, free_endpoints
 
 
@@ -118,3 +120,54 @@ def test_only_this_user_may_connect(worker: Worker, folder: Path) -> None:
     assert worker.session("bot").ping()["op"] == "pong"
     for name in ("bus.sock", "bus.sock.lock", "tap.sock", "tap.sock.lock"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+
+
+# ── The database ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_this_user_may_read_what_a_worker_makes(worker: Worker, folder: Path) -> None:
+    worker.session("bot").publish(to_channel("news", 1))
+    for suffix in ("", "-wal", "-shm", "-lock"):
+        assert stat.S_IMODE((folder / f"posthouse.db{suffix}").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("suffix", ["-lock", "-wal", "-shm"])
+def test_a_link_beside_the_database_is_not_followed(tmp_path: Path, suffix: str) -> None:
+    target, link = tmp_path / "precious", tmp_path / f"posthouse.db{suffix}"
+    target.write_text("precious", encoding="utf-8")
+    link.symlink_to(target)
+    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    assert refusal.code == WRONG_CONFIGURATION
+    assert f"{link.name} is a symbolic link" in refusal.line
+    assert target.read_text(encoding="utf-8") == "precious"
+
+
+def test_a_file_in_the_place_of_the_lock_is_left_alone(tmp_path: Path) -> None:
+    """Whatever is longer than a mark; a damaged mark is overwritten."""
+    lock = tmp_path / "posthouse.db-lock"
+    lock.write_text("precious" * 100, encoding="utf-8")
+    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    assert refusal.code == WRONG_CONFIGURATION
+    assert "not a lock file of posthouse" in refusal.line
+    assert lock.read_text(encoding="utf-8") == "precious" * 100
+
+
+def test_a_second_name_of_another_file_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "other.db-lock"
+    target.write_text('{"pid":1,"epoch":"e","last_seq":7}', encoding="utf-8")
+    os.link(target, tmp_path / "posthouse.db-lock")
+    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    assert refusal.code == WRONG_CONFIGURATION
+    assert '"last_seq":7}' in target.read_text(encoding="utf-8")
+
+
+def test_a_database_that_others_can_read_is_warned_of() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with Worker(folder) as worker:
+            assert "other users" not in worker.log_tail()
+            worker.stop()
+            worker.database.chmod(0o644)
+            worker.start()
+            assert "can be read or written by other users of this machine" in worker.log_tail()
