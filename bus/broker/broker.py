@@ -214,14 +214,14 @@ class Broker:
 
     def _greet(self, address: bytes) -> None:
         """Note which connection says hello, after the ends of earlier ones that had its descriptor or address."""
-        self._watch.hear()
+        self._watch.hear(self._moment().now)
         if self._watch.connections.returned(address):
             self._carry_out(self._core.unreachable(address, self._moment()))
         self._watch.connections.greeted(address, self._command.source)
 
     async def _watch_connections(self) -> None:
         while True:
-            self._watch.hear()
+            self._watch.hear(self._moment().now)
             self._drain()
             if not self._watch.has_input:
                 await self._watch.wait()
@@ -440,6 +440,7 @@ class Broker:
             moment = self._moment()
             self._queries.sample(moment.now)
             self._watch_clock(moment.wall)
+            self._watch.look(moment.now)
             self._carry_out(self._core.tick(moment))
 
     def _watch_clock(self, wall: str) -> None:

@@ -26,8 +26,10 @@ __all__ = ["Sockets", "open_sockets"]
 _COMMAND_DOMAIN, _TAP_DOMAIN = b"posthouse.command", b"posthouse.tap"
 """By which the authenticator tells the sockets apart."""
 
-_OVERSIZE_FACTOR = 4
-"""A frame up to this many times the limit is read and answered; beyond it ZeroMQ drops the connection."""
+_OVERSIZE_BYTES = 16 * 1024
+"""A frame that exceeds the limit by up to this much is read and answered; beyond it ZeroMQ drops the connection. It
+is little, because ZeroMQ takes frames of that size from every peer, even before the peer has come in.
+"""
 
 _TOPIC_BYTES_MAX = 1024
 """Size limit of what a tap's listener sends: a subscription is one byte and a topic with a channel's name."""
@@ -107,7 +109,7 @@ def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.SNDHWM, limits.socket_frames_max)
     socket.setsockopt(zmq.RCVHWM, limits.receive_frames_max)
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max * _OVERSIZE_FACTOR)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max + _OVERSIZE_BYTES)
     _watch_peer(socket, settings.delivery.session_timeout_seconds)
     return socket
 

@@ -7,7 +7,9 @@ it broke can be read before or after its last frames, which `connections` takes 
 from __future__ import annotations
 
 import struct
+import sys
 
+import structlog
 import zmq
 
 from ..transport import Port
@@ -19,6 +21,9 @@ _EVENT = struct.Struct("=HI")
 """An event's number and its value, here a descriptor."""
 
 _OPENED, _CLOSED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+
+
+_log = structlog.get_logger("posthouse")
 
 
 class ConnectionWatch:
@@ -48,17 +53,29 @@ class ConnectionWatch:
         """Wait until there may be events."""
         await self._events.wait()
 
-    def hear(self) -> None:
+    def hear(self, now: float) -> None:
         """Handle all events up to now."""
         while (event := self._events.receive()) is not None:
             kind, descriptor = _EVENT.unpack(event[0])
             if kind == _OPENED:
-                self.connections.opened(descriptor)
+                self.connections.opened(descriptor, now)
             elif kind == _CLOSED:
                 self.connections.closed(descriptor)
+
+    def look(self, now: float) -> None:
+        """Log what operators should know of the connections."""
+        for notice in self.connections.look(now, _descriptors_max()):
+            _log.warning(notice.event, **notice.fields)
 
     def close(self) -> None:
         """Stop watching, before the socket is closed."""
         if not self._watched.closed:
             self._watched.disable_monitor()
         self._events.close()
+
+
+def _descriptors_max() -> int:
+    import resource  # which Windows lacks: bots run there, too
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

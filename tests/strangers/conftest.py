@@ -1,8 +1,9 @@
-"""What strangers meet: a worker of each test's own, and a neighbour who must not notice them."""
+"""What these tests run on: workers of their own, and a neighbour who must not notice anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,29 @@ from ..integration.forked_worker import forked_worker
 from ..integration.wire import Session
 from ..integration.wire_worker import Worker
 
+Serve = Callable[[str], Worker]
+"""Start a worker with a configuration."""
+
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    with forked_worker(tmp_path) as worker:
-        yield worker
+def anyio_backend() -> str:
+    """What a worker runs on."""
+    return "asyncio"
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    with ExitStack() as stack:
+        yield lambda configuration: stack.enter_context(forked_worker(tmp_path, configuration))
+
+
+@pytest.fixture
+def worker(serve: Serve) -> Worker:
+    """A worker with the default settings."""
+    return serve("")
 
 
 @pytest.fixture
 def neighbour(worker: Worker) -> Session:
     """A bot with a session, which must be answered whatever a stranger does."""
     return worker.session("neighbour")
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}

@@ -27,6 +27,11 @@ ZMTP_1 = GREETING_1 + b"".join(map(frame_1, WORDS))
 ZMTP_2 = GREETING_2 + b"\0\0" + b"".join(bytes([0, len(frame)]) + frame for frame in WORDS)
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
 def unheard(neighbour: Session) -> None:
     """Check that the worker lives, and knows nothing of a stranger."""
     assert neighbour.ping()["op"] == "pong"

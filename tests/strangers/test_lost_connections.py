@@ -8,15 +8,13 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import zmq
 
-from ..integration.forked_worker import forked_worker
 from ..integration.wire import TIMEOUT_SECONDS, Session, to_bot
 from ..integration.wire_worker import REPOSITORY, Worker
+from .conftest import Serve
 from .peer import greeting_3, ready
 
 PATIENT = """
@@ -29,9 +27,8 @@ session_timeout_seconds = 1800
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    with forked_worker(tmp_path, PATIENT) as worker:
-        yield worker
+def worker(serve: Serve) -> Worker:
+    return serve(PATIENT)
 
 
 def wait_for_sessions(neighbour: Session, count: int) -> None:
