@@ -25,7 +25,7 @@ import zmq
 
 from ..core.batches import Batch
 from ..core.core import Core
-from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
+from ..core.effects import Ask, Count, Effect, FindStart, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from ..errors import RecordDamaged, Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
@@ -47,6 +47,7 @@ from ..wire.frames import (
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Sockets, open_sockets
 from .queries import Queries
+from .reporting import report
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -243,6 +244,8 @@ class Broker:
                     if not self._command.send((address, frame)):
                         lost = unsent(effect, queue)
                         queue.extend(self._core.unreachable(address, self._moment(), lost))
+                case Note():
+                    report(effect, self._core.sessions)
                 case Tap(topic, frame):
                     self._tap.send((topic, frame))
                 case Read(request):
@@ -412,7 +415,8 @@ class Broker:
 
     def _refuse(self, ask: Ask, code: Code, message: str) -> None:
         error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
-        self._carry_out([Send(ask.address, encode(error))])
+        refused = Note("refused", {"address": ask.address, "code": code})
+        self._carry_out([refused, Send(ask.address, encode(error))])
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 
