@@ -47,7 +47,7 @@ from ..wire.frames import (
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Sockets, open_sockets
 from .queries import Queries
-from .reporting import report
+from .reporting import Report, report
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -86,6 +86,7 @@ class Broker:
         sockets: Sockets,
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
+        report: Report = report,
     ) -> None:
         self._core = core
         self._store = store.log
@@ -95,6 +96,7 @@ class Broker:
         self._tap = sockets.tap
         self._watch = sockets.watch
         self._moment = moment
+        self._report = report
         frame_bytes_max = settings.limits.frame_bytes_max
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
         self._asking = 0
@@ -245,7 +247,7 @@ class Broker:
                         lost = unsent(effect, queue)
                         queue.extend(self._core.unreachable(address, self._moment(), lost))
                 case Note():
-                    report(effect, self._core.sessions)
+                    self._report(effect, self._core.sessions)
                 case Tap(topic, frame):
                     self._tap.send((topic, frame))
                 case Read(request):
@@ -487,7 +489,8 @@ async def open_broker(
     *,
     worker: str,
     versions: dict[str, str],
+    report: Report = report,
 ) -> Broker:
     """Resume a log, and bind both sockets. Raise BindError if one cannot be bound."""
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    return Broker(core, store, settings, sockets=open_sockets(context, settings), versions=versions)
+    return Broker(core, store, settings, sockets=open_sockets(context, settings), versions=versions, report=report)

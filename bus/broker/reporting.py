@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -10,7 +11,10 @@ from ..core.effects import Note
 from ..mailbox.sessions import Sessions
 from ..wire.frames import Code
 
-__all__ = ["report"]
+__all__ = ["Report", "report"]
+
+Report = Callable[[Note, Sessions], None]
+"""What is done with a note."""
 
 _LIMITS = frozenset({Code.BUSY, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.TOO_LARGE, Code.STORAGE_FULL})
 """Codes of refusals that name a limit."""
