@@ -21,7 +21,7 @@ from .unix_socket import UnixListener
 from .watching import ConnectionWatch
 from .zap import ZapHandler
 
-__all__ = ["Sockets", "open_sockets"]
+__all__ = ["Sockets", "bind_tap", "open_sockets"]
 
 _COMMAND_DOMAIN, _TAP_DOMAIN = b"posthouse.command", b"posthouse.tap"
 """By which the authenticator tells the sockets apart."""
@@ -75,7 +75,7 @@ def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) ->
         opened.callback(watch.close)
         command = _bind(router, listen.command, _COMMAND_DOMAIN)
         opened.callback(command.close)
-        tap = _bind_tap(context, settings)
+        tap = bind_tap(context, settings)
         opened.pop_all()
     return Sockets(command, tap, watch, zap)
 
@@ -114,7 +114,7 @@ def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings)
     return socket
 
 
-def _bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
+def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
     """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
