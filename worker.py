@@ -46,6 +46,9 @@ _OBJECTS_A_COLLECTION = 50_000
 _SWITCH_SECONDS = 0.0001
 """How long one thread may keep the interpreter from another: Python's default is 5 ms."""
 
+_UMASK = 0o077
+"""Files that the worker makes are for its user alone: they hold every message."""
+
 _OTHER_DESCRIPTORS = 100
 """Descriptors for other things than bots' connections: the database, the sockets, and some listeners at the tap."""
 
@@ -84,6 +87,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    os.umask(_UMASK)
     log = WorkerLog()
     with exit_codes():
         settings = _settings(config, bind, tap, database)

@@ -144,7 +144,14 @@ class Worker:
 async def _serving(worker: Worker) -> AsyncIterator[tuple[Store, Broker]]:
     opened = open_store(str(worker.database), rules=worker.settings.workflow_rules, clock=worker.clock)
     async with opened as store, anyio.create_task_group() as tasks:
-        broker = await open_broker(store, worker.settings, worker.context, worker="posthouse/testing", versions={})
+        broker = await open_broker(
+            store,
+            worker.settings,
+            worker.context,
+            worker="posthouse/testing",
+            versions={},
+            report=lambda note, sessions: None,  # a test's output is its own
+        )
         ended = anyio.Event()
 
         async def run() -> None:

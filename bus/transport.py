@@ -54,6 +54,7 @@ class Port:
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that watches the descriptor, once it does."""
         self._readable: asyncio.Future[None] | None = None
+        self._last: zmq.Frame | None = None
 
     def __repr__(self) -> str:
         return f"<Port {self._socket!r}>"
@@ -80,7 +81,16 @@ class Port:
         while part.more:
             part = self._socket.recv(_NOBLOCK, copy=False)
             parts.append(part.bytes)
+        self._last = part
         return parts
+
+    @property
+    def source(self) -> int | None:
+        """The descriptor of the connection that the last message came from; None on inproc."""
+        try:
+            return None if self._last is None else int(self._last.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return None
 
     def send(self, parts: Sequence[bytes]) -> bool:
         """Send a message, as a whole or not at all; return False if the peer is gone or its queue is full."""

@@ -1,6 +1,6 @@
 """The shell around the core: frames in, decisions requested, effects carried out. It decides nothing.
 
-Owns the two sockets and the tasks that connect them with the core and the log:
+Owns the sockets and the tasks that connect them with the core and the log:
 
 - frames are read from the command socket and passed to the core, unless the next batch is full;
 - one batch at a time is written, while the next one fills;
@@ -25,20 +25,33 @@ import zmq
 
 from ..core.batches import Batch
 from ..core.core import Core
-from ..core.effects import Ask, Count, Effect, EmptyTap, FindStart, Locate, Moment, Read, Send, Survey, Tap, unsent
+from ..core.effects import (
+    Ask,
+    Count,
+    Effect,
+    EmptyTap,
+    FindStart,
+    Locate,
+    Moment,
+    Note,
+    Read,
+    Send,
+    Survey,
+    Tap,
+    unsent,
+)
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
-from ..transport import Port
 from ..wire.codec import decode_request, encode
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Nak, Publish, Refusal, RequestFrame, Workflow
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Hello, Nak, Publish, Refusal, RequestFrame, Workflow
 from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
-from .listening import bind_command
-from .live_tap import LiveTap, bind_live_tap
+from .listening import Sockets, open_sockets
 from .outgoing import Outgoing
 from .queries import Queries
+from .reporting import Report, report
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -71,19 +84,22 @@ class Broker:
         store: Store,
         settings: Settings,
         *,
-        command: Port,
-        tap: LiveTap,
+        sockets: Sockets,
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
+        report: Report = report,
     ) -> None:
         self._core = core
         self._store = store.log
         self._settings = settings
-        self._command = command
-        self._tap = tap
+        self._sockets = sockets
+        self._command = sockets.command
+        self._tap = sockets.tap
+        self._watch = sockets.watch
         self._moment = moment
+        self._report = report
         frame_bytes_max = settings.limits.frame_bytes_max
-        self._outgoing = Outgoing(command, settings.limits)
+        self._outgoing = Outgoing(sockets.command, settings.limits)
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
         self._answering = Answering(
             core,
@@ -129,7 +145,10 @@ class Broker:
         """
         try:
             async with anyio.create_task_group() as self._tasks:
+                if self._sockets.zap is not None:
+                    self._tasks.start_soon(self._sockets.zap.serve)
                 self._tasks.start_soon(self._receive)
+                self._tasks.start_soon(self._watch_connections)
                 self._tasks.start_soon(self._read)
                 self._tasks.start_soon(self._tap.run, self._hear_tap)
                 self._tasks.start_soon(self._tick)
@@ -139,8 +158,7 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            self._command.close(linger=True)
-            self._tap.close()
+            self._sockets.close(linger=True)
 
     def stop(self) -> None:
         """Accept no more frames, and let `run` end gracefully."""
@@ -161,14 +179,22 @@ class Broker:
         """Read what the socket has. Also called after every send: sending can consume the socket's readiness."""
         if self._draining:
             return
-        if self._stopping or not self._command.has_input:
-            return  # checking first costs half of an empty receive
+        if self._stopping:
+            return
+        if not self._command.has_input:  # checking first costs half of an empty receive
+            self._end_lost(empty=True)
+            return
         self._draining = True
         looked, moment = time.monotonic(), self._moment()
+        frames, empty = 0, False
         try:
             for _ in range(_FRAMES_A_TURN):
-                if self._core.full or (parts := self._command.receive()) is None:
+                if self._core.full:
                     return
+                if (parts := self._command.receive()) is None:
+                    empty = True
+                    return
+                frames += 1
                 if time.monotonic() - looked > _STALE_SECONDS:
                     looked, moment = time.monotonic(), self._moment()
                 self._carry_out(self._take(parts, moment))
@@ -177,6 +203,8 @@ class Broker:
                 self._tasks.start_soon(self._drain_more)
         finally:
             self._draining = False
+            self._watch.connections.read(frames)
+            self._end_lost(empty=empty)
             self._wake_writer()
 
     async def _drain_more(self) -> None:
@@ -191,9 +219,31 @@ class Broker:
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
         except Refusal as error:
             return self._core.reject(address, error, moment)
-        if _begins_a_wait(request):
+        if isinstance(request, Hello):
+            self._greet(address)
+        elif _begins_a_wait(request):
             moment = self._moment()  # not before it was received
         return self._core.receive(address, request, moment)
+
+    def _greet(self, address: bytes) -> None:
+        """Note which connection says hello, after the ends of earlier ones that had its descriptor or address."""
+        self._watch.hear(self._moment().now)
+        if self._watch.connections.returned(address):
+            self._carry_out(self._core.unreachable(address, self._moment()))
+        self._watch.connections.greeted(address, self._command.source)
+
+    async def _watch_connections(self) -> None:
+        while True:
+            self._watch.hear(self._moment().now)
+            self._drain()
+            if not self._watch.has_input:
+                await self._watch.wait()
+            await anyio.lowlevel.checkpoint()
+
+    def _end_lost(self, *, empty: bool) -> None:
+        """End the sessions whose connections are gone, once all their frames were read."""
+        for address in self._watch.connections.take_lost(empty=empty):
+            self._carry_out(self._core.unreachable(address, self._moment()))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         queue = deque(effects)
@@ -206,6 +256,8 @@ class Broker:
                     if not (self._command.send((address, frame)) if seqs else self._outgoing.send(address, frame)):
                         lost = unsent(effect, queue)
                         queue.extend(self._core.unreachable(address, self._moment(), lost))
+                case Note():
+                    self._report(effect, self._core.sessions)
                 case Tap(topic, frame):
                     self._tap.send(topic, frame)
                 case EmptyTap():
@@ -334,7 +386,8 @@ class Broker:
 
     def _refuse(self, ask: Ask, code: Code, message: str) -> None:
         error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
-        self._carry_out([Send(ask.address, encode(error))])
+        refused = Note("refused", {"address": ask.address, "code": code})
+        self._carry_out([refused, Send(ask.address, encode(error))])
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 
@@ -351,6 +404,7 @@ class Broker:
             self._queries.sample(moment.now)
             self._outgoing.sweep()
             self._watch_clock(moment.wall)
+            self._watch.look(moment.now)
             self._carry_out(self._core.tick(moment))
 
     def _watch_clock(self, wall: str) -> None:
@@ -393,13 +447,8 @@ async def open_broker(
     *,
     worker: str,
     versions: dict[str, str],
+    report: Report = report,
 ) -> Broker:
     """Resume a log, and bind both sockets. Raise BindError if one cannot be bound."""
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    command = bind_command(context, settings)
-    try:
-        tap = bind_live_tap(context, settings)
-    except BaseException:
-        command.close()
-        raise
-    return Broker(core, store, settings, command=command, tap=tap, versions=versions)
+    return Broker(core, store, settings, sockets=open_sockets(context, settings), versions=versions, report=report)

@@ -1,24 +1,37 @@
 """The worker's two sockets: the ROUTER for commands and the XPUB for the tap.
 
-Owns how they are bound, the limits of their frames and queues, and how a vanished peer is noticed.
+Owns how they are bound, the limits of their frames and queues, who may connect, and how a vanished peer is noticed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
+from contextlib import ExitStack
 from functools import partial
 
+import msgspec
 import zmq
 
 from ..errors import BindError
 from ..settings import Settings
 from ..transport import Port, allow_ipv6
+from .admitting import origin_of
+from .live_tap import LiveTap
 from .unix_socket import UnixListener
+from .watching import ConnectionWatch
+from .zap import ZapHandler
 
-__all__ = ["bind_command", "bind_tap"]
+__all__ = ["Sockets", "bind_tap", "open_sockets"]
 
-_OVERSIZE_FACTOR = 4
-"""A frame up to this many times the limit is read and answered; beyond it ZeroMQ drops the connection."""
+_COMMAND_DOMAIN, _TAP_DOMAIN = b"posthouse.command", b"posthouse.tap"
+"""By which the authenticator tells the sockets apart."""
+
+_OVERSIZE_BYTES = 16 * 1024
+"""A frame that exceeds the limit by up to this much is read and answered; beyond it ZeroMQ drops the connection. It
+is little, because ZeroMQ takes frames of that size from every peer, even before the peer has come in.
+"""
 
 _TOPIC_BYTES_MAX = 160
 """Size limit of what a tap's listener sends: `SUBSCRIBE`, and a topic with the longest name of a channel."""
@@ -29,6 +42,47 @@ _TOPICS_WAITING_MAX = 16
 _BACKLOG = 4096
 """Connections that may wait to be accepted: thousands of bots connect at once after their worker was restarted. The
 system limits this to net.core.somaxconn; further connections wait for their next attempt, seconds later."""
+
+
+class Sockets:
+    """Both sockets, and the authenticator of those who connect to them."""
+
+    def __init__(self, command: Port, tap: LiveTap, watch: ConnectionWatch, zap: ZapHandler | None) -> None:
+        self.command = command
+        self.tap = tap
+        self.watch = watch
+        self.zap = zap
+        """None if both are inproc sockets, which are not authenticated."""
+
+    def __repr__(self) -> str:
+        return f"<Sockets {self.command!r} {self.tap!r}>"
+
+    def close(self, *, linger: bool = False) -> None:
+        """Close them; with `linger`, sent answers may still leave."""
+        self.watch.close()
+        self.command.close(linger=linger)
+        self.tap.close()
+        if self.zap is not None:
+            self.zap.close()
+
+
+def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Sockets:
+    """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator."""
+    listen = settings.listen
+    with ExitStack() as opened:
+        zap = None
+        if not (listen.command.startswith("inproc://") and listen.tap.startswith("inproc://")):
+            origins = {_COMMAND_DOMAIN: origin_of(listen.command), _TAP_DOMAIN: origin_of(listen.tap)}
+            zap = ZapHandler(context, origins)
+            opened.callback(zap.close)
+        router = _command_socket(context, settings)
+        watch = ConnectionWatch(context, router, settings.limits.receive_frames_max)
+        opened.callback(watch.close)
+        command = _bind(router, listen.command, _COMMAND_DOMAIN)
+        opened.callback(command.close)
+        tap = _live_tap(context, settings)
+        opened.pop_all()
+    return Sockets(command, tap, watch, zap)
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
@@ -47,16 +101,22 @@ def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
         socket.setsockopt(option, value)
 
 
-def bind_command(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
-    """Bind the ROUTER to which every bot connects."""
+def _seed() -> None:
+    """Seed the C library's generator, from which libzmq takes the addresses that it gives to connections."""
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
+
+
+def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> zmq.Socket[bytes]:
+    """Return the ROUTER to which every bot connects, which is not bound yet."""
+    _seed()
     socket = context.socket(zmq.ROUTER)
     limits = settings.limits
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.SNDHWM, limits.socket_frames_max)
     socket.setsockopt(zmq.RCVHWM, limits.receive_frames_max)
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max * _OVERSIZE_FACTOR)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max + _OVERSIZE_BYTES)
     _watch_peer(socket, settings.delivery.session_timeout_seconds)
-    return _bind(socket, settings.listen.command)
+    return socket
 
 
 def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
@@ -65,12 +125,20 @@ def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Por
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
     socket.setsockopt(zmq.RCVHWM, _TOPICS_WAITING_MAX)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every listener of a topic, not only the first and the last
-    return _bind(socket, settings.listen.tap)
+    return _bind(socket, settings.listen.tap, _TAP_DOMAIN)
 
 
-def _bind(socket: zmq.Socket[bytes], address: str) -> Port:
+def _live_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> LiveTap:
+    port = bind_tap(context, settings)
+    listen = msgspec.structs.replace(settings.listen, tap=port.address)  # with the port that the system chose
+    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen)))
+
+
+def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes) -> Port:
     listener = None
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+    socket.setsockopt(zmq.ZAP_DOMAIN, domain)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody comes in, rather than everybody
     allow_ipv6(socket, address)
     try:
         if address.startswith("ipc://"):

@@ -8,20 +8,15 @@ Listeners reconnect by themselves, and miss what the tap copied meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import anyio
 import anyio.lowlevel
-import msgspec
 import structlog
-import zmq
 
 from ..errors import BindError
-from ..settings import Settings
 from ..transport import Port
-from .listening import bind_tap
 
-__all__ = ["LiveTap", "bind_live_tap"]
+__all__ = ["LiveTap"]
 
 _MESSAGES_A_TURN = 500
 """What is heard before other tasks get a turn."""
@@ -93,10 +88,3 @@ class LiveTap:
             self._port = self._bind()
         except BindError as error:  # the socket was not closed yet, or somebody took the address
             _log.warning("tap_not_bound", error=str(error))
-
-
-def bind_live_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> LiveTap:
-    """Bind the tap. Raises BindError if it cannot be bound."""
-    port = bind_tap(context, settings)
-    listen = msgspec.structs.replace(settings.listen, tap=port.address)  # with the port that the system chose
-    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen)))

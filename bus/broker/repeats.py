@@ -16,11 +16,14 @@ __all__ = ["Repeats"]
 _WINDOW_SECONDS = 10.0
 """How long entries of a kind are counted before the count is written: soon enough for somebody who watches."""
 
-_KINDS_MAX = 200
-"""Kinds that are counted at once; beyond it, entries are distinguished by level and event alone."""
+_KINDS_MAX = 1000
+_KINDS_OF_EVENT_MAX = 100
+"""Kinds that are counted at once, in all and of one event; beyond it, entries are distinguished by level and event
+alone. So bots that come and go do not hide what else happens.
+"""
 
-_COUNTS = frozenset({"changes", "exc_info"})
-"""Fields that do not distinguish kinds: how much was refused, and a traceback, which stands for its error."""
+_COUNTS = frozenset({"changes", "exc_info", "first_seq", "in_flight", "messages", "silent_seconds"})
+"""Fields that do not distinguish kinds: how much it was, and a traceback, which stands for its error."""
 
 _TEXT_CHARACTERS_MAX = 200
 """How much of a field's text is compared."""
@@ -40,6 +43,8 @@ class Repeats:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, ...], _Kind] = {}
+        self._of_event: dict[tuple[str, str], int] = {}
+        """How many kinds of each level and event there are."""
 
     def __repr__(self) -> str:
         return f"<Repeats kinds={len(self._kinds)}>"
@@ -55,10 +60,13 @@ class Repeats:
         )
         if error is not None:
             key = (*key, type(error).__name__, str(error)[:_TEXT_CHARACTERS_MAX])
-        if key not in self._kinds and len(self._kinds) >= _KINDS_MAX:
+        of_event = self._of_event.get((level, event), 0)
+        full = of_event >= _KINDS_OF_EVENT_MAX or len(self._kinds) >= _KINDS_MAX
+        if key not in self._kinds and full:
             key, fields = (level, event), {"event": entry.get("event")}
         kind = self._kinds.get(key)
         if kind is None:
+            self._of_event[level, event] = self._of_event.get((level, event), 0) + 1
             self._kinds[key] = _Kind(fields | {"level": level}, now + _WINDOW_SECONDS)
             return True
         kind.repeats += 1
@@ -75,4 +83,8 @@ class Repeats:
                 kind.repeats, kind.until = 0, now + _WINDOW_SECONDS
             else:
                 del self._kinds[key]
+                level, event = key[:2]
+                self._of_event[level, event] -= 1
+                if not self._of_event[level, event]:
+                    del self._of_event[level, event]
         return counted

@@ -320,7 +320,7 @@ class Core:
         try:
             self._receive(address, request)
         except Refusal as error:
-            self._turn.refuse(address, error.code, error.message, getattr(request, "request", None))
+            self._turn.refuse_request(address, request, error)
 
     def _receive(self, address: bytes, request: RequestFrame) -> None:
         session = self.sessions.get(address)

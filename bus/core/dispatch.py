@@ -268,6 +268,12 @@ class Dispatch:
 
     def detach(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """Return what a session had in flight to its mailboxes, for other sessions to receive."""
+        self._turn.note(
+            "session_vanished" if vanished else "session_ended",
+            bot=session.bot_name,
+            in_flight=len(session.in_flight),
+            silent_seconds=round(self._turn.moment.now - session.last_heard, 3),
+        )
         for mailbox in self._directory.mailboxes_lent_to(session):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)
 
@@ -365,11 +371,16 @@ class Dispatch:
 
     def _bury(self, mailbox: Mailbox, abandoned: Iterable[Abandoned]) -> None:
         wall = self._turn.moment.wall
+        dead: list[int] = []
         for given_up in abandoned:
             mailbox.dead_letters.bury(
                 DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
             )
             self.counters.dead += 1
+            dead.append(given_up.seq)
+        if dead:
+            name = self._directory.bots[mailbox.id].name if mailbox.group is None else mailbox.id
+            self._turn.note("dead_letters", bot=name, messages=len(dead), first_seq=dead[0])
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
 

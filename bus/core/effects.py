@@ -15,7 +15,22 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..model.repository import PageRequest, SurveyRequest
 from ..wire.codec import encode
-from ..wire.frames import RETRY, Ack, Code, ErrorFrame, Extend, Hello, Nak, Ok, Query, Subscribe, Term, Workflow
+from ..wire.frames import (
+    RETRY,
+    Ack,
+    Code,
+    ErrorFrame,
+    Extend,
+    Hello,
+    Nak,
+    Ok,
+    Query,
+    Refusal,
+    RequestFrame,
+    Subscribe,
+    Term,
+    Workflow,
+)
 from .steady import LogTime, Steady
 
 __all__ = [
@@ -26,6 +41,7 @@ __all__ = [
     "FindStart",
     "Locate",
     "Moment",
+    "Note",
     "Read",
     "Send",
     "Survey",
@@ -59,6 +75,16 @@ class Tap(NamedTuple):
 
 class EmptyTap(NamedTuple):
     """Close the tap, and open it again without its listeners: they subscribed to too much."""
+
+
+class Note(NamedTuple):
+    """Tell operators: an event's name, and its fields, without anything that bots say to each other.
+
+    `address`, among the fields, stands for the bot whose session is there.
+    """
+
+    event: str
+    fields: dict[str, Any]
 
 
 class Read(NamedTuple):
@@ -115,7 +141,7 @@ class Locate(NamedTuple):
     mailboxes: tuple[Mailbox, ...] = ()
 
 
-Effect = Send | Tap | EmptyTap | Read | Count | Survey | Ask | FindStart | Locate
+Effect = Send | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
@@ -152,11 +178,29 @@ class Turn:
         """Answer a request with a value."""
         self.send(address, Ok(request=number, value=msgspec.Raw(encode(value))))
 
+    def note(self, event: str, **fields: Any) -> None:
+        """Tell operators of something."""
+        self._effects.append(Note(event, fields))
+
     def refuse(self, address: bytes, code: Code, message: str, number: int | None) -> None:
         """Refuse a frame."""
-        self.send(address, ErrorFrame(code=code, message=message, request=number, retry=code in RETRY))
+        self.note("refused", address=address, code=code)
+        self.send(address, _error(code, message, number))
+
+    def refuse_request(self, address: bytes, request: RequestFrame, error: Refusal) -> None:
+        """Refuse a client's frame; a hello by the bot that it names."""
+        if isinstance(request, Hello):
+            self.note("session_refused", bot=request.bot, client=request.client, code=error.code)
+        elif error.code != Code.UNKNOWN_SESSION:  # every client gets that after a restart
+            self.note("refused", address=address, code=error.code)
+        number = getattr(request, "request", None)
+        self.send(address, _error(error.code, error.message, number))
 
     def take(self) -> list[Effect]:
         """Return the effects, and clear them."""
         effects, self._effects = self._effects, []
         return effects
+
+
+def _error(code: Code, message: str, number: int | None) -> ErrorFrame:
+    return ErrorFrame(code=code, message=message, request=number, retry=code in RETRY)

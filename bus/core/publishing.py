@@ -112,6 +112,8 @@ class _PublishJob(Job[Outcome]):
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)
         self._dispatch.counters.refused += len(self.errors)
+        for code in {error.code: None for error in self.errors}:
+            self._turn.note("refused", address=self.address, code=code)
         self.errors.sort(key=lambda error: error.index)
         self._turn.send(
             self.address,

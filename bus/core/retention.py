@@ -91,6 +91,7 @@ class Retention:
         self._rules = [_Rule(channel, keep) for channel, keep in settings.rules()]
         self._sweep: _Sweep | None = None
         self._due = 0.0
+        self._removed = 0
 
     def __repr__(self) -> str:
         return f"<Retention rules={self._rules} {'idle' if self._sweep is None else 'sweeping'}>"
@@ -118,7 +119,9 @@ class Retention:
             self._batches.add(_RemoveJob(self, step))
 
     def _end(self) -> None:
-        self._sweep = None
+        if self._removed:
+            self._turn.note("messages_removed", messages=self._removed)
+        self._sweep, self._removed = None, 0
         self._due = self._turn.moment.now + self._settings.sweep_seconds
 
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
@@ -228,6 +231,7 @@ class Retention:
     def removed(self, removal: _Removal, count: int) -> None:
         """Enter a removal that is on disk, notify the mailboxes that lost messages, and continue."""
         self._dispatch.counters.removed += count
+        self._removed += count
         for row in removal.rows:
             for rule in self._rules:
                 rule.forget(row)

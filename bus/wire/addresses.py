@@ -109,6 +109,8 @@ def listening_fault(address: str) -> str | None:
         return _listening_tcp_fault(rest)
     if not rest or rest == "@":
         return "the path after ipc:// is missing" if scheme == "ipc" else "the name after inproc:// is missing"
+    if scheme == "ipc" and rest.startswith("@"):
+        return "an abstract name has no permissions, so every user of this machine could connect"
     if scheme == "ipc" and rest == "*":
         return "bots could not know the path that * stands for"
     return _path_fault(rest) if scheme == "ipc" else None

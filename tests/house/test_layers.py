@@ -54,6 +54,8 @@ PURE = {"bus.model", "bus.errors", "bus.wire", "bus.settings", "bus.mailbox", "b
 """The pure rooms."""
 
 PURE_TOO = {
+    "bus.broker.admitting",
+    "bus.broker.connections",
     "bus.broker.repeats",
     "bus.client.deliveries",
     "bus.client.forgotten",

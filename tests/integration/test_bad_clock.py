@@ -18,8 +18,7 @@ import zmq
 
 import bus
 from bus.broker.broker import Broker
-from bus.broker.listening import bind_command
-from bus.broker.live_tap import bind_live_tap
+from bus.broker.listening import open_sockets
 from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.model.records import timestamp
@@ -73,8 +72,7 @@ class World:
                 core,
                 store,
                 settings,
-                command=bind_command(self._context, settings),
-                tap=bind_live_tap(self._context, settings),
+                sockets=open_sockets(self._context, settings),
                 versions={},
                 moment=self._clock.moment,
             )

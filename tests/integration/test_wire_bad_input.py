@@ -76,7 +76,7 @@ UNREADABLE = [
     BadFrame("over the limit", [b'{"op":"ping"}'.ljust(FRAME_BYTES_MAX + 1)], ("too_large",), None),
     BadFrame(
         "a publish over the limit",
-        lambda name: publish_frame(name, b'"good"', *[b'"%b"' % (b"x" * 200_000)] * 6),
+        lambda name: publish_frame(name, b'"good"', *[b'"%b"' % (b"x" * 210_000)] * 5),
         ("too_large",),
         None,
     ),
@@ -290,7 +290,9 @@ def test_a_frame_far_over_the_limit_costs_the_connection_and_nothing_else(shared
     neighbour = shared.session(f"{name}-neighbour")
     session = shared.session(name)
     session.publish(to_channel(name, "before"))
-    session.send_raw(b" " * (4 * FRAME_BYTES_MAX + 1))
+    session.send_raw(b" " * (FRAME_BYTES_MAX + 16 * 1024))
+    assert session.receive()["code"] == "too_large"
+    session.send_raw(b" " * (FRAME_BYTES_MAX + 16 * 1024 + 1))
     # What is sent into the dying connection is lost with it, so the hello is repeated until one is answered.
     deadline = time.monotonic() + TIMEOUT_SECONDS
     welcome: Frame | None = None

@@ -372,7 +372,8 @@ def test_a_record_that_could_not_be_read_back_is_not_written(caller: Caller) -> 
     assert "step 's'" in error["message"]
     assert caller.value("list_step_logs", run_id=id) == [log]
     caller.value("update_run_status", run_id=id, status="running", context=half)
-    error = caller.refusal("create_run", run=caller.run("r2", context=half, trigger_payload=half[:10], error=half))
+    rest = "x" * (FRAME_BYTES_MAX - len(half))
+    error = caller.refusal("create_run", run=caller.run("r2", context=half, trigger_payload=half[:10], error=rest))
     assert error["code"] == "too_large"
 
 

@@ -40,7 +40,7 @@ _FUNCTIONS: dict[str, frozenset[str] | None] = {
 }
 """Functions that may wait, by module; None means all but the harmless ones."""
 
-_HARMLESS = frozenset({"close", "fspath", "getpid"})
+_HARMLESS = frozenset({"close", "fspath", "getpid", "urandom"})
 """What asks the kernel for nothing that a disk or a peer could delay. A lock file is closed once, at the end."""
 
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)

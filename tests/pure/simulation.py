@@ -21,7 +21,7 @@ import msgspec
 
 from bus.core.batches import Batch
 from bus.core.core import Core
-from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey, Tap, unsent
+from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
 from bus.model.repository import AddSubscription, Subscription, group_mailbox_id
 from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
@@ -164,7 +164,7 @@ class Simulation:
                         connection.inbox.append(frame)
                 case Read() | Count() | Survey() | Locate():
                     self.questions.append((effect, None))
-                case Tap():
+                case Tap() | Note():
                     pass
                 case _:
                     raise AssertionError(f"nothing here asks for {effect}")

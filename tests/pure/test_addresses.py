@@ -73,22 +73,22 @@ def test_an_address_cannot_be(address: str, fault: str) -> None:
     assert fault in (address_fault(address) or "")
 
 
-@pytest.mark.parametrize(
-    "path", ["/" + "x" * 106, "@" + "x" * 106, "/" + "é" * 53], ids=["file", "abstract", "two bytes"]
-)
+@pytest.mark.parametrize("path", ["/" + "x" * 106, "/" + "é" * 53], ids=["file", "two bytes"])
 def test_a_path_of_107_bytes_is_one_to_connect_to_and_to_listen_at(path: str) -> None:
     assert address_fault(f"ipc://{path}") is None
     assert listening_fault(f"ipc://{path}") is None
 
 
-@pytest.mark.parametrize(
-    "path", ["/" + "x" * 107, "@" + "x" * 107, "/" + "é" * 54], ids=["file", "abstract", "two bytes"]
-)
+@pytest.mark.parametrize("path", ["/" + "x" * 107, "/" + "é" * 54], ids=["file", "two bytes"])
 @pytest.mark.parametrize("key", ["command", "tap"])
 def test_a_path_that_is_too_long_is_refused_with_the_configuration(path: str, key: str) -> None:
     assert "longer than 107 bytes" in (address_fault(f"ipc://{path}") or "")
     with pytest.raises(SettingsError, match=rf"listen\.{key} .*longer than 107 bytes"):
         parse_settings(f'[listen]\n{key} = "ipc://{path}"\n')
+
+
+def test_nobody_listens_at_an_abstract_name() -> None:
+    assert "every user of this machine" in (listening_fault("ipc://@name") or "")
 
 
 def test_a_password_is_not_shown() -> None:

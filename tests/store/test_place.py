@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import StoreFailure
-from store.sqlite.file.place import check_place, find_place
+from store.sqlite.file.place import check_place, find_place, reachable_by_others
 
 NOBODY = 65_534
 
@@ -53,6 +53,30 @@ def told(database: Path) -> str:
         answer = file.read()
     os.waitpid(pid, 0)
     return answer
+
+
+@pytest.mark.parametrize(
+    ("file", "inner", "outer", "reachable"),
+    [
+        (0o644, 0o755, 0o755, True),
+        (0o604, 0o755, 0o755, True),
+        (0o640, 0o755, 0o755, True),
+        (0o620, 0o710, 0o755, True),
+        (0o602, 0o701, 0o755, True),
+        (0o600, 0o777, 0o755, False),
+        (0o644, 0o700, 0o755, False),
+        (0o644, 0o755, 0o700, False),
+        (0o604, 0o710, 0o755, False),
+    ],
+)
+def test_others_reach_a_file_by_its_folders(
+    folder: Path, file: int, inner: int, outer: int, reachable: bool
+) -> None:
+    database = folder / "posthouse.db"
+    database.chmod(file)
+    folder.chmod(inner)
+    folder.parent.chmod(outer)
+    assert reachable_by_others(database) is reachable
 
 
 def test_files_that_may_be_written_can_be_served(folder: Path) -> None:

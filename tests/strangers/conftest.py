@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..integration.forked_worker import forked_worker
+from ..integration.wire import Session
 from ..integration.wire_worker import Worker
 
 Serve = Callable[[str], Worker]
@@ -31,3 +32,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def worker(serve: Serve) -> Worker:
     """A worker with the default settings."""
     return serve("")
+
+
+@pytest.fixture
+def neighbour(worker: Worker) -> Session:
+    """A bot with a session, which must be answered whatever a stranger does."""
+    return worker.session("neighbour")

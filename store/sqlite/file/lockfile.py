@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import struct
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus.errors import DatabaseDamaged, DatabaseInUse, StoreFailed, StoreFailure
+from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreFailed, StoreFailure
 
 from .place import Place, opening_failure
 
@@ -57,11 +58,15 @@ class Mark(msgspec.Struct, frozen=True):
 def read_mark(path: Path) -> Mark | None:
     """Return the mark beside a database without locking it, or None if it is missing or unreadable."""
     try:
-        if path.is_file():
-            return msgspec.json.decode(path.read_bytes().strip(b"\n\0 "), type=Mark)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return msgspec.json.decode(os.pread(file, _MARK_BYTES, 0).strip(b"\n\0 "), type=Mark)
     except (OSError, msgspec.DecodeError):
-        pass
-    return None
+        return None
+    finally:
+        os.close(file)
 
 
 def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
@@ -98,6 +103,7 @@ class LockFile:
     def acquire(self) -> None:
         """Lock immediately, or raise DatabaseInUse with the holder's process id. Does not create a database."""
         self._file = _open(self.place.lock, os.O_CREAT)
+        _refuse_foreign(self._file, self.place.lock)
         self._file_key = _key(os.fstat(self._file))
         if not _flock(self._file):
             raise self._in_use()
@@ -238,7 +244,8 @@ class LockFile:
         if _key_at(path) == self._file_key:
             return
         file = _open(path, os.O_CREAT)
-        if not _flock(file):  # another worker holds it until the database's own lock refuses it
+        # Somebody else's file, or that of another worker, which the database's own lock will refuse.
+        if not _is_ours(file) or not _flock(file):
             os.close(file)
             return
         if self._file is not None:
@@ -251,11 +258,23 @@ class LockFile:
 
 def _open(path: Path, flags: int) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
     except FileExistsError:
         raise
     except OSError as error:
         raise opening_failure(path, error) from error
+
+
+def _refuse_foreign(file: int, path: Path) -> None:
+    """Raise DatabaseUnusable for a file that the mark must not overwrite."""
+    if not _is_ours(file):
+        raise DatabaseUnusable(f"{path} is not a lock file of posthouse: look what it is, and move it away")
+
+
+def _is_ours(file: int) -> bool:
+    """Return True for a file that may have held a mark, even if that is damaged."""
+    status = os.fstat(file)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_size <= _MARK_BYTES
 
 
 def _flock(file: int) -> bool:

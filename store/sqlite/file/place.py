@@ -16,7 +16,7 @@ import msgspec
 
 from bus.errors import DatabaseUnusable, StoreFailed, StoreFailure
 
-__all__ = ["Place", "check_place", "find_place", "opening_failure"]
+__all__ = ["Place", "check_place", "find_place", "opening_failure", "reachable_by_others"]
 
 _PATH_BYTES_MAX = 504
 """SQLite's limit of 512, minus the `-journal` that it may append."""
@@ -28,6 +28,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+_GROUP, _OTHERS = stat.S_IRGRP | stat.S_IWGRP, stat.S_IROTH | stat.S_IWOTH
 
 _WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -92,12 +94,23 @@ def check_place(place: Place) -> None:
         status = _status(path)
         if status is not None:
             _check_file(path, status)
+    for path in (place.wal, place.shm, place.lock):
+        if path.is_symlink():
+            raise DatabaseUnusable(f"{path} is a symbolic link: its target would be written; remove the link")
     status = _status(place.named)
     if status is not None and status.st_nlink > 1:
         raise DatabaseUnusable(
             f"{place.database} has {status.st_nlink} names (hard links), and its newest messages are beside one of"
             " them: remove the other names, or serve a copy"
         )
+
+
+def reachable_by_others(path: Path) -> bool:
+    """Return True if other users can read or write a file, by its permissions and those of its folders."""
+    mode = os.stat(path).st_mode
+    folders = [os.stat(folder).st_mode for folder in path.parents]
+    group = mode & _GROUP and all(folder & (stat.S_IXGRP | stat.S_IXOTH) for folder in folders)
+    return bool(group or (mode & _OTHERS and all(folder & stat.S_IXOTH for folder in folders)))
 
 
 def opening_failure(path: Path, error: OSError) -> StoreFailure:
