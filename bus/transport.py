@@ -106,6 +106,11 @@ class Port:
             raise
         return True
 
+    @staticmethod
+    def prepare_to_watch() -> None:
+        """Let pyzmq open what it needs for `send_watched`: later there may be no descriptor left for it."""
+        zmq.Frame(b"", track=True, copy=False)
+
     def send_watched(self, parts: Sequence[bytes]) -> Departure | None:
         """Send a message like `send`, without copying its last part; return None where `send` returns False."""
         try:

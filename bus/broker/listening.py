@@ -79,6 +79,7 @@ def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) ->
         watch = ConnectionWatch(context, router, settings.limits.receive_frames_max)
         opened.callback(watch.close)
         command = _bind(router, listen.command, _COMMAND_DOMAIN)
+        command.prepare_to_watch()
         opened.callback(command.close)
         tap = _live_tap(context, settings)
         opened.pop_all()
@@ -102,7 +103,7 @@ def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
 
 
 def _seed() -> None:
-    """Seed the C library's generator, from which libzmq takes the addresses that it gives to connections."""
+    """Seed the C library's generator with secret bytes, which libzmq does not do."""
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 
