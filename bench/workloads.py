@@ -135,15 +135,20 @@ def pairs(system: System, scale: Scale) -> Figures:
 
 
 def drain(system: System, scale: Scale) -> Figures:
-    """What one sender stored while the receiver was away, received and settled: the time begins with the first."""
+    """What two senders stored while the receiver was away, received and settled: the time begins with the first.
+
+    One sender may not fill a mailbox of posthouse alone.
+    """
     system.register(["reader"])
-    producer = system.produce([Sender(bot="writer", number=1, to="reader")])
-    stored = _answered(producer, _fast(system, scale))
+    producer = system.produce([Sender(bot=f"writer-{number}", number=number, to="reader") for number in (1, 2)])
+    order = _fast(system, scale)
+    order = msgspec.structs.replace(order, count=order.count // 2, window=max(order.portion, order.window // 2))
+    stored = _answered(producer, order)
     system.release(producer)
     memory = system.memory_bytes
     consumer = system.consume([Receiver(bot="reader")])
     with Watched(lambda: system.memory_bytes) as watched:
-        [taken] = _take([consumer], [stored.counts], scale)
+        [taken] = _take([consumer], [[sum(stored.counts)]], scale)
     return {
         "rate": sum(taken.counts) / (taken.ended - taken.began) * 1e9,
         "stored": sum(stored.counts),
@@ -207,7 +212,7 @@ MEANING: dict[str, str] = {
     names.ONE_TO_TEN: "one client publishes on a channel, 100 in a call; ten subscribers in two processes",
     "one to a hundred": "the same with a hundred subscribers",
     names.PAIRS: "a hundred bots in two processes, 10 messages in a call",
-    "draining a backlog": "one client receives and settles what another published before",
+    "draining a backlog": "one client receives and settles what two others published before",
     "request and reply, 1 at a time": "one client asks, another answers; both messages stored",
     names.ASK_MANY: "the same, many questions at once",
 }
