@@ -38,7 +38,7 @@ _READER, _WRITER = "reader", "writer"
 _FRAMES, _MESSAGES_A_FRAME = 12, 10
 _SETTLED = 40
 
-_PAGE_BYTES = 8192
+_PAGE_BYTES = 4096
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _PATIENCE_SECONDS = 30.0
 """How long nothing may come until it is missing, where nobody found anything yet."""

@@ -36,7 +36,7 @@ CALLS = {
 some calls depend on when the mailboxes are saved, so that it is a few more or fewer."""
 
 
-COPYING = {"pwrite64": (1, 2, 10, 100, 500, 1000, 1500, 1900, 1950, 2000, 2300), "fdatasync": (1, 2)}
+COPYING = {"pwrite64": (1, 2, 10, 100, 1000, 2000, 3000, 3900, 3930, 4000, 4700), "fdatasync": (1, 2)}
 """Some of the calls by which a large second act is copied back from the WAL: under load first, then at its end."""
 
 

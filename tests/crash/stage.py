@@ -32,7 +32,7 @@ from .verdict import Rules, Violation
 
 __all__ = ["Broken", "Stage", "lying"]
 
-_PAGE_BYTES = 8192
+_PAGE_BYTES = 4096
 
 _PARTS_MAX = 8
 """Parts of a file that are handed to the disk before a cut: enough to leave holes between them."""

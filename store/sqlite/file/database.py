@@ -44,11 +44,6 @@ __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 WAL_RESET_FIXED = (3, 51, 3)
 """Before this SQLite version, two connections that write or checkpoint at once can corrupt a database."""
 
-_PAGE_BYTES = 8192
-"""Of new databases; one that exists keeps its own. With twice SQLite's default, a batch of many rows costs a tenth
-less, and one of a single row a twentieth more.
-"""
-
 _WRITER_CACHE_KIBIBYTES = 16 * 1024
 """Page cache of the writer: the upper levels of every index of some ten million messages, and what a large batch
 writes. SQLite fills it with every page that it touches and frees none, so a worker grows until it is full.
@@ -261,7 +256,6 @@ async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) 
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")
-    await connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     [[page_bytes]] = await connection.execute_fetchall("PRAGMA page_size")
     await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES_MAX // page_bytes}")
     await connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
