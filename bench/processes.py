@@ -41,6 +41,8 @@ _PRELOADED = [f"bench.{name}" for name in ("raw", "raw_asking", "links", "throug
 _ADDRESS = "tcp://127.0.0.1:*"
 """A port that the system chooses; the worker's log tells which."""
 
+_LEFT_OUT = frozenset({"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"})
+
 _PARTS = ("posthouse", "python", "sqlite", "zeromq", "pyzmq", "msgspec", "anyio", "aiosqlite")
 """Those whose versions the worker's log tells."""
 
@@ -192,8 +194,8 @@ class Worker(Server):
         return [self._python, "-m", *program, "serve", *options]
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment without PYTHONPATH, so that the worker is the one that is installed."""
-        return {name: value for name, value in super()._environment().items() if name != "PYTHONPATH"}
+        """Return the environment without what would make it another worker, or one that is compiled at each start."""
+        return {name: value for name, value in super()._environment().items() if name not in _LEFT_OUT}
 
     def _is_ready(self) -> bool:
         """Look whether the worker's log tells the address at which it serves."""

@@ -73,7 +73,7 @@ class _Link:
         async def reply(message: bus.Message) -> Any:
             return message.body
 
-        await bot.serve(concurrency=64)
+        await bot.serve(concurrency=256)
 
 
 @asynccontextmanager
