@@ -18,7 +18,7 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 
-from . import machine
+from . import machine, names
 from .big import BIG_WORKLOADS, Big, measure_big
 from .calibration import calibrate
 from .comparison import Comparison, Plan
@@ -155,7 +155,7 @@ def _main(context: click.RichContext, /, **options: Any) -> None:
         )
     report.calibrations.append(calibrate("end", plan.scale))
     if options["keep"]:
-        report.keep(_read(_FOLDER / "comparison.json"), WORKLOADS.keys() | BIG_WORKLOADS)
+        report.keep(_read(_FOLDER / "comparison.json"), {*WORKLOADS, *BIG_WORKLOADS, names.HALF_RATE})
     show(report, judge(report), console)
     if options["json_file"] is not None:
         _write_json(report, options["json_file"])

@@ -194,8 +194,9 @@ class Worker(Server):
         return [self._python, "-m", *program, "serve", *options]
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment without what would make it another worker, or one that is compiled at each start."""
-        return {name: value for name, value in super()._environment().items() if name not in _LEFT_OUT}
+        """Return the environment without what makes it another worker, or one that is compiled at each start."""
+        environment = super()._environment()
+        return {name: value for name, value in environment.items() if name not in _LEFT_OUT}
 
     def _is_ready(self) -> bool:
         """Look whether the worker's log tells the address at which it serves."""
