@@ -194,7 +194,7 @@ class Worker(Server):
         return [self._python, "-m", *program, "serve", *options]
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment without what makes it another worker, or one that is compiled at each start."""
+        """Return the environment without what makes it another worker, or one that compiles itself each time."""
         environment = super()._environment()
         return {name: value for name, value in environment.items() if name not in _LEFT_OUT}
 
