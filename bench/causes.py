@@ -9,7 +9,8 @@ __all__ = ["CAUSES"]
 
 CAUSES: dict[str, str] = {
     "one to one, against SQLite alone": (
-        "decoding, checking and delivering in the loop, under the interpreter lock that the database's thread needs too"
+        "decoding, checking and delivering in the loop, under the interpreter lock, which the database's thread "
+        "needs too"
     ),
     "publish, acknowledged, against SQLite alone": "decoding, checking, rows and checksums in the loop",
     "one to ten, against Redis that always syncs": "the loop makes and settles each of the ten deliveries",
