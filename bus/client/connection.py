@@ -387,7 +387,9 @@ class Connection:
     # ── Frames in ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _receive(self, port: Port) -> None:
-        while True:
+        # What a lost session left unread keeps the socket ready: to wait again would end at once, and never be
+        # interrupted.
+        while not self._lost.is_set():
             self._drain()
             await port.wait()
 

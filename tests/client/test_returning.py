@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 import bus
+from bus.client.connection import Connection
 from bus.testing import Worker
 from bus.wire.frames import StoredMessage
 
@@ -208,3 +209,20 @@ async def test_a_reply_that_comes_as_its_asker_gives_up_is_ordinary_mail(worker:
             reply = returned[0] if returned else await asker.receive()
         assert reply.body == "answer"
         await reply.ack(confirm=True)
+
+
+async def test_a_session_is_lost_even_if_the_socket_has_something_to_read(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left unread keeps the socket ready: a bot that waited for it would never be interrupted."""
+    drain = Connection._drain
+    with anyio.fail_after(BOUND_SECONDS):
+        async with worker.connect(bot="reader") as reader, worker.connect(bot="writer") as writer:
+            connection = reader._connection
+            with monkeypatch.context() as deaf:
+                deaf.setattr(Connection, "_drain", lambda self: None if self is connection else drain(self))
+                await writer.send_all([bus.Draft(to="reader", body=number) for number in range(10)])
+                connection._lost.set()
+                while connection._lost.is_set():  # until the next session begins
+                    await anyio.lowlevel.checkpoint()
+            assert sorted([(await reader.receive()).body for _ in range(10)]) == list(range(10))
