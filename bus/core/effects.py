@@ -78,7 +78,7 @@ class EmptyTap(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Tell operators: an event's name, and its fields, without anything that bots say to each other.
+    """Log an event for operators: its name and its fields, without anything that bots say to each other.
 
     `address`, among the fields, stands for the bot whose session is there.
     """
@@ -179,7 +179,7 @@ class Turn:
         self.send(address, Ok(request=number, value=msgspec.Raw(encode(value))))
 
     def note(self, event: str, **fields: Any) -> None:
-        """Tell operators of something."""
+        """Add an event to be logged for operators."""
         self._effects.append(Note(event, fields))
 
     def refuse(self, address: bytes, code: Code, message: str, number: int | None) -> None:

@@ -8,7 +8,6 @@ of the worker a kill meets is up to the machine. Where a promise was broken, the
 from __future__ import annotations
 
 import argparse
-import atexit
 import random
 import shutil
 import signal
@@ -18,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -28,7 +26,7 @@ from store.sqlite.check import Check
 from ..integration.wire_worker import Worker
 from .checker import check
 from .load import CONFIGURATION, RULES, SESSION_TIMEOUT_SECONDS, Load
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 from .recorder import Recorder, read_history
 from .verdict import Verdict, Violation
 
@@ -144,14 +142,6 @@ def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses:
     return verdict
 
 
-@cache
-def _nursery() -> Nursery:
-    """Give the one nursery of this process."""
-    nursery = Nursery()
-    atexit.register(nursery.__exit__, None, None, None)
-    return nursery
-
-
 def kills(
     directory: Path,
     *,
@@ -168,7 +158,7 @@ def kills(
     while True:
         folder = directory / f"file-{outcome.files}"
         folder.mkdir()
-        with closing(ForkedWorker(folder, CONFIGURATION, _nursery(), lie=lie)) as worker:
+        with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery(), lie=lie)) as worker:
             own = chance.randrange(2**63)
             verdict = one_file(worker, folder, seed=own, rounds=rounds_a_file, pauses=pauses)
         outcome.rounds += rounds_a_file
@@ -188,7 +178,7 @@ def kills(
 def play_round(seed: int) -> Counter[str]:
     """Kill a worker many times on one file; AssertionError where a promise was broken."""
     folder = Path(tempfile.mkdtemp(prefix="posthouse-kills-"))
-    with closing(ForkedWorker(folder, CONFIGURATION, _nursery())) as worker:
+    with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery())) as worker:
         verdict = one_file(worker, folder, seed=seed, rounds=ROUNDS_A_FILE)
     if not verdict.ok:
         error = AssertionError("\n".join(map(str, verdict.violations)))

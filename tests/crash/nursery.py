@@ -11,6 +11,7 @@ its exit code, or null where it still runs. It ends when its input does, and all
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +29,7 @@ from typing import Any, Self
 
 from ..integration.wire_worker import REPOSITORY, Process, Worker
 
-__all__ = ["ForkedWorker", "Nursery"]
+__all__ = ["ForkedWorker", "Nursery", "shared_nursery"]
 
 _ANSWER_SECONDS = 60.0
 
@@ -73,6 +75,14 @@ class Nursery:
         if not answer:
             raise AssertionError("the nursery has ended; what it wrote stands above")
         return json.loads(answer)
+
+
+@cache
+def shared_nursery() -> Nursery:
+    """Return the one nursery of this process."""
+    nursery = Nursery()
+    atexit.register(nursery.__exit__, None, None, None)
+    return nursery
 
 
 class _Child:

@@ -6,13 +6,11 @@ on it.
 
 from __future__ import annotations
 
-import atexit
 import random
 import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +23,7 @@ from .checker import check
 from .disk import Disk, Disks, write_back
 from .finish import finish, send_again
 from .history import Final
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 from .player import Gone
 from .recorder import Recorder, read_history
 from .verdict import Rules, Violation
@@ -50,14 +48,6 @@ def lying(lie: str) -> list[str]:
     return [SERVE[0], "-m", _LYING_WORKER, lie, *SERVE[3:]]
 
 
-@cache
-def _nursery() -> Nursery:
-    """Give the one nursery of this process."""
-    nursery = Nursery()
-    atexit.register(nursery.__exit__, None, None, None)
-    return nursery
-
-
 class _Worker(ForkedWorker):
     """A worker that comes soon where it is started as it is shipped, and is a process like any other otherwise."""
 
@@ -75,7 +65,7 @@ class Stage:
     ) -> None:
         self.folder = folder
         self.recorder = Recorder(folder / "history.jsonl")
-        self.worker = _Worker(folder, configuration, _nursery())
+        self.worker = _Worker(folder, configuration, shared_nursery())
         self._disks = disks
         self._disk: Disk | None = None
         self._lied = False

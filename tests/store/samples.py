@@ -63,7 +63,7 @@ async def add(log: MessageLog, *messages: NewMessage, second: int = 0) -> list[A
 
 
 def added(messages: Iterable[NewMessage], outcomes: Iterable[Outcome]) -> list[Added]:
-    """Give what became of each message, of the outcomes of their lots."""
+    """Return what became of each message, of the outcomes of their lots."""
     return [one for lot, outcome in zip(lots_of(messages), outcomes, strict=True) for one in each(lot, outcome)]
 
 
