@@ -15,6 +15,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
@@ -61,12 +62,15 @@ class Returning:
         now = self._turn.moment.now
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         self._come_back(session, self._mailboxes_awaiting(session))
+        forgotten: defaultdict[Mailbox, list[Surveyed]] = defaultdict(list)
         for message in located:
             for mailbox in mailboxes:
                 mailbox.claims.note_source(message)
             at = self._mailbox_of(session, message)
             if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
-                at.claims.remember(message)
+                forgotten[at].append(message)
+        for mailbox, messages in forgotten.items():
+            mailbox.claims.remember(messages)
         kept: set[int] = set()
         holds = self._holds(hello)
         for mailbox in mailboxes:

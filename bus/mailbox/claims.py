@@ -46,20 +46,23 @@ class Claims:
         elsewhere = (self._outstanding, self._sources.ahead, self._dead_letters)
         return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
 
-    def remember(self, message: Surveyed) -> bool:
-        """Count as delivered a message that a client holds and the mailbox, after a restart, does not know.
+    def remember(self, messages: Iterable[Surveyed]) -> None:
+        """Count as delivered what a client holds and the mailbox, after a restart, does not know.
 
-        Return False if the message is not wanted, or was settled.
+        What is not wanted, or was settled, is passed over.
         """
+        remembered = [message for message in messages if self._can_remember(message)]
+        for message in remembered:
+            self._outstanding.remember(message.seq)
+            if message.recipient_channel is None:
+                self._backlog.went(message.sender_bot_id)
+        self._intake.drop({message.seq for message in remembered})  # another session of a group may have read them
+
+    def _can_remember(self, message: Surveyed) -> bool:
         seq, channel = message.seq, message.recipient_channel
         settled = self._sources.has_delivered(seq, channel)
         elsewhere = seq in self._dead_letters or seq in self._losses.losing
-        if settled or elsewhere or not self._sources.wants(seq, message.sender_bot_id, channel):
-            return False
-        self._outstanding.remember(seq)
-        if channel is None:
-            self._backlog.went(message.sender_bot_id)
-        return True
+        return not settled and not elsewhere and self._sources.wants(seq, message.sender_bot_id, channel)
 
     def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.

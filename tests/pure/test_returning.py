@@ -23,6 +23,7 @@ from bus.wire.frames import (
     Unsubscribe,
 )
 
+from .placement import placement_faults
 from .worker import ID, TOKEN, Worker, delivered, holding, published, returns, settings, vanishes
 
 
@@ -186,6 +187,25 @@ def test_what_a_group_has_back_is_not_confirmed_to_a_bot_that_left_it(away: bool
     worker.say(b"c", Credit(max_in_flight=10))
     worker.tick(1)
     assert worker.in_flight(b"c") == [seq]
+
+
+def test_what_a_client_holds_no_longer_waits_in_its_group() -> None:
+    """Another member may have read it before the client returned."""
+    worker = Worker()
+    seq = of_a_group(worker)
+    for _ in range(2):
+        worker.say(b"s", published(ToChannel("work")))
+        worker.commit()
+    worker.restart()
+    worker.hello("c", max_in_flight=1)  # it has one of the three; the others are read, and wait
+    mailbox = worker.core.directory.mailboxes["work/team"]
+    [first] = worker.in_flight(b"c")
+    assert first == seq
+    assert len(mailbox.intake) == 2
+    [welcome] = returns(worker, b"again", "b", [seq + 1, seq + 2], max_in_flight=0)
+    assert "not_held" not in welcome
+    assert len(mailbox.intake) == 0
+    assert placement_faults(mailbox) == []
 
 
 def test_an_ack_is_on_disk_before_it_is_answered_also_where_the_bot_leaves_the_group_meanwhile() -> None:
