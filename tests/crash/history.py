@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "ENDINGS",
+    "PULLED_LONG",
     "Action",
     "Checkpoint",
     "Commit",
@@ -264,6 +265,9 @@ class Mark(_Event, frozen=True, tag="mark"):
 
 
 Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Mark
+
+PULLED_LONG = "long"
+"""How the note of a `pulled` cable ends if it is for longer than a session may be silent."""
 
 ENDINGS = ("killed", "stopped", "started")
 """Marks after which nothing that was sent before can take effect any more: that worker is gone."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from .flushes import Flushes
 from .history import (
     ENDINGS,
+    PULLED_LONG,
     Action,
     Checkpoint,
     Commit,
@@ -142,6 +143,7 @@ class Ledger:
         self._join_settled()
         self._join_flushes(history)
         self._join_subscriptions()
+        self._join_vanished()
 
     def of(self, *kinds: type[Action]) -> Iterator[Call]:
         """Give the calls of some kinds, in order."""
@@ -183,6 +185,14 @@ class Ledger:
                     self.vanished.append((index, event.process))
                 case Mark():
                     self.marks.append((index, event))
+
+    def _join_vanished(self) -> None:
+        """Count clients that vanished without knowing it: they were cut off for long, and nobody heard them."""
+        cut_off = [index for index, mark in self.marks if mark.what == "pulled" and mark.note.endswith(PULLED_LONG)]
+        for index, mark in self.marks:
+            hello = self.sessions.get(mark.note) if mark.what == "expelled" else None
+            if hello is not None and any(hello.ends < each < index for each in cut_off):
+                self.vanished.append((index, mark.process))
 
     def _note_session(self, call: Call, ok: Ok) -> None:
         """Note that a session was opened, and what its client kept from the one before."""

@@ -17,6 +17,7 @@ import msgspec
 from ..integration.wire import TIMEOUT_SECONDS
 from .checker import check
 from .command import Outcome, Progress, campaign, play
+from .history import PULLED_LONG
 from .load import CONFIGURATION, RULES, Load
 from .namespace import INSECURE, Namespace, NamespacedWorker, why_not
 from .recorder import Recorder, read_history
@@ -38,7 +39,7 @@ def pull(namespace: Namespace, load: Load, chance: random.Random) -> None:
     """Let the load do something, pull the cable, and put it in again."""
     load.wait(chance.randint(1, _EVENTS_MAX), seconds=_ROUND_SECONDS)
     far, long = chance.random() < 0.5, chance.random() < _LONG_SHARE
-    load.recorder.mark("pulled", f"{'far' if far else 'near'} end, {'long' if long else 'short'}")
+    load.recorder.mark("pulled", f"{'far' if far else 'near'} end, {PULLED_LONG if long else 'short'}")
     namespace.pull(far=far)
     time.sleep(_LONG_SECONDS if long else chance.uniform(0, _SHORT_SECONDS))
     namespace.plug()
