@@ -197,7 +197,8 @@ class Broker:
                 frames += 1
                 if time.monotonic() - looked > _STALE_SECONDS:
                     looked, moment = time.monotonic(), self._moment()
-                self._carry_out(self._take(parts, moment))
+                if effects := self._take(parts, moment):  # mostly none: the batch will have them
+                    self._carry_out(effects)
             if not self._more:
                 self._more = True
                 self._tasks.start_soon(self._drain_more)

@@ -164,6 +164,8 @@ class Admission:
             name = lot.recipient_channel
             if name is not None and name not in self._directory.channels and not lot.known_only:
                 new[name] = None
+        if not new:
+            return []
         wall = self._turn.moment.wall
         channels = [Channel(name=name, created_at=wall, created_by_bot_id=session.bot_id) for name in new]
         self._founding.begin(channels)

@@ -9,6 +9,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from ..mailbox.sessions import Session
 from ..model.repository import Appended, Lot, Outcome, each
@@ -20,6 +21,8 @@ from .dispatch import Dispatch
 from .effects import Turn
 
 __all__ = ["Publishing"]
+
+_expects_reply = attrgetter("expects_reply")
 
 
 class Publishing:
@@ -51,7 +54,7 @@ class Publishing:
                 end = start + len(part.ids)
                 job.add(part, indexes[start:end], lack)
                 start = end
-        if any(publication.expects_reply for publication in publish.messages):
+        if any(map(_expects_reply, publish.messages)):
             accepted = [publish.messages[index] for indexes in checked.indexes for index in indexes]
             self._admission.expect(session, accepted)
         if not job.lots:
@@ -111,16 +114,20 @@ class _PublishJob(Job[Outcome]):
                     elif lack is not None:
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)
-        self._dispatch.counters.refused += len(self.errors)
-        for code in {error.code: None for error in self.errors}:
-            self._turn.note("refused", address=self.address, code=code)
-        self.errors.sort(key=lambda error: error.index)
+        if self.errors:
+            self._note_errors()
         self._turn.send(
             self.address,
             Published(
                 request=self.request, seqs=seqs, duplicates=duplicates, errors=self.errors, scheduled=scheduled
             ),
         )
+
+    def _note_errors(self) -> None:
+        self._dispatch.counters.refused += len(self.errors)
+        for code in {error.code: None for error in self.errors}:
+            self._turn.note("refused", address=self.address, code=code)
+        self.errors.sort(key=lambda error: error.index)
 
     def failed(self, code: Code, message: str) -> None:
         """Refuse the messages: nothing was stored."""
