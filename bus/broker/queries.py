@@ -16,8 +16,8 @@ from ..core.directory import ChannelEntry
 from ..core.effects import Moment
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.parcel import write_message
-from ..model.records import BotRecord
-from ..model.repository import DeadLetter, HistoryRequest, LogMessage, MessageLog, Subscription
+from ..model.records import WORKER_ID, WORKER_NAME, BotRecord
+from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog, Subscription
 from ..wire.answers import (
     BotList,
     ChannelList,
@@ -93,9 +93,9 @@ class Queries:
         """Return the value of an answer. Raise Refusal if the query is invalid."""
         match query:
             case History():
-                return await self._history(query)
+                return await self._history(bot_id, query)
             case MessageQuery():
-                return await self._message(query)
+                return await self._message(self._find(bot_id, query.id, query.sender))
             case Bots():
                 return await self._bots(query)
             case Channels():
@@ -109,15 +109,24 @@ class Queries:
             case _:
                 assert_never(query)
 
-    async def _history(self, query: History) -> HistoryPage[msgspec.Raw]:
+    def _find(self, bot_id: str, id: str, sender: str | None) -> FindRequest:
+        channels = self._core.directory.subscriptions_of(bot_id)
+        return FindRequest(id, None if sender is None else self._sender_id(sender), bot_id, channels)
+
+    def _sender_id(self, name_or_id: str) -> str:
+        return WORKER_ID if name_or_id in (WORKER_NAME, WORKER_ID) else self._bot(name_or_id).id
+
+    async def _history(self, bot_id: str, query: History) -> HistoryPage[msgspec.Raw]:
         if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
             raise Refusal(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
+        if query.sender is not None and query.thread is None:
+            raise Refusal(Code.BAD_REQUEST, "history takes a sender only with a thread: that of its message")
         between = None
         if query.between is not None:
             between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
         elif query.channel is not None and query.channel not in self._core.directory.channels:
             raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-        portions = self._portions_of(query, between)
+        portions = self._portions_of(bot_id, query, between)
         page: _Page[msgspec.Raw] = _Page(msgspec.Raw, self._frame_bytes_max)
         async for portion in portions:
             written = [_raw(message) for message in portion[: query.limit - len(page.rows)]]
@@ -126,35 +135,32 @@ class Queries:
         return HistoryPage(page.rows, more=False)
 
     async def _portions_of(
-        self, query: History, between: tuple[str, str] | None
+        self, bot_id: str, query: History, between: tuple[str, str] | None
     ) -> AsyncIterator[list[LogMessage]]:
         """Read in portions; one message more than was asked for says that there are more."""
         if query.thread is not None:
-            seqs = await self._log.thread(query.thread, before_seq=query.before_seq, limit=query.limit + 1)
-            for part in _portions(seqs):
-                yield await self._log.messages(part)
+            request = self._find(bot_id, query.thread, query.sender)
+            seqs = await self._log.thread(request, before_seq=query.before_seq, limit=query.limit + 1)
+            for some in _portions(seqs):
+                yield await self._log.messages(some)
             return
-        request = HistoryRequest(
-            limit=_PORTION, between=between, channel=query.channel, before_seq=query.before_seq
-        )
+        part = HistoryRequest(limit=_PORTION, between=between, channel=query.channel, before_seq=query.before_seq)
         while True:
-            portion = await self._log.history(request)
+            portion = await self._log.history(part)
             yield portion
-            if len(portion) < request.limit:
+            if len(portion) < part.limit:
                 return
-            request = msgspec.structs.replace(request, before_seq=portion[-1].seq)
+            part = msgspec.structs.replace(part, before_seq=portion[-1].seq)
 
-    async def _message(self, query: MessageQuery) -> MessageAnswer[msgspec.Raw]:
-        message = await self._log.find(query.id)
-        if message is not None:
+    async def _message(self, request: FindRequest) -> MessageAnswer[msgspec.Raw]:
+        message = await self._log.find(request)
+        if message is None:
+            raise Refusal(Code.NOT_FOUND, f"no message with id {request.id}")
+        if isinstance(message, LogMessage):
             return MessageAnswer(
                 _raw(message), [self._fate(mailbox, message) for mailbox in self._reached(message)]
             )
-        scheduled = await self._log.find_scheduled(query.id)
-        if scheduled is None:
-            raise Refusal(Code.NOT_FOUND, f"no message with id {query.id}")
-        written = msgspec.Raw(write_message(scheduled, None, None))
-        return MessageAnswer(written, [], due_at=scheduled.due_at)
+        return MessageAnswer(msgspec.Raw(write_message(message, None, None)), [], due_at=message.due_at)
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
         """Return the mailboxes that a message is for, and those that hold it although they left its channel."""

@@ -57,12 +57,14 @@ class Asking:
         between: tuple[str, str] | None = None,
         channel: str | None = None,
         thread: str | None = None,
+        sender: str | None = None,
         before_seq: int | None = None,
         limit: int = 50,
     ) -> list[StoredMessage]:
         """Return a conversation, newest first: of two bots, of a channel, or the thread of a message's id.
 
-        At most `limit` messages; continue with `before_seq` of the last one.
+        `sender` is the name or id of the bot that sent that message, if several bots used its id. At most `limit`
+        messages; continue with `before_seq` of the last one.
         """
         found: list[StoredMessage] = []
         more = True
@@ -74,6 +76,7 @@ class Asking:
                 between=between,
                 channel=channel,
                 thread=thread,
+                sender=sender,
                 before_seq=before_seq,
                 limit=min(limit - len(found), ANSWER_ITEMS_MAX),
             )
@@ -84,11 +87,14 @@ class Asking:
             more = page.more
         return found
 
-    async def find(self, message_id: str) -> FoundMessage:
-        """Return a message by its id, and its state in each mailbox that it went to."""
-        return await self._caller.request(
-            "the message", lambda number: MessageQuery(request=number, id=message_id), FoundMessage
-        )
+    async def find(self, message_id: str, *, sender: str | None = None) -> FoundMessage:
+        """Return a message by its id, and its state in each mailbox that it went to.
+
+        If several bots used the id, it is this bot's own message, or else the first that was sent to it or to one
+        of its channels, or else the first; with `sender`, a name or id, that bot's.
+        """
+        asked = MessageQuery(request=0, id=message_id, sender=sender)
+        return await self._caller.request("the message", partial(_numbered, asked), FoundMessage)
 
     async def bots(self) -> list[ListedBot]:
         """List all bots, by name."""

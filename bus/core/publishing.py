@@ -102,15 +102,12 @@ class _PublishJob(Job[Outcome]):
             if isinstance(outcome, Appended) and isinstance(indexes, range):
                 seqs[indexes.start : indexes.stop] = range(outcome.first_seq, outcome.first_seq + len(lot))
             else:
-                for index, id, added in zip(indexes, lot.ids, each(lot, outcome), strict=True):
+                for index, added in zip(indexes, each(lot, outcome), strict=True):
                     seqs[index] = added.seq
                     if added.scheduled:
                         scheduled.append(index)
                     if added.duplicate:
                         duplicates.append(index)
-                    elif added.conflict:
-                        text = f"message id {id} belongs to another bot's message"
-                        self.errors.append(ItemError(index, Code.ID_CONFLICT, text))
                     elif lack is not None:
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)

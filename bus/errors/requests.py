@@ -184,7 +184,7 @@ class BotConflict(RequestError):
 
 
 class IdConflict(RequestError):
-    """A message of another bot has that id."""
+    """A message of another bot has that id: only workers of earlier versions refuse it."""
 
     code = "id_conflict"
     hint = "let the client choose the id, or generate a new UUIDv7"

@@ -27,6 +27,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "DeadLetter",
+    "FindRequest",
     "Group",
     "HistoryRequest",
     "LogState",
@@ -392,6 +393,19 @@ class HistoryRequest(msgspec.Struct, frozen=True):
     between: tuple[str, str] | None = None
     channel: str | None = None
     before_seq: int | None = None
+
+
+class FindRequest(msgspec.Struct, frozen=True):
+    """Which message to return, by its id; with `sender_bot_id`, that sender's.
+
+    Several senders may have used the id. Then it is the asker's own, or else the first in the log that was sent to
+    the asker or to a channel of `asker_channels`, or else the first in the log, or else the first that is delayed.
+    """
+
+    id: str
+    sender_bot_id: str | None = None
+    asker_bot_id: str | None = None
+    asker_channels: Collection[str] = ()
 
 
 class SurveyRequest(msgspec.Struct, frozen=True):

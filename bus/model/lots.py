@@ -31,8 +31,9 @@ __all__ = [
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A checked message that is not in the log yet. `body` and `headers` are JSON as it was sent.
 
-    It is not delivered at or after `expires_at`. With a `due_at` it waits beside the log until then. With
-    `known_only` it is looked up by its id and not stored: if it is known, its sender is answered as for any repeat.
+    Its id is its sender's: another sender's message with that id is another message. It is not delivered at or
+    after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
+    id and sender and not stored: if it is known, its sender is answered as for any repeat.
     """
 
     id: str
@@ -184,14 +185,13 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     """The outcome of one message.
 
     `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
-    is None for a message that waits until it is due (`scheduled`), for an id of another sender's message
-    (`conflict`), and for an unknown message that was only to be looked up.
+    is None for a message that waits until it is due (`scheduled`), and for an unknown message that was only to be
+    looked up.
     """
 
     seq: int | None
     duplicate: bool = False
     scheduled: bool = False
-    conflict: bool = False
 
 
 Outcome = Appended | list[Added]

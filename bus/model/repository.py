@@ -25,6 +25,7 @@ from .changes import (
     Committed,
     CommitWork,
     DeadLetter,
+    FindRequest,
     Group,
     HistoryRequest,
     LogState,
@@ -80,6 +81,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "DeadLetter",
+    "FindRequest",
     "Group",
     "HistoryRequest",
     "LogMessage",
@@ -137,7 +139,10 @@ class MessageRepository(Protocol):
     """
 
     async def save_message(self, message: BotMessage) -> None:
-        """Append a message. Repeating it changes nothing; its id with other contents raises Conflict."""
+        """Append a message. Repeating it changes nothing; its id with other contents raises Conflict.
+
+        An id is its sender's: another sender's message with that id is another message.
+        """
 
     async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
         """Return the direct messages between two bots (ids), both ways, newest first by seq."""
@@ -200,17 +205,19 @@ class MessageLog(Protocol):
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
         """Return a conversation, newest first. Raise RecordDamaged if a record is damaged."""
 
-    async def thread(self, message_id: str, *, before_seq: int | None, limit: int) -> list[int]:
-        """Return the seqs of a message's thread, newest first."""
+    async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
+        """Return the seqs of a message's thread, newest first; none if the message is not in the log.
+
+        A thread is the message, those that it goes back to by `reply_to`, and all replies to any of these. A reply
+        belongs to the message with that id that its recipient sent; if there is none, to those on its channel; if
+        there are none, to all with that id. A message that belongs to several goes back to the first of them.
+        """
 
     async def messages(self, seqs: Sequence[int]) -> list[LogMessage]:
         """Return these messages, newest first; those not in the log are left out. Raise RecordDamaged."""
 
-    async def find(self, message_id: str) -> LogMessage | None:
-        """Return a message by its id."""
-
-    async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Return a delayed message that is not due yet, by its id. Raise RecordDamaged if its record is damaged."""
+    async def find(self, request: FindRequest) -> NewMessage | None:
+        """Return a message: a LogMessage, or one that is not due yet. Raise RecordDamaged if it is damaged."""
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each of these channels."""

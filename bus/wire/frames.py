@@ -261,15 +261,18 @@ class History(_ClientFrame, frozen=True, tag="history"):
     between: tuple[str, str] | None = None
     channel: Name | None = None
     thread: Id | None = None
+    sender: str | None = None
+    """Whose message the thread's is, by name or id, if several bots used the id."""
     before_seq: Seq | None = None
     limit: QueryLimit = 50
 
 
 class MessageQuery(_ClientFrame, frozen=True, tag="message"):
-    """Asks for a message, and its state."""
+    """Asks for a message, and its state; with `sender`, a name or id, for that bot's."""
 
     request: RequestId
     id: Id
+    sender: str | None = None
 
 
 class Bots(_ClientFrame, frozen=True, tag="bots"):

@@ -78,12 +78,7 @@ class Commits:
                 (channel.name, channel.created_at, channel.created_by_bot_id),
             )
         added = await self._arrivals.add(transaction, work.lots, work.timestamp)
-        seqs: list[int | None] = []
-        for lot, outcome in zip(work.lots, added, strict=True):
-            for id, one in zip(lot.ids, each(lot, outcome), strict=True):
-                if one.conflict:
-                    raise Conflict(f"message id {id} belongs to another bot's message")
-                seqs.append(one.seq)
+        seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         await self._conversations.open(connection, work.lots, work.timestamp)
         written = msgspec.json.encode(seqs).decode()
         row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)
@@ -134,7 +129,6 @@ def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
         "error": run.error,
     }
     return NewMessage(
-        # Unpredictable: a bot that used the id first would prevent the run's recovery.
         id=str(uuid.uuid4()),
         sender_bot_id=change.sender_id,
         sender_bot_name=change.sender_name,

@@ -26,6 +26,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    FindRequest,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -55,8 +56,10 @@ from .file.connection import Statement
 from .file.database import Database, starting
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
-from .messages.arrivals import Arrivals, appended, are_due, find_scheduled, is_any_scheduled
+from .messages.arrivals import Arrivals, appended, are_due, is_any_scheduled
 from .messages.conversations import Conversations
+from .messages.finding import find_message, find_thread
+from .messages.ids import remove
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
@@ -78,22 +81,6 @@ _BETWEEN = """
     ) ORDER BY seq DESC LIMIT ?4"""
 
 _CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-
-# A thread is a message, its chain of ancestors, and all replies to any of these. UNION drops rows that were found
-# before, so that messages that refer to each other do not recurse forever.
-_THREAD = """
-    WITH RECURSIVE
-        ancestors (seq, id, reply_to) AS (
-            SELECT seq, id, reply_to FROM bot_messages WHERE id = ?1
-            UNION
-            SELECT m.seq, m.id, m.reply_to FROM bot_messages m JOIN ancestors a ON m.id = a.reply_to
-        ),
-        thread (seq, id) AS (
-            SELECT seq, id FROM ancestors
-            UNION
-            SELECT m.seq, m.id FROM bot_messages m JOIN thread t ON m.reply_to = t.id
-        )
-    SELECT GROUP_CONCAT(seq) FROM (SELECT seq FROM thread WHERE seq < ?2 ORDER BY seq DESC LIMIT ?3)"""
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -289,8 +276,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-        cursor = await transaction.connection.execute(f"DELETE FROM bot_messages {WITH_SEQS}", (json.dumps(seqs),))
-        return cursor.rowcount
+        return await remove(transaction.connection, seqs)
 
     async def read_page(self, request: PageRequest) -> Page:
         """Read part of a mailbox."""
@@ -309,26 +295,19 @@ class SqliteLog:
             return await fetch(self._questions, _BETWEEN, (*request.between, before, request.limit))
         return await fetch(self._questions, _CHANNEL, (request.channel, before, request.limit))
 
-    async def thread(self, message_id: str, *, before_seq: int | None, limit: int) -> list[int]:
-        """Return the seqs of a message's thread, newest first."""
+    async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
+        """Return the seqs of the thread of the message that is meant, newest first."""
         before = _SEQ_MAX if before_seq is None else before_seq
-        # As one text, for the same reason as in `fetch_each`.
-        [[joined]] = await self._questions.execute_fetchall(_THREAD, (message_id, before, limit))
-        return sorted(map(int, joined.split(",") if joined else ()), reverse=True)
+        return await find_thread(self._questions, request, before, limit)
 
     async def messages(self, seqs: Sequence[int]) -> list[LogMessage]:
         """Return these messages, newest first."""
         found = await fetch(self._questions, WITH_SEQS, (json.dumps(list(seqs)),))
         return sorted(found, key=lambda message: message.seq, reverse=True)
 
-    async def find(self, message_id: str) -> LogMessage | None:
-        """Return a message by its id."""
-        messages = await fetch(self._questions, "WHERE id = ?", (message_id,))
-        return messages[0] if messages else None
-
-    async def find_scheduled(self, message_id: str) -> NewMessage | None:
-        """Return a delayed message that is not due yet, by its id."""
-        return await find_scheduled(self._questions, message_id)
+    async def find(self, request: FindRequest) -> NewMessage | None:
+        """Return the message that is meant, in the log or delayed."""
+        return await find_message(self._questions, request)
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Return a part of the log, without contents."""

@@ -122,7 +122,6 @@ async def test_the_same_message_again_changes_nothing(messages: MessageRepositor
 @pytest.mark.parametrize(
     "other",
     [
-        {"sender_bot_id": "eve"},
         {"sender_bot_name": "eve"},
         {"recipient": DirectRecipient(bot_id="cleo")},
         {"recipient": ChannelRecipient(name="bob")},
@@ -142,6 +141,14 @@ async def test_an_id_with_other_contents_conflicts(messages: MessageRepository, 
     assert await messages.get_messages_between("ann", "bob") == [first]
     assert await messages.get_channel_messages("bob") == []
     assert await messages.get_messages_between("ann", "cleo") == []
+
+
+async def test_an_id_of_another_sender_is_another_message(messages: MessageRepository) -> None:
+    first, other = direct("1", "ann", "bob"), direct("1", "eve", "bob", body={"n": 2})
+    for message in (first, other, first, other):
+        await messages.save_message(message)
+    assert await messages.get_messages_between("ann", "bob") == [first]
+    assert await messages.get_messages_between("eve", "bob") == [other]
 
 
 @pytest.mark.parametrize("body", [object(), {"n": float("nan")}, "\ud800"], ids=["object", "nan", "surrogate"])
@@ -294,12 +301,12 @@ async def test_message_that_was_not_added_leaves_the_session_to_the_next(
 
     async with sqlite_backend.open() as store:
         await store.log.apply([new("1", "ann", "bob")])
-        await store.log.apply([new("1", "eve", "cleo")])
+        await store.log.apply([new("1", "ann", "cleo")])
         await store.log.apply([new("1", "ann", "dan")])
-        await store.log.apply([new("2", "eve", "cleo"), new("3", "ann", "dan")])
+        await store.log.apply([new("2", "ann", "cleo"), new("3", "ann", "dan")])
     assert [session[:2] for session in sessions(sqlite_backend.path)] == [
         ("ann", "bob"),
-        ("eve", "cleo"),
+        ("ann", "cleo"),
         ("ann", "dan"),
     ]
 

@@ -155,15 +155,16 @@ def test_the_same_id_again_is_a_duplicate(shared: Worker, name: str) -> None:
     assert bodies(sender.history(between=[name, f"{name}-sender"])) == ["other", "once"]
 
 
-def test_the_id_of_another_bots_message_is_an_id_conflict(shared: Worker, name: str) -> None:
+def test_the_id_of_another_bots_message_is_free(shared: Worker, name: str) -> None:
     message = to_channel(name, "mine")
-    shared.session(f"{name}-first").publish(message)
-    thief = shared.session(name)
-    answer = thief.try_publish(to_channel(name, "before"), message, to_channel(name, "after"))
-    assert answer["seqs"][1] is None
-    assert [(error["index"], error["code"]) for error in answer["errors"]] == [(1, "id_conflict")]
+    first, other = shared.session(f"{name}-first"), shared.session(name)
+    [seq] = first.publish(message)
+    answer = other.try_publish(to_channel(name, "before"), {**message, "body": "theirs"}, to_channel(name, "after"))
+    assert answer["seqs"] == [seq + 1, seq + 2, seq + 3]
     assert "duplicates" not in answer
-    assert bodies(thief.history(channel=name)) == ["after", "before", "mine"]
+    assert "errors" not in answer
+    assert first.try_publish(message)["duplicates"] == [0]
+    assert bodies(other.history(channel=name)) == ["after", "theirs", "before", "mine"]
 
 
 def test_a_thousand_messages_are_one_frame(shared: Worker, name: str) -> None:

@@ -58,8 +58,9 @@ class FakeLog:
     def __init__(self) -> None:
         self.messages: dict[int, LogMessage] = {}
         self.last_seq = 0
-        self.by_id: dict[str, LogMessage] = {}
-        self.scheduled: dict[str, NewMessage] = {}
+        self.by_id: dict[tuple[str, str], LogMessage] = {}
+        """By id and sender, like `scheduled`."""
+        self.scheduled: dict[tuple[str, str], NewMessage] = {}
         self.removed: set[int] = set()
         self.bots: dict[str, BotRecord] = {}
         self.channels: dict[str, Channel] = {}
@@ -100,7 +101,7 @@ class FakeLog:
             case RemoveMessages():
                 gone = [seq for seq in change.seqs if seq in self.messages and seq < self.last_seq]
                 for seq in gone:
-                    del self.by_id[self.messages.pop(seq).id]
+                    del self.by_id[key_of(self.messages.pop(seq))]
                 self.removed.update(gone)
                 return len(gone)
             case CommitWork():
@@ -139,17 +140,15 @@ class FakeLog:
         return outcome_of([self._add(message, timestamp) for message in lot.messages()])
 
     def _add(self, message: NewMessage, timestamp: str) -> Added:
-        known = self.by_id.get(message.id)
-        waiting = self.scheduled.get(message.id)
-        first = known or waiting
-        if first is not None:
-            if first.sender_bot_id != message.sender_bot_id:
-                return Added(None, conflict=True)
-            return Added(None if known is None else known.seq, duplicate=True, scheduled=known is None)
+        known = self.by_id.get(key_of(message))
+        if known is not None:
+            return Added(known.seq, duplicate=True)
+        if key_of(message) in self.scheduled:
+            return Added(None, duplicate=True, scheduled=True)
         if message.known_only:
             return Added(None)
         if message.due_at is not None:
-            self.scheduled[message.id] = message
+            self.scheduled[key_of(message)] = message
             return Added(None, scheduled=True)
         return Added(self._append(message, timestamp).seq)
 
@@ -158,7 +157,7 @@ class FakeLog:
         self.last_seq += 1
         stored = LogMessage(**fields | {"due_at": None}, seq=self.last_seq, timestamp=timestamp)
         self.messages[stored.seq] = stored
-        self.by_id[stored.id] = stored
+        self.by_id[key_of(stored)] = stored
         return stored
 
     def _commit(self, work: CommitWork) -> Committed | NotCommitted | None:
@@ -168,8 +167,6 @@ class FakeLog:
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
         if work.known_only:
             return None
-        if any(self._is_taken(message) for lot in work.lots for message in lot.messages()):
-            return NotCommitted(Conflict("an id belongs to another bot"))
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
         added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
@@ -177,16 +174,12 @@ class FakeLog:
         self.commits[work.id] = (work.digest, seqs)
         return Committed(self.commits[work.id][1], added)
 
-    def _is_taken(self, message: NewMessage) -> bool:
-        first = self.by_id.get(message.id) or self.scheduled.get(message.id)
-        return first is not None and first.sender_bot_id != message.sender_bot_id
-
     def _release(self, change: ReleaseDue) -> Released:
         until = change.until or change.timestamp
         due = [message for message in self.scheduled.values() if (message.due_at or "") <= until]
         due = sorted(due, key=lambda message: message.due_at or "")[: change.messages_max]
         for message in due:
-            del self.scheduled[message.id]
+            del self.scheduled[key_of(message)]
         return Released([self._append(message, change.timestamp) for message in due], self._next_due_at())
 
     def _next_due_at(self) -> str | None:
@@ -246,6 +239,11 @@ class FakeLog:
 
     def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         return [_surveyed(self.messages[seq]) for seq in sorted(set(seqs)) if seq in self.messages]
+
+
+def key_of(message: NewMessage) -> tuple[str, str]:
+    """Return what a message is known by: its id and its sender."""
+    return message.id, message.sender_bot_id
 
 
 def _surveyed(message: LogMessage) -> Surveyed:

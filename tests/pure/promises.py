@@ -32,7 +32,7 @@ from bus.model.repository import (
 from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
-from .fake_log import FakeLog
+from .fake_log import FakeLog, key_of
 from .placement import placement_faults
 
 __all__ = ["Promises", "Violation"]
@@ -54,8 +54,11 @@ class Promises:
         self.steps = 0
         self.deliveries = 0
         self.sent: dict[str, Publication] = {}
-        self.acknowledged: dict[str, int | None] = {}
-        """The id of each acknowledged message with its seq; None while it waits until it is due."""
+        """The first publication with each id. Other bots use it, too: then theirs are other messages."""
+        self.awaited: set[str] = set()
+        """The ids of messages whose senders awaited a reply."""
+        self.acknowledged: dict[tuple[str, str], int | None] = {}
+        """Each acknowledged message, by id and sender, with its seq; None while it waits until it is due."""
         self.written: dict[int, LogMessage] = {}
         """Every message that was ever in the log."""
         self.subscribed: dict[tuple[str, str], Subscription] = {}
@@ -68,8 +71,8 @@ class Promises:
         self.last_first: dict[str, int] = {}
         self._since: dict[tuple[str, str], int] = {}
         """The end of the log when a bot subscribed: of what is older, retention may have taken some already."""
-        self._released: dict[str, int] = {}
-        self._due_at: dict[str, str] = {}
+        self._released: dict[tuple[str, str], int] = {}
+        self._due_at: dict[tuple[str, str], str] = {}
         """When each message that waits is due."""
         self._delivered_at: dict[tuple[str, int], int] = {}
         self._wanted_again: dict[tuple[str, int], int] = {}
@@ -89,24 +92,32 @@ class Promises:
         """Give a mailbox's key."""
         return mailbox_id if "/" in mailbox_id else self.name(mailbox_id)
 
-    def note_acknowledged(self, publication: Publication, seq: int | None, *, scheduled: bool) -> None:
+    def note_sent(self, publication: Publication) -> Publication:
+        """Somebody sends a message; give it back."""
+        self.sent.setdefault(publication.id, publication)
+        if publication.expects_reply:
+            self.awaited.add(publication.id)
+        return publication
+
+    def note_acknowledged(self, sender: str, publication: Publication, seq: int | None, *, scheduled: bool) -> None:
         """A sender was told that its message is on disk."""
+        key = (publication.id, next(bot.id for bot in self.log.bots.values() if bot.name == sender))
         if seq is None:
             if not scheduled:
                 return
             # It may have entered the log and left it again: a repeat has the first answer.
-            known = publication.id in self.log.scheduled or publication.id in self._released
-            if not known and publication.id not in self.log.by_id:
-                raise Violation(f"acknowledged {publication.id} as waiting, and it is nowhere")
-            self.acknowledged.setdefault(publication.id, None)
+            known = key in self.log.scheduled or key in self._released
+            if not known and key not in self.log.by_id:
+                raise Violation(f"acknowledged {key} as waiting, and it is nowhere")
+            self.acknowledged.setdefault(key, None)
             return
-        if self.written[seq].id != publication.id:
-            raise Violation(f"acknowledged {publication.id} as {seq}, which is another message")
-        before = self.acknowledged.get(publication.id) or seq
+        if key_of(self.written[seq]) != key:
+            raise Violation(f"acknowledged {key} as {seq}, which is another message")
+        before = self.acknowledged.get(key) or seq
         # One that was removed is forgotten; a commit that is repeated answers with what it stored, removed or not.
         if before != seq and min(before, seq) not in self.log.removed:
-            raise Violation(f"{publication.id} was acknowledged with two seqs")
-        self.acknowledged[publication.id] = max(before, seq)
+            raise Violation(f"{key} was acknowledged with two seqs")
+        self.acknowledged[key] = max(before, seq)
 
     def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
         """The log carried out a transaction, and the core is about to be told."""
@@ -118,9 +129,9 @@ class Promises:
                 case RemoveSubscription() if answer:
                     self.interests.pop((self.name(change.bot_id), change.channel), None)
                 case ReleaseDue():
-                    self._released.update((message.id, message.seq) for message in answer.messages)
+                    self._released.update((key_of(message), message.seq) for message in answer.messages)
                     for message in answer.messages:
-                        if self._due_at.get(message.id, "") > moment.wall:
+                        if self._due_at.get(key_of(message), "") > moment.wall:
                             raise Violation(f"{message.seq} entered the log before it was due")
                 case AddDeadLetters(dead_letters):
                     for dead in dead_letters:
@@ -130,7 +141,7 @@ class Promises:
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
-        self._due_at = {id: message.due_at or "" for id, message in self.log.scheduled.items()}
+        self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._check_file()
 
     def _check_file(self) -> None:
@@ -250,7 +261,7 @@ class Promises:
     def _check_order(self, key: str, stored: LogMessage, core: Core) -> None:
         if (key, stored.seq) in self._retried:
             return  # a dead letter that is tried again starts anew, out of order
-        if stored.reply_to is not None and self.sent[stored.reply_to].expects_reply:
+        if stored.reply_to in self.awaited:
             return  # somebody may have waited for it
         # Sessions share a mailbox: between them there is no order that anybody could see.
         mailbox = core.directory.find_mailbox(key)
@@ -311,10 +322,10 @@ class Promises:
 
     def check_nothing_lost(self) -> None:
         """Every acknowledged message is in the log, and was delivered by every mailbox that it is for."""
-        for message_id, seq in self.acknowledged.items():
-            stored = self.written.get(self._released.get(message_id, 0) if seq is None else seq)
+        for message, seq in self.acknowledged.items():
+            stored = self.written.get(self._released.get(message, 0) if seq is None else seq)
             if stored is None or (stored.seq not in self.log.messages and stored.seq not in self.log.removed):
-                raise Violation(f"{message_id} was acknowledged as {seq} and is not in the log")
+                raise Violation(f"{message} was acknowledged as {seq} and is not in the log")
             for key in self._owed(stored):
                 if not self._is_accounted_for(key, stored.seq):
                     raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")

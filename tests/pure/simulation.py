@@ -249,16 +249,16 @@ class Simulation:
         alike = self._publication()
         like_the_first = self.random.choice([0.0, 0.9, 1.0])
         for _ in range(self.random.choice([1, 1, 2, 5, 9])):
-            sent = self.promises.sent
             if self.random.random() < like_the_first:
                 publication = msgspec.structs.replace(alike, id=self._new_id(), body=self._body())
-                sent[publication.id] = publication
-            elif sent and self.random.random() < 0.1:
-                publication = sent[self.random.choice(list(sent))]  # again, perhaps by another bot
+            elif (sent := self.promises.sent) and self.random.random() < 0.1:
+                # The same message again, or, by another bot, another one, with the same contents or with others.
+                publication = sent[self.random.choice(list(sent))]
+                if len(messages) % 2:
+                    publication = msgspec.structs.replace(alike, id=publication.id)
             else:
                 publication = self._publication()
-                sent[publication.id] = publication
-            messages.append(publication)
+            messages.append(self.promises.note_sent(publication))
         number = self._number()
         self.pending_publishes[connection.address, number] = messages
         self._send(connection, Publish(request=number, messages=messages))
@@ -314,9 +314,9 @@ class Simulation:
 
     def _published(self, connection: Connection, published: Published) -> None:
         messages = self.pending_publishes.pop((connection.address, published.request))
-        for index, publication in enumerate(messages):
-            seq = published.seqs[index]
-            self.promises.note_acknowledged(publication, seq, scheduled=index in published.scheduled)
+        for index, (sent, seq) in enumerate(zip(messages, published.seqs, strict=True)):
+            scheduled = index in published.scheduled
+            self.promises.note_acknowledged(connection.bot, sent, seq, scheduled=scheduled)
 
     def _settle_some(self) -> None:
         holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
@@ -374,8 +374,8 @@ class Simulation:
             held = [seq for seq in connection.unsettled if session is not None and seq in session.in_flight]
             acks = self.random.sample(held, min(len(held), self.random.choice([0, 1, 2])))
             acks += [999_999] if self.random.random() < 0.05 else []
-            messages = [self._publication() for _ in range(self.random.choice([0, 1, 2]))]
-            self.promises.sent.update({publication.id: publication for publication in messages})
+            count = self.random.choice([0, 1, 2])
+            messages = [self.promises.note_sent(self._publication()) for _ in range(count)]
             commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks)
             self.commits[commit.id] = (commit, connection.bot)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
@@ -388,7 +388,7 @@ class Simulation:
                 return
             self.promises.note_confirmed(connection.bot, delivered)
             for publication, seq in zip(commit.messages, value["seqs"], strict=True):
-                self.promises.note_acknowledged(publication, seq, scheduled=seq is None)
+                self.promises.note_acknowledged(connection.bot, publication, seq, scheduled=seq is None)
 
         connection.answers[commit.request] = answered
         self._send(connection, commit)

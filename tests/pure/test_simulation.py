@@ -69,6 +69,10 @@ def test_the_worlds_reach_every_state() -> None:
                 seen.add("a gap")
         if simulation.log.scheduled:
             seen.add("scheduled")
+        if len({id for id, _ in simulation.log.by_id}) < len(simulation.log.by_id):
+            seen.add("an id of several senders")
+        if {id for id, _ in simulation.log.by_id} & {id for id, _ in simulation.log.scheduled}:
+            seen.add("an id of several senders, one of them delayed")
         if simulation.core.full:
             seen.add("full batch")
         if simulation.log.dead_letters:
@@ -92,6 +96,8 @@ def test_the_worlds_reach_every_state() -> None:
         "messages being removed that somebody waits for",
         "a gap",
         "scheduled",
+        "an id of several senders",
+        "an id of several senders, one of them delayed",
         "full batch",
         "dead letters",
     }

@@ -23,7 +23,7 @@ CREATE TABLE bots (
 
 CREATE TABLE bot_messages (
     seq               INTEGER PRIMARY KEY,
-    id                TEXT NOT NULL UNIQUE,
+    id                TEXT NOT NULL,
     sender_bot_id     TEXT NOT NULL,
     sender_bot_name   TEXT NOT NULL,
     recipient_type    TEXT NOT NULL CHECK (recipient_type IN ('direct', 'channel')),
@@ -35,8 +35,11 @@ CREATE TABLE bot_messages (
     timestamp         TEXT NOT NULL,
     headers           TEXT NOT NULL DEFAULT '{}',
     expires_at        TEXT,
-    checksum          INTEGER NOT NULL
+    checksum          INTEGER NOT NULL,
+    copied            INTEGER NOT NULL DEFAULT 0
 );
+CREATE UNIQUE INDEX idx_bot_messages_id ON bot_messages (id) WHERE copied = 0;
+CREATE UNIQUE INDEX idx_bot_messages_copied ON bot_messages (id, sender_bot_id) WHERE copied = 1;
 CREATE INDEX idx_bot_messages_channel ON bot_messages (recipient_channel) WHERE recipient_channel IS NOT NULL;
 CREATE INDEX idx_bot_messages_pair ON bot_messages (sender_bot_id, recipient_bot_id)
     WHERE recipient_bot_id IS NOT NULL;
@@ -93,7 +96,7 @@ CREATE TABLE dead_letters (
 ) WITHOUT ROWID;
 
 CREATE TABLE scheduled_messages (
-    id                TEXT PRIMARY KEY,
+    id                TEXT NOT NULL,
     due_at            TEXT,
     sender_bot_id     TEXT NOT NULL,
     sender_bot_name   TEXT NOT NULL,
@@ -107,6 +110,7 @@ CREATE TABLE scheduled_messages (
     checksum          INTEGER NOT NULL,
     CHECK ((recipient_bot_id IS NULL) <> (recipient_channel IS NULL))
 );
+CREATE UNIQUE INDEX idx_scheduled_messages_id ON scheduled_messages (id, sender_bot_id);
 CREATE INDEX idx_scheduled_messages_due_at ON scheduled_messages (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE workflow_commits (

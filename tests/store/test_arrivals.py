@@ -16,6 +16,7 @@ from bus.model.repository import (
     AddMessages,
     Appended,
     Change,
+    FindRequest,
     LogMessage,
     MessageLog,
     NewMessage,
@@ -48,9 +49,7 @@ async def test_message_waits_beside_the_log(log: MessageLog) -> None:
     given = [direct("a", "ann", "bob"), direct("later", "ann", "bob", due_at=at(9)), direct("b", "ann", "bob")]
     assert await add(log, *given) == [Added(1), SCHEDULED, Added(2)]
     assert ids((await read_page(log, page("bob", ("", 0)))).messages) == ["a", "b"]
-    assert await log.find("later") is None
-    assert await log.find_scheduled("later") == given[1]
-    assert await log.find_scheduled("a") is None
+    assert await log.find(FindRequest("later")) == given[1]
     assert (await log.sizes())["scheduled"] == 1
 
 
@@ -91,29 +90,46 @@ async def test_released_message_comes_back_as_given(log: MessageLog) -> None:
     )
     await add(log, given)
     await release(log, 4)
-    found = await log.find("a")
-    assert found is not None
+    found = await log.find(FindRequest("a"))
+    assert isinstance(found, LogMessage)
     names = set(given.__struct_fields__) - {"due_at"}
     assert all(getattr(found, name) == getattr(given, name) for name in names)
     assert (found.seq, found.timestamp) == (1, at(4))
 
 
-async def test_id_is_used_once_in_both(log: MessageLog) -> None:
+async def test_a_sender_uses_an_id_once_in_both(log: MessageLog) -> None:
     later = direct("a", "ann", "bob", due_at=at(9))
     assert await add(log, later, later) == [SCHEDULED, AGAIN]
     assert await add(log, later, direct("a", "ann", "bob"), direct("b", "ann", "bob")) == [AGAIN, AGAIN, Added(1)]
-    assert await add(log, direct("a", "eve", "bob")) == [Added(None, conflict=True)]
     assert await add(log, direct("b", "ann", "bob", due_at=at(9))) == [Added(1, duplicate=True)]
-    assert await add(log, direct("b", "eve", "bob", due_at=at(9))) == [Added(None, conflict=True)]
     await release(log, 9)
     assert await add(log, later, direct("a", "ann", "bob")) == [Added(2, duplicate=True)] * 2
+
+
+async def test_another_sender_uses_the_same_ids_in_both(log: MessageLog) -> None:
+    await add(log, direct("a", "ann", "bob", due_at=at(9)), direct("b", "ann", "bob"))
+    assert await add(log, direct("a", "eve", "bob"), direct("b", "eve", "bob", due_at=at(8))) == [
+        Added(2),
+        SCHEDULED,
+    ]
+    assert await add(log, direct("a", "dan", "bob", due_at=at(7))) == [SCHEDULED]
+    released = await release(log, 8)
+    assert [(message.id, message.sender_bot_id, message.seq) for message in released.messages] == [
+        ("a", "dan", 3),
+        ("b", "eve", 4),
+    ]
+    assert await add(log, direct("a", "ann", "bob")) == [AGAIN], "only what was due has left"
+    assert [message.sender_bot_id for message in (await release(log, 9)).messages] == ["ann"]
+    assert await add(log, *(direct("a", sender, "bob") for sender in ("ann", "dan", "eve"))) == [
+        Added(seq, duplicate=True) for seq in (5, 3, 2)
+    ]
 
 
 async def test_known_only_looks_and_does_not_store(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob"), direct("later", "ann", "bob", due_at=at(9)))
     asked = [direct(id, "ann", "bob", known_only=True) for id in ("a", "later", "new")]
     assert await add(log, *asked) == [Added(1, duplicate=True), AGAIN, Added(None)]
-    assert await add(log, direct("a", "eve", "bob", known_only=True)) == [Added(None, conflict=True)]
+    assert await add(log, direct("a", "eve", "bob", known_only=True)) == [Added(None)], "it tells of no other"
     assert (await log.load()).last_seq == 1
 
 
@@ -152,7 +168,7 @@ async def test_damaged_message_is_told_and_never_due(path: Path) -> None:
         connection.commit()
     async with open_store(str(path)) as store:
         with pytest.raises(RecordDamaged, match="scheduled_messages"):
-            await store.log.find_scheduled("a")
+            await store.log.find(FindRequest("a"))
         released = await release(store.log, 5)
         assert (ids(released.messages), released.damaged, released.next_due_at) == (["b"], ("a",), None)
         assert await release(store.log, 60) == Released([], None)

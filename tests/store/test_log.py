@@ -18,6 +18,7 @@ from bus.model.repository import (
     AddSubscription,
     Appended,
     DeadLetter,
+    FindRequest,
     Group,
     LogMessage,
     MailboxState,
@@ -72,11 +73,11 @@ async def test_message_comes_back_as_given(log: MessageLog) -> None:
         "a", "ann", "bob", message_type="ü", body=b'{"b": "\xc3\xbc"}', reply_to="z", headers=b'{"k":"v"}'
     )
     await add(log, given, second=7)
-    found = await log.find("a")
-    assert found is not None
+    found = await log.find(FindRequest("a"))
+    assert isinstance(found, LogMessage)
     assert (found.seq, found.timestamp) == (1, at(7))
     assert all(getattr(found, name) == getattr(given, name) for name in given.__struct_fields__)
-    assert await log.find("nowhere") is None
+    assert await log.find(FindRequest("nowhere")) is None
 
 
 async def test_same_sender_again_is_a_duplicate(log: MessageLog) -> None:
@@ -85,18 +86,19 @@ async def test_same_sender_again_is_a_duplicate(log: MessageLog) -> None:
         log, direct("c", "ann", "bob"), direct("a", "ann", "bob", body=b"2"), direct("d", "ann", "bob")
     )
     assert again == [Added(3), Added(1, duplicate=True), Added(4)]
-    found = await log.find("a")
+    found = await log.find(FindRequest("a"))
     assert found is not None
     assert found.body == b'{"n":1}'
 
 
-async def test_id_of_another_sender_is_taken(log: MessageLog) -> None:
+async def test_id_of_another_sender_is_another_message(log: MessageLog) -> None:
     await add(log, direct("a", "ann", "bob"))
-    assert await add(log, direct("a", "eve", "bob"), direct("b", "eve", "bob")) == [
-        Added(None, conflict=True),
-        Added(2),
+    assert await add(log, direct("a", "eve", "bob"), direct("b", "eve", "bob")) == [Added(2), Added(3)]
+    assert await add(log, direct("a", "eve", "bob"), direct("a", "ann", "bob")) == [
+        Added(2, duplicate=True),
+        Added(1, duplicate=True),
     ]
-    assert ids((await read_page(log, page("bob", ("", 0)))).messages) == ["a", "b"]
+    assert ids((await read_page(log, page("bob", ("", 0)))).messages) == ["a", "a", "b"]
 
 
 async def test_duplicates_within_one_batch(log: MessageLog) -> None:
@@ -107,8 +109,8 @@ async def test_duplicates_within_one_batch(log: MessageLog) -> None:
         direct("a", "eve", "bob"),
         direct("b", "eve", "bob"),
     )
-    assert added == [Added(1), Added(1, duplicate=True), Added(None, conflict=True), Added(2)]
-    assert ids((await read_page(log, page("bob", ("", 0)))).messages) == ["a", "b"]
+    assert added == [Added(1), Added(1, duplicate=True), Added(2), Added(3)]
+    assert ids((await read_page(log, page("bob", ("", 0)))).messages) == ["a", "a", "b"]
 
 
 async def test_duplicates_among_very_many(log: MessageLog) -> None:
@@ -125,7 +127,7 @@ async def test_changes_of_one_call_stand_together(log: MessageLog) -> None:
     with pytest.raises(Conflict):
         await log.apply([AddMessages(lots_of([direct("a", "ann", "bob")]), at(0)), AddBot(bot("ann"))])
     state = await log.load()
-    assert (state.last_seq, await log.find("a")) == (0, None)
+    assert (state.last_seq, await log.find(FindRequest("a"))) == (0, None)
     assert await add(log, direct("b", "ann", "bob")) == [Added(1)]
 
 
@@ -287,7 +289,7 @@ async def test_removed_messages_are_gone_and_their_seqs_not_used_again(path: Pat
         await add(store.log, *(direct(f"{n}", "ann", "bob") for n in range(1, 6)))
         assert (await store.log.apply([RemoveMessages((1, 2, 2, 4, 99))])).answers == [3]
         assert ids((await read_page(store.log, page("bob", ("", 0)))).messages) == ["3", "5"]
-        assert await store.log.find("1") is None
+        assert await store.log.find(FindRequest("1")) is None
         assert await add(store.log, direct("1", "ann", "bob")) == [Added(6)], "its id was forgotten with it"
     async with open_store(str(path)) as store:
         assert await add(store.log, direct("7", "ann", "bob")) == [Added(7)]

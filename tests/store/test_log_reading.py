@@ -13,7 +13,7 @@ import pytest
 
 from bus.errors import RecordDamaged
 from bus.model.records import WORKER_ID
-from bus.model.repository import AddBot, HistoryRequest, LogMessage, MessageLog
+from bus.model.repository import AddBot, FindRequest, HistoryRequest, LogMessage, MessageLog
 from store import open_store
 from store.sqlite.file.connection import StoreConnection
 from store.sqlite.file.reader import Reader
@@ -254,7 +254,7 @@ async def test_history_of_a_channel(filled: MessageLog) -> None:
 
 
 async def thread(log: MessageLog, member: str, limit: int, before_seq: int | None = None) -> list[LogMessage]:
-    return await log.messages(await log.thread(member, before_seq=before_seq, limit=limit))
+    return await log.messages(await log.thread(FindRequest(member), before_seq=before_seq, limit=limit))
 
 
 async def test_history_of_a_thread(log: MessageLog) -> None:
@@ -340,7 +340,7 @@ async def test_history_reports_damaged_records(path: Path) -> None:
             await store.log.history(HistoryRequest(10, between=("ann", "bob")))
         assert (report.value.table, report.value.key) == ("bot_messages", "seq 2")
         with pytest.raises(RecordDamaged):
-            await store.log.find("b")
+            await store.log.find(FindRequest("b"))
         with pytest.raises(RecordDamaged):
             await store.messages.get_messages_between("ann", "bob")
         assert ids(await store.log.history(HistoryRequest(2, between=("ann", "bob")))) == "dc"

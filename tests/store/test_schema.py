@@ -35,7 +35,7 @@ COLUMNS = {
     "bot_messages": """
         seq INTEGER | id TEXT! | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_type TEXT!
         | recipient_bot_id TEXT | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT
-        | timestamp TEXT! | headers TEXT!='{}' | checksum INTEGER!""",
+        | timestamp TEXT! | headers TEXT!='{}' | checksum INTEGER! | copied INTEGER!=0""",
     "bot_channels": "name TEXT | created_at TEXT! | created_by_bot_id TEXT!",
     "bot_subscriptions": """
         bot_id TEXT! | channel_name TEXT! | subscribed_at TEXT! | start_seq INTEGER!=0 | echo INTEGER!=0
@@ -47,7 +47,7 @@ COLUMNS = {
     "mailboxes": "id TEXT! | position INTEGER!",
     "dead_letters": "mailbox_id TEXT! | seq INTEGER! | reason TEXT! | attempts INTEGER! | at TEXT!",
     "scheduled_messages": """
-        id TEXT | due_at TEXT | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_bot_id TEXT
+        id TEXT! | due_at TEXT | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_bot_id TEXT
         | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT | headers TEXT!='{}'
         | expires_at TEXT | checksum INTEGER!""",
     "schema_migrations": "name TEXT | checksum TEXT! | applied_at TEXT!",
@@ -65,7 +65,7 @@ PRIMARY_KEYS = {
     "workflow_commits": ["id"],
     "mailboxes": ["id"],
     "dead_letters": ["mailbox_id", "seq"],
-    "scheduled_messages": ["id"],
+    "scheduled_messages": [],
     "schema_migrations": ["name"],
 }
 
@@ -89,6 +89,9 @@ INDEXES = {
     "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_steps_run_id": ("workflow_steps", ["run_id"]),
     "idx_workflow_steps_waiting": ("workflow_steps", ["run_id"]),
+    "idx_bot_messages_id": ("bot_messages", ["id"]),
+    "idx_bot_messages_copied": ("bot_messages", ["id", "sender_bot_id"]),
+    "idx_scheduled_messages_id": ("scheduled_messages", ["id", "sender_bot_id"]),
     "idx_bot_messages_pair": ("bot_messages", ["sender_bot_id", "recipient_bot_id"]),
     "idx_bot_messages_channel": ("bot_messages", ["recipient_channel"]),
     "idx_bot_messages_recipient": ("bot_messages", ["recipient_bot_id"]),
@@ -231,6 +234,15 @@ def test_what_is_unique(database: sqlite3.Connection) -> None:
     refuses(database, "workflows", id="w3", owner_type="bot", owner_bot_id="b1", **workflow)
     insert(database, "bot_messages", **MESSAGE, id="m1", recipient_type="direct")
     refuses(database, "bot_messages", **MESSAGE, id="m1", recipient_type="direct")
+    refuses(database, "bot_messages", **MESSAGE | {"sender_bot_id": "c"}, id="m1", recipient_type="direct")
+    copy = MESSAGE | {"sender_bot_id": "c", "copied": 1}
+    insert(database, "bot_messages", **copy, id="m1", recipient_type="direct")
+    refuses(database, "bot_messages", **copy, id="m1", recipient_type="direct")
+    insert(database, "bot_messages", **copy | {"sender_bot_id": "d"}, id="m1", recipient_type="direct")
+    waiting = {name: value for name, value in MESSAGE.items() if name != "timestamp"} | {"recipient_bot_id": "d"}
+    insert(database, "scheduled_messages", **waiting, id="m1")
+    refuses(database, "scheduled_messages", **waiting, id="m1")
+    insert(database, "scheduled_messages", **waiting | {"sender_bot_id": "c"}, id="m1")
     session = {"session_type": "bot-to-bot", "created_at": ""}
     insert(database, "chat_sessions", id="s1", opened_by_bot_id="a", peer_bot_id="b", **session)
     refuses(database, "chat_sessions", id="s2", opened_by_bot_id="b", peer_bot_id="a", **session)

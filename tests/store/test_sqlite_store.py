@@ -26,7 +26,7 @@ from bus.errors import (
     StoreFailure,
 )
 from bus.model.records import GlobalOwner, WorkflowDefinition
-from bus.model.repository import Added
+from bus.model.repository import Added, FindRequest
 from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.lockfile import Mark, read_mark
@@ -368,7 +368,7 @@ async def test_closed_store_says_so(path: Path) -> None:
         with pytest.raises(StoreClosed):
             await store.workflows.get_run("r")
         with pytest.raises(StoreClosed):
-            await store.log.find("a")
+            await store.log.find(FindRequest("a"))
 
 
 async def test_closing_leaves_one_file_and_its_lock(path: Path) -> None:

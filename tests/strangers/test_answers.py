@@ -16,7 +16,7 @@ from bus.broker.outgoing import Outgoing
 from bus.broker.queries import Queries
 from bus.core.core import Core
 from bus.core.effects import Ask, Effect, Moment, Send
-from bus.model.repository import MessageLog
+from bus.model.repository import FindRequest, MessageLog
 from bus.settings import Limits, Settings
 from bus.transport import Port
 from bus.wire.answers import HistoryPage
@@ -108,11 +108,11 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    async def thread(self, message_id: str, *, before_seq: int | None, limit: int) -> list[int]:
+    async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
         self.threads += 1
-        if message_id == "endless":
+        if request.id == "endless":
             await anyio.sleep_forever()
-        return await self._log.thread(message_id, before_seq=before_seq, limit=limit)
+        return await self._log.thread(request, before_seq=before_seq, limit=limit)
 
 
 def moment() -> Moment:

@@ -11,16 +11,16 @@ import hashlib
 import sqlite3
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
-import aiosqlite
 import msgspec
 
-from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailed
 from bus.model.records import timestamp
 
+from .connection import StoreConnection
 from .header import check_header
 from .reader import lenient_text
 
@@ -48,6 +48,9 @@ _SCHEMA = "SELECT type, name, CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS 
 
 TRUST_NOTHING = "PRAGMA trusted_schema = OFF"
 """For every connection: no schema of a file that was handed over calls a function with side effects."""
+
+_DEFENSIVE = 1010
+"""`SQLITE_DBCONFIG_DEFENSIVE`, which Python names since 3.12."""
 
 _NOT_ONLY_OURS = "chat_sessions"
 """The one table that may have existed before the first migration."""
@@ -144,8 +147,7 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
         try:
             for migration in migrations():
                 if migration.name not in applied:
-                    for statement in statements(migration.sql):
-                        copy.execute(statement)
+                    _carry_out(copy, migration)
         except sqlite3.Error as error:
             raise DatabaseDamaged(
                 f"{path} has tables that are not posthouse's ({error}); serve another file"
@@ -161,8 +163,7 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
     with contextlib.closing(sqlite3.connect(":memory:")) as made:
         for migration in migrations():
             if migration.name in applied:
-                for statement in statements(migration.sql):
-                    made.execute(statement)
+                _carry_out(made, migration)
         theirs, ours = _texts(connection), _texts(made)
     foreign = [f"the {kind} {name!r} is not posthouse's" for kind, name in theirs if kind in ("trigger", "view")]
     return foreign + [
@@ -194,7 +195,7 @@ def _identity(connection: sqlite3.Connection) -> Identity | None:
     return Identity(row[0], last_seq) if row else None
 
 
-async def migrate(connection: aiosqlite.Connection) -> list[str]:
+async def migrate(connection: StoreConnection) -> list[str]:
     """Apply missing migrations, each in one transaction with the row that records it; return their names.
 
     Raises sqlite3.Error if one cannot be applied (for instance if a table of that name exists); it is rolled back.
@@ -206,8 +207,7 @@ async def migrate(connection: aiosqlite.Connection) -> list[str]:
     for migration in missing:
         await connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement in statements(migration.sql):
-                await connection.execute(statement)
+            await connection.run(partial(_carry_out, migration=migration))
             await connection.execute(
                 "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES (?, ?, ?)",
                 (migration.name, migration.checksum, timestamp(datetime.now(UTC))),
@@ -217,6 +217,23 @@ async def migrate(connection: aiosqlite.Connection) -> list[str]:
             await connection.rollback()
             raise
     return [migration.name for migration in missing]
+
+
+def _carry_out(connection: sqlite3.Connection, migration: Migration) -> None:
+    """Carry out a migration, in the caller's transaction."""
+    # Some libraries protect the table of the schema by default. Python 3.11 cannot tell them not to.
+    if hasattr(connection, "setconfig"):
+        connection.setconfig(_DEFENSIVE, False)
+    try:
+        for statement in statements(migration.sql):
+            connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "may not be modified" in str(error):
+            raise DatabaseUnusable(
+                f"this SQLite library protects the schema ({error}), so it can neither make nor migrate a database;"
+                " use Python 3.12 or later, or one with a SQLite of its own"
+            ) from error
+        raise
 
 
 def statements(sql: str) -> list[str]:

@@ -1,7 +1,7 @@
 """How messages enter the log: immediately, or when they are due.
 
-Owns the table of delayed messages, and the rule that an id is used once in both. A message that is due moves from
-one to the other in one transaction, so it is always in exactly one of them, even across a crash.
+Owns the table of delayed messages, and the rule that a sender uses an id once in both. A message that is due moves
+from one to the other in one transaction, so it is always in exactly one of them, even across a crash.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from bus.model.repository import (
     Outcome,
     Released,
     ReleaseDue,
-    lots_of,
     outcome_of,
 )
 
 from ..file.connection import Statement
 from ..file.reader import Reader
 from ..file.writer import Transaction
+from .ids import append, find_senders
 from .rows import checksum, insertions
 
 __all__ = [
@@ -39,11 +39,11 @@ __all__ = [
     "Arrivals",
     "appended",
     "are_due",
-    "find_scheduled",
     "in_log",
     "is_any_scheduled",
     "is_intact_scheduled",
     "next_due_at",
+    "read_scheduled",
 ]
 
 _COLUMNS = (
@@ -64,13 +64,9 @@ _READ_DUE = f"""
     SELECT {_COLUMNS}, rowid FROM scheduled_messages WHERE rowid IN (SELECT value FROM json_each(?))
     ORDER BY due_at, rowid"""
 
-_WITH_IDS = "WHERE id IN (SELECT value FROM json_each(?1))"
-
-_IS_ANY_SCHEDULED = f"SELECT 1 FROM scheduled_messages {_WITH_IDS} LIMIT 1"
-
-_FIND_IDS = f"""
-    SELECT id, seq, sender_bot_id FROM bot_messages {_WITH_IDS}
-    UNION ALL SELECT id, NULL, sender_bot_id FROM scheduled_messages {_WITH_IDS}"""
+_IS_ANY_SCHEDULED = """
+    SELECT 1 FROM scheduled_messages WHERE id IN (SELECT value FROM json_each(?1)) LIMIT 1"""
+"""Whoever sent it: then each message is looked up exactly."""
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All delayed messages."""
@@ -88,10 +84,11 @@ class Arrivals:
         return f"<Arrivals waiting={self.waiting}>"
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
-        """Append messages or schedule them, each id once; return the outcome of each lot.
+        """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
 
-        The fast way assumes that no id is known, as is the rule; if one is, nothing of the fast way stays. (It
-        deletes rather than use a savepoint: that would cost every batch two turns of the database's thread.)
+        The fast way assumes that no sender used an id before, as is the rule; if one did, nothing of the fast way
+        stays. (It deletes rather than use a savepoint: that would cost every batch two turns of the database's
+        thread.)
         """
         connection = transaction.connection
         transaction.body_bytes += sum(lot.size_bytes for lot in lots)
@@ -110,33 +107,33 @@ class Arrivals:
         return await self._add_each(transaction, lots, timestamp)
 
     async def _add_each(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
-        known = await _find_ids(transaction.connection, [id for lot in lots for id in lot.ids])
+        connection = transaction.connection
+        known = await find_senders(connection, [(id, lot.sender_bot_id) for lot in lots for id in lot.ids])
         now: list[NewMessage] = []
         later: list[NewMessage] = []
         added: list[Added] = []
         first_seq = transaction.last_seq + 1
         for message in chain.from_iterable(lot.messages() for lot in lots):
-            if message.id in known:
-                seq, sender_bot_id = known[message.id]
-                if sender_bot_id != message.sender_bot_id:
-                    added.append(Added(None, conflict=True))
-                else:
-                    added.append(Added(seq, duplicate=True, scheduled=seq is None))
+            key = (message.id, message.sender_bot_id)
+            if key in known:
+                seq = known[key]
+                added.append(Added(seq, duplicate=True, scheduled=seq is None))
             elif message.known_only:
                 added.append(Added(None))
             elif message.due_at is not None:
-                known[message.id] = (None, message.sender_bot_id)
+                known[key] = None
                 later.append(message)
                 added.append(Added(None, scheduled=True))
             else:
                 transaction.last_seq += 1
-                known[message.id] = (transaction.last_seq, message.sender_bot_id)
+                known[key] = transaction.last_seq
                 now.append(message)
                 added.append(Added(transaction.last_seq))
-        await transaction.connection.execute_all(insertions(lots_of(now), first_seq, timestamp))
+        if now:
+            await connection.execute_all(await append(connection, now, first_seq, timestamp))
         if later:
             self.waiting = True
-            await transaction.connection.executemany(_INSERT, [_row(message) for message in later])
+            await connection.executemany(_INSERT, [_row(message) for message in later])
         outcomes = iter(added)
         return [outcome_of(list(islice(outcomes, len(lot)))) for lot in lots]
 
@@ -156,14 +153,15 @@ class Arrivals:
         found = await connection.execute_fetchall(_DUE, (change.until or change.timestamp, change.messages_max))
         rowids = _fitting(found, change.bytes_max)
         due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
-        messages = [_message(row) for row in due if is_intact_scheduled(row)]
+        intact = [row for row in due if is_intact_scheduled(row)]
         damaged = [row for row in due if not is_intact_scheduled(row)]
+        messages = map(_message, intact)
         first_seq = transaction.last_seq + 1
         released = [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first_seq)]
         transaction.last_seq += len(released)
-        await connection.execute_all(insertions(lots_of(released), first_seq, change.timestamp))
+        await connection.execute_all(await append(connection, released, first_seq, change.timestamp))
         await connection.executemany(
-            "DELETE FROM scheduled_messages WHERE id = ?", [(message.id,) for message in messages]
+            "DELETE FROM scheduled_messages WHERE rowid = ?", [(row[12],) for row in intact]
         )
         await connection.executemany(
             # The id itself may be damaged.
@@ -195,18 +193,18 @@ async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:
     return None if due_at is None else str(due_at)
 
 
-async def find_scheduled(connection: Reader, message_id: str) -> NewMessage | None:
-    """Return a delayed message, by its id. Raise RecordDamaged if its record is damaged."""
-    sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE id = ?"
-    for row in await connection.execute_fetchall(sql, (message_id,)):
+async def read_scheduled(connection: Reader, rowid: int) -> NewMessage | None:
+    """Return a delayed message by its rowid, if it still waits. Raise RecordDamaged if its record is damaged."""
+    sql = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE rowid = ?"
+    for row in await connection.execute_fetchall(sql, (rowid,)):
         if not is_intact_scheduled(row):
-            raise RecordDamaged("scheduled_messages", message_id)
+            raise RecordDamaged("scheduled_messages", str(row[0]))
         return _message(row)
     return None
 
 
 def are_due(lots: Iterable[Lot]) -> bool:
-    """Return True if messages are to be appended now, unless an id of theirs is known."""
+    """Return True if messages are to be appended now, unless their sender used an id of theirs before."""
     return not any(lot.due_at or lot.known_only for lot in lots)
 
 
@@ -224,12 +222,6 @@ def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:
 async def _is_any_scheduled(connection: aiosqlite.Connection, lots: Iterable[Lot]) -> bool:
     query = is_any_scheduled([id for lot in lots for id in lot.ids])
     return bool(list(await connection.execute_fetchall(*query)))
-
-
-async def _find_ids(connection: aiosqlite.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
-    """Return the ids that are in use, with the message's seq (None if it is delayed) and its sender."""
-    rows = await connection.execute_fetchall(_FIND_IDS, (json.dumps(ids),))
-    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def _row(message: NewMessage) -> tuple[Any, ...]:

@@ -77,8 +77,8 @@ class SqliteMessages:
         async def operation(transaction: Transaction) -> None:
             [outcome] = await self._arrivals.add(transaction, [new], message.timestamp)
             [added] = each(new, outcome)
-            if added.duplicate or added.conflict:
-                stored = await fetch(transaction.connection, "WHERE id = ?", (message.id,))
+            if added.duplicate:
+                stored = await fetch(transaction.connection, "WHERE seq = ?", (added.seq,))
                 if not stored or not same_values(_record(stored[0]), wanted):
                     raise Conflict(f"message {message.id!r} is stored with other contents")
             else:

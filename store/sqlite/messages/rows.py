@@ -17,7 +17,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import RecordDamaged
-from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot
+from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot, lots_of
 
 from ..file.connection import Statement
 from ..file.reader import Reader
@@ -30,6 +30,7 @@ __all__ = [
     "fetch_each",
     "fetch_joined",
     "fetch_rows",
+    "insertion_of_copy",
     "insertions",
     "intact",
     "lots_of_rows",
@@ -67,6 +68,8 @@ _INSERT = (
     " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum) VALUES "
 )
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_INSERT_COPY = f"{_INSERT.replace('checksum)', 'checksum, copied)')}{_VALUES[:-1]}, 1)"
 
 _SHARED_ROWS = (1024, 256, 64, 16)
 """Rows of one lot in one statement; what is left, and lots with fewer, go the other way."""
@@ -217,6 +220,13 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
         ]
         seq += len(own)
     return statements + _in_few(rows)
+
+
+def insertion_of_copy(message: NewMessage, seq: int, timestamp: str) -> Statement:
+    """Return the statement that appends a message whose id another sender used before (`ids`)."""
+    [lot] = lots_of([message])
+    shared, [(id, body, crc, *_)] = _shared(lot, timestamp), _own(lot, seq, timestamp)
+    return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc)
 
 
 def _in_few(rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
