@@ -79,6 +79,13 @@ class Shape(msgspec.Struct, frozen=True):
     pause_seconds: float = 0.02
 
 
+_COPIED = 0.05
+"""How many messages have an id that another bot used before."""
+
+_used: deque[tuple[str, str]] = deque(maxlen=200)
+"""The last ids that were used, with the senders: whoever takes one from here is its last user."""
+
+
 class Letters:
     """Makes messages to the bots and channels of a load."""
 
@@ -102,7 +109,7 @@ class Letters:
         recipient = {"type": "direct", "bot": chance.choice(self._targets)}
         if chance.random() < 0.6:
             recipient = {"type": "channel", "name": chance.choice(self._shape.channels)}
-        message: Frame = {"id": new_id(), "recipient": recipient, "body": body}
+        message: Frame = {"id": self._id(), "recipient": recipient, "body": body}
         if chance.random() < 0.05:
             message["delay"] = round(chance.uniform(0.01, DELAY_SECONDS_MAX), 3)
         if chance.random() < 0.05:
@@ -110,6 +117,17 @@ class Letters:
         if chance.random() < 0.1:
             body["fails"] = chance.choice([MAX_DELIVER - 1, MAX_DELIVER + 2])
         return message
+
+    def _id(self) -> str:
+        """Make an id, or take one that another bot used."""
+        if self._chance.random() < _COPIED:
+            with suppress(IndexError):
+                id, sender = _used.popleft()
+                if sender != self._sender:
+                    return id
+        id = new_id()
+        _used.append((id, self._sender))
+        return id
 
     def question(self, answering: tuple[str, ...]) -> Frame:
         """Make a direct message that wants a reply."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from .dead_checks import dead_letters, failures
 from .gap_checks import gaps, removals
 from .history import Event, Final, Hello, Retry, Unsubscribe
-from .ledger import Ledger
+from .ledger import Ledger, key_of
 from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
 from .mailbox_checks import (
     delivered_twice,
@@ -84,11 +84,9 @@ def _held(call: Call) -> tuple[int, ...]:
 
 def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
     letters = ledger.letters.values()
-    stored = {message.id for message in final.messages}
+    stored = {key_of(message) for message in final.messages}
     unknown = [letter for letter in letters if "unknown" in letter.outcomes]
-    recovered = [
-        letter for letter in unknown if letter.known or (letter.acked_at is None and letter.sent.id in stored)
-    ]
+    recovered = [letter for letter in unknown if letter.known or (letter.acked_at is None and letter.key in stored)]
     firsts = {(handed.bot, handed.message.seq) for handed in ledger.handed}
     confirmed = sum(one.confirmed for settled in ledger.settled.values() for one in settled)
     marks = Counter(mark.what for _, mark in ledger.marks)
@@ -105,6 +103,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
         "returned": sum(bool(call.ok and _held(call)) for call in ledger.of(Hello)),
         "dead": sum(len(dead) for dead in final.dead_letters.values()),
         "retried": sum(call.ok.retried or 0 for call in ledger.of(Retry) if call.ok is not None),
+        "same_ids": len(ledger.letters) - len({id for id, _ in ledger.letters}),
         "replied": sum(letter.sent.reply_to is not None for letter in letters),
         "gaps_told": len(ledger.gaps),
         "repeated": len(ledger.handed) - len(firsts),

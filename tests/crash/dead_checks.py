@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from .history import Final
-from .ledger import Handed, Ledger, Settled
+from .ledger import Handed, Ledger, Settled, key_of
 from .mailbox_checks import is_late
 from .verdict import Fault
 
@@ -50,7 +50,7 @@ def failures(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """A message is given up after so many failures: not later, over restarts too, and not earlier."""
     for key in ledger.naks:
         yield from _forgotten(ledger, *key)
-    sent = {message.seq: ledger.letters.get(message.id) for message in final.messages}
+    sent = {message.seq: ledger.letters.get(key_of(message)) for message in final.messages}
     for mailbox, reasons in final.dead_letters.items():
         for seq, reason in reasons.items():
             what = f"seq {seq} is a dead letter of {mailbox}: {reason}"

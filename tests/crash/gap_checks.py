@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from .history import Final, Gap, Settle
-from .ledger import Ledger, Letter
+from .ledger import Ledger, Letter, key_of
 from .verdict import Fault
 
 __all__ = ["gaps", "is_retained", "removals"]
@@ -52,12 +52,12 @@ def removals(ledger: Ledger, final: Final) -> Iterator[Fault]:
 def _removed(ledger: Ledger, final: Final) -> dict[int, Letter]:
     """Return what was acknowledged with a seq, or seen, and is not there any more."""
     stored = {message.seq for message in final.messages}
-    seen = {handed.message.seq: handed.message.id for handed in ledger.handed}
-    seen |= {letter.seq: id for id, letter in ledger.letters.items() if letter.seq is not None}
+    seen = {handed.message.seq: key_of(handed.message) for handed in ledger.handed}
+    seen |= {letter.seq: key for key, letter in ledger.letters.items() if letter.seq is not None}
     return {
-        seq: ledger.letters[id]
-        for seq, id in seen.items()
-        if seq not in stored and id in ledger.letters and is_retained(ledger, ledger.letters[id])
+        seq: ledger.letters[key]
+        for seq, key in seen.items()
+        if seq not in stored and key in ledger.letters and is_retained(ledger, ledger.letters[key])
     }
 
 

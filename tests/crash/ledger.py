@@ -32,6 +32,7 @@ from .history import (
     Retry,
     Sent,
     Settle,
+    Stored,
     Subscribe,
     Unknown,
     Unsubscribe,
@@ -39,7 +40,12 @@ from .history import (
 from .subscriptions import Call, Timeline
 from .verdict import Rules
 
-__all__ = ["Handed", "Ledger", "Letter", "Settled"]
+__all__ = ["Handed", "Ledger", "Letter", "Settled", "key_of"]
+
+
+def key_of(message: Delivery | Stored) -> tuple[str, str]:
+    """Return what a message is known by: its id and its sender."""
+    return message.id, message.sender
 
 
 class Letter:
@@ -63,6 +69,11 @@ class Letter:
         """Whether the first acknowledgement said that it had been stored before."""
         self.outcomes: set[str] = set()
         """What came of the calls that sent it: ok, fail, unknown."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is known by: its id and its sender."""
+        return self.sent.id, self.sender
 
     @property
     def certainly_refused(self) -> bool:
@@ -109,7 +120,8 @@ class Ledger:
     def __init__(self, history: Sequence[Event], rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self.calls: list[Call] = []
-        self.letters: dict[str, Letter] = {}
+        self.letters: dict[tuple[str, str], Letter] = {}
+        """By id and sender."""
         self.handed: list[Handed] = []
         self.deliveries: defaultdict[tuple[str, int], list[Handed]] = defaultdict(list)
         """The same by mailbox and seq."""
@@ -220,9 +232,9 @@ class Ledger:
             action = call.invoke.action
             assert isinstance(action, Publish | Commit)
             for position, sent in enumerate(action.messages):
-                letter = self.letters.get(sent.id)
+                letter = self.letters.get((sent.id, action.bot))
                 if letter is None:
-                    letter = self.letters[sent.id] = Letter(sent, action.bot, call)
+                    letter = self.letters[sent.id, action.bot] = Letter(sent, action.bot, call)
                     if sent.asks:
                         self.asked[sent.id] = call
                 self._note_outcome(letter, call, position)

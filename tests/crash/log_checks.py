@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 
 from .gap_checks import is_retained
-from .history import Final, Hello, Publish, Stored
-from .ledger import Ledger, Letter
+from .history import Commit, Final, Hello, Publish, Stored
+from .ledger import Ledger, Letter, key_of
 from .verdict import Fault
 
 __all__ = ["WORKER", "log_order", "lost_from_log", "never_sent", "one_seq_one_message"]
@@ -27,9 +27,9 @@ def _who(letter: Letter) -> str:
 
 def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """What was acknowledged is in the log, and a worker that is back knows the log's end."""
-    stored = {message.id for message in final.messages}
+    stored = {key_of(message) for message in final.messages}
     for letter in ledger.letters.values():
-        if letter.acked_at is not None and letter.sent.id not in stored and not is_retained(ledger, letter):
+        if letter.acked_at is not None and letter.key not in stored and not is_retained(ledger, letter):
             place = f"seq {letter.seq}" if letter.seq is not None else "waiting until it is due"
             yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
     for call in ledger.of(Hello):
@@ -71,52 +71,58 @@ def _seen_in_log(message: Stored) -> _Seen:
 
 def never_sent(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """What is delivered or stored was sent by its sender, to that target, with that body, and was not refused."""
-    told: set[tuple[str, str]] = set()
+    told: set[tuple[str, str, str]] = set()
     for index, seen in _sightings(ledger, final):
         if seen.sender == WORKER:
             continue
-        letter = ledger.letters.get(seen.id)
+        letter = ledger.letters.get((seen.id, seen.sender))
         if letter is None or letter.first > index:
-            fault = "never_sent", f"message {seen.id} (seq {seen.seq}) is {seen.where}, and nobody had sent it"
+            text = f"message {seen.id} of {seen.sender} (seq {seen.seq}) is {seen.where}, and was not sent before"
+            fault = "never_sent", text
         elif seen.body != letter.sent.body:
             fault = "two_bodies", f"{_who(letter)} is {seen.where} with another body than it was sent with"
-        elif (seen.sender, seen.channel) != (letter.sender, letter.sent.channel):
-            fault = "never_sent", f"{_who(letter)} is {seen.where} as one of {seen.sender} on {seen.channel!r}"
+        elif seen.channel != letter.sent.channel:
+            fault = "never_sent", f"{_who(letter)} is {seen.where} as one on {seen.channel!r}"
         elif seen.to not in (None, letter.sent.to):
             fault = "not_subscribed", f"{_who(letter)} is {seen.where}, as if it were for {seen.to}"
         elif letter.certainly_refused:
             fault = "refused_yet_there", f"{_who(letter)} was refused each time, and is {seen.where}"
         else:
             continue
-        if (fault[0], seen.id) not in told:
-            told.add((fault[0], seen.id))
+        if (fault[0], seen.id, seen.sender) not in told:
+            told.add((fault[0], seen.id, seen.sender))
             yield fault
 
 
 def one_seq_one_message(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """A seq is the place of one message, and a message has one place, whoever asks."""
-    by_seq: dict[int, tuple[str, str, str]] = {}
-    by_id: dict[str, tuple[int, str]] = {}
+    by_seq: dict[int, tuple[tuple[str, str], str, str]] = {}
+    by_key: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def note(seq: int, id: str, body: str, where: str) -> Iterator[Fault]:
-        first_id, first_body, first_where = by_seq.setdefault(seq, (id, body, where))
-        if (first_id, first_body) != (id, body):
-            yield "two_bodies", f"seq {seq} is message {first_id}, {first_where}, and {id}, {where}"
-            by_seq[seq] = (id, body, where)
-        if id in ledger.letters and is_retained(ledger, ledger.letters[id]):
+    def note(seq: int, key: tuple[str, str], body: str, where: str) -> Iterator[Fault]:
+        first_key, first_body, first_where = by_seq.setdefault(seq, (key, body, where))
+        message = " of ".join(key)
+        if (first_key, first_body) != (key, body):
+            yield (
+                "two_bodies",
+                f"seq {seq} is message {' of '.join(first_key)}, {first_where}, and {message}, {where}",
+            )
+            by_seq[seq] = (key, body, where)
+        if key in ledger.letters and is_retained(ledger, ledger.letters[key]):
             return  # whose id is forgotten when it is removed
-        first_seq, first_where = by_id.setdefault(id, (seq, where))
+        first_seq, first_where = by_key.setdefault(key, (seq, where))
         if first_seq != seq:
-            yield "duplicated", f"message {id} is seq {first_seq}, {first_where}, and seq {seq}, {where}"
-            by_id[id] = (seq, where)
+            yield "duplicated", f"message {message} is seq {first_seq}, {first_where}, and seq {seq}, {where}"
+            by_key[key] = (seq, where)
 
-    for call in ledger.calls:
-        ok = call.ok
-        for sent, seq in zip(getattr(call.invoke.action, "messages", ()), ok.seqs if ok else (), strict=False):
+    for call in ledger.of(Publish, Commit):
+        action, ok = call.invoke.action, call.ok
+        assert isinstance(action, Publish | Commit)
+        for sent, seq in zip(action.messages, ok.seqs if ok else (), strict=False):
             if ok is not None and seq is not None:
-                yield from note(seq, sent.id, sent.body, f"as acknowledged at {ok.at} s")
+                yield from note(seq, (sent.id, action.bot), sent.body, f"as acknowledged at {ok.at} s")
     for _, seen in _sightings(ledger, final):
-        yield from note(seen.seq, seen.id, seen.body, seen.where)
+        yield from note(seen.seq, (seen.id, seen.sender), seen.body, seen.where)
 
 
 def log_order(ledger: Ledger) -> Iterator[Fault]:
@@ -131,6 +137,6 @@ def log_order(ledger: Ledger) -> Iterator[Fault]:
         if ok is None or not isinstance(action, Publish):
             continue
         pairs = zip(action.messages, ok.seqs, strict=True)
-        fresh = [seq for sent, seq in pairs if seq is not None and ledger.letters[sent.id].call is call]
+        fresh = [seq for sent, seq in pairs if seq is not None and ledger.letters[sent.id, action.bot].call is call]
         if fresh != sorted(fresh):
             yield "out_of_order", f"one frame of {action.bot} was given the seqs {fresh} at {ok.at} s"

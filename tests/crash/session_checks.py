@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from .history import Commit, Final, Hello, Settle, Unsubscribe
-from .ledger import Handed, Ledger, Letter
+from .ledger import Handed, Ledger, Letter, key_of
 from .subscriptions import Call
 from .verdict import Fault
 
@@ -115,7 +115,7 @@ def _first_replies(ledger: Ledger, final: Final) -> Iterator[tuple[Letter, int]]
     """Return the first reply to each question, with its seq."""
     first: dict[str, tuple[Letter, int]] = {}
     for message in final.messages:
-        letter = ledger.letters.get(message.id)
+        letter = ledger.letters.get(key_of(message))
         if letter is None or letter.sent.reply_to not in ledger.asked:
             continue
         question = ledger.asked[letter.sent.reply_to or ""]

@@ -26,6 +26,25 @@ def test_an_acknowledged_message_that_is_not_in_the_log_is_lost(story: Story) ->
     assert (verdict.counts["acknowledged"], verdict.counts["lost"]) == (2, 1)
 
 
+def test_the_same_id_of_two_senders_is_two_messages(story: Story) -> None:
+    story.publish("ann", "a", seqs=(1,))
+    story.publish("bob", "a", seqs=(2,))
+    story.keep((1, "a"), sender="ann")
+    assert [violation.text for violation in story.verdict().violations] == [
+        "message a of bob on 'news' was acknowledged as seq 2, and is not in the log"
+    ]
+    story.keep((2, "a"), sender="bob")
+    assert story.verdict().ok
+    assert story.verdict().counts["same_ids"] == 1
+
+
+def test_an_answer_about_another_senders_message_with_that_id_is_seen(story: Story) -> None:
+    story.publish("ann", "a", seqs=(1,))
+    story.answer(story.send("bob", "a"), seqs=(1,), duplicates=(0,))
+    story.keep((1, "a"), sender="ann")
+    assert {"lost", "two_bodies"} <= story.verdict().kinds
+
+
 @pytest.mark.parametrize("outcome", ["unknown", "fail", None])
 def test_a_message_that_was_not_acknowledged_may_be_gone(story: Story, outcome: str | None) -> None:
     call = story.send("ann", "a")
@@ -84,7 +103,7 @@ def test_a_delivery_before_the_sending_is_seen(story: Story) -> None:
 def test_a_message_under_another_name_is_seen(story: Story) -> None:
     story.publish("ann", "a", seqs=(1,))
     story.keep((1, "a"), sender="eve")
-    assert story.verdict().kinds == {"never_sent"}
+    assert story.verdict().kinds == {"never_sent", "lost", "two_bodies"}
 
 
 @pytest.mark.parametrize("outcome", ["unknown", None])

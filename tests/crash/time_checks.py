@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from .gap_checks import is_retained
 from .history import Final, Settle, Subscribe
-from .ledger import Ledger
+from .ledger import Ledger, key_of
 from .mailbox_checks import is_late
 from .subscriptions import Call
 from .verdict import Fault
@@ -26,7 +26,7 @@ _MARGIN_SECONDS = 0.02
 def early(ledger: Ledger) -> Iterator[Fault]:
     """A delayed message does not come before its time, and what is to come again after a while neither."""
     for handed in ledger.handed:
-        letter = ledger.letters.get(handed.message.id)
+        letter = ledger.letters.get(key_of(handed.message))
         if letter is None or not letter.sent.delay:
             continue
         due = letter.call.invoke.at + letter.sent.delay
@@ -49,7 +49,7 @@ def early(ledger: Ledger) -> Iterator[Fault]:
 def late(ledger: Ledger) -> Iterator[Fault]:
     """What expired is not delivered in a session that began after that."""
     for handed in ledger.handed:
-        letter, session = ledger.letters.get(handed.message.id), ledger.sessions.get(handed.session)
+        letter, session = ledger.letters.get(key_of(handed.message)), ledger.sessions.get(handed.session)
         if letter is None or letter.sent.ttl is None or letter.acked_at is None or session is None:
             continue
         if letter.sent.delay or is_retained(ledger, letter):
@@ -64,7 +64,7 @@ def late(ledger: Ledger) -> Iterator[Fault]:
 
 def starts(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """A subscription starts where it was asked to: not after a message that was sent when it stood already."""
-    seqs = {message.id: message.seq for message in final.messages}
+    seqs = {key_of(message): message.seq for message in final.messages}
     first_after = _First(ledger, seqs)
     fresh = _fresh(ledger, seqs)
     for call in ledger.of(Subscribe):
@@ -90,12 +90,12 @@ def starts(ledger: Ledger, final: Final) -> Iterator[Fault]:
             yield "subscriptions", f"{where} was to start at {action.start!r}, and starts after {ok.start_seq}"
 
 
-def _fresh(ledger: Ledger, seqs: dict[str, int]) -> defaultdict[str, list[tuple[int, int]]]:
+def _fresh(ledger: Ledger, seqs: dict[tuple[str, str], int]) -> defaultdict[str, list[tuple[int, int]]]:
     """Return, by session, what it was the first to send: where, and the seq that it got."""
     fresh: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for letter in ledger.letters.values():
-        if letter.sent.id in seqs and not letter.sent.delay:
-            fresh[letter.call.session].append((letter.first, seqs[letter.sent.id]))
+        if letter.key in seqs and not letter.sent.delay:
+            fresh[letter.call.session].append((letter.first, seqs[letter.key]))
     fresh.pop("", None)
     return fresh
 
@@ -103,9 +103,9 @@ def _fresh(ledger: Ledger, seqs: dict[str, int]) -> defaultdict[str, list[tuple[
 class _First:
     """The lowest seq among the messages that were first sent after an event."""
 
-    def __init__(self, ledger: Ledger, seqs: dict[str, int]) -> None:
+    def __init__(self, ledger: Ledger, seqs: dict[tuple[str, str], int]) -> None:
         self._sent = sorted(
-            (letter.first, seqs[letter.sent.id]) for letter in ledger.letters.values() if letter.sent.id in seqs
+            (letter.first, seqs[letter.key]) for letter in ledger.letters.values() if letter.key in seqs
         )
         self._lowest = [seq for _, seq in self._sent]
         for place in range(len(self._lowest) - 2, -1, -1):
