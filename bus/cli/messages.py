@@ -175,6 +175,9 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
     "--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to those."
 )
 @click.option(
+    "--sender", metavar="BOT", callback=name_of, help="With --thread: who sent it, if several bots used its id."
+)
+@click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
@@ -189,8 +192,10 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
 @linked("console")
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
     """Show a conversation: the newest messages, oldest first."""
-    if sum(value is not None for value in query.values()) != 1:
+    if sum(value is not None for name, value in query.items() if name != "sender") != 1:
         raise click.UsageError("give exactly one of --between, --channel and --thread")
+    if query["sender"] is not None and query["thread"] is None:
+        raise click.UsageError("--sender is the sender of the message that --thread names")
     messages = ask(link, lambda bot: _history(bot, limit, before, query))
     if link.as_json:
         show_json([message_value(message, delivered=False) for message in messages])

@@ -64,6 +64,15 @@ def test_a_message_sent_again_with_its_id_is_stored_once(posthouse: Posthouse) -
     assert len(posthouse.json("history", "--channel", "once")) == 1
 
 
+def test_a_thread_is_that_of_the_named_sender(posthouse: Posthouse) -> None:
+    id = "00000000-0000-7000-8000-00000000abcd"
+    for sender in ("giver", "taker"):
+        posthouse.json("publish", "same", sender, "--as", sender, "--id", id)
+    for sender in ("giver", "taker"):
+        assert bodies(posthouse.json("history", "--thread", id, "--sender", sender)) == [sender]
+    assert bodies(posthouse.json("history", "--thread", id, "--as", "taker")) == ["taker"]
+
+
 # ── Listening ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -284,6 +293,7 @@ def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:
         ["listen", "--as", "someone", "--count", "0"],
         ["history"],
         ["history", "--channel", "a", "--thread", UNKNOWN_ID],
+        ["history", "--channel", "a", "--sender", "a"],
         ["subscriptions", "--bot", "a", "--channel", "b"],
         ["status", "--url", "localhost"],
         ["status", "--timeout", "0"],
