@@ -18,6 +18,7 @@ Pure, and imports nothing of the package, so that every module may import this.
 
 from __future__ import annotations
 
+from .keys import CredentialsError, InvalidKey
 from .portable import Portable
 from .reported import request_error
 from .requests import (
@@ -87,6 +88,7 @@ __all__ = [
     "BusError",
     "ClosedError",
     "Conflict",
+    "CredentialsError",
     "DatabaseDamaged",
     "DatabaseInUse",
     "DatabaseLocked",
@@ -97,6 +99,7 @@ __all__ = [
     "Forbidden",
     "IdConflict",
     "InvalidBody",
+    "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
     "LimitReached",

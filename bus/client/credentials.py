@@ -1,0 +1,175 @@
+"""A bot's credentials: one file with all that it needs to connect to a worker that has keys.
+
+Owns the file's form, and whom it is kept from: it is created for its owner alone, never in the place of another
+file or through a link, and it is not used if other users could have read it.
+
+The secret is in no `repr` and in no error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import tomllib
+
+import msgspec
+
+from ..errors import CredentialsError, InvalidKey
+from ..wire.addresses import address_fault
+from ..wire.frames import is_name
+from ..wire.keys import canonical_public, read_secret
+from ..wire.refusals import NAME_RULE, refusal
+
+__all__ = ["Credentials", "read_credentials", "replace_credentials", "write_credentials"]
+
+_FILE_BYTES_MAX = 65_536
+"""Much more than credentials have: what is larger is another file."""
+
+_NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)
+
+_NOT_WAITED_FOR = getattr(os, "O_NONBLOCK", 0)
+"""Without it, opening a pipe would wait for its writer."""
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a worker is, how to recognise it, and what proves to it that one is this bot."""
+
+    url: str
+    tap: str | None = None
+    bot: str
+    secret: str
+    """The bot's secret key, as `phs_…`."""
+    worker: str
+    """The worker's public key, as `php_…`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError that names the field and what is wrong with it, without the secret."""
+        for name, address in (("url", self.url), ("tap", self.tap)):
+            if address is not None and (fault := address_fault(address)) is not None:
+                raise ValueError(f"{name} is not a valid address: {fault}")
+        if not is_name(self.bot):
+            raise ValueError(f"bot must be a name: {NAME_RULE}")
+        for name, read, text in (("secret", read_secret, self.secret), ("worker", canonical_public, self.worker)):
+            try:
+                read(text)
+            except InvalidKey as error:
+                raise ValueError(f"{name}: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.bot!r} at {self.url}>"
+
+    def __rich_repr__(self) -> list[str]:
+        """Return what may be shown: not the secret."""
+        return [self.bot, self.url]
+
+
+def read_credentials(path: str | os.PathLike[str]) -> Credentials:
+    """Return the credentials in a file. Raise CredentialsError if it is missing, invalid, or not kept secret."""
+    name = os.fspath(path)
+    try:
+        text = _read(name).decode()
+    except OSError as error:
+        raise CredentialsError(name, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CredentialsError(name, "this is not a file of credentials") from None
+    try:
+        return msgspec.convert(tomllib.loads(text), Credentials)
+    except tomllib.TOMLDecodeError:  # whose message may repeat the line with the secret
+        raise CredentialsError(name, "this is not a file of credentials: it is not TOML") from None
+    except msgspec.ValidationError as error:
+        raise CredentialsError(name, refusal(error)) from None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | _NOT_WAITED_FOR)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise CredentialsError(path, "this is not a file")
+        if hasattr(os, "geteuid"):
+            _refuse_unless_private(path, found)
+        data = file.read(_FILE_BYTES_MAX + 1)
+    if len(data) > _FILE_BYTES_MAX:
+        raise CredentialsError(path, "this is not a file of credentials: it is too large")
+    return data
+
+
+def _refuse_unless_private(path: str, found: os.stat_result) -> None:
+    """Raise CredentialsError if another user could have read the file, or written it.
+
+    A service manager hands files over that belong to root, and lets the service's user read them by an access
+    list, which shows as a right of root's group.
+    """
+    owner = os.geteuid()
+    if found.st_uid not in (owner, 0):
+        raise CredentialsError(path, f"it belongs to user {found.st_uid}, and this is user {owner}: make a copy")
+    is_handed_over = found.st_uid == found.st_gid == 0
+    others = stat.S_IRWXO | (stat.S_IWGRP if is_handed_over else stat.S_IRWXG)
+    if found.st_mode & others:
+        raise CredentialsError(path, f"other users may read or change it; run: chmod 600 {path}")
+
+
+def write_credentials(path: str | os.PathLike[str], credentials: Credentials) -> None:
+    """Create a file with credentials, which only its owner can read; it is on disk when this returns.
+
+    Raise CredentialsError, and leave what is there as it is, if something has that name or it cannot be written.
+    """
+    name = os.fspath(path)
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED, 0o600)
+        _fill(descriptor, name, credentials)
+    except FileExistsError:
+        raise CredentialsError(name, "it exists already, and is not overwritten; choose another name") from None
+    except OSError as error:
+        raise CredentialsError(name, f"cannot be written: {error.strerror}") from None
+
+
+def replace_credentials(path: str | os.PathLike[str], credentials: Credentials) -> None:
+    """Replace a file of credentials as a whole: whoever reads it, even after a crash, has the old or the new ones.
+
+    Raise CredentialsError if it cannot be written; the old ones are left.
+    """
+    name = os.path.realpath(path)
+    try:
+        descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(name), prefix=f"{os.path.basename(name)}.")
+        _fill(descriptor, beside, credentials)
+        try:
+            os.replace(beside, name)
+        except OSError:
+            os.unlink(beside)
+            raise
+        _sync_folder(name)
+    except OSError as error:
+        raise CredentialsError(name, f"cannot be written: {error.strerror}") from None
+
+
+def _fill(descriptor: int, path: str, credentials: Credentials) -> None:
+    """Write a new file to disk, whole or not at all."""
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(_as_toml(credentials).encode())
+            file.flush()
+            os.fsync(descriptor)
+        _sync_folder(path)
+    except OSError:
+        os.unlink(path)
+        raise
+
+
+def _sync_folder(path: str) -> None:
+    if os.name != "posix":
+        return
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _as_toml(credentials: Credentials) -> str:
+    lines = [f"# Credentials of the bot {credentials.bot}. Whoever has this file is this bot: keep it secret.", ""]
+    # No value has a character that JSON and TOML write differently: addresses are printable.
+    values = msgspec.to_builtins(credentials)
+    lines += [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
