@@ -23,13 +23,16 @@ from ..settings import Settings
 from ..wire.frames import (
     PROTOCOL_VERSION,
     Ack,
+    AddKeyFrame,
     Closing,
     Code,
     Commit,
     Credit,
+    Enrol,
     Extend,
     Goodbye,
     Hello,
+    Keys,
     Nak,
     Ok,
     Ping,
@@ -38,6 +41,7 @@ from ..wire.frames import (
     Refusal,
     RequestFrame,
     RetryDeadLetters,
+    RevokeKeyFrame,
     Subscribe,
     Term,
     Unsubscribe,
@@ -62,6 +66,11 @@ __all__ = ["Core"]
 
 _LATE_SECONDS = 1.0
 """After a tick this late, frames may be waiting in the socket that must be read first."""
+
+_NO_KEYS = (
+    "this worker has no keys: stop it, make one for each bot with 'posthouse keys adopt',"
+    ' and start it with mode = "keys" in [security]'
+)
 
 
 class Core:
@@ -327,6 +336,8 @@ class Core:
         if isinstance(request, Hello):
             self._hello(address, request)
             return
+        if isinstance(request, Keys | AddKeyFrame | RevokeKeyFrame | Enrol):
+            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
         if session is None:
             raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat unanswered requests")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
@@ -369,23 +380,25 @@ class Core:
                 Code.UNSUPPORTED_PROTOCOL,
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
+        if hello.bot is None:
+            raise Refusal(Code.BAD_REQUEST, "hello must name your bot: this worker has no keys to know it by")
         if hello.bot_id == WORKER_ID:
             raise Refusal(Code.BAD_REQUEST, "the nil UUID is reserved for the worker")
-        bot = self.directory.names.get(hello.bot)
+        bot = self.directory.names.get(hello.name)
         before = self.sessions.get(address)
         returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
             raise Refusal(Code.BUSY, f"the worker has {len(self.sessions)} sessions, its maximum")
-        waiting = self._registering.get(hello.bot)
+        waiting = self._registering.get(hello.name)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
-                raise Refusal(Code.BUSY, f"bot {hello.bot!r} is still being registered; say hello again later")
+                raise Refusal(Code.BUSY, f"bot {hello.name!r} is still being registered; say hello again later")
             if before is not None:
                 self._end(before, vanished=False)
             waiting.append((address, hello))
             return
         if bot is not None and hello.bot_id not in (None, bot.id):
-            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.bot!r} has a different id than {hello.bot_id}")
+            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.name!r} has a different id than {hello.bot_id}")
         if bot is None:
             self._founding.check(address, hello, self._claimed)
         if before is not None:
@@ -409,7 +422,7 @@ class Core:
 
     def _register(self, session: Session, hello: Hello) -> None:
         wall = self._turn.moment.wall
-        bot = BotRecord(id=hello.bot_id or self._new_id(), name=hello.bot, created_at=wall, last_seen_at=wall)
+        bot = BotRecord(id=hello.bot_id or self._new_id(), name=hello.name, created_at=wall, last_seen_at=wall)
         session.bot_id, session.opening = bot.id, True
         self.sessions.add(session)
         self._registering[bot.name] = []

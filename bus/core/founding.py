@@ -38,17 +38,17 @@ class Founding:
 
     def check(self, address: bytes, hello: Hello, claimed: Container[str]) -> None:
         """Raise Refusal if a connection may not register a bot; `claimed` has the ids of those under way."""
-        limits, name = self._limits, hello.bot.lower()
+        limits, name = self._limits, hello.name.lower()
         if name == WORKER_NAME or name.startswith(f"{WORKER_NAME}."):
-            text = f"bot name {hello.bot!r} is reserved for the worker: use another one"
+            text = f"bot name {hello.name!r} is reserved for the worker: use another one"
             raise Refusal(Code.BAD_REQUEST, text)
-        if is_id(hello.bot):
+        if is_id(hello.name):
             raise Refusal(
                 Code.BAD_REQUEST,
-                f"bot name {hello.bot!r} is a UUID, and would be taken for a bot's id: add a prefix",
+                f"bot name {hello.name!r} is a UUID, and would be taken for a bot's id: add a prefix",
             )
         if hello.bot_id is not None and (hello.bot_id in self._directory.bots or hello.bot_id in claimed):
-            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.bot!r}")
+            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.name!r}")
         if len(self._directory.bots) >= limits.bots_max:
             raise Refusal(Code.BUSY, f"the worker has {limits.bots_max} bots, its maximum")
         if self._registered.get(address, 0) >= limits.bots_per_connection_max:

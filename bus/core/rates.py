@@ -31,7 +31,7 @@ _LISTED_MAX = 100
 _SLACK_SECONDS = 1e-6
 """Tolerance for rounding errors of a burst's fractions, even after a long uptime."""
 
-Key = tuple[str, str | None]
+_Pair = tuple[str, str | None]
 """A sender's id, and the recipient's if the bucket is a pair's."""
 
 
@@ -62,12 +62,12 @@ class _Buckets:
         self.per_second = per_second
         self._message_seconds = 1 / per_second
         self._burst_seconds = max(burst_seconds, self._message_seconds)
-        self._full_at: OrderedDict[Key, float] = OrderedDict()
+        self._full_at: OrderedDict[_Pair, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def refusal(self, key: Key, now: float) -> TooFast | None:
+    def refusal(self, key: _Pair, now: float) -> TooFast | None:
         """Return why a message may not be sent now, or None if it may."""
         wait = self._full_at.get(key, now) + self._message_seconds - self._burst_seconds - now
         if wait <= _SLACK_SECONDS:
@@ -75,7 +75,7 @@ class _Buckets:
         burst = math.floor(self._burst_seconds * self.per_second + _SLACK_SECONDS)
         return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
 
-    def take(self, key: Key, now: float) -> None:
+    def take(self, key: _Pair, now: float) -> None:
         """Count one message against a bucket, and forget the buckets that are full again."""
         self._full_at[key] = max(self._full_at.get(key, now), now) + self._message_seconds
         self._full_at.move_to_end(key)
@@ -91,7 +91,7 @@ class Rates:
         self._pairs = _buckets("pair_messages_per_second_max", limits)
         self.unlimited = self._senders is None and self._pairs is None
         """Whether there are no rates: `take` accepts everything."""
-        self._limited: OrderedDict[Key, Limited] = OrderedDict()
+        self._limited: OrderedDict[_Pair, Limited] = OrderedDict()
 
     def __repr__(self) -> str:
         senders, pairs = self._senders or (), self._pairs or ()
@@ -99,7 +99,7 @@ class Rates:
 
     def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
         """Count a message against its buckets; or count nothing, list the sender, and return why it is refused."""
-        asked: list[tuple[_Buckets, Key]] = []
+        asked: list[tuple[_Buckets, _Pair]] = []
         if self._senders is not None:
             asked.append((self._senders, (sender_bot_id, None)))
         if self._pairs is not None and recipient_bot_id is not None:
@@ -119,7 +119,7 @@ class Rates:
             self._limited.popitem(last=False)
         return list(reversed(self._limited.values()))
 
-    def _note(self, key: Key, now: float, wall: str) -> None:
+    def _note(self, key: _Pair, now: float, wall: str) -> None:
         known = self._limited.pop(key, None)
         times = 0 if known is None or known.last_now < now - _LATELY_SECONDS else known.times
         self._limited[key] = Limited(*key, times + 1, now, wall)

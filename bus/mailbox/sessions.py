@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from ..model.keys import Principal
     from ..wire.frames import RequestFrame
 
 __all__ = ["Asked", "Session", "Sessions", "client_of"]
@@ -50,6 +51,7 @@ class Session:
         "last_heard",
         "mailbox_ids",
         "opening",
+        "principal",
         "served",
         "waiting",
     )
@@ -83,6 +85,8 @@ class Session:
         """Requests that arrived meanwhile, to be carried out in order."""
         self.doubted = False
         """Whether it let an `ack_wait` run out and has not been heard since: it may be cut off."""
+        self.principal: Principal | None = None
+        """Who the key of its connection says it is; None without keys."""
         self.client: str | None = None
         """Its client, by `client_of`, if that has a token to prove its identity in later sessions."""
 

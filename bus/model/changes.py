@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import RecordDamaged, Refused
+from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
 
@@ -20,6 +21,7 @@ __all__ = [
     "AddBot",
     "AddChannel",
     "AddDeadLetters",
+    "AddKey",
     "AddMessages",
     "AddSubscription",
     "Applied",
@@ -33,6 +35,7 @@ __all__ = [
     "LogState",
     "MailboxState",
     "NotCommitted",
+    "NoteKeyUse",
     "Page",
     "PageRequest",
     "RecoverRuns",
@@ -42,6 +45,7 @@ __all__ = [
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveSubscription",
+    "RevokeKeys",
     "SaveMailbox",
     "SeenBot",
     "Subscribed",
@@ -237,6 +241,32 @@ class RemoveDeadLetters(msgspec.Struct, frozen=True):
     seqs: tuple[int, ...]
 
 
+class AddKey(msgspec.Struct, frozen=True):
+    """Add a key, which must not be known. Answered None.
+
+    The key that it `replaces` gets its `replaced_by`, and expires at `replaced_until`. The keys to `forget`, which
+    ended long ago, are removed.
+    """
+
+    key: Key
+    replaces: str | None = None
+    replaced_until: str | None = None
+    forget: tuple[str, ...] = ()
+
+
+class RevokeKeys(msgspec.Struct, frozen=True):
+    """Revoke keys for good; those revoked before stay as they are. Answered None."""
+
+    public_keys: tuple[str, ...]
+    at: str
+
+
+class NoteKeyUse(msgspec.Struct, frozen=True):
+    """Note when keys were last used."""
+
+    used_at: Mapping[str, str]
+
+
 Change = (
     AddBot
     | SeenBot
@@ -251,6 +281,9 @@ Change = (
     | SaveMailbox
     | AddDeadLetters
     | RemoveDeadLetters
+    | AddKey
+    | RevokeKeys
+    | NoteKeyUse
 )
 
 
@@ -354,6 +387,7 @@ class LogState(msgspec.Struct, frozen=True):
     """How many messages wait until they are due, by their senders."""
     next_due_at: str | None = None
     """When the first of them is due."""
+    keys: list[Key] = []
 
 
 class PageRequest(msgspec.Struct, frozen=True):

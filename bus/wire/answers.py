@@ -19,14 +19,19 @@ __all__ = [
     "CommitAnswer",
     "DeadLetterAnswer",
     "DeadLetterList",
+    "Enrolled",
     "Fate",
     "FoundMessage",
     "HistoryPage",
     "KeptMessage",
+    "KeyAdded",
+    "KeyList",
+    "KeysRevoked",
     "ListedBot",
     "ListedChannel",
     "ListedDeadLetter",
     "ListedGroup",
+    "ListedKey",
     "ListedSubscription",
     "MessageAnswer",
     "RateLimited",
@@ -220,6 +225,58 @@ class SubscriptionEnd(_Answer, frozen=True):
     """Whether there was a subscription to end."""
 
     removed: bool
+
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ListedKey(_Answer, frozen=True, kw_only=True):
+    """A key, and how many sessions it has. `created_by` is the key that added it, if one did."""
+
+    public_key: str
+    bot_id: str
+    bot_name: str
+    purpose: str
+    roles: list[str]
+    label: str
+    created_at: str
+    created_by: str | None
+    expires_at: str | None
+    revoked_at: str | None
+    replaced_by: str | None
+    last_used_at: str | None
+    sessions: int
+
+
+class KeyList(_Answer, frozen=True, omit_defaults=True):
+    """Keys, by their text; `more` says that others follow. On the wire the `entries` are called `keys`."""
+
+    entries: list[ListedKey] = msgspec.field(name="keys")
+    more: bool = False
+
+
+class KeyAdded(_Answer, frozen=True, kw_only=True):
+    """A key that was added, its bot, and until when it and the one that it replaces are valid."""
+
+    public_key: str
+    bot_id: str
+    bot_name: str
+    expires_at: str | None
+    replaced_until: str | None
+
+
+class KeysRevoked(_Answer, frozen=True):
+    """How many keys were revoked, and how many sessions have ended."""
+
+    revoked: int
+    sessions: int
+
+
+class Enrolled(_Answer, frozen=True):
+    """The bot whose key was added by an invitation."""
+
+    bot_id: str
+    bot_name: str
 
 
 # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────────

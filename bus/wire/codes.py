@@ -6,6 +6,7 @@ Pure.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from ..errors import Portable
 
@@ -33,6 +34,7 @@ class Code(StrEnum):
     BUSY = "busy"
     STORAGE_FULL = "storage_full"
     FORBIDDEN = "forbidden"
+    REVOKED = "revoked"
     FENCED = "fenced"
     INTERNAL = "internal"
 
@@ -44,13 +46,23 @@ RETRY = frozenset(
 
 
 class Refusal(Portable):
-    """The peer's fault, with the message for it. `request` is the number to answer, if it could be read."""
+    """The peer's fault, with the message for it. `request` is the number to answer, if it could be read.
+
+    `details` are for programs, if the code alone is not enough.
+    """
 
     def __init__(
-        self, code: Code, message: str, request: int | None = None, *, retry_after: float | None = None
+        self,
+        code: Code,
+        message: str,
+        request: int | None = None,
+        *,
+        retry_after: float | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.request = request
         self.retry_after = retry_after
+        self.details = details

@@ -8,8 +8,6 @@ Pure: bytes in, values out, and the other way round.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,11 +15,12 @@ from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
 from .codes import RETRY, Code, Refusal
+from .fields import Credits, Id, Name, QueryLimit, RequestId, Seq, Seqs, are_ids, is_id, is_name
+from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
 from .limits import (
     ANSWER_ITEMS_MAX,
     AWAITED_MAX,
     COMMIT_ITEMS_MAX,
-    CREDIT_MAX,
     ERROR_CHARACTERS_MAX,
     HELD_MAX,
     NAK_SECONDS_MAX,
@@ -29,7 +28,6 @@ from .limits import (
     NUMBER_MAX,
     PUBLISH_MESSAGES_MAX,
     REASON_CHARACTERS_MAX,
-    SETTLED_MAX,
     TOKEN_CHARACTERS_MIN,
     WAIT_SECONDS_MAX,
 )
@@ -38,6 +36,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "RETRY",
     "Ack",
+    "AddKeyFrame",
     "Bots",
     "Channels",
     "Closing",
@@ -46,6 +45,7 @@ __all__ = [
     "Credit",
     "DeadLetters",
     "Deliver",
+    "Enrol",
     "ErrorFrame",
     "Extend",
     "Gap",
@@ -53,6 +53,8 @@ __all__ = [
     "Hello",
     "History",
     "ItemError",
+    "KeyFrame",
+    "Keys",
     "MessageQuery",
     "Nak",
     "Ok",
@@ -66,6 +68,7 @@ __all__ = [
     "Refusal",
     "RequestFrame",
     "RetryDeadLetters",
+    "RevokeKeyFrame",
     "Settled",
     "StartAt",
     "Status",
@@ -86,36 +89,6 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
-NAME = f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_CHARACTERS_MAX - 1}}}\\Z"
-_ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-ID = f"^{_ID}\\Z"
-
-is_name = re.compile(NAME).match
-"""Return True if a text can name a bot or a channel."""
-
-is_id = re.compile(ID).match
-"""Return True if a text is a UUID in the form used here: lower case, with hyphens."""
-
-_ID_CHARACTERS = 36
-_all_ids = re.compile(f"(?:{_ID})*\\Z").match
-
-
-def are_ids(texts: Sequence[str]) -> bool:
-    """Return True if every text is an id: what `is_id` says of each, at a fraction of the cost for many."""
-    if len(texts) == 1:
-        return is_id(texts[0]) is not None
-    return {*map(len, texts)} <= {_ID_CHARACTERS} and _all_ids("".join(texts)) is not None
-
-
-RequestId = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
-Name = Annotated[str, Meta(pattern=NAME)]
-Id = Annotated[str, Meta(pattern=ID)]
-Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
-Seqs = Annotated[list[Seq], Meta(max_length=SETTLED_MAX)]
-QueryLimit = Annotated[int, Meta(ge=1, le=ANSWER_ITEMS_MAX)]
-Credits = Annotated[int, Meta(ge=0, le=CREDIT_MAX)]
-
-
 # ── From a client ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -130,7 +103,8 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
 
     request: RequestId
     protocol: int
-    bot: Name
+    bot: Name | None = None
+    """Its bot; it may be left out where the connection's key says which bot it is."""
     bot_id: Id | None = None
     max_in_flight: Credits | None = None
     client: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
@@ -141,6 +115,12 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
     """The messages delivered to it before and not settled, in the log of that `epoch`."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
     """Its messages whose first replies it still awaits."""
+
+    @property
+    def name(self) -> str:
+        """The name of its bot, once that is known."""
+        assert self.bot is not None, "a hello without a name is refused, or completed by its key"
+        return self.bot
 
 
 class Ping(_ClientFrame, frozen=True, tag="ping"):
@@ -347,7 +327,10 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
 Settle = Ack | Nak | Term | Extend | Credit
 Opening = Hello | Ping | Goodbye
-RequestFrame = Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | Query | Workflow
+KeyFrame = Keys | AddKeyFrame | RevokeKeyFrame | Enrol
+RequestFrame = (
+    Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
+)
 
 
 # ── From the worker ──────────────────────────────────────────────────────────────────────────────────────

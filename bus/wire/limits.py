@@ -21,6 +21,7 @@ __all__ = [
     "PUBLISH_MESSAGES_MAX",
     "PUBLISH_ROOM_BYTES",
     "REASON_CHARACTERS_MAX",
+    "ROLES_MAX",
     "SETTLED_MAX",
     "SOCKET_PATH_BYTES_MAX",
     "TOKEN_CHARACTERS_MIN",
@@ -43,6 +44,9 @@ REASON_CHARACTERS_MAX = 1024
 
 ERROR_CHARACTERS_MAX = 65_536
 """For a run's error in a commit: a long traceback."""
+
+ROLES_MAX = 16
+"""Roles of one key: each is looked at when a right is decided."""
 
 CREDIT_MAX = 1000
 """Messages in flight for one session: the client and the worker both hold them all in memory."""

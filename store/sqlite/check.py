@@ -32,6 +32,7 @@ from .file.place import find_place
 from .file.reader import is_text, lenient_text
 from .file.schema import TRUST_NOTHING, migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
+from .messages.keys import KEYS
 from .messages.rows import COLUMNS, intact
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
 
@@ -286,7 +287,7 @@ class _Reading:
         _list(self.warnings, unknown)
         altered = [
             f"{what} {row[0]!r}: not as stored: the checksum differs"
-            for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS))
+            for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS), ("the key", KEYS))
             for row in self._connection.execute(sql)
             if not is_sealed(row)
         ]

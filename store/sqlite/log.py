@@ -18,6 +18,7 @@ from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
+    AddKey,
     AddMessages,
     AddSubscription,
     Appended,
@@ -33,6 +34,7 @@ from bus.model.repository import (
     Lot,
     MailboxState,
     NewMessage,
+    NoteKeyUse,
     Outcome,
     Page,
     PageRequest,
@@ -41,6 +43,7 @@ from bus.model.repository import (
     RemoveDeadLetters,
     RemoveMessages,
     RemoveSubscription,
+    RevokeKeys,
     SaveMailbox,
     SeenBot,
     Subscribed,
@@ -60,6 +63,7 @@ from .messages.arrivals import Arrivals, appended, are_due, is_any_scheduled
 from .messages.conversations import Conversations
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
+from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
@@ -227,6 +231,12 @@ class SqliteLog:
                     if cursor.rowcount:
                         removed.append(seq)
                 return removed
+            case AddKey():
+                await add_key(connection, change)
+            case RevokeKeys():
+                await revoke_keys(connection, change)
+            case NoteKeyUse():
+                await note_key_use(connection, change)
             case _:
                 assert_never(change)
         return None

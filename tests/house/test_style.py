@@ -35,6 +35,7 @@ MIGRATIONS = {
     "20261123_0005_checksums": "96ac9cc3fc190110f31d485c656804cb618fc4d4952e40bf23554f6a0aa9e5bf",
     "20261123_0006_runs": "f584183df9455d8eb302302a02bbc801cef310028ba8298c7fa0f5cecbc4a904",
     "20261130_0007_ids_of_senders": "ec9e0b96543acedf17137a2194ef508e98b0de856b938795ee921761a4e080a6",
+    "20261130_0008_keys": "8825efd448ffd28def5fa9c12eb9c970c53e30ed8ce21ce163c5e5f564629549",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 

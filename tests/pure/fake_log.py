@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from bus.errors import Conflict
+from bus.model.keys import Key
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
     Added,
+    AddKey,
     AddMessages,
     AddSubscription,
     Applied,
@@ -28,6 +32,7 @@ from bus.model.repository import (
     MailboxState,
     NewMessage,
     NotCommitted,
+    NoteKeyUse,
     Outcome,
     Page,
     PageRequest,
@@ -38,6 +43,7 @@ from bus.model.repository import (
     RemoveDeadLetters,
     RemoveMessages,
     RemoveSubscription,
+    RevokeKeys,
     SaveMailbox,
     SeenBot,
     Subscribed,
@@ -68,6 +74,7 @@ class FakeLog:
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.mailboxes: dict[str, MailboxState] = {}
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
+        self.keys: dict[str, Key] = {}
         self.commits: dict[str, tuple[str, list[int | None]]] = {}
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
@@ -86,6 +93,7 @@ class FakeLog:
             groups=list(self.groups.values()),
             scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
+            keys=list(self.keys.values()),
         )
 
     def apply(self, changes: Sequence[Change]) -> Applied:
@@ -132,9 +140,31 @@ class FakeLog:
                 self.dead_letters.update({(dead.mailbox_id, dead.seq): dead for dead in dead_letters})
             case RemoveDeadLetters():
                 return [seq for seq in change.seqs if self.dead_letters.pop((change.mailbox_id, seq), None)]
+            case AddKey() | RevokeKeys() | NoteKeyUse():
+                self._change_keys(change)
             case _:
                 assert_never(change)
         return None
+
+    def _change_keys(self, change: AddKey | RevokeKeys | NoteKeyUse) -> None:
+        match change:
+            case AddKey(key):
+                for forgotten in change.forget:
+                    self.keys.pop(forgotten, None)
+                assert key.public_key not in self.keys
+                assert key.bot_id in self.bots
+                self.keys[key.public_key] = key
+                if change.replaces is not None:
+                    ends = {"replaced_by": key.public_key, "expires_at": change.replaced_until}
+                    self.keys[change.replaces] = replace(self.keys[change.replaces], **ends)
+            case RevokeKeys(public_keys, at):
+                for each in public_keys:
+                    if each in self.keys and self.keys[each].revoked_at is None:
+                        self.keys[each] = replace(self.keys[each], revoked_at=at)
+            case NoteKeyUse(used_at):
+                for each, at in used_at.items():
+                    if each in self.keys:
+                        self.keys[each] = replace(self.keys[each], last_used_at=at)
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
         return outcome_of([self._add(message, timestamp) for message in lot.messages()])

@@ -19,6 +19,21 @@ CREATE TABLE bots (
     last_seen_at TEXT NOT NULL
 );
 
+CREATE TABLE keys (
+    public_key   TEXT PRIMARY KEY,
+    bot_id       TEXT NOT NULL REFERENCES bots (id),
+    purpose      TEXT NOT NULL CHECK (purpose IN ('bot', 'admin', 'enrol')),
+    roles        TEXT NOT NULL,
+    label        TEXT NOT NULL,
+    created_at   TEXT NOT NULL,
+    created_by   TEXT,
+    expires_at   TEXT,
+    revoked_at   TEXT,
+    replaced_by  TEXT,
+    last_used_at TEXT,
+    checksum     INTEGER NOT NULL
+);
+
 -- Messages and who wants them
 
 CREATE TABLE bot_messages (

@@ -18,6 +18,7 @@ from bus.model.repository import LogState
 from ..file.database import Database
 from ..file.reader import is_text
 from .arrivals import next_due_at
+from .keys import KEYS, key_of
 from .rows import fetch_each
 from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
 
@@ -51,6 +52,7 @@ _LOADED = (
     "mailboxes",
     "dead_letters",
     "scheduled_messages",
+    "keys",
 )
 """The tables that are read in full, or through their indexes."""
 
@@ -68,6 +70,7 @@ async def load_state(database: Database) -> LogState:
     subscriptions = await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
     groups = await _sealed(database, GROUPS, "a group of", group_of)
     mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
+    keys = await _sealed(database, KEYS, "the key", key_of)
     scheduled = dict(map(tuple, await _texts(database, "scheduled_messages", _SCHEDULED)))
     return LogState(
         epoch=database.epoch,
@@ -84,6 +87,7 @@ async def load_state(database: Database) -> LogState:
         groups=groups,
         scheduled=scheduled,
         next_due_at=await next_due_at(database.read),
+        keys=keys,
     )
 
 

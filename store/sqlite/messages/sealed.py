@@ -48,6 +48,7 @@ _GROUP_MAILBOXES = "SELECT channel_name || '/' || name FROM channel_groups"
 """Their mailboxes' ids, as `group_mailbox_id` forms them."""
 
 MISSING = {
+    "bot": "SELECT bot_id FROM keys WHERE bot_id NOT IN (SELECT id FROM bots)",
     "channel": """
         SELECT channel_name FROM bot_subscriptions WHERE channel_name NOT IN (SELECT name FROM bot_channels) UNION
         SELECT channel_name FROM channel_groups WHERE channel_name NOT IN (SELECT name FROM bot_channels)""",
@@ -58,7 +59,7 @@ MISSING = {
         SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
         EXCEPT SELECT id FROM mailboxes""",
 }
-"""What bots, subscriptions, groups and dead letters need but is missing: each selects names or ids."""
+"""What keys, bots, subscriptions, groups and dead letters need but is missing: each selects names or ids."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

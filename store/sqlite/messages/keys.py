@@ -1,0 +1,120 @@
+"""Bots' keys as rows.
+
+Owns their SQL, and the checksum in each row: a flipped bit could make a revoked key valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from bus.errors import Conflict, RecordDamaged
+from bus.model.keys import Key, Purpose
+from bus.model.repository import AddKey, NoteKeyUse, RevokeKeys
+
+from .sealed import is_sealed, seal
+
+__all__ = ["KEYS", "add_key", "key_of", "note_key_use", "revoke_keys"]
+
+_COLUMNS = (
+    "public_key, bot_id, purpose, roles, label, created_at, created_by, expires_at, revoked_at, replaced_by,"
+    " last_used_at, checksum"
+)
+
+KEYS = f"SELECT {_COLUMNS} FROM keys"
+
+_INSERT = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
+_UPDATE = """
+    UPDATE keys SET expires_at = ?, revoked_at = ?, replaced_by = ?, last_used_at = ?, checksum = ?
+    WHERE public_key = ?"""
+
+_NEWEST_OF_BOT = """
+    UPDATE bots SET public_key = (
+        SELECT public_key FROM keys WHERE bot_id = bots.id AND purpose != 'enrol' AND revoked_at IS NULL
+        ORDER BY created_at DESC, public_key DESC LIMIT 1
+    ) WHERE id = ?"""
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    """Read a row of KEYS. Raises ValueError if its contents are invalid."""
+    return Key(
+        public_key=row[0],
+        bot_id=row[1],
+        purpose=Purpose(row[2]),
+        roles=msgspec.json.decode(row[3], type=tuple[str, ...]),
+        label=row[4],
+        created_at=row[5],
+        created_by=row[6],
+        expires_at=row[7],
+        revoked_at=row[8],
+        replaced_by=row[9],
+        last_used_at=row[10],
+    )
+
+
+async def add_key(connection: aiosqlite.Connection, change: AddKey) -> None:
+    """Add a key, end the one that it replaces, and remove those to forget. Raise Conflict if it is known."""
+    for forgotten in change.forget:
+        await connection.execute("DELETE FROM keys WHERE public_key = ?", (forgotten,))
+    if (await connection.execute(_INSERT, _row(change.key))).rowcount < 1:
+        raise Conflict(f"key {change.key.public_key} is known already")
+    if change.replaces is not None:
+        if (old := await _find(connection, change.replaces)) is None:
+            raise Conflict(f"key {change.replaces} is not known")
+        await _update(connection, old, replaced_by=change.key.public_key, expires_at=change.replaced_until)
+    await connection.execute(_NEWEST_OF_BOT, (change.key.bot_id,))
+
+
+async def revoke_keys(connection: aiosqlite.Connection, change: RevokeKeys) -> None:
+    """Revoke keys; those that were revoked, or removed, before are left as they are."""
+    for public_key in change.public_keys:
+        key = await _find(connection, public_key)
+        if key is not None and key.revoked_at is None:
+            await _update(connection, key, revoked_at=change.at)
+            await connection.execute(_NEWEST_OF_BOT, (key.bot_id,))
+
+
+async def note_key_use(connection: aiosqlite.Connection, change: NoteKeyUse) -> None:
+    """Note when keys were last used; those that were removed meanwhile are left out."""
+    for public_key, at in change.used_at.items():
+        key = await _find(connection, public_key)
+        if key is not None:
+            await _update(connection, key, last_used_at=at)
+
+
+async def _update(connection: aiosqlite.Connection, key: Key, **fields: str | None) -> None:
+    key = msgspec.structs.replace(key, **fields)
+    *_, checksum = _row(key)
+    values = (key.expires_at, key.revoked_at, key.replaced_by, key.last_used_at, checksum, key.public_key)
+    await connection.execute(_UPDATE, values)
+
+
+async def _find(connection: aiosqlite.Connection, public_key: str) -> Key | None:
+    """Return a key, or None. Raise RecordDamaged if it is not as it was stored: a change would seal that."""
+    for row in await connection.execute_fetchall(f"{KEYS} WHERE public_key = ?", (public_key,)):
+        if not is_sealed(tuple(row)):
+            raise RecordDamaged("keys", public_key)
+        return key_of(tuple(row))
+    return None
+
+
+def _row(key: Key) -> tuple[Any, ...]:
+    """Return the values of a key in the order of KEYS."""
+    values = (
+        key.public_key,
+        key.bot_id,
+        key.purpose.value,
+        msgspec.json.encode(key.roles).decode(),
+        key.label,
+        key.created_at,
+        key.created_by,
+        key.expires_at,
+        key.revoked_at,
+        key.replaced_by,
+        key.last_used_at,
+    )
+    return (*values, seal(*values))
