@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
+    from .client.credentials import Credentials
     from .client.draft import Draft
     from .client.message import Message
     from .client.waiting import Receipt
@@ -27,13 +28,19 @@ if TYPE_CHECKING:
         BusError,
         ClosedError,
         Conflict,
+        CredentialsError,
         DefinitionInUse,
         Fenced,
         Forbidden,
+        HandshakeError,
         IdConflict,
         InvalidBody,
+        InvalidKey,
         InvalidTransition,
         InvalidValue,
+        KeyRefused,
+        KeysRequired,
+        KeysUnsupported,
         LimitReached,
         MalformedAnswer,
         NotFound,
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
         Rejected,
         ReplyTimeout,
         RequestError,
+        Revoked,
         RunBusy,
         RunCancelled,
         RunError,
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
         UnknownWorkflow,
         UnsupportedProtocol,
         WorkerUnavailable,
+        WrongWorker,
     )
     from .model.records import (
         BotOwner,
@@ -102,16 +111,23 @@ __all__ = [
     "ClosedError",
     "CommitReceipt",
     "Conflict",
+    "Credentials",
+    "CredentialsError",
     "DefinitionInUse",
     "Draft",
     "Fenced",
     "Forbidden",
     "FoundMessage",
     "GlobalOwner",
+    "HandshakeError",
     "IdConflict",
     "InvalidBody",
+    "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeyRefused",
+    "KeysRequired",
+    "KeysUnsupported",
     "Lease",
     "LimitReached",
     "ListedBot",
@@ -129,6 +145,7 @@ __all__ = [
     "RequestError",
     "Retry",
     "RetryPolicy",
+    "Revoked",
     "Run",
     "RunBusy",
     "RunCancelled",
@@ -158,6 +175,7 @@ __all__ = [
     "WorkflowRun",
     "WorkflowStep",
     "WorkflowStepLog",
+    "WrongWorker",
     "connect",
     "timestamp",
 ]
@@ -168,6 +186,7 @@ _MODULES = (
     "runs.replay",
     "wire.frames",
     "wire.answers",
+    "client.credentials",
     "client.draft",
     "client.waiting",
     "client.message",

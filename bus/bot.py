@@ -22,7 +22,9 @@ import zmq
 from .client.asking import Asking
 from .client.caller import Caller
 from .client.connection import Connection
+from .client.credentials import Credentials
 from .client.draft import Draft, SendOptions
+from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
 from .client.inbox import Inbox
 from .client.message import Message
@@ -36,17 +38,10 @@ from .errors import BusError, ClosedError, WorkerUnavailable
 from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.repository import RemoteWorkflows
-from .transport import connect_command, connect_tap
 from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
-
-DEFAULT_URL = "tcp://127.0.0.1:7710"
-"""The default address of a worker."""
-
-DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
-"""The default address of its tap."""
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -70,30 +65,35 @@ class Bot(Asking):
 
     def __init__(
         self,
-        name: str,
-        url: str = DEFAULT_URL,
+        name: str | None = None,
+        url: str | None = None,
         *,
+        credentials: Credentials | str | os.PathLike[str] | None = None,
         bot_id: str | None = None,
         max_in_flight: int = _MAX_IN_FLIGHT,
         timeout: float | None = _TIMEOUT_SECONDS,
-        tap_url: str = DEFAULT_TAP_URL,
+        tap_url: str | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
+        `credentials`, or a file of them, or the one that POSTHOUSE_CREDENTIALS names, say who the bot is, and where
+        its worker; `url` and `tap_url` may still be other ways there. Without credentials the bot needs a name, and
+        the addresses are `DEFAULT_URL` and, for `watch`, `DEFAULT_TAP_URL`. Raises CredentialsError.
+
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
-        `tap_url` is the address for `watch`. `context` is the ZeroMQ context to use, which inproc addresses need.
+        `context` is the ZeroMQ context to use, which inproc addresses need.
         """
-        self.url = url
-        self.tap_url = tap_url
-        self._context = context
+        self._endpoint = endpoint = Endpoint(url, tap_url, credentials=credentials, context=context)
+        name, url = endpoint.name_of(name), endpoint.url
+        self._has_context = context is not None
         self._made_in = os.getpid()
         self._bot_id = bot_id
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
             Home(f"bot {name!r}"),
-            lambda: connect_command(self._sockets, url),
+            endpoint,
             self._hello,
             deliver=self._deliver,
             gap=lambda gap: self.gaps.append(gap),
@@ -115,6 +115,16 @@ class Bot(Asking):
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r} at {self.url} {self._connection!r} inbox={len(self._inbox)}>"
+
+    @property
+    def url(self) -> str:
+        """The worker's address."""
+        return self._endpoint.url
+
+    @property
+    def tap_url(self) -> str:
+        """The address of its tap, for `watch`."""
+        return self._endpoint.tap_url
 
     @property
     def timeout(self) -> float | None:
@@ -177,16 +187,11 @@ class Bot(Asking):
         await self._tasks.__aexit__(None, None, None)
 
     def _check_context(self) -> None:
-        if self._context is not None and self._made_in != os.getpid():
+        if self._has_context and self._made_in != os.getpid():
             raise RuntimeError(
                 f"the ZeroMQ context of bot {self.name!r} belongs to process {self._made_in}, from which this one"
                 " was forked: create the bot here, with a context of this process"
             )
-
-    @property
-    def _sockets(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """The given ZeroMQ context, or that of this process, which may have been forked since."""
-        return zmq.Context.instance() if self._context is None else self._context
 
     async def _keep_connected(self) -> None:
         # Shielded: a cancelled context still says goodbye, so that its messages are returned without counting as
@@ -320,7 +325,7 @@ class Bot(Asking):
 
     def watch(self, channel: str) -> Watch:
         """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`."""
-        return Watch(channel, self, self._connection, lambda: connect_tap(self._sockets, self.tap_url))
+        return Watch(channel, self, self._connection, self._endpoint.open_tap)
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""
@@ -412,23 +417,27 @@ class _Messages:
 
 
 def connect(
-    url: str = DEFAULT_URL,
+    url: str | None = None,
     *,
-    bot: str,
+    bot: str | None = None,
+    credentials: Credentials | str | os.PathLike[str] | None = None,
     bot_id: str | None = None,
     max_in_flight: int = _MAX_IN_FLIGHT,
     timeout: float | None = _TIMEOUT_SECONDS,
-    tap_url: str = DEFAULT_TAP_URL,
+    tap_url: str | None = None,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> Bot:
-    """Connect a bot to the worker at a URL; use it as `async with bus.connect(...) as bot:`.
+    """Connect a bot to its worker; use it as `async with bus.connect(...) as bot:`.
 
-    Entering raises WorkerUnavailable if no worker answers, and BotConflict or UnsupportedProtocol if it refuses. An
-    unknown name registers a new bot.
+    It is named by `bot`, or by its `credentials`, as for `Bot`. Entering raises WorkerUnavailable if no worker
+    answers, HandshakeError if it has another key than the credentials say or does not take the bot's, and
+    BotConflict, Forbidden or UnsupportedProtocol if it refuses the bot. Without keys, an unknown name registers a
+    new bot.
     """
     return Bot(
         bot,
         url,
+        credentials=credentials,
         bot_id=bot_id,
         max_in_flight=max_in_flight,
         timeout=timeout,

@@ -11,23 +11,54 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import struct
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Protocol
 
 import anyio
 import zmq
 
+from .curve import Identity, secure
 from .errors import AddressError
 from .wire.addresses import address_fault, is_ipv6, without_password
 
-__all__ = ["Departure", "Port", "allow_ipv6", "connect_command", "connect_tap"]
+__all__ = ["Break", "Departure", "Port", "allow_ipv6", "connect_command", "connect_tap"]
 
 _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
 
 
+_BREAKS = int(
+    zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
+"""What is heard about connections: how each ended."""
+
 # As plain numbers: combining the enum's members takes longer than a send.
 _NOBLOCK, _MORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
+
+
+_EVENT = struct.Struct("=HI")
+"""The first part of a message about a connection: the event, and its value."""
+
+_REFUSED = 400
+"""The status of a peer that may not come in (RFC 27); with another one, the authenticator itself had a problem."""
+
+
+class Break(Enum):
+    """How a connection ended."""
+
+    LOST = "lost"
+    """It broke, for a reason that may be gone with the next one."""
+    REFUSED = "refused"
+    """The worker's authenticator did not let this bot in. ZeroMQ does not try again."""
+    UNFINISHED = "unfinished"
+    """The other end closed it in the middle of the handshake, without a reason. ZeroMQ tries again."""
+    MISMATCHED = "mismatched"
+    """One end has keys, and the other one has none."""
 
 
 class Departure(Protocol):
@@ -55,6 +86,8 @@ class Port:
         """The event loop that watches the descriptor, once it does."""
         self._readable: asyncio.Future[None] | None = None
         self._last: zmq.Frame | None = None
+        self._unfinished = False
+        """Whether the last connection ended in the middle of its handshake."""
 
     def __repr__(self) -> str:
         return f"<Port {self._socket!r}>"
@@ -156,14 +189,28 @@ class Port:
         else:
             self._socket.getsockopt(zmq.EVENTS)  # or the loop calls again at once; who waits next has looked before
 
-    async def wait_disconnected(self) -> None:
-        """Wait until an established connection breaks, which ZeroMQ would silently restore.
+    async def wait_broken(self) -> Break:
+        """Wait until a connection breaks, or does not come about, of which ZeroMQ would say nothing.
 
-        Never returns on inproc, where no connection breaks.
+        Never returns on inproc, where no connection breaks, and while nobody listens at the address.
         """
+        event, value = await self._next_event()
+        if event == zmq.EVENT_DISCONNECTED and self._unfinished:
+            event, value = await self._next_event()  # this was the end of a handshake that was told before
+        self._unfinished = event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _REFUSED:
+            return Break.REFUSED
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            return Break.MISMATCHED
+        return Break.UNFINISHED if self._unfinished else Break.LOST
+
+    async def _next_event(self) -> tuple[int, int]:
         assert self._monitor is not None, "only connecting sockets can be disconnected"
-        while not self._monitor.has_input:
-            await self._monitor.wait()
+        while (parts := self._monitor.receive()) is None:
+            if not self._monitor.has_input:
+                await self._monitor.wait()
+        event, value = _EVENT.unpack(parts[0])
+        return event, value
 
     def subscribe(self, topic: bytes) -> None:
         """Subscribe to a topic of a tap."""
@@ -193,14 +240,21 @@ def _check(address: str) -> None:
         raise AddressError(without_password(address), fault)
 
 
-def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a DEALER to a worker, which may not be running yet. Raises AddressError for an invalid address."""
+def connect_command(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: Identity | None = None
+) -> Port:
+    """Connect a DEALER to a worker, which may not be running yet. Raises AddressError for an invalid address.
+
+    With an `identity`, only to the worker that has its key.
+    """
     _check(address)
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     allow_ipv6(socket, address)
-    port = Port(socket, Port(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)))
+    if identity is not None:
+        secure(socket, identity)
+    port = Port(socket, Port(socket.get_monitor_socket(_BREAKS)))
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
@@ -209,10 +263,15 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Po
     return port
 
 
-def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str) -> Port:
-    """Connect a SUB to a worker's tap. Raises AddressError for an invalid address."""
+def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: Identity | None = None) -> Port:
+    """Connect a SUB to a worker's tap. Raises AddressError for an invalid address.
+
+    With an `identity`, only to the worker that has its key.
+    """
     _check(address)
     socket = context.socket(zmq.SUB)
+    if identity is not None:
+        secure(socket, identity)
     allow_ipv6(socket, address)
     try:
         socket.connect(address)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 import anyio
@@ -26,11 +25,10 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from ..errors import AddressError, BusError, ClosedError, TooLarge, WorkerUnavailable, request_error
-from ..transport import Port
+from ..errors import AddressError, BusError, ClosedError, KeyRefused, TooLarge, WorkerUnavailable, request_error
+from ..transport import Break, Port
 from ..wire.codec import ack_frame, decode_worker_frame, encode, publish_frame
 from ..wire.frames import (
-    RETRY,
     Closing,
     Code,
     Deliver,
@@ -39,7 +37,6 @@ from ..wire.frames import (
     Gap,
     Goodbye,
     Hello,
-    ItemError,
     Ok,
     Ping,
     Published,
@@ -48,10 +45,11 @@ from ..wire.frames import (
 )
 from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX
 from .deliveries import Deliveries, of_another_log
+from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .unsent import Unsent
-from .waiting import Awaited, Deadlines, Receipt, Request, Ticket
+from .waiting import Awaited, Deadlines, Request, Ticket
 
 __all__ = ["Connection"]
 
@@ -73,7 +71,7 @@ class Connection:
     def __init__(
         self,
         home: Home,
-        open_port: Callable[[], Port],
+        endpoint: Endpoint,
         hello: Callable[[int], Hello],
         *,
         deliver: Callable[[Sequence[StoredMessage]], None],
@@ -82,7 +80,7 @@ class Connection:
         beat: Callable[[], None],
     ) -> None:
         self.home = home
-        self._open_port = open_port
+        self._endpoint = endpoint
         self._hello = hello
         self._deliver = deliver
         self._gap = gap
@@ -94,7 +92,7 @@ class Connection:
         self.failure: BusError | None = None
         """Why there will be no more sessions, or None."""
         self.refusal: BusError | None = None
-        """Why the last hello was refused; a later one may succeed."""
+        """Why the last attempt to open a session failed; a later one may succeed."""
         self.sessions = 0
         self._port: Port | None = None
         self._token = ""
@@ -243,7 +241,7 @@ class Connection:
     async def _session(self) -> None:
         """Hold one session, from its hello until it is lost."""
         self._lost, self._welcomed = anyio.Event(), anyio.Event()
-        port = self._port = self._open_port()
+        port = self._port = self._endpoint.open_command()
         try:
             self._heard_at = self.home.now()
             self._transmit(encode(self._returning_hello()))
@@ -281,7 +279,8 @@ class Connection:
             _logger.warning("%s", others)  # not in later sessions, where a lost one may be counted
         if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
             _logger.warning("%d messages are no longer in flight for this bot: %s", len(lost), lost[:10])
-        self.welcome = welcome
+        self.welcome, self.refusal = welcome, None
+        self._endpoint.welcomed()
         self._open = True
         self.sessions += 1
         self._outbox.clear()
@@ -299,9 +298,22 @@ class Connection:
         self._wake.set()
 
     async def _break(self, port: Port) -> None:
-        """Notice a worker that died: its successor does not know this session."""
-        await port.wait_disconnected()
+        """Notice a worker that died, whose successor does not know this session, or one that does not let us in."""
+        failure, how = None, None
+        while failure is None and how is not Break.LOST:
+            how = await port.wait_broken()
+            failure = await self._endpoint.judge(how)
+        if failure is not None:
+            # Who was in before waits for its worker, as something else may listen there meanwhile.
+            self._turned_away(failure, for_good=self.welcome is None or isinstance(failure, KeyRefused))
         self._lost.set()
+
+    def _turned_away(self, failure: BusError, *, for_good: bool) -> None:
+        if for_good:
+            self.close(failure)
+        elif type(failure) is not type(self.refusal):
+            _logger.warning("%s; trying again", failure)
+        self.refusal = failure
 
     async def _watch(self) -> None:
         """Send something at least every heartbeat, extend held messages, and notice silence."""
@@ -437,19 +449,7 @@ class Connection:
         if request is None or not request.parts:
             return
         del self._requests[published.request]
-        errors = {error.index: error for error in published.errors}
-        duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
-        ids = [id for part in request.parts for id in part.ids]
-        outcomes = iter(
-            [
-                Receipt(id, seq or 0, index in duplicates, index in scheduled)
-                if seq is not None or index in scheduled
-                else _refusal(errors[index])
-                for index, (id, seq) in enumerate(zip(ids, published.seqs, strict=True))
-            ]
-        )
-        for part in request.parts:
-            part.ticket.settle(part.start, list(islice(outcomes, part.stop - part.start)))
+        request.settle(published)
         self._leave_window(request)
 
     def _refused(self, error: ErrorFrame) -> None:
@@ -457,10 +457,10 @@ class Connection:
             self._lost.set()
             return
         failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)
-        if not self._open:
-            self.refusal = failure
-            if not error.retry:
-                self.close(failure)
+        ended = error.code == Code.REVOKED and error.request is None
+        if ended or not self._open:
+            renewed = ended and self._endpoint.renewed()
+            self._turned_away(failure, for_good=not error.retry and not renewed)
             self._lost.set()
             return
         request = self._requests.get(error.request) if error.request is not None else None
@@ -484,8 +484,3 @@ class Connection:
             if error is not None:
                 part.fail(error)
         request.finish()
-
-
-def _refusal(error: ItemError) -> BusError:
-    retry = error.code in RETRY
-    return request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import anyio
 import msgspec
 
-from ..errors import BusError
-from ..wire.frames import StoredMessage
+from ..errors import BusError, request_error
+from ..wire.frames import RETRY, ItemError, Published, StoredMessage
 from .home import Event, Home
 
 __all__ = ["Awaited", "Deadlines", "Part", "Receipt", "Request", "Ticket"]
@@ -120,6 +121,22 @@ class Request(Awaited):
         self.value: msgspec.Raw | None = None
         self.error: BusError | None = None
 
+    def settle(self, published: Published) -> None:
+        """Note what became of each message in its parts, as the worker published them."""
+        errors = {error.index: error for error in published.errors}
+        duplicates, scheduled = frozenset(published.duplicates), frozenset(published.scheduled)
+        ids = [id for part in self.parts for id in part.ids]
+        outcomes = iter(
+            [
+                Receipt(id, seq or 0, index in duplicates, index in scheduled)
+                if seq is not None or index in scheduled
+                else _refusal(errors[index])
+                for index, (id, seq) in enumerate(zip(ids, published.seqs, strict=True))
+            ]
+        )
+        for part in self.parts:
+            part.ticket.settle(part.start, list(islice(outcomes, part.stop - part.start)))
+
 
 class Deadlines:
     """Ends waits that take too long, while `run` is running."""
@@ -162,3 +179,8 @@ class Deadlines:
             self._sooner = anyio.Event()
             with anyio.CancelScope(deadline=self._looks_at):
                 await self._sooner.wait()
+
+
+def _refusal(error: ItemError) -> BusError:
+    retry = error.code in RETRY
+    return request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)

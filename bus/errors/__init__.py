@@ -18,7 +18,15 @@ Pure, and imports nothing of the package, so that every module may import this.
 
 from __future__ import annotations
 
-from .keys import CredentialsError, InvalidKey
+from .keys import (
+    CredentialsError,
+    HandshakeError,
+    InvalidKey,
+    KeyRefused,
+    KeysRequired,
+    KeysUnsupported,
+    WrongWorker,
+)
 from .portable import Portable
 from .reported import request_error
 from .requests import (
@@ -34,6 +42,7 @@ from .requests import (
     MalformedAnswer,
     ReplyTimeout,
     RequestError,
+    Revoked,
     UnknownBot,
     UnknownChannel,
     UnsupportedProtocol,
@@ -97,11 +106,15 @@ __all__ = [
     "DefinitionInUse",
     "Fenced",
     "Forbidden",
+    "HandshakeError",
     "IdConflict",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeyRefused",
+    "KeysRequired",
+    "KeysUnsupported",
     "LimitReached",
     "MalformedAnswer",
     "NotFound",
@@ -112,6 +125,7 @@ __all__ = [
     "Rejected",
     "ReplyTimeout",
     "RequestError",
+    "Revoked",
     "RunBusy",
     "RunCancelled",
     "RunError",
@@ -134,6 +148,7 @@ __all__ = [
     "UnknownWorkflow",
     "UnsupportedProtocol",
     "WorkerUnavailable",
+    "WrongWorker",
     "request_error",
 ]
 

@@ -14,6 +14,7 @@ from .requests import (
     InvalidBody,
     LimitReached,
     RequestError,
+    Revoked,
     UnknownBot,
     UnknownChannel,
     UnsupportedProtocol,
@@ -49,7 +50,7 @@ _BY_CODE: dict[str, type[RequestError]] = {
     kind.code: kind
     for kind in (
         UnknownBot, UnknownChannel, NotFound, BotConflict, IdConflict, Conflict, InvalidBody, TooLarge,
-        LimitReached, StorageFull, Forbidden, UnsupportedProtocol,
+        LimitReached, StorageFull, Forbidden, Revoked, UnsupportedProtocol,
     )
 }  # fmt: skip
 _BY_CODE |= {"mailbox_full": LimitReached, "rate_limited": LimitReached}

@@ -25,6 +25,7 @@ __all__ = [
     "MalformedAnswer",
     "ReplyTimeout",
     "RequestError",
+    "Revoked",
     "UnknownBot",
     "UnknownChannel",
     "UnsupportedProtocol",
@@ -209,6 +210,13 @@ class Forbidden(RequestError):
     """The bot is not allowed to do that."""
 
     code = "forbidden"
+
+
+class Revoked(RequestError):
+    """The key of the bot's connection was revoked, or expired, and its session ended."""
+
+    code = "revoked"
+    hint = "whoever runs the worker can make another key"
 
 
 class UnsupportedProtocol(RequestError):

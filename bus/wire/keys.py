@@ -38,9 +38,6 @@ KEY_BYTES = 32
 
 _CHECKSUM_BYTES = 2
 
-_URL_BYTES_MAX = 512
-"""For the address in an invitation: longer than any host name with a port, and than the path of a socket."""
-
 _VERSION = 1
 """The first byte of an invitation: what follows it may change."""
 
@@ -50,6 +47,8 @@ _PREFIX_CHARACTERS = 4
 
 _KEY_CHARACTERS = _PREFIX_CHARACTERS + ((KEY_BYTES + _CHECKSUM_BYTES) * 8 + 5) // 6
 
+_INCOMPLETE = "this invitation is not complete: ask for another"
+
 _OTHER_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
@@ -57,19 +56,21 @@ _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?
 _Z85_CHARACTERS = KEY_BYTES // 4 * 5
 
 
-class Invitation(msgspec.Struct, frozen=True):
+class Invitation(msgspec.Struct, frozen=True, kw_only=True):
     """What lets one bot enrol itself once: where the worker is, which one it is, and a secret that is used up."""
 
     secret: bytes
     worker: bytes
+    bot: str
     url: str
+    tap: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Invitation to {self.url}>"
+        return f"<Invitation of {self.bot!r} to {self.url}>"
 
     def __rich_repr__(self) -> list[str]:
         """Return what may be shown: not the secret."""
-        return [self.url]
+        return [self.bot, self.url]
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,8 +88,8 @@ def secret_text(key: bytes) -> str:
 
 def invitation_text(invitation: Invitation) -> str:
     """Return the text of an invitation."""
-    fields = bytes([_VERSION]) + invitation.secret + invitation.worker + invitation.url.encode()
-    return _written("phi_", fields)
+    texts = "\0".join((invitation.bot, invitation.url, invitation.tap or ""))
+    return _written("phi_", bytes([_VERSION]) + invitation.secret + invitation.worker + texts.encode())
 
 
 def _text(prefix: str, key: bytes) -> str:
@@ -131,14 +132,14 @@ def read_invitation(text: str) -> Invitation:
     payload = _payload("phi_", text)
     if payload[:1] != bytes([_VERSION]):
         raise InvalidKey("this invitation was made by a later version: install that version, or ask for another")
-    secret, worker, url = payload[1:33], payload[33:65], payload[65:]
+    secret, worker, texts = payload[1:33], payload[33:65], payload[65:]
     try:
-        address = url.decode()
-    except UnicodeDecodeError:
-        address = ""
-    if len(worker) != KEY_BYTES or len(url) > _URL_BYTES_MAX or address_fault(address) is not None:
-        raise InvalidKey("this invitation is not complete: copy all of it, or ask for another")
-    return Invitation(secret, worker, address)
+        bot, url, tap = texts.decode().split("\0")
+    except ValueError:  # not UTF-8, or fewer texts
+        raise InvalidKey(_INCOMPLETE) from None
+    if not bot or address_fault(url) is not None or (tap and address_fault(tap) is not None):
+        raise InvalidKey(_INCOMPLETE)
+    return Invitation(secret=secret, worker=worker, bot=bot, url=url, tap=tap or None)
 
 
 def _read_key(prefix: str, text: str) -> bytes:

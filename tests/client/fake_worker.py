@@ -52,10 +52,14 @@ class FakeWorker:
     def __init__(self, url: str) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         socket = self.context.socket(zmq.ROUTER)
+        self.prepare(socket)
         socket.bind(url)
         self._port = Port(socket)
-        self.url = url
+        self.url = url if url.startswith("inproc:") else self._port.address
         self.address = b""
+
+    def prepare(self, socket: zmq.Socket[bytes]) -> None:
+        """Set the options of a socket that is to be bound."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +67,10 @@ class FakeWorker:
     def __exit__(self, *_: object) -> None:
         self._port.close()
         self.context.destroy(linger=0)
+
+    def heard_anything(self) -> bool:
+        """Return True if a frame came."""
+        return self._port.has_input
 
     async def receive(self, *ops: str) -> dict[str, Any]:
         """Return the next frame with one of these ops; what comes before it is dropped."""

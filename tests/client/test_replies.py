@@ -33,12 +33,12 @@ async def until(condition: Callable[[], object]) -> None:
 async def away(bot: bus.Bot) -> AsyncIterator[None]:
     """Keep a bot without a session throughout a block; at the end it has the next one."""
     connection = bot._connection
-    open_port, sessions = connection._open_port, connection.sessions
-    connection._open_port = lambda: connect_command(bot._sockets, "inproc://nobody-is-here")
+    endpoint, sessions = bot._endpoint, connection.sessions
+    vars(endpoint)["open_command"] = lambda: connect_command(endpoint.sockets, "inproc://nobody-is-here")
     connection._lost.set()
     await until(lambda: not connection._open)
     yield
-    connection._open_port = open_port
+    del vars(endpoint)["open_command"]
     connection._lost.set()
     await until(lambda: connection.sessions > sessions)
 

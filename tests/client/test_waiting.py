@@ -103,5 +103,5 @@ async def test_nobody_waits_for_a_connection_that_died(monkeypatch: pytest.Monke
             async with bot as b, anyio.create_task_group() as asking:
                 asking.start_soon(ask)
                 await fake.receive("bots")
-                monkeypatch.setattr("bus.bot.connect_command", give_up)
+                monkeypatch.setattr("bus.client.endpoint.connect_command", give_up)
                 fake.send(op="closing")

@@ -1,0 +1,154 @@
+"""Where a bot connects, and which key it has.
+
+Owns the choice between what a program passes, what a file of credentials says and the defaults; opening sockets
+accordingly; and what it means that a connection did not come about. A bot with credentials never speaks to a worker
+without keys, because it could not tell who that is.
+
+A file is read again before each connection: somebody may have replaced its key meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import msgspec
+import zmq
+
+from ..curve import Identity, curve_fault
+from ..errors import (
+    AddressError,
+    CredentialsError,
+    HandshakeError,
+    KeyRefused,
+    KeysRequired,
+    KeysUnsupported,
+    WrongWorker,
+)
+from ..transport import Break, Port, connect_command, connect_tap
+from ..wire.keys import read_public, read_secret
+from .credentials import Credentials, read_credentials
+from .greeting import mechanism_at
+
+__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "VARIABLE", "Endpoint"]
+
+DEFAULT_URL = "tcp://127.0.0.1:7710"
+"""The default address of a worker."""
+
+DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
+"""The default address of its tap."""
+
+VARIABLE = "POSTHOUSE_CREDENTIALS"
+"""The environment variable with the name of a file of credentials."""
+
+_UNFINISHED_MAX = 3
+"""Handshakes in a row that end without a reason, before the reason is looked for: a worker that stops ends one."""
+
+_logger = logging.getLogger("posthouse.client")
+
+
+class Endpoint:
+    """A worker's addresses, and the credentials for it. `context` is by default the process's."""
+
+    def __init__(
+        self,
+        url: str | None,
+        tap_url: str | None,
+        *,
+        credentials: Credentials | str | os.PathLike[str] | None,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
+    ) -> None:
+        """Read the credentials, or those that the environment names. Raise CredentialsError or AddressError."""
+        is_inproc = url is not None and url.startswith("inproc:")
+        if credentials is None and not is_inproc:
+            credentials = os.environ.get(VARIABLE) or None
+        elif credentials is not None and is_inproc:
+            raise AddressError(str(url), "inproc has no handshakes, and so no keys")
+        self.path = None if credentials is None or isinstance(credentials, Credentials) else os.fspath(credentials)
+        """The file of the credentials, if they came from one."""
+        self.credentials: Credentials | None
+        """What is used for the next connection."""
+        if isinstance(credentials, Credentials):
+            self.credentials = credentials
+        else:
+            self.credentials = None if credentials is None else read_credentials(credentials)
+        mine = self.credentials
+        if mine is not None and (fault := curve_fault()) is not None:
+            raise CredentialsError(self.path or f"of {mine.bot}", fault)
+        self.url = url or (DEFAULT_URL if mine is None else mine.url)
+        self.tap_url = tap_url or (mine.tap if mine is not None else None) or DEFAULT_TAP_URL
+        self._context = context
+        self._unfinished = 0
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.url} {'without a key' if self.credentials is None else self.credentials!r}>"
+
+    def name_of(self, name: str | None) -> str:
+        """Return the name of the bot. Raise CredentialsError if a program gives another one."""
+        if self.credentials is None:
+            if name is None:
+                raise TypeError("a bot needs a name, or credentials")
+            return name
+        if name not in (None, self.credentials.bot):
+            reason = f"they are of the bot {self.credentials.bot!r}, and not of {name!r}"
+            raise CredentialsError(self.path or "that were given", reason)
+        return self.credentials.bot
+
+    @property
+    def sockets(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The given ZeroMQ context, or that of this process, which may have been forked since."""
+        return zmq.Context.instance() if self._context is None else self._context
+
+    @property
+    def _identity(self) -> Identity | None:
+        mine = self.credentials
+        return None if mine is None else Identity(read_secret(mine.secret), read_public(mine.worker))
+
+    # ── Connecting ───────────────────────────────────────────────────────────────────────────────────────
+
+    def open_command(self) -> Port:
+        """Connect to the worker, which may not be running yet. Raise AddressError for an invalid address."""
+        self.renewed()
+        return connect_command(self.sockets, self.url, self._identity)
+
+    def open_tap(self) -> Port:
+        """Connect to the worker's tap, likewise."""
+        return connect_tap(self.sockets, self.tap_url, self._identity)
+
+    def renewed(self) -> bool:
+        """Take what the file says now; return True if that is another key than before."""
+        before = self.credentials
+        if self.path is None or before is None:
+            return False
+        try:
+            found = read_credentials(self.path)
+            if found.bot != before.bot:
+                raise CredentialsError(self.path, f"they are now of the bot {found.bot!r}")
+        except CredentialsError as error:
+            _logger.warning("the credentials in use are kept: %s", error)
+            return False
+        self.credentials = msgspec.structs.replace(before, secret=found.secret, worker=found.worker)
+        return self.credentials != before
+
+    def welcomed(self) -> None:
+        """Note that a session was opened."""
+        self._unfinished = 0
+
+    async def judge(self, how: Break) -> HandshakeError | None:
+        """Return why a worker and this bot did not accept each other; None if the next attempt may succeed."""
+        self._unfinished = self._unfinished + 1 if how is Break.UNFINISHED else 0
+        mine = self.credentials
+        if how is Break.REFUSED:
+            if mine is None:
+                return HandshakeError(self.url, f"the worker at {self.url} takes no connections from this machine")
+            return None if self.renewed() else KeyRefused(self.url, mine.bot)
+        if how is Break.MISMATCHED:
+            return KeysRequired(self.url) if mine is None else KeysUnsupported(self.url)
+        if self._unfinished < _UNFINISHED_MAX:
+            return None
+        match await mechanism_at(self.url):
+            case "CURVE":
+                return KeysRequired(self.url) if mine is None else WrongWorker(self.url)
+            case "NULL" if mine is not None:
+                return KeysUnsupported(self.url)
+        return None
