@@ -26,6 +26,7 @@ __all__ = [
     "Listen",
     "Log",
     "RetentionSettings",
+    "Security",
     "Settings",
     "SettingsError",
     "StoreSettings",
@@ -58,26 +59,36 @@ class Listen(_Section, frozen=True):
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
     insecure: bool = False
-    """Allows an address beyond loopback although nobody is authenticated there."""
+    """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
     def __post_init__(self) -> None:
-        """Refuse an address that the whole network could reach."""
+        """Refuse what is not an address to listen at."""
         for name, address in (("command", self.command), ("tap", self.tap)):
             if (fault := listening_fault(address)) is not None:
                 raise ValueError(
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
                 )
-            if not self.insecure and not is_local(address):
-                raise ValueError(
-                    f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
-                    "bind 127.0.0.1, or set listen.insecure = true"
-                )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
                 f"listen.command and listen.tap are both {self.command}, but must differ:"
                 " use another port, or another path"
             )
+
+
+class Security(_Section, frozen=True):
+    """How the worker knows who connects."""
+
+    mode: Annotated[str, Meta(pattern="^(open|keys)$")] = "open"
+    """`open`: everybody who may connect can be any bot. `keys`: each connection is the bot of its key."""
+
+    key_file: str | None = None
+    """The file with the worker's own pair of keys. Beside the database unless given: `<database>-key`."""
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether each connection is known by its key."""
+        return self.mode == "keys"
 
 
 class StoreSettings(_Section, frozen=True):
@@ -189,6 +200,9 @@ class Limits(_Section, frozen=True):
 
     bots_max: PositiveInt = 100_000
     """Bots, which are never removed: each costs some kilobytes of memory."""
+
+    keys_per_bot_max: Annotated[int, Meta(ge=2, le=10_000)] = 64
+    """Keys of one bot. For new ones, the oldest of those that have ended are forgotten; more are `busy`."""
 
     bots_per_connection_max: PositiveInt = 100
     """New bots of one connection; further ones are `busy`. Bots that exist may be named by any."""
@@ -332,6 +346,7 @@ class Settings(_Section, frozen=True):
     """All settings."""
 
     listen: Listen = Listen()
+    security: Security = Security()
     store: StoreSettings = StoreSettings()
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
@@ -363,7 +378,9 @@ class Settings(_Section, frozen=True):
             raise SettingsError(str(error)) from error
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other, and addresses where nobody knows who connects."""
+        for name, address in (("command", self.listen.command), ("tap", self.listen.tap)):
+            self._check_reach(name, address)
         if self.delivery.session_timeout_seconds <= self.delivery.heartbeat_seconds:
             raise ValueError("delivery.session_timeout_seconds must be longer than delivery.heartbeat_seconds")
         if self.limits.body_bytes_max > self.limits.frame_bytes_max:
@@ -377,6 +394,15 @@ class Settings(_Section, frozen=True):
             )
         if self.workflows.lease_seconds > self.workflows.lease_seconds_max:
             raise ValueError("workflows.lease_seconds must not be above workflows.lease_seconds_max")
+
+    def _check_reach(self, name: str, address: str) -> None:
+        if self.security.has_keys and address.startswith("inproc://"):
+            raise ValueError(f'listen.{name} {address} cannot have keys: use tcp:// or ipc://, or mode = "open"')
+        if not (self.security.has_keys or self.listen.insecure or is_local(address)):
+            raise ValueError(
+                f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
+                'bind 127.0.0.1, or give each bot a key (security.mode = "keys"), or set listen.insecure = true'
+            )
 
 
 def parse_settings(text: str) -> Settings:

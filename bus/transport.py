@@ -125,6 +125,14 @@ class Port:
         except zmq.ZMQError:
             return None
 
+    @property
+    def user(self) -> str:
+        """Who sent the last message, as the authenticator said when its connection came; "" without one."""
+        try:
+            return "" if self._last is None else str(self._last.get("User-Id"))
+        except zmq.ZMQError:
+            return ""
+
     def send(self, parts: Sequence[bytes]) -> bool:
         """Send a message, as a whole or not at all; return False if the peer is gone or its queue is full."""
         try:

@@ -36,6 +36,7 @@ from ..core.effects import (
     Note,
     Read,
     Send,
+    Silence,
     Survey,
     Tap,
     unsent,
@@ -117,6 +118,8 @@ class Broker:
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
+        self._silent: set[bytes] = set()
+        """Connections that are sent nothing more."""
         self._draining = False
         self._more = False
         """Whether another turn of draining is scheduled: one is enough."""
@@ -213,24 +216,28 @@ class Broker:
         self._drain()
 
     def _take(self, parts: list[bytes], moment: Moment) -> list[Effect]:
-        address = parts[0]
+        address, principal = parts[0], None
+        if self._core.keyring is not None:
+            principal = self._core.keyring.principal(self._command.user, moment.wall)
+            if principal is None:
+                return self._core.ignore(address, moment)
         try:
             if len(parts) != 2:
                 raise Refusal(Code.BAD_FRAME, f"a message must be one frame, not {len(parts) - 1}")
             request = decode_request(parts[1], self._settings.limits.frame_bytes_max)
         except Refusal as error:
-            return self._core.reject(address, error, moment)
+            return self._core.reject(address, error, moment, principal)
         if isinstance(request, Hello):
             self._greet(address)
         elif _begins_a_wait(request):
             moment = self._moment()  # not before it was received
-        return self._core.receive(address, request, moment)
+        return self._core.receive(address, request, moment, principal)
 
     def _greet(self, address: bytes) -> None:
         """Note which connection says hello, after the ends of earlier ones that had its descriptor or address."""
         self._watch.hear(self._moment().now)
         if self._watch.connections.returned(address):
-            self._carry_out(self._core.unreachable(address, self._moment()))
+            self._lose(address)
         self._watch.connections.greeted(address, self._command.source)
 
     async def _watch_connections(self) -> None:
@@ -244,7 +251,11 @@ class Broker:
     def _end_lost(self, *, empty: bool) -> None:
         """End the sessions whose connections are gone, once all their frames were read."""
         for address in self._watch.connections.take_lost(empty=empty):
-            self._carry_out(self._core.unreachable(address, self._moment()))
+            self._lose(address)
+
+    def _lose(self, address: bytes) -> None:
+        self._silent.discard(address)
+        self._carry_out(self._core.unreachable(address, self._moment()))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         queue = deque(effects)
@@ -252,6 +263,8 @@ class Broker:
         while queue:
             effect = queue.popleft()
             match effect:
+                case Send(address) if address in self._silent:
+                    continue
                 case Send(address, frame, seqs):
                     sent = True
                     if not (self._command.send((address, frame)) if seqs else self._outgoing.send(address, frame)):
@@ -261,8 +274,10 @@ class Broker:
                     self._report(effect, self._core.sessions)
                 case Tap(topic, frame):
                     self._tap.send(topic, frame)
-                case EmptyTap():
-                    self._tap.empty()
+                case EmptyTap(reason):
+                    self._tap.empty(reason)
+                case Silence(address):
+                    self._silent.add(address)
                 case Read(request):
                     self._reads.append(request)
                     self._read_wake.set()

@@ -1,4 +1,4 @@
-"""The tap's socket, which is closed and bound anew when its listeners ask for too much.
+"""The tap's socket, which is closed and bound anew when its listeners ask for too much, or one has to go.
 
 ZeroMQ keeps what each listener subscribed to, in some fifty times the bytes, as long as the socket exists; and it
 does not say which connection subscribed, so none can be refused. Closing the socket is what releases that memory.
@@ -70,9 +70,9 @@ class LiveTap:
                 await anyio.sleep(_PAUSE_SECONDS)
                 self._renew()
 
-    def empty(self) -> None:
+    def empty(self, reason: str) -> None:
         """Close the socket, and forget all listeners; it is bound again after a pause."""
-        _log.warning("tap_closed", reason="its listeners subscribed to too much", seconds=_PAUSE_SECONDS)
+        _log.warning("tap_closed", reason=reason, seconds=_PAUSE_SECONDS)
         self.close()
         if self._open is not None:
             self._open.cancel()

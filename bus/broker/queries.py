@@ -16,6 +16,7 @@ from ..core.directory import ChannelEntry
 from ..core.effects import Moment
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.parcel import write_message
+from ..model.keys import Key
 from ..model.records import WORKER_ID, WORKER_NAME, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog, Subscription
 from ..wire.answers import (
@@ -25,9 +26,11 @@ from ..wire.answers import (
     DeadLetterList,
     Fate,
     HistoryPage,
+    KeyList,
     ListedBot,
     ListedChannel,
     ListedGroup,
+    ListedKey,
     ListedSubscription,
     MessageAnswer,
     RateLimited,
@@ -41,6 +44,7 @@ from ..wire.frames import (
     Code,
     DeadLetters,
     History,
+    Keys,
     MessageQuery,
     Query,
     Refusal,
@@ -104,6 +108,8 @@ class Queries:
                 return self._subscriptions(bot_id, query)
             case DeadLetters():
                 return await self._dead_letters(bot_id, query)
+            case Keys():
+                return self._keys(query)
             case Status():
                 return await self._status(now)
             case _:
@@ -257,6 +263,31 @@ class Queries:
             start_seq=subscription.start_seq,
             echo=subscription.echo,
             group=subscription.group,
+        )
+
+    def _keys(self, query: Keys) -> KeyList:
+        keyring, page = self._core.keyring, _Page(ListedKey, self._frame_bytes_max)
+        assert keyring is not None, "the core refuses the question otherwise"
+        keys = keyring.after(query.after, None if query.bot is None else self._bot(query.bot).id)
+        is_whole = page.add(self._listed_key(key) for key in keys[: query.limit])
+        return KeyList(page.rows, more=not is_whole or len(keys) > query.limit)
+
+    def _listed_key(self, key: Key) -> ListedKey:
+        sessions = (session.principal for session in self._core.sessions.of_bot(key.bot_id))
+        return ListedKey(
+            public_key=key.public_key,
+            bot_id=key.bot_id,
+            bot_name=self._core.directory.bots[key.bot_id].name,
+            purpose=key.purpose.value,
+            roles=list(key.roles),
+            label=key.label,
+            created_at=key.created_at,
+            created_by=key.created_by,
+            expires_at=key.expires_at,
+            revoked_at=key.revoked_at,
+            replaced_by=key.replaced_by,
+            last_used_at=key.last_used_at,
+            sessions=sum(each is not None and each.public_key == key.public_key for each in sessions),
         )
 
     async def _dead_letters(self, bot_id: str, query: DeadLetters) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:

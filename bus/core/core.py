@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.sessions import Session, Sessions, client_of
-from ..model.records import WORKER_ID, BotRecord
-from ..model.repository import AddBot, Applied, LogState, MailboxState, Page, PageRequest, Surveyed
+from ..mailbox.sessions import Session, Sessions
+from ..model.keys import Principal, Purpose
+from ..model.repository import Applied, LogState, NoteKeyUse, Page, PageRequest, Surveyed
 from ..settings import Settings
 from ..wire.frames import (
-    PROTOCOL_VERSION,
     Ack,
     AddKeyFrame,
     Closing,
@@ -47,12 +46,15 @@ from ..wire.frames import (
     Unsubscribe,
 )
 from .admission import Admission
-from .batches import Batch, Batches, Job
+from .batches import Batch, Batches
 from .committing import Committing
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Turn
+from .enrolling import Enrolling
 from .founding import Founding
+from .keyring import Keyring
+from .opening import Opening
 from .publishing import Publishing
 from .recovering import Recovering
 from .retention import Retention
@@ -110,9 +112,24 @@ class Core:
             turn=self._turn,
             limits=settings.limits,
         )
-        self._welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
         self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
+        self._opening = Opening(
+            self.directory,
+            self.sessions,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            founding=self._founding,
+            returning=self._returning,
+            welcoming=Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch),
+            turn=self._turn,
+            settings=settings,
+            new_id=new_id,
+            receive=self._try,
+        )
+        self.keyring = Keyring(state.keys, self.directory.bots) if settings.security.has_keys else None
+        """All keys; None for a worker without keys, for which every connection is whom it says it is."""
+        self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._retention = Retention(
             settings.retention,
             directory=self.directory,
@@ -120,14 +137,26 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
         )
-        self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
-        self._claimed: set[str] = set()
         self._flushed_at: float | None = None
         self._taken_at = 0.0
         self._swept_at = 0.0
         self._ticked_at = 0.0
         self._heard_at = 0.0
         self._was_late = False
+
+    def _with_keys(self, keyring: Keyring) -> Enrolling:
+        return Enrolling(
+            keyring,
+            self.directory,
+            self.sessions,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            founding=self._founding,
+            turn=self._turn,
+            limits=self._settings.limits,
+            new_id=self._new_id,
+            end=self._opening.end,
+        )
 
     def __repr__(self) -> str:
         return f"<Core last_seq={self.last_seq} {self.sessions} {self.directory} {self._batches}>"
@@ -143,22 +172,48 @@ class Core:
 
     # ── Events ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, address: bytes, request: RequestFrame, moment: Moment) -> list[Effect]:
-        """Handle a client's frame."""
+    def receive(
+        self, address: bytes, request: RequestFrame, moment: Moment, principal: Principal | None = None
+    ) -> list[Effect]:
+        """Handle a client's frame; with keys, from whom its key says it is."""
         self._turn.moment = moment
         self._heard_at = moment.now
-        self._try(address, request)
+        self._try(address, request, principal)
         return self._finish()
 
-    def reject(self, address: bytes, error: Refusal, moment: Moment) -> list[Effect]:
+    def reject(
+        self, address: bytes, error: Refusal, moment: Moment, principal: Principal | None = None
+    ) -> list[Effect]:
         """Refuse a frame that could not be decoded; the session stays."""
         self._turn.moment = moment
         self._heard_at = moment.now
-        session = self.sessions.get(address)
+        session = self._session_of(address, principal)
         if session is not None:
             session.last_heard = moment.now
         self._turn.refuse(address, error.code, error.message, error.request)
         return self._finish()
+
+    def ignore(self, address: bytes, moment: Moment) -> list[Effect]:
+        """Drop a frame whose key is not valid, or not any more; a session that is left at its address ends."""
+        self._turn.moment = moment
+        self._heard_at = moment.now
+        self.dispatch.counters.ignored += 1
+        session = self.sessions.get(address)
+        if session is not None:
+            self._opening.end(session, vanished=True)
+        return self._finish()
+
+    def _session_of(self, address: bytes, principal: Principal | None) -> Session | None:
+        """Return the session at an address. One of another key ends: its connection must be gone."""
+        session = self.sessions.get(address)
+        if session is None or session.principal is principal:
+            return session
+        if principal is None or session.principal is None or session.principal.public_key != principal.public_key:
+            by = None if principal is None else principal.bot_name
+            self._turn.note("session_taken", bot=session.bot_name, by=by)
+            self._opening.end(session, vanished=True)
+            return None
+        return session
 
     def applied(self, batch: Batch, applied: Applied, moment: Moment) -> list[Effect]:
         """Handle the log's answers to a batch, all of which is on disk."""
@@ -220,9 +275,7 @@ class Core:
         session = self.sessions.get(located.address)
         if session is not None and session.id == located.session_id:
             if isinstance(located.request, Hello):
-                session.opening = False
-                self._welcome(session, located.request, messages)
-                self._carry_out_held(session)
+                self._opening.located(session, located.request, messages)
             else:
                 self._settling.answer(session, located.request, located, messages)
         return self._finish()
@@ -235,7 +288,7 @@ class Core:
         self._turn.moment = moment
         session = self.sessions.get(address)
         if session is not None:
-            self._end(session, vanished=True, unsent=unsent)
+            self._opening.end(session, vanished=True, unsent=unsent)
         return self._finish()
 
     def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
@@ -253,6 +306,8 @@ class Core:
         self._turn.steady()  # on every tick, so that a clock that was set is noticed even if nothing waits
         deaf, late = self._was_deaf(moment.now), self._is_late(moment.now)
         self._ticked_at = moment.now
+        if self._enrolling is not None:
+            self._enrolling.expire()
         self._scheduling.release()
         self._recovering.tick()
         self._retention.tick()
@@ -266,7 +321,7 @@ class Core:
         if moment.now - self._swept_at >= timeout / 10:
             self._swept_at = moment.now
             for session in self.sessions.silent(moment.now - timeout):
-                self._end(session, vanished=True)
+                self._opening.end(session, vanished=True)
         self.dispatch.expire()
         self.dispatch.tapping.send_heads()
         return self._finish()
@@ -289,7 +344,7 @@ class Core:
         self._turn.moment = moment
         for session in self.sessions:
             self._turn.send(session.address, Closing())
-            self._end(session, vanished=False)
+            self._opening.end(session, vanished=False)
         return self._finish()
 
     def _finish(self) -> list[Effect]:
@@ -305,7 +360,11 @@ class Core:
 
     def has_batch(self, moment: Moment) -> bool:
         """Return True if a batch is ready to be written."""
-        return bool(self._batches) or (self.dispatch.unsaved and self._flush_due(moment))
+        return bool(self._batches) or (self._unsaved and self._flush_due(moment))
+
+    @property
+    def _unsaved(self) -> bool:
+        return self.dispatch.unsaved or (self.keyring is not None and self.keyring.used)
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
         """Return the next batch, or None; with `flush`, as at shutdown, it includes every unsaved mailbox."""
@@ -313,6 +372,8 @@ class Core:
         if flush or self._flush_due(moment):
             self._flushed_at = moment.now
             mailboxes = self.dispatch.flush()
+            if self.keyring is not None and self.keyring.used:
+                self.dispatch.write([NoteKeyUse(self.keyring.take_used())])
         if not self._batches and not mailboxes:
             return None
         self._taken_at = moment.now
@@ -325,19 +386,20 @@ class Core:
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _try(self, address: bytes, request: RequestFrame) -> None:
+    def _try(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
         try:
-            self._receive(address, request)
+            self._receive(address, request, principal)
         except Refusal as error:
             self._turn.refuse_request(address, request, error)
 
-    def _receive(self, address: bytes, request: RequestFrame) -> None:
-        session = self.sessions.get(address)
-        if isinstance(request, Hello):
-            self._hello(address, request)
+    def _receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
+        session = self._session_of(address, principal)
+        if isinstance(request, Enrol) or (principal is not None and principal.purpose is Purpose.ENROL):
+            self._enrol(address, request, principal)
             return
-        if isinstance(request, Keys | AddKeyFrame | RevokeKeyFrame | Enrol):
-            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
+        if isinstance(request, Hello):
+            self._opening.hello(address, request, principal)
+            return
         if session is None:
             raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat unanswered requests")
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
@@ -369,144 +431,29 @@ class Core:
             case Ping():
                 self._turn.send(address, Pong(last_seq=self.last_seq))
             case Goodbye():
-                self._end(session, vanished=False)
+                self._opening.end(session, vanished=False)
                 self._turn.send(address, Ok(request=request.request))
+            case AddKeyFrame() | RevokeKeyFrame() | Keys():
+                self._manage_keys(session, request)
             case _:  # a query or a workflow call, as the type of Ask.query checks
                 self._turn.add(Ask(address, session.bot_id, request))
 
-    def _hello(self, address: bytes, hello: Hello) -> None:
-        if hello.protocol != PROTOCOL_VERSION:
-            raise Refusal(
-                Code.UNSUPPORTED_PROTOCOL,
-                f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
-            )
-        if hello.bot is None:
-            raise Refusal(Code.BAD_REQUEST, "hello must name your bot: this worker has no keys to know it by")
-        if hello.bot_id == WORKER_ID:
-            raise Refusal(Code.BAD_REQUEST, "the nil UUID is reserved for the worker")
-        bot = self.directory.names.get(hello.name)
-        before = self.sessions.get(address)
-        returns = bot is not None and self.sessions.of_client(bot.id, client_of(hello.token)) is not None
-        if before is None and not returns and len(self.sessions) >= self._settings.limits.sessions_max:
-            raise Refusal(Code.BUSY, f"the worker has {len(self.sessions)} sessions, its maximum")
-        waiting = self._registering.get(hello.name)
-        if waiting is not None:
-            if len(waiting) >= self._settings.limits.held_requests_max:
-                raise Refusal(Code.BUSY, f"bot {hello.name!r} is still being registered; say hello again later")
-            if before is not None:
-                self._end(before, vanished=False)
-            waiting.append((address, hello))
-            return
-        if bot is not None and hello.bot_id not in (None, bot.id):
-            raise Refusal(Code.BOT_CONFLICT, f"bot {hello.name!r} has a different id than {hello.bot_id}")
-        if bot is None:
-            self._founding.check(address, hello, self._claimed)
-        if before is not None:
-            self._end(before, vanished=False)
-        session = self._new_session(address, hello)
-        if bot is not None:
-            self._open(session, bot, hello)
-        else:
-            self._register(session, hello)
+    def _manage_keys(self, session: Session, request: AddKeyFrame | RevokeKeyFrame | Keys) -> None:
+        if self._enrolling is None:
+            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
+        match request:
+            case AddKeyFrame():
+                self._enrolling.add(session, request)
+            case RevokeKeyFrame():
+                self._enrolling.revoke(session, request)
+            case Keys():
+                self._enrolling.require_admin(session, "keys", request.bot or "")
+                self._turn.add(Ask(session.address, session.bot_id, request))
 
-    def _new_session(self, address: bytes, hello: Hello) -> Session:
-        limits = self._settings.limits
-        credit = limits.in_flight_default if hello.max_in_flight is None else hello.max_in_flight
-        return Session(
-            address,
-            self._new_id(),
-            self._turn.moment.now,
-            credit=min(credit, limits.in_flight_max),
-            in_flight_bytes_max=limits.in_flight_bytes_max,
-        )
-
-    def _register(self, session: Session, hello: Hello) -> None:
-        wall = self._turn.moment.wall
-        bot = BotRecord(id=hello.bot_id or self._new_id(), name=hello.name, created_at=wall, last_seen_at=wall)
-        session.bot_id, session.opening = bot.id, True
-        self.sessions.add(session)
-        self._registering[bot.name] = []
-        self._claimed.add(bot.id)
-        self._founding.register(session.address)
-        self._batches.add(_RegisterJob(self, session, hello, bot))
-
-    def registered(self, session: Session, hello: Hello, bot: BotRecord, start_seq: int) -> None:
-        """Open the session of a newly registered bot, and those that waited for it."""
-        self.directory.add_bot(bot, MailboxState(bot.id, start_seq), last_seq=start_seq)
-        others = self._end_registering(bot)
-        if self.sessions.get(session.address) is session:
-            session.opening = False
-            self.sessions.remove(session)
-            self._open(session, bot, hello)
-            self._carry_out_held(session)
-        for address, other in others:
-            self._try(address, other)
-
-    def not_registered(self, session: Session, hello: Hello, bot: BotRecord, error: Refusal) -> None:
-        """Refuse the sessions of a new bot that could not be registered."""
-        if self.sessions.get(session.address) is session:
-            self.sessions.remove(session)
-            self._turn.refuse(session.address, error.code, error.message, hello.request)
-        for address, other in self._end_registering(bot):
-            self._turn.refuse(address, error.code, error.message, other.request)
-
-    def _end_registering(self, bot: BotRecord) -> list[tuple[bytes, Hello]]:
-        """Return the hellos that waited for a bot's registration."""
-        self._claimed.remove(bot.id)
-        return self._registering.pop(bot.name)
-
-    def _carry_out_held(self, session: Session) -> None:
-        """Carry out the requests that arrived while a session was being opened."""
-        held, session.held = session.held, []
-        for request in held:
-            self._try(session.address, request)
-
-    def _open(self, session: Session, bot: BotRecord, hello: Hello) -> None:
-        session.bot_id, session.bot_name = bot.id, bot.name
-        self.sessions.add(session)
-        unknown = self._returning.unknown(session, hello)
-        if unknown:
-            session.opening = True
-            self._returning.postpone(session, client_of(hello.token))
-            self._turn.add(Locate(session.address, session.id, hello, unknown))
-        else:
-            self._welcome(session, hello, ())
-
-    def _welcome(self, session: Session, hello: Hello, located: Sequence[Surveyed]) -> None:
-        """Begin a session, which replaces its client's earlier one."""
-        client = client_of(hello.token)
-        earlier = self.sessions.of_client(session.bot_id, client)
-        session.client = client
-        self.dispatch.see(session.bot_id)
-        not_held = self._returning.keep(session, hello, earlier, located)
-        self._welcoming.welcome(session, hello, earlier=earlier, not_held=not_held, last_seq=self.last_seq)
-        self.dispatch.attach(session)
-        self._returning.take_over(session, hello, earlier)
-        if earlier is not None:
-            self._end(earlier, vanished=False)
-
-    def _end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
-        self.sessions.remove(session)
-        if session.opening:
-            return
-        self.dispatch.see(session.bot_id)
-        self.dispatch.detach(session, vanished=vanished, unsent=unsent)
-
-
-class _RegisterJob(Job[int]):
-    """The registration of a new bot; the answer is the seq after which it receives messages."""
-
-    def __init__(self, core: Core, session: Session, hello: Hello, bot: BotRecord) -> None:
-        super().__init__(changes=[AddBot(bot)])
-        self._core = core
-        self._session = session
-        self._hello = hello
-        self._bot = bot
-
-    def done(self, answers: Sequence[int], at: str) -> None:
-        """Open its session, and those that waited for it."""
-        self._core.registered(self._session, self._hello, self._bot, answers[0])
-
-    def failed(self, code: Code, message: str) -> None:
-        """Refuse all these sessions."""
-        self._core.not_registered(self._session, self._hello, self._bot, Refusal(code, message))
+    def _enrol(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
+        if self._enrolling is None or principal is None:
+            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
+        if not isinstance(request, Enrol):
+            text = f"an invitation may only say enrol: enrol a key of your own for bot {principal.bot_name!r}"
+            raise Refusal(Code.FORBIDDEN, text)
+        self._enrolling.enrol(address, request, principal)

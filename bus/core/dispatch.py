@@ -56,6 +56,8 @@ class Counters:
     dead: int = 0
     removed: int = 0
     damaged: int = 0
+    ignored: int = 0
+    """Frames of connections whose key has ended."""
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by name."""

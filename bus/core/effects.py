@@ -44,6 +44,7 @@ __all__ = [
     "Note",
     "Read",
     "Send",
+    "Silence",
     "Survey",
     "Tap",
     "Turn",
@@ -74,7 +75,15 @@ class Tap(NamedTuple):
 
 
 class EmptyTap(NamedTuple):
-    """Close the tap, and open it again without its listeners: they subscribed to too much."""
+    """Close the tap, and open it again without its listeners."""
+
+    reason: str
+
+
+class Silence(NamedTuple):
+    """Send nothing more to a connection, until another one has its address: its key has ended."""
+
+    address: bytes
 
 
 class Note(NamedTuple):
@@ -141,7 +150,7 @@ class Locate(NamedTuple):
     mailboxes: tuple[Mailbox, ...] = ()
 
 
-Effect = Send | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate
+Effect = Send | Silence | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:
@@ -194,7 +203,7 @@ class Turn:
         elif error.code != Code.UNKNOWN_SESSION:  # every client gets that after a restart
             self.note("refused", address=address, code=error.code)
         number = getattr(request, "request", None)
-        self.send(address, _error(error.code, error.message, number))
+        self.send(address, _error(error.code, error.message, number, error.details))
 
     def take(self) -> list[Effect]:
         """Return the effects, and clear them."""
@@ -202,5 +211,5 @@ class Turn:
         return effects
 
 
-def _error(code: Code, message: str, number: int | None) -> ErrorFrame:
-    return ErrorFrame(code=code, message=message, request=number, retry=code in RETRY)
+def _error(code: Code, message: str, number: int | None, details: dict[str, Any] | None = None) -> ErrorFrame:
+    return ErrorFrame(code=code, message=message, request=number, retry=code in RETRY, details=details)

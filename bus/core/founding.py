@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable
 
 from ..model.records import WORKER_NAME, Channel
 from ..settings import Limits
-from ..wire.frames import Code, Hello, Refusal, is_id
+from ..wire.frames import Code, Refusal, is_id
 from .directory import Directory
 
 __all__ = ["Founding"]
@@ -36,24 +36,27 @@ class Founding:
     def __repr__(self) -> str:
         return f"<Founding creating={len(self._creating)} connections={len(self._registered)}>"
 
-    def check(self, address: bytes, hello: Hello, claimed: Container[str]) -> None:
-        """Raise Refusal if a connection may not register a bot; `claimed` has the ids of those under way."""
-        limits, name = self._limits, hello.name.lower()
-        if name == WORKER_NAME or name.startswith(f"{WORKER_NAME}."):
-            text = f"bot name {hello.name!r} is reserved for the worker: use another one"
+    def check(self, name: str, bot_id: str | None = None, claimed: Container[str] = ()) -> None:
+        """Raise Refusal if a bot may not be registered; `claimed` has the ids of those under way."""
+        limits, lowered = self._limits, name.lower()
+        if lowered == WORKER_NAME or lowered.startswith(f"{WORKER_NAME}."):
+            text = f"bot name {name!r} is reserved for the worker: use another one"
             raise Refusal(Code.BAD_REQUEST, text)
-        if is_id(hello.name):
+        if is_id(name):
             raise Refusal(
                 Code.BAD_REQUEST,
-                f"bot name {hello.name!r} is a UUID, and would be taken for a bot's id: add a prefix",
+                f"bot name {name!r} is a UUID, and would be taken for a bot's id: add a prefix",
             )
-        if hello.bot_id is not None and (hello.bot_id in self._directory.bots or hello.bot_id in claimed):
-            raise Refusal(Code.BOT_CONFLICT, f"id {hello.bot_id} belongs to a bot other than {hello.name!r}")
+        if bot_id is not None and (bot_id in self._directory.bots or bot_id in claimed):
+            raise Refusal(Code.BOT_CONFLICT, f"id {bot_id} belongs to a bot other than {name!r}")
         if len(self._directory.bots) >= limits.bots_max:
             raise Refusal(Code.BUSY, f"the worker has {limits.bots_max} bots, its maximum")
-        if self._registered.get(address, 0) >= limits.bots_per_connection_max:
-            text = f"this connection has registered {limits.bots_per_connection_max} bots, the maximum"
-            raise Refusal(Code.BUSY, text)
+
+    def check_connection(self, address: bytes) -> None:
+        """Raise Refusal if a connection has registered as many bots as one may."""
+        most = self._limits.bots_per_connection_max
+        if self._registered.get(address, 0) >= most:
+            raise Refusal(Code.BUSY, f"this connection has registered {most} bots, the maximum")
 
     def register(self, address: bytes) -> None:
         """Count a new bot of a connection."""

@@ -3,7 +3,8 @@
 Owns the topics that have listeners. Its rules:
 
 - Nothing is written without a listener: no copies if no channel has one, no head that nobody asked for.
-- What all listeners subscribe to has a limit in bytes. Beyond it the tap is emptied: its listeners come again.
+- What all listeners subscribe to has a limit in bytes. Beyond it the tap is emptied: its listeners come again. So
+  it is when a listener's key has ended, because no single listener can be sent away.
 - A head is sent with the first tick after somebody begins to listen to it, and then every `tap_head_seconds`. So
   asking for one again and again costs one frame a tick, not one a question.
 
@@ -47,7 +48,7 @@ class Tapping:
         """Note that a topic has a new listener."""
         self._bytes += len(topic)
         if self._bytes > self._topics_bytes_max:
-            self._empty()
+            self.empty("its listeners subscribed to too much")
             return
         channel = head_channel(topic)
         if channel is None:
@@ -68,8 +69,9 @@ class Tapping:
                 del self._heads[channel]
                 self._new.discard(channel)
 
-    def _empty(self) -> None:
-        self._turn.add(EmptyTap())
+    def empty(self, reason: str) -> None:
+        """Close the tap and forget its listeners, who may come again."""
+        self._turn.add(EmptyTap(reason))
         self._bytes = 0
         self._topics, self._heads, self._new = Counter(), Counter(), set()
 

@@ -324,12 +324,12 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
     acks: Seqs = []
 
 
-Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Status
+Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Status
 Settle = Ack | Nak | Term | Extend | Credit
-Opening = Hello | Ping | Goodbye
-KeyFrame = Keys | AddKeyFrame | RevokeKeyFrame | Enrol
+OfSession = Hello | Ping | Goodbye
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol
 RequestFrame = (
-    Opening | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
+    OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
 )
 
 
