@@ -28,17 +28,32 @@ import rich_click as click
 import structlog
 import zmq
 
-from bus.broker.broker import open_broker
+from bus.broker.broker import Broker, open_broker
 from bus.broker.worker_log import WorkerLog
 from bus.cli.console import show_check
 from bus.cli.program import main, program
 from bus.cli.streams import show_error
-from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.client.credentials import Credentials, read_credentials, write_credentials
+from bus.curve import curve_fault, new_secret, public_of
+from bus.errors import (
+    BindError,
+    CredentialsError,
+    DatabaseDamaged,
+    DatabaseInUse,
+    DatabaseNewer,
+    DatabaseUnusable,
+    KeyFileUnusable,
+    StoreFailure,
+)
 from bus.model.repository import Store, StoreWatch
 from bus.settings import Settings, SettingsError, parse_settings
+from bus.wire.addresses import nearest
+from bus.wire.codes import Refusal
+from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
+from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
 from store import open_store
 
-__all__ = ["check", "exit_codes", "main", "program", "serve"]
+__all__ = ["check", "exit_codes", "main", "program", "serve", "worker_key"]
 
 _OBJECTS_A_COLLECTION = 50_000
 """Allocations of several batches between collections: Python's default is 700."""
@@ -48,6 +63,9 @@ _SWITCH_SECONDS = 0.0001
 
 _UMASK = 0o077
 """Files that the worker makes are for its user alone: they hold every message."""
+
+_ADMIN = "posthouse-admin"
+"""The bot of the first key that may manage keys."""
 
 _OTHER_DESCRIPTORS = 100
 """Descriptors for other things than bots' connections: the database, the sockets, and some listeners at the tap."""
@@ -61,6 +79,8 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (DatabaseInUse, EXIT_IN_USE),
     (DatabaseUnusable, EXIT_CONFIG),
     (BindError, EXIT_CONFIG),
+    (KeyFileUnusable, EXIT_CONFIG),
+    (CredentialsError, EXIT_CONFIG),
     (StoreFailure, EXIT_IO),
 )
 """The exit code of each error that a person can fix. For a group of errors, the first matching row counts."""
@@ -178,16 +198,77 @@ async def _serve_until(stop: _Stop, settings: Settings) -> None:
         async with _store(settings) as store:
             versions |= store.versions
             worker = f"posthouse/{versions['posthouse']}"
-            broker = await open_broker(store, settings, context, worker=worker, versions=versions)
+            key = worker_key(settings)
+            secret = None if key is None else key.secret
+            broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
+            if key is not None:
+                await _introduce_admin(broker, key, settings.store.database)
             _allow_descriptors(settings.limits.sessions_max)
             for warning in store.warnings:
                 _warn(warning)
             _tune_python()
             if not stop.requested:
                 command, tap = broker.addresses
-                _log.info("serving", database=settings.store.database, command=command, tap=tap, **versions)
+                known_by = {} if key is None else {"key": key.public}
+                _log.info(
+                    "serving", database=settings.store.database, command=command, tap=tap, **known_by, **versions
+                )
             stop.serve(broker.stop)
             await broker.run()
+
+
+def worker_key(settings: Settings) -> WorkerKey | None:
+    """Return the worker's own pair of keys, which is made at the first start with keys; None without keys.
+
+    Raise SettingsError if this libzmq has no keys, and KeyFileUnusable.
+    """
+    if not settings.security.has_keys:
+        return None
+    if (fault := curve_fault()) is not None:
+        raise SettingsError(f'security.mode is "keys", but {fault}')
+    path = find_key_file(settings.store.database, settings.security.key_file)
+    key = open_worker_key(path)
+    if key.is_new:
+        _log.warning("worker_key_made", file=path.name, key=key.public)
+    return key
+
+
+async def _introduce_admin(broker: Broker, key: WorkerKey, database: str) -> None:
+    """If nobody may manage keys, let the user of the worker do so, with credentials beside the database."""
+    if broker.has_admin:
+        return
+    path = find_admin_file(database)
+    credentials = _admin_credentials(path, broker.addresses, key)
+    try:
+        await broker.introduce(credentials.bot, public_text(public_of(read_secret(credentials.secret))))
+    except Refusal:
+        text = "their key has ended, and no other one may manage keys; move them away, and start again"
+        raise CredentialsError(str(path), text) from None
+    _log.warning("admin_key_made", file=path.name, bot=credentials.bot)
+
+
+def _admin_credentials(path: Path, addresses: tuple[str, str], key: WorkerKey) -> Credentials:
+    """Return the credentials in a file, or new ones, which are written to it.
+
+    They are in the file before they are introduced: if the worker ends in between, the next start introduces them.
+    """
+    if path.exists():
+        credentials = read_credentials(path)
+        if canonical_public(credentials.worker) != key.public:
+            raise CredentialsError(str(path), "they are for another worker; move them away, and start again")
+        return credentials
+    url, tap = map(_address_here, addresses)
+    secret = secret_text(new_secret())
+    credentials = Credentials(url=url, tap=tap, bot=_ADMIN, secret=secret, worker=key.public)
+    write_credentials(path, credentials)
+    return credentials
+
+
+def _address_here(address: str) -> str:
+    """Return where programs of this machine connect, wherever they are started."""
+    if address.startswith("ipc://"):
+        return f"ipc://{Path(address.removeprefix('ipc://')).absolute()}"
+    return nearest(address)
 
 
 class _Stop:

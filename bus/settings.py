@@ -82,8 +82,8 @@ class Security(_Section, frozen=True):
     mode: Annotated[str, Meta(pattern="^(open|keys)$")] = "open"
     """`open`: everybody who may connect can be any bot. `keys`: each connection is the bot of its key."""
 
-    key_file: str | None = None
-    """The file with the worker's own pair of keys. Beside the database unless given: `<database>-key`."""
+    key_file: str = ""
+    """The file with the worker's own pair of keys. If it is not named, it is `<database>-key`."""
 
     @property
     def has_keys(self) -> bool:

@@ -1,9 +1,10 @@
 """Which connections may come in: the decision behind each handshake.
 
-Owns the reading of an authentication request (RFC 27, ZAP 1.0), and the rule for peers without a key: a socket that
-is bound to loopback takes them from loopback only. Whatever is not recognised is refused.
+Owns the reading of an authentication request (RFC 27, ZAP 1.0), and two rules. Without keys, a socket that is bound
+to loopback takes peers from loopback only. With keys, it takes those whose key is valid, from anywhere, and all
+that they send bears their key. Whatever is not recognised is refused.
 
-Pure.
+Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..core.keyring import Keyring
 from ..wire.addresses import is_local
+from ..wire.keys import KEY_BYTES, public_text
 
-__all__ = ["Origin", "ZapVerdict", "admit", "origin_of"]
+__all__ = ["Door", "KeyDoor", "Origin", "ZapVerdict", "admit", "origin_of"]
 
 _VERSION = b"1.0"
 
@@ -23,9 +26,19 @@ _FIELDS = 6
 
 
 class Origin(NamedTuple):
-    """Where a socket's peers may come from: loopback, or anywhere that can reach it."""
+    """Where a socket's peers may come from, without keys: loopback, or anywhere that can reach it."""
 
     anywhere: bool
+
+
+class KeyDoor(NamedTuple):
+    """A socket that takes peers with a key; whether it is the tap's."""
+
+    keyring: Keyring
+    is_tap: bool
+
+
+Door = Origin | KeyDoor
 
 
 class ZapVerdict(NamedTuple):
@@ -36,12 +49,16 @@ class ZapVerdict(NamedTuple):
     reason: str
     refusal: bytes = b"400"
     """The status of a refusal: 400, or 500 if the worker failed."""
+    user: str = ""
+    """The key of a peer that may come in, which its frames will bear."""
+    bot: str | None = None
+    """Whose key was refused, if that is known."""
 
     @property
     def parts(self) -> list[bytes]:
-        """The answer's parts, after the address of whoever asked."""
+        """The answer's parts, after the address of whoever asked. The peer learns only the status."""
         status = self.refusal if self.reason else b"200"
-        return [_VERSION, self.number, status, self.reason.encode(), b"", b""]
+        return [_VERSION, self.number, status, self.reason.encode(), self.user.encode(), b""]
 
 
 def origin_of(address: str) -> Origin:
@@ -53,22 +70,37 @@ def origin_of(address: str) -> Origin:
     return Origin(anywhere=not address.startswith("tcp://") or not is_local(address))
 
 
-def admit(request: Sequence[bytes], origins: Mapping[bytes, Origin]) -> ZapVerdict:
-    """Decide about a request, by the origins of each domain. Raise ValueError if it is malformed."""
+def admit(request: Sequence[bytes], doors: Mapping[bytes, Door], wall: str = "") -> ZapVerdict:
+    """Decide about a request, by the doors of each domain. Raise ValueError if it is malformed."""
     if len(request) < _FIELDS:
         raise ValueError(f"an authentication request of {len(request)} parts")
-    version, number, domain, peer, _routing_id, mechanism = request[:_FIELDS]
+    version, number, domain, peer, _routing_id, mechanism, *credentials = request
     address = peer.decode("ascii", "backslashreplace")
     if version != _VERSION:
         raise ValueError(f"an authentication request of version {version[:10]!r}")
+    door = doors.get(domain)
+    if isinstance(door, KeyDoor):
+        if mechanism != b"CURVE":
+            return ZapVerdict(number, address, "only peers with a key may connect")
+        return _recognise(ZapVerdict(number, address, ""), door, credentials, wall)
     if mechanism != b"NULL":
         return ZapVerdict(number, address, "this mechanism is not supported")
-    origin = origins.get(domain)
-    if origin is None:
+    if door is None:
         return ZapVerdict(number, address, "this socket is unknown")
-    if not origin.anywhere and not _is_loopback(address):
+    if not door.anywhere and not _is_loopback(address):
         return ZapVerdict(number, address, "only this machine may connect")
     return ZapVerdict(number, address, "")
+
+
+def _recognise(verdict: ZapVerdict, door: KeyDoor, credentials: Sequence[bytes], wall: str) -> ZapVerdict:
+    """Decide about a peer that has proved to have the secret half of a key."""
+    if [len(each) for each in credentials] != [KEY_BYTES]:
+        raise ValueError("an authentication request without one key")
+    public_key = public_text(credentials[0])
+    principal = door.keyring.come(public_key, wall, to_tap=door.is_tap)
+    if principal is not None:
+        return verdict._replace(user=public_key)
+    return verdict._replace(reason=door.keyring.fault(public_key, wall), bot=door.keyring.bot_of(public_key))
 
 
 def _is_loopback(address: str) -> bool:

@@ -49,7 +49,7 @@ from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Hello, Nak, Publish, Refusal, RequestFrame, Workflow
 from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
-from .listening import Sockets, open_sockets
+from .listening import Keyed, Sockets, open_sockets
 from .outgoing import Outgoing
 from .queries import Queries
 from .reporting import Report, report
@@ -140,6 +140,21 @@ class Broker:
     def addresses(self) -> tuple[str, str]:
         """The addresses for commands and of the tap."""
         return self._command.address, self._tap.address
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether somebody may manage keys; True without keys."""
+        keyring = self._core.keyring
+        return keyring is None or bool(keyring.admins(self._moment().wall))
+
+    async def introduce(self, bot: str, public_key: str) -> None:
+        """Add a key that may manage keys, before `run`; it is on disk when this returns.
+
+        Raise Refusal if it was added before, and has ended.
+        """
+        self._carry_out(self._core.introduce(bot, public_key, self._moment()))
+        while (batch := self._core.take_batch(self._moment())) is not None:
+            await self._apply(batch)
 
     async def run(self) -> None:
         """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
@@ -463,8 +478,17 @@ async def open_broker(
     *,
     worker: str,
     versions: dict[str, str],
+    secret: bytes | None = None,
     report: Report = report,
 ) -> Broker:
-    """Resume a log, and bind both sockets. Raise BindError if one cannot be bound."""
+    """Resume a log, and bind both sockets. Raise BindError if one cannot be bound.
+
+    `secret` is the worker's own secret key, which it needs if it has keys.
+    """
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    return Broker(core, store, settings, sockets=open_sockets(context, settings), versions=versions, report=report)
+    keyed = None
+    if core.keyring is not None:
+        assert secret is not None, "a worker with keys has one itself"
+        keyed = Keyed(secret, core.keyring, wall=lambda: system_moment().wall)
+    sockets = open_sockets(context, settings, keyed)
+    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report)

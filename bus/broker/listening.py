@@ -8,22 +8,25 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import zmq
 
+from ..core.keyring import Keyring
 from ..errors import BindError
 from ..settings import Settings
 from ..transport import Port, allow_ipv6
-from .admitting import origin_of
+from .admitting import Door, KeyDoor, origin_of
 from .live_tap import LiveTap
 from .unix_socket import UnixListener
 from .watching import ConnectionWatch
 from .zap import ZapHandler
 
-__all__ = ["Sockets", "bind_tap", "open_sockets"]
+__all__ = ["Keyed", "Sockets", "bind_tap", "open_sockets"]
 
 _COMMAND_DOMAIN, _TAP_DOMAIN = b"posthouse.command", b"posthouse.tap"
 """By which the authenticator tells the sockets apart."""
@@ -36,12 +39,26 @@ is little, because ZeroMQ takes frames of that size from every peer, even before
 _TOPIC_BYTES_MAX = 160
 """Size limit of what a tap's listener sends: `SUBSCRIBE`, and a topic with the longest name of a channel."""
 
+_HANDSHAKE_BYTES_MAX = 1024
+"""The same with keys: the largest command of a handshake with keys has some 300 bytes."""
+
 _TOPICS_WAITING_MAX = 16
 """What may wait of one listener before it is heard: the limit on topics is exceeded by no more."""
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: thousands of bots connect at once after their worker was restarted. The
 system limits this to net.core.somaxconn; further connections wait for their next attempt, seconds later."""
+
+
+class Keyed(NamedTuple):
+    """What sockets with keys need: the worker's secret, all keys, and the wall clock by which they expire."""
+
+    secret: bytes
+    keyring: Keyring
+    wall: Callable[[], str]
+
+    def __repr__(self) -> str:
+        return f"<Keyed {self.keyring!r}>"
 
 
 class Sockets:
@@ -66,24 +83,47 @@ class Sockets:
             self.zap.close()
 
 
-def open_sockets(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Sockets:
+def open_sockets(
+    context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None = None
+) -> Sockets:
     """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator."""
     listen = settings.listen
+    assert settings.security.has_keys == (keyed is not None), (
+        "keys are for those who want them, and for them always"
+    )
     with ExitStack() as opened:
         zap = None
-        if not (listen.command.startswith("inproc://") and listen.tap.startswith("inproc://")):
+        if keyed is not None:
+            zap = ZapHandler(context, _doors(keyed), keyed.wall)
+            opened.callback(zap.close)
+        elif not (listen.command.startswith("inproc://") and listen.tap.startswith("inproc://")):
             origins = {_COMMAND_DOMAIN: origin_of(listen.command), _TAP_DOMAIN: origin_of(listen.tap)}
             zap = ZapHandler(context, origins)
             opened.callback(zap.close)
         router = _command_socket(context, settings)
+        _secure(router, keyed)
         watch = ConnectionWatch(context, router, settings.limits.receive_frames_max)
         opened.callback(watch.close)
         command = _bind(router, listen.command, _COMMAND_DOMAIN)
         command.prepare_to_watch()
         opened.callback(command.close)
-        tap = _live_tap(context, settings)
+        tap = _live_tap(context, settings, keyed)
         opened.pop_all()
     return Sockets(command, tap, watch, zap)
+
+
+def _doors(keyed: Keyed) -> dict[bytes, Door]:
+    return {
+        _COMMAND_DOMAIN: KeyDoor(keyed.keyring, is_tap=False),
+        _TAP_DOMAIN: KeyDoor(keyed.keyring, is_tap=True),
+    }
+
+
+def _secure(socket: zmq.Socket[bytes], keyed: Keyed | None) -> None:
+    """Let a socket that is not bound yet take only peers with a key, encrypted, and prove that it is the worker."""
+    if keyed is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keyed.secret)
 
 
 def _watch_peer(socket: zmq.Socket[bytes], timeout_seconds: float) -> None:
@@ -120,19 +160,20 @@ def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings)
     return socket
 
 
-def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> Port:
+def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None = None) -> Port:
     """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
-    socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX)
+    _secure(socket, keyed)
+    socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX if keyed is None else _HANDSHAKE_BYTES_MAX)
     socket.setsockopt(zmq.RCVHWM, _TOPICS_WAITING_MAX)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every listener of a topic, not only the first and the last
     return _bind(socket, settings.listen.tap, _TAP_DOMAIN)
 
 
-def _live_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> LiveTap:
-    port = bind_tap(context, settings)
+def _live_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None) -> LiveTap:
+    port = bind_tap(context, settings, keyed)
     listen = msgspec.structs.replace(settings.listen, tap=port.address)  # with the port that the system chose
-    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen)))
+    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen), keyed))
 
 
 def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes) -> Port:

@@ -19,7 +19,7 @@ Report = Callable[[Note, Sessions], None]
 _LIMITS = frozenset({Code.BUSY, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.TOO_LARGE, Code.STORAGE_FULL})
 """Codes of refusals that name a limit."""
 
-_WARNINGS = frozenset({"dead_letters", "session_refused", "session_vanished"})
+_WARNINGS = frozenset({"dead_letters", "session_refused", "session_revoked", "session_taken", "session_vanished"})
 
 _log = structlog.get_logger("posthouse")
 

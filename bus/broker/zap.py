@@ -10,7 +10,7 @@ are not authenticated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import structlog
@@ -18,7 +18,7 @@ import zmq
 
 from ..errors import BindError
 from ..transport import Port
-from .admitting import Origin, ZapVerdict, admit
+from .admitting import Door, ZapVerdict, admit
 
 __all__ = ["ZapHandler"]
 
@@ -31,11 +31,17 @@ _log = structlog.get_logger("posthouse")
 
 
 class ZapHandler:
-    """Answers the requests of a context's sockets; `origins` has each socket's domain."""
+    """Answers the requests of a context's sockets; `doors` has each socket's domain, and `wall` tells the time."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], origins: Mapping[bytes, Origin]) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        doors: Mapping[bytes, Door],
+        wall: Callable[[], str] = lambda: "",
+    ) -> None:
         """Bind it, before any of these sockets. Raise BindError if the context has a handler."""
-        self._origins = dict(origins)
+        self._doors = dict(doors)
+        self._wall = wall
         self._socket = context.socket(zmq.ROUTER)
         try:
             self._socket.bind(_ADDRESS)
@@ -46,7 +52,7 @@ class ZapHandler:
         self._port = Port(self._socket)
 
     def __repr__(self) -> str:
-        return f"<ZapHandler {sorted(self._origins)}>"
+        return f"<ZapHandler {sorted(self._doors)}>"
 
     async def serve(self) -> None:
         """Answer requests until cancelled."""
@@ -72,11 +78,12 @@ class ZapHandler:
 
     def _decide(self, request: Sequence[bytes]) -> ZapVerdict:
         try:
-            decided = admit(request, self._origins)
+            decided = admit(request, self._doors, self._wall())
         except Exception:
             _log.exception("authentication_failed")
             number = request[1] if len(request) > 1 else b""
             decided = ZapVerdict(number, "", "the worker could not decide", refusal=b"500")
         if decided.reason:
-            _log.warning("connection_refused", address=decided.address, reason=decided.reason)
+            whose = {} if decided.bot is None else {"bot": decided.bot}
+            _log.warning("connection_refused", address=decided.address, reason=decided.reason, **whose)
         return decided

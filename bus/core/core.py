@@ -181,6 +181,13 @@ class Core:
         self._try(address, request, principal)
         return self._finish()
 
+    def introduce(self, bot: str, public_key: str, moment: Moment) -> list[Effect]:
+        """Add a key that may manage keys, for whoever starts the worker. Raise Refusal if it has ended."""
+        assert self._enrolling is not None, "this is for a worker with keys"
+        self._turn.moment = moment
+        self._enrolling.introduce(bot, public_key)
+        return self._finish()
+
     def reject(
         self, address: bytes, error: Refusal, moment: Moment, principal: Principal | None = None
     ) -> list[Effect]:

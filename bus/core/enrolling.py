@@ -137,8 +137,20 @@ class Enrolling:
         )
         self._add((address, request.request), key, bot, invitation, wall)
 
+    def introduce(self, name: str, public_key: str) -> None:
+        """Add a key that may manage keys, for whoever starts the worker. Raise Refusal if it has ended."""
+        bot, wall = self._directory.names.get(name), self._turn.moment.wall
+        key = Key(
+            public_key=public_key,
+            bot_id=self._new_id() if bot is None else bot.id,
+            purpose=Purpose.ADMIN,
+            label="made at the first start with keys",
+            created_at=wall,
+        )
+        self._add(None, key, bot or name, None, None)
+
     def _add(
-        self, asker: _Asker, key: Key, bot: BotRecord | str, replaces: Key | None, replaced_until: str | None
+        self, asker: _Asker | None, key: Key, bot: BotRecord | str, replaces: Key | None, replaced_until: str | None
     ) -> None:
         """Add a key to the next batch, and its bot if that is only a name; a repeat gets the same answer."""
         pending = self._adding.get(key.public_key)
@@ -146,6 +158,8 @@ class Enrolling:
         if known is not None:
             if not _is_repeat(known, key):
                 raise Refusal(Code.CONFLICT, "this key is known already: make a new pair for each key")
+            if asker is None:
+                return
             if pending is not None:
                 pending.askers.append(asker)
             else:
@@ -348,7 +362,7 @@ class _AddJob(Job[Any]):
 
     __slots__ = ("_by", "askers", "bot", "forget", "key", "replaced_until", "replaces")
 
-    def __init__(self, by: Enrolling, asker: _Asker, bot: BotRecord, changes: Sequence[Change]) -> None:
+    def __init__(self, by: Enrolling, asker: _Asker | None, bot: BotRecord, changes: Sequence[Change]) -> None:
         super().__init__(changes=changes)
         change = changes[-1]
         assert isinstance(change, AddKey)
@@ -357,7 +371,7 @@ class _AddJob(Job[Any]):
         self.replaced_until = change.replaced_until
         self.forget = change.forget
         self.bot = bot
-        self.askers = [asker]
+        self.askers = [] if asker is None else [asker]
         self._by = by
 
     def done(self, answers: Sequence[Any], at: str) -> None:

@@ -75,6 +75,11 @@ class Keyring:
             return "revoked key"
         return "invitations may not listen to the tap" if key.is_valid(wall) else "expired key"
 
+    def bot_of(self, public_key: str) -> str | None:
+        """Return the name of the bot whose key it is or was, or None."""
+        key = self._keys.get(public_key)
+        return None if key is None else self._bots[key.bot_id].name
+
     # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, public_key: str) -> Key | None:

@@ -13,6 +13,7 @@ __all__ = [
     "CredentialsError",
     "HandshakeError",
     "InvalidKey",
+    "KeyFileUnusable",
     "KeyRefused",
     "KeysRequired",
     "KeysUnsupported",
@@ -29,6 +30,14 @@ class CredentialsError(BusError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"credentials {path}: {reason}")
+        self.path = path
+
+
+class KeyFileUnusable(BusError):
+    """The file with the worker's own key cannot be read, written, or trusted; `path` is the file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the worker's key file {path}: {reason}")
         self.path = path
 
 

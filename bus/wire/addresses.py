@@ -14,7 +14,15 @@ import re
 
 from .limits import SOCKET_PATH_BYTES_MAX
 
-__all__ = ["address_fault", "canonical", "is_ipv6", "is_local", "listening_fault", "without_password"]
+__all__ = [
+    "address_fault",
+    "canonical",
+    "is_ipv6",
+    "is_local",
+    "listening_fault",
+    "nearest",
+    "without_password",
+]
 
 _PORT_MAX = 65_535
 
@@ -138,6 +146,16 @@ def is_local(address: str) -> bool:
     host = rest.rpartition(":")[0]
     found = _ip(host)
     return found.is_loopback if found else host == "localhost"
+
+
+def nearest(address: str) -> str:
+    """Return where bots of the same machine connect to a worker that listens at an address, perhaps at all."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    found = _ip(host) if scheme == "tcp" else None
+    if found is None or not found.is_unspecified:
+        return address
+    return f"tcp://127.0.0.1:{port}" if found.version == 4 else f"tcp://[::1]:{port}"
 
 
 def is_ipv6(address: str) -> bool:

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from bus.wire.calls import CALLS
+from bus.wire.keys import public_text
 
 __all__ = ["CLIENT_FRAMES", "WORKER_FRAMES", "Token", "mutated", "nonsense", "write"]
 
 ID = "00000000-0000-7000-8000-%012x"
 TIME = "2026-01-01T00:00:00.000000Z"
+
+_KEY = public_text(bytes(range(32)))
 
 Chance = random.Random
 
@@ -124,6 +127,11 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "dead_letters", "request": 21, "bot": "a", "limit": 5},
     {"op": "retry_dead_letters", "request": 22, "bot": "a", "seqs": [1]},
     {"op": "status", "request": 23},
+    {"op": "keys", "request": 24, "bot": "a", "limit": 5},
+    {"op": "add_key", "request": 25, "bot": "a", "public_key": _KEY, "purpose": "bot", "roles": ["ops"],
+     "label": "l", "expires_seconds": 9, "replaces": _KEY, "grace_seconds": 1},
+    {"op": "revoke_key", "request": 26, "bot": "a", "public_key": _KEY},
+    {"op": "enrol", "request": 27, "public_key": _KEY},
     *_calls(),
 ]  # fmt: skip
 """Frames of every op that a client may send, and every workflow call."""

@@ -24,7 +24,9 @@ ROOMS = {
     "bus.settings": {"bus.model", "bus.wire"},
     "bus.mailbox": {"bus.model", "bus.wire", "bus.settings"},
     "bus.core": {"bus.model", "bus.wire", "bus.settings", "bus.mailbox"},
-    "bus.transport": {"bus.wire"},
+    "bus.curve": set(),
+    "bus.worker_key": {"bus.curve", "bus.wire"},
+    "bus.transport": {"bus.curve", "bus.wire"},
     "bus.signals": set(),
     "bus.broker": {
         "bus.core",

@@ -62,6 +62,8 @@ def test_the_tap_is_emptied_when_all_its_topics_together_are_too_large() -> None
         assert listen(worker, topic) == []
     listen(worker, topic, wanted=False)
     assert listen(worker, head_topic("n")) == []
-    assert listen(worker, topic) == [EmptyTap()], "with what left, it would fit no more"
+    assert listen(worker, topic) == [EmptyTap("its listeners subscribed to too much")], (
+        "with what left, it would fit no more"
+    )
     for _ in range(4):
         assert listen(worker, topic) == [], "nothing is left of those before"

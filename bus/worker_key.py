@@ -1,0 +1,147 @@
+"""The worker's own pair of keys: one file, beside the database unless it is elsewhere by configuration.
+
+Owns the file's form, and whom it is kept from. It is not part of the database, so that nobody can pose as the
+worker with a copy of that. It is created for its owner alone, never in the place of another file or through a link,
+and it is not used if another user could have read or written it.
+
+The secret is in no `repr` and in no error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from .curve import new_secret, public_of
+from .errors import InvalidKey, KeyFileUnusable
+from .wire.keys import public_text, read_secret, secret_text
+
+__all__ = ["WorkerKey", "find_admin_file", "find_key_file", "open_worker_key"]
+
+_FILE_BYTES_MAX = 4096
+"""Much more than a key has: what is larger is another file."""
+
+_HEADER = """\
+# The secret key of a posthouse worker, by which its bots recognise it. Whoever has it can pose as the worker:
+# keep a copy of it, but not beside copies of the database.
+"""
+
+
+class WorkerKey(msgspec.Struct, frozen=True):
+    """The worker's pair; `is_new` says that it was made now."""
+
+    secret: bytes
+    is_new: bool = False
+
+    def __repr__(self) -> str:
+        return f"<WorkerKey {self.public}>"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """Return what may be shown: not the secret."""
+        return [("public", self.public)]
+
+    @property
+    def public(self) -> str:
+        """The public half, as `php_…`."""
+        return public_text(public_of(self.secret))
+
+
+def find_key_file(database: str | Path, key_file: str = "") -> Path:
+    """Return where the pair of a database's worker is: in `key_file`, or `<database>-key`."""
+    return Path(key_file) if key_file else _beside(database, "-key")
+
+
+def find_admin_file(database: str | Path) -> Path:
+    """Return where the first start with keys writes credentials that may manage keys: `<database>-admin.creds`."""
+    return _beside(database, "-admin.creds")
+
+
+def _beside(database: str | Path, suffix: str) -> Path:
+    found = Path(os.path.realpath(database))
+    return found.with_name(found.name + suffix)
+
+
+def open_worker_key(path: Path) -> WorkerKey:
+    """Return the pair in a file, which is made if there is none. Raise KeyFileUnusable if it must not be used.
+
+    A new file is on disk when this returns.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _make(path)
+    except OSError as error:
+        raise KeyFileUnusable(str(path), _reason(error)) from None
+    try:
+        _check(path, os.fstat(descriptor))
+        data = os.read(descriptor, _FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise KeyFileUnusable(str(path), _reason(error)) from None
+    finally:
+        os.close(descriptor)
+    return WorkerKey(_read(path, data))
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    """Raise KeyFileUnusable if it is no file, or if another user could have read or written it.
+
+    A service manager hands files over that belong to root, and lets the service's user read them by an access
+    list, which shows as a right of root's group.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        raise KeyFileUnusable(str(path), "this is not a file")
+    user = os.geteuid()
+    if found.st_uid not in (user, 0):
+        raise KeyFileUnusable(str(path), f"it belongs to user {found.st_uid}, and the worker is user {user}")
+    is_handed_over = found.st_uid == found.st_gid == 0 and user != 0
+    others = stat.S_IRWXO | (stat.S_IWGRP if is_handed_over else stat.S_IRWXG)
+    if found.st_mode & others:
+        raise KeyFileUnusable(str(path), f"other users may read or change it; run: chmod 600 {path}")
+
+
+def _read(path: Path, data: bytes) -> bytes:
+    text = data.decode("ascii", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(lines) != 1 or len(data) > _FILE_BYTES_MAX:
+        raise KeyFileUnusable(str(path), "this is not the file of a worker's key; restore it from a copy")
+    try:
+        return read_secret(lines[0])
+    except InvalidKey as error:
+        raise KeyFileUnusable(str(path), f"{error}; restore it from a copy") from None
+
+
+def _make(path: Path) -> WorkerKey:
+    key = WorkerKey(new_secret(), is_new=True)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(f"{_HEADER}{secret_text(key.secret)}\n".encode())
+                file.flush()
+                os.fsync(descriptor)
+            _sync_folder(path.parent)
+        except OSError:
+            os.unlink(path)
+            raise
+    except OSError as error:
+        raise KeyFileUnusable(str(path), _reason(error)) from None
+    return key
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "it is a link, which is not followed: name the file itself"
+    return f"it cannot be used: {error.strerror}"
