@@ -88,9 +88,8 @@ def open_sockets(
 ) -> Sockets:
     """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator."""
     listen = settings.listen
-    assert settings.security.has_keys == (keyed is not None), (
-        "keys are for those who want them, and for them always"
-    )
+    if settings.security.has_keys and keyed is None:
+        raise ValueError("a worker with keys does not listen without them")
     with ExitStack() as opened:
         zap = None
         if keyed is not None:

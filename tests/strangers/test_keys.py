@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from bus.wire.keys import secret_text
 
 from ..crash.nursery import shared_nursery
 from ..integration.wire import TIMEOUT_SECONDS, Session, publish_frame, to_bot
+from .curve_peer import CurvePeer, sodium
 from .keyed_worker import Bearer, KeyedWorker
 from .peer import as_post, greeting_3, ready, say, words_of_a_bot
 from .test_getting_in import ZMTP_1, ZMTP_2
@@ -180,6 +182,23 @@ def test_a_frame_at_another_bots_address_is_not_its(worker: KeyedWorker, admin: 
         second.send(publish_frame("news", b'"forged"'))
         assert b'"unknown_session"' in second.recv()
     assert admin.value("status")["last_seq"] == 0
+
+
+@pytest.mark.skipif(sodium() is None, reason="needs the libsodium that comes with pyzmq")
+@pytest.mark.parametrize("name", ["User-Id", "user-id", "Peer-Address", "X-User-Id"])
+def test_who_a_peer_says_it_is_in_its_handshake_is_not_heard(
+    worker: KeyedWorker, admin: Session, alice: Bearer, name: str
+) -> None:
+    library, eve = sodium(), worker.add("eve")
+    assert library is not None
+    properties = {name: alice.public.encode()}
+    with CurvePeer(library, worker.command, secret=eve.secret, server=eve.server, properties=properties) as peer:
+        peer.say(b'{"op":"hello","request":1,"protocol":1}')
+        welcome = json.loads(peer.hear())
+        assert welcome["bot"] == "eve"
+        peer.say(publish_frame("news", b'"mine"'))
+        assert json.loads(peer.hear())["op"] == "published"
+    assert [message["sender_bot_name"] for message in admin.history(channel="news")] == ["eve"]
 
 
 def test_only_an_admin_manages_keys(worker: KeyedWorker, alice: Bearer) -> None:
