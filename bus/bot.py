@@ -27,6 +27,7 @@ from .client.draft import Draft, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
 from .client.inbox import Inbox
+from .client.keyring import Keyring
 from .client.message import Message
 from .client.replies import Replies
 from .client.sending import Sender
@@ -53,6 +54,7 @@ _CONNECT_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 _REPLY_SECONDS = 30.0
+_GRACE_SECONDS = 3600.0
 
 
 class Bot(Asking):
@@ -106,6 +108,8 @@ class Bot(Asking):
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
+        self.keys = Keyring(caller)
+        """The keys of the worker's bots, for a bot that may manage them."""
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         answer = partial(take_answer, self.workflows)
@@ -209,6 +213,16 @@ class Bot(Asking):
             client=_VERSION,
             awaits=self._replies.returning(),
         )
+
+    async def rotate(self, *, grace_seconds: float = _GRACE_SECONDS) -> Credentials:
+        """Replace this bot's key by a new one, which is used from now on, and return the new credentials.
+
+        The old key stays valid for `grace_seconds`, for other programs of this bot: those that run read the file
+        again when it ends. The file of the credentials is replaced before this returns; after an interruption the
+        next `rotate` goes on with the same key. Credentials that came from no file have to be kept by the caller.
+        Raises RuntimeError for a bot without credentials, and CredentialsError if the file cannot be replaced.
+        """
+        return await self.keys.rotate(self._endpoint, self._connection, grace_seconds)
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -196,6 +196,10 @@ class Connection:
         elif self._port is not None:  # otherwise its hello would open a session without a client
             self._transmit(encode(Goodbye(request=self._next_number())))
 
+    def reconnect(self) -> None:
+        """Go on in another session, with what the endpoint has now."""
+        self._lost.set()
+
     def close(self, error: BusError) -> None:
         """Fail all waiting and future calls."""
         self.failure = self.failure or error
@@ -459,7 +463,7 @@ class Connection:
         failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)
         ended = error.code == Code.REVOKED and error.request is None
         if ended or not self._open:
-            renewed = ended and self._endpoint.renewed()
+            renewed = ended and self._endpoint.recovered()
             self._turned_away(failure, for_good=not error.retry and not renewed)
             self._lost.set()
             return

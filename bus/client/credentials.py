@@ -1,16 +1,17 @@
 """A bot's credentials: one file with all that it needs to connect to a worker that has keys.
 
 Owns the file's form, and whom it is kept from: it is created for its owner alone, never in the place of another
-file or through a link, and it is not used if other users could have read it.
+file or through a link, and it is not used if other users could have read it. Also owns its replacement, in steps
+that may be interrupted anywhere: the new credentials are on disk before the worker hears of their key.
 
 The secret is in no `repr` and in no error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-import tempfile
 import tomllib
 
 import msgspec
@@ -21,7 +22,7 @@ from ..wire.frames import is_name
 from ..wire.keys import canonical_public, read_secret
 from ..wire.refusals import NAME_RULE, refusal
 
-__all__ = ["Credentials", "read_credentials", "replace_credentials", "write_credentials"]
+__all__ = ["Credentials", "drop_next", "prepare_next", "read_credentials", "take_next", "write_credentials"]
 
 _FILE_BYTES_MAX = 65_536
 """Much more than credentials have: what is larger is another file."""
@@ -125,23 +126,47 @@ def write_credentials(path: str | os.PathLike[str], credentials: Credentials) ->
         raise CredentialsError(name, f"cannot be written: {error.strerror}") from None
 
 
-def replace_credentials(path: str | os.PathLike[str], credentials: Credentials) -> None:
-    """Replace a file of credentials as a whole: whoever reads it, even after a crash, has the old or the new ones.
+def prepare_next(path: str | os.PathLike[str], credentials: Credentials) -> Credentials:
+    """Write the credentials that are to replace a file's into `<file>.next`, and return them.
 
-    Raise CredentialsError if it cannot be written; the old ones are left.
+    If a replacement was interrupted, return those that are there instead, if they are of the same bot. Raise
+    CredentialsError if they cannot be written, or something else has that name.
+    """
+    beside = _next_of(path)
+    if os.path.lexists(beside):
+        found = read_credentials(beside)
+        if found.bot != credentials.bot:
+            raise CredentialsError(beside, f"they are of the bot {found.bot!r}; remove them")
+        return found
+    write_credentials(beside, credentials)
+    return credentials
+
+
+def take_next(path: str | os.PathLike[str]) -> bool:
+    """Put `<file>.next` into the place of a file, and return True; return False if it is missing.
+
+    The file is replaced as a whole: whoever reads it, even after a crash, has the old or the new credentials. Raise
+    CredentialsError if that is not possible.
     """
     name = os.path.realpath(path)
     try:
-        descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(name), prefix=f"{os.path.basename(name)}.")
-        _fill(descriptor, beside, credentials)
-        try:
-            os.replace(beside, name)
-        except OSError:
-            os.unlink(beside)
-            raise
+        os.replace(_next_of(path), name)
         _sync_folder(name)
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        raise CredentialsError(name, f"cannot be written: {error.strerror}") from None
+        raise CredentialsError(name, f"cannot be replaced: {error.strerror}") from None
+    return True
+
+
+def drop_next(path: str | os.PathLike[str]) -> None:
+    """Remove `<file>.next`, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_next_of(path))
+
+
+def _next_of(path: str | os.PathLike[str]) -> str:
+    return f"{os.path.realpath(path)}.next"
 
 
 def _fill(descriptor: int, path: str, credentials: Credentials) -> None:

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..transport import Break, Port, connect_command, connect_tap
 from ..wire.keys import read_public, read_secret
-from .credentials import Credentials, read_credentials
+from .credentials import Credentials, read_credentials, take_next
 from .greeting import mechanism_at
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "VARIABLE", "Endpoint"]
@@ -130,6 +130,16 @@ class Endpoint:
         self.credentials = msgspec.structs.replace(before, secret=found.secret, worker=found.worker)
         return self.credentials != before
 
+    def recovered(self) -> bool:
+        """Look for another key after this one has ended, also for that of a rotation that was interrupted."""
+        if self.renewed():
+            return True
+        try:
+            return self.path is not None and take_next(self.path) and self.renewed()
+        except CredentialsError as error:
+            _logger.warning("%s", error)
+            return False
+
     def welcomed(self) -> None:
         """Note that a session was opened."""
         self._unfinished = 0
@@ -141,7 +151,7 @@ class Endpoint:
         if how is Break.REFUSED:
             if mine is None:
                 return HandshakeError(self.url, f"the worker at {self.url} takes no connections from this machine")
-            return None if self.renewed() else KeyRefused(self.url, mine.bot)
+            return None if self.recovered() else KeyRefused(self.url, mine.bot)
         if how is Break.MISMATCHED:
             return KeysRequired(self.url) if mine is None else KeysUnsupported(self.url)
         if self._unfinished < _UNFINISHED_MAX:

@@ -9,7 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.client.credentials import Credentials, read_credentials, replace_credentials, write_credentials
+from bus.client.credentials import (
+    Credentials,
+    drop_next,
+    prepare_next,
+    read_credentials,
+    take_next,
+    write_credentials,
+)
 from bus.errors import CredentialsError
 from bus.wire.keys import public_text, secret_text
 
@@ -49,7 +56,8 @@ def test_only_the_owner_may_read_what_was_written(file: Path) -> None:
     try:
         write_credentials(file, MINE)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        replace_credentials(file, MINE)
+        prepare_next(file, MINE)
+        assert take_next(file)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -73,25 +81,53 @@ def test_a_folder_that_is_missing_is_told(file: Path) -> None:
     with pytest.raises(CredentialsError, match="cannot be written: No such file or directory"):
         write_credentials(file.parent / "missing" / file.name, MINE)
     with pytest.raises(CredentialsError, match="cannot be written: No such file or directory"):
-        replace_credentials(file.parent / "missing" / file.name, MINE)
+        prepare_next(file.parent / "missing" / file.name, MINE)
+
+
+RENEWED = msgspec.structs.replace(MINE, secret=secret_text(bytes(32)))
 
 
 def test_replacing_leaves_one_file_with_the_new_ones(file: Path) -> None:
     write_credentials(file, MINE)
-    renewed = msgspec.structs.replace(MINE, secret=secret_text(bytes(32)))
-    replace_credentials(file, renewed)
-    assert read_credentials(file) == renewed
+    assert prepare_next(file, RENEWED) == RENEWED
+    assert read_credentials(file) == MINE
+    assert take_next(file)
+    assert read_credentials(file) == RENEWED
     assert list(file.parent.iterdir()) == [file]
+    assert not take_next(file)
+
+
+def test_an_interrupted_replacement_goes_on_with_its_key(file: Path) -> None:
+    """The worker may know it already."""
+    write_credentials(file, MINE)
+    prepare_next(file, RENEWED)
+    assert prepare_next(file, MINE) == RENEWED
+    drop_next(file)
+    drop_next(file)
+    assert prepare_next(file, MINE) == MINE
+
+
+def test_what_lies_in_the_way_of_a_replacement_is_told(file: Path) -> None:
+    write_credentials(file, MINE)
+    beside = file.with_name("researcher.creds.next")
+    write_credentials(beside, msgspec.structs.replace(MINE, bot="other"))
+    with pytest.raises(CredentialsError, match="they are of the bot 'other'; remove them") as refused:
+        prepare_next(file, RENEWED)
+    assert refused.value.path == str(beside)
+    beside.unlink()
+    beside.mkdir()
+    with pytest.raises(CredentialsError, match="Is a directory"):
+        prepare_next(file, RENEWED)
 
 
 def test_replacing_goes_where_a_link_points(tmp_path: Path, file: Path) -> None:
     behind = tmp_path / "behind.creds"
     write_credentials(behind, MINE)
     file.symlink_to(behind)
-    renewed = msgspec.structs.replace(MINE, secret=secret_text(bytes(32)))
-    replace_credentials(file, renewed)
+    prepare_next(file, RENEWED)
+    assert take_next(file)
     assert file.is_symlink()
-    assert read_credentials(behind) == renewed
+    assert read_credentials(behind) == RENEWED
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666])

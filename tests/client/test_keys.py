@@ -15,7 +15,7 @@ import pytest
 from anyio.abc import SocketStream
 
 import bus
-from bus.client.credentials import Credentials, read_credentials, replace_credentials
+from bus.client.credentials import Credentials, prepare_next, read_credentials, take_next, write_credentials
 from bus.client.endpoint import Endpoint
 from bus.client.greeting import mechanism_at
 from bus.curve import new_secret, public_of
@@ -39,6 +39,12 @@ def keyed() -> Iterator[KeyedWorker]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "b.creds"
+
+
+def replace(file: Path, mine: Credentials) -> None:
+    """Put other credentials into a file, as a rotation does."""
+    prepare_next(file, mine)
+    assert take_next(file)
 
 
 async def entering(bot: bus.Bot, error: type[Exception]) -> str:
@@ -221,7 +227,7 @@ async def test_a_bot_takes_a_new_key_from_its_file(keyed: KeyedWorker, file: Pat
             tasks.start_soon(keyed.welcome)
             async with bus.connect(credentials=keyed.file(file), timeout=None) as bot:
                 keyed.known.clear()
-                replace_credentials(file, keyed.know(credentials(keyed)))
+                replace(file, keyed.know(credentials(keyed)))
                 keyed.send(op="error", code="revoked", message="this key has expired")
                 await keyed.welcome()
                 tasks.start_soon(keyed.publish)
@@ -243,7 +249,8 @@ async def test_a_bot_whose_key_was_revoked_is_told(keyed: KeyedWorker, file: Pat
 def test_a_file_of_another_bot_is_not_taken(keyed: KeyedWorker, file: Path) -> None:
     endpoint = Endpoint(None, None, credentials=keyed.file(file), context=None)
     before = endpoint.credentials
-    replace_credentials(file, credentials(keyed, "other"))
+    file.unlink()
+    write_credentials(file, credentials(keyed, "other"))
     assert not endpoint.renewed()
     file.unlink()
     assert not endpoint.renewed()
