@@ -95,7 +95,7 @@ class Enrolling:
         key = Key(
             public_key=public_key,
             bot_id=self._new_id() if bot is None else bot.id,
-            purpose=request.purpose,
+            purpose=_purpose(request, replaces),
             roles=_roles(request, replaces),
             label=request.label or ("" if replaces is None else replaces.label),
             created_at=wall,
@@ -201,7 +201,7 @@ class Enrolling:
             raise Refusal(Code.NOT_FOUND, f"the key to replace is not one of bot {request.bot!r}")
         if replaced.replaced_by not in (None, public_key) or replaced.revoked_at is not None:
             raise Refusal(Code.CONFLICT, "the key to replace was replaced or revoked before")
-        if request.purpose is not Purpose.ADMIN:
+        if _purpose(request, replaced) is not Purpose.ADMIN:
             self._keep_an_admin([replaced.public_key])
 
     def added(self, job: _AddJob, answers: Sequence[Any]) -> None:
@@ -327,13 +327,21 @@ def _public(text: str) -> str:
 def _require_rotation(by: Principal, request: AddKeyFrame, replaced: Key | None) -> None:
     """Raise Refusal unless a bot replaces the key of its own connection by one that may do the same."""
     is_own = request.bot == by.bot_name and replaced is not None and replaced.public_key == by.public_key
-    same = request.purpose is by.purpose and (request.roles is None or set(request.roles) == set(by.roles))
+    same = _purpose(request, replaced) is by.purpose and (
+        request.roles is None or set(request.roles) == set(by.roles)
+    )
     if not (is_own and same):
         text = (
             f"add_key needs a key of purpose 'admin', and that of bot {by.bot_name!r} is none: it may only replace"
             " itself, by a key of the same purpose and roles"
         )
         raise _forbidden(text, "add_key", request.bot, "purpose")
+
+
+def _purpose(request: AddKeyFrame, replaced: Key | None) -> Purpose:
+    if request.purpose is not None:
+        return request.purpose
+    return Purpose.BOT if replaced is None else replaced.purpose
 
 
 def _roles(request: AddKeyFrame, replaced: Key | None) -> tuple[str, ...]:

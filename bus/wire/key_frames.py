@@ -43,7 +43,8 @@ class AddKeyFrame(_ClientFrame, frozen=True, tag="add_key"):
     request: RequestId
     bot: Name
     public_key: KeyText
-    purpose: Purpose = Purpose.BOT
+    purpose: Purpose | None = None
+    """None means that of the key that is replaced, or `bot`."""
     roles: Annotated[list[Name], Meta(max_length=ROLES_MAX)] | None = None
     """None means those of the key that is replaced, or none."""
     label: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] = ""

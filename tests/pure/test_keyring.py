@@ -148,7 +148,7 @@ def test_an_admin_adds_a_key_and_its_bot() -> None:
         ({"public_key": ANN}, "conflict"),
         ({"replaces": BOB}, "not_found"),
         ({"replaces": public(77)}, "not_found"),
-        ({"bot": "admin", "replaces": ADMIN}, "conflict"),
+        ({"bot": "admin", "replaces": ADMIN, "purpose": Purpose.BOT}, "conflict"),
         ({"bot": "new", "replaces": ANN}, "not_found"),
     ],
 )
@@ -255,6 +255,13 @@ def test_a_bot_replaces_its_own_key_and_both_are_valid_until_the_grace_is_over()
     assert worker.silent == [b"1"]
     assert worker.says(b"1", Ping(), ANN) == []
     assert worker.says(b"2", Ping(), public(9))[0]["op"] == "pong"
+
+
+def test_a_key_hands_its_purpose_on_to_the_one_that_replaces_it() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"a", ADMIN)
+    worker.says(b"a", AddKeyFrame(request=2, bot="admin", public_key=public(9), replaces=ADMIN), ADMIN)
+    assert worker.principal(public(9)).purpose is Purpose.ADMIN
 
 
 def test_a_rotation_does_not_prolong_the_life_of_a_key() -> None:
