@@ -20,6 +20,7 @@ import uuid_utils
 import zmq
 
 from .client.asking import Asking
+from .client.bot_keys import BotKeys
 from .client.caller import Caller
 from .client.connection import Connection
 from .client.credentials import Credentials
@@ -27,7 +28,6 @@ from .client.draft import Draft, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
 from .client.inbox import Inbox
-from .client.keyring import Keyring
 from .client.message import Message
 from .client.replies import Replies
 from .client.sending import Sender
@@ -108,7 +108,7 @@ class Bot(Asking):
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
-        self.keys = Keyring(caller)
+        self.keys = BotKeys(caller)
         """The keys of the worker's bots, for a bot that may manage them."""
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""

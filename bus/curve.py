@@ -9,22 +9,22 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
-__all__ = ["Identity", "curve_fault", "new_secret", "public_of", "secure"]
+__all__ = ["CurveKeys", "curve_fault", "new_secret", "public_of", "secure"]
 
 _OLDEST = (4, 3, 5)
 """Earlier versions of libzmq have faults that a peer without a key can use."""
 
 
-class Identity(msgspec.Struct, frozen=True):
+class CurveKeys(msgspec.Struct, frozen=True):
     """Who connects: the secret key of a bot, and the public key of the only worker that it talks to."""
 
     secret: bytes
     worker: bytes
 
     def __repr__(self) -> str:
-        return "<Identity>"
+        return "<CurveKeys>"
 
-    def __rich_repr__(self) -> list[str]:
+    def __rich_repr__(self) -> list[tuple[str, str]]:
         """Return what may be shown: not the secret."""
         return []
 
@@ -50,8 +50,8 @@ def public_of(secret: bytes) -> bytes:
     return z85.decode(zmq.curve_public(z85.encode(secret)))
 
 
-def secure(socket: zmq.Socket[bytes], identity: Identity) -> None:
+def secure(socket: zmq.Socket[bytes], keys: CurveKeys) -> None:
     """Let a socket that is not connected yet speak only to that worker, and encrypted."""
-    socket.setsockopt(zmq.CURVE_SECRETKEY, identity.secret)
-    socket.setsockopt(zmq.CURVE_PUBLICKEY, public_of(identity.secret))
-    socket.setsockopt(zmq.CURVE_SERVERKEY, identity.worker)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, public_of(keys.secret))
+    socket.setsockopt(zmq.CURVE_SERVERKEY, keys.worker)

@@ -19,7 +19,7 @@ from typing import Protocol
 import anyio
 import zmq
 
-from .curve import Identity, secure
+from .curve import CurveKeys, secure
 from .errors import AddressError
 from .wire.addresses import address_fault, is_ipv6, without_password
 
@@ -248,20 +248,18 @@ def _check(address: str) -> None:
         raise AddressError(without_password(address), fault)
 
 
-def connect_command(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: Identity | None = None
-) -> Port:
+def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> Port:
     """Connect a DEALER to a worker, which may not be running yet. Raises AddressError for an invalid address.
 
-    With an `identity`, only to the worker that has its key.
+    With `keys`, only to the worker that has its key.
     """
     _check(address)
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     allow_ipv6(socket, address)
-    if identity is not None:
-        secure(socket, identity)
+    if keys is not None:
+        secure(socket, keys)
     port = Port(socket, Port(socket.get_monitor_socket(_BREAKS)))
     try:
         socket.connect(address)
@@ -271,15 +269,15 @@ def connect_command(
     return port
 
 
-def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: Identity | None = None) -> Port:
+def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> Port:
     """Connect a SUB to a worker's tap. Raises AddressError for an invalid address.
 
-    With an `identity`, only to the worker that has its key.
+    With `keys`, only to the worker that has its key.
     """
     _check(address)
     socket = context.socket(zmq.SUB)
-    if identity is not None:
-        secure(socket, identity)
+    if keys is not None:
+        secure(socket, keys)
     allow_ipv6(socket, address)
     try:
         socket.connect(address)

@@ -60,9 +60,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __repr__(self) -> str:
         return f"<Credentials of {self.bot!r} at {self.url}>"
 
-    def __rich_repr__(self) -> list[str]:
+    def __rich_repr__(self) -> list[tuple[str, str]]:
         """Return what may be shown: not the secret."""
-        return [self.bot, self.url]
+        return [("bot", self.bot), ("url", self.url)]
 
 
 def read_credentials(path: str | os.PathLike[str]) -> Credentials:
@@ -105,7 +105,7 @@ def _refuse_unless_private(path: str, found: os.stat_result) -> None:
     owner = os.geteuid()
     if found.st_uid not in (owner, 0):
         raise CredentialsError(path, f"it belongs to user {found.st_uid}, and this is user {owner}: make a copy")
-    is_handed_over = found.st_uid == found.st_gid == 0
+    is_handed_over = found.st_uid == found.st_gid == 0 and owner != 0
     others = stat.S_IRWXO | (stat.S_IWGRP if is_handed_over else stat.S_IRWXG)
     if found.st_mode & others:
         raise CredentialsError(path, f"other users may read or change it; run: chmod 600 {path}")

@@ -15,7 +15,7 @@ import os
 import msgspec
 import zmq
 
-from ..curve import Identity, curve_fault
+from ..curve import CurveKeys, curve_fault
 from ..errors import (
     AddressError,
     CredentialsError,
@@ -100,20 +100,20 @@ class Endpoint:
         return zmq.Context.instance() if self._context is None else self._context
 
     @property
-    def _identity(self) -> Identity | None:
+    def _keys(self) -> CurveKeys | None:
         mine = self.credentials
-        return None if mine is None else Identity(read_secret(mine.secret), read_public(mine.worker))
+        return None if mine is None else CurveKeys(read_secret(mine.secret), read_public(mine.worker))
 
     # ── Connecting ───────────────────────────────────────────────────────────────────────────────────────
 
     def open_command(self) -> Port:
         """Connect to the worker, which may not be running yet. Raise AddressError for an invalid address."""
         self.renewed()
-        return connect_command(self.sockets, self.url, self._identity)
+        return connect_command(self.sockets, self.url, self._keys)
 
     def open_tap(self) -> Port:
         """Connect to the worker's tap, likewise."""
-        return connect_tap(self.sockets, self.tap_url, self._identity)
+        return connect_tap(self.sockets, self.tap_url, self._keys)
 
     def renewed(self) -> bool:
         """Take what the file says now; return True if that is another key than before."""

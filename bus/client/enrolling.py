@@ -24,9 +24,9 @@ from ..wire.codec import decode_worker_frame, encode
 from ..wire.frames import Enrol, ErrorFrame, Ok
 from ..wire.keys import Invitation, public_text, secret_text
 from ..wire.refusals import refusal
+from .bot_keys import new_credentials, public_half
 from .credentials import Credentials
 from .endpoint import Endpoint
-from .keyring import new_credentials, public_half
 
 __all__ = ["credentials_for", "enrol"]
 

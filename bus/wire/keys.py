@@ -68,9 +68,9 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<Invitation of {self.bot!r} to {self.url}>"
 
-    def __rich_repr__(self) -> list[str]:
+    def __rich_repr__(self) -> list[tuple[str, str]]:
         """Return what may be shown: not the secret."""
-        return [self.bot, self.url]
+        return [("bot", self.bot), ("url", self.url)]
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────

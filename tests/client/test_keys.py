@@ -294,7 +294,7 @@ def test_nothing_of_a_bot_shows_its_secret(keyed: KeyedWorker, file: Path) -> No
     secret = read_credentials(keyed.file(file)).secret
     bot = bus.connect(credentials=file)
     endpoint = bot._endpoint
-    shown = f"{bot!r} {endpoint!r} {bot._connection!r} {endpoint._identity!r} {endpoint.credentials!r}"
+    shown = f"{bot!r} {endpoint!r} {bot._connection!r} {endpoint._keys!r} {endpoint.credentials!r}"
     assert secret[4:] not in shown
 
 

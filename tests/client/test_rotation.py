@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 import bus
+from bus.client.bot_keys import public_half
 from bus.client.credentials import prepare_next, read_credentials
 from bus.client.enrolling import credentials_for, enrol
-from bus.client.keyring import public_half
 from bus.curve import new_secret, public_of
 from bus.wire.keys import Invitation, read_public
 
@@ -91,15 +91,14 @@ async def test_a_refused_rotation_changes_nothing(keyed: KeyedWorker, file: Path
 
 
 async def test_an_interrupted_rotation_is_taken_up(keyed: KeyedWorker, file: Path) -> None:
-    """The worker may know its key already: nobody told this bot."""
+    """The worker may know its key already, and confirms it again."""
     next_ = prepare_next(file, credentials(keyed))
 
     async def serve() -> None:
         await keyed.welcome()
         frame = await keyed.receive("add_key")
         assert frame["public_key"] == public_half(next_)
-        keyed.know(next_)
-        keyed.send(op="error", code="conflict", message="this key is known", request=frame["request"])
+        added(keyed, frame)
         await keyed.welcome()
         await keyed.farewell()
 

@@ -261,7 +261,9 @@ def test_a_key_hands_its_purpose_on_to_the_one_that_replaces_it() -> None:
     worker = KeyedWorker()
     worker.comes(b"a", ADMIN)
     worker.says(b"a", AddKeyFrame(request=2, bot="admin", public_key=public(9), replaces=ADMIN), ADMIN)
-    assert worker.principal(public(9)).purpose is Purpose.ADMIN
+    found = worker.principal(public(9))
+    assert found is not None
+    assert found.purpose is Purpose.ADMIN
 
 
 def test_a_rotation_does_not_prolong_the_life_of_a_key() -> None:

@@ -49,8 +49,8 @@ def test_the_texts_stay_as_they_are() -> None:
     assert PUBLIC == "php_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8mPA"
     assert SECRET == "phs_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh-Scg"
     assert INVITATION == (
-        "phi_AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fHx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQB0Y3A6Ly8x"
-        "MjcuMC4wLjE6NzcxMHr8"
+        "phi_AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fHx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQB3cml0ZXIAdGNw"
+        "Oi8vMTI3LjAuMC4xOjc3MTAAdGNwOi8vMTI3LjAuMC4xOjc3MTHLzQ"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import zmq
 
 from bus.client.credentials import Credentials, write_credentials
-from bus.curve import Identity, new_secret, public_of, secure
+from bus.curve import CurveKeys, new_secret, public_of, secure
 from bus.wire.keys import public_text, secret_text
 from bus.worker_key import find_admin_file, find_key_file, open_worker_key
 
@@ -35,7 +35,7 @@ class Bearer:
 
     def socket(self, kind: int) -> zmq.Socket[bytes]:
         opened = self._worker.socket(kind)
-        secure(opened, Identity(self.secret, self.server))
+        secure(opened, CurveKeys(self.secret, self.server))
         return opened
 
     def has_ended(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from bus.client.credentials import read_credentials
-from bus.curve import Identity, new_secret, secure
+from bus.curve import CurveKeys, new_secret, secure
 from bus.errors import KeyFileUnusable
 from bus.model.keys import Key, Purpose
 from bus.model.records import BotRecord, timestamp
@@ -200,7 +200,7 @@ def test_the_first_start_leaves_credentials_that_may_manage_keys(tmp_path: Path)
         mine = read_credentials(file)
         assert (mine.url, mine.tap, mine.bot) == (worker.command, worker.tap, "posthouse-admin")
         assert mine.worker == open_worker_key(find_key_file(worker.database)).public
-        identity = Identity(read_secret(mine.secret), read_public(mine.worker))
+        identity = CurveKeys(read_secret(mine.secret), read_public(mine.worker))
         for _ in range(2):
             with worker.socket(zmq.DEALER) as socket:
                 secure(socket, identity)

@@ -15,7 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from ..curve import new_secret, public_of
-from ..errors import Conflict, RequestError
+from ..errors import RequestError
 from ..model.keys import Purpose
 from ..wire.answers import KeyAdded, KeyList, KeysRevoked, ListedKey
 from ..wire.frames import AddKeyFrame, Keys, RevokeKeyFrame
@@ -26,7 +26,7 @@ from .connection import Connection
 from .credentials import Credentials, drop_next, prepare_next, take_next
 from .endpoint import Endpoint
 
-__all__ = ["Keyring", "new_credentials", "public_half"]
+__all__ = ["BotKeys", "new_credentials", "public_half"]
 
 
 def new_credentials(bot: str, url: str, *, worker: str, tap: str | None = None) -> Credentials:
@@ -39,7 +39,7 @@ def public_half(credentials: Credentials) -> str:
     return public_text(public_of(read_secret(credentials.secret)))
 
 
-class Keyring:
+class BotKeys:
     """The keys of all bots, as `bot.keys`. Only a bot whose key has the purpose `admin` may use it.
 
     Raises Forbidden for all others, and if the worker has no keys.
@@ -49,7 +49,7 @@ class Keyring:
         self._caller = caller
 
     def __repr__(self) -> str:
-        return f"<Keyring {self._caller!r}>"
+        return f"<BotKeys {self._caller!r}>"
 
     async def list(self, bot: str | None = None) -> Sequence[ListedKey]:
         """List the keys of a bot, or of all bots, also those that have expired or were revoked."""
@@ -70,7 +70,7 @@ class Keyring:
         bot: str,
         public_key: str,
         *,
-        purpose: Purpose | str = Purpose.BOT,
+        purpose: Purpose | str | None = None,
         roles: Sequence[str] | None = None,
         label: str = "",
         expires_seconds: float | None = None,
@@ -81,13 +81,14 @@ class Keyring:
 
         The key is text (`php_…`), or Z85. Its `purpose` is "bot", "admin" for one that may manage keys, or "enrol"
         for an invitation. It may be used for `expires_seconds`, or without an end. The key that it `replaces` stays
-        valid for `grace_seconds`. Raises InvalidKey, and Conflict if the key is known.
+        valid for `grace_seconds`, and hands its purpose and roles on unless others are given. Raises InvalidKey,
+        and Conflict if the key is known.
         """
         frame = AddKeyFrame(
             request=0,
             bot=bot,
             public_key=canonical_public(public_key),
-            purpose=Purpose(purpose),
+            purpose=None if purpose is None else Purpose(purpose),
             roles=None if roles is None else [*roles],
             label=label,
             expires_seconds=expires_seconds,
@@ -121,8 +122,6 @@ class Keyring:
             await self.add(
                 before.bot, public_half(after), replaces=public_half(before), grace_seconds=grace_seconds
             )
-        except Conflict:
-            pass  # an interrupted rotation has added it
         except RequestError:
             if file is not None:
                 await anyio.to_thread.run_sync(drop_next, file)
