@@ -14,6 +14,7 @@ COMMANDS = {
     "dead-letters": "bus.cli.dead_letters:dead_letters",
     "demo": "bus.demo.demo:demo",
     "history": "bus.cli.messages:history",
+    "keys": "bus.cli.keys:keys",
     "listen": "bus.cli.messages:listen",
     "pause": "bus.cli.runs:pause",
     "publish": "bus.cli.messages:publish",

@@ -1,8 +1,8 @@
 """How a command runs and ends: connected briefly, or until a signal.
 
 Owns the exit codes: 0 if a command succeeded, 1 if the worker refused or nobody replied, 2 for wrong usage, 69
-(sysexits) if no worker answered, 74 if the output could not be written, and 128 plus the signal's number if a
-signal ended it.
+(sysexits) if no worker answered, 74 if the output could not be written, 77 if a key or its rights do not allow it,
+and 128 plus the signal's number if a signal ended it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,35 @@ import anyio
 import anyio.abc
 
 from ..bot import Bot, connect
-from ..errors import BusError, WorkerUnavailable
+from ..errors import (
+    BusError,
+    CredentialsError,
+    DatabaseDamaged,
+    DatabaseInUse,
+    DatabaseNewer,
+    DatabaseUnusable,
+    Forbidden,
+    HandshakeError,
+    KeyFileUnusable,
+    Revoked,
+    StoreFailure,
+    WorkerUnavailable,
+)
 from ..signals import received_signals
 from .options import Link
-from .streams import EXIT_REFUSED, EXIT_SIGNAL, EXIT_UNAVAILABLE, Signals, output_failed, show_error
+from .streams import (
+    EXIT_CONFIG,
+    EXIT_DATA,
+    EXIT_DENIED,
+    EXIT_IN_USE,
+    EXIT_OUTPUT,
+    EXIT_REFUSED,
+    EXIT_SIGNAL,
+    EXIT_UNAVAILABLE,
+    Signals,
+    output_failed,
+    show_error,
+)
 
 __all__ = [
     "Impossible",
@@ -56,10 +81,10 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     code = 0
     try:
         return anyio.run(work)
-    except* (BusError, Impossible) as errors:
+    except* (BusError, Impossible, StoreFailure) as errors:
         error = _first(errors)
         show_error(str(error))
-        code = EXIT_UNAVAILABLE if isinstance(error, WorkerUnavailable) else EXIT_REFUSED
+        code = _code_of(error)
     except* OSError as errors:
         error = _first(errors)
         assert isinstance(error, OSError)
@@ -68,6 +93,26 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         Signals.ended = True
         code = EXIT_SIGNAL + signal.SIGINT
     sys.exit(code)
+
+
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (WorkerUnavailable, EXIT_UNAVAILABLE),
+    (CredentialsError, EXIT_DENIED),
+    (Forbidden, EXIT_DENIED),
+    (HandshakeError, EXIT_DENIED),
+    (Revoked, EXIT_DENIED),
+    (KeyFileUnusable, EXIT_CONFIG),
+    (DatabaseInUse, EXIT_IN_USE),
+    (DatabaseUnusable, EXIT_CONFIG),
+    (DatabaseDamaged, EXIT_DATA),
+    (DatabaseNewer, EXIT_DATA),
+    (StoreFailure, EXIT_OUTPUT),
+)
+"""The exit code of each error; of all others it is EXIT_REFUSED."""
+
+
+def _code_of(error: BaseException) -> int:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -110,4 +155,10 @@ def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
 
 def open_bot(link: Link, *, max_in_flight: int) -> Bot:
     """Return the bot that a command acts as, not connected yet."""
-    return connect(link.url, bot=link.name, max_in_flight=max_in_flight, timeout=link.timeout_seconds)
+    return connect(
+        link.url,
+        bot=link.name,
+        credentials=link.file,
+        max_in_flight=max_in_flight,
+        timeout=link.timeout_seconds,
+    )

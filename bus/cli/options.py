@@ -20,29 +20,41 @@ import rich_click as click
 import uuid_utils
 
 from ..bot import DEFAULT_URL
+from ..client.credentials import Credentials, read_credentials
 from ..client.draft import Draft
+from ..client.endpoint import VARIABLE
+from ..errors import CredentialsError
 from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
 from ..wire.frames import is_id, is_name
 from ..wire.limits import WAIT_SECONDS_MAX
 from ..wire.refusals import ID_RULE, NAME_RULE
-from .streams import stream_fault
+from .streams import EXIT_DENIED, show_error, stream_fault
 
 __all__ = [
+    "ADMIN_FILE",
+    "Command",
     "Link",
     "WithText",
+    "address_of",
     "decoded",
     "drafted",
     "id_of",
     "linked",
     "mailbox_of",
     "name_of",
+    "read_input",
+    "seconds",
     "shown",
+    "waiting",
     "worded",
 ]
 
 _TIMEOUT_SECONDS = 10.0
 """How long people wait for an answer before they would rather see an error."""
+
+ADMIN_FILE = "posthouse.db-admin.creds"
+"""What a worker writes beside its database at its first start with keys, so that whoever runs it has a key."""
 
 _INPUT_BYTES_MAX = 64 * 1024 * 1024
 """More than fits into any frame, and an end to endless input."""
@@ -102,19 +114,25 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-_seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
+seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 
 
 class Link(msgspec.Struct, frozen=True):
-    """Which worker to connect to, as which bot, and how to show the answer."""
+    """Which worker to connect to, as which bot, with which credentials, and how to show the answer."""
 
     url: str
     name: str
     timeout_seconds: float
     as_json: bool
+    file: str | None = None
+    """The file of the credentials."""
+    credentials: Credentials | None = None
 
 
-def _url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def address_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the address of a worker."""
+    if value is None:
+        return None
     fault = "no worker runs in this process" if value.startswith("inproc:") else address_fault(value)
     if fault is not None:
         shown = without_password(value)
@@ -159,7 +177,7 @@ def _body(context: click.Context, parameter: click.Parameter, value: str) -> msg
     """Return a text that is JSON byte for byte, or else the text as a JSON string."""
     value = value.removeprefix(_HIDDEN)
     try:
-        text = _read_input() if value == "-" else _as_written(value)
+        text = read_input() if value == "-" else _as_written(value)
         encoded = text.strip().encode()
     except UnicodeError as error:
         raise click.BadParameter("the text is not UTF-8") from error
@@ -170,7 +188,7 @@ def _body(context: click.Context, parameter: click.Parameter, value: str) -> msg
     return msgspec.Raw(encoded)
 
 
-def _read_input() -> str:
+def read_input() -> str:
     """Return the contents of standard input, without a byte order mark."""
     try:
         data = sys.stdin.buffer.read(_INPUT_BYTES_MAX + 1)
@@ -191,45 +209,101 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
-    """Add the options of a link to a worker to a command, as `bot` by default."""
-    if bot is None:
-        name = click.option(
-            "--as", "name", metavar="NAME", required=True, callback=name_of, help="The bot to act as."
-        )
-    else:
-        asking = "The bot to act as. Every session belongs to a bot; an unknown name is registered."
-        name = click.option(
-            "--as", "name", metavar="NAME", default=bot, show_default=True, callback=name_of, help=asking
-        )
+    """Add the options of a link to a worker to a command, as `bot` by default; without one, `--as` is required."""
+    default = "that of the credentials" if bot is None else f"that of the credentials, or {bot}"
+    asking = f"The bot to act as; by default {default}."
+    name = click.option(
+        "--as",
+        "name",
+        metavar="NAME",
+        callback=name_of,
+        help=asking if bot is None else f"{asking} Every session belongs to a bot; a new name is registered.",
+    )
 
     def decorate(command: Command) -> Command:
         @name
+        @click.option(
+            "--credentials",
+            "file",
+            metavar="FILE",
+            envvar=VARIABLE,
+            show_envvar=True,
+            help=f"The bot's credentials, for a worker with keys; by default {ADMIN_FILE}, if it is here.",
+        )
         @click.option(
             "--url",
             metavar="ADDRESS",
             envvar="POSTHOUSE_URL",
             show_envvar=True,
-            default=DEFAULT_URL,
-            show_default=True,
-            callback=_url,
-            help="The worker's address.",
+            callback=address_of,
+            help=f"The worker's address; by default that of the credentials, or {DEFAULT_URL}.",
         )
-        @click.option(
-            "--timeout",
-            type=_seconds,
-            default=_TIMEOUT_SECONDS,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for an answer.",
-        )
-        @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs.")
+        @waiting
         @functools.wraps(command)
-        def connecting(*, url: str, name: str, timeout: float, as_json: bool, **rest: Any) -> None:
-            command(Link(url, name, timeout, as_json), **_all_as_written(rest))
+        def connecting(
+            *, name: str | None, file: str | None, url: str | None, timeout: float, as_json: bool, **rest: Any
+        ) -> None:
+            mine = _credentials(file, url)
+            if mine is None and name is None and bot is None:
+                raise click.UsageError("Missing option '--as'.")
+            link = Link(
+                url=url or (DEFAULT_URL if mine is None else mine[1].url),
+                name=_name(name, mine) or str(bot),
+                timeout_seconds=timeout,
+                as_json=as_json,
+                file=None if mine is None else mine[0],
+                credentials=None if mine is None else mine[1],
+            )
+            command(link, **_all_as_written(rest))
 
         return connecting
 
     return decorate
+
+
+def waiting(command: Command) -> Command:
+    """Add to a command how long it waits, and the form of its answer: `timeout` and `as_json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs."),
+        click.option(
+            "--timeout",
+            type=seconds,
+            default=_TIMEOUT_SECONDS,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for an answer.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _credentials(file: str | None, url: str | None) -> tuple[str, Credentials] | None:
+    """Return the credentials to use: the named ones, or those beside a database, if they are for this worker.
+
+    Exits if they cannot be used.
+    """
+    found = file or (ADMIN_FILE if os.path.lexists(ADMIN_FILE) else None)
+    if found is None:
+        return None
+    try:
+        mine = read_credentials(found)
+    except CredentialsError as error:
+        show_error(str(error))
+        sys.exit(EXIT_DENIED)
+    return (found, mine) if file or url in (None, mine.url) else None
+
+
+def _name(name: str | None, mine: tuple[str, Credentials] | None) -> str | None:
+    if mine is None:
+        return name
+    file, credentials = mine
+    if name not in (None, credentials.bot):
+        raise click.UsageError(
+            f"The credentials {file} are of the bot {credentials.bot!r}: leave out '--as', or name those of"
+            f" {name!r} with '--credentials'."
+        )
+    return credentials.bot
 
 
 def _all_as_written(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,11 +350,11 @@ def drafted(command: Command) -> Command:
     @click.option("--reply-to", metavar="ID", callback=id_of, help="The message that this one answers.")
     @click.option(
         "--ttl",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="When it expires: it is not delivered after that.",
     )
-    @click.option("--delay", type=_seconds, metavar="SECONDS", help="How long it waits on disk before it is sent.")
+    @click.option("--delay", type=seconds, metavar="SECONDS", help="How long it waits on disk before it is sent.")
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )

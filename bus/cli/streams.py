@@ -17,6 +17,10 @@ from typing import Any
 import rich_click as click
 
 __all__ = [
+    "EXIT_CONFIG",
+    "EXIT_DATA",
+    "EXIT_DENIED",
+    "EXIT_IN_USE",
     "EXIT_OUTPUT",
     "EXIT_REFUSED",
     "EXIT_SIGNAL",
@@ -32,7 +36,10 @@ __all__ = [
     "stream_fault",
 ]
 
-EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_SIGNAL = 1, 69, 74, 128
+EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_OUTPUT, EXIT_DENIED, EXIT_SIGNAL = 1, 69, 74, 77, 128
+
+EXIT_DATA, EXIT_IN_USE, EXIT_CONFIG = 65, 75, 78
+"""Of commands that work at the files of a worker that is stopped; they are those of `serve`."""
 
 
 class Signals:

@@ -27,9 +27,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fork", "run_forked"]
+__all__ = ["REPOSITORY", "fork", "run_forked"]
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 _STDIN_BYTES_MAX = 65_536
 """What a pipe takes while nobody reads."""
 _REQUEST_BYTES_MAX = 1_000_000
@@ -40,7 +40,7 @@ def run_forked(
     *,
     stdin: str = "",
     environment: Mapping[str, str],
-    directory: Path = _REPOSITORY,
+    directory: Path = REPOSITORY,
     timeout_seconds: float,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` would."""
@@ -61,7 +61,7 @@ def fork(
     environment: Mapping[str, str],
     streams: Sequence[int],
     *,
-    directory: Path = _REPOSITORY,
+    directory: Path = REPOSITORY,
 ) -> int:
     """Begin a command with these streams, which are closed here; give a descriptor from which to read its answer.
 
@@ -105,7 +105,7 @@ def _forker() -> socket.socket:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cli.forking", str(theirs.fileno())],
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .forking import run_forked
+from .forking import REPOSITORY, run_forked
 
 __all__ = ["TIMEOUT_SECONDS", "Posthouse", "Running"]
 
@@ -38,13 +38,19 @@ class Posthouse:
         self.url = url
         self.tap_url = tap_url
         self.database = database
+        self.directory = REPOSITORY
+        """Where commands are run."""
         self.environment = {**os.environ, "POSTHOUSE_URL": url}
         self.environment.pop("PYTHONUNBUFFERED", None)
 
     def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return run_forked(
-            [*map(str, arguments)], stdin=stdin, environment=self.environment, timeout_seconds=TIMEOUT_SECONDS
+            [*map(str, arguments)],
+            stdin=stdin,
+            environment=self.environment,
+            directory=self.directory,
+            timeout_seconds=TIMEOUT_SECONDS,
         )
 
     def answer(self, *arguments: str | Path, stdin: str = "") -> str:
@@ -69,9 +75,9 @@ class Posthouse:
             assert time.monotonic() < deadline, f"it did not come true within {TIMEOUT_SECONDS} s"
             time.sleep(_GLANCE_SECONDS)
 
-    def refusal(self, *arguments: str | Path) -> tuple[int, str]:
+    def refusal(self, *arguments: str | Path, stdin: str = "") -> tuple[int, str]:
         """Run a command that has to fail with one line, and give its exit code and the line."""
-        ended = self.run(*arguments)
+        ended = self.run(*arguments, stdin=stdin)
         assert ended.stdout == ""
         [line] = ended.stderr.splitlines()
         return ended.returncode, line
