@@ -15,7 +15,7 @@ PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "3"))
 
 DIGEST = bus.WorkflowDefinition(id="digest", name="digest", owner=bus.GlobalOwner())
 
-bot = bus.Bot("editor", url=os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
+bot = bus.Bot("editor", url=os.environ.get("POSTHOUSE_URL"))
 
 
 @bot.on_message("digest")

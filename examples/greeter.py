@@ -4,7 +4,7 @@ import os
 
 import bus
 
-bot = bus.Bot("greeter", os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL))
+bot = bus.Bot("greeter", os.environ.get("POSTHOUSE_URL"))
 
 
 @bot.on_channel("visitors")

@@ -6,7 +6,7 @@ import anyio
 
 import bus
 
-URL = os.environ.get("POSTHOUSE_URL", bus.DEFAULT_URL)
+URL = os.environ.get("POSTHOUSE_URL")
 
 
 async def main() -> None:
