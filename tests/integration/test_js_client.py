@@ -8,11 +8,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .wire import Frame, Message, to_bot, to_channel
+from bus.client.credentials import Credentials, write_credentials
+from bus.wire.keys import public_text, secret_text
+
+from ..crash.nursery import shared_nursery
+from ..strangers.keyed_worker import KeyedWorker
+from .wire import Frame, Message, Session, to_bot, to_channel
 from .wire_program import Program, check_echo_program, code_block
 from .wire_worker import REPOSITORY, Worker
 
@@ -39,7 +45,7 @@ def js_directory(node: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None:
         pytest.skip("npm is not installed")
     directory = tmp_path_factory.mktemp("js")
-    for name in ("package.json", "client.mjs"):
+    for name in ("package.json", "client.mjs", "credentials.mjs"):
         shutil.copy(SOURCE / name, directory / name)
     _run_or_skip([npm, "install", "--no-audit", "--no-fund", "--no-update-notifier"], directory)
     _run_or_skip([node, "--input-type=module", "--eval", 'import "zeromq";'], directory)
@@ -59,16 +65,32 @@ def _run_or_skip(command: list[str], directory: Path) -> None:
 
 
 def test_the_client_parses(node: str) -> None:
-    subprocess.run([node, "--check", str(SOURCE / "client.mjs")], check=True, timeout=60)
+    for name in ("client.mjs", "credentials.mjs"):
+        subprocess.run([node, "--check", str(SOURCE / name)], check=True, timeout=60)
 
 
 def test_a_javascript_client_and_a_python_client_understand_each_other(
     worker: Worker, node: str, js_directory: Path, tmp_path: Path
 ) -> None:
     peer = worker.session("peer", max_in_flight=1000)
-    peer.subscribe("from-js")
     arguments = [node, str(js_directory / "client.mjs"), worker.command, "js", "peer"]
-    with Program(arguments, directory=tmp_path) as client:
+    _understand(peer, arguments, tmp_path, lambda: worker.session("js"))
+
+
+def test_a_javascript_client_connects_with_a_key(node: str, js_directory: Path, tmp_path: Path) -> None:
+    """Everything else is the same."""
+    with KeyedWorker(tmp_path, shared_nursery()) as worker:
+        bearer, file = worker.add("js"), tmp_path / "js.creds"
+        secret, public = secret_text(bearer.secret), public_text(bearer.server)
+        write_credentials(file, Credentials(url=worker.command, bot="js", secret=secret, worker=public))
+        peer = worker.add("peer").session("peer", max_in_flight=1000)
+        arguments = [node, str(js_directory / "client.mjs"), worker.command, "js", "peer", str(file)]
+        _understand(peer, arguments, tmp_path, lambda: bearer.session("js"))
+
+
+def _understand(peer: Session, arguments: list[str], directory: Path, come_back: Callable[[], Session]) -> None:
+    peer.subscribe("from-js")
+    with Program(arguments, directory=directory) as client:
         told = _Told(client)
 
         welcome = told.next("welcome")["frame"]
@@ -117,7 +139,7 @@ def test_a_javascript_client_and_a_python_client_understand_each_other(
 
     # Everything that the program acknowledged stays settled: its bot gets only what is new.
     [new] = peer.publish(to_bot("js", "new"))
-    heir = worker.session("js")
+    heir = come_back()
     assert heir.bot_id == welcome["bot_id"]
     assert heir.take_one()["seq"] == new
     assert heir.waiting_deliveries() == []

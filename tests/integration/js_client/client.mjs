@@ -1,4 +1,4 @@
-// A client written from docs/protocol.md alone: node client.mjs <endpoint> <bot> <peer>
+// A client written from docs/protocol.md alone: node client.mjs <endpoint> <bot> <peer> [<credentials>]
 //
 // It opens a session, subscribes to "to-js", sends direct messages to the peer and channel messages to "from-js",
 // takes what comes until it is told "stop", and acknowledges each message. Whatever it learns it writes to stdout,
@@ -6,6 +6,8 @@
 
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
+
+import { curve } from "./credentials.mjs";
 
 const ANSWER_SECONDS = 30;
 
@@ -30,7 +32,7 @@ class RefusedError extends Error {
 }
 
 class Session {
-  #socket = new Dealer({ linger: 1000 });
+  #socket;
   #sending = Promise.resolve();
   #requests = 0;
   #unanswered = new Map(); // request number -> {resolve, reject}
@@ -38,8 +40,9 @@ class Session {
   #heartbeat = null;
   #reading = null;
 
-  constructor(endpoint, onMessage) {
+  constructor(endpoint, options, onMessage) {
     this.onMessage = onMessage;
+    this.#socket = new Dealer({ linger: 1000, ...options });
     this.#socket.connect(endpoint);
     this.#reading = this.#read();
   }
@@ -125,11 +128,12 @@ function fail(error) {
 
 process.on("unhandledRejection", fail);
 
-const [endpoint, bot, peer] = process.argv.slice(2);
+const [endpoint, bot, peer, credentials] = process.argv.slice(2);
+const options = credentials === undefined ? {} : curve(credentials);
 
 let stop;
 const stopped = new Promise((resolve) => (stop = resolve));
-const session = new Session(endpoint, async (message) => {
+const session = new Session(endpoint, options, async (message) => {
   report("delivered", { message });
   const answer = await session.ask("ack", { seqs: [message.seq] });
   report("acked", { seq: message.seq, op: answer.op });
