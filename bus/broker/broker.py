@@ -456,8 +456,13 @@ class Broker:
                 break
             farewell += self._core.applied(batch, outcome, self._moment())
         for effect in farewell:
-            if isinstance(effect, Send):
-                self._command.send((effect.address, effect.frame))
+            match effect:
+                case Silence(address):
+                    self._silent.add(address)
+                case Send(address, frame) if address not in self._silent:
+                    self._command.send((address, frame))
+                case _:
+                    pass
 
 
 def _begins_a_wait(request: RequestFrame) -> bool:

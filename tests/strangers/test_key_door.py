@@ -11,7 +11,7 @@ import zmq
 from bus.broker.admitting import Door, KeyDoor, admit
 from bus.broker.listening import Keyed, open_sockets
 from bus.core.keyring import Keyring
-from bus.curve import Identity, new_secret, public_of, secure
+from bus.curve import CurveKeys, new_secret, public_of, secure
 from bus.model.keys import Key, Purpose
 from bus.model.records import BotRecord
 from bus.settings import Listen, Security, Settings
@@ -134,7 +134,7 @@ async def test_a_right_key_comes_in_only_if_the_authenticator_says_so(
             tasks.start_soon(sockets.zap.serve)
         with clients.socket(zmq.DEALER) as peer:
             peer.linger = 0
-            secure(peer, Identity(theirs, public_of(mine)))
+            secure(peer, CurveKeys(theirs, public_of(mine)))
             peer.connect(sockets.command.address)
             peer.send(b"hello")
             with anyio.move_on_after(0.5 if fault else 30) as waiting:
