@@ -7,6 +7,7 @@ has what the bots say, and the counting; the worker is a `process` on a temporar
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from ..bot import Bot, connect
 from ..cli.console import console_for, show_json
 from ..cli.ending import run, until_signal
 from ..cli.streams import EXIT_SIGNAL, show_error
+from ..client.endpoint import VARIABLE
 from ..model.records import timestamp
 from ..wire.frames import StoredMessage
 from .process import WorkerProcess
@@ -199,6 +201,7 @@ async def _perform(messages: int, story: _Story) -> _Outcome:
 
 @asynccontextmanager
 async def _connected(worker: WorkerProcess, cast: Sequence[Speaker]) -> AsyncIterator[list[Bot]]:
+    os.environ.pop(VARIABLE, None)  # credentials are for another worker than this one, which has no keys
     async with AsyncExitStack() as stack:
         bots = [await stack.enter_async_context(connect(worker.url, bot=speaker.name)) for speaker in cast]
         for bot in bots:

@@ -21,6 +21,7 @@ def posthouse(tmp_path: Path) -> Iterator[Posthouse]:
     """The commands, with a folder for temporary files that has to be empty afterwards."""
     found = Posthouse()
     found.environment["TMPDIR"] = str(tmp_path)
+    found.environment["POSTHOUSE_CREDENTIALS"] = "those-of-another-worker.creds"
     yield found
     assert list(tmp_path.iterdir()) == []
 
