@@ -287,6 +287,18 @@ def test_the_credentials_beside_a_database_are_for_its_worker_only(keyed: Postho
     assert f"no worker answers at {nobody}" in line
 
 
+def test_no_secret_is_in_the_database_or_the_log(keyed: Posthouse) -> None:
+    keyed.answer("keys", "new", "discreet")
+    keyed.answer("send", "discreet", "hi", "--credentials", "discreet.creds")
+    keyed.answer("keys", "rotate", "discreet.creds")
+    files = [keyed.directory / name for name in (ADMIN, "discreet.creds")]
+    secrets = [read_credentials(file).secret for file in files]
+    kept = [keyed.directory / name for name in ("posthouse.db", "posthouse.db-wal", "worker.log")]
+    found = b"".join(file.read_bytes() for file in kept)
+    assert public_half(read_credentials(keyed.directory / "discreet.creds")).encode() in found
+    assert [secret for secret in secrets if secret[4:40].encode() in found] == []
+
+
 # ── A worker that is stopped ─────────────────────────────────────────────────────────────────────────────
 
 
