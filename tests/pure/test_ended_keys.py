@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from bus.core.effects import Locate
 from bus.model.keys import Key, Purpose
 from bus.model.records import later
 from bus.model.repository import AddKey
-from bus.wire.frames import AddKeyFrame, Code, Ping, RevokeKeyFrame, ToBot
+from bus.wire.frames import AddKeyFrame, Code, Hello, Ping, RevokeKeyFrame, ToBot
 
 from .keyed import ADMIN, ANN, BOB, KeyedWorker, public
-from .worker import published
+from .worker import TOKEN, published
 
 # ── Revocation and expiry ────────────────────────────────────────────────────────────────────────────────
 
@@ -162,3 +163,20 @@ def test_the_use_of_a_key_is_noted_with_the_next_flush() -> None:
     found = worker.core.keyring.get(ANN)
     assert found is not None
     assert found.last_used_at == wall
+
+
+def test_a_hello_that_waited_when_its_key_was_revoked_opens_nothing() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"2", BOB)
+    worker.says(b"2", published(ToBot(bot="ann")), BOB)
+    worker.restart()
+    worker.comes(b"a", ADMIN)
+    hello = Hello(request=1, protocol=1, token=TOKEN, epoch="epoch", holds=[1])
+    effects = worker.core.receive(b"1", hello, worker.moment, worker.principal(ANN))
+    [located] = [effect for effect in effects if isinstance(effect, Locate)]
+    worker.core.receive(b"1", published(ToBot(bot="bob")), worker.moment, worker.principal(ANN))
+    told, answer = worker.says(b"a", RevokeKeyFrame(request=4, bot="ann"), ADMIN)
+    assert (told["code"], answer["value"]["sessions"]) == ("revoked", 1)
+    assert worker.do(worker.core.located(located, worker.log.locate(located.seqs), worker.moment)) == []
+    assert worker.core.sessions.get(b"1") is None
+    assert list(worker.log.messages) == [1], "nothing of what waited for the welcome"
