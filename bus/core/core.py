@@ -462,5 +462,6 @@ class Core:
             raise Refusal(Code.FORBIDDEN, _NO_KEYS)
         if not isinstance(request, Enrol):
             text = f"an invitation may only say enrol: enrol a key of your own for bot {principal.bot_name!r}"
-            raise Refusal(Code.FORBIDDEN, text)
+            details = {"action": str(request.__struct_config__.tag), "object": "", "rule": "purpose"}
+            raise Refusal(Code.FORBIDDEN, text, details=details)
         self._enrolling.enrol(address, request, principal)

@@ -373,5 +373,5 @@ def test_an_invitation_may_say_nothing_else(frame: RequestFrame) -> None:
     worker = KeyedWorker()
     invitation = worker.invite()
     [refused] = worker.says(b"d", frame, invitation)
-    assert refused["code"] == "forbidden"
+    assert (refused["code"], refused["details"]["rule"]) == ("forbidden", "purpose")
     assert worker.core.sessions.get(b"d") is None
