@@ -193,8 +193,9 @@ def test_the_first_start_leaves_credentials_that_may_manage_keys(tmp_path: Path)
         stack.callback(worker.close)
         worker.launch()
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while '"serving"' not in worker.log_tail():
-            assert time.monotonic() < deadline, worker.log_tail()
+        log = tmp_path / "worker.log"  # which the process makes
+        while not log.exists() or '"serving"' not in worker.log_tail():
+            assert time.monotonic() < deadline, "it does not serve"
             time.sleep(0.01)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         mine = read_credentials(file)
