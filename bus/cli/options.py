@@ -224,7 +224,6 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
         @name
         @click.option(
             "--credentials",
-            "file",
             metavar="FILE",
             envvar=VARIABLE,
             show_envvar=True,
@@ -241,9 +240,15 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
         @waiting
         @functools.wraps(command)
         def connecting(
-            *, name: str | None, file: str | None, url: str | None, timeout: float, as_json: bool, **rest: Any
+            *,
+            name: str | None,
+            credentials: str | None,
+            url: str | None,
+            timeout: float,
+            as_json: bool,
+            **rest: Any,
         ) -> None:
-            mine = _credentials(file, url)
+            mine = _credentials(credentials, url)
             if mine is None and name is None and bot is None:
                 raise click.UsageError("Missing option '--as'.")
             link = Link(
