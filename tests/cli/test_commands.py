@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -304,3 +306,19 @@ def test_wrong_usage_is_exit_code_2_and_needs_no_worker(arguments: list[str]) ->
     ended = CliRunner().invoke(main, arguments, env={"POSTHOUSE_URL": "tcp://127.0.0.1:1"})
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert "Error" in ended.stderr
+
+
+def test_no_two_parameters_of_a_command_have_one_name() -> None:
+    """One of them would get the other's value."""
+
+    def commands_of(command: click.Command) -> Iterator[click.Command]:
+        yield command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                if (found := command.get_command(context, name)) is not None:
+                    yield from commands_of(found)
+
+    found = {command.name: [each.name for each in command.params] for command in commands_of(main)}
+    assert len(found) > 30
+    assert {name for name, names in found.items() if len(names) > len(set(names))} == set()
