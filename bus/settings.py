@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from .model.repository import WorkflowRules
+from .model.rights import MEMBER_ROLE
+from .settings_rights import ChannelRights, Role, rights_fault, section_fault
 from .settings_words import in_words
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PUBLISH_MESSAGES_MAX
@@ -342,6 +344,24 @@ class Log(_Section, frozen=True):
     """`auto` is console on a terminal, and otherwise JSON, one object a line."""
 
 
+class Security(_Section, frozen=True):
+    """What a bot may do, by the roles of its key."""
+
+    default_role: str = MEMBER_ROLE
+    """The role of a key without roles: `none` for a house in which each key is to be given one."""
+
+    roles: dict[str, Role] = {}
+    """What each role may do. `member`, `ops` and `admin` exist without being named here."""
+
+    channels: dict[str, ChannelRights] = {}
+    """Who may use single channels, whatever the roles say of all channels."""
+
+    def __post_init__(self) -> None:
+        """Refuse a role that nobody defines."""
+        if (fault := rights_fault(self.default_role, self.roles, self.channels)) is not None:
+            raise ValueError(fault)
+
+
 class Settings(_Section, frozen=True):
     """All settings."""
 
@@ -353,6 +373,7 @@ class Settings(_Section, frozen=True):
     retention: RetentionSettings = RetentionSettings()
     workflows: Workflows = Workflows()
     log: Log = Log()
+    security: Security = Security()
 
     @property
     def workflow_rules(self) -> WorkflowRules:
@@ -418,7 +439,9 @@ def parse_settings(text: str) -> Settings:
     try:
         return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(_channel_fault(data) or in_words(error, data, Settings)) from error
+        raise SettingsError(
+            _channel_fault(data) or section_fault(data.get("security")) or in_words(error, data, Settings)
+        ) from error
 
 
 def _channel_fault(data: dict[str, Any]) -> str | None:

@@ -248,6 +248,52 @@ def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
     assert not re.search(r"\$|regex|\^|Expected|`(int|str|float|object|array)`", str(refused.value))
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[security.roles.billing]\npublsh = ['x']",
+            "role 'billing' in [security.roles]: unknown key `publsh`; did you mean `publish`?; a role has",
+        ),
+        ("[security.roles.billing]\npublish = 'x'", "role 'billing' in [security.roles]: `publish` must be a list"),
+        (
+            "[security.roles.billing]\npublish = ['**.x']",
+            "role 'billing' in [security.roles]: '**.x' in `publish`: **",
+        ),
+        ("[security.roles.billing]\npublish = ['own']", "'own' in `publish`: `own` means nothing for publish"),
+        ("[security.roles.billing]\ngroup = ['work']", "'work' in `group`: a group is written as CHANNEL/GROUP"),
+        ("[security.roles.billing]\nread = ['audit']", "'audit' in `read`: what may be read is own, all,"),
+        (
+            "[security.roles.billing]\ndeny = [{ action = 'publsh', object = 'x' }]",
+            "'publsh' is not an action; the actions are publish, send, subscribe,",
+        ),
+        ("[security.roles.billing]\ndeny = [{ action = 'publish', object = '' }]", "the object '': it is empty"),
+        ("[security.roles.billing]\ndeny = [{ action = 'publish' }]", "role 'billing' in [security.roles]"),
+        ("[security.roles.admin]", "security.roles.admin cannot be defined"),
+        ("[security.roles.none]", "security.roles.none cannot be defined"),
+        ("[security.roles.'a b']", "security.roles: 'a b' is not a valid name"),
+        (
+            "[security]\ndefault_role = 'memebr'",
+            "security.default_role is 'memebr'; the roles are member, ops, admin",
+        ),
+        (
+            "[security.channels.board]\nsubscribe = ['role:chairs']",
+            "security.channels.board names the role 'chairs'",
+        ),
+        (
+            "[security.channels.board]\npublish = ['**.x']",
+            "channel 'board' in [security.channels]: '**.x' in `publish`",
+        ),
+        ("[security.channels.board]\nprivat = true", "unknown key `privat`; did you mean `private`?"),
+        ("[security.channels.'a b']", "security.channels: 'a b' is not a valid name"),
+    ],
+)
+def test_a_fault_in_the_rights_is_said_with_its_role_or_channel(text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text)
+    assert sentence in str(refused.value)
+
+
 def test_a_byte_order_mark_is_passed_over() -> None:
     assert parse_settings("\ufeff[limits]\nsessions_max = 7").limits.sessions_max == 7
 

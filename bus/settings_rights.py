@@ -1,0 +1,208 @@
+"""The rights of a configuration: roles, private channels, and what is wrong with them.
+
+Owns the structure of `[security.roles]` and `[security.channels]`, and the roles that exist without being defined.
+What they mean for a request is decided in `core.access`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from .model.patterns import GROUP_MARK, pattern_fault
+from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
+from .settings_words import in_words
+from .wire.frames import is_name
+
+__all__ = [
+    "CHANNEL_SCOPE",
+    "CONVERSATION_SCOPE",
+    "READ_ALL",
+    "ROLE_SCOPE",
+    "ChannelRights",
+    "Deny",
+    "Role",
+    "all_roles",
+    "entry_fault",
+    "rights_fault",
+    "section_fault",
+]
+
+ROLE_SCOPE = "role:"
+"""How a role is named among the bots of a channel."""
+
+CONVERSATION_SCOPE, CHANNEL_SCOPE, READ_ALL = "conversation:", "channel:", "all"
+"""What `read` is about, besides `own`."""
+
+_MAY_BE_OWN = frozenset({Action.READ, Action.RETRY, Action.DEFINE, Action.RUN, Action.OPERATE})
+"""The actions for which `own` means something."""
+
+_Entries = tuple[str, ...]
+
+
+def entry_fault(action: Action, entry: str) -> str | None:
+    """Return what is wrong with a pattern for an action, or None."""
+    if entry == OWN:
+        return None if action in _MAY_BE_OWN else f"`own` means nothing for {action}; for one's own name use $bot"
+    if action is Action.READ:
+        return _read_fault(entry)
+    if action is Action.GROUP and entry != "**" and GROUP_MARK not in entry:
+        return "a group is written as CHANNEL/GROUP, for instance work/*"
+    return pattern_fault(entry)
+
+
+def _read_fault(entry: str) -> str | None:
+    if entry == READ_ALL:
+        return None
+    for scope in (CONVERSATION_SCOPE, CHANNEL_SCOPE):
+        if entry.startswith(scope):
+            return pattern_fault(entry.removeprefix(scope))
+    return "what may be read is own, all, conversation:BOTS or channel:CHANNELS"
+
+
+class Deny(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a role may not do, whatever it, or another role of the same key, allows."""
+
+    action: str
+    object: str
+
+    def __post_init__(self) -> None:
+        """Refuse an action that does not exist, and an object that is not a pattern."""
+        if self.action not in set(Action):
+            raise ValueError(f"{self.action!r} is not an action; the actions are {', '.join(Action)}")
+        if (fault := entry_fault(Action(self.action), self.object)) is not None:
+            raise ValueError(f"the object {self.object!r}: {fault}")
+
+
+class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a role may do: for each action, patterns of what it may be done to."""
+
+    publish: _Entries = ()
+    send: _Entries = ()
+    subscribe: _Entries = ()
+    group: _Entries = ()
+    tap: _Entries = ()
+    read: _Entries = ()
+    retry: _Entries = ()
+    define: _Entries = ()
+    run: _Entries = ()
+    operate: _Entries = ()
+    approve: _Entries = ()
+    admin: _Entries = ()
+    deny: tuple[Deny, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a pattern."""
+        for action in Action:
+            for entry in self.allows(action):
+                if (fault := entry_fault(action, entry)) is not None:
+                    raise ValueError(f"{entry!r} in `{action}`: {fault}")
+
+    def allows(self, action: Action) -> _Entries:
+        """Return the patterns of what an action may be done to."""
+        entries: _Entries = getattr(self, action.value)
+        return entries
+
+
+class ChannelRights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who may use a channel: those who are named here, or whose role names it in full, and nobody by a `*`."""
+
+    private: bool = False
+    """Whether this holds for everything; otherwise for what has a list here."""
+
+    subscribe: _Entries | None = None
+    publish: _Entries | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what names neither a role nor bots."""
+        for name, entries in (("subscribe", self.subscribe), ("publish", self.publish)):
+            for entry in entries or ():
+                if entry.startswith(ROLE_SCOPE):
+                    continue
+                if (fault := entry_fault(Action.SEND, entry)) is not None:
+                    raise ValueError(f"{entry!r} in `{name}`: {fault}; it is a pattern of bots, or role:NAME")
+
+    def named_roles(self) -> Iterator[str]:
+        """Yield the roles that are named here."""
+        for entry in (*(self.subscribe or ()), *(self.publish or ())):
+            if entry.startswith(ROLE_SCOPE):
+                yield entry.removeprefix(ROLE_SCOPE)
+
+
+_SHIPPED: Mapping[str, Role] = {
+    MEMBER_ROLE: Role(
+        publish=("**",),
+        send=("**",),
+        subscribe=("**",),
+        group=("**",),
+        tap=("**",),
+        read=(OWN,),
+        retry=(OWN,),
+        define=(OWN,),
+        run=(OWN,),
+        operate=(OWN,),
+    ),
+    OPS_ROLE: Role(tap=("**",), read=(READ_ALL,), retry=("**",), operate=("**",), approve=("**",)),
+    ADMIN_ROLE: Role(
+        publish=("**",),
+        send=("**",),
+        subscribe=("**",),
+        group=("**",),
+        tap=("**",),
+        read=(READ_ALL,),
+        retry=("**",),
+        define=("**",),
+        run=("**",),
+        operate=("**",),
+        approve=("**",),
+        admin=("**",),
+    ),
+}
+
+
+def all_roles(configured: Mapping[str, Role]) -> dict[str, Role]:
+    """Return the roles of a configuration, with those that exist without one."""
+    return {**_SHIPPED, **configured}
+
+
+def rights_fault(default_role: str, roles: Mapping[str, Role], channels: Mapping[str, ChannelRights]) -> str | None:
+    """Return a role that nobody defines, or a name that cannot be one; None if there is none."""
+    for name in roles:
+        if name in (ADMIN_ROLE, NO_ROLE):
+            return f"security.roles.{name} cannot be defined: its meaning is fixed"
+        if not is_name(name):
+            return f"security.roles: {name!r} is not a valid name"
+    known = all_roles(roles)
+    if default_role not in known and default_role != NO_ROLE:
+        return f"security.default_role is {default_role!r}; {_known(known)}, and {NO_ROLE}"
+    for name, rights in channels.items():
+        if not is_name(name):
+            return f"security.channels: {name!r} is not a valid name"
+        for role in rights.named_roles():
+            if role not in known:
+                return f"security.channels.{name} names the role {role!r}; {_known(known)}"
+    return None
+
+
+def _known(known: Iterable[str]) -> str:
+    return f"the roles are {', '.join(known)}"
+
+
+def section_fault(security: Any) -> str | None:
+    """Return what is wrong with one role or channel of a `[security]` table, with its name, which msgspec omits."""
+    for section, shape, what in (("roles", Role, "role"), ("channels", ChannelRights, "channel")):
+        named = security.get(section) if isinstance(security, dict) else None
+        for name, value in named.items() if isinstance(named, dict) else ():
+            try:
+                msgspec.convert(value, shape)
+            except msgspec.ValidationError as error:
+                found = value if isinstance(value, dict) else {}
+                text = in_words(error, found, shape)
+                if shape is Role and text.startswith("unknown key"):
+                    text += f"; a role has {', '.join(Action)} and deny"
+                return f"{what} {name!r} in [security.{section}]: {text}"
+    return None
