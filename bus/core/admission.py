@@ -20,6 +20,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 from .founding import Founding
+from .permitting import Permitting
 from .rates import Rates
 from .scheduling import Scheduling
 
@@ -35,6 +36,7 @@ class Admission:
         scheduling: Scheduling,
         founding: Founding,
         *,
+        permitting: Permitting,
         dispatch: Dispatch,
         turn: Turn,
         limits: Limits,
@@ -46,7 +48,7 @@ class Admission:
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
-        self._checking = Checking(directory, turn, limits)
+        self._checking = Checking(directory, permitting, turn, limits)
 
     def __repr__(self) -> str:
         return f"<Admission {self.rates}>"

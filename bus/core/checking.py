@@ -18,11 +18,12 @@ from ..model.repository import Lot
 from ..settings import Limits
 from ..wire.bodies import body_faults
 from ..wire.codec import encode
-from ..wire.frames import Code, Publication, Refusal, ToBot, are_ids, is_id, is_name
+from ..wire.frames import Code, Publication, Refusal, ToBot, ToChannel, are_ids, is_id, is_name
 from ..wire.limits import NAME_CHARACTERS_MAX
 from ..wire.refusals import NAME_RULE
 from .directory import Directory
 from .effects import Turn
+from .permitting import Permitting, unknown_id
 
 __all__ = ["CheckedFrame", "Checking"]
 
@@ -30,18 +31,24 @@ _NO_HEADERS = b"{}"
 
 
 class CheckedFrame(msgspec.Struct):
-    """The lots of a frame, the indexes in it of each lot's messages, and the refused messages by index."""
+    """The lots of a frame, the indexes in it of each lot's messages, and the refused messages by index.
+
+    For each lot, `forbidden` says why its sender may not send it, or None. A forbidden lot is only looked up:
+    the log may know its messages, from when the sender was allowed to send them.
+    """
 
     lots: list[Lot]
     indexes: list[Sequence[int]]
+    forbidden: list[Refusal | None]
     refused: dict[int, Refusal]
 
 
 class Checking:
     """See the module."""
 
-    def __init__(self, directory: Directory, turn: Turn, limits: Limits) -> None:
+    def __init__(self, directory: Directory, permitting: Permitting, turn: Turn, limits: Limits) -> None:
         self._directory = directory
+        self._permitting = permitting
         self._turn = turn
         self._limits = limits
 
@@ -50,7 +57,8 @@ class Checking:
 
     def check(self, session: Session, publications: Sequence[Publication]) -> CheckedFrame:
         """Return the messages as they are to be stored, and those that are refused."""
-        checked = CheckedFrame([], [], {})
+        checked = CheckedFrame([], [], [], {})
+        self._permitting.begin()
         start = 0
         while start < len(publications):
             first, end = publications[start], start + 1
@@ -75,8 +83,29 @@ class Checking:
             indexes = [index for index in indexes if index - start not in refused]
             lot = lot.select([index - start for index in indexes])
         if indexes:
+            self._permit(session, publications[0].recipient, lot, indexes, checked)
+
+    def _permit(
+        self,
+        session: Session,
+        recipient: ToBot | ToChannel,
+        lot: Lot,
+        indexes: Sequence[int],
+        checked: CheckedFrame,
+    ) -> None:
+        """Add a lot to those of the frame, in parts if only some of its messages are forbidden."""
+        refusals = self._permitting.refusals(session, recipient, lot)
+        if refusals is None:
             checked.lots.append(lot)
             checked.indexes.append(indexes)
+            checked.forbidden.append(None)
+            return
+        for refusal in dict.fromkeys(refusals):
+            those = [at for at, each in enumerate(refusals) if each is refusal]
+            part = lot.select(those)
+            checked.lots.append(part if refusal is None else part.only_known())
+            checked.indexes.append([indexes[at] for at in those])
+            checked.forbidden.append(refusal)
 
     def _faults(self, lot: Lot) -> dict[int, Refusal]:
         """Return what is wrong with single messages, by their indexes."""
@@ -105,7 +134,7 @@ class Checking:
         publication = publications[0]
         if not 1 <= len(publication.message_type) <= NAME_CHARACTERS_MAX:
             raise Refusal(Code.BAD_REQUEST, f"message_type must have 1 to {NAME_CHARACTERS_MAX} characters")
-        bot_id, channel = self._recipient(publication)
+        bot_id, channel = self._recipient(sender, publication)
         headers = _write_headers(publication.headers, self._limits) if publication.headers else _NO_HEADERS
         ttl, delay = publication.ttl, publication.delay
         return Lot(
@@ -122,7 +151,7 @@ class Checking:
             later(self._turn.steady(), delay) if delay else None,
         )
 
-    def _recipient(self, publication: Publication) -> tuple[str | None, str | None]:
+    def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:
         recipient = publication.recipient
         if not isinstance(recipient, ToBot):
             if recipient.name not in self._directory.channels and not is_name(recipient.name):
@@ -136,11 +165,12 @@ class Checking:
         if recipient.bot is not None:
             bot = self._directory.names.get(recipient.bot)
             if bot is None:
-                raise Refusal(Code.UNKNOWN_BOT, f"no bot named {recipient.bot[:64]!r}")
+                text = f"no bot named {recipient.bot[:64]!r}"
+                raise self._permitting.unknown_bot(sender, recipient, text)
             return bot.id, None
         bot = self._directory.find_bot(recipient.bot_id or "")
         if bot is None:
-            raise Refusal(Code.UNKNOWN_BOT, f"no bot with id {str(recipient.bot_id)[:64]!r}")
+            raise Refusal(Code.UNKNOWN_BOT, unknown_id(str(recipient.bot_id)))
         return bot.id, None
 
 

@@ -58,7 +58,7 @@ class Committing:
         if checked.refused:
             raise checked.refused[min(checked.refused)]
         lots = checked.lots
-        refusal = self._refusal(session, commit, lots)
+        refusal = next(filter(None, checked.forbidden), None) or self._refusal(session, commit, lots)
         mailboxes: dict[Mailbox, list[int]] = {}
         self._number += 1
         if refusal is None:
@@ -153,7 +153,9 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 assert self._refusal is not None, "only a refused commit is just looked up"
                 self._keep_unsettled()
                 self._admission.refused(self._refusal.code)
-                self._turn.refuse(self._address, self._refusal.code, self._refusal.message, self._request)
+                self._turn.refuse(
+                    self._address, self._refusal.code, self._refusal.message, self._request, self._refusal.details
+                )
         self._admission.founded(self._work.channels)
 
     def failed(self, code: Code, message: str) -> None:

@@ -45,6 +45,7 @@ from ..wire.frames import (
     Term,
     Unsubscribe,
 )
+from .access import Access
 from .admission import Admission
 from .batches import Batch, Batches
 from .committing import Committing
@@ -55,6 +56,7 @@ from .enrolling import Enrolling
 from .founding import Founding
 from .keyring import Keyring
 from .opening import Opening
+from .permitting import Permitting
 from .publishing import Publishing
 from .recovering import Recovering
 from .retention import Retention
@@ -91,10 +93,12 @@ class Core:
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
         self._founding = Founding(self.directory, settings.limits)
+        self.permitting = Permitting(Access(settings.security), self.directory)
         self._admission = admission = Admission(
             self.directory,
             self._scheduling,
             self._founding,
+            permitting=self.permitting,
             dispatch=self.dispatch,
             turn=self._turn,
             limits=settings.limits,
@@ -106,6 +110,7 @@ class Core:
         self._subscribing = Subscribing(
             self.directory,
             self.sessions,
+            access=self.permitting.access,
             batches=self._batches,
             dispatch=self.dispatch,
             founding=self._founding,

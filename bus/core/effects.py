@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,6 +48,7 @@ __all__ = [
     "Survey",
     "Tap",
     "Turn",
+    "denied",
     "unsent",
 ]
 
@@ -191,17 +192,24 @@ class Turn:
         """Add an event to be logged for operators."""
         self._effects.append(Note(event, fields))
 
-    def refuse(self, address: bytes, code: Code, message: str, number: int | None) -> None:
+    def refuse(
+        self,
+        address: bytes,
+        code: Code,
+        message: str,
+        number: int | None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         """Refuse a frame."""
-        self.note("refused", address=address, code=code)
-        self.send(address, _error(code, message, number))
+        self.note("refused", address=address, code=code, **denied(details))
+        self.send(address, _error(code, message, number, details))
 
     def refuse_request(self, address: bytes, request: RequestFrame, error: Refusal) -> None:
         """Refuse a client's frame; a hello by the bot that it names."""
         if isinstance(request, Hello):
             self.note("session_refused", bot=request.bot, client=request.client, code=error.code)
         elif error.code != Code.UNKNOWN_SESSION:  # every client gets that after a restart
-            self.note("refused", address=address, code=error.code)
+            self.note("refused", address=address, code=error.code, **denied(error.details))
         number = getattr(request, "request", None)
         self.send(address, _error(error.code, error.message, number, error.details))
 
@@ -209,6 +217,12 @@ class Turn:
         """Return the effects, and clear them."""
         effects, self._effects = self._effects, []
         return effects
+
+
+def denied(details: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the log tells of something that was not allowed: what was tried, and on what."""
+    details = details or {}
+    return {name: details[name] for name in ("action", "object") if name in details}
 
 
 def _error(code: Code, message: str, number: int | None, details: dict[str, Any] | None = None) -> ErrorFrame:

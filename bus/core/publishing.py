@@ -48,7 +48,10 @@ class Publishing:
         checked = self._admission.check(session, publish.messages)
         job = _PublishJob(session, publish, admission=self._admission, dispatch=self._dispatch, turn=self._turn)
         job.errors += [_error(index, refusal) for index, refusal in checked.refused.items()]
-        for lot, indexes in zip(checked.lots, checked.indexes, strict=True):
+        for lot, indexes, forbidden in zip(checked.lots, checked.indexes, checked.forbidden, strict=True):
+            if forbidden is not None:
+                job.add(lot, indexes, forbidden)
+                continue
             start = 0
             for part, lack in self._admission.reserve(lot):
                 end = start + len(part.ids)
@@ -138,4 +141,4 @@ class _PublishJob(Job[Outcome]):
 
 
 def _error(index: int, refusal: Refusal) -> ItemError:
-    return ItemError(index, refusal.code, refusal.message, refusal.retry_after)
+    return ItemError(index, refusal.code, refusal.message, refusal.retry_after, refusal.details)

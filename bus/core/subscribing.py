@@ -18,6 +18,7 @@ from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, 
 from ..settings import Limits
 from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
+from .access import Access, wanted
 from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
@@ -38,6 +39,7 @@ class Subscribing:
         directory: Directory,
         sessions: Sessions,
         *,
+        access: Access,
         batches: Batches,
         dispatch: Dispatch,
         founding: Founding,
@@ -46,6 +48,7 @@ class Subscribing:
     ) -> None:
         self._directory = directory
         self._sessions = sessions
+        self._access = access
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
@@ -78,6 +81,12 @@ class Subscribing:
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None means at the end of the log."""
+        if session.principal is not None:
+            action, object = wanted(subscribe.channel, subscribe.group)
+            refusal = self._access.refusal(session.principal, action, object)
+            if refusal is not None:
+                self._turn.refuse_request(session.address, subscribe, refusal)
+                return
         lack = self._lack(session, subscribe)
         if lack is not None:
             self._turn.refuse(session.address, Code.BUSY, lack, subscribe.request)

@@ -41,6 +41,9 @@ from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
 __all__ = ["Outstanding", "WireDeliveries"]
 
+_ID_FIELD = b'"id":"'
+"""What precedes a message's id in its JSON; the seq is before it, and nothing else."""
+
 
 class WireDeliveries(NamedTuple):
     """Messages as they go into a frame: the JSON of each is followed by the ending."""
@@ -139,6 +142,24 @@ class Outstanding:
         self._put_in_flight(seq, item, session, deadline)
         ending = self._first_ending if item.attempt == 1 else delivery_ending(item.attempt, self._group)
         return WireDeliveries((self._wires[seq],), ending)
+
+    def message_id(self, seq: int) -> str | None:
+        """Return the id of an unsettled message; None if its text is not in memory."""
+        wire = self._wires.get(seq)
+        if wire is None:
+            return None
+        start = wire.index(_ID_FIELD) + len(_ID_FIELD)
+        return wire[start : wire.index(b'"', start)].decode()
+
+    def use_reply(self, seq: int, sender_bot_id: str, reply_id: str) -> bool:
+        """Use the right to reply to the sender of an unsettled message; return False if another message used it."""
+        item = self._items[seq]
+        if item.envelope is None or item.envelope.sender_bot_id != sender_bot_id:
+            return False
+        if item.reply_id is None:
+            self._own(seq).reply_id = reply_id
+            return True
+        return item.reply_id == reply_id
 
     def expect_settled(self, seqs: list[int], deadline: float) -> None:
         """Note the deadline of messages that were put in flight."""

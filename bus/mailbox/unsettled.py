@@ -107,6 +107,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     """Whether it was a dead letter: it is then delivered even if its channel has been left."""
     vanished: tuple[str, ...] = ()
     """The clients that failed it by vanishing, one per failure. A client's return undoes its failures."""
+    reply_id: str | None = None
+    """The message that used the right to reply to this one, if somebody needed that right."""
     shared: bool = False
 
     def is_of(self, channel: str) -> bool:

@@ -374,12 +374,16 @@ class Pong(_WorkerFrame, frozen=True, tag="pong"):
 
 
 class ItemError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why one message of a publish frame was refused, and the seconds after which it may be sent again."""
+    """Why one message of a publish frame was refused, and the seconds after which it may be sent again.
+
+    `details` are for programs, as in `ErrorFrame`.
+    """
 
     index: int
     code: str
     message: str
     retry_after: float | None = None
+    details: dict[str, Any] | None = None
 
 
 class Published(_WorkerFrame, frozen=True, tag="published", omit_defaults=True):

@@ -154,7 +154,7 @@ def test_no_file_is_overwritten(keyed: Posthouse) -> None:
 
 
 def test_an_invitation_makes_a_key_on_another_machine_once(keyed: Posthouse, tmp_path: Path) -> None:
-    invited = keyed.json("keys", "invite", "guest", "--ttl", "600", "--role", "visitor")
+    invited = keyed.json("keys", "invite", "guest", "--ttl", "600", "--role", "member")
     invitation = read_invitation(invited["invitation"])
     assert (invitation.bot, invitation.url, invitation.tap) == ("guest", keyed.url, keyed.tap_url)
 
@@ -164,7 +164,7 @@ def test_an_invitation_makes_a_key_on_another_machine_once(keyed: Posthouse, tmp
     assert said.startswith("guest.creds is written: bot guest connects with it")
     assert "is stored" in there.answer("send", "guest", "hi", "--credentials", "guest.creds")
     row, mine = rows(keyed, "guest")
-    assert (row["purpose"], mine["purpose"], mine["roles"]) == ("enrol", "bot", ["visitor"])
+    assert (row["purpose"], mine["purpose"], mine["roles"]) == ("enrol", "bot", ["member"])
 
     code, line = there.refusal("keys", "enrol", "--file", "again.creds", stdin=invited["invitation"])
     assert code == 77
