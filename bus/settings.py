@@ -78,14 +78,40 @@ class Listen(_Section, frozen=True):
             )
 
 
+_DEFAULTS: dict[str, Any] = {"default_role": MEMBER_ROLE, "roles": {}, "channels": {}}
+"""The rights of a configuration that says nothing of them."""
+
+
 class Security(_Section, frozen=True):
-    """How the worker knows who connects."""
+    """How the worker knows who connects, and what they may do."""
 
     mode: Annotated[str, Meta(pattern="^(open|keys)$")] = "open"
     """`open`: everybody who may connect can be any bot. `keys`: each connection is the bot of its key."""
 
     key_file: str = ""
     """The file with the worker's own pair of keys. If it is not named, it is `<database>-key`."""
+
+    default_role: str = MEMBER_ROLE
+    """The role of a key without roles: `none` for a house in which each key is to be given one."""
+
+    roles: dict[str, Role] = {}
+    """What each role may do. `member`, `ops` and `admin` exist without being named here."""
+
+    channels: dict[str, ChannelRights] = {}
+    """Who may use single channels, whatever the roles say of all channels."""
+
+    def __post_init__(self) -> None:
+        """Refuse a role that nobody defines, and rights of bots that nobody knows."""
+        if not self.has_keys:
+            named = [
+                name for name in ("default_role", "roles", "channels") if getattr(self, name) != _DEFAULTS[name]
+            ]
+            if named:
+                raise ValueError(
+                    f'security.{named[0]} means nothing without keys: set security.mode = "keys", or leave it out'
+                )
+        if (fault := rights_fault(self.default_role, self.roles, self.channels)) is not None:
+            raise ValueError(fault)
 
     @property
     def has_keys(self) -> bool:
@@ -344,24 +370,6 @@ class Log(_Section, frozen=True):
     """`auto` is console on a terminal, and otherwise JSON, one object a line."""
 
 
-class Security(_Section, frozen=True):
-    """What a bot may do, by the roles of its key."""
-
-    default_role: str = MEMBER_ROLE
-    """The role of a key without roles: `none` for a house in which each key is to be given one."""
-
-    roles: dict[str, Role] = {}
-    """What each role may do. `member`, `ops` and `admin` exist without being named here."""
-
-    channels: dict[str, ChannelRights] = {}
-    """Who may use single channels, whatever the roles say of all channels."""
-
-    def __post_init__(self) -> None:
-        """Refuse a role that nobody defines."""
-        if (fault := rights_fault(self.default_role, self.roles, self.channels)) is not None:
-            raise ValueError(fault)
-
-
 class Settings(_Section, frozen=True):
     """All settings."""
 
@@ -373,7 +381,6 @@ class Settings(_Section, frozen=True):
     retention: RetentionSettings = RetentionSettings()
     workflows: Workflows = Workflows()
     log: Log = Log()
-    security: Security = Security()
 
     @property
     def workflow_rules(self) -> WorkflowRules:

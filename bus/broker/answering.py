@@ -6,12 +6,13 @@ Owns the task that does this. Which question is next is decided by `core.questio
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import structlog
 
 from ..core.core import Core
-from ..core.effects import Ask, Effect, FindStart, Moment, Note, Send
+from ..core.effects import Ask, Effect, FindStart, Moment, Note, Send, denied
 from ..core.questions import Question, Questions
 from ..errors import RecordDamaged, StoreFailure
 from ..model.repository import MessageLog
@@ -95,14 +96,14 @@ class Answering:
                     start_seq = await self._log.seq_before(question.time)
                     return self._core.start_found(question, start_seq, self._moment())
                 assert not isinstance(question.query, Workflow)
-                value = await self._queries.answer(question.bot_id, question.query, self._moment().now)
+                value = await self._queries.answer(question, question.query, self._moment().now)
             return [Send(question.address, ok_frame(question.query.request, value))]
         except TimeoutError:
             _log.warning("question_interrupted", op=_op(question), bot_id=question.bot_id)
             text = f"this takes longer than {self._seconds_max:g} s, the maximum; ask for less, or try again later"
             return _refused(question, Code.BUSY, text)
         except Refusal as error:
-            return _refused(question, error.code, error.message)
+            return _refused(question, error.code, error.message, error.details)
         except StoreFailure:
             raise
         except RecordDamaged as error:
@@ -117,7 +118,8 @@ def _op(question: Question) -> str:
     return type(question.query if isinstance(question, Ask) else question.subscribe).__name__
 
 
-def _refused(question: Question, code: str, message: str) -> list[Effect]:
+def _refused(question: Question, code: str, message: str, details: dict[str, Any] | None = None) -> list[Effect]:
     request = question.query.request if isinstance(question, Ask) else question.subscribe.request
-    error = ErrorFrame(code=code, message=message, request=request, retry=code in RETRY)
-    return [Note("refused", {"address": question.address, "code": code}), Send(question.address, encode(error))]
+    error = ErrorFrame(code=code, message=message, request=request, retry=code in RETRY, details=details)
+    note = Note("refused", {"address": question.address, "code": code, **denied(details)})
+    return [note, Send(question.address, encode(error))]

@@ -13,7 +13,8 @@ import msgspec
 
 from ..core.core import Core
 from ..core.directory import ChannelEntry
-from ..core.effects import Moment
+from ..core.effects import Ask, Moment
+from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.parcel import write_message
 from ..model.keys import Key
@@ -59,6 +60,9 @@ __all__ = ["Queries"]
 _PORTION = 64
 """What is read at once: with the largest bodies some megabytes."""
 
+_THREAD_MAX = 2**31
+"""All of a thread: what may be seen of it is found by looking at each message."""
+
 R = TypeVar("R")
 
 _RATE_SECONDS = 10.0
@@ -93,62 +97,86 @@ class Queries:
         while len(self._samples) > 1 and now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
 
-    async def answer(self, bot_id: str, query: Query, now: float) -> msgspec.Struct:
-        """Return the value of an answer. Raise Refusal if the query is invalid."""
+    async def answer(self, ask: Ask, query: Query, now: float) -> msgspec.Struct:
+        """Return the value of an answer, as far as who asks may see it.
+
+        Raise Refusal if the query is invalid, or not allowed. What must not be seen is as if it did not exist.
+        """
+        sight = Sight(self._core.permitting.access, self._core.directory, ask.principal)
         match query:
             case History():
-                return await self._history(bot_id, query)
+                return await self._history(ask.bot_id, query, sight)
             case MessageQuery():
-                return await self._message(self._find(bot_id, query.id, query.sender))
+                return await self._message(self._find(ask.bot_id, query.id, query.sender, sight), sight)
             case Bots():
-                return await self._bots(query)
+                return await self._bots(query, sight)
             case Channels():
-                return await self._channels(query)
+                return await self._channels(query, sight)
             case Subscriptions():
-                return self._subscriptions(bot_id, query)
+                return self._subscriptions(ask.bot_id, query, sight)
             case DeadLetters():
-                return await self._dead_letters(bot_id, query)
+                return await self._dead_letters(ask.bot_id, query, sight)
             case Keys():
-                return self._keys(query)
+                return self._keys(query, sight)
             case Status():
-                return await self._status(now)
+                return await self._status(ask.bot_id, now, sight)
             case _:
                 assert_never(query)
 
-    def _find(self, bot_id: str, id: str, sender: str | None) -> FindRequest:
+    def _find(self, bot_id: str, id: str, sender: str | None, sight: Sight) -> FindRequest:
         channels = self._core.directory.subscriptions_of(bot_id)
-        return FindRequest(id, None if sender is None else self._sender_id(sender), bot_id, channels)
+        return FindRequest(id, None if sender is None else self._sender_id(sender, sight), bot_id, channels)
 
-    def _sender_id(self, name_or_id: str) -> str:
-        return WORKER_ID if name_or_id in (WORKER_NAME, WORKER_ID) else self._bot(name_or_id).id
+    def _sender_id(self, name_or_id: str, sight: Sight) -> str:
+        return WORKER_ID if name_or_id in (WORKER_NAME, WORKER_ID) else self._bot(name_or_id, sight).id
 
-    async def _history(self, bot_id: str, query: History) -> HistoryPage[msgspec.Raw]:
+    async def _history(self, bot_id: str, query: History, sight: Sight) -> HistoryPage[msgspec.Raw]:
         if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
             raise Refusal(Code.BAD_REQUEST, "history takes exactly one of between, channel and thread")
         if query.sender is not None and query.thread is None:
             raise Refusal(Code.BAD_REQUEST, "history takes a sender only with a thread: that of its message")
         between = None
         if query.between is not None:
-            between = (self._bot(query.between[0]).id, self._bot(query.between[1]).id)
-        elif query.channel is not None and query.channel not in self._core.directory.channels:
-            raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-        portions = self._portions_of(bot_id, query, between)
+            between = self._between(query.between, sight)
+        elif query.channel is not None:
+            self._channel(query.channel, sight)
+            _forbid(sight.unread_channel(query.channel))
+        portions = self._portions_of(bot_id, query, between, sight)
         page: _Page[msgspec.Raw] = _Page(msgspec.Raw, self._frame_bytes_max)
         async for portion in portions:
             written = [_raw(message) for message in portion[: query.limit - len(page.rows)]]
             if not page.add(written) or len(written) < len(portion):
                 return HistoryPage(page.rows, more=True)
+        if query.between is not None and not page.rows:  # whom a bot never met, it knows only if it may
+            self._see(query.between, sight)
         return HistoryPage(page.rows, more=False)
 
+    def _between(self, names: tuple[str, str], sight: Sight) -> tuple[str, str]:
+        """Return the ids of two bots whose conversation may be read. Raise Refusal."""
+        one, other = map(self._core.directory.find_bot, names)
+        refusal = None if one is None or other is None else sight.unread_conversation(one.name, other.name)
+        if one is None or other is None or refusal is not None:
+            self._see(names, sight)
+            _forbid(refusal)
+        assert one is not None, "otherwise it is not seen"
+        assert other is not None, "otherwise it is not seen"
+        return one.id, other.id
+
+    def _see(self, names: tuple[str, str], sight: Sight) -> None:
+        """Raise Refusal if one of these bots is not seen."""
+        for name in names:
+            self._bot(name, sight)
+
     async def _portions_of(
-        self, bot_id: str, query: History, between: tuple[str, str] | None
+        self, bot_id: str, query: History, between: tuple[str, str] | None, sight: Sight
     ) -> AsyncIterator[list[LogMessage]]:
         """Read in portions; one message more than was asked for says that there are more."""
         if query.thread is not None:
-            request = self._find(bot_id, query.thread, query.sender)
-            seqs = await self._log.thread(request, before_seq=query.before_seq, limit=query.limit + 1)
+            request = self._find(bot_id, query.thread, query.sender, sight)
+            most = query.limit + 1 if sight.is_full else _THREAD_MAX  # some of it may have to be left out
+            seqs = await self._log.thread(request, before_seq=query.before_seq, limit=most)
             for some in _portions(seqs):
-                yield await self._log.messages(some)
+                yield [message for message in await self._log.messages(some) if sight.reads(message)]
             return
         part = HistoryRequest(limit=_PORTION, between=between, channel=query.channel, before_seq=query.before_seq)
         while True:
@@ -158,14 +186,15 @@ class Queries:
                 return
             part = msgspec.structs.replace(part, before_seq=portion[-1].seq)
 
-    async def _message(self, request: FindRequest) -> MessageAnswer[msgspec.Raw]:
+    async def _message(self, request: FindRequest, sight: Sight) -> MessageAnswer[msgspec.Raw]:
         message = await self._log.find(request)
-        if message is None:
+        if isinstance(message, LogMessage) and sight.reads(message):
+            reached = self._reached(message)
+            if not sight.is_sender(message):
+                reached = [mailbox for mailbox in reached if sight.reads_mailbox(mailbox)]
+            return MessageAnswer(_raw(message), [self._fate(mailbox, message) for mailbox in reached])
+        if message is None or isinstance(message, LogMessage) or not sight.reads_early(message):
             raise Refusal(Code.NOT_FOUND, f"no message with id {request.id}")
-        if isinstance(message, LogMessage):
-            return MessageAnswer(
-                _raw(message), [self._fate(mailbox, message) for mailbox in self._reached(message)]
-            )
         return MessageAnswer(msgspec.Raw(write_message(message, None, None)), [], due_at=message.due_at)
 
     def _reached(self, message: LogMessage) -> list[Mailbox]:
@@ -203,16 +232,17 @@ class Queries:
         remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
         return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
-    async def _bots(self, query: Bots) -> BotList:
+    async def _bots(self, query: Bots, sight: Sight) -> BotList:
         directory, page = self._core.directory, _Page(ListedBot, self._frame_bytes_max)
         for part in _portions(directory.bot_names.after(query.after)):
-            bots = [directory.names[name] for name in part]
-            backlogs = await self._backlogs([directory.mailboxes[bot.id] for bot in bots])
-            if not page.add([self._listed(bot, backlogs[bot.id]) for bot in bots]):
+            bots = [directory.names[name] for name in part if sight.sees_bot(name)]
+            read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
+            backlogs = await self._backlogs(read)
+            if not page.add([self._listed(bot, backlogs.get(bot.id)) for bot in bots]):
                 break
         return BotList(page.rows, page.more)
 
-    def _listed(self, bot: BotRecord, backlog: int) -> ListedBot:
+    def _listed(self, bot: BotRecord, backlog: int | None) -> ListedBot:
         sessions = self._core.sessions.of_bot(bot.id)
         return ListedBot(
             id=bot.id,
@@ -222,32 +252,41 @@ class Queries:
             created_at=bot.created_at,
             last_seen_at=bot.last_seen_at,
             backlog=backlog,
-            in_flight=sum(len(session.in_flight) for session in sessions),
+            in_flight=None if backlog is None else sum(len(session.in_flight) for session in sessions),
         )
 
-    async def _channels(self, query: Channels) -> ChannelList:
+    async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
         channels, page = self._core.directory.channels, _Page(ListedChannel, self._frame_bytes_max)
         for part in _portions(self._core.directory.channel_names.after(query.after)):
-            entries = [channels[name] for name in part]
-            counts = await self._log.channel_counts(part)
+            seen = [name for name in part if sight.sees_channel(name)]
+            entries = [channels[name] for name in seen]
+            counts = await self._log.channel_counts(seen)
             backlogs = await self._backlogs(
-                [mailbox for entry in entries for mailbox in entry.mailboxes.values() if mailbox.group]
+                [
+                    mailbox
+                    for entry in entries
+                    for mailbox in entry.mailboxes.values()
+                    if mailbox.group is not None and sight.sees_group(entry.channel.name, mailbox.group)
+                ]
             )
             if not page.add([_listed_channel(entry, counts, backlogs) for entry in entries]):
                 break
         return ChannelList(page.rows, page.more)
 
-    def _subscriptions(self, bot_id: str, query: Subscriptions) -> SubscriptionList:
+    def _subscriptions(self, bot_id: str, query: Subscriptions, sight: Sight) -> SubscriptionList:
         directory = self._core.directory
         if query.bot is not None and query.channel is not None:
             raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
         if query.channel is not None:
-            entry = directory.channels.get(query.channel)
-            if entry is None:
-                raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {query.channel!r}")
-            found = {directory.bots[bot_id].name: each for bot_id, each in entry.subscriptions.items()}
+            entry = self._channel(query.channel, sight)
+            named = ((directory.bots[bot_id].name, each) for bot_id, each in entry.subscriptions.items())
+            found = {name: each for name, each in named if sight.sees_bot(name)}
         else:
-            found = directory.subscriptions_of(self._bot(query.bot).id if query.bot is not None else bot_id)
+            bot = directory.bots[bot_id] if query.bot is None else self._bot(query.bot, sight)
+            found = directory.subscriptions_of(bot.id)
+            if bot.id != bot_id:
+                _forbid(sight.unread_conversation(bot.name))
+                found = {name: each for name, each in found.items() if sight.sees_channel(name)}
         page = _Page(ListedSubscription, self._frame_bytes_max)
         for part in _portions(_after(found, query.after)):
             if not page.add([self._listed_subscription(found[name]) for name in part]):
@@ -265,10 +304,10 @@ class Queries:
             group=subscription.group,
         )
 
-    def _keys(self, query: Keys) -> KeyList:
+    def _keys(self, query: Keys, sight: Sight) -> KeyList:
         keyring, page = self._core.keyring, _Page(ListedKey, self._frame_bytes_max)
         assert keyring is not None, "the core refuses the question otherwise"
-        keys = keyring.after(query.after, None if query.bot is None else self._bot(query.bot).id)
+        keys = keyring.after(query.after, None if query.bot is None else self._bot(query.bot, sight).id)
         is_whole = page.add(self._listed_key(key) for key in keys[: query.limit])
         return KeyList(page.rows, more=not is_whole or len(keys) > query.limit)
 
@@ -290,9 +329,11 @@ class Queries:
             sessions=sum(each is not None and each.public_key == key.public_key for each in sessions),
         )
 
-    async def _dead_letters(self, bot_id: str, query: DeadLetters) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
+    async def _dead_letters(
+        self, bot_id: str, query: DeadLetters, sight: Sight
+    ) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
-        if mailbox is None:
+        if mailbox is None or not sight.reads_mailbox(mailbox):
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
         page: _Page[DeadLetterAnswer[msgspec.Raw]] = _Page(DeadLetterAnswer, self._frame_bytes_max)
         for start in range(0, query.limit, _PORTION):
@@ -302,7 +343,7 @@ class Queries:
                 break
         return DeadLetterList(page.rows, page.more)
 
-    async def _status(self, now: float) -> WorkerStatus:
+    async def _status(self, bot_id: str, now: float, sight: Sight) -> WorkerStatus:
         core = self._core
         self.sample(now)
         counters = core.dispatch.counters.by_name()
@@ -319,12 +360,13 @@ class Queries:
             channels=len(core.directory.channels),
             counters=counters,
             rates={name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
-            rate_limited=self._rate_limited(now),
+            rate_limited=self._rate_limited(None if sight.reads_all else bot_id, now),
             sizes=await self._log.sizes(),
             versions=self._versions,
         )
 
-    def _rate_limited(self, now: float) -> list[RateLimited]:
+    def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:
+        """Return who exceeded a rate: one sender, or any if that is None."""
         bots = self._core.directory.bots
         return [
             RateLimited(
@@ -334,14 +376,26 @@ class Queries:
                 last_at=limited.last_at,
             )
             for limited in self._core.rates.limited(now)
+            if sender_bot_id in (None, limited.sender_bot_id)
         ]
 
-    def _bot(self, name_or_id: str) -> BotRecord:
+    def _channel(self, name: str, sight: Sight) -> ChannelEntry:
+        entry = self._core.directory.channels.get(name)
+        if entry is None or not sight.sees_channel(name):
+            raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {name!r}")
+        return entry
+
+    def _bot(self, name_or_id: str, sight: Sight) -> BotRecord:
         bot = self._core.directory.find_bot(name_or_id)
-        if bot is None:
+        if bot is None or not sight.sees_bot(bot.name):
             what = "with id" if is_id(name_or_id) else "named"
             raise Refusal(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
         return bot
+
+
+def _forbid(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise refusal
 
 
 def _raw(message: LogMessage) -> msgspec.Raw:

@@ -238,8 +238,8 @@ def bots(link: Link) -> None:
         (
             bot.name,
             bot.online,
-            bot.backlog,
-            bot.in_flight,
+            "" if bot.backlog is None else bot.backlog,
+            "" if bot.in_flight is None else bot.in_flight,
             bot.sessions,
             Time(bot.last_seen_at),
             Time(bot.created_at),

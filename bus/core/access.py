@@ -139,7 +139,7 @@ class Access:
         for role in roles:
             for entry in role.denies.get(action, ()):
                 if _covers(entry, scope, name, bot, own=own):
-                    return Verdict(False, entry.rule)
+                    return Verdict(False, entry.rule, denied=True)
         channel = name.split(GROUP_MARK, 1)[0]
         rights = self._rights(action, scope, channel)
         if rights is not None and (rule := _named(rights, action, scope, bot, names)):

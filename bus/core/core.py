@@ -117,7 +117,7 @@ class Core:
             turn=self._turn,
             limits=settings.limits,
         )
-        self._settling = Settling(self.directory, self._batches, self.dispatch, self._turn)
+        self._settling = Settling(self.directory, self.permitting.access, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
         self._opening = Opening(
             self.directory,
@@ -448,7 +448,7 @@ class Core:
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
                 self._manage_keys(session, request)
             case _:  # a query or a workflow call, as the type of Ask.query checks
-                self._turn.add(Ask(address, session.bot_id, request))
+                self._turn.add(Ask(address, session.bot_id, request, session.principal))
 
     def _manage_keys(self, session: Session, request: AddKeyFrame | RevokeKeyFrame | Keys) -> None:
         if self._enrolling is None:
@@ -460,7 +460,7 @@ class Core:
                 self._enrolling.revoke(session, request)
             case Keys():
                 self._enrolling.require_admin(session, "keys", request.bot or "")
-                self._turn.add(Ask(session.address, session.bot_id, request))
+                self._turn.add(Ask(session.address, session.bot_id, request, session.principal))
 
     def _enrol(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
         if self._enrolling is None or principal is None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..mailbox.mailbox import Mailbox
+from ..model.keys import Principal
 from ..model.repository import PageRequest, SurveyRequest
 from ..wire.codec import encode
 from ..wire.frames import (
@@ -125,6 +126,7 @@ class Ask(NamedTuple):
     address: bytes
     bot_id: str
     query: Query | Workflow
+    principal: Principal | None = None
 
 
 class FindStart(NamedTuple):

@@ -1,4 +1,4 @@
-"""What bots may send, and whom they may see.
+"""What bots may send.
 
 Owns the right to reply: whoever holds a message may send its sender one message that replies to it, whatever the
 rules say. Whether something is allowed by a rule is decided in `access`. Nothing is asked of a session without a
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.keys import Principal
 from ..model.repository import Lot
 from ..model.rights import Action
 from ..settings_rights import CONVERSATION_SCOPE
@@ -84,12 +83,6 @@ class Permitting:
                     self._held[held] = (mailbox, seq)
         found = self._held.get(reply_to)
         return found is not None and found[0].outstanding.use_reply(found[1], bot_id, id)
-
-    def sees_bot(self, principal: Principal, name: str) -> bool:
-        """Return True if a bot may be told that another one exists."""
-        if name == principal.bot_name or self.access.may(principal, Action.SEND, name):
-            return True
-        return self.access.may(principal, Action.READ, CONVERSATION_SCOPE + name)
 
 
 def unknown_id(bot_id: str) -> str:

@@ -16,14 +16,17 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import RemoveDeadLetters, Surveyed
+from ..model.rights import Action
 from ..wire.answers import Retried
 from ..wire.codec import encode
 from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
+from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Locate, Turn
+from .sight import Sight
 
 __all__ = ["Settling"]
 
@@ -31,8 +34,11 @@ __all__ = ["Settling"]
 class Settling:
     """See the module."""
 
-    def __init__(self, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+    def __init__(
+        self, directory: Directory, access: Access, batches: Batches, dispatch: Dispatch, turn: Turn
+    ) -> None:
         self._directory = directory
+        self._access = access
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
@@ -132,8 +138,13 @@ class Settling:
     def retry_dead_letters(self, session: Session, request: RetryDeadLetters) -> None:
         """Put dead letters back into a mailbox. Raises Refusal if no bot or group has that name."""
         mailbox = self._directory.find_mailbox(request.bot)
-        if mailbox is None:
+        sight = Sight(self._access, self._directory, session.principal)
+        if mailbox is None or not sight.reads_mailbox(mailbox):
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
+        if session.principal is not None:
+            own = mailbox in self._directory.mailboxes_of(session.bot_id)
+            name = mailbox.id if mailbox.group is not None else self._directory.bots[mailbox.id].name
+            self._access.require(session.principal, Action.RETRY, name, own=own)
         self._batches.add(_RetryJob(session.address, request, mailbox, dispatch=self._dispatch, turn=self._turn))
 
 

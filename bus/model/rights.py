@@ -55,3 +55,5 @@ class Verdict(msgspec.Struct, frozen=True):
 
     allowed: bool
     rule: str
+    denied: bool = False
+    """Whether a rule denies it, rather than none allowing it."""

@@ -148,7 +148,10 @@ class Retried(_Answer, frozen=True):
 
 
 class ListedBot(_Answer, frozen=True):
-    """A bot: how many sessions it has, how many messages wait for it, and when it was last heard."""
+    """A bot: how many sessions it has, how many messages wait for it, and when it was last heard.
+
+    `backlog` and `in_flight` are None if who asks may not read its mail.
+    """
 
     id: str
     name: str
@@ -156,8 +159,8 @@ class ListedBot(_Answer, frozen=True):
     sessions: int
     created_at: str
     last_seen_at: str
-    backlog: int
-    in_flight: int
+    backlog: int | None
+    in_flight: int | None
 
 
 class BotList(_Answer, frozen=True, omit_defaults=True):

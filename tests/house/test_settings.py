@@ -273,7 +273,7 @@ def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
         ("[security.roles.none]", "security.roles.none cannot be defined"),
         ("[security.roles.'a b']", "security.roles: 'a b' is not a valid name"),
         (
-            "[security]\ndefault_role = 'memebr'",
+            "security.default_role = 'memebr'",
             "security.default_role is 'memebr'; the roles are member, ops, admin",
         ),
         (
@@ -290,8 +290,18 @@ def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
 )
 def test_a_fault_in_the_rights_is_said_with_its_role_or_channel(text: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        parse_settings(text)
+        parse_settings(f"security.mode = 'keys'\n{text}")
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["security.default_role = 'none'", "[security.roles.billing]", "[security.channels.board]\nprivate = true"],
+)
+def test_rights_without_keys_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"means nothing without keys: set security\.mode"):
+        parse_settings(text)
+    assert parse_settings(f"security.mode = 'keys'\n{text}").security.has_keys
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:

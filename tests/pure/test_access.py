@@ -11,6 +11,9 @@ from bus.settings import Security, parse_settings
 from bus.wire.frames import Code
 
 CONFIGURATION = """
+[security]
+mode = "keys"
+
 [security.roles.billing]
 publish = ["billing.*", "audit", "inbox.$bot"]
 send = ["ledger", "billing-*"]
@@ -174,7 +177,7 @@ def test_the_rule_that_decided_is_named(
 
 
 def test_a_strict_house_gives_a_key_without_roles_nothing() -> None:
-    strict = access('[security]\ndefault_role = "none"')
+    strict = access('[security]\nmode = "keys"\ndefault_role = "none"')
     refusal = strict.refusal(principal(), Action.PUBLISH, "news")
     assert refusal is not None
     assert refusal.code == Code.FORBIDDEN
@@ -191,7 +194,7 @@ def test_what_belongs_to_the_bot_is_its_own() -> None:
 def test_verdicts_are_forgotten_with_the_configuration() -> None:
     found = access()
     assert found.may(principal(), Action.PUBLISH, "news")
-    found.configure(security('[security]\ndefault_role = "none"'))
+    found.configure(security('[security]\nmode = "keys"\ndefault_role = "none"'))
     assert not found.may(principal(), Action.PUBLISH, "news")
 
 

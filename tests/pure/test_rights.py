@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.model.keys import Principal, Purpose
-from bus.settings import Settings, parse_settings
+from bus.settings import Settings
 from bus.wire.frames import Ack, Code, Commit, Nak, Publication, Subscribe, ToBot, ToChannel
 
+from .ruled import RuledWorker
 from .worker import ID, Worker, delivered, published
 
 CONFIGURATION = """
@@ -29,24 +29,14 @@ publish = ["chair"]
 """
 
 
-def principal(worker: Worker, name: str, *roles: str, purpose: Purpose = Purpose.BOT) -> Principal:
-    return Principal("php_x", worker.core.directory.names[name].id, name, purpose, roles)
-
-
-def comes(worker: Worker, name: str, *roles: str, **fields: Any) -> None:
-    """Let a bot say hello with a key of these roles."""
-    worker.hello(name, **fields)
-    session = worker.core.sessions.get(name.encode())
-    assert session is not None
-    session.principal = principal(worker, name, *roles)
+BOTS = {"ledger": (), "bob": (), "eve": (), "silent": ("silent",), "ann": ("billing",)}
 
 
 @pytest.fixture
-def worker() -> Worker:
-    worker = Worker(parse_settings(CONFIGURATION))
-    for bot in ("ledger", "bob"):
-        comes(worker, bot)
-    comes(worker, "ann", "billing")
+def worker() -> RuledWorker:
+    worker = RuledWorker(CONFIGURATION, BOTS)
+    for bot in BOTS:
+        worker.hello(bot)
     return worker
 
 
@@ -56,7 +46,7 @@ def sent(worker: Worker, *recipients: ToBot | ToChannel, by: str = "ann", **fiel
     return next(frame for frame in said or worker.commit() if frame["op"] in ("published", "error"))
 
 
-def test_messages_that_are_not_allowed_do_not_affect_the_others(worker: Worker) -> None:
+def test_messages_that_are_not_allowed_do_not_affect_the_others(worker: RuledWorker) -> None:
     answer = sent(
         worker,
         ToChannel("billing.eu"),
@@ -80,7 +70,7 @@ def test_messages_that_are_not_allowed_do_not_affect_the_others(worker: Worker) 
     assert "board" not in worker.core.directory.channels
 
 
-def test_whether_a_bot_exists_is_not_told_to_one_that_may_not_send_to_it(worker: Worker) -> None:
+def test_whether_a_bot_exists_is_not_told_to_one_that_may_not_send_to_it(worker: RuledWorker) -> None:
     [known, unknown] = (sent(worker, ToBot(bot=name))["errors"][0] for name in ("bob", "rob"))
     assert known["message"].replace("bob", "rob") == unknown["message"]
     assert (known["code"], unknown["code"]) == ("forbidden", "forbidden")
@@ -91,13 +81,11 @@ def test_whether_a_bot_exists_is_not_told_to_one_that_may_not_send_to_it(worker:
     assert "details" not in known
 
 
-def test_a_repeat_is_told_that_it_is_stored_even_if_the_right_is_gone(worker: Worker) -> None:
+def test_a_repeat_is_told_that_it_is_stored_even_if_the_right_is_gone(worker: RuledWorker) -> None:
     message = published(ToBot(bot="ledger"))
     worker.say(b"ann", message)
     [first, *_] = worker.commit()
-    session = worker.core.sessions.get(b"ann")
-    assert session is not None
-    session.principal = principal(worker, "ann", "silent")
+    worker.rules("[security.roles.billing]")
     worker.say(b"ann", message)
     [again, *_] = [frame for frame in worker.commit() if frame["op"] == "published"]
     assert (again["seqs"], again["duplicates"]) == (first["seqs"], [0])
@@ -106,12 +94,12 @@ def test_a_repeat_is_told_that_it_is_stored_even_if_the_right_is_gone(worker: Wo
     assert new["errors"][0]["code"] == "forbidden"
 
 
-def test_a_delayed_message_is_refused_when_it_is_sent(worker: Worker) -> None:
+def test_a_delayed_message_is_refused_when_it_is_sent(worker: RuledWorker) -> None:
     assert sent(worker, ToBot(bot="bob"), delay=60.0)["errors"][0]["code"] == "forbidden"
     assert delivered(worker.settle(61)) == []
 
 
-def commit(worker: Worker, *messages: Publication) -> dict[str, Any]:
+def commit(worker: RuledWorker, *messages: Publication) -> dict[str, Any]:
     worker.say(b"ann", Commit(request=8, id=ID % 0xC0, messages=list(messages)))
     return worker.commit()[0]
 
@@ -120,7 +108,7 @@ def publication(recipient: ToBot | ToChannel, **fields: Any) -> Publication:
     return published(recipient, **fields).messages[0]
 
 
-def test_a_commit_with_a_message_that_is_not_allowed_is_refused_as_a_whole(worker: Worker) -> None:
+def test_a_commit_with_a_message_that_is_not_allowed_is_refused_as_a_whole(worker: RuledWorker) -> None:
     said = commit(worker, publication(ToBot(bot="ledger")), publication(ToBot(bot="bob")))
     assert (said["op"], said["code"]) == ("error", "forbidden")
     assert said["details"]["object"] == "bob"
@@ -156,7 +144,7 @@ def test_a_bot_subscribes_to_what_it_may(
     assert channel not in worker.core.directory.channels
 
 
-def test_a_private_channel_cannot_be_taken_by_creating_it_first(worker: Worker) -> None:
+def test_a_private_channel_cannot_be_taken_by_creating_it_first(worker: RuledWorker) -> None:
     assert sent(worker, ToChannel("board"), by="bob")["errors"][0]["code"] == "forbidden"
     [error] = worker.say(b"bob", Subscribe(request=4, channel="board"))
     assert error["code"] == "forbidden"
@@ -168,7 +156,7 @@ def test_a_private_channel_cannot_be_taken_by_creating_it_first(worker: Worker) 
 # ── Replies ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def asked(worker: Worker, bot: str = "ann") -> tuple[str, int]:
+def asked(worker: RuledWorker, bot: str = "ann") -> tuple[str, int]:
     """Let bob ask a bot, and return the id and the seq of the question."""
     question = published(ToBot(bot=bot))
     worker.say(b"bob", question)
@@ -176,19 +164,19 @@ def asked(worker: Worker, bot: str = "ann") -> tuple[str, int]:
     return question.messages[0].id, message["seq"]
 
 
-def replied(worker: Worker, question: str, **fields: Any) -> str:
+def replied(worker: RuledWorker, question: str, **fields: Any) -> str:
     """Let ann answer bob, and return what the worker says of it."""
     answer = sent(worker, ToBot(bot="bob"), reply_to=question, **fields)
     return str(answer["errors"][0]["code"]) if "errors" in answer else "stored"
 
 
-def test_who_holds_a_message_may_reply_to_it_once_whatever_the_rules(worker: Worker) -> None:
+def test_who_holds_a_message_may_reply_to_it_once_whatever_the_rules(worker: RuledWorker) -> None:
     question, _ = asked(worker)
     assert replied(worker, question) == "stored"
     assert replied(worker, question) == "forbidden"
 
 
-def test_a_reply_may_be_repeated(worker: Worker) -> None:
+def test_a_reply_may_be_repeated(worker: RuledWorker) -> None:
     question, seq = asked(worker)
     reply = ID % 0xEE
     assert replied(worker, question, id=reply) == "stored"
@@ -197,7 +185,7 @@ def test_a_reply_may_be_repeated(worker: Worker) -> None:
     assert replied(worker, question, id=reply) == "stored"
 
 
-def test_a_reply_by_id_and_one_in_a_commit_have_the_same_right(worker: Worker) -> None:
+def test_a_reply_by_id_and_one_in_a_commit_have_the_same_right(worker: RuledWorker) -> None:
     bob = ToBot(bot_id=worker.core.directory.names["bob"].id)
     question, _ = asked(worker)
     assert "errors" not in sent(worker, bob, reply_to=question)
@@ -205,9 +193,8 @@ def test_a_reply_by_id_and_one_in_a_commit_have_the_same_right(worker: Worker) -
     assert commit(worker, publication(bob, reply_to=question))["op"] == "ok"
 
 
-def test_only_the_sender_of_a_message_that_is_held_may_be_replied_to(worker: Worker) -> None:
+def test_only_the_sender_of_a_message_that_is_held_may_be_replied_to(worker: RuledWorker) -> None:
     question, seq = asked(worker)
-    comes(worker, "eve")
     answer = sent(worker, ToBot(bot="eve"), reply_to=question)
     assert answer["errors"][0]["code"] == "forbidden"
     assert replied(worker, ID % 0xDD) == "forbidden"
@@ -215,14 +202,13 @@ def test_only_the_sender_of_a_message_that_is_held_may_be_replied_to(worker: Wor
     assert replied(worker, question) == "forbidden", "it is settled"
 
 
-def test_a_message_that_another_bot_holds_gives_no_right(worker: Worker) -> None:
-    comes(worker, "eve", "silent")
+def test_a_message_that_another_bot_holds_gives_no_right(worker: RuledWorker) -> None:
     question, _ = asked(worker)
-    answer = sent(worker, ToBot(bot="bob"), by="eve", reply_to=question)
+    answer = sent(worker, ToBot(bot="bob"), by="silent", reply_to=question)
     assert answer["errors"][0]["code"] == "forbidden"
 
 
-def test_a_redelivery_gives_no_second_reply(worker: Worker) -> None:
+def test_a_redelivery_gives_no_second_reply(worker: RuledWorker) -> None:
     question, seq = asked(worker)
     assert replied(worker, question) == "stored"
     again = worker.say(b"ann", Nak(seqs=[seq], delay=0))
@@ -230,7 +216,7 @@ def test_a_redelivery_gives_no_second_reply(worker: Worker) -> None:
     assert replied(worker, question) == "forbidden"
 
 
-def test_a_frame_of_replies_uses_each_right_once(worker: Worker) -> None:
+def test_a_frame_of_replies_uses_each_right_once(worker: RuledWorker) -> None:
     one, other = asked(worker)[0], asked(worker)[0]
     replies = [publication(ToBot(bot="bob"), reply_to=question) for question in (one, other, one, ID % 0xDD)]
     frame = msgspec.structs.replace(published(), messages=replies)

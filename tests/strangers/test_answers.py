@@ -134,7 +134,8 @@ async def queries(log: Watched) -> tuple[Core, Queries]:
 @pytest.mark.anyio
 async def test_a_thread_is_computed_once_for_all_portions_of_an_answer(log: Watched) -> None:
     _, asked = await queries(log)
-    page = await asked.answer("ann", History(request=1, thread="m0", limit=280), 0.0)
+    question = History(request=1, thread="m0", limit=280)
+    page = await asked.answer(Ask(b"a", "ann", question), question, 0.0)
     assert isinstance(page, HistoryPage)
     assert (len(page.messages), page.more, log.threads) == (280, True, 1)
 

@@ -1,0 +1,225 @@
+"""Reading what is not one's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bus.wire.answers import HistoryPage
+from bus.wire.frames import (
+    Bots,
+    Channels,
+    DeadLetters,
+    History,
+    MessageQuery,
+    Query,
+    RetryDeadLetters,
+    Status,
+    Subscribe,
+    Subscriptions,
+    Term,
+    ToChannel,
+)
+
+from ..pure.worker import ID
+from .keyed import Keyed, keyed
+
+pytestmark = pytest.mark.anyio
+
+CONFIGURATION = """
+[limits]
+sender_messages_per_second_max = 1
+rate_burst_seconds = 100
+
+[security.roles.shut]
+send = ["bob"]
+read = ["own"]
+
+[security.roles.clerk]
+read = ["own", "conversation:bob", "channel:news"]
+
+[security.roles.discreet]
+send = ["**"]
+read = ["all"]
+deny = [{ action = "read", object = "conversation:alice" }]
+
+[security.channels.board]
+private = true
+subscribe = ["alice"]
+publish = ["alice"]
+"""
+
+
+BOTS = {
+    "alice": (),
+    "bob": (),
+    "eve": (),
+    "ops": ("ops",),
+    "shut": ("shut",),
+    "clerk": ("clerk",),
+    "discreet": ("discreet",),
+}
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Keyed]:
+    async with keyed(tmp_path, CONFIGURATION, BOTS) as house:
+        yield house
+
+
+def ids(page: HistoryPage[object]) -> list[str]:
+    return [bytes(message).decode().partition('"id":"')[2][:36] for message in page.messages]  # type: ignore[call-overload]
+
+
+async def test_a_conversation_of_others_is_not_read_by_names_or_by_ids(house: Keyed) -> None:
+    message = await house.sends("alice", "bob")
+    names = ("alice", "bob")
+    known = {name: house.principal(name).bot_id for name in names}
+    for between in (names, (known["alice"], "bob"), ("bob", known["alice"]), (known["bob"], known["alice"])):
+        code, _ = await house.refusal("eve", History(request=1, between=between))
+        assert code == "forbidden"
+    for reader in ("alice", "bob", "ops", "clerk"):
+        assert ids(await house.ask(reader, History(request=1, between=names))) == [message]
+    code, text = await house.refusal("discreet", History(request=1, between=names))
+    assert (code, "deny[0]" in text) == ("forbidden", True)
+    assert (await house.ask("eve", History(request=1, between=("eve", "bob")))).messages == []
+
+
+async def test_a_bot_that_is_not_seen_is_as_if_it_did_not_exist(house: Keyed) -> None:
+    known = house.principal("eve").bot_id
+    for make in (
+        lambda bot: History(request=1, between=("shut", bot)),
+        lambda bot: Subscriptions(request=1, bot=bot),
+        lambda bot: DeadLetters(request=1, bot=bot),
+    ):
+        for there, nowhere in (("eve", "eva"), (known, ID % 0xABC)):
+            code, text = await house.refusal("shut", make(there))
+            assert code == "unknown_bot"
+            assert (code, text.replace(there, nowhere)) == await house.refusal("shut", make(nowhere))
+
+
+@pytest.mark.parametrize("reader", ["eve", "shut", "discreet"])
+async def test_a_stolen_id_tells_nothing(house: Keyed, reader: str) -> None:
+    stolen, unknown = await house.sends("alice", "bob"), ID % 0xABC
+    code, text = await house.refusal(reader, MessageQuery(request=1, id=stolen))
+    assert code == "not_found"
+    assert (code, text.replace(stolen, unknown)) == await house.refusal(reader, MessageQuery(request=1, id=unknown))
+    for id in (stolen, unknown):
+        page = await house.ask(reader, History(request=1, thread=id))
+        assert (page.messages, page.more) == ([], False)
+
+
+async def test_a_message_that_is_not_due_yet_is_for_its_sender(house: Keyed) -> None:
+    message = await house.sends("alice", "bob", delay=60.0)
+    assert (await house.ask("alice", MessageQuery(request=1, id=message))).due_at is not None
+    for reader in ("bob", "eve", "clerk"):
+        assert (await house.refusal(reader, MessageQuery(request=1, id=message)))[0] == "not_found"
+
+
+async def test_a_conversation_with_a_bot_that_is_not_seen_is_read_once_there_is_one(house: Keyed) -> None:
+    message = await house.sends("eve", "shut")
+    assert ids(await house.ask("shut", History(request=1, between=("shut", "eve")))) == [message]
+
+
+async def test_a_thread_has_only_what_may_be_read_of_it(house: Keyed) -> None:
+    first = await house.sends("alice", ToChannel("news"))
+    hidden = [await house.sends("alice", "bob", reply_to=first) for _ in range(5)]
+    own = await house.sends("eve", "bob", reply_to=first)
+    assert ids(await house.ask("eve", History(request=1, thread=first))) == [own, first]
+    page = await house.ask("eve", History(request=1, thread=first, limit=1))
+    assert (ids(page), page.more) == ([own], True)
+    page = await house.ask("eve", History(request=1, thread=first, limit=1, before_seq=7))
+    assert (ids(page), page.more) == ([first], False), "what is left out does not end a page"
+    assert ids(await house.ask("ops", History(request=1, thread=first))) == [own, *reversed(hidden), first]
+
+
+async def test_what_became_of_a_message_is_told_of_those_who_may_be_read(house: Keyed) -> None:
+    for bot in ("bob", "eve"):
+        await house.say(bot, Subscribe(request=2, channel="news"))
+    message = await house.sends("alice", ToChannel("news"))
+
+    async def told(reader: str) -> list[str]:
+        answer = await house.ask(reader, MessageQuery(request=1, id=message))
+        return sorted(fate.bot for fate in answer.mailboxes)
+
+    assert await told("alice") == ["bob", "eve"]
+    assert await told("eve") == ["eve"]
+    assert await told("ops") == ["bob", "eve"]
+    assert await told("clerk") == ["bob"]
+
+
+async def test_a_private_channel_is_as_if_it_did_not_exist(house: Keyed) -> None:
+    await house.say("alice", Subscribe(request=2, channel="board"))
+    message = await house.sends("alice", ToChannel("board"))
+    questions: list[Query] = [History(request=1, channel="board"), Subscriptions(request=1, channel="board")]
+    never: list[Query] = [History(request=1, channel="bored"), Subscriptions(request=1, channel="bored")]
+    for reader in ("eve", "ops", "clerk"):
+        for question, other in zip(questions, never, strict=True):
+            code, text = await house.refusal(reader, question)
+            assert code == "unknown_channel"
+            assert (code, text.replace("board", "bored")) == await house.refusal(reader, other)
+        assert (await house.refusal(reader, MessageQuery(request=1, id=message)))[0] == "not_found"
+        listed = await house.ask(reader, Channels(request=1))
+        assert "board" not in [channel.name for channel in listed.channels]
+    listed = await house.ask("ops", Subscriptions(request=1, bot="alice"))
+    assert listed.subscriptions == []
+    assert ids(await house.ask("alice", History(request=1, channel="board"))) == [message]
+    assert [each.channel_name for each in (await house.ask("alice", Subscriptions(request=1))).subscriptions] == [
+        "board"
+    ]
+
+
+async def test_dead_letters_are_for_their_bot_and_its_group(house: Keyed) -> None:
+    await house.say("bob", Subscribe(request=2, channel="work", group="team"))
+    for recipient in ("bob", ToChannel("work")):
+        await house.sends("alice", recipient)
+        [message] = house.delivered
+        await house.say("bob", Term(seqs=[message["seq"]]))
+        name = "bob" if isinstance(recipient, str) else "work/team"
+        for stranger in ("eve", "shut"):
+            code, _ = await house.refusal(stranger, DeadLetters(request=1, bot=name))
+            assert code == "unknown_bot"
+            [error] = await house.say(stranger, RetryDeadLetters(request=3, bot=name, seqs=[message["seq"]]))
+            assert error["code"] == "unknown_bot"
+        if name == "bob":
+            assert (await house.ask("clerk", DeadLetters(request=1, bot=name))).dead_letters != []
+            [error] = await house.say("clerk", RetryDeadLetters(request=3, bot=name, seqs=[message["seq"]]))
+            assert (error["code"], error["details"]["action"]) == ("forbidden", "retry")
+        for reader in ("bob", "ops"):
+            found = await house.ask(reader, DeadLetters(request=1, bot=name))
+            assert [dead.seq for dead in found.dead_letters] == [message["seq"]]
+        retrier = "bob" if name == "bob" else "ops"
+        said = await house.say(retrier, RetryDeadLetters(request=3, bot=name, seqs=[message["seq"]]))
+        assert {"op": "ok", "request": 3, "value": {"retried": 1}} in said
+        await house.say("bob", Term(seqs=[message["seq"]]))
+
+
+async def test_a_member_is_not_told_what_waits_for_others(house: Keyed) -> None:
+    await house.sends("alice", "bob")
+    listed = {bot.name: bot for bot in (await house.ask("eve", Bots(request=1))).bots}
+    assert (listed["bob"].backlog, listed["bob"].in_flight) == (None, None)
+    assert (listed["eve"].backlog, listed["eve"].in_flight) == (0, 0)
+    assert {bot.name for bot in (await house.ask("shut", Bots(request=1))).bots} == {"bob", "shut"}
+    seen = {bot.name: bot for bot in (await house.ask("ops", Bots(request=1))).bots}
+    assert (seen["bob"].backlog, seen["bob"].in_flight) == (1, 1)
+    assert len(seen) == 7
+
+
+async def test_a_member_is_not_told_who_is_too_fast(house: Keyed) -> None:
+    for _ in range(100):
+        await house.sends("alice", ToChannel("news"))
+    with pytest.raises(AssertionError, match="rate_limited"):
+        await house.sends("alice", ToChannel("news"))
+    for reader, told in (("eve", []), ("alice", ["alice"]), ("ops", ["alice"])):
+        status = await house.ask(reader, Status(request=1))
+        assert [limited.sender for limited in status.rate_limited] == told
+
+
+async def test_a_group_is_told_of_to_those_who_may_join_it(house: Keyed) -> None:
+    await house.say("bob", Subscribe(request=2, channel="work", group="team"))
+    [channel] = (await house.ask("eve", Channels(request=1))).channels
+    assert [group.group for group in channel.groups] == ["team"]
+    assert (await house.ask("shut", Channels(request=1))).channels == []
+    assert (await house.ask("clerk", Channels(request=1))).channels == []
