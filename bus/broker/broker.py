@@ -110,7 +110,7 @@ class Broker:
             limits=settings.limits,
             moment=moment,
         )
-        self._workflows = WorkflowAnswers(store.workflows, frame_bytes_max=frame_bytes_max)
+        self._workflows = WorkflowAnswers(store.workflows, core.permitting.access, frame_bytes_max=frame_bytes_max)
         self._calling = 0
         self._calling_bytes = 0
         self._steps_asked: list[StepsAsked] = []

@@ -14,19 +14,47 @@ import anyio
 import msgspec
 import structlog
 
+from ..core.access import Access
 from ..core.effects import Ask
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
+from ..model.keys import Principal
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
-from ..wire.calls import CALLS, Call, ClaimRun, CreateStepLog, ListCall, UpdateStepStatus, decode_call
+from ..wire.calls import (
+    CALLS,
+    Call,
+    ClaimRun,
+    CreateStepLog,
+    DeleteDefinition,
+    GetCompletedStepIds,
+    GetDefinition,
+    GetDefinitionByName,
+    ListCall,
+    ListStepLogs,
+    ListWaitingApprovals,
+    UpdateStepStatus,
+    decode_call,
+)
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from .call_rights import CallRights
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
+
+_SEARCH_SECONDS = 5.0
+"""How long a list may take of which a bot may see only a part: as long as an answer to a question."""
+
+_NOTHING: dict[type[Call], Any] = {
+    DeleteDefinition: False,
+    GetCompletedStepIds: [],
+    ListStepLogs: [],
+    ListWaitingApprovals: [],
+}
+"""The values of calls that find nothing, if that is not null."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -63,9 +91,10 @@ STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
 class WorkflowAnswers:
     """Answers calls. `begin` is called when a call arrives; `answer` then carries it out, in its own task."""
 
-    def __init__(self, workflows: WorkflowStore, *, frame_bytes_max: int) -> None:
+    def __init__(self, workflows: WorkflowStore, access: Access, *, frame_bytes_max: int) -> None:
         self._workflows = workflows
-        self._frame_bytes_max = frame_bytes_max
+        self._rights = CallRights(access, workflows)
+        self.frame_bytes_max = frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
 
     def __repr__(self) -> str:
@@ -100,10 +129,10 @@ class WorkflowAnswers:
         frames: list[bytes] = [b""] * len(asked)
         writes: list[tuple[int, Call, StepCreation | StepMove]] = []
         try:
-            for index, (_, request, _) in enumerate(asked):
+            for index, (ask, request, _) in enumerate(asked):
                 try:
                     call = decode_call(request)
-                    writes.append((index, call, _step_write(call)))
+                    writes.append((index, call, await self._rights.step_write(ask.principal, call)))
                 except Exception as error:
                     frames[index] = _refused(request, error)
             for (index, call, _), outcome in zip(writes, await self._write_steps(writes), strict=True):
@@ -136,48 +165,106 @@ class WorkflowAnswers:
                 del self._rounds[address]
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
-        call = decode_call(request)
+        call, principal = decode_call(request), ask.principal
+        if principal is not None and request.call in STEP_CALLS:
+            [outcome] = await self._workflows.write_steps([await self._rights.step_write(principal, call)])
+            return self._frame(request, call, _value(outcome))
+        if principal is not None and not await self._rights.permit(principal, call):
+            return self._frame(request, call, _NOTHING.get(type(call)))
         if isinstance(call, ListCall):
-            value: Any = await self._list(call)
+            value: Any = await self._listed(call, principal)
         else:
-            value = await self._method(call)(**_arguments(call, ask.bot_id, bot_name))
+            workflows = self._workflows if principal is None else self._workflows.on_behalf_of(principal.bot_id)
+            value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
+        if principal is not None and value is not None and isinstance(call, GetDefinition | GetDefinitionByName):
+            value = next(iter(await self._rights.seen(principal, [value])), None)
         return self._frame(request, call, value)
 
     def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
         frame = ok_frame(request.request, value)
-        if len(frame) > self._frame_bytes_max:
-            raise self._too_large(call, len(frame))
+        if len(frame) > self.frame_bytes_max:
+            raise self.too_large(call, len(frame))
         return frame
 
-    def _method(self, call: Call) -> Any:
-        return getattr(self._workflows, call.method)
+    async def _listed(self, call: ListCall, principal: Principal | None) -> list[msgspec.Raw]:
+        of_one_run = isinstance(call, ListStepLogs) or (isinstance(call, ListWaitingApprovals) and call.run_id)
+        if principal is None or of_one_run or self._rights.reads_all(principal):
+            return await self._list(call)
+        return await self._list_seen(call, principal)
 
     async def _list(self, call: ListCall) -> list[msgspec.Raw]:
         """Read a list in portions, as long as it fits into a frame. Concurrent inserts may shift them."""
-        arguments = {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
-        found: dict[str, msgspec.Raw] = {}
-        read, size_bytes = 0, FRAME_ROOM_BYTES
+        found, read = _Found(call, self), 0
         while True:
             portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
-            page = await self._method(call)(**arguments, limit=portion, offset=call.offset + read)
-            for record in page:
-                written = found[record.id] = msgspec.Raw(encode(record))
-                size_bytes += len(bytes(written)) + 1
-                if size_bytes > self._frame_bytes_max:
-                    raise self._too_large(call, size_bytes)
+            page = await _method(self._workflows, call)(**_filter(call), limit=portion, offset=call.offset + read)
+            found.add(page)
             read += len(page)
             if len(page) < portion or read == call.limit:
-                return list(found.values())
+                return found.written
 
-    def _too_large(self, call: Call, size_bytes: int) -> TooLarge:
+    async def _list_seen(self, call: ListCall, principal: Principal) -> list[msgspec.Raw]:
+        """Read a list likewise, of what a bot may see: `limit` and `offset` count nothing else."""
+        found, read, passed_over = _Found(call, self), 0, 0
+        try:
+            with anyio.fail_after(_SEARCH_SECONDS):
+                while True:
+                    page = await _method(self._workflows, call)(
+                        **_filter(call), limit=_PORTION_RECORDS, offset=read
+                    )
+                    seen = await self._rights.seen(principal, page)
+                    skipped = min(len(seen), call.offset - passed_over)
+                    passed_over += skipped
+                    room = None if call.limit is None else call.limit - len(found.written)
+                    found.add(seen[skipped:][:room])
+                    read += len(page)
+                    if len(page) < _PORTION_RECORDS or len(found.written) == call.limit:
+                        return found.written
+        except TimeoutError:
+            text = f"looking for what you may see takes longer than {_SEARCH_SECONDS:g} s: ask for less"
+            raise Refusal(Code.BUSY, text) from None
+
+    def too_large(self, call: Call, size_bytes: int) -> TooLarge:
+        """Return the error for an answer that does not fit into a frame."""
         if isinstance(call, ListCall):
             hint = "use a smaller limit"
         elif call.writes:
             hint = "it was carried out; only the record cannot be sent"
         else:
             hint = "raise the worker's limits.frame_bytes_max"
-        error = TooLarge(f"the answer to {call.method}", size_bytes, self._frame_bytes_max)
+        error = TooLarge(f"the answer to {call.method}", size_bytes, self.frame_bytes_max)
         return error.reworded(f"{error}; {hint}")
+
+
+class _Found:
+    """The records of a list, each once, as long as they fit into a frame."""
+
+    def __init__(self, call: ListCall, answers: WorkflowAnswers) -> None:
+        self._call = call
+        self._answers = answers
+        self._records: dict[str, msgspec.Raw] = {}
+        self._size_bytes = FRAME_ROOM_BYTES
+
+    def add(self, records: Sequence[Any]) -> None:
+        """Add records. Raise TooLarge."""
+        for record in records:
+            written = self._records[record.id] = msgspec.Raw(encode(record))
+            self._size_bytes += len(bytes(written)) + 1
+            if self._size_bytes > self._answers.frame_bytes_max:
+                raise self._answers.too_large(self._call, self._size_bytes)
+
+    @property
+    def written(self) -> list[msgspec.Raw]:
+        """The records, as they are written."""
+        return list(self._records.values())
+
+
+def _method(workflows: WorkflowStore, call: Call) -> Any:
+    return getattr(workflows, call.method)
+
+
+def _filter(call: ListCall) -> dict[str, Any]:
+    return {name: value for name, value in _fields(call) if name not in ("limit", "offset")}
 
 
 def _fields(call: Call) -> list[tuple[str, Any]]:
@@ -196,13 +283,6 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     return arguments
 
 
-def _step_write(call: Call) -> StepCreation | StepMove:
-    if isinstance(call, CreateStepLog):
-        return StepCreation(call.step, call.fence)
-    assert isinstance(call, UpdateStepStatus)
-    return StepMove(call.step_id, call.status, call.output, call.error, call.fence)
-
-
 def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:
     if isinstance(outcome, Exception):
         raise outcome
@@ -214,7 +294,7 @@ def _refused(call: Workflow, error: Exception) -> bytes:
     if isinstance(error, StoreFailure):
         raise error
     if isinstance(error, Refusal):
-        return _refusal(call, error.code, error.message)
+        return _refusal(call, error.code, error.message, error.details)
     if isinstance(error, RequestError):
         return _refusal(call, error.code, error.message, error.details)
     if isinstance(error, RecordDamaged):

@@ -83,6 +83,7 @@ class Committing:
             known_only=refusal is not None,
             timestamp="",
             number=self._number,
+            as_holder=session.principal is not None,
         )
         self._batches.add(
             _CommitJob(

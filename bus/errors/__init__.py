@@ -87,6 +87,7 @@ from .storing import (
     StoreFailed,
     StoreFailure,
     TooLarge,
+    Unapproved,
 )
 
 __all__ = [
@@ -145,6 +146,7 @@ __all__ = [
     "StoreFailed",
     "StoreFailure",
     "TooLarge",
+    "Unapproved",
     "UnknownBot",
     "UnknownChannel",
     "UnknownWorkflow",

@@ -32,6 +32,7 @@ from .storing import (
     StorageBusy,
     StorageFull,
     TooLarge,
+    Unapproved,
 )
 
 __all__ = [
@@ -42,7 +43,7 @@ _BY_NAME: dict[str, type[RequestError]] = {
     kind.error_name: kind
     for kind in (
         NotFound, Conflict, InvalidTransition, DefinitionInUse, RunHeld, RunPaused, Fenced, SlotsTaken, TooLarge,
-        InvalidValue, StorageFull, StorageBusy,
+        InvalidValue, StorageFull, StorageBusy, Unapproved,
     )
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from .portable import Portable
-from .requests import BusError, RequestError
+from .requests import BusError, Forbidden, RequestError
 
 __all__ = [
     "Conflict",
@@ -33,6 +33,7 @@ __all__ = [
     "StoreFailed",
     "StoreFailure",
     "TooLarge",
+    "Unapproved",
 ]
 
 
@@ -143,6 +144,23 @@ class Fenced(Refused):
     def __init__(self, run_id: str, fence: int, status: str) -> None:
         super().__init__(
             f"run {run_id!r} is {status}, and no longer held with fence {fence}", run_id, fence, status
+        )
+
+
+class Unapproved(Refused, Forbidden):
+    """A write would answer what waits for an approval, and its writer is not allowed to."""
+
+    code = "forbidden"
+    error_name = "unapproved"
+    attributes = ("step_id", "run_id")
+    step_id = run_id = ""
+
+    def __init__(self, step_id: str, run_id: str) -> None:
+        super().__init__(
+            f"step {step_id!r} of run {run_id!r} waits for an approval, which only a bot with the right to approve"
+            " can give, and not the one that executes it",
+            step_id,
+            run_id,
         )
 
 

@@ -149,6 +149,8 @@ class CommitWork(msgspec.Struct, frozen=True):
     known_only: bool
     timestamp: str
     number: int
+    as_holder: bool = False
+    """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):

@@ -54,6 +54,8 @@ class HoldState(msgspec.Struct, frozen=True):
     queued_at: str | None = None
     queued_until: str | None = None
     stopped: bool = False
+    last_holder: str | None = None
+    """The bot to which the latest claim gave the fence, whether it still holds the run or not."""
 
 
 class HeldRun(msgspec.Struct, frozen=True):
@@ -93,9 +95,14 @@ class Slots(msgspec.Struct, frozen=True):
         return SlotsTaken(run_id, self.concurrency or 0, self.ahead)
 
 
-def check_fence(run_id: str, status: str, hold_fence: int, fence: int | None) -> None:
-    """Raise Fenced if a write has another fence than the run's; a write without a fence passes."""
-    if fence is not None and fence != hold_fence:
+def check_fence(
+    run_id: str, status: str, hold_fence: int, fence: int | None, *, last_holder: str | None, by: str | None
+) -> None:
+    """Raise Fenced if a write has another fence than the run's; a write without a fence passes.
+
+    With `by`, the bot that writes, the fence must be its own: one that it has read is not.
+    """
+    if fence is not None and (fence != hold_fence or by not in (None, last_holder)):
         raise Fenced(run_id, fence, status)
 
 
@@ -124,7 +131,15 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     if slots.taken and not runs_already:
         return HeldRun(run, _queued(hold, claimant, slots))
     return HeldRun(
-        after, HoldState(hold.fence + 1, claimant.holder, claimant.expires_at, claimant.claim_id, recoveries)
+        after,
+        HoldState(
+            hold.fence + 1,
+            claimant.holder,
+            claimant.expires_at,
+            claimant.claim_id,
+            recoveries,
+            last_holder=claimant.holder,
+        ),
     )
 
 
@@ -138,18 +153,24 @@ def _queued(hold: HoldState, claimant: Claimant, slots: Slots) -> HoldState:
     )
 
 
-def renew(run_id: str, status: str, hold: HoldState, fence: int, expires_at: str) -> HoldState:
-    """Return a hold with a new lease. Raise Fenced if the hold has ended."""
-    if hold.fence != fence or hold.holder is None:
+def renew(
+    run_id: str, status: str, hold: HoldState, fence: int, expires_at: str, *, by: str | None = None
+) -> HoldState:
+    """Return a hold with a new lease. Raise Fenced if the hold has ended, or is not that of the bot `by`."""
+    if hold.fence != fence or hold.holder is None or by not in (None, hold.holder):
         raise Fenced(run_id, fence, status)
     return msgspec.structs.replace(hold, expires_at=expires_at)
 
 
-def release(held: HeldRun, fence: int, status: RunStatus, *, now: str) -> HeldRun:
-    """Return a run as its holder releases it, with its error and context. Raise Fenced if the hold has ended."""
+def release(held: HeldRun, fence: int, status: RunStatus, *, now: str, by: str | None = None) -> HeldRun:
+    """Return a run as its holder releases it, with its error and context.
+
+    Raise Fenced if the hold has ended, or was not that of the bot `by`.
+    """
     if status not in _RELEASED:
         raise InvalidValue("status", f"a run must be released as pending or paused, not as {status}")
-    check_fence(held.run.id, held.run.status, held.hold.fence, fence)
+    hold = held.hold
+    check_fence(held.run.id, held.run.status, hold.fence, fence, last_holder=hold.last_holder, by=by)
     after = advance_run(held.run, status, error=held.run.error, context=None, now=now)
     return move(held, after, fenced=True)
 

@@ -70,7 +70,7 @@ from .lots import (
     stored_lots,
 )
 from .records import BotMessage, BotSubscription, Channel
-from .workflows import StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
+from .workflows import RunOwners, StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
     "AddBot",
@@ -110,6 +110,7 @@ __all__ = [
     "RemoveMessages",
     "RemoveSubscription",
     "RevokeKeys",
+    "RunOwners",
     "SaveMailbox",
     "SeenBot",
     "StepCreation",

@@ -28,7 +28,7 @@ from .records import (
     WorkflowStepLog,
 )
 
-__all__ = ["StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "WorkflowStore"]
+__all__ = ["RunOwners", "StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "WorkflowStore"]
 
 
 class WorkflowRules(msgspec.Struct, frozen=True):
@@ -48,20 +48,41 @@ class WorkflowRules(msgspec.Struct, frozen=True):
 
 
 class StepCreation(msgspec.Struct, frozen=True):
-    """The arguments of `create_step_log`, as read back from JSON."""
+    """The arguments of `create_step_log`, as read back from JSON; with `by`, the fence must be that bot's."""
 
     step: WorkflowStepLog
     fence: int | None = None
+    by: str | None = None
 
 
 class StepMove(msgspec.Struct, frozen=True):
-    """The arguments of `update_step_status`, as read back from JSON."""
+    """The arguments of `update_step_status`, as read back from JSON; with `by`, the fence must be that bot's.
+
+    `answers` says whether the writer may answer what waits for an approval: if it is false, such a step may only
+    fail, without an output; if it is true, nothing else is changed. None: it may do both.
+    """
 
     step_id: str
     status: StepStatus
     output: Any = None
     error: str | None = None
     fence: int | None = None
+    by: str | None = None
+    answers: bool | None = None
+
+
+class RunOwners(msgspec.Struct, frozen=True):
+    """Whose a run is: its workflow's name and owner, its creator, and its holders, all by their ids.
+
+    `owner` is None for a global workflow, `holder` if nobody holds it.
+    """
+
+    run_id: str
+    workflow_name: str
+    owner: str | None
+    created_by: str | None
+    holder: str | None
+    last_holder: str | None
 
 
 class WorkflowRepository(Protocol):
@@ -199,6 +220,15 @@ class WorkflowRepository(Protocol):
 
 class WorkflowStore(WorkflowRepository, Protocol):
     """The repository beside its storage, with what only the worker uses."""
+
+    def on_behalf_of(self, bot_id: str) -> WorkflowStore:
+        """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
+
+    async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
+        """Return whose these runs are, by their ids; those that do not exist are left out."""
+
+    async def find_step(self, step_id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """End the holds of runs whose lease has expired, oldest first, at most `limit`, in one transaction.

@@ -92,7 +92,9 @@ class Commits:
         for (run_id,) in rows:
             if run_id != step.run_id:
                 raise Conflict(f"step {step.id!r} belongs to run {run_id!r}")
-            move = StepMove(step.id, step.status, step.output, step.error, work.fence)
+            move = StepMove(
+                step.id, step.status, step.output, step.error, work.fence, answers=False if work.as_holder else None
+            )
             await self._steps.write(transaction, move, self._now())
             return
         new = new_step(step, fence=work.fence)

@@ -23,6 +23,7 @@ STORED: list[tuple[RequestError, str]] = [
     (errors.RunPaused("r", "paused by ann: lunch"), "conflict"),
     (errors.Fenced("r", 3, "cancelled"), "fenced"),
     (errors.SlotsTaken("r", 2, 5), "busy"),
+    (errors.Unapproved("s", "r"), "forbidden"),
     (errors.TooLarge("context", 11, 10), "too_large"),
     (errors.InvalidValue("limit", "must be 0 or more"), "bad_request"),
     (errors.StorageFull("the disk is full"), "storage_full"),

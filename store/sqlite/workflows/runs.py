@@ -8,7 +8,7 @@ part of its caller's transaction and may be run twice.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary,
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
-from bus.model.workflows import WorkflowRules
+from bus.model.workflows import RunOwners, WorkflowRules
 
 from ..file.reader import Reader, is_text
 from ..file.writer import refusal
@@ -32,6 +32,7 @@ __all__ = [
     "NewRun",
     "RunChange",
     "Runs",
+    "find_owners",
     "find_run",
     "new_run",
     "run_change",
@@ -44,7 +45,8 @@ RUN_COLUMNS = (
     " completed_at, error, concurrency_key"
 )
 _HOLD_COLUMNS = (
-    "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped"
+    "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped,"
+    " last_holder_bot_id"
 )
 
 SUMMARY = """
@@ -53,8 +55,8 @@ SUMMARY = """
     FROM workflow_runs"""
 
 _INSERT = f"""
-    INSERT INTO workflow_runs ({RUN_COLUMNS}, definition)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT definition FROM workflows WHERE id = ?2))"""
+    INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, created_by_bot_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT definition FROM workflows WHERE id = ?2), ?12)"""
 
 _FIND = f"SELECT {RUN_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
@@ -64,8 +66,14 @@ _UPDATE = """
     UPDATE workflow_runs
     SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), fence = ?, holder_bot_id = ?,
         lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?,
-        stopped = ?
+        stopped = ?, last_holder_bot_id = ?
     WHERE id = ?"""
+
+_OWNERS = """
+    SELECT run.id, workflow.name, workflow.owner_bot_id, run.created_by_bot_id, run.holder_bot_id,
+        run.last_holder_bot_id
+    FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
+    WHERE run.id IN (SELECT value FROM json_each(?))"""
 
 # What a claim needs to know about other runs. The run itself is not running when this is queried.
 _SLOTS = """
@@ -115,14 +123,24 @@ class RunChange(msgspec.Struct, frozen=True):
     context: Any
     context_text: str | None
     fence: int | None
+    by: str | None
+    """The bot that must own the fence, if any must."""
 
 
-def run_change(run_id: str, status: RunStatus, *, error: str | None, context: Any, fence: int | None) -> RunChange:
+def run_change(
+    run_id: str,
+    status: RunStatus,
+    *,
+    error: str | None,
+    context: Any,
+    fence: int | None,
+    by: str | None = None,
+) -> RunChange:
     """Check a change before it is queued. Raises InvalidValue or TooLarge."""
     what = f"context of run {run_id!r}"
     text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
     reason = json_value(error, f"error of run {run_id!r}")
-    return RunChange(run_id, status_value(status, RunStatus), reason, json_value(context, what), text, fence)
+    return RunChange(run_id, status_value(status, RunStatus), reason, json_value(context, what), text, fence, by)
 
 
 class Runs:
@@ -134,8 +152,8 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs {self.rules}>"
 
-    async def create(self, connection: aiosqlite.Connection, new: NewRun) -> WorkflowRun:
-        """Create a run with its workflow's definition, or return the equal one that exists."""
+    async def create(self, connection: aiosqlite.Connection, new: NewRun, by: str | None = None) -> WorkflowRun:
+        """Create a run with its workflow's definition, of the bot `by`; or return the equal one that exists."""
         run = new.run
         stored = await find_run(connection, run.id)
         if stored is not None:
@@ -143,7 +161,7 @@ class Runs:
                 return stored
             raise Conflict(f"run {run.id!r} is stored with other fields")
         try:
-            await connection.execute(_INSERT, new.row)
+            await connection.execute(_INSERT, (*new.row, by))
         except sqlite3.IntegrityError as error:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         return run
@@ -155,7 +173,7 @@ class Runs:
     async def _move(
         self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str
     ) -> WorkflowRun:
-        check_fence(change.run_id, held.run.status, held.hold.fence, change.fence)
+        _check_fence(held.run.status, held.hold, change.run_id, change.fence, change.by)
         after = advance_run(held.run, change.status, error=change.error, context=change.context, now=now)
         if change.context is not None:
             self.check_size(after, f"run {change.run_id!r}")
@@ -166,16 +184,16 @@ class Runs:
 
     async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
         """Check a commit's fence, and write its context and status; without a status, that stays."""
-        run_id = work.run_id or ""
+        run_id, by = work.run_id or "", work.bot_id if work.as_holder else None
         if work.status is None and work.context is None:
             current, hold = await self._find_hold(connection, run_id)
-            check_fence(run_id, current, hold.fence, work.fence)
+            _check_fence(current, hold, run_id, work.fence, by)
             return
         held = await self._find(connection, run_id)
         # A lost hold is reported first, whatever else is wrong with the commit.
-        check_fence(run_id, held.run.status, held.hold.fence, work.fence)
+        _check_fence(held.run.status, held.hold, run_id, work.fence, by)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
-        change = run_change(run_id, status, error=error, context=work.context, fence=work.fence)
+        change = run_change(run_id, status, error=error, context=work.context, fence=work.fence, by=by)
         await self._move(connection, held, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
@@ -194,19 +212,28 @@ class Runs:
             await connection.execute(_INTERRUPT, (claimant.now, json_text([run_id], "run ids")))
         return Claim(run=after.run, fence=after.hold.fence, expires_at=after.hold.expires_at)
 
-    async def renew(self, connection: aiosqlite.Connection, run_id: str, fence: int, expires_at: str) -> Lease:
+    async def renew(
+        self, connection: aiosqlite.Connection, run_id: str, fence: int, expires_at: str, *, by: str | None = None
+    ) -> Lease:
         """Restart the lease of a run, without reading its context, which may be large."""
         status, hold = await self._find_hold(connection, run_id)
-        hold = renew(run_id, status, hold, fence, expires_at)
+        hold = renew(run_id, status, hold, fence, expires_at, by=by)
         await connection.execute("UPDATE workflow_runs SET lease_expires_at = ? WHERE id = ?", (expires_at, run_id))
         return Lease(run_id=run_id, holder=hold.holder or "", fence=hold.fence, expires_at=expires_at)
 
     async def release(
-        self, connection: aiosqlite.Connection, run_id: str, fence: int, status: RunStatus, now: str
+        self,
+        connection: aiosqlite.Connection,
+        run_id: str,
+        fence: int,
+        status: RunStatus,
+        now: str,
+        *,
+        by: str | None = None,
     ) -> WorkflowRun:
         """Release a run, as its holder asks."""
         held = await self._find(connection, run_id)
-        after = release(held, fence, status, now=now)
+        after = release(held, fence, status, now=now, by=by)
         if after is not held:
             await _write(connection, after)
         return after.run
@@ -250,6 +277,10 @@ class Runs:
         if not is_text(row):
             raise RecordDamaged("workflow_runs", f"id {run_id}")
         return row[0], HoldState(*row[1:])
+
+
+def _check_fence(status: str, hold: HoldState, run_id: str, fence: int | None, by: str | None) -> None:
+    check_fence(run_id, status, hold.fence, fence, last_holder=hold.last_holder, by=by)
 
 
 # ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────
@@ -328,6 +359,13 @@ async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> Wo
         f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
     )
     return next((run_record(row) for row in rows), None)
+
+
+async def find_owners(reader: aiosqlite.Connection | Reader, run_ids: Sequence[str]) -> dict[str, RunOwners]:
+    """Return whose runs are, by their ids."""
+    ids = json_text(list(run_ids), "run ids")
+    rows: Iterable[sqlite3.Row] = await reader.execute_fetchall(_OWNERS, (ids,))
+    return {row[0]: RunOwners(*row) for row in rows if is_text(row)}
 
 
 def summary_record(row: sqlite3.Row) -> RunSummary:

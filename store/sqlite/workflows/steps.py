@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, StoreError
+from bus.errors import (
+    Conflict,
+    InvalidTransition,
+    InvalidValue,
+    NotFound,
+    RecordDamaged,
+    StoreError,
+    Unapproved,
+)
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import STEP_BEGINS, advance_step
@@ -50,24 +58,26 @@ _UPDATE = """
     UPDATE workflow_steps
     SET status = ?, error = ?, started_at = ?, completed_at = ?, output = COALESCE(?, output) WHERE id = ?"""
 
-# Creates the step logs that are new, whose runs exist and have the fence that was passed. A cross join keeps the
-# order.
+# Creates the step logs that are new, whose runs exist and have the fence that was passed, for the bot that was. A
+# cross join keeps the order.
 _CREATE = f"""
     INSERT INTO workflow_steps ({STEP_COLUMNS})
     SELECT {", ".join(f"new.column{number}" for number in range(1, len(_NAMES) + 1))}
     FROM (VALUES %s) AS new CROSS JOIN workflow_runs AS run
     WHERE run.id = new.column2 AND run.fence = COALESCE(new.column{len(_NAMES) + 1}, run.fence)
+        AND (new.column{len(_NAMES) + 1} IS NULL OR new.column{len(_NAMES) + 2} IS NULL
+            OR new.column{len(_NAMES) + 2} = run.last_holder_bot_id)
     ON CONFLICT DO NOTHING
     RETURNING id"""
 
-_NEW_VALUES = f"({', '.join('?' * (len(_NAMES) + 1))})"
+_NEW_VALUES = f"({', '.join('?' * (len(_NAMES) + 2))})"
 
 _OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
 
 # For each place, step log id and run id: the step log, and the fence of that run; without a run id, of its own.
 _FIND = f"""
     WITH asked (place, id, run_id) AS (VALUES %s)
-    SELECT {_OF_STEP}, run.fence, run.status
+    SELECT {_OF_STEP}, run.fence, run.status, run.last_holder_bot_id
     FROM asked
         LEFT JOIN workflow_steps AS step ON step.id = asked.id
         LEFT JOIN workflow_runs AS run ON run.id = COALESCE(asked.run_id, step.run_id)
@@ -90,13 +100,17 @@ class NewStep(msgspec.Struct, frozen=True):
     step: WorkflowStepLog
     row: tuple[Any, ...]
     fence: int | None
+    by: str | None
 
 
 StepWrite = NewStep | StepMove
 
 
-def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
-    """Check a step log, already in its JSON form, before it is queued. Raise InvalidValue or TooLarge."""
+def new_step(step: WorkflowStepLog, *, fence: int | None, by: str | None = None) -> NewStep:
+    """Check a step log, already in its JSON form, before it is queued; with `by`, the fence must be that bot's.
+
+    Raise InvalidValue or TooLarge.
+    """
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
@@ -113,7 +127,7 @@ def new_step(step: WorkflowStepLog, *, fence: int | None) -> NewStep:
         _text(step.output, f"output of step {step.step_id!r}"),
         step.error,
     )
-    return NewStep(step, row, fence)
+    return NewStep(step, row, fence, by)
 
 
 class Steps:
@@ -163,7 +177,8 @@ class Steps:
             return {}
         steps = {id: _begun(write.step, now) for id, write in new.items()}
         values = [
-            (*write.row, steps[id].started_at, steps[id].completed_at, write.fence) for id, write in new.items()
+            (*write.row, steps[id].started_at, steps[id].completed_at, write.fence, write.by)
+            for id, write in new.items()
         ]
         create = _CREATE % ", ".join([_NEW_VALUES] * len(values))
         execute = transaction.execute_last if last else transaction.connection.execute_fetchall
@@ -209,9 +224,11 @@ class Steps:
         step, hold = found.step(change.step_id, row)
         if step is None or hold is None:
             raise NotFound("step", change.step_id)
-        check_fence(step.run_id, hold.status, hold.fence, change.fence)
+        hold.check(step.run_id, change.fence, change.by)
         text = _text(change.output, f"output of step {step.step_id!r}")
         after = advance_step(step, change.status, output=change.output, error=change.error, now=now)
+        if change.answers is not None and after is not step:
+            _check_answer(step, change)
         if change.output is not None:
             self._check_size(after, f"step {step.step_id!r}, with its input,")
         if after is not step:
@@ -231,11 +248,25 @@ def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
     return msgspec.structs.replace(step, started_at=when)
 
 
+def _check_answer(step: WorkflowStepLog, change: StepMove) -> None:
+    """Raise Unapproved if a writer answers an approval that it may not answer, or changes anything else."""
+    waits = step.status is StepStatus.WAITING_APPROVAL
+    if change.answers and not waits:
+        raise InvalidTransition("step", step.id, step.status, change.status)
+    if not change.answers and waits and (change.status is not StepStatus.FAILED or change.output is not None):
+        raise Unapproved(step.step_id, step.run_id)
+
+
 class _HoldOf(NamedTuple):
     """What a write needs to know about its step's run."""
 
     fence: int
     status: str
+    last_holder: str | None
+
+    def check(self, run_id: str, fence: int | None, by: str | None) -> None:
+        """Raise Fenced if a write has another fence, or one that is not that of the bot `by`."""
+        check_fence(run_id, self.status, self.fence, fence, last_holder=self.last_holder, by=by)
 
 
 class _Found:
@@ -248,7 +279,7 @@ class _Found:
 
     def step(self, id: str, row: sqlite3.Row) -> tuple[WorkflowStepLog | None, _HoldOf | None]:
         """Return a step log, and the hold of the run that was requested with it (default: of its own run)."""
-        hold = None if row[12] is None else _HoldOf(row[12], row[13])
+        hold = None if row[12] is None else _HoldOf(row[12], row[13], row[14])
         if id in self.known:
             step, of_its_run = self.known[id]
             return step, hold or of_its_run
@@ -259,7 +290,7 @@ class _Found:
         step = new.step
         stored, hold = self.step(step.id, row)
         if hold is not None and new.fence is not None:
-            check_fence(step.run_id, hold.status, hold.fence, new.fence)
+            hold.check(step.run_id, new.fence, new.by)
         if stored is not None:
             if same_values(stored, _begun(step, stored.started_at)):
                 return stored

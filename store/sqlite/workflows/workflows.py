@@ -32,11 +32,11 @@ from bus.model.records import (
     timestamp,
 )
 from bus.model.values import json_text, json_value, normal_record, row_range, status_value
-from bus.model.workflows import StepCreation, StepMove, WorkflowRules
+from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
 from ..file.writer import Transaction, refusal
-from .runs import RUN_COLUMNS, SUMMARY, Runs, find_run, new_run, run_change, run_record, summary_record
+from .runs import RUN_COLUMNS, SUMMARY, Runs, find_owners, find_run, new_run, run_change, run_record, summary_record
 from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_record
 
 __all__ = ["SqliteWorkflows"]
@@ -75,6 +75,8 @@ class SqliteWorkflows:
         rules: WorkflowRules,
         clock: Callable[[], datetime],
         lease_clock: Callable[[], datetime],
+        *,
+        by: str | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -83,9 +85,15 @@ class SqliteWorkflows:
         self.runs = Runs(rules)
         """Changes of a run within a transaction, for transactions that do more."""
         self.steps = Steps(self.runs.check_size)
+        self._by = by
+        """The bot for which it works, if that is to be asked."""
 
     def __repr__(self) -> str:
         return f"<SqliteWorkflows {self._database.path}>"
+
+    def on_behalf_of(self, bot_id: str) -> SqliteWorkflows:
+        """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
+        return SqliteWorkflows(self._database, self._rules, self._clock, self._lease_clock, by=bot_id)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -161,7 +169,7 @@ class SqliteWorkflows:
         """Create, or return the existing run if all fields are equal."""
         new = new_run(run)
         self.runs.check_size(new.run, f"run {run.id!r}")
-        return await self._write(lambda connection, _: self.runs.create(connection, new))
+        return await self._write(lambda connection, _: self.runs.create(connection, new, self._by))
 
     async def update_run_status(
         self,
@@ -173,12 +181,16 @@ class SqliteWorkflows:
         fence: int | None = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        change = run_change(run_id, status, error=error, context=context, fence=fence)
+        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by)
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         return await find_run(self._database.read, run_id)
+
+    async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
+        """Return whose these runs are, by their ids."""
+        return await find_owners(self._database.read, run_ids)
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
         """Return the definition that a run was created with."""
@@ -249,14 +261,16 @@ class SqliteWorkflows:
         seconds = self._lease_seconds(lease_seconds)
         return await self._write(
             lambda connection, _: self.runs.renew(
-                connection, run_id, fence, timestamp(self._lease_clock() + seconds)
+                connection, run_id, fence, timestamp(self._lease_clock() + seconds), by=self._by
             )
         )
 
     async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
         """Release a run as pending or paused."""
         wanted = status_value(status, RunStatus)
-        return await self._write(lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now))
+        return await self._write(
+            lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now, by=self._by)
+        )
 
     async def get_lease(self, run_id: str) -> Lease | None:
         """Return the lease of a run, live or expired."""
@@ -278,7 +292,7 @@ class SqliteWorkflows:
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
         """Create, or return the existing step log if all fields are equal."""
-        return await self._write_step(StepCreation(normal_record(step, f"step {step.step_id!r}"), fence))
+        return await self._write_step(StepCreation(normal_record(step, f"step {step.step_id!r}"), fence, self._by))
 
     async def update_step_status(
         self,
@@ -296,6 +310,7 @@ class SqliteWorkflows:
             json_value(output, f"output of step {step_id!r}"),
             json_value(error, f"error of step {step_id!r}"),
             fence,
+            self._by,
         )
         return await self._write_step(move)
 
@@ -330,7 +345,7 @@ class SqliteWorkflows:
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):
             return write
-        new = new_step(write.step, fence=write.fence)
+        new = new_step(write.step, fence=write.fence, by=write.by)
         self.runs.check_size(new.step, f"step {write.step.step_id!r}")
         return new
 
@@ -340,6 +355,13 @@ class SqliteWorkflows:
         writes = [write for call in calls for write in call]
         outcomes = iter(await self.steps.write_all(transaction, writes, self.now(), last=True))
         return [[next(outcomes) for _ in call] for call in calls]
+
+    async def find_step(self, step_id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
+        rows = await self._database.read.execute_fetchall(
+            f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE id = ?", (step_id,)
+        )
+        return next((step_record(row) for row in rows), None)
 
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0

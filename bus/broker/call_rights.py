@@ -1,0 +1,223 @@
+"""Which workflow calls a bot may make, and which records it is answered with.
+
+Its rules (docs/protocol.md, "Rights"):
+
+- A write with a fence needs the bot that holds the run, which the store checks in the write's own transaction. A
+  write without one needs the right to operate, and an answer to an approval the right to approve.
+- The bot that executes a run cannot approve it, and an answer names the bot that gave it.
+- A record that the bot may not see is, for a reader, as if it did not exist.
+
+Whether something is allowed is decided by `core.access`; here is what has to be read to ask that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..core.access import Access
+from ..errors import Conflict, NotFound
+from ..model.keys import Principal
+from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
+from ..model.rights import OWN, Action
+from ..settings_rights import READ_ALL
+from ..wire.calls import (
+    Call,
+    ClaimRun,
+    CreateRun,
+    CreateStepLog,
+    DeleteDefinition,
+    GetCompletedStepIds,
+    GetLease,
+    GetRun,
+    GetRunDefinition,
+    ListStepLogs,
+    ListWaitingApprovals,
+    SaveDefinition,
+    UpdateRunStatus,
+    UpdateStepStatus,
+)
+from ..wire.frames import Code, Refusal
+
+__all__ = ["CallRights"]
+
+_OfOneRun = GetRun | GetRunDefinition | GetLease | ListStepLogs | GetCompletedStepIds | ListWaitingApprovals
+
+
+class CallRights:
+    """See the module."""
+
+    def __init__(self, access: Access, workflows: WorkflowStore) -> None:
+        self._access = access
+        self._workflows = workflows
+
+    def __repr__(self) -> str:
+        return f"<CallRights {self._access}>"
+
+    # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def permit(self, principal: Principal, call: Call) -> bool:
+        """Return True if a call is to be carried out, False if it is to be answered as if it found nothing.
+
+        Raise Refusal, NotFound or Conflict if it is not allowed.
+        """
+        match call:
+            case SaveDefinition():
+                await self._permit_definition(principal, call.definition)
+            case DeleteDefinition():
+                return await self._permit_deletion(principal, call.definition_id)
+            case CreateRun():
+                await self._permit_run(principal, call.run)
+            case ClaimRun():
+                owners = await self._owners(principal, call.run_id)
+                own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
+                self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
+            case UpdateRunStatus(fence=None):
+                self._require_operator(principal, await self._owners(principal, call.run_id))
+            case GetRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
+                return await self._sees(principal, call.run_id)
+            case ListWaitingApprovals() if call.run_id is not None:
+                return await self._sees(principal, call.run_id)
+            case _:  # the store asks for the holder, or `seen` picks out what may be read
+                pass
+        return True
+
+    async def step_write(self, principal: Principal | None, call: Call) -> StepCreation | StepMove:
+        """Return the write that a call asks for. Raise Refusal or NotFound if it is not allowed."""
+        if principal is None:
+            return _write(call)
+        if isinstance(call, CreateStepLog):
+            if call.fence is None:
+                self._require_operator(principal, await self._owners(principal, call.step.run_id))
+            return _write(call, by=principal.bot_id)
+        assert isinstance(call, UpdateStepStatus)
+        if call.fence is not None:
+            return _write(call, by=principal.bot_id, answers=False)
+        step = await self._workflows.find_step(call.step_id)
+        if step is None:
+            raise NotFound("step", call.step_id)
+        try:
+            owners = await self._owners(principal, step.run_id)
+        except NotFound:
+            raise NotFound("step", call.step_id) from None
+        waits, rejects = step.status is StepStatus.WAITING_APPROVAL, call.status is StepStatus.FAILED
+        refusal = self._no_operator(principal, owners)
+        if refusal is None and (not waits or (rejects and call.output is None)):
+            return _write(call, by=principal.bot_id, answers=False)
+        if refusal is not None and not waits and not self._may_approve(principal, owners):
+            raise refusal
+        self._require_approver(principal, owners)
+        return _write(call, by=principal.bot_id, answers=True, answered_by=principal.bot_name)
+
+    async def _permit_definition(self, principal: Principal, definition: WorkflowDefinition) -> None:
+        own = _owner(definition) == principal.bot_id
+        self._access.require(principal, Action.DEFINE, definition.name, own=own)
+        stored = await self._workflows.get_definition(definition.id)
+        if stored is None or (stored.name, _owner(stored)) == (definition.name, _owner(definition)):
+            return
+        if not self._access.may(principal, Action.DEFINE, stored.name, own=_owner(stored) == principal.bot_id):
+            raise Conflict(f"the id {definition.id!r} belongs to another workflow")
+
+    async def _permit_deletion(self, principal: Principal, definition_id: str) -> bool:
+        stored = await self._workflows.get_definition(definition_id)
+        if stored is None or not self._sees_definition(principal, stored):
+            return False
+        self._access.require(principal, Action.DEFINE, stored.name, own=_owner(stored) == principal.bot_id)
+        return True
+
+    async def _permit_run(self, principal: Principal, run: WorkflowRun) -> None:
+        definition = await self._workflows.get_definition(run.workflow_id)
+        if definition is None or not self._sees_definition(principal, definition):
+            raise NotFound("workflow", run.workflow_id)
+        own = _owner(definition) in (None, principal.bot_id)
+        self._access.require(principal, Action.RUN, definition.name, own=own)
+        if run.workflow_name != definition.name:  # rights are asked by that name
+            raise Refusal(Code.BAD_REQUEST, f"workflow {run.workflow_id!r} is named {definition.name!r}")
+
+    async def _owners(self, principal: Principal, run_id: str) -> RunOwners:
+        """Return whose a run is. Raise NotFound if it does not exist, or is not to be seen."""
+        owners = (await self._workflows.owners_of([run_id])).get(run_id)
+        if owners is None or not self._sees_run(principal, owners):
+            raise NotFound("run", run_id)
+        return owners
+
+    def _no_operator(self, principal: Principal, owners: RunOwners) -> Refusal | None:
+        own = principal.bot_id in (owners.owner, owners.created_by, owners.holder)
+        return self._access.refusal(principal, Action.OPERATE, owners.workflow_name, own=own)
+
+    def _require_operator(self, principal: Principal, owners: RunOwners) -> None:
+        refusal = self._no_operator(principal, owners)
+        if refusal is not None:
+            raise refusal
+
+    def _may_approve(self, principal: Principal, owners: RunOwners) -> bool:
+        return self._access.may(principal, Action.APPROVE, owners.workflow_name)
+
+    def _require_approver(self, principal: Principal, owners: RunOwners) -> None:
+        self._access.require(principal, Action.APPROVE, owners.workflow_name)
+        if principal.bot_id in (owners.holder, owners.last_holder):
+            rule = "the bot that executes a run cannot approve it"
+            details = {"action": str(Action.APPROVE), "object": owners.workflow_name, "rule": rule}
+            raise Refusal(Code.FORBIDDEN, f"bot {principal.bot_name!r} may not approve: {rule}", details=details)
+
+    # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def reads_all(self, principal: Principal) -> bool:
+        """Return True if a bot may see every record."""
+        return self._access.may(principal, Action.READ, READ_ALL)
+
+    async def seen(self, principal: Principal, records: Sequence[Any]) -> list[Any]:
+        """Return those of some records that a bot may see: definitions, runs, or steps that wait."""
+        ids = list(
+            dict.fromkeys(_run_id(record) for record in records if not isinstance(record, WorkflowDefinition))
+        )
+        owners = await self._workflows.owners_of(ids) if ids else {}
+        return [record for record in records if self._sees_record(principal, record, owners)]
+
+    def _sees_record(self, principal: Principal, record: Any, owners: dict[str, RunOwners]) -> bool:
+        if isinstance(record, WorkflowDefinition):
+            return self._sees_definition(principal, record)
+        found = owners.get(_run_id(record))
+        return found is not None and self._sees_run(principal, found)
+
+    async def _sees(self, principal: Principal, run_id: str) -> bool:
+        owners = (await self._workflows.owners_of([run_id])).get(run_id)
+        return owners is not None and self._sees_run(principal, owners)
+
+    def _sees_run(self, principal: Principal, owners: RunOwners) -> bool:
+        if principal.bot_id in (owners.created_by, owners.holder, owners.last_holder):
+            return self._access.may(principal, Action.READ, OWN)
+        name, own = owners.workflow_name, owners.owner == principal.bot_id
+        return self._may_any(principal, name, (Action.RUN, Action.OPERATE), own=own)
+
+    def _sees_definition(self, principal: Principal, definition: WorkflowDefinition) -> bool:
+        own = _owner(definition) in (None, principal.bot_id)
+        return self._may_any(principal, definition.name, (Action.DEFINE, Action.RUN, Action.OPERATE), own=own)
+
+    def _may_any(self, principal: Principal, name: str, actions: Iterable[Action], *, own: bool) -> bool:
+        if self._access.may(principal, Action.READ, READ_ALL) or self._access.may(principal, Action.APPROVE, name):
+            return True
+        return any(self._access.may(principal, action, name, own=own) for action in actions)
+
+
+def _owner(definition: WorkflowDefinition) -> str | None:
+    return definition.owner.bot_id if isinstance(definition.owner, BotOwner) else None
+
+
+def _run_id(record: WorkflowRun | RunSummary | WorkflowStepLog) -> str:
+    return record.run_id if isinstance(record, WorkflowStepLog) else record.id
+
+
+def _write(
+    call: Call, *, by: str | None = None, answers: bool | None = None, answered_by: str | None = None
+) -> StepCreation | StepMove:
+    if isinstance(call, CreateStepLog):
+        return StepCreation(call.step, call.fence, by)
+    assert isinstance(call, UpdateStepStatus)
+    output = call.output
+    if answered_by is not None and output is not None:
+        if not isinstance(output, dict):
+            raise Refusal(Code.BAD_REQUEST, "the output of an approval is an object: approved, by, comment")
+        output = output | {"by": answered_by}
+    return StepMove(call.step_id, call.status, output, call.error, call.fence, by, answers)

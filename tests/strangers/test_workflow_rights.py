@@ -1,0 +1,275 @@
+"""Workflows of others: fences that were read, runs that are not one's own, and approvals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus.broker.calls import WorkflowAnswers
+from bus.core.effects import Ask
+from bus.model.records import (
+    BotOwner,
+    GlobalOwner,
+    Owner,
+    RunStatus,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+)
+from bus.wire.frames import Commit, Workflow
+
+from .keyed import Keyed, keyed
+
+pytestmark = pytest.mark.anyio
+
+CONFIGURATION = """
+[security.roles.deployer]
+read = ["own"]
+run = ["deploy-*"]
+
+[security.roles.approver]
+approve = ["deploy-*"]
+
+[security.roles.both]
+read = ["own"]
+run = ["deploy-*"]
+approve = ["deploy-*"]
+"""
+
+BOTS = {
+    "ann": (),
+    "eve": (),
+    "ops": ("ops",),
+    "deployer": ("deployer",),
+    "approver": ("approver",),
+    "both": ("both",),
+}
+
+NOW = "2026-01-01T00:00:00.000000Z"
+
+
+class House(Keyed):
+    """A worker with workflows."""
+
+    async def call(self, bot: str, name: str, **arguments: Any) -> Any:
+        """Let a bot make a workflow call; return its value, or the error frame."""
+        answers = WorkflowAnswers(self.store.workflows, self.core.permitting.access, frame_bytes_max=2**20)
+        principal = self.principal(bot)
+        request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
+        ask = Ask(bot.encode(), principal.bot_id, request, principal)
+        frame = await answers.answer(ask, request, answers.begin(ask, request), bot_name=bot)
+        decoded = msgspec.json.decode(frame)
+        return decoded["value"] if decoded["op"] == "ok" else decoded
+
+    async def refused(self, bot: str, name: str, **arguments: Any) -> str:
+        """Return the code with which a call is refused."""
+        answer = await self.call(bot, name, **arguments)
+        assert isinstance(answer, dict), answer
+        assert answer.get("op") == "error", answer
+        return str(answer["code"])
+
+    async def define(self, name: str, owner: Owner | None = None) -> None:
+        definition = WorkflowDefinition(id=f"id-{name}", name=name, owner=owner or GlobalOwner())
+        await self.store.workflows.save_definition(definition)
+
+    def run(self, id: str, workflow: str) -> WorkflowRun:
+        return WorkflowRun(
+            id=id, workflow_id=f"id-{workflow}", workflow_name=workflow, trigger_type="manual", started_at=NOW
+        )
+
+    async def held(self, bot: str, id: str, workflow: str) -> int:
+        """Let a bot create and claim a run; return the fence."""
+        created = await self.call(bot, "create_run", run=self.run(id, workflow))
+        assert created["id"] == id, created
+        claimed = await self.call(bot, "claim_run", run_id=id)
+        return int(claimed["fence"])
+
+    async def waiting(self, bot: str, run: str, fence: int) -> None:
+        step = WorkflowStepLog(
+            id="s", run_id=run, step_id="ask", step_name="Ask", status=StepStatus.WAITING_APPROVAL
+        )
+        assert (await self.call(bot, "create_step_log", step=step, fence=fence))["id"] == "s"
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with keyed(tmp_path, CONFIGURATION, BOTS) as keyed_house:
+        house = House(keyed_house.core, keyed_house.store, keyed_house.keys)
+        for name in ("digest", "deploy-web"):
+            await house.define(name)
+        await house.define("annals", BotOwner(bot_id=house.principal("ann").bot_id))
+        yield house
+
+
+async def test_a_fence_that_was_read_is_of_no_use(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    step = WorkflowStepLog(id="s", run_id="r", step_id="a", step_name="A", status=StepStatus.RUNNING)
+    assert (await house.call("ann", "create_step_log", step=step, fence=fence))["id"] == "s"
+    for thief in ("eve", "ops"):
+        other = msgspec.structs.replace(step, id="t")
+        assert await house.refused(thief, "create_step_log", step=other, fence=fence) == "fenced"
+        assert (
+            await house.refused(thief, "update_step_status", step_id="s", status="completed", fence=fence)
+            == "fenced"
+        )
+        assert await house.refused(thief, "update_run_status", run_id="r", status="failed", fence=fence) == "fenced"
+        assert await house.refused(thief, "renew_run", run_id="r", fence=fence) == "fenced"
+        assert await house.refused(thief, "release_run", run_id="r", fence=fence) == "fenced"
+        await house.say(
+            thief, Commit(request=5, id=_id(thief), run_id="r", fence=fence, status=RunStatus.COMPLETED)
+        )
+    assert (await house.call("ann", "get_run", run_id="r"))["status"] == "running"
+    assert (await house.call("ann", "renew_run", run_id="r", fence=fence))["fence"] == fence
+    done = {"run_id": "r", "status": "completed", "fence": fence}
+    assert (await house.call("ann", "update_run_status", **done))["status"] == "completed"
+    assert (await house.call("ann", "update_run_status", **done))["status"] == "completed", "it may be repeated"
+
+
+def _id(name: str) -> str:
+    return f"00000000-0000-4000-8000-{name.encode().hex():0>12}"
+
+
+async def test_a_commit_needs_the_holder(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    [refused] = await house.say(
+        "eve", Commit(request=5, id=_id("e"), run_id="r", fence=fence, status=RunStatus.COMPLETED)
+    )
+    assert refused["code"] == "fenced"
+    [done] = await house.say(
+        "ann", Commit(request=5, id=_id("a"), run_id="r", fence=fence, status=RunStatus.COMPLETED)
+    )
+    assert done["op"] == "ok"
+
+
+async def test_a_write_without_a_fence_needs_the_right_to_operate(house: House) -> None:
+    await house.held("ann", "r", "digest")
+    cancel = {"run_id": "r", "status": "cancelled"}
+    assert await house.refused("eve", "update_run_status", **cancel) == "not_found"
+    step = WorkflowStepLog(id="s", run_id="r", step_id="a", step_name="A", status=StepStatus.RUNNING)
+    assert await house.refused("eve", "create_step_log", step=step) == "not_found"
+    assert (await house.call("ops", "update_run_status", run_id="r", status="paused", error="wait"))[
+        "status"
+    ] == "paused"
+    assert (await house.call("ann", "update_run_status", **cancel))["status"] == "cancelled", "it is its own"
+
+
+async def test_runs_of_others_are_as_if_they_did_not_exist(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    await house.waiting("ann", "r", fence)
+    for id in ("r", "never"):
+        for name in ("get_run", "get_run_definition", "get_lease"):
+            assert await house.call("eve", name, run_id=id) is None
+        for name in ("list_step_logs", "get_completed_step_ids", "list_waiting_approvals"):
+            assert await house.call("eve", name, run_id=id) == []
+        assert await house.refused("eve", "claim_run", run_id=id) == "not_found"
+        assert await house.refused("eve", "update_run_status", run_id=id, status="cancelled") == "not_found"
+    for id in ("s", "never"):
+        assert await house.refused("eve", "update_step_status", step_id=id, status="failed") == "not_found"
+    assert await house.call("eve", "list_all_runs") == []
+    assert await house.call("eve", "list_runs", workflow_id="id-digest") == []
+    assert await house.call("eve", "list_waiting_approvals") == []
+    for reader in ("ann", "ops"):
+        assert [run["id"] for run in await house.call(reader, "list_all_runs")] == ["r"]
+        assert [step["id"] for step in await house.call(reader, "list_waiting_approvals")] == ["s"]
+        assert (await house.call(reader, "get_run", run_id="r"))["id"] == "r"
+
+
+async def test_limits_and_offsets_count_what_is_seen(house: House) -> None:
+    for number in range(40):
+        creator = "ann" if number % 4 == 0 else "ops"
+        run = msgspec.structs.replace(
+            house.run(f"r{number}", "digest"), started_at=f"2026-01-01T00:00:{number:02}.000000Z"
+        )
+        if creator == "ann":
+            await house.call("ann", "create_run", run=run)
+        else:
+            await house.store.workflows.create_run(run)
+
+    async def listed(**part: int) -> list[str]:
+        return [run["id"] for run in await house.call("ann", "list_all_runs", **part)]
+
+    every = [f"r{number}" for number in range(36, -1, -4)]
+    assert await listed() == every
+    assert await listed(limit=3) == every[:3]
+    assert await listed(limit=3, offset=4) == every[4:7]
+    assert await listed(offset=10) == []
+    assert await listed(limit=0) == []
+
+
+async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
+    theirs = WorkflowDefinition(id="id-annals", name="annals", owner=BotOwner(bot_id=house.principal("ann").bot_id))
+    assert await house.refused("eve", "save_definition", definition=theirs) == "forbidden"
+    mine = WorkflowDefinition(id="id-annals", name="mine", owner=BotOwner(bot_id=house.principal("eve").bot_id))
+    assert await house.refused("eve", "save_definition", definition=mine) == "conflict"
+    assert await house.call("eve", "save_definition", definition=msgspec.structs.replace(mine, id="m")) is None
+    everybodys = WorkflowDefinition(id="g", name="g", owner=GlobalOwner())
+    assert await house.refused("eve", "save_definition", definition=everybodys) == "forbidden"
+    assert await house.call("eve", "get_definition", definition_id="id-annals") is None
+    assert await house.call("eve", "delete_definition", definition_id="id-annals") is False
+    assert await house.refused("eve", "delete_definition", definition_id="id-digest") == "forbidden"
+    assert await house.refused("eve", "create_run", run=house.run("r", "annals")) == "not_found"
+    assert (await house.call("eve", "create_run", run=house.run("r", "digest")))["id"] == "r"
+    listed = await house.call("eve", "list_definitions")
+    assert [definition["name"] for definition in listed] == ["deploy-web", "digest", "mine"]
+    assert await house.call("ann", "delete_definition", definition_id="id-annals") is True
+
+
+async def test_a_run_is_not_created_under_another_name(house: House) -> None:
+    run = msgspec.structs.replace(house.run("r", "digest"), workflow_name="deploy-web")
+    assert await house.refused("deployer", "create_run", run=run) == "not_found"
+    run = msgspec.structs.replace(house.run("r", "deploy-web"), workflow_name="digest")
+    assert await house.refused("deployer", "create_run", run=run) == "bad_request"
+
+
+async def test_only_who_may_approve_answers_an_approval(house: House) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+    await house.waiting("deployer", "r", fence)
+    answer: dict[str, Any] = {"step_id": "s", "status": "completed", "output": {"approved": True, "by": "the-boss"}}
+    assert await house.refused("deployer", "update_step_status", **answer, fence=fence) == "forbidden"
+    assert (
+        await house.refused("deployer", "update_step_status", **answer | {"status": "running"}, fence=fence)
+        == "forbidden"
+    )
+    assert (
+        await house.refused("deployer", "update_step_status", **answer | {"status": "failed"}, fence=fence)
+        == "forbidden"
+    )
+    assert await house.refused("deployer", "update_step_status", **answer) == "forbidden"
+    assert await house.refused("eve", "update_step_status", **answer) == "not_found"
+    step = WorkflowStepLog(
+        id="s",
+        run_id="r",
+        step_id="ask",
+        step_name="Ask",
+        status=StepStatus.COMPLETED,
+        output={"approved": True, "by": "boss"},
+    )
+    [refused] = await house.say("deployer", Commit(request=5, id=_id("d"), run_id="r", fence=fence, steps=[step]))
+    assert refused["code"] == "forbidden"
+    answered = await house.call("approver", "update_step_status", **answer)
+    assert answered["output"] == {"approved": True, "by": "approver"}, "the answer names who gave it"
+    assert (await house.call("approver", "update_step_status", **answer))["status"] == "completed", "a repeat"
+    assert await house.refused("approver", "update_run_status", run_id="r", status="cancelled") == "forbidden"
+
+
+async def test_the_bot_that_executes_a_run_cannot_approve_it(house: House) -> None:
+    fence = await house.held("both", "r", "deploy-web")
+    await house.waiting("both", "r", fence)
+    answer = {"step_id": "s", "status": "completed", "output": {"approved": True}}
+    assert await house.refused("both", "update_step_status", **answer) == "forbidden"
+    await house.call("both", "release_run", run_id="r", fence=fence)
+    assert await house.refused("both", "update_step_status", **answer) == "forbidden", "it has executed it"
+    assert (await house.call("ops", "update_step_status", **answer))["output"]["by"] == "ops"
+
+
+async def test_a_step_that_is_approved_can_go_on(house: House) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+    await house.waiting("deployer", "r", fence)
+    assert (await house.call("deployer", "update_step_status", step_id="s", status="failed", fence=fence))[
+        "output"
+    ] is None
