@@ -212,8 +212,7 @@ class Queries:
         return [] if entry is None else [
             mailbox
             for mailbox in entry.mailboxes.values()
-            if mailbox.sources.interests[channel].start_seq < message.seq
-            and (mailbox.sources.interests[channel].echo or mailbox.id != message.sender_bot_id)
+            if mailbox.sources.has_interest(message.seq, message.sender_bot_id, channel)
         ]  # fmt: skip
 
     def _fate(self, mailbox: Mailbox, message: LogMessage) -> Fate:

@@ -19,7 +19,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Principal, Purpose
 from ..model.repository import Applied, LogState, NoteKeyUse, Page, PageRequest, Surveyed
-from ..settings import Settings
+from ..settings import Security, Settings
 from ..wire.frames import (
     Ack,
     AddKeyFrame,
@@ -56,6 +56,7 @@ from .enrolling import Enrolling
 from .founding import Founding
 from .keyring import Keyring
 from .opening import Opening
+from .pausing import Pausing
 from .permitting import Permitting
 from .publishing import Publishing
 from .recovering import Recovering
@@ -107,17 +108,20 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
         self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
+        access = self.permitting.access
+        self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = Subscribing(
             self.directory,
             self.sessions,
-            access=self.permitting.access,
+            access=access,
             batches=self._batches,
             dispatch=self.dispatch,
             founding=self._founding,
+            pausing=self._pausing,
             turn=self._turn,
             limits=settings.limits,
         )
-        self._settling = Settling(self.directory, self.permitting.access, self._batches, self.dispatch, self._turn)
+        self._settling = Settling(self.directory, access, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
         self._opening = Opening(
             self.directory,
@@ -125,6 +129,7 @@ class Core:
             batches=self._batches,
             dispatch=self.dispatch,
             founding=self._founding,
+            pausing=self._pausing,
             returning=self._returning,
             welcoming=Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch),
             turn=self._turn,
@@ -290,6 +295,13 @@ class Core:
                 self._opening.located(session, located.request, messages)
             else:
                 self._settling.answer(session, located.request, located, messages)
+        return self._finish()
+
+    def configure(self, security: Security, moment: Moment) -> list[Effect]:
+        """Decide by other rights from now on: subscriptions that are no longer allowed are paused."""
+        self._turn.moment = moment
+        self.permitting.access.configure(security)
+        self._pausing.look_at_all()
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:

@@ -23,6 +23,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Locate, Turn
 from .founding import Founding
+from .pausing import Pausing
 from .returning import Returning
 from .welcoming import Welcoming
 
@@ -40,6 +41,7 @@ class Opening:
         batches: Batches,
         dispatch: Dispatch,
         founding: Founding,
+        pausing: Pausing,
         returning: Returning,
         welcoming: Welcoming,
         turn: Turn,
@@ -52,6 +54,7 @@ class Opening:
         self._batches = batches
         self._dispatch = dispatch
         self._founding = founding
+        self._pausing = pausing
         self._returning = returning
         self._welcoming = welcoming
         self._turn = turn
@@ -180,6 +183,7 @@ class Opening:
         last_seq = self._dispatch.last_seq
         self._welcoming.welcome(session, hello, earlier=earlier, not_held=not_held, last_seq=last_seq)
         self._dispatch.attach(session)
+        self._pausing.look_at(session.bot_id)
         self._returning.take_over(session, hello, earlier)
         if earlier is not None:
             self.end(earlier, vanished=False)
@@ -191,6 +195,8 @@ class Opening:
             return
         self._dispatch.see(session.bot_id)
         self._dispatch.detach(session, vanished=vanished, unsent=unsent)
+        if session.principal is not None:
+            self._pausing.look_at(session.bot_id)
 
 
 def _named(hello: Hello, principal: Principal | None) -> Hello:

@@ -24,6 +24,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
+from .pausing import Pausing
 
 __all__ = ["Subscribing"]
 
@@ -43,6 +44,7 @@ class Subscribing:
         batches: Batches,
         dispatch: Dispatch,
         founding: Founding,
+        pausing: Pausing,
         turn: Turn,
         limits: Limits,
     ) -> None:
@@ -53,6 +55,7 @@ class Subscribing:
         self._dispatch = dispatch
         self._turn = turn
         self._founding = founding
+        self._pausing = pausing
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
@@ -132,6 +135,8 @@ class Subscribing:
                 ),
                 self._sessions.of_bot(session.bot_id),
             )
+            if session.principal is not None:  # its rights may have changed since it was checked
+                self._pausing.look_at(session.bot_id)
         mailbox = self._directory.mailboxes[session.bot_id]
         mailbox.sources.dismiss(subscribe.channel)
         self._dispatch.touch(mailbox)

@@ -115,6 +115,9 @@ class Delivering:
             if item.envelope is None:
                 return None
             outstanding.take_returned()
+            if self._parts.sources.is_paused(item.envelope.channel):
+                outstanding.withhold_returned(seq)
+                continue
             wanted = item.retried or self._parts.sources.still_wants(seq, item.envelope.channel)
             if wanted and not item.envelope.is_expired(wall):
                 return seq

@@ -42,7 +42,8 @@ class Leaving:
 
     def is_through(self, seq: int, channel: str | None) -> bool:
         """Return True if all messages of a source up to a seq were delivered, without looking at each."""
-        return self._intake.idle or seq <= self._sources.handed_out(channel)
+        idle = self._intake.idle and not self._sources.is_paused(channel)
+        return idle or seq <= self._sources.handed_out(channel)
 
     def can_lose(self, seq: int) -> bool:
         """Return False if a message is in flight, suspended or settling, or if it is or was a dead letter."""

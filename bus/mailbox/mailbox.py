@@ -169,6 +169,26 @@ class Mailbox:
             self.intake.drop_channel(channel)
             self._discard_channel(channel, in_flight=False)
 
+    def pause(self, channel: str) -> bool:
+        """Deliver nothing of a channel until `resume`; what is in flight may still be settled.
+
+        Return True if that is a change.
+        """
+        if not self.sources.pause(channel):
+            return False
+        self.intake.drop_channel(channel)
+        return True
+
+    def resume(self, channel: str, last_seq: int) -> bool:
+        """Deliver a paused channel where it was; return True if it was paused. `last_seq` as in `subscribe`."""
+        through = self.sources.resume(channel)
+        if through is None:
+            return False
+        if through < last_seq:
+            self.intake.unload(self.position)
+        self.outstanding.release_withheld()
+        return True
+
     def forget(self, channel: str) -> None:
         """Drop everything of a channel that was left, even what is in flight: a group takes it over."""
         self._discard_channel(channel, in_flight=True)

@@ -366,12 +366,12 @@ class Outstanding:
             self.withhold_returned(seq)
 
     def withhold_returned(self, seq: int) -> None:
-        """Keep back what `take_returned` has taken, because it is being removed from the log."""
+        """Keep back what `take_returned` has taken: it is being removed from the log, or its channel is paused."""
         self._move(self._items[seq], MessagePlace.WITHHELD)
         self._withheld.append(seq)
 
     def release_withheld(self) -> None:
-        """Return what was kept back: it was not removed."""
+        """Return what was kept back: it was not removed, or a channel goes on."""
         withheld, self._withheld = self._withheld, []
         for seq in withheld:
             self._return(seq)

@@ -8,11 +8,15 @@ Owns the position and the floors. Its rules (docs/design.md):
 - The state saved with such a subscription goes back to its start before memory does, so that its messages are found
   after a crash in between.
 - `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
+- A channel can be *paused*: nothing of it is delivered, and when it goes on, it does so where it was. Its place is
+  saved among the floors, under a name that no source has.
 
 Pure.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,12 +28,22 @@ __all__ = ["DIRECT", "Interest", "Sources"]
 DIRECT = ""
 """The source of direct messages, which is not a channel."""
 
+_PAUSED = "!"
+"""Precedes the name of a paused channel in the saved floors. No channel's name begins with it."""
+
 
 class Interest(msgspec.Struct, frozen=True):
     """What a subscription means for delivery."""
 
     start_seq: int
     echo: bool
+
+
+class _Pause(NamedTuple):
+    """A channel that is not delivered, and the seq up to which it was."""
+
+    interest: Interest
+    through: int
 
 
 class Sources:
@@ -43,7 +57,12 @@ class Sources:
         """Whether the stored state is an earlier one."""
         self._owner_id = state.mailbox_id
         self._direct = direct
-        self._floors = dict(state.floors)
+        self._floors = {source: seq for source, seq in state.floors.items() if not source.startswith(_PAUSED)}
+        self._paused: dict[str, _Pause] = {}
+        self._places = {
+            source.removeprefix(_PAUSED): seq for source, seq in state.floors.items() if source.startswith(_PAUSED)
+        }
+        """Where paused channels were when the state was saved, until `restore` adds them."""
         self._starting: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -75,7 +94,7 @@ class Sources:
         """Return True if a message belongs here and lies above its source's floor."""
         if channel is None:
             return not self._floors or seq > self._floors.get(DIRECT, 0)
-        interest = self.interests.get(channel)
+        interest = self.interest(channel)
         if interest is None or seq <= interest.start_seq or seq <= self._floors.get(channel, 0):
             return False
         return interest.echo or sender_bot_id != self._owner_id
@@ -84,11 +103,29 @@ class Sources:
         """Return True if a delivered message is still wanted: its channel may have been left since."""
         if channel is None:
             return True
-        interest = self.interests.get(channel)
+        interest = self.interest(channel)
         return interest is not None and seq > interest.start_seq
+
+    def interest(self, channel: str) -> Interest | None:
+        """Return what is wanted of a channel, paused or not; None if it is not subscribed to."""
+        paused = self._paused.get(channel) if self._paused else None
+        return self.interests.get(channel) if paused is None else paused.interest
+
+    def has_interest(self, seq: int, sender_bot_id: str, channel: str) -> bool:
+        """Return True if a channel's message belongs here, whether it was delivered or not."""
+        interest = self.interest(channel)
+        if interest is None or seq <= interest.start_seq:
+            return False
+        return interest.echo or sender_bot_id != self._owner_id
+
+    def is_paused(self, channel: str | None) -> bool:
+        """Return True if nothing of a channel is to be delivered for now."""
+        return bool(self._paused) and channel in self._paused
 
     def handed_out(self, channel: str | None) -> int:
         """Return the seq up to which a source was delivered."""
+        if self._paused and channel is not None and channel in self._paused:
+            return self._paused[channel].through
         return max(self.position, self._floors.get(channel or DIRECT, 0))
 
     def has_delivered(self, seq: int, channel: str | None) -> bool:
@@ -98,12 +135,43 @@ class Sources:
     @property
     def through(self) -> int:
         """The seq up to which every source was delivered."""
-        sources = [None, *self.interests] if self._direct else list(self.interests)
+        sources = [None, *self.interests, *self._paused] if self._direct else list(self.interests)
         return min((self.handed_out(source) for source in sources), default=self.position)
 
     def restore(self, channel: str, interest: Interest) -> None:
-        """Add a channel after a restart: the saved state has its progress."""
-        self.interests[channel] = interest
+        """Add a channel after a restart: the saved state has its progress, and whether it was paused."""
+        if channel in self._places:
+            self._paused[channel] = _Pause(interest, self._places.pop(channel))
+        else:
+            self.interests[channel] = interest
+
+    def pause(self, channel: str) -> bool:
+        """Deliver nothing more of a channel; return True if something was to be delivered."""
+        interest = self.interests.get(channel)
+        if interest is None:
+            return False
+        self._paused[channel] = _Pause(interest, self.handed_out(channel))
+        del self.interests[channel]
+        self._floors.pop(channel, None)
+        self.dirty = True
+        return True
+
+    def resume(self, channel: str) -> int | None:
+        """Deliver a paused channel again, after the seq that is returned; None if it was not paused.
+
+        The position goes back to it, as for a subscription that starts there.
+        """
+        paused = self._paused.pop(channel, None)
+        if paused is None:
+            return None
+        if paused.through < self.position:
+            self._floors = self._raised_floors()
+            self.position = paused.through
+        elif paused.through > self.position:
+            self._floors[channel] = paused.through
+        self.interests[channel] = paused.interest
+        self.dirty = True
+        return paused.through
 
     def prepare(self, channel: str, start_seq: int) -> None:
         """Prepare for a subscription that starts in the past and is on its way to the disk.
@@ -131,7 +199,9 @@ class Sources:
     def remove(self, channel: str) -> bool:
         """Remove a channel; return True if it was wanted."""
         self._floors.pop(channel, None)
-        return self.interests.pop(channel, None) is not None
+        paused = self._paused.pop(channel, None) is not None
+        self.dirty |= paused
+        return self.interests.pop(channel, None) is not None or paused
 
     def after(self, seq: int) -> tuple[tuple[str, int, bool], ...]:
         """Return each source with the seq to read after (at least `seq`) and whether to skip the bot's own."""
@@ -147,6 +217,7 @@ class Sources:
         floors = self._floors if position == self.position else self._raised_floors()
         sources = {DIRECT, *self.interests}
         floors = {source: seq for source, seq in floors.items() if seq > position and source in sources}
+        floors |= {_PAUSED + channel: paused.through for channel, paused in self._paused.items()}
         return position, floors, tuple(sorted(self.ahead))
 
     def _raised_floors(self) -> dict[str, int]:

@@ -35,7 +35,7 @@ class MessagePlace(enum.StrEnum):
     SUSPENDED = "suspended"
     """It failed for the last time, but a client that failed it by vanishing may still return."""
     WITHHELD = "withheld"
-    """It is being removed from the log, and its turn came meanwhile."""
+    """It is being removed from the log, or its channel is paused, and its turn came meanwhile."""
     SETTLING = "settling"
     """No session has it, and a commit on its way to the disk settles it."""
 

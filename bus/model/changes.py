@@ -189,7 +189,8 @@ class MailboxState(msgspec.Struct, frozen=True):
     the ones that are not settled. `floors` has a seq for each source (a channel, or "" for direct messages) whose
     messages up to there were delivered although they may lie above `position`. `ahead` has the seqs above it that
     were delivered ahead of their turn and are settled: awaited replies, and what was in flight when the position
-    went back. `gap` is the range in which it lost messages, both ends included, until a session has been notified.
+    went back. In `floors`, "!" and a channel's name stand for a paused channel, and the seq up to which it was
+    delivered. `gap` is the range in which it lost messages, both ends included, until a session has been notified.
 
     A mailbox's id is that of its bot, or `channel/group`, which is no bot's id.
     """

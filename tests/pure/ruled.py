@@ -57,5 +57,4 @@ class RuledWorker(Worker):
     def rules(self, configuration: str) -> list[dict[str, Any]]:
         """Let other rights be configured while the worker runs."""
         self.settings = parse_settings(ruled(configuration))
-        self.core.permitting.access.configure(self.settings.security)
-        return []
+        return self.do(self.core.configure(self.settings.security, self.moment))
