@@ -20,6 +20,7 @@ import gc
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     """Run the worker until SIGTERM or SIGINT.
 
     The options override the configuration. A first signal stops gracefully: accepted messages are written, and
-    every bot is notified. A second one exits at once. SIGHUP is logged, and changes nothing.
+    every bot is notified. A second one exits at once. After SIGHUP, rights and the log are as the configuration
+    says then; if that is invalid, nothing changes.
     """
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
@@ -110,9 +112,11 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     os.umask(_UMASK)
     log = WorkerLog()
     with exit_codes():
-        settings = _settings(config, bind, tap, database)
+        read = partial(_settings, config, bind, tap, database)
+        settings = read()
         log.configure(settings.log)
-        anyio.run(_serve, settings, log, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+        reread = None if config is None else read
+        anyio.run(_serve, settings, log, reread, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
 
 
 @click.command()
@@ -178,21 +182,21 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _serve(settings: Settings, log: WorkerLog) -> None:
+async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settings] | None) -> None:
     with anyio.open_signal_receiver(*_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
             stop = _Stop()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_obey, signals, stop, log)
-                await _serve_until(stop, settings)
+                await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
                 tasks.cancel_scope.cancel()
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals must not interrupt the rest
     _log.info("stopped")
 
 
-async def _serve_until(stop: _Stop, settings: Settings) -> None:
+async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
     versions = _versions()
     with zmq.Context() as context:
         async with _store(settings) as store:
@@ -203,6 +207,7 @@ async def _serve_until(stop: _Stop, settings: Settings) -> None:
             broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
             if key is not None:
                 await _introduce_admin(broker, key, settings.store.database)
+            prepare(broker)
             _allow_descriptors(settings.limits.sessions_max)
             for warning in store.warnings:
                 _warn(warning)
@@ -213,7 +218,7 @@ async def _serve_until(stop: _Stop, settings: Settings) -> None:
                 _log.info(
                     "serving", database=settings.store.database, command=command, tap=tap, **known_by, **versions
                 )
-            stop.serve(broker.stop)
+            stop.serve(broker)
             await broker.run()
 
 
@@ -276,23 +281,31 @@ class _Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        self._stop: Callable[[], None] | None = None
+        self._broker: Broker | None = None
 
     def request(self) -> None:
         self.requested = True
-        if self._stop is not None:
-            self._stop()
+        if self._broker is not None:
+            self._broker.stop()
 
-    def serve(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+    def serve(self, broker: Broker) -> None:
+        self._broker = broker
         if self.requested:
-            stop()
+            broker.stop()
+
+    async def reload(self) -> None:
+        """Read the configuration again, if there is one; a worker that only starts has just read it."""
+        if self._broker is None or not self._broker.reloading.is_possible:
+            _log.info("signal_ignored", signal="SIGHUP", message="there is no configuration to read again")
+            return
+        with suppress(SettingsError):  # which is in the log
+            await self._broker.reloading.reload()
 
 
 async def _obey(signals: AsyncIterator[signal.Signals], stop: _Stop, log: WorkerLog) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
-            _log.info("signal_ignored", signal="SIGHUP", message="it changes nothing; SIGTERM stops the worker")
+            await stop.reload()
         elif stop.requested:
             log.finish()
             os._exit(128 + number)

@@ -21,6 +21,7 @@ import zmq
 
 from .client.asking import Asking
 from .client.bot_keys import BotKeys
+from .client.bot_rights import BotRights
 from .client.caller import Caller
 from .client.connection import Connection
 from .client.credentials import Credentials
@@ -110,6 +111,8 @@ class Bot(Asking):
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
         self.keys = BotKeys(caller)
         """The keys of the worker's bots, for a bot that may manage them."""
+        self.rights = BotRights(caller)
+        """What bots may do, and the worker's configuration, for those who look after it."""
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         answer = partial(take_answer, self.workflows)

@@ -28,6 +28,7 @@ __all__ = [
     "Role",
     "all_roles",
     "entry_fault",
+    "object_fault",
     "rights_fault",
     "section_fault",
 ]
@@ -50,9 +51,18 @@ def entry_fault(action: Action, entry: str) -> str | None:
         return None if action in _MAY_BE_OWN else f"`own` means nothing for {action}; for one's own name use $bot"
     if action is Action.READ:
         return _read_fault(entry)
+    if action is Action.TAP and entry != "**":
+        return "the tap shows all channels that are not private, or none: write **"
     if action is Action.GROUP and entry != "**" and GROUP_MARK not in entry:
         return "a group is written as CHANNEL/GROUP, for instance work/*"
     return pattern_fault(entry)
+
+
+def object_fault(action: Action, object: str) -> str | None:
+    """Return what is wrong with the object of a question, which is no pattern but a name, or None."""
+    if "*" in object and action is not Action.TAP:
+        return "it is a name, without a *"
+    return None if object == OWN and action in _MAY_BE_OWN else entry_fault(action, object)
 
 
 def _read_fault(entry: str) -> str | None:

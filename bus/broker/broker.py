@@ -35,6 +35,7 @@ from ..core.effects import (
     Moment,
     Note,
     Read,
+    Reconfigure,
     Send,
     Silence,
     Survey,
@@ -52,6 +53,7 @@ from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Keyed, Sockets, open_sockets
 from .outgoing import Outgoing
 from .queries import Queries
+from .reloading import Reloading
 from .reporting import Report, report
 
 __all__ = ["Broker", "open_broker", "system_moment"]
@@ -111,6 +113,7 @@ class Broker:
             moment=moment,
         )
         self._workflows = WorkflowAnswers(store.workflows, core.permitting.access, frame_bytes_max=frame_bytes_max)
+        self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out)
         self._calling = 0
         self._calling_bytes = 0
         self._steps_asked: list[StepsAsked] = []
@@ -304,6 +307,8 @@ class Broker:
                     self._tasks.start_soon(self._count, effect)
                 case Survey():
                     self._tasks.start_soon(self._survey, effect)
+                case Reconfigure(address, request):
+                    self._tasks.start_soon(self.reloading.answer, address, request)
                 case Locate():
                     self._tasks.start_soon(self._locate, effect)
                 case _:

@@ -42,6 +42,13 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+_LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()} | {
+    "exception": logging.ERROR,
+    "msg": logging.INFO,
+}
+"""The levels of structlog's methods."""
+
+
 class ForPeople(structlog.dev.ConsoleRenderer):
     """Renders lines for people; what a terminal would interpret is escaped as in JSON."""
 
@@ -61,6 +68,7 @@ class WorkerLog:
     def __init__(self) -> None:
         hold_standard_descriptors()
         self._render: Processor = structlog.processors.JSONRenderer()
+        self._least = logging.INFO
         self._repeats = Repeats()
         self._lock = threading.Lock()
         self._stream = LogStream(2, lost=self._lost_line, idle=self._write_repeats)
@@ -72,13 +80,13 @@ class WorkerLog:
 
     def configure(self, settings: Log) -> None:
         """Apply the log settings."""
-        if settings.format == "console" or (settings.format == "auto" and self._stream.isatty()):
-            self._render = ForPeople()
+        for_people = settings.format == "console" or (settings.format == "auto" and self._stream.isatty())
+        self._render = ForPeople() if for_people else structlog.processors.JSONRenderer()
+        self._least = logging.getLevelNamesMapping()[settings.level.upper()]
         structlog.configure(
             processors=[self._process],
-            wrapper_class=structlog.make_filtering_bound_logger(
-                logging.getLevelNamesMapping()[settings.level.upper()]
-            ),
+            # Loggers keep this one for good, and the level may change: `_process` looks at it.
+            wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
             logger_factory=lambda *names: _Lines(self._stream),
             cache_logger_on_first_use=True,
         )
@@ -88,6 +96,8 @@ class WorkerLog:
         self._stream.finish()
 
     def _process(self, logger: WrappedLogger, method: str, entry: EventDict) -> str:
+        if _LEVELS[method] < self._least:
+            raise structlog.DropEvent
         try:
             with self._lock:
                 admitted = self._repeats.admit(method, entry, time.monotonic(), _error_of(entry))

@@ -18,6 +18,7 @@ COMMANDS = {
     "listen": "bus.cli.messages:listen",
     "pause": "bus.cli.runs:pause",
     "publish": "bus.cli.messages:publish",
+    "reload": "bus.cli.rights:reload",
     "reject": "bus.cli.approvals:reject",
     "request": "bus.cli.messages:request",
     "resume": "bus.cli.runs:resume",

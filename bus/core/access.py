@@ -77,6 +77,16 @@ class Access:
                     _entry(action, text, f'{place}.{action} "{text}"') for text in role.allows(action)
                 ]
 
+    @property
+    def closed(self) -> frozenset[str]:
+        """The channels that are not on the tap, because not everybody may subscribe to them."""
+        closed = (name for name, rights in self._channels.items() if rights.private or rights.subscribe is not None)
+        return frozenset(closed)
+
+    def may_tap(self, principal: Principal) -> bool:
+        """Return True if a key may listen to the tap."""
+        return self.may(principal, Action.TAP, "**")
+
     def undefined(self, roles: Iterable[str]) -> list[str]:
         """Return those of the roles that the configuration does not define: they allow nothing."""
         return sorted({role for role in roles if role not in self._roles})
@@ -142,6 +152,8 @@ class Access:
                     return Verdict(False, entry.rule, denied=True)
         channel = name.split(GROUP_MARK, 1)[0]
         rights = self._rights(action, scope, channel)
+        if rights is not None and action is Action.TAP:
+            return Verdict(False, f"security.channels.{channel} is not on the tap", denied=True)
         if rights is not None and (rule := _named(rights, action, scope, bot, names)):
             return Verdict(True, f"security.channels.{channel}.{rule}")
         for entry in (entry for role in roles for entry in role.allows[action]):

@@ -32,12 +32,14 @@ from ..wire.frames import (
     Goodbye,
     Hello,
     Keys,
+    May,
     Nak,
     Ok,
     Ping,
     Pong,
     Publish,
     Refusal,
+    Reload,
     RequestFrame,
     RetryDeadLetters,
     RevokeKeyFrame,
@@ -46,6 +48,7 @@ from ..wire.frames import (
     Unsubscribe,
 )
 from .access import Access
+from .administering import Administering
 from .admission import Admission
 from .batches import Batch, Batches
 from .committing import Committing
@@ -137,8 +140,17 @@ class Core:
             new_id=new_id,
             receive=self._try,
         )
-        self.keyring = Keyring(state.keys, self.directory.bots) if settings.security.has_keys else None
+        keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
+        self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
+        self.administering = Administering(
+            access,
+            self.keyring,
+            self.directory,
+            pausing=self._pausing,
+            dispatch=self.dispatch,
+            turn=self._turn,
+        )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._retention = Retention(
             settings.retention,
@@ -300,8 +312,7 @@ class Core:
     def configure(self, security: Security, moment: Moment) -> list[Effect]:
         """Decide by other rights from now on: subscriptions that are no longer allowed are paused."""
         self._turn.moment = moment
-        self.permitting.access.configure(security)
-        self._pausing.look_at_all()
+        self.administering.configure(security)
         return self._finish()
 
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
@@ -457,6 +468,8 @@ class Core:
             case Goodbye():
                 self._opening.end(session, vanished=False)
                 self._turn.send(address, Ok(request=request.request))
+            case May() | Reload():
+                self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
                 self._manage_keys(session, request)
             case _:  # a query or a workflow call, as the type of Ask.query checks

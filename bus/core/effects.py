@@ -44,6 +44,7 @@ __all__ = [
     "Moment",
     "Note",
     "Read",
+    "Reconfigure",
     "Send",
     "Silence",
     "Survey",
@@ -129,6 +130,13 @@ class Ask(NamedTuple):
     principal: Principal | None = None
 
 
+class Reconfigure(NamedTuple):
+    """Read the configuration again, pass it to `Core.configure`, and answer the request."""
+
+    address: bytes
+    request: int
+
+
 class FindStart(NamedTuple):
     """Find the last seq before a time, and pass it to `Core.start_found`."""
 
@@ -153,7 +161,7 @@ class Locate(NamedTuple):
     mailboxes: tuple[Mailbox, ...] = ()
 
 
-Effect = Send | Silence | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate
+Effect = Send | Silence | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate | Reconfigure
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:

@@ -13,7 +13,7 @@ Pure: the wall clock is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -24,10 +24,17 @@ __all__ = ["Keyring"]
 
 
 class Keyring:
-    """See the module. `bots` are those of the directory, by id."""
+    """See the module. `bots` are those of the directory, by id; `may_tap` says which keys may listen to the tap."""
 
-    def __init__(self, keys: Iterable[Key], bots: Mapping[str, BotRecord]) -> None:
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        bots: Mapping[str, BotRecord],
+        *,
+        may_tap: Callable[[Principal], bool] = lambda _: True,
+    ) -> None:
         self._bots = bots
+        self._may_tap = may_tap
         self._keys: dict[str, Key] = {}
         self._of_bot: dict[str, set[str]] = {}
         self._principals: dict[str, Principal] = {}
@@ -59,12 +66,15 @@ class Keyring:
         Invitations may not listen to the tap.
         """
         principal = self.principal(public_key, wall)
-        if principal is None or (to_tap and principal.purpose is Purpose.ENROL):
+        if principal is None or (to_tap and not self._may_listen(principal)):
             return None
         self._used[public_key] = wall
         if to_tap:
             self._tapping.add(public_key)
         return principal
+
+    def _may_listen(self, principal: Principal) -> bool:
+        return principal.purpose is not Purpose.ENROL and self._may_tap(principal)
 
     def fault(self, public_key: str, wall: str) -> str:
         """Return why a key does not let its bot in, for operators."""
@@ -73,12 +83,27 @@ class Keyring:
             return "unknown key"
         if key.revoked_at is not None:
             return "revoked key"
-        return "invitations may not listen to the tap" if key.is_valid(wall) else "expired key"
+        if not key.is_valid(wall):
+            return "expired key"
+        invites = key.purpose is Purpose.ENROL
+        return "invitations may not listen to the tap" if invites else "no role of this key may listen to the tap"
 
     def bot_of(self, public_key: str) -> str | None:
         """Return the name of the bot whose key it is or was, or None."""
         key = self._keys.get(public_key)
         return None if key is None else self._bots[key.bot_id].name
+
+    def newest(self, bot_id: str, wall: str) -> Principal | None:
+        """Return who a bot is by the newest of its valid keys; None if it has none."""
+        for key in reversed(self.of_bot(bot_id)):
+            principal = self.principal(key.public_key, wall)
+            if principal is not None and principal.purpose is not Purpose.ENROL and key.is_valid(wall):
+                return principal
+        return None
+
+    def roles(self) -> set[str]:
+        """Return the roles of all valid keys."""
+        return {role for principal in self._principals.values() for role in principal.roles}
 
     # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,6 +188,12 @@ class Keyring:
             if (key := self._keys.get(public_key)) is not None:
                 self._keys[public_key] = replace(key, last_used_at=at)
         return used
+
+    def look_at_tap(self) -> bool:
+        """Return True if a key may be listening to the tap that is not allowed to any more; then as `leave_tap`."""
+        principals = (self._principals.get(public_key) for public_key in self._tapping)
+        lost = [each.public_key for each in principals if each is not None and not self._may_listen(each)]
+        return self.leave_tap(lost)
 
     def leave_tap(self, public_keys: Iterable[str]) -> bool:
         """Return True if one of these keys may be listening to the tap, which is then to be emptied."""

@@ -40,6 +40,8 @@ class Tapping:
         self._heads: Counter[str] = Counter()
         self._new: set[str] = set()
         self._heads_sent_at = 0.0
+        self.closed: frozenset[str] = frozenset()
+        """Channels that are not shown, because not everybody who listens may subscribe to them."""
 
     def __repr__(self) -> str:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
@@ -77,7 +79,7 @@ class Tapping:
 
     def copy(self, channel: str, parcel: Parcel, prev_seq: int) -> None:
         """Copy messages that are on disk to the listeners of their channel."""
-        if not self._topics:
+        if not self._topics or channel in self.closed:
             return
         topic = channel_topic(channel)
         for wire, before in zip(parcel.wires, (prev_seq, *parcel.seqs), strict=False):
@@ -89,7 +91,7 @@ class Tapping:
         due, self._new = self._new, set()
         if now - self._heads_sent_at >= self._head_seconds:
             due, self._heads_sent_at = set(self._heads), now
-        for channel in sorted(due):
+        for channel in sorted(due - self.closed):
             entry = self._directory.channels.get(channel)
             head = Head(channel, 0 if entry is None else entry.head_seq)
             self._turn.add(Tap(head_topic(channel), encode(head)))

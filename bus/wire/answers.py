@@ -33,8 +33,10 @@ __all__ = [
     "ListedGroup",
     "ListedKey",
     "ListedSubscription",
+    "MayAnswer",
     "MessageAnswer",
     "RateLimited",
+    "Reloaded",
     "Retried",
     "SubscriptionEnd",
     "SubscriptionList",
@@ -280,6 +282,23 @@ class Enrolled(_Answer, frozen=True):
 
     bot_id: str
     bot_name: str
+
+
+# ── Rights ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MayAnswer(_Answer, frozen=True):
+    """Whether a bot may do something, and the rule of the configuration that decides, or why none allows it."""
+
+    allowed: bool
+    rule: str
+
+
+class Reloaded(_Answer, frozen=True):
+    """What a worker took over from its configuration, and the changed keys that need a restart."""
+
+    changed: list[str]
+    restart: list[str]
 
 
 # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,7 @@ from .limits import (
     TOKEN_CHARACTERS_MIN,
     WAIT_SECONDS_MAX,
 )
+from .rights_frames import May, Reload
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -55,6 +56,7 @@ __all__ = [
     "ItemError",
     "KeyFrame",
     "Keys",
+    "May",
     "MessageQuery",
     "Nak",
     "Ok",
@@ -66,6 +68,7 @@ __all__ = [
     "Published",
     "Query",
     "Refusal",
+    "Reload",
     "RequestFrame",
     "RetryDeadLetters",
     "RevokeKeyFrame",
@@ -327,7 +330,7 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Status
 Settle = Ack | Nak | Term | Extend | Credit
 OfSession = Hello | Ping | Goodbye
-KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
 )

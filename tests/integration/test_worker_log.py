@@ -189,7 +189,9 @@ def test_what_repeats_is_told_once_and_then_counted(logged: Logged) -> None:
         session.ping()
     logged.signal(signal.SIGTERM)
     first, counted = (
-        entry for entry in (json.loads(line) for line in lines(reader)) if entry["event"] == "signal_ignored"
+        entry
+        for entry in (json.loads(line) for line in lines(reader))
+        if entry["event"] == "configuration_reloaded"
     )
     assert "repeats" not in first
     assert 1 <= counted["repeats"] < 20

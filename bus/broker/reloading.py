@@ -1,0 +1,88 @@
+"""The configuration of a running worker, when it is read again: on SIGHUP, or because an admin asks for it.
+
+Its rule: a configuration that is invalid, or cannot be read, changes nothing, and whoever asked is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio.to_thread
+import structlog
+
+from ..core.core import Core
+from ..core.effects import Effect, Moment, Send
+from ..settings import Log, Settings, SettingsError
+from ..settings_changes import take_over
+from ..wire.answers import Reloaded
+from ..wire.codec import encode, ok_frame
+from ..wire.frames import Code, ErrorFrame
+
+__all__ = ["Reloading"]
+
+_log = structlog.get_logger("posthouse")
+
+
+class Reloading:
+    """See the module. `carry_out` carries out what follows for sessions."""
+
+    def __init__(
+        self,
+        core: Core,
+        settings: Settings,
+        *,
+        moment: Callable[[], Moment],
+        carry_out: Callable[[list[Effect]], None],
+    ) -> None:
+        self._core = core
+        self._settings = settings
+        self._moment = moment
+        self._carry_out = carry_out
+        self._read: Callable[[], Settings] | None = None
+        self._set_log: Callable[[Log], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reloading {'a configuration' if self._read else 'nothing'}>"
+
+    def begin(self, read: Callable[[], Settings] | None, set_log: Callable[[Log], None]) -> None:
+        """Say how the configuration is read, if there is one, and how the log is set; log what allows nothing."""
+        self._read, self._set_log = read, set_log
+        self._warn()
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is a configuration to read."""
+        return self._read is not None
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again, and take over what can change while the worker runs.
+
+        Raise SettingsError if it is invalid, or cannot be read.
+        """
+        try:
+            if self._read is None:
+                raise SettingsError("this worker was started without a configuration, so there is nothing to read")
+            after = await anyio.to_thread.run_sync(self._read)
+        except SettingsError as error:
+            _log.error("configuration_refused", error=str(error), message="the worker goes on with the earlier one")
+            raise
+        self._settings, changed, restart = take_over(self._settings, after)
+        if self._set_log is not None:
+            self._set_log(self._settings.log)
+        self._carry_out(self._core.configure(self._settings.security, self._moment()))
+        _log.info("configuration_reloaded", changed=changed, restart=restart)
+        self._warn()
+        return Reloaded(changed, restart)
+
+    async def answer(self, address: bytes, request: int) -> None:
+        """Reload, and answer the request that asked for it."""
+        try:
+            frame = ok_frame(request, await self.reload())
+        except SettingsError as error:
+            text = f"the configuration was not taken over, and the earlier one holds: {error}"
+            frame = encode(ErrorFrame(code=Code.BAD_REQUEST, message=text, request=request, retry=False))
+        self._carry_out([Send(address, frame)])
+
+    def _warn(self) -> None:
+        if roles := self._core.administering.undefined_roles():
+            _log.warning("roles_undefined", roles=roles, message="keys have these roles, which allow nothing")

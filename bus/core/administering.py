@@ -1,0 +1,90 @@
+"""Questions about rights, and rights that are configured while the worker runs.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from ..mailbox.sessions import Session
+from ..model.keys import Principal
+from ..model.rights import Action
+from ..settings import Security
+from ..settings_rights import object_fault
+from ..wire.answers import MayAnswer
+from ..wire.frames import Code, May, Refusal, Reload
+from .access import Access
+from .directory import Directory
+from .dispatch import Dispatch
+from .effects import Reconfigure, Turn
+from .keyring import Keyring
+from .pausing import Pausing
+
+__all__ = ["Administering"]
+
+_NO_RIGHTS = "this worker has no keys, and so no rights: to let it read its configuration again, send it SIGHUP"
+
+
+class Administering:
+    """See the module. `keyring` is None for a worker without keys."""
+
+    def __init__(
+        self,
+        access: Access,
+        keyring: Keyring | None,
+        directory: Directory,
+        *,
+        pausing: Pausing,
+        dispatch: Dispatch,
+        turn: Turn,
+    ) -> None:
+        self._access = access
+        self._keyring = keyring
+        self._directory = directory
+        self._pausing = pausing
+        self._dispatch = dispatch
+        self._turn = turn
+        dispatch.tapping.closed = access.closed
+
+    def __repr__(self) -> str:
+        return f"<Administering {self._access}>"
+
+    def request(self, session: Session, request: May | Reload) -> None:
+        """Handle a frame. Raise Refusal if it is invalid or not allowed."""
+        principal = session.principal
+        if self._keyring is None or principal is None:
+            raise Refusal(Code.FORBIDDEN, _NO_RIGHTS)
+        if isinstance(request, May):
+            self._turn.answer(session.address, request.request, self._may(self._keyring, principal, request))
+        else:
+            self._access.require(principal, Action.ADMIN, "reload")
+            self._turn.add(Reconfigure(session.address, request.request))
+
+    def _may(self, keyring: Keyring, principal: Principal, request: May) -> MayAnswer:
+        if request.bot != principal.bot_name:
+            self._access.require(principal, Action.ADMIN, "may")
+        if request.action not in set(Action):
+            text = f"{request.action!r} is not an action; the actions are {', '.join(Action)}"
+            raise Refusal(Code.BAD_REQUEST, text)
+        action = Action(request.action)
+        if (fault := object_fault(action, request.object)) is not None:
+            raise Refusal(Code.BAD_REQUEST, f"the object {request.object!r}: {fault}")
+        bot = self._directory.names.get(request.bot)
+        if bot is None:
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot named {request.bot!r}")
+        asked = principal if bot.id == principal.bot_id else keyring.newest(bot.id, self._turn.moment.wall)
+        if asked is None:
+            raise Refusal(Code.NOT_FOUND, f"bot {request.bot!r} has no valid key, so it may do nothing")
+        verdict = self._access.judge(asked, action, request.object)
+        return MayAnswer(verdict.allowed, verdict.rule)
+
+    def configure(self, security: Security) -> None:
+        """Decide by other rights from now on: subscriptions that are no longer allowed are paused."""
+        self._access.configure(security)
+        self._dispatch.tapping.closed = self._access.closed
+        self._pausing.look_at_all()
+        if self._keyring is not None and self._keyring.look_at_tap():
+            self._dispatch.tapping.empty("a listener may not listen any more")
+
+    def undefined_roles(self) -> list[str]:
+        """Return the roles of keys that the configuration does not define: they allow nothing."""
+        return [] if self._keyring is None else self._access.undefined(self._keyring.roles())
