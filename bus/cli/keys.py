@@ -34,6 +34,7 @@ from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .keeping import Keeper, Running, Stopped, deny, settings_of
 from .options import Command, Link, address_of, linked, name_of, read_input, seconds, waiting
+from .rights import test
 from .streams import EXIT_UNAVAILABLE, note, say
 
 __all__ = ["keys"]
@@ -372,6 +373,9 @@ def rotate(file: str, grace: float, timeout: float, as_json: bool) -> None:
         show_json({"file": file, "bot": renewed.bot, "public_key": public_half(renewed)})
     else:
         say(f"{file} has a new key of bot {renewed.bot}; the old one is valid for another {grace:g} s")
+
+
+keys.add_command(test)
 
 
 # ── From open to keys ────────────────────────────────────────────────────────────────────────────────────

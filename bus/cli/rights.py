@@ -1,4 +1,7 @@
-"""The commands `reload` and `keys test`: rights that are read again, and what they say about a bot."""
+"""The commands `reload` and `keys test`: rights that are read again, and what they say about a bot.
+
+`keys` has the latter among its commands.
+"""
 
 from __future__ import annotations
 

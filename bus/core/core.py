@@ -97,7 +97,8 @@ class Core:
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
         )
         self._founding = Founding(self.directory, settings.limits)
-        self.permitting = Permitting(Access(settings.security), self.directory)
+        access = Access(settings.security)
+        self.permitting = Permitting(access, self.directory)
         self._admission = admission = Admission(
             self.directory,
             self._scheduling,
@@ -111,7 +112,6 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
         self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
-        access = self.permitting.access
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -126,20 +126,8 @@ class Core:
         )
         self._settling = Settling(self.directory, access, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
-        self._opening = Opening(
-            self.directory,
-            self.sessions,
-            batches=self._batches,
-            dispatch=self.dispatch,
-            founding=self._founding,
-            pausing=self._pausing,
-            returning=self._returning,
-            welcoming=Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch),
-            turn=self._turn,
-            settings=settings,
-            new_id=new_id,
-            receive=self._try,
-        )
+        welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
+        self._opening = self._opened_by(welcoming)
         keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
@@ -165,6 +153,22 @@ class Core:
         self._ticked_at = 0.0
         self._heard_at = 0.0
         self._was_late = False
+
+    def _opened_by(self, welcoming: Welcoming) -> Opening:
+        return Opening(
+            self.directory,
+            self.sessions,
+            batches=self._batches,
+            dispatch=self.dispatch,
+            founding=self._founding,
+            pausing=self._pausing,
+            returning=self._returning,
+            welcoming=welcoming,
+            turn=self._turn,
+            settings=self._settings,
+            new_id=self._new_id,
+            receive=self._try,
+        )
 
     def _with_keys(self, keyring: Keyring) -> Enrolling:
         return Enrolling(

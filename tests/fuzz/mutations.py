@@ -132,6 +132,8 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
      "label": "l", "expires_seconds": 9, "replaces": _KEY, "grace_seconds": 1},
     {"op": "revoke_key", "request": 26, "bot": "a", "public_key": _KEY},
     {"op": "enrol", "request": 27, "public_key": _KEY},
+    {"op": "may", "request": 28, "bot": "a", "action": "publish", "object": "news"},
+    {"op": "reload", "request": 29},
     *_calls(),
 ]  # fmt: skip
 """Frames of every op that a client may send, and every workflow call."""

@@ -126,6 +126,8 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
         },
     ),
     (answers.KeysRevoked, {"revoked": 2, "sessions": 1}),
+    (answers.MayAnswer, {"allowed": True, "rule": 'security.roles.member.publish "**"'}),
+    (answers.Reloaded, {"changed": ["security.roles"], "restart": ["limits.sessions_max"]}),
     (answers.Enrolled, {"bot_id": BOT["id"], "bot_name": "ann"}),
     (
         answers.WorkerStatus,
