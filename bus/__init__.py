@@ -98,6 +98,8 @@ if TYPE_CHECKING:
         ListedDeadLetter,
         ListedKey,
         ListedSubscription,
+        MayAnswer,
+        Reloaded,
         WorkerStatus,
     )
     from .wire.frames import StoredMessage
@@ -141,12 +143,14 @@ __all__ = [
     "ListedKey",
     "ListedSubscription",
     "MalformedAnswer",
+    "MayAnswer",
     "Message",
     "NotFound",
     "NotInFlight",
     "Receipt",
     "RecordDamaged",
     "Rejected",
+    "Reloaded",
     "ReplyTimeout",
     "RequestError",
     "Retry",
