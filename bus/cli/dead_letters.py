@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..errors import UnknownBot
 from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, show_dead_letter, show_json, show_rows
@@ -134,12 +135,15 @@ async def _names(asker: Bot, bot: str | None) -> list[str]:
 
 
 async def _found(asker: Bot, bot: str | None, limit: int) -> list[tuple[str, ListedDeadLetter]]:
-    """Return dead letters, each with the name of its mailbox."""
-    return [
-        (name, dead)
-        for name in await _names(asker, bot)
-        for dead in await asker.dead_letters(bot=name, limit=limit)
-    ]
+    """Return dead letters, each with the name of its mailbox; of all mailboxes, those that may be read."""
+    found: list[tuple[str, ListedDeadLetter]] = []
+    for name in await _names(asker, bot):
+        try:
+            found += [(name, dead) for dead in await asker.dead_letters(bot=name, limit=limit)]
+        except UnknownBot:
+            if bot is not None:
+                raise
+    return found
 
 
 def _value(mailbox: str, dead: ListedDeadLetter) -> dict[str, Any]:

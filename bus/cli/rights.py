@@ -38,7 +38,7 @@ def reload(link: Link) -> None:
 
 @click.command("test")
 @click.argument("bot", callback=name_of)
-@click.argument("action", type=click.Choice([*Action]))
+@click.argument("action", metavar="ACTION", type=click.Choice([action.value for action in Action]))
 @click.argument("object")
 @linked("console")
 def test(link: Link, bot: str, action: str, object: str) -> None:

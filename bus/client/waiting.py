@@ -183,4 +183,6 @@ class Deadlines:
 
 def _refusal(error: ItemError) -> BusError:
     retry = error.code in RETRY
-    return request_error(error.code, error.message, retry=retry, retry_after=error.retry_after)
+    return request_error(
+        error.code, error.message, retry=retry, retry_after=error.retry_after, details=error.details
+    )
