@@ -44,6 +44,8 @@ class Administering:
         self._dispatch = dispatch
         self._turn = turn
         dispatch.tapping.closed = access.closed
+        if keyring is None:
+            pausing.end()
 
     def __repr__(self) -> str:
         return f"<Administering {self._access}>"

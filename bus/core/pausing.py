@@ -44,6 +44,12 @@ class Pausing:
         for bot_id in dict.fromkeys(session.bot_id for session in self._sessions):
             self.look_at(bot_id)
 
+    def end(self) -> None:
+        """Resume everything that was paused by an earlier worker: this one has no keys, and so no rights."""
+        for mailbox in self._directory.mailboxes.values():
+            for channel in mailbox.sources.paused:
+                mailbox.resume(channel, self._dispatch.last_seq)
+
     def look_at(self, bot_id: str) -> None:
         """Pause and resume the subscriptions of a bot, by the keys of its sessions. Without keys, do nothing."""
         sessions = [

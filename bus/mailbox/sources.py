@@ -138,6 +138,11 @@ class Sources:
         sources = [None, *self.interests, *self._paused] if self._direct else list(self.interests)
         return min((self.handed_out(source) for source in sources), default=self.position)
 
+    @property
+    def paused(self) -> list[str]:
+        """The channels that are paused."""
+        return list(self._paused)
+
     def restore(self, channel: str, interest: Interest) -> None:
         """Add a channel after a restart: the saved state has its progress, and whether it was paused."""
         if channel in self._places:

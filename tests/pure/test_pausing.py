@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bus.settings import parse_settings
-from bus.wire.frames import Ack, Goodbye, Hello, Nak, Subscribe, ToBot, ToChannel, Unsubscribe
+from bus.settings import Settings, parse_settings
+from bus.wire.frames import Ack, Goodbye, Hello, Nak, Ping, Subscribe, ToBot, ToChannel, Unsubscribe
 
 from .ruled import RuledWorker, ruled
 from .worker import Worker, delivered, published
@@ -92,6 +92,16 @@ def test_a_right_that_was_lost_while_the_worker_was_down_is_gone_when_it_is_back
     assert seqs(worker.rules(ALL)) == [1, 2]
 
 
+def test_without_keys_nothing_is_paused_any_more(worker: RuledWorker) -> None:
+    worker.rules(NOTHING)
+    send(worker, "other", "news")
+    worker.commit(flush=True)
+    worker.settings = Settings()
+    worker.restart()
+    said = worker.do(worker.core.receive(b"ann", Hello(request=1, protocol=1, bot="ann"), worker.moment))
+    assert seqs(said) == [1, 2]
+
+
 def test_a_paused_subscription_can_be_ended(worker: RuledWorker) -> None:
     worker.rules(NOTHING)
     send(worker, "other")
@@ -144,10 +154,12 @@ def test_retention_keeps_what_a_paused_subscription_still_needs() -> None:
     worker.commit()
     worker.rules(f"retention.messages_max = 1\n{NOTHING}")
     send(worker, "news", "news", "news")
-    worker.settle(200)
+    for _ in range(50):
+        worker.say(b"ann", Ping())
+        worker.say(b"sender", Ping())
+        worker.settle(4)
     assert sorted(worker.log.messages) == [1, 2, 3]
-    worker.rules(f"retention.messages_max = 1\n{ALL}")
-    assert seqs(worker.hello("ann")) == [1, 2, 3]
+    assert seqs(worker.rules(f"retention.messages_max = 1\n{ALL}")) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("round", range(30))
