@@ -47,7 +47,7 @@ from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
 from ..settings import Settings
 from ..wire.codec import decode_request, encode
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Hello, Nak, Publish, Refusal, RequestFrame, Workflow
+from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Keyed, Sockets, open_sockets
@@ -247,7 +247,7 @@ class Broker:
             return self._core.reject(address, error, moment, principal)
         if isinstance(request, Hello):
             self._greet(address)
-        elif _begins_a_wait(request):
+        elif begins_a_wait(request):
             moment = self._moment()  # not before it was received
         return self._core.receive(address, request, moment, principal)
 
@@ -468,17 +468,6 @@ class Broker:
                     self._command.send((address, frame))
                 case _:
                     pass
-
-
-def _begins_a_wait(request: RequestFrame) -> bool:
-    """Return True if a frame names a delay or a ttl, which must not begin before it was received."""
-    match request:
-        case Publish(messages=messages) | Commit(messages=messages):
-            return any(message.delay is not None or message.ttl is not None for message in messages)
-        case Nak():
-            return True
-        case _:
-            return False
 
 
 async def open_broker(

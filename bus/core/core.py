@@ -333,10 +333,8 @@ class Core:
     def tap_topic(self, topic: bytes, moment: Moment, *, wanted: bool) -> list[Effect]:
         """Note that a topic of the tap has a listener, or has none any more."""
         self._turn.moment = moment
-        if wanted:
-            self.dispatch.tapping.want(topic)
-        else:
-            self.dispatch.tapping.leave(topic)
+        change = self.dispatch.tapping.want if wanted else self.dispatch.tapping.leave
+        change(topic)
         return self._finish()
 
     def tick(self, moment: Moment) -> list[Effect]:

@@ -86,6 +86,7 @@ __all__ = [
     "WorkerFrame",
     "Workflow",
     "are_ids",
+    "begins_a_wait",
     "is_id",
     "is_name",
 ]
@@ -471,3 +472,14 @@ class Gap(_WorkerFrame, frozen=True, tag="gap"):
 
 
 WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap
+
+
+def begins_a_wait(request: RequestFrame) -> bool:
+    """Return True if a frame names a delay or a ttl, which must not begin before it was received."""
+    match request:
+        case Publish(messages=messages) | Commit(messages=messages):
+            return any(message.delay is not None or message.ttl is not None for message in messages)
+        case Nak():
+            return True
+        case _:
+            return False
