@@ -29,8 +29,8 @@ class Permitting:
     def __init__(self, access: Access, directory: Directory) -> None:
         self.access = access
         self._directory = directory
-        self._held: dict[str, tuple[Mailbox, int]] | None = None
-        """The messages that the sender of the current frame holds, by their ids, once somebody asked."""
+        self._held: dict[tuple[str, str], tuple[Mailbox, int]] | None = None
+        """The messages that the sender of the current frame holds, by sender and id, once that was asked."""
 
     def __repr__(self) -> str:
         return f"<Permitting {self.access}>"
@@ -78,11 +78,11 @@ class Permitting:
             self._held = {}
             for seq, mailbox_id in session.in_flight.items():
                 mailbox = self._directory.mailboxes[mailbox_id]
-                held = mailbox.outstanding.message_id(seq)
+                held = mailbox.outstanding.identity(seq)
                 if held is not None:
                     self._held[held] = (mailbox, seq)
-        found = self._held.get(reply_to)
-        return found is not None and found[0].outstanding.use_reply(found[1], bot_id, id)
+        found = self._held.get((bot_id, reply_to))
+        return found is not None and found[0].outstanding.use_reply(found[1], id)
 
 
 def unknown_id(bot_id: str) -> str:

@@ -143,19 +143,17 @@ class Outstanding:
         ending = self._first_ending if item.attempt == 1 else delivery_ending(item.attempt, self._group)
         return WireDeliveries((self._wires[seq],), ending)
 
-    def message_id(self, seq: int) -> str | None:
-        """Return the id of an unsettled message; None if its text is not in memory."""
-        wire = self._wires.get(seq)
-        if wire is None:
+    def identity(self, seq: int) -> tuple[str, str] | None:
+        """Return the sender and the id of an unsettled message; None if its text is not in memory."""
+        wire, item = self._wires.get(seq), self._items.get(seq)
+        if wire is None or item is None or item.envelope is None:
             return None
         start = wire.index(_ID_FIELD) + len(_ID_FIELD)
-        return wire[start : wire.index(b'"', start)].decode()
+        return item.envelope.sender_bot_id, wire[start : wire.index(b'"', start)].decode()
 
-    def use_reply(self, seq: int, sender_bot_id: str, reply_id: str) -> bool:
+    def use_reply(self, seq: int, reply_id: str) -> bool:
         """Use the right to reply to the sender of an unsettled message; return False if another message used it."""
         item = self._items[seq]
-        if item.envelope is None or item.envelope.sender_bot_id != sender_bot_id:
-            return False
         if item.reply_id is None:
             self._own(seq).reply_id = reply_id
             return True

@@ -202,6 +202,15 @@ def test_only_the_sender_of_a_message_that_is_held_may_be_replied_to(worker: Rul
     assert replied(worker, question) == "forbidden", "it is settled"
 
 
+def test_an_id_that_two_senders_use_is_answered_to_each(worker: RuledWorker) -> None:
+    question, _ = asked(worker)
+    worker.say(b"eve", published(ToBot(bot="ann"), id=question))
+    assert len(delivered(worker.commit())) == 1
+    for sender in ("bob", "eve"):
+        assert "errors" not in sent(worker, ToBot(bot=sender), reply_to=question)
+        assert "errors" in sent(worker, ToBot(bot=sender), reply_to=question)
+
+
 def test_a_message_that_another_bot_holds_gives_no_right(worker: RuledWorker) -> None:
     question, _ = asked(worker)
     answer = sent(worker, ToBot(bot="bob"), by="silent", reply_to=question)
