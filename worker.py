@@ -214,10 +214,9 @@ async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broke
             _tune_python()
             if not stop.requested:
                 command, tap = broker.addresses
-                known_by = {} if key is None else {"key": key.public}
-                _log.info(
-                    "serving", database=settings.store.database, command=command, tap=tap, **known_by, **versions
-                )
+                mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
+                database = settings.store.database
+                broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
             stop.serve(broker)
             await broker.run()
 

@@ -337,6 +337,12 @@ class RetentionSettings(Keep, frozen=True):
     portion_messages_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Messages read or removed at once: some milliseconds of the writer's time."""
 
+    security_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 7_776_000.0
+    """Security events older than this are removed; 0 means no limit. Ninety days: what is noticed late."""
+
+    security_events_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1_000_000
+    """Security events beyond this number of the newest are removed; 0 means no limit. Some 200 MB."""
+
     channels: dict[str, Keep] = {}
     """The limits of single channels, by name; the log's limits apply to them too."""
 

@@ -53,6 +53,8 @@ class ZapVerdict(NamedTuple):
     """The key of a peer that may come in, which its frames will bear."""
     bot: str | None = None
     """Whose key was refused, if that is known."""
+    key: str | None = None
+    """The key that was refused."""
 
     @property
     def parts(self) -> list[bytes]:
@@ -100,7 +102,8 @@ def _recognise(verdict: ZapVerdict, door: KeyDoor, credentials: Sequence[bytes],
     principal = door.keyring.come(public_key, wall, to_tap=door.is_tap)
     if principal is not None:
         return verdict._replace(user=public_key)
-    return verdict._replace(reason=door.keyring.fault(public_key, wall), bot=door.keyring.bot_of(public_key))
+    fault, bot = door.keyring.fault(public_key, wall), door.keyring.bot_of(public_key)
+    return verdict._replace(reason=fault, bot=bot, key=public_key)
 
 
 def _is_loopback(address: str) -> bool:

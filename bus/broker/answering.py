@@ -60,11 +60,11 @@ class Answering:
         try:
             displaced = self._questions.add(question, self._outgoing.has_room)
         except Refusal as error:
-            return _refused(question, error.code, error.message)
+            return self._refused(question, error.code, error.message)
         self._more.set()
         if displaced is None:
             return []
-        return _refused(displaced, Code.BUSY, "too many queries are in progress; try again later")
+        return self._refused(displaced, Code.BUSY, "too many queries are in progress; try again later")
 
     async def run(self, carry_out: Callable[[list[Effect]], None]) -> None:
         """Answer questions until cancelled. Raises StoreFailure."""
@@ -101,25 +101,26 @@ class Answering:
         except TimeoutError:
             _log.warning("question_interrupted", op=_op(question), bot_id=question.bot_id)
             text = f"this takes longer than {self._seconds_max:g} s, the maximum; ask for less, or try again later"
-            return _refused(question, Code.BUSY, text)
+            return self._refused(question, Code.BUSY, text)
         except Refusal as error:
-            return _refused(question, error.code, error.message, error.details)
+            return self._refused(question, error.code, error.message, error.details)
         except StoreFailure:
             raise
         except RecordDamaged as error:
             _log.error("message_damaged", error=str(error))
-            return _refused(question, Code.INTERNAL, str(error))
+            return self._refused(question, Code.INTERNAL, str(error))
         except Exception:
             _log.exception("question_failed", op=_op(question))
-            return _refused(question, Code.INTERNAL, "the worker could not answer this; see its log")
+            return self._refused(question, Code.INTERNAL, "the worker could not answer this; see its log")
+
+    def _refused(
+        self, question: Question, code: str, message: str, details: dict[str, Any] | None = None
+    ) -> list[Effect]:
+        request = question.query.request if isinstance(question, Ask) else question.subscribe.request
+        error = ErrorFrame(code=code, message=message, request=request, retry=code in RETRY, details=details)
+        note = Note("refused", {"address": question.address, "code": code, **denied(details)})
+        return [*self._core.note(note, self._moment()), Send(question.address, encode(error))]
 
 
 def _op(question: Question) -> str:
     return type(question.query if isinstance(question, Ask) else question.subscribe).__name__
-
-
-def _refused(question: Question, code: str, message: str, details: dict[str, Any] | None = None) -> list[Effect]:
-    request = question.query.request if isinstance(question, Ask) else question.subscribe.request
-    error = ErrorFrame(code=code, message=message, request=request, retry=code in RETRY, details=details)
-    note = Note("refused", {"address": question.address, "code": code, **denied(details)})
-    return [note, Send(question.address, encode(error))]

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 import anyio
 import anyio.abc
@@ -51,6 +51,7 @@ from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, beg
 from .answering import Answering
 from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
 from .listening import Keyed, Sockets, open_sockets
+from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
@@ -63,9 +64,6 @@ _TICK_SECONDS = 0.05
 
 _STALE_SECONDS = 0.001
 """How long one reading of the clocks is used for the frames that are read."""
-
-_AHEAD_SECONDS = 60.0
-"""How far the log's last timestamp may be ahead of the clock before a warning."""
 
 _FRAMES_A_TURN = 500
 """Frames read before other tasks get a turn."""
@@ -112,8 +110,11 @@ class Broker:
             limits=settings.limits,
             moment=moment,
         )
-        self._workflows = WorkflowAnswers(store.workflows, core.permitting.access, frame_bytes_max=frame_bytes_max)
-        self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out)
+        self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
+        self._workflows = WorkflowAnswers(
+            store.workflows, core.permitting.access, frame_bytes_max=frame_bytes_max, noted=self._noting.deed
+        )
+        self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
         self._calling = 0
         self._calling_bytes = 0
         self._steps_asked: list[StepsAsked] = []
@@ -127,8 +128,6 @@ class Broker:
         self._more = False
         """Whether another turn of draining is scheduled: one is enough."""
         self._stopping = False
-        self._clock_behind = False
-        """Whether a warning was logged that the log's last timestamp is ahead of the clock."""
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -159,6 +158,10 @@ class Broker:
         while (batch := self._core.take_batch(self._moment())) is not None:
             await self._apply(batch)
 
+    def announce(self, **fields: Any) -> None:
+        """Log and record that the worker serves, with these fields."""
+        self._noting.note("serving", **fields)
+
     async def run(self) -> None:
         """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
 
@@ -167,7 +170,7 @@ class Broker:
         try:
             async with anyio.create_task_group() as self._tasks:
                 if self._sockets.zap is not None:
-                    self._tasks.start_soon(self._sockets.zap.serve)
+                    self._tasks.start_soon(self._sockets.zap.serve, self._noting.refused)
                 self._tasks.start_soon(self._receive)
                 self._tasks.start_soon(self._watch_connections)
                 self._tasks.start_soon(self._read)
@@ -422,8 +425,8 @@ class Broker:
 
     def _refuse(self, ask: Ask, code: Code, message: str) -> None:
         error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
-        refused = Note("refused", {"address": ask.address, "code": code})
-        self._carry_out([refused, Send(ask.address, encode(error))])
+        self._noting.note("refused", address=ask.address, code=code)
+        self._carry_out([Send(ask.address, encode(error))])
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 
@@ -439,17 +442,9 @@ class Broker:
             moment = self._moment()
             self._queries.sample(moment.now)
             self._outgoing.sweep()
-            self._watch_clock(moment.wall)
+            self._noting.clock(moment.wall)
             self._watch.look(moment.now)
             self._carry_out(self._core.tick(moment))
-
-    def _watch_clock(self, wall: str) -> None:
-        ahead = self._core.log_ahead(wall)
-        if not self._clock_behind and ahead > _AHEAD_SECONDS:
-            _log.warning("clock_behind_log", seconds=round(ahead), clock=wall)
-        elif self._clock_behind and ahead <= _AHEAD_SECONDS:
-            _log.info("clock_caught_up", clock=wall)
-        self._clock_behind = ahead > _AHEAD_SECONDS
 
     async def _close(self) -> None:
         farewell = self._core.close(self._moment())

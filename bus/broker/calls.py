@@ -7,7 +7,7 @@ reads; but a read waits for the writes before it, and a write for the reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ..core.access import Access
-from ..core.effects import Ask
+from ..core.effects import Ask, Note
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.keys import Principal
 from ..model.records import WorkflowStepLog
@@ -32,6 +32,7 @@ from ..wire.calls import (
     ListCall,
     ListStepLogs,
     ListWaitingApprovals,
+    UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
 )
@@ -91,9 +92,17 @@ STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
 class WorkflowAnswers:
     """Answers calls. `begin` is called when a call arrives; `answer` then carries it out, in its own task."""
 
-    def __init__(self, workflows: WorkflowStore, access: Access, *, frame_bytes_max: int) -> None:
+    def __init__(
+        self,
+        workflows: WorkflowStore,
+        access: Access,
+        *,
+        frame_bytes_max: int,
+        noted: Callable[[Ask, Note], None],
+    ) -> None:
         self._workflows = workflows
         self._rights = CallRights(access, workflows)
+        self._noted = noted
         self.frame_bytes_max = frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
 
@@ -138,7 +147,7 @@ class WorkflowAnswers:
             for (index, call, _), outcome in zip(writes, await self._write_steps(writes), strict=True):
                 request = asked[index].call
                 try:
-                    frames[index] = self._frame(request, call, _value(outcome))
+                    frames[index] = self._done(asked[index].ask, request, call, _value(outcome))
                 except Exception as error:
                     frames[index] = _refused(request, error)
         finally:
@@ -178,6 +187,13 @@ class WorkflowAnswers:
             value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
         if principal is not None and value is not None and isinstance(call, GetDefinition | GetDefinitionByName):
             value = next(iter(await self._rights.seen(principal, [value])), None)
+        return self._done(ask, request, call, value)
+
+    def _done(self, ask: Ask, request: Workflow, call: Call, value: Any) -> bytes:
+        """Return the answer to a call that was carried out, and note what somebody did to another's run."""
+        note = _deed(call, value) if call.writes else None
+        if note is not None:
+            self._noted(ask, note)
         return self._frame(request, call, value)
 
     def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
@@ -281,6 +297,20 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
             )
         arguments["holder"] = bot_id
     return arguments
+
+
+def _deed(call: Call, value: Any) -> Note | None:
+    """Return what is to be noted of a write: approvals, and what is done to a run without holding it."""
+    match call:
+        case UpdateStepStatus(fence=None):
+            step = f"{value.run_id}/{value.step_id}"
+            return Note("step_decided", {"object": step, "status": call.status})
+        case UpdateRunStatus(fence=None):
+            return Note("run_operated", {"object": call.run_id, "status": call.status})
+        case DeleteDefinition() if value:
+            return Note("definition_deleted", {"object": call.definition_id})
+        case _:
+            return None
 
 
 def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 import msgspec
 
@@ -32,14 +32,15 @@ from ..wire.answers import (
     ListedChannel,
     ListedGroup,
     ListedKey,
+    ListedSecurityEvent,
     ListedSubscription,
     MessageAnswer,
     RateLimited,
     SubscriptionList,
     WorkerStatus,
 )
-from ..wire.codec import encode
 from ..wire.frames import (
+    Audit,
     Bots,
     Channels,
     Code,
@@ -53,7 +54,9 @@ from ..wire.frames import (
     Subscriptions,
     is_id,
 )
-from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from ..wire.limits import NAME_CHARACTERS_MAX
+from .auditing import audit
+from .paging import AnswerPage
 
 __all__ = ["Queries"]
 
@@ -118,6 +121,11 @@ class Queries:
                 return await self._dead_letters(ask.bot_id, query, sight)
             case Keys():
                 return self._keys(query, sight)
+            case Audit():
+                _forbid(sight.unread_audit())
+                bot = None if query.bot is None else self._bot(query.bot, sight)
+                page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
+                return await audit(self._core.directory, self._log, query, bot=bot, page=page)
             case Status():
                 return await self._status(ask.bot_id, now, sight)
             case _:
@@ -142,7 +150,7 @@ class Queries:
             self._channel(query.channel, sight)
             _forbid(sight.unread_channel(query.channel))
         portions = self._portions_of(bot_id, query, between, sight)
-        page: _Page[msgspec.Raw] = _Page(msgspec.Raw, self._frame_bytes_max)
+        page: AnswerPage[msgspec.Raw] = AnswerPage(msgspec.Raw, self._frame_bytes_max)
         async for portion in portions:
             written = [_raw(message) for message in portion[: query.limit - len(page.rows)]]
             if not page.add(written) or len(written) < len(portion):
@@ -232,7 +240,7 @@ class Queries:
         return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
 
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
-        directory, page = self._core.directory, _Page(ListedBot, self._frame_bytes_max)
+        directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max)
         for part in _portions(directory.bot_names.after(query.after)):
             bots = [directory.names[name] for name in part if sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
@@ -255,7 +263,7 @@ class Queries:
         )
 
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
-        channels, page = self._core.directory.channels, _Page(ListedChannel, self._frame_bytes_max)
+        channels, page = self._core.directory.channels, AnswerPage(ListedChannel, self._frame_bytes_max)
         for part in _portions(self._core.directory.channel_names.after(query.after)):
             seen = [name for name in part if sight.sees_channel(name)]
             entries = [channels[name] for name in seen]
@@ -286,7 +294,7 @@ class Queries:
             if bot.id != bot_id:
                 _forbid(sight.unread_conversation(bot.name))
                 found = {name: each for name, each in found.items() if sight.sees_channel(name)}
-        page = _Page(ListedSubscription, self._frame_bytes_max)
+        page = AnswerPage(ListedSubscription, self._frame_bytes_max)
         for part in _portions(_after(found, query.after)):
             if not page.add([self._listed_subscription(found[name]) for name in part]):
                 break
@@ -304,7 +312,7 @@ class Queries:
         )
 
     def _keys(self, query: Keys, sight: Sight) -> KeyList:
-        keyring, page = self._core.keyring, _Page(ListedKey, self._frame_bytes_max)
+        keyring, page = self._core.keyring, AnswerPage(ListedKey, self._frame_bytes_max)
         assert keyring is not None, "the core refuses the question otherwise"
         keys = keyring.after(query.after, None if query.bot is None else self._bot(query.bot, sight).id)
         is_whole = page.add(self._listed_key(key) for key in keys[: query.limit])
@@ -334,7 +342,7 @@ class Queries:
         mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
         if mailbox is None or not sight.reads_mailbox(mailbox):
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
-        page: _Page[DeadLetterAnswer[msgspec.Raw]] = _Page(DeadLetterAnswer, self._frame_bytes_max)
+        page: AnswerPage[DeadLetterAnswer[msgspec.Raw]] = AnswerPage(DeadLetterAnswer, self._frame_bytes_max)
         for start in range(0, query.limit, _PORTION):
             most = min(_PORTION, query.limit - start)
             found = await self._log.dead_letters(mailbox.id, most, query.offset + start)
@@ -419,26 +427,6 @@ def _after(names: Iterable[str], after: str | None) -> list[str]:
 def _portions(rows: Sequence[R]) -> Iterator[Sequence[R]]:
     for start in range(0, len(rows), _PORTION):
         yield rows[start : start + _PORTION]
-
-
-class _Page(Generic[R]):
-    """The rows of an answer, as many as fit into a frame; at least one."""
-
-    def __init__(self, kind: type[R], frame_bytes_max: int) -> None:
-        self.rows: list[R] = []
-        self.more = False
-        """Whether there was a row that did not fit."""
-        self._room_bytes = frame_bytes_max - FRAME_ROOM_BYTES
-
-    def add(self, rows: Iterable[R]) -> bool:
-        """Add rows; return False if one did not fit."""
-        for row in rows:
-            self._room_bytes -= len(encode(row)) + 1
-            self.more = bool(self.rows) and self._room_bytes < 0
-            if self.more:
-                return False
-            self.rows.append(row)
-        return True
 
 
 def _listed_channel(entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int]) -> ListedChannel:

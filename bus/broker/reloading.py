@@ -24,7 +24,7 @@ _log = structlog.get_logger("posthouse")
 
 
 class Reloading:
-    """See the module. `carry_out` carries out what follows for sessions."""
+    """See the module. `carry_out` carries out what follows for sessions, and `note` logs and records."""
 
     def __init__(
         self,
@@ -33,11 +33,13 @@ class Reloading:
         *,
         moment: Callable[[], Moment],
         carry_out: Callable[[list[Effect]], None],
+        note: Callable[..., None],
     ) -> None:
         self._core = core
         self._settings = settings
         self._moment = moment
         self._carry_out = carry_out
+        self._note = note
         self._read: Callable[[], Settings] | None = None
         self._set_log: Callable[[Log], None] | None = None
 
@@ -54,8 +56,10 @@ class Reloading:
         """Whether there is a configuration to read."""
         return self._read is not None
 
-    async def reload(self) -> Reloaded:
+    async def reload(self, address: bytes | None = None) -> Reloaded:
         """Read the configuration again, and take over what can change while the worker runs.
+
+        `address` is that of the session that asks for it.
 
         Raise SettingsError if it is invalid, or cannot be read.
         """
@@ -64,20 +68,21 @@ class Reloading:
                 raise SettingsError("this worker was started without a configuration, so there is nothing to read")
             after = await anyio.to_thread.run_sync(self._read)
         except SettingsError as error:
-            _log.error("configuration_refused", error=str(error), message="the worker goes on with the earlier one")
+            message = "the worker goes on with the earlier one"
+            self._note("configuration_refused", address=address, error=str(error), message=message)
             raise
         self._settings, changed, restart = take_over(self._settings, after)
         if self._set_log is not None:
             self._set_log(self._settings.log)
         self._carry_out(self._core.configure(self._settings.security, self._moment()))
-        _log.info("configuration_reloaded", changed=changed, restart=restart)
+        self._note("configuration_reloaded", address=address, changed=changed, restart=restart)
         self._warn()
         return Reloaded(changed, restart)
 
     async def answer(self, address: bytes, request: int) -> None:
         """Reload, and answer the request that asked for it."""
         try:
-            frame = ok_frame(request, await self.reload())
+            frame = ok_frame(request, await self.reload(address))
         except SettingsError as error:
             text = f"the configuration was not taken over, and the earlier one holds: {error}"
             frame = encode(ErrorFrame(code=Code.BAD_REQUEST, message=text, request=request, retry=False))

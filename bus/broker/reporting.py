@@ -9,31 +9,39 @@ import structlog
 
 from ..core.effects import Note
 from ..mailbox.sessions import Sessions
-from ..wire.frames import Code
+from ..wire.codes import LIMITS
 
 __all__ = ["Report", "report"]
 
 Report = Callable[[Note, Sessions], None]
 """What is done with a note."""
 
-_LIMITS = frozenset({Code.BUSY, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.TOO_LARGE, Code.STORAGE_FULL})
-"""Codes of refusals that name a limit."""
-
-_WARNINGS = frozenset({"dead_letters", "session_refused", "session_revoked", "session_taken", "session_vanished"})
+_WARNINGS = frozenset(
+    {
+        "connection_refused",
+        "dead_letters",
+        "session_refused",
+        "session_revoked",
+        "session_taken",
+        "session_vanished",
+    }
+)
 
 _log = structlog.get_logger("posthouse")
 
 
 def report(note: Note, sessions: Sessions) -> None:
-    """Log a note. The address of a session is replaced by its bot."""
+    """Log a note. The address of a session, which is bytes, is replaced by its bot."""
     fields = {name: _readable(value) for name, value in note.fields.items() if value is not None}
     address = note.fields.get("address")
-    if address is not None:
+    if isinstance(address, bytes):
         del fields["address"]
         session = sessions.get(address)
         if session is not None:
             fields["bot"] = session.bot_name
-    if note.event in _WARNINGS or fields.get("code") in _LIMITS:
+    if note.event == "configuration_refused":
+        _log.error(note.event, **fields)
+    elif note.event in _WARNINGS or fields.get("code") in LIMITS:
         _log.warning(note.event, **fields)
     else:
         _log.info(note.event, **fields)

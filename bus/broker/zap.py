@@ -54,10 +54,10 @@ class ZapHandler:
     def __repr__(self) -> str:
         return f"<ZapHandler {sorted(self._doors)}>"
 
-    async def serve(self) -> None:
-        """Answer requests until cancelled."""
+    async def serve(self, refused: Callable[[ZapVerdict], None]) -> None:
+        """Answer requests until cancelled; `refused` is called with each refusal."""
         while True:
-            self._answer_waiting()
+            self._answer_waiting(refused)
             if not self._port.has_input:
                 await self._port.wait()
             await anyio.lowlevel.checkpoint()
@@ -67,23 +67,22 @@ class ZapHandler:
         self._socket.unbind(_ADDRESS)
         self._port.close()
 
-    def _answer_waiting(self) -> None:
+    def _answer_waiting(self, refused: Callable[[ZapVerdict], None]) -> None:
         for _ in range(_REQUESTS_A_TURN):
             parts = self._port.receive()
             if parts is None:
                 return
             if b"" in parts:
                 at = parts.index(b"") + 1
-                self._port.send([*parts[:at], *self._decide(parts[at:]).parts])
+                decided = self._decide(parts[at:])
+                self._port.send([*parts[:at], *decided.parts])
+                if decided.reason:
+                    refused(decided)
 
     def _decide(self, request: Sequence[bytes]) -> ZapVerdict:
         try:
-            decided = admit(request, self._doors, self._wall())
+            return admit(request, self._doors, self._wall())
         except Exception:
             _log.exception("authentication_failed")
             number = request[1] if len(request) > 1 else b""
-            decided = ZapVerdict(number, "", "the worker could not decide", refusal=b"500")
-        if decided.reason:
-            whose = {} if decided.bot is None else {"bot": decided.bot}
-            _log.warning("connection_refused", address=decided.address, reason=decided.reason, **whose)
-        return decided
+            return ZapVerdict(number, "", "the worker could not decide", refusal=b"500")

@@ -7,6 +7,7 @@ __all__ = ["COMMANDS"]
 COMMANDS = {
     "approvals": "bus.cli.approvals:approvals",
     "approve": "bus.cli.approvals:approve",
+    "audit": "bus.cli.audit:audit",
     "bots": "bus.cli.messages:bots",
     "cancel": "bus.cli.runs:cancel",
     "check": "worker:check",

@@ -6,11 +6,13 @@ Owns the queries. They change nothing, except for `retry_dead_letters`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
+from ..model.records import timestamp
 from ..wire.answers import (
     BotList,
     ChannelList,
@@ -20,12 +22,15 @@ from ..wire.answers import (
     ListedBot,
     ListedChannel,
     ListedDeadLetter,
+    ListedSecurityEvent,
     ListedSubscription,
     Retried,
+    SecurityEventList,
     SubscriptionList,
     WorkerStatus,
 )
 from ..wire.frames import (
+    Audit,
     Bots,
     Channels,
     DeadLetters,
@@ -155,6 +160,34 @@ class Asking:
             Retried,
         )
         return answer.retried
+
+    async def audit(
+        self,
+        *,
+        bot: str | None = None,
+        event: str | None = None,
+        since: datetime | None = None,
+        after: int = 0,
+        limit: int = 50,
+    ) -> list[ListedSecurityEvent]:
+        """Return security events, oldest first: who came and went, what was refused, and who changed what.
+
+        Only those of a bot, of one name, since a time with a zone, or after an id. At most `limit`; continue with
+        `after` and the id of the last one.
+        """
+        if since is not None and since.tzinfo is None:
+            raise ValueError("since needs a time zone, for instance datetime.now(UTC)")
+        text = None if since is None else timestamp(since)
+        found: list[ListedSecurityEvent] = []
+        more = True
+        while more and len(found) < limit:
+            wanted = min(limit - len(found), ANSWER_ITEMS_MAX)
+            asked = Audit(request=0, bot=bot, event=event, since=text, after=after, limit=wanted)
+            page = await self._caller.request("the audit", partial(_numbered, asked), SecurityEventList)
+            found += page.events
+            more = page.more and bool(page.events)
+            after = found[-1].id if found else after
+        return found
 
     async def status(self) -> WorkerStatus:
         """Return the worker's status: counters, rates, sizes, versions."""

@@ -185,8 +185,8 @@ class Batches:
         self._messages += job.messages
         self._bytes += job.size_bytes
 
-    def take(self, mailboxes: Sequence[Mailbox], timestamp: str) -> Batch:
-        """Return the next batch: as many jobs as its limits allow, and the state of these mailboxes."""
+    def take(self, mailboxes: Sequence[Mailbox], timestamp: str, also: Iterable[Job[Any]] = ()) -> Batch:
+        """Return the next batch: as many jobs as its limits allow, these mailboxes, and the jobs `also`."""
         jobs: list[Job[Any]] = []
         messages, size_bytes = 0, 0
         while self._jobs and len(jobs) < self._limits.batch_messages_max:
@@ -198,7 +198,7 @@ class Batches:
             jobs.append(self._jobs.popleft())
             self._messages -= job.messages
             self._bytes -= job.size_bytes
-        return Batch(jobs, mailboxes, timestamp)
+        return Batch([*jobs, *also], mailboxes, timestamp)
 
 
 def _sender(job: Job[Any]) -> str:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
-from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Principal, Purpose
-from ..model.repository import Applied, LogState, NoteKeyUse, Page, PageRequest, Surveyed
+from ..model.repository import Applied, LogState, Page, PageRequest, Surveyed
 from ..settings import Security, Settings
 from ..wire.frames import (
     Ack,
@@ -54,14 +53,17 @@ from .batches import Batch, Batches
 from .committing import Committing
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Turn
+from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
+from .flushing import Flushing
 from .founding import Founding
+from .hearing import Hearing
 from .keyring import Keyring
 from .opening import Opening
 from .pausing import Pausing
 from .permitting import Permitting
 from .publishing import Publishing
+from .recording import SecurityRecord
 from .recovering import Recovering
 from .retention import Retention
 from .returning import Returning
@@ -71,9 +73,6 @@ from .subscribing import Subscribing
 from .welcoming import Welcoming
 
 __all__ = ["Core"]
-
-_LATE_SECONDS = 1.0
-"""After a tick this late, frames may be waiting in the socket that must be read first."""
 
 _NO_KEYS = (
     "this worker has no keys: stop it, make one for each bot with 'posthouse keys adopt',"
@@ -92,6 +91,10 @@ class Core:
         self._new_id = new_id
         self._turn = Turn(state.last_timestamp)
         self._batches = Batches(settings.limits)
+        self._record = SecurityRecord(
+            state.security, self.directory, self.sessions, batches=self._batches, settings=settings.retention
+        )
+        self._turn.noted = self._record.note
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
             state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
@@ -147,12 +150,16 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
         )
-        self._flushed_at: float | None = None
-        self._taken_at = 0.0
+        self._flushing = Flushing(
+            self._batches,
+            self.dispatch,
+            self._record,
+            keyring=self.keyring,
+            turn=self._turn,
+            flush_seconds=settings.delivery.mailbox_flush_seconds,
+        )
         self._swept_at = 0.0
-        self._ticked_at = 0.0
-        self._heard_at = 0.0
-        self._was_late = False
+        self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
         return Opening(
@@ -203,7 +210,7 @@ class Core:
     ) -> list[Effect]:
         """Handle a client's frame; with keys, from whom its key says it is."""
         self._turn.moment = moment
-        self._heard_at = moment.now
+        self._hearing.heard(moment.now)
         self._try(address, request, principal)
         return self._finish()
 
@@ -219,7 +226,7 @@ class Core:
     ) -> list[Effect]:
         """Refuse a frame that could not be decoded; the session stays."""
         self._turn.moment = moment
-        self._heard_at = moment.now
+        self._hearing.heard(moment.now)
         session = self._session_of(address, principal)
         if session is not None:
             session.last_heard = moment.now
@@ -229,7 +236,7 @@ class Core:
     def ignore(self, address: bytes, moment: Moment) -> list[Effect]:
         """Drop a frame whose key is not valid, or not any more; a session that is left at its address ends."""
         self._turn.moment = moment
-        self._heard_at = moment.now
+        self._hearing.heard(moment.now)
         self.dispatch.counters.ignored += 1
         session = self.sessions.get(address)
         if session is not None:
@@ -263,7 +270,7 @@ class Core:
                 self._admission.enter(lot, added, applied.at)
         self.dispatch.arrive()
         if self.last_seq > before:
-            self._turn.log_time.stamped(applied.at, self._taken_at)
+            self._turn.log_time.stamped(applied.at, self._flushing.taken_at)
         return self._finish()
 
     def failed(self, batch: Batch, code: Code, message: str, moment: Moment) -> list[Effect]:
@@ -319,6 +326,12 @@ class Core:
         self.administering.configure(security)
         return self._finish()
 
+    def note(self, note: Note, moment: Moment) -> list[Effect]:
+        """Log, and perhaps record, what the shell noticed."""
+        self._turn.moment = moment
+        self._turn.note(note.event, **note.fields)
+        return self._turn.take()
+
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
         """End the session of a connection that can no longer be sent to.
 
@@ -341,13 +354,15 @@ class Core:
         """Handle the passing of time: release due messages, end silent sessions, expire deadlines."""
         self._turn.moment = moment
         self._turn.steady()  # on every tick, so that a clock that was set is noticed even if nothing waits
-        deaf, late = self._was_deaf(moment.now), self._is_late(moment.now)
-        self._ticked_at = moment.now
+        deaf = self._hearing.was_deaf(moment.now, full=self.full)
+        late = self._hearing.is_late(moment.now, full=self.full)
+        self._hearing.ticked(moment.now)
         if self._enrolling is not None:
             self._enrolling.expire()
         self._scheduling.release()
         self._recovering.tick()
         self._retention.tick()
+        self._record.tick(moment.now, self._turn.steady())
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now
@@ -362,19 +377,6 @@ class Core:
         self.dispatch.expire()
         self.dispatch.tapping.send_heads()
         return self._finish()
-
-    def _was_deaf(self, now: float) -> bool:
-        """Return True if the worker stood still, or a slow disk kept it from reading: then no client was silent.
-
-        What waits in the socket is read before any deadline expires.
-        """
-        heartbeat = self._settings.delivery.heartbeat_seconds
-        return now - self._ticked_at > heartbeat or (self.full and now - self._heard_at > heartbeat)
-
-    def _is_late(self, now: float) -> bool:
-        """Return True if frames may be waiting that should be read before this tick."""
-        self._was_late = now - self._ticked_at > _LATE_SECONDS and not self._was_late  # never twice in a row
-        return self._heard_at <= self._ticked_at and (self.full or self._was_late)
 
     def close(self, moment: Moment) -> list[Effect]:
         """Send `closing` to every session and end it, because the worker is shutting down."""
@@ -397,29 +399,11 @@ class Core:
 
     def has_batch(self, moment: Moment) -> bool:
         """Return True if a batch is ready to be written."""
-        return bool(self._batches) or (self._unsaved and self._flush_due(moment))
-
-    @property
-    def _unsaved(self) -> bool:
-        return self.dispatch.unsaved or (self.keyring is not None and self.keyring.used)
+        return self._flushing.has_batch(moment)
 
     def take_batch(self, moment: Moment, *, flush: bool = False) -> Batch | None:
-        """Return the next batch, or None; with `flush`, as at shutdown, it includes every unsaved mailbox."""
-        mailboxes: list[Mailbox] = []
-        if flush or self._flush_due(moment):
-            self._flushed_at = moment.now
-            mailboxes = self.dispatch.flush()
-            if self.keyring is not None and self.keyring.used:
-                self.dispatch.write([NoteKeyUse(self.keyring.take_used())])
-        if not self._batches and not mailboxes:
-            return None
-        self._taken_at = moment.now
-        return self._batches.take(mailboxes, self._turn.log_time.at(*moment))
-
-    def _flush_due(self, moment: Moment) -> bool:
-        if self._flushed_at is None:  # the first interval begins now
-            self._flushed_at = moment.now
-        return moment.now - self._flushed_at >= self._settings.delivery.mailbox_flush_seconds
+        """Return the next batch, or None; with `flush`, as at shutdown, it includes everything unsaved."""
+        return self._flushing.take_batch(moment, flush=flush)
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -427,7 +411,7 @@ class Core:
         try:
             self._receive(address, request, principal)
         except Refusal as error:
-            self._turn.refuse_request(address, request, error)
+            self._turn.refuse_request(address, request, error, principal)
 
     def _receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
         session = self._session_of(address, principal)

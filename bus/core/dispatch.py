@@ -275,6 +275,7 @@ class Dispatch:
             bot=session.bot_name,
             in_flight=len(session.in_flight),
             silent_seconds=round(self._turn.moment.now - session.last_heard, 3),
+            key=session.public_key,
         )
         for mailbox in self._directory.mailboxes_lent_to(session):
             self.leave(session, mailbox, vanished=vanished, unsent=unsent)

@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,7 +92,8 @@ class Silence(NamedTuple):
 class Note(NamedTuple):
     """Log an event for operators: its name and its fields, without anything that bots say to each other.
 
-    `address`, among the fields, stands for the bot whose session is there.
+    `address`, among the fields, stands for the bot whose session is there if it is bytes; a text is where a
+    connection came from.
     """
 
     event: str
@@ -176,6 +177,8 @@ class Turn:
     def __init__(self, last_timestamp: str = "") -> None:
         self.moment = Moment(0.0, "")
         self.log_time = LogTime(last_timestamp)
+        self.noted: Callable[[Note, Moment], None] | None = None
+        """Called with each note: some are recorded as well as logged."""
         self._steady = Steady()
         self._effects: list[Effect] = []
 
@@ -200,7 +203,10 @@ class Turn:
 
     def note(self, event: str, **fields: Any) -> None:
         """Add an event to be logged for operators."""
-        self._effects.append(Note(event, fields))
+        note = Note(event, fields)
+        self._effects.append(note)
+        if self.noted is not None:
+            self.noted(note, self.moment)
 
     def refuse(
         self,
@@ -214,12 +220,16 @@ class Turn:
         self.note("refused", address=address, code=code, **denied(details))
         self.send(address, _error(code, message, number, details))
 
-    def refuse_request(self, address: bytes, request: RequestFrame, error: Refusal) -> None:
-        """Refuse a client's frame; a hello by the bot that it names."""
+    def refuse_request(
+        self, address: bytes, request: RequestFrame, error: Refusal, principal: Principal | None
+    ) -> None:
+        """Refuse a client's frame; a hello by the bot that it names, and with keys by the one whose key it is."""
+        key, by = (None, None) if principal is None else (principal.public_key, principal.bot_name)
         if isinstance(request, Hello):
-            self.note("session_refused", bot=request.bot, client=request.client, code=error.code)
+            fields = {"bot": request.bot, "client": request.client, "code": error.code, "key": key, "by": by}
+            self.note("session_refused", **fields)
         elif error.code != Code.UNKNOWN_SESSION:  # every client gets that after a restart
-            self.note("refused", address=address, code=error.code, **denied(error.details))
+            self.note("refused", address=address, code=error.code, key=key, **denied(error.details))
         number = getattr(request, "request", None)
         self.send(address, _error(error.code, error.message, number, error.details))
 

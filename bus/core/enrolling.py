@@ -267,10 +267,11 @@ class Enrolling:
     def revoked(self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], at: str) -> None:
         """End the sessions of keys whose revocation is on disk, and answer the request; its own session last."""
         revoked = self._keyring.revoke(public_keys, at)
-        for public_key in revoked:
-            self._turn.note("key_revoked", bot=request.bot, key=public_key)
-        sessions = self._sessions_of(revoked)
         own = self._sessions.get(address)
+        by = None if own is None or own.principal is None else own.principal.public_key
+        for public_key in revoked:
+            self._turn.note("key_revoked", bot=request.bot, key=public_key, by=by)
+        sessions = self._sessions_of(revoked)
         self._shut_out([session for session in sessions if session is not own], "its key was revoked")
         self._leave_tap(revoked)
         self._turn.answer(address, request.request, KeysRevoked(len(revoked), len(sessions)))

@@ -194,6 +194,8 @@ class _RetryJob(Job[Any]):
     def done(self, answers: Sequence[Any], at: str) -> None:
         """Redeliver them."""
         self._mailbox.dead_letters.revive(self._seqs)
+        name = self._request.bot[:NAME_CHARACTERS_MAX]
+        self._turn.note("dead_letters_retried", address=self._address, mailbox=name, messages=len(self._seqs))
         self._turn.answer(self._address, self._request.request, Retried(len(self._seqs)))
         self._dispatch.touch(self._mailbox)
 

@@ -51,6 +51,12 @@ class Sight:
         """Whether everything may be read that is not private."""
         return self._may(Action.READ, READ_ALL)
 
+    def unread_audit(self) -> Refusal | None:
+        """Return why it may not read security events, or None."""
+        if self._principal is None:
+            return None
+        return self._access.refusal(self._principal, Action.ADMIN, "audit")
+
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def sees_bot(self, name: str) -> bool:

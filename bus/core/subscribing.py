@@ -88,7 +88,7 @@ class Subscribing:
             action, object = wanted(subscribe.channel, subscribe.group)
             refusal = self._access.refusal(session.principal, action, object)
             if refusal is not None:
-                self._turn.refuse_request(session.address, subscribe, refusal)
+                self._turn.refuse_request(session.address, subscribe, refusal, session.principal)
                 return
         lack = self._lack(session, subscribe)
         if lack is not None:

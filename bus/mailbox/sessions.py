@@ -95,6 +95,11 @@ class Session:
         return f"<Session {self.bot_name!r} {state} in_flight={len(self.in_flight)}/{self.credit}>"
 
     @property
+    def public_key(self) -> str | None:
+        """The key of its connection; None without keys."""
+        return None if self.principal is None else self.principal.public_key
+
+    @property
     def free(self) -> int:
         """How many more messages may be delivered now; 0 if the bytes in flight are used up."""
         if self.in_flight_bytes >= self.in_flight_bytes_max:

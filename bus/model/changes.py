@@ -16,6 +16,7 @@ from ..errors import RecordDamaged, Refused
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
+from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
 
 __all__ = [
     "AddBot",
@@ -287,6 +288,8 @@ Change = (
     | AddKey
     | RevokeKeys
     | NoteKeyUse
+    | AddSecurityEvents
+    | RemoveSecurityEvents
 )
 
 
@@ -391,6 +394,8 @@ class LogState(msgspec.Struct, frozen=True):
     next_due_at: str | None = None
     """When the first of them is due."""
     keys: list[Key] = []
+    security: SecuritySpan = SecuritySpan()
+    """The security events that are stored."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):

@@ -70,6 +70,7 @@ from .lots import (
     stored_lots,
 )
 from .records import BotMessage, BotSubscription, Channel
+from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .workflows import RunOwners, StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "AddDeadLetters",
     "AddKey",
     "AddMessages",
+    "AddSecurityEvents",
     "AddSubscription",
     "Added",
     "Appended",
@@ -108,10 +110,14 @@ __all__ = [
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemoveSecurityEvents",
     "RemoveSubscription",
     "RevokeKeys",
     "RunOwners",
     "SaveMailbox",
+    "SecurityEvent",
+    "SecurityRequest",
+    "SecuritySpan",
     "SeenBot",
     "StepCreation",
     "StepMove",
@@ -238,6 +244,9 @@ class MessageLog(Protocol):
         self, mailbox_id: str | None, limit: int, offset: int = 0
     ) -> list[tuple[DeadLetter, LogMessage | None]]:
         """List dead letters, newest first, of one mailbox or of all, without the first `offset` ones."""
+
+    async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
+        """Return security events, each with whether it is as it was stored."""
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""

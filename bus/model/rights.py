@@ -47,7 +47,7 @@ class Action(enum.StrEnum):
     APPROVE = "approve"
     """To answer what waits for an approval in runs of a workflow, by its name."""
     ADMIN = "admin"
-    """What concerns the worker itself: `keys`, `reload`."""
+    """What concerns the worker itself: `keys`, `reload`, `audit`."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

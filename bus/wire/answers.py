@@ -32,12 +32,14 @@ __all__ = [
     "ListedDeadLetter",
     "ListedGroup",
     "ListedKey",
+    "ListedSecurityEvent",
     "ListedSubscription",
     "MayAnswer",
     "MessageAnswer",
     "RateLimited",
     "Reloaded",
     "Retried",
+    "SecurityEventList",
     "SubscriptionEnd",
     "SubscriptionList",
     "SubscriptionStart",
@@ -311,6 +313,33 @@ class CommitAnswer(_Answer, frozen=True):
 
 
 # ── The worker ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ListedSecurityEvent(_Answer, frozen=True):
+    """What happened `times` times within about a minute, the first time at `at`.
+
+    `bot_id`, `bot` and `key` are whose it is, and `address` where a connection came from, as far as they are known.
+    `object` is what it was about. `damaged` says that the record is not as it was stored.
+    """
+
+    id: int
+    at: str
+    event: str
+    bot_id: str | None
+    bot: str | None
+    key: str | None
+    address: str | None
+    object: str | None
+    detail: str | None
+    times: int
+    damaged: bool = False
+
+
+class SecurityEventList(_Answer, frozen=True, omit_defaults=True):
+    """Security events in the order of their ids; `more` says that others follow."""
+
+    events: list[ListedSecurityEvent]
+    more: bool = False
 
 
 class RateLimited(_Answer, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import Portable
 
-__all__ = ["RETRY", "Code", "Refusal"]
+__all__ = ["LIMITS", "RETRY", "Code", "Refusal"]
 
 
 class Code(StrEnum):
@@ -43,6 +43,9 @@ RETRY = frozenset(
     {Code.UNKNOWN_SESSION, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.BUSY, Code.STORAGE_FULL, Code.INTERNAL}
 )
 """The codes after which the same request may succeed."""
+
+LIMITS = frozenset({Code.BUSY, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.TOO_LARGE, Code.STORAGE_FULL})
+"""The codes of refusals that name a limit."""
 
 
 class Refusal(Portable):

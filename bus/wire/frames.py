@@ -38,6 +38,7 @@ __all__ = [
     "RETRY",
     "Ack",
     "AddKeyFrame",
+    "Audit",
     "Bots",
     "Channels",
     "Closing",
@@ -299,6 +300,17 @@ class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
     seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)]
 
 
+class Audit(_ClientFrame, frozen=True, tag="audit"):
+    """Asks for security events, in their order: those after an id, or all."""
+
+    request: RequestId
+    bot: str | None = None
+    event: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+    since: str | None = None
+    after: Seq = 0
+    limit: QueryLimit = 50
+
+
 class Status(_ClientFrame, frozen=True, tag="status"):
     """Asks for the worker's status."""
 
@@ -328,7 +340,7 @@ class Commit(_ClientFrame, frozen=True, tag="commit"):
     acks: Seqs = []
 
 
-Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Status
+Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
 Settle = Ack | Nak | Term | Extend | Credit
 OfSession = Hello | Ping | Goodbye
 KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload

@@ -35,6 +35,7 @@ from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS, intact
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
+from .security import SECURITY_EVENTS
 
 __all__ = ["Check", "Progress"]
 
@@ -219,6 +220,8 @@ class _Reading:
         self._part("the bots and channels", self._references)
         yield Progress("mailboxes")
         self._part("the mailboxes", self._places)
+        yield Progress("security events")
+        self._part("the security events", self._security)
         yield Progress("workflows")
         self._part("the workflows", self._workflows)
 
@@ -319,6 +322,12 @@ class _Reading:
         for what, sql in MISSING.items():
             found += [f"the {what} {row[0]!r} is needed, but missing" for row in self._connection.execute(sql)]
         _list(self.damage, found)
+
+    def _security(self) -> None:
+        """Check the checksums of security events."""
+        rows = self._connection.execute(SECURITY_EVENTS)
+        altered = [row[0] for row in rows if not is_sealed(row)]
+        _list(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
 
     def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:
         position, unsettled_json, floors_json = state

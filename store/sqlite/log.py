@@ -20,6 +20,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddSecurityEvents,
     AddSubscription,
     Appended,
     Applied,
@@ -42,9 +43,12 @@ from bus.model.repository import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveSecurityEvents,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
+    SecurityEvent,
+    SecurityRequest,
     SeenBot,
     Subscribed,
     Surveyed,
@@ -68,6 +72,7 @@ from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
+from .security import addition, change_events, read_events
 
 __all__ = ["SqliteLog"]
 
@@ -139,7 +144,7 @@ class SqliteLog:
         return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
-        """Return additions and mailbox states as one transaction; None if there are other changes, or new pairs."""
+        """Return additions, mailbox states and security events as one transaction; None if there is more to it."""
         if not all(map(self._is_plain, changes)):
             return None
         statements: list[Statement] = []
@@ -160,12 +165,15 @@ class SqliteLog:
                     statements.append((SAVE_MAILBOX, row))
                     answers.append(None)
                     body_bytes += sum(len(value) for value in row if isinstance(value, str))
+                case AddSecurityEvents(events):
+                    statements += map(addition, events)
+                    answers.append(None)
         return Whole(statements, answers, last_seq, body_bytes, is_any_scheduled(ids) if ids else None)
 
     def _is_plain(self, change: Change) -> bool:
         if isinstance(change, AddMessages):
             return are_due(change.lots) and not self._conversations.new_pairs(change.lots)
-        return isinstance(change, SaveMailbox)
+        return isinstance(change, SaveMailbox | AddSecurityEvents)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:
@@ -237,6 +245,8 @@ class SqliteLog:
                 await revoke_keys(connection, change)
             case NoteKeyUse():
                 await note_key_use(connection, change)
+            case AddSecurityEvents() | RemoveSecurityEvents():
+                return await change_events(connection, change)
             case _:
                 assert_never(change)
         return None
@@ -365,6 +375,10 @@ class SqliteLog:
         found = [DeadLetter(*row) for row in rows]
         messages = {message.seq: message for message in await self.messages([dead.seq for dead in found])}
         return [(dead, messages.get(dead.seq)) for dead in found]
+
+    async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
+        """Return security events."""
+        return await read_events(self._questions, request)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""

@@ -261,6 +261,21 @@ def test_status_lists_who_was_too_fast(tmp_path: Path) -> None:
         assert (listed["sender"], listed["recipient"], listed["times"]) == ("hasty", None, 1)
 
 
+def test_security_events_are_shown_and_followed(posthouse: Posthouse) -> None:
+    posthouse.answer("publish", "news", "1", "--as", "auditor")
+    posthouse.wait_until(lambda: bool(posthouse.json("audit", "--bot", "auditor", "--since", "1h")))
+    [event, *_] = posthouse.json("audit", "--bot", "auditor", "--event", "session_opened")
+    assert (event["event"], event["bot"], event["times"]) == ("session_opened", "auditor", 1)
+    heading, line = posthouse.run("audit", "--bot", "auditor", "--limit", "1").stdout.splitlines()
+    assert heading.split()[:4] == ["id", "time", "event", "bot"]
+    assert line.split()[2:4] == ["session_opened", "auditor"]
+    assert posthouse.run("audit", "--bot", "auditor", "--since", "2999-01-01T00:00:00Z").stderr == "no events\n"
+    with posthouse.start("audit", "--follow", "--bot", "auditor", "--since", "1h") as following:
+        assert "session_opened  bot auditor" in following.line()
+        following.interrupt()
+        assert following.exit_code() == 0
+
+
 def test_nothing_to_show_is_said_beside_the_output(posthouse: Posthouse) -> None:
     ended = posthouse.run("history", "--thread", UNKNOWN_ID[:-1] + "0")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "no messages\n")
@@ -297,6 +312,8 @@ def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:
         ["history", "--channel", "a", "--thread", UNKNOWN_ID],
         ["history", "--channel", "a", "--sender", "a"],
         ["subscriptions", "--bot", "a", "--channel", "b"],
+        ["audit", "--since", "yesterday"],
+        ["audit", "--since", "1999999999d"],
         ["status", "--url", "localhost"],
         ["status", "--timeout", "0"],
     ],

@@ -7,7 +7,7 @@ import math
 import re
 import sqlite3
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,11 @@ async def test_history_and_asking(worker: Worker) -> None:
         assert [row["bot"] for row in await a.subscriptions(channel="news")] == ["b"]
         assert [row["channel_name"] for row in await a.subscriptions(bot="b")] == ["news"]
         assert (await a.status())["last_seq"] == 3
+        with anyio.fail_after(30):
+            while not (opened := await a.audit(bot="b", event="session_opened")):
+                pass
+        assert [(event.bot, event.times) for event in opened] == [("b", 1)]
+        assert await a.audit(since=datetime.now(UTC) + timedelta(days=1)) == []
 
 
 async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:

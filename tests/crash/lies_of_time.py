@@ -12,6 +12,7 @@ import msgspec
 
 from bus.core.core import Core
 from bus.core.dispatch import Dispatch
+from bus.core.effects import Moment
 from bus.core.retention import Retention
 from bus.core.returning import Returning
 from bus.core.settling import Settling
@@ -96,16 +97,16 @@ def _goodbyes_are_failures() -> None:
 
 def _pauses_expel() -> None:
     def make(honest: Any) -> Any:
-        def was_deaf(core: Core, now: float) -> bool:
-            deaf = 0 < core._ticked_at < now - _PAUSE_SECONDS
-            if honest(core, now) and deaf:
+        def tick(core: Core, moment: Moment) -> Any:
+            if 0 < core._hearing.ticked_at < moment.now - _PAUSE_SECONDS:
+                core._hearing.ticked(moment.now)
                 for session in core.sessions:
                     session.last_heard = -1e9
-            return not deaf and bool(honest(core, now))
+            return honest(core, moment)
 
-        return was_deaf
+        return tick
 
-    replace(Core, "_was_deaf", make)
+    replace(Core, "tick", make)
 
 
 def _not_held_unsaid() -> None:

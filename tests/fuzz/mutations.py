@@ -125,6 +125,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "subscriptions", "request": 20, "bot": "a"},
     {"op": "subscriptions", "request": 20, "channel": "news"},
     {"op": "dead_letters", "request": 21, "bot": "a", "limit": 5},
+    {"op": "audit", "request": 21, "bot": "a", "event": "refused", "since": "2026-01-01T00:00:00Z", "after": 3},
     {"op": "retry_dead_letters", "request": 22, "bot": "a", "seqs": [1]},
     {"op": "status", "request": 23},
     {"op": "keys", "request": 24, "bot": "a", "limit": 5},

@@ -60,6 +60,7 @@ BUS = [
     "ListedChannel",
     "ListedDeadLetter",
     "ListedKey",
+    "ListedSecurityEvent",
     "ListedSubscription",
     "MalformedAnswer",
     "MayAnswer",

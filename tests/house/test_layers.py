@@ -69,6 +69,7 @@ PURE = {"bus.model", "bus.errors", "bus.wire", "bus.settings", "bus.mailbox", "b
 PURE_TOO = {
     "bus.broker.admitting",
     "bus.broker.connections",
+    "bus.broker.paging",
     "bus.broker.repeats",
     "bus.client.deliveries",
     "bus.client.forgotten",

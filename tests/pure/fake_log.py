@@ -19,6 +19,7 @@ from bus.model.repository import (
     Added,
     AddKey,
     AddMessages,
+    AddSecurityEvents,
     AddSubscription,
     Applied,
     Change,
@@ -42,9 +43,12 @@ from bus.model.repository import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveSecurityEvents,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
+    SecurityEvent,
+    SecuritySpan,
     SeenBot,
     Subscribed,
     Subscription,
@@ -76,6 +80,7 @@ class FakeLog:
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self.keys: dict[str, Key] = {}
         self.commits: dict[str, tuple[str, list[int | None]]] = {}
+        self.events: dict[int, SecurityEvent] = {}
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
 
@@ -94,6 +99,7 @@ class FakeLog:
             scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
             keys=list(self.keys.values()),
+            security=self._span(),
         )
 
     def apply(self, changes: Sequence[Change]) -> Applied:
@@ -142,6 +148,10 @@ class FakeLog:
                 return [seq for seq in change.seqs if self.dead_letters.pop((change.mailbox_id, seq), None)]
             case AddKey() | RevokeKeys() | NoteKeyUse():
                 self._change_keys(change)
+            case AddSecurityEvents(events):
+                self.events.update({event.id: event for event in events})
+            case RemoveSecurityEvents():
+                return self._remove_events(change)
             case _:
                 assert_never(change)
         return None
@@ -165,6 +175,20 @@ class FakeLog:
                 for each, at in used_at.items():
                     if each in self.keys:
                         self.keys[each] = replace(self.keys[each], last_used_at=at)
+
+    def _remove_events(self, change: RemoveSecurityEvents) -> SecuritySpan:
+        last_id = self._span().last_id
+        ids = sorted(self.events)
+        old = [id for id in ids if self.events[id].at < change.before][: change.events_max]
+        many = [id for id in ids if id <= change.through_id][: change.events_max]
+        for id in {*old, *many} - {last_id}:
+            del self.events[id]
+        return self._span()
+
+    def _span(self) -> SecuritySpan:
+        if not self.events:
+            return SecuritySpan()
+        return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
         return outcome_of([self._add(message, timestamp) for message in lot.messages()])

@@ -65,6 +65,20 @@ KEY = {
     "sessions": 1,
 }
 
+EVENT = {
+    "id": 3,
+    "at": "2026-01-01T00:00:00.000000Z",
+    "event": "limit_reached",
+    "bot_id": BOT["id"],
+    "bot": "ann",
+    "key": None,
+    "address": None,
+    "object": None,
+    "detail": "busy",
+    "times": 4,
+    "damaged": False,
+}
+
 VALUES: list[tuple[Any, dict[str, Any]]] = [
     (answers.BotList, {"bots": [BOT]}),
     (
@@ -110,6 +124,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     ),
     (answers.DeadLetterList[answers.ListedDeadLetter], {"dead_letters": [DEAD, DEAD | {"message": None}]}),
     (answers.Retried, {"retried": 2}),
+    (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": False, "group": "team"}),
     (answers.SubscriptionEnd, {"removed": True}),

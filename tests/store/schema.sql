@@ -205,3 +205,19 @@ CREATE TABLE workflow_steps (
 );
 CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id);
 CREATE INDEX idx_workflow_steps_waiting ON workflow_steps (run_id) WHERE status = 'waiting_approval';
+
+-- Security
+
+CREATE TABLE security_events (
+    id       INTEGER PRIMARY KEY,
+    at       TEXT NOT NULL,
+    event    TEXT NOT NULL,
+    bot_id   TEXT,
+    key      TEXT,
+    address  TEXT,
+    object   TEXT,
+    detail   TEXT,
+    times    INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX idx_security_events_at ON security_events (at);

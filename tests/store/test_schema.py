@@ -50,6 +50,9 @@ COLUMNS = {
         id TEXT! | due_at TEXT | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_bot_id TEXT
         | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT | headers TEXT!='{}'
         | expires_at TEXT | checksum INTEGER!""",
+    "security_events": """
+        id INTEGER | at TEXT! | event TEXT! | bot_id TEXT | key TEXT | address TEXT | object TEXT | detail TEXT
+        | times INTEGER! | checksum INTEGER!""",
     "schema_migrations": "name TEXT | checksum TEXT! | applied_at TEXT!",
 }
 
@@ -66,6 +69,7 @@ PRIMARY_KEYS = {
     "mailboxes": ["id"],
     "dead_letters": ["mailbox_id", "seq"],
     "scheduled_messages": [],
+    "security_events": ["id"],
     "schema_migrations": ["name"],
 }
 

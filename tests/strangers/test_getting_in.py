@@ -156,7 +156,7 @@ async def test_the_handler_decides_for_each_socket(
 ) -> None:
     handler = ZapHandler(context, ORIGINS)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(handler.serve)
+        tasks.start_soon(handler.serve, print)
         assert await hears(context, b"local", clients)
         assert not await hears(context, b"unknown", clients)
         assert await hears(context, b"open", clients)
@@ -176,7 +176,7 @@ async def test_a_handler_that_fails_lets_nobody_in(
         raise RuntimeError("a bug")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(handler.serve)
+        tasks.start_soon(handler.serve, print)
         with monkeypatch.context() as patched:
             patched.setattr("bus.broker.zap.admit", fail)
             assert not await hears(context, b"open", clients)

@@ -58,7 +58,9 @@ class House(Keyed):
 
     async def call(self, bot: str, name: str, **arguments: Any) -> Any:
         """Let a bot make a workflow call; return its value, or the error frame."""
-        answers = WorkflowAnswers(self.store.workflows, self.core.permitting.access, frame_bytes_max=2**20)
+        answers = WorkflowAnswers(
+            self.store.workflows, self.core.permitting.access, frame_bytes_max=2**20, noted=lambda *_: None
+        )
         principal = self.principal(bot)
         request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
         ask = Ask(bot.encode(), principal.bot_id, request, principal)

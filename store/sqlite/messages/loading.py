@@ -17,6 +17,7 @@ from bus.model.repository import LogState
 
 from ..file.database import Database
 from ..file.reader import is_text
+from ..security import read_span
 from .arrivals import next_due_at
 from .keys import KEYS, key_of
 from .rows import fetch_each
@@ -88,6 +89,7 @@ async def load_state(database: Database) -> LogState:
         scheduled=scheduled,
         next_due_at=await next_due_at(database.read),
         keys=keys,
+        security=await read_span(database.read),
     )
 
 

@@ -1,0 +1,147 @@
+"""The command `posthouse audit`: who came and went, what was refused, and who changed what.
+
+Owns the wording of a time on the command line, and the polling of `--follow`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import msgspec
+import rich_click as click
+
+from ..bot import Bot
+from ..model.records import parse_timestamp
+from ..wire.answers import ListedSecurityEvent
+from ..wire.limits import ANSWER_ITEMS_MAX
+from .console import Time, show_json, show_rows
+from .ending import ask, open_bot, run, until_signal
+from .options import Link, linked, name_of
+from .streams import EXIT_SIGNAL, note, plain, say
+
+__all__ = ["audit"]
+
+_LOOK_SECONDS = 1.0
+"""The time between two polls of `--follow`; an event is on the worker's disk within a fifth of that."""
+
+_AGO = re.compile(r"(\d{1,9})([smhd])")
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _since(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Return a time: so long ago, or as it is written."""
+    if value is None:
+        return None
+    ago = _AGO.fullmatch(value)
+    try:
+        if ago is not None:
+            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+        return parse_timestamp(value)
+    except (OverflowError, ValueError):
+        form = "use 90s, 30m, 1h or 7d, or a time such as 2026-11-22T18:00:00Z"
+        raise click.BadParameter(f"{value!r} is not a time: {form}") from None
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """Which events to show."""
+
+    since: datetime | None
+    bot: str | None
+    event: str | None
+    limit: int
+
+
+@click.command()
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_since,
+    help="Only from then on: 90s, 30m, 1h or 7d ago, or an RFC 3339 time.",
+)
+@click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
+@click.option("--event", metavar="EVENT", callback=name_of, help="Only those with this name, such as forbidden.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="The maximum number to show: the oldest.",
+)
+@click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")
+@linked("console")
+def audit(link: Link, follow: bool, **wanted: Any) -> None:
+    """Show security events, oldest first: who came and went, what was refused, and who changed what.
+
+    The same event of the same bot is recorded once a minute, with TIMES. `--follow` shows each once, when it is
+    new, and without `--since` only those from now on.
+    """
+    asked = _Wanted(**wanted)
+    if follow:
+        number = run(lambda: until_signal(lambda: _follow(link, asked)))
+        if number is not None and number != signal.SIGINT:
+            sys.exit(EXIT_SIGNAL + number)
+        return
+    found = ask(link, lambda bot: _events(bot, asked, after=0))
+    if link.as_json:
+        show_json(found)
+        return
+    columns = ("id", "time", "event", "bot", "key", "address", "object", "detail", "times")
+    show_rows(columns, [_row(each) for each in found], nothing="no events")
+    if len(found) == asked.limit:
+        note("there may be more: use a later --since, or a larger --limit")
+
+
+async def _events(bot: Bot, wanted: _Wanted, *, after: int) -> list[ListedSecurityEvent]:
+    return await bot.audit(bot=wanted.bot, event=wanted.event, since=wanted.since, after=after, limit=wanted.limit)
+
+
+async def _follow(link: Link, wanted: _Wanted) -> None:
+    after = 0
+    since = wanted.since or datetime.now(UTC)
+    portion = msgspec.structs.replace(wanted, since=since, limit=ANSWER_ITEMS_MAX)
+    async with open_bot(link, max_in_flight=0) as bot:
+        while True:
+            found = await _events(bot, portion, after=after)
+            for each in found:
+                after = each.id
+                if link.as_json:
+                    show_json(each)
+                else:
+                    say(_line(each))
+            if len(found) < portion.limit:
+                await anyio.sleep(_LOOK_SECONDS)
+
+
+def _row(each: ListedSecurityEvent) -> tuple[Any, ...]:
+    return (
+        each.id,
+        Time(each.at),
+        f"{each.event} (damaged)" if each.damaged else each.event,
+        each.bot or each.bot_id or "",
+        each.key or "",
+        each.address or "",
+        each.object or "",
+        each.detail or "",
+        each.times,
+    )
+
+
+def _line(each: ListedSecurityEvent) -> str:
+    """Return an event as a line for people."""
+    named = (
+        ("bot", each.bot or each.bot_id),
+        ("key", each.key),
+        ("address", each.address),
+        ("object", each.object),
+        ("detail", each.detail),
+        ("damaged", "yes" if each.damaged else None),
+    )
+    rest = "".join(f"  {name} {value}" for name, value in named if value is not None)
+    return plain(f"{each.at}  {each.event}{rest}")
