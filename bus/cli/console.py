@@ -155,6 +155,8 @@ class Lines:
         )
         if message.attempt > 1:
             text.append(f"  (attempt {message.attempt})", "yellow")
+        if message.tainted:
+            text.append("  (tainted)", "yellow")
         if self._details:
             text.append(f"\n    {_detail(message)}", "dim")
         if not self._console.is_terminal:
@@ -184,6 +186,8 @@ def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
         del value["attempt"]
     if value["group"] is None:
         del value["group"]
+    if not value["tainted"]:
+        del value["tainted"]
     return value
 
 

@@ -9,6 +9,9 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
 
 from ..mailbox.sessions import Asked, Session
 from ..model.records import Channel
@@ -134,7 +137,7 @@ class Admission:
         """Enter the outcome of messages whose transaction has returned."""
         if isinstance(outcome, Appended):
             seqs = range(outcome.first_seq, outcome.first_seq + len(lot.ids))
-            self._dispatch.enter(StoredLot(lot, seqs, timestamp))
+            self._dispatch.enter(StoredLot(_stored(lot, outcome.tainted), seqs, timestamp))
             return
         new: dict[int, int] = {}
         for at, added in enumerate(outcome):
@@ -144,8 +147,10 @@ class Admission:
                 new[at] = added.seq
             elif added.scheduled:
                 self._scheduling.add(lot.sender_bot_id, lot.due_at or "")
-        if new:
-            self._dispatch.enter(StoredLot(lot.select(list(new)), list(new.values()), timestamp))
+        for tainted, alike in groupby(new, lambda at: outcome[at].tainted):
+            indexes = list(alike)
+            part = _stored(lot.select(indexes), tainted)
+            self._dispatch.enter(StoredLot(part, [new[at] for at in indexes], timestamp))
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
         """Note the messages to which the session awaits replies."""
@@ -180,3 +185,8 @@ class Admission:
     def founded(self, channels: Sequence[Channel]) -> None:
         """Note that these channels exist now, or that they were not created."""
         self._founding.end(channels)
+
+
+def _stored(lot: Lot, tainted: bool) -> Lot:
+    """Return a lot as it is in the log, where it is known what its messages answer."""
+    return msgspec.structs.replace(lot, tainted=True) if tainted and not lot.tainted else lot

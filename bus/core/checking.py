@@ -149,6 +149,7 @@ class Checking:
             headers,
             None if ttl is None else later(self._turn.moment.wall, ttl + (delay or 0.0)),
             later(self._turn.steady(), delay) if delay else None,
+            tainted=sender.bot_id in self._directory.external,
         )
 
     def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:

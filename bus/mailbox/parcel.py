@@ -102,6 +102,12 @@ class _After(msgspec.Struct, frozen=True, gc=False):
     timestamp: str | None
 
 
+class _AfterTainted(_After, frozen=True, gc=False):
+    """The same of a tainted message."""
+
+    tainted: bool = True
+
+
 def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, bytes]:
     """Return what is before and after the bodies of messages of one lot; without the braces."""
     direct, channel = message.recipient_bot_id, message.recipient_channel
@@ -111,7 +117,7 @@ def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, byt
         ToBot(bot_id=direct) if channel is None else ToChannel(channel),
         message.message_type,
     )
-    after = _After(msgspec.Raw(message.headers), timestamp)
+    after = (_AfterTainted if message.tainted else _After)(msgspec.Raw(message.headers), timestamp)
     return encode(before)[1:-1], encode(after)[1:-1]
 
 

@@ -33,7 +33,8 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
 
     Its id is its sender's: another sender's message with that id is another message. It is not delivered at or
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
-    id and sender and not stored: if it is known, its sender is answered as for any repeat.
+    id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
+    comes from outside, or answers a message that is.
     """
 
     id: str
@@ -48,13 +49,15 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     expires_at: str | None = None
     due_at: str | None = None
     known_only: bool = False
+    tainted: bool = False
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
     """Checked messages that differ only in id, body and `reply_to`, in order: mostly those of one frame.
 
     What they share is checked, stored, encoded and delivered once. A single message is a lot of one. The fields are
-    those of `NewMessage`; `reply_tos` is None if they are no replies.
+    those of `NewMessage`; `reply_tos` is None if they are no replies. Until a lot is stored, `tainted` says only
+    whether its sender is external.
     """
 
     ids: Sequence[str]
@@ -69,6 +72,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
     expires_at: str | None = None
     due_at: str | None = None
     known_only: bool = False
+    tainted: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,6 +122,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.expires_at,
                 self.due_at,
                 self.known_only,
+                self.tainted,
             )
 
 
@@ -176,9 +181,10 @@ def stored_lots(messages: Iterable[LogMessage]) -> list[StoredLot]:
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """All messages of a lot were appended, one after the other from `first_seq` on."""
+    """All messages of a lot were appended, one after the other from `first_seq` on; all are `tainted`, or none."""
 
     first_seq: int
+    tainted: bool = False
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
@@ -186,12 +192,13 @@ class Added(msgspec.Struct, frozen=True, gc=False):
 
     `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
     is None for a message that waits until it is due (`scheduled`), and for an unknown message that was only to be
-    looked up.
+    looked up. `tainted` is that of a message that was appended now.
     """
 
     seq: int | None
     duplicate: bool = False
     scheduled: bool = False
+    tainted: bool = False
 
 
 Outcome = Appended | list[Added]
@@ -201,7 +208,8 @@ Outcome = Appended | list[Added]
 def each(lot: Lot, outcome: Outcome) -> list[Added]:
     """Return what became of each message of a lot."""
     if isinstance(outcome, Appended):
-        return [Added(seq) for seq in range(outcome.first_seq, outcome.first_seq + len(lot))]
+        seqs = range(outcome.first_seq, outcome.first_seq + len(lot))
+        return [Added(seq, tainted=outcome.tainted) for seq in seqs]
     return outcome
 
 
@@ -212,13 +220,17 @@ def outcomes_of(parts: Iterable[Lot], lots: Iterable[Lot], outcomes: Iterable[Ou
         at, count = 0, len(lot.ids)
         while at < count:
             end = at + len(next(remaining).ids)
-            yield Appended(outcome.first_seq + at) if isinstance(outcome, Appended) else outcome[at:end]
+            if isinstance(outcome, Appended):
+                yield Appended(outcome.first_seq + at, outcome.tainted)
+            else:
+                yield outcome[at:end]
             at = end
 
 
 def outcome_of(added: list[Added]) -> Outcome:
     """Return what became of a lot, from what became of each of its messages."""
-    first_seq = added[0].seq
-    if first_seq is not None and added == [Added(seq) for seq in range(first_seq, first_seq + len(added))]:
-        return Appended(first_seq)
-    return added
+    first_seq, tainted = added[0].seq, added[0].tainted
+    if first_seq is None:
+        return added
+    seqs = range(first_seq, first_seq + len(added))
+    return Appended(first_seq, tainted) if added == [Added(seq, tainted=tainted) for seq in seqs] else added

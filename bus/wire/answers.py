@@ -75,7 +75,7 @@ class _Answer(msgspec.Struct, frozen=True):
 # ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class KeptMessage(_Answer, frozen=True, kw_only=True):
+class KeptMessage(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     """A message as the worker stores it. A delayed one that is not due yet has neither seq nor timestamp."""
 
     seq: int | None
@@ -88,6 +88,8 @@ class KeptMessage(_Answer, frozen=True, kw_only=True):
     reply_to: str | None
     headers: dict[str, str]
     timestamp: str | None
+    tainted: bool = False
+    """Whether it comes from outside, or answers a message that does."""
 
 
 class HistoryPage(_Answer, Generic[M], frozen=True):

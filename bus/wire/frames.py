@@ -428,6 +428,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     group: str | None = None
     prev_seq: int | None = None
+    tainted: bool = False
+    """Whether it comes from outside, or answers a message that does."""
 
     @property
     def channel(self) -> str | None:

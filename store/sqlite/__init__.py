@@ -19,6 +19,7 @@ from .log import SqliteLog
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
 from .messages.conversations import Conversations, table_columns
+from .messages.taint import Taint, is_any_tainted
 from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["SqliteStore", "open_sqlite_store", "steady_clock"]
@@ -53,7 +54,8 @@ async def open_sqlite_store(
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path), watch) as database:
         with starting(database.path):
-            arrivals = Arrivals(waiting=await next_due_at(database.read) is not None)
+            taint = Taint(present=await is_any_tainted(database.read))
+            arrivals = Arrivals(taint, waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
         workflows = SqliteWorkflows(database, rules, clock or _system_clock, clock or steady_clock())
         yield SqliteStore(database, arrivals, conversations, workflows)

@@ -424,7 +424,7 @@ class _Messages:
     def _read(self, first: int, last: int) -> list[_Entry]:
         """Read a portion of a range, all of it or, on an error, nothing. The bodies are not kept."""
         rows = self._connection.execute(_PORTION, (first, last))
-        return [_Entry(row[0], intact(row), row[2], row[4], row[5], row[13]) for row in rows]
+        return [_Entry(row[0], intact(row), row[2], row[4], row[5], row[14]) for row in rows]
 
     def _search(self, first: int, last: int) -> None:
         """Find the unreadable messages of a range by bisection, and check the others."""

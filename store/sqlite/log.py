@@ -145,7 +145,7 @@ class SqliteLog:
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
         """Return additions, mailbox states and security events as one transaction; None if there is more to it."""
-        if not all(map(self._is_plain, changes)):
+        if not all(map(self._is_plain, changes)) or not self._is_taint_decided(changes):
             return None
         statements: list[Statement] = []
         answers: list[Any] = []
@@ -174,6 +174,10 @@ class SqliteLog:
         if isinstance(change, AddMessages):
             return are_due(change.lots) and not self._conversations.new_pairs(change.lots)
         return isinstance(change, SaveMailbox | AddSecurityEvents)
+
+    def _is_taint_decided(self, changes: Sequence[Change]) -> bool:
+        lots = [lot for change in changes if isinstance(change, AddMessages) for lot in change.lots]
+        return self._arrivals.taint.is_decided(lots)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, assert_never
 
 from msgspec.structs import replace
@@ -81,6 +82,7 @@ class FakeLog:
         self.keys: dict[str, Key] = {}
         self.commits: dict[str, tuple[str, list[int | None]]] = {}
         self.events: dict[int, SecurityEvent] = {}
+        self.is_any_tainted = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
 
@@ -191,7 +193,16 @@ class FakeLog:
         return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
-        return outcome_of([self._add(message, timestamp) for message in lot.messages()])
+        return outcome_of([self._add(self._tainted(message), timestamp) for message in lot.messages()])
+
+    def _tainted(self, message: NewMessage) -> NewMessage:
+        """Return a message with its taint: that of what it answers, if its sender is not external."""
+        self.is_any_tainted = self.is_any_tainted or message.tainted
+        if message.tainted or message.reply_to is None or not self.is_any_tainted:
+            return message
+        known = chain(self.by_id.items(), self.scheduled.items())
+        parents = [parent for (id, _), parent in known if id == message.reply_to]
+        return replace(message, tainted=not parents or any(parent.tainted for parent in parents))
 
     def _add(self, message: NewMessage, timestamp: str) -> Added:
         known = self.by_id.get(key_of(message))
@@ -204,7 +215,7 @@ class FakeLog:
         if message.due_at is not None:
             self.scheduled[key_of(message)] = message
             return Added(None, scheduled=True)
-        return Added(self._append(message, timestamp).seq)
+        return Added(self._append(message, timestamp).seq, tainted=message.tainted)
 
     def _append(self, message: NewMessage, timestamp: str) -> LogMessage:
         fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__}

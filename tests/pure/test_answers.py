@@ -34,6 +34,8 @@ MESSAGE = {
     "timestamp": "2026-01-01T00:00:00.000000Z",
 }
 
+TAINTED = MESSAGE | {"tainted": True}
+
 BOT = {
     "id": "01900000-0000-7000-8000-000000000002",
     "name": "ann",
@@ -122,7 +124,10 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "due_at": "2026-01-01T00:00:00.000000Z",
         },
     ),
-    (answers.DeadLetterList[answers.ListedDeadLetter], {"dead_letters": [DEAD, DEAD | {"message": None}]}),
+    (
+        answers.DeadLetterList[answers.ListedDeadLetter],
+        {"dead_letters": [DEAD, DEAD | {"message": None}, DEAD | {"message": TAINTED}]},
+    ),
     (answers.Retried, {"retried": 2}),
     (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),

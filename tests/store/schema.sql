@@ -51,7 +51,8 @@ CREATE TABLE bot_messages (
     headers           TEXT NOT NULL DEFAULT '{}',
     expires_at        TEXT,
     checksum          INTEGER NOT NULL,
-    copied            INTEGER NOT NULL DEFAULT 0
+    copied            INTEGER NOT NULL DEFAULT 0,
+    tainted INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX idx_bot_messages_id ON bot_messages (id) WHERE copied = 0;
 CREATE UNIQUE INDEX idx_bot_messages_copied ON bot_messages (id, sender_bot_id) WHERE copied = 1;
@@ -60,6 +61,7 @@ CREATE INDEX idx_bot_messages_pair ON bot_messages (sender_bot_id, recipient_bot
     WHERE recipient_bot_id IS NOT NULL;
 CREATE INDEX idx_bot_messages_recipient ON bot_messages (recipient_bot_id) WHERE recipient_bot_id IS NOT NULL;
 CREATE INDEX idx_bot_messages_reply_to ON bot_messages (reply_to) WHERE reply_to IS NOT NULL;
+CREATE INDEX idx_bot_messages_tainted ON bot_messages (seq) WHERE tainted = 1;
 CREATE INDEX idx_bot_messages_timestamp ON bot_messages (timestamp);
 
 CREATE TABLE bot_channels (
@@ -123,10 +125,12 @@ CREATE TABLE scheduled_messages (
     headers           TEXT NOT NULL DEFAULT '{}',
     expires_at        TEXT,
     checksum          INTEGER NOT NULL,
+    tainted INTEGER NOT NULL DEFAULT 0,
     CHECK ((recipient_bot_id IS NULL) <> (recipient_channel IS NULL))
 );
 CREATE UNIQUE INDEX idx_scheduled_messages_id ON scheduled_messages (id, sender_bot_id);
 CREATE INDEX idx_scheduled_messages_due_at ON scheduled_messages (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX idx_scheduled_messages_tainted ON scheduled_messages (id) WHERE tainted = 1;
 
 CREATE TABLE workflow_commits (
     id           TEXT PRIMARY KEY,

@@ -25,6 +25,7 @@ from bus.model.repository import (
     Outcome,
     Released,
     ReleaseDue,
+    each,
     outcome_of,
 )
 
@@ -33,6 +34,7 @@ from ..file.reader import Reader
 from ..file.writer import Transaction
 from .ids import append, find_senders
 from .rows import checksum, insertions
+from .taint import Taint
 
 __all__ = [
     "SCHEDULED",
@@ -48,13 +50,13 @@ __all__ = [
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, checksum"
+    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, tainted, checksum"
 )
 
 _INSERT = (
     "INSERT INTO scheduled_messages (id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel,"
-    " message_type, body, reply_to, headers, expires_at, due_at, checksum)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " message_type, body, reply_to, headers, expires_at, due_at, tainted, checksum)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 _DUE = """
@@ -77,7 +79,8 @@ _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL
 class Arrivals:
     """See the module. `waiting` is True if there may be delayed messages."""
 
-    def __init__(self, *, waiting: bool) -> None:
+    def __init__(self, taint: Taint, *, waiting: bool) -> None:
+        self.taint = taint
         self.waiting = waiting
 
     def __repr__(self) -> str:
@@ -90,6 +93,13 @@ class Arrivals:
         stays. (It deletes rather than use a savepoint: that would cost every batch two turns of the database's
         thread.)
         """
+        parts = await self.taint.decide(transaction.connection, lots)
+        if all(len(each) == 1 for each in parts):
+            return await self._add(transaction, [part for [part] in parts], timestamp)
+        outcomes = iter(await self._add(transaction, [part for each in parts for part in each], timestamp))
+        return [_whole(each, list(islice(outcomes, len(each)))) for each in parts]
+
+    async def _add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         connection = transaction.connection
         transaction.body_bytes += sum(lot.size_bytes for lot in lots)
         if are_due(lots) and not (self.waiting and await _is_any_scheduled(connection, lots)):
@@ -128,7 +138,7 @@ class Arrivals:
                 transaction.last_seq += 1
                 known[key] = transaction.last_seq
                 now.append(message)
-                added.append(Added(transaction.last_seq))
+                added.append(Added(transaction.last_seq, tainted=message.tainted))
         if now:
             await connection.execute_all(await append(connection, now, first_seq, timestamp))
         if later:
@@ -166,7 +176,7 @@ class Arrivals:
         await connection.executemany(
             # The id itself may be damaged.
             "UPDATE scheduled_messages SET due_at = NULL WHERE rowid = ?",
-            [(row[12],) for row in damaged],
+            [(row[13],) for row in damaged],
         )
         return Released(
             released,
@@ -216,7 +226,14 @@ def is_any_scheduled(ids: Sequence[str]) -> Statement:
 def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:
     """Return the outcomes of lots that were appended one after the other."""
     ends = accumulate(map(len, lots), initial=first_seq)
-    return [Appended(seq) for seq, _ in zip(ends, lots, strict=False)]
+    return [Appended(seq, lot.tainted) for seq, lot in zip(ends, lots, strict=False)]
+
+
+def _whole(parts: Sequence[Lot], outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what became of a lot that was stored in parts."""
+    if len(parts) == 1:
+        return outcomes[0]
+    return outcome_of([one for part, outcome in zip(parts, outcomes, strict=True) for one in each(part, outcome)])
 
 
 async def _is_any_scheduled(connection: aiosqlite.Connection, lots: Iterable[Lot]) -> bool:
@@ -238,18 +255,19 @@ def _row(message: NewMessage) -> tuple[Any, ...]:
         message.headers.decode(),
         message.expires_at,
         due_at,
+        int(message.tainted),
         checksum(0, message, due_at),
     )
 
 
 def _message(row: Sequence[Any]) -> NewMessage:
-    return NewMessage(*row[:11])
+    return NewMessage(*(*row[:11], False, bool(row[11])))
 
 
 def is_intact_scheduled(row: Sequence[Any]) -> bool:
     """Return True if a row of SCHEDULED matches its checksum."""
     try:
-        return bool(checksum(0, _message(row), row[10]) == row[11])
+        return row[11] in (0, 1) and bool(checksum(0, _message(row), row[10]) == row[12])
     except (TypeError, ValueError):
         return False
 

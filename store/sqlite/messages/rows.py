@@ -39,9 +39,9 @@ __all__ = [
 
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
-    "body", "reply_to", "headers", "timestamp", "expires_at", "checksum",
+    "body", "reply_to", "headers", "timestamp", "expires_at", "tainted", "checksum",
 )  # fmt: skip
-_NUMBERS = frozenset({"seq", "checksum"})
+_NUMBERS = frozenset({"seq", "tainted", "checksum"})
 _BYTES = frozenset({"body", "headers"})
 _OPTIONAL = frozenset({"recipient_bot_id", "recipient_channel", "reply_to", "expires_at"})
 
@@ -65,11 +65,13 @@ _JOINED = f"SELECT {', '.join(map(_joined, _NAMES))} FROM (SELECT * FROM bot_mes
 
 _INSERT = (
     "INSERT INTO bot_messages (seq, id, sender_bot_id, sender_bot_name, recipient_type, recipient_bot_id,"
-    " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum) VALUES "
+    " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum{}) VALUES "
 )
-_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{})"
+_TAINTED = (", tainted", ", 1")
+"""The column, and its value, of messages that are tainted; that of others is the column's default."""
 
-_INSERT_COPY = f"{_INSERT.replace('checksum)', 'checksum, copied)')}{_VALUES[:-1]}, 1)"
+_INSERT_COPY = _INSERT.format(", copied, tainted") + _VALUES.format(", 1, ?")
 
 _SHARED_ROWS = (1024, 256, 64, 16)
 """Rows of one lot in one statement; what is left, and lots with fewer, go the other way."""
@@ -81,37 +83,34 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Return the CRC-32 over everything stored of a message, including its seq."""
-    return zlib.crc32(
-        _encode(
-            (
-                seq,
-                message.id,
-                message.sender_bot_id,
-                message.sender_bot_name,
-                message.recipient_bot_id,
-                message.recipient_channel,
-                message.message_type,
-                message.body,
-                message.reply_to,
-                message.headers,
-                timestamp,
-                message.expires_at,
-            )
-        )
+    """Return the CRC-32 over everything stored of a message, including its seq, and its taint if it is tainted."""
+    values = (
+        seq,
+        message.id,
+        message.sender_bot_id,
+        message.sender_bot_name,
+        message.recipient_bot_id,
+        message.recipient_channel,
+        message.message_type,
+        message.body,
+        message.reply_to,
+        message.headers,
+        timestamp,
+        message.expires_at,
     )
+    return zlib.crc32(_encode((*values, 1) if message.tainted else values))
 
 
 def message_of(row: Sequence[Any]) -> LogMessage:
     """Read a row of COLUMNS without checking its checksum."""
-    fields = (*row[1:10], row[11])
+    fields = (*row[1:10], row[11], None, False, bool(row[12]))
     return LogMessage(*fields, seq=row[0], timestamp=row[10])
 
 
 def intact(row: Sequence[Any]) -> bool:
     """Return True if a row of COLUMNS matches its checksum, which is that of the other columns in this order."""
     try:
-        return bool(zlib.crc32(_encode(tuple(row[:12]))) == row[12])
+        return bool(zlib.crc32(_encode(tuple(row[: 13 if row[12] else 12]))) == row[13])
     except (TypeError, ValueError):
         return False
 
@@ -123,12 +122,13 @@ _shared_columns = itemgetter(2, 3, 4, 5, 6, 9, 11)
 def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
     """Return rows of COLUMNS, in the order of their seqs, as lots."""
     stored: list[StoredLot] = []
-    for (is_reply, timestamp, shared), alike in groupby(
-        rows, lambda row: (row[8] is not None, row[10], _shared_columns(row))
+    for (is_reply, timestamp, tainted, shared), alike in groupby(
+        rows, lambda row: (row[8] is not None, row[10], row[12], _shared_columns(row))
     ):
         found = list(alike)
         reply_tos = [row[8] for row in found] if is_reply else None
-        lot = Lot([row[1] for row in found], [row[7] for row in found], reply_tos, *shared)
+        ids, bodies = [row[1] for row in found], [row[7] for row in found]
+        lot = Lot(ids, bodies, reply_tos, *(*shared, None, False, bool(tainted)))
         stored.append(StoredLot(lot, [row[0] for row in found], timestamp))
     return stored
 
@@ -201,7 +201,7 @@ def _parts(name: str, values: Any) -> list[Any]:
 def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Statement]:
     """Return the statements that append lots to the log, from `first_seq` on."""
     statements: list[Statement] = []
-    rows: list[tuple[Any, ...]] = []
+    rows: dict[bool, list[tuple[Any, ...]]] = {False: [], True: []}
     seq = first_seq
     for lot in lots:
         shared, start = _shared(lot, timestamp), 0
@@ -210,32 +210,37 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
         for size in _SHARED_ROWS:
             while len(own) - start >= size:
                 values = chain.from_iterable(own[start : start + size])
-                statements.append((_insert_shared(size, are_replies=are_replies), [seq + start, *shared, *values]))
+                sql = _insert_shared(size, are_replies=are_replies, tainted=lot.tainted)
+                statements.append((sql, [seq + start, *shared, *values]))
                 start += size
         before, after = shared[:6], shared[6:]
         rest = zip(own[start:], lot.replies()[start:], strict=True)
-        rows += [
+        rows[lot.tainted] += [
             (at, id, *before, body, reply_to, *after, crc)
             for at, ((id, body, crc, *_), reply_to) in enumerate(rest, seq + start)
         ]
         seq += len(own)
-    return statements + _in_few(rows)
+    for tainted, theirs in rows.items():
+        statements += _in_few(theirs, tainted=tainted)
+    return statements
 
 
 def insertion_of_copy(message: NewMessage, seq: int, timestamp: str) -> Statement:
     """Return the statement that appends a message whose id another sender used before (`ids`)."""
     [lot] = lots_of([message])
     shared, [(id, body, crc, *_)] = _shared(lot, timestamp), _own(lot, seq, timestamp)
-    return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc)
+    return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc, message.tainted)
 
 
-def _in_few(rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
+def _in_few(rows: Sequence[tuple[Any, ...]], *, tainted: bool) -> list[Statement]:
     """Return the insertions of rows that share nothing."""
     statements: list[Statement] = []
     start = 0
     for size in (*_ROWS_A_STATEMENT, len(rows) % _ROWS_A_STATEMENT[-1]):
         while size and len(rows) - start >= size:
-            statements.append((_insert_of(size), list(chain.from_iterable(rows[start : start + size]))))
+            statements.append(
+                (_insert_of(size, tainted=tainted), list(chain.from_iterable(rows[start : start + size])))
+            )
             start += size
     return statements
 
@@ -264,7 +269,7 @@ def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
         lot.recipient_channel,
         lot.message_type,
     )
-    after = (lot.headers, timestamp, lot.expires_at)
+    after = (lot.headers, timestamp, lot.expires_at, 1) if lot.tainted else (lot.headers, timestamp, lot.expires_at)
     if lot.reply_tos is None:
         return [
             (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
@@ -277,16 +282,18 @@ def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
 
 
 @cache
-def _insert_of(rows: int) -> str:
-    return _INSERT + ", ".join([_VALUES] * rows)
+def _insert_of(rows: int, *, tainted: bool) -> str:
+    column, value = _TAINTED if tainted else ("", "")
+    return _INSERT.format(column) + ", ".join([_VALUES.format(value)] * rows)
 
 
 @cache
-def _insert_shared(rows: int, *, are_replies: bool) -> str:
+def _insert_shared(rows: int, *, are_replies: bool, tainted: bool) -> str:
     """Return an insertion of rows of one lot. What they share is bound once, which saves most of the binding."""
-    values, width = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, {}, ?8, ?9, ?10, ?{})", 4 if are_replies else 3
+    column, value = _TAINTED if tainted else ("", "")
+    values, width = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, {}, ?8, ?9, ?10, ?{}{})", 4 if are_replies else 3
     firsts = range(11, 11 + width * rows, width)
-    return _INSERT + ", ".join(
-        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2)
+    return _INSERT.format(column) + ", ".join(
+        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2, value)
         for at, first in enumerate(firsts)
     )

@@ -1,0 +1,81 @@
+"""Which messages come from outside, or answer one that does: the bit is found in the transaction that stores them.
+
+Owns the rule for replies. The broker marks messages of external bots. A reply is tainted if the message that it
+answers is, and also if that message is not in the log, so that nobody knows what it was. While no message is
+tainted, nothing is looked up, and an unknown message taints nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import aiosqlite
+import msgspec
+
+from bus.model.repository import Lot
+
+from ..file.reader import Reader
+
+__all__ = ["Taint", "is_any_tainted"]
+
+_IS_ANY = """
+    SELECT EXISTS (SELECT 1 FROM bot_messages WHERE tainted = 1)
+        OR EXISTS (SELECT 1 FROM scheduled_messages WHERE tainted = 1)"""
+
+_FIND = """
+    SELECT id, tainted FROM bot_messages WHERE id IN (SELECT value FROM json_each(?1)) AND copied = 0
+    UNION ALL SELECT id, tainted FROM bot_messages WHERE id IN (SELECT value FROM json_each(?1)) AND copied = 1
+    UNION ALL SELECT id, tainted FROM scheduled_messages WHERE id IN (SELECT value FROM json_each(?1))"""
+
+
+async def is_any_tainted(reader: Reader) -> bool:
+    """Return True if a message is tainted."""
+    [[found]] = await reader.execute_fetchall(_IS_ANY, ())
+    return bool(found)
+
+
+class Taint:
+    """See the module. `present` is True if there may be a tainted message."""
+
+    def __init__(self, *, present: bool) -> None:
+        self.present = present
+
+    def __repr__(self) -> str:
+        return f"<Taint present={self.present}>"
+
+    def is_decided(self, lots: Sequence[Lot]) -> bool:
+        """Return True if the bits of all messages are those of their lots; note whether one is set."""
+        self.present = self.present or any(lot.tainted for lot in lots)
+        return not self.present or all(lot.tainted or lot.reply_tos is None for lot in lots)
+
+    async def decide(self, connection: aiosqlite.Connection, lots: Sequence[Lot]) -> list[list[Lot]]:
+        """Return each lot in parts, in the order of its messages, whose bits are decided."""
+        if self.is_decided(lots):
+            return [[lot] for lot in lots]
+        parents = {reply_to for lot in lots if not lot.tainted for reply_to in lot.reply_tos or ()}
+        known: dict[str, bool] = {}
+        for id, bit in await connection.execute_fetchall(_FIND, (json.dumps([*parents]),)):
+            known[id] = known.get(id, False) or bool(bit)
+        bits: list[bool] = []
+        for lot in lots:
+            for id, reply_to in zip(lot.ids, lot.replies(), strict=True):
+                bits.append(lot.tainted or (reply_to is not None and known.get(reply_to, True)))
+                known[id] = known.get(id, False) or bits[-1]
+        remaining = iter(bits)
+        return [_parts(lot, list(islice(remaining, len(lot)))) for lot in lots]
+
+
+def _parts(lot: Lot, bits: Sequence[bool]) -> list[Lot]:
+    """Return neighbours with the same bit as one lot each."""
+    starts = [at for at in range(len(bits)) if at == 0 or bits[at] != bits[at - 1]]
+    return [_marked(lot.part(start, end), bits[start]) for start, end in _ranges(starts, len(bits))]
+
+
+def _ranges(starts: Sequence[int], end: int) -> Iterable[tuple[int, int]]:
+    return zip(starts, [*starts[1:], end], strict=True)
+
+
+def _marked(lot: Lot, tainted: bool) -> Lot:
+    return msgspec.structs.replace(lot, tainted=True) if tainted and not lot.tainted else lot
