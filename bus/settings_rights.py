@@ -9,7 +9,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -75,10 +75,14 @@ def _read_fault(entry: str) -> str | None:
 
 
 class Deny(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a role may not do, whatever it, or another role of the same key, allows."""
+    """What a role may not do, whatever it, or another role of the same key, allows.
+
+    With `when`, it may not send messages that are tainted: that come from outside, or answer one that does.
+    """
 
     action: str
     object: str
+    when: Literal["tainted"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an action that does not exist, and an object that is not a pattern."""
@@ -86,6 +90,10 @@ class Deny(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ValueError(f"{self.action!r} is not an action; the actions are {', '.join(Action)}")
         if (fault := entry_fault(Action(self.action), self.object)) is not None:
             raise ValueError(f"the object {self.object!r}: {fault}")
+        if self.when is not None and self.action not in (Action.PUBLISH, Action.SEND):
+            raise ValueError(
+                f"`when` means nothing for {self.action}: only what is published or sent may be tainted"
+            )
 
 
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,6 +112,8 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     approve: _Entries = ()
     admin: _Entries = ()
     deny: tuple[Deny, ...] = ()
+    external: bool = False
+    """Whether what it sends comes from outside, so that its messages, and all that answer them, are tainted."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a pattern."""
@@ -213,6 +223,6 @@ def section_fault(security: Any) -> str | None:
                 found = value if isinstance(value, dict) else {}
                 text = in_words(error, found, shape)
                 if shape is Role and text.startswith("unknown key"):
-                    text += f"; a role has {', '.join(Action)} and deny"
+                    text += f"; a role has {', '.join(Action)}, deny and external"
                 return f"{what} {name!r} in [security.{section}]: {text}"
     return None

@@ -42,10 +42,11 @@ class _Entry(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    """The rules of one role, by action."""
+    """The rules of one role, by action; `tainted` has what is denied only for tainted messages."""
 
     denies: dict[Action, list[_Entry]]
     allows: dict[Action, list[_Entry]]
+    tainted: dict[Action, list[_Entry]]
 
 
 class Access:
@@ -66,11 +67,13 @@ class Access:
         self._default = () if security.default_role == NO_ROLE else (security.default_role,)
         self._channels = security.channels
         self._roles: dict[str, _Rules] = {}
+        self._external = {name for name, role in security.roles.items() if role.external}
         for name, role in all_roles(security.roles).items():
             place = f"security.roles.{name}"
-            rules = self._roles[name] = _Rules({}, {})
+            rules = self._roles[name] = _Rules({}, {}, {})
             for at, deny in enumerate(role.deny):
-                entries = rules.denies.setdefault(Action(deny.action), [])
+                denies = rules.denies if deny.when is None else rules.tainted
+                entries = denies.setdefault(Action(deny.action), [])
                 entries.append(_entry(Action(deny.action), deny.object, f"{place}.deny[{at}]"))
             for action in Action:
                 rules.allows[action] = [
@@ -102,9 +105,7 @@ class Access:
         verdict = self.judge(principal, action, object, own=own)
         if verdict.allowed:
             return None
-        text = f"bot {principal.bot_name!r} may not {action} {object[:_CHARACTERS_MAX]!r}: {verdict.rule}"
-        details = {"action": str(action), "object": object[:_CHARACTERS_MAX], "rule": verdict.rule}
-        return Refusal(Code.FORBIDDEN, text, details=details)
+        return _refusal(principal, action, object, verdict.rule)
 
     def may(self, principal: Principal, action: Action, object: str, *, own: bool = False) -> bool:
         """Return True if something is allowed; `own` as in `judge`."""
@@ -125,6 +126,19 @@ class Access:
                     self._remembered.clear()
                 self._remembered[key] = verdict
         return verdict
+
+    def is_external(self, principal: Principal) -> bool:
+        """Return True if what a principal sends comes from outside."""
+        return bool(self._external) and not self._external.isdisjoint(self._names(principal))
+
+    def refusal_if_tainted(self, principal: Principal, action: Action, object: str) -> Refusal | None:
+        """Return why a tainted message may not be sent, even if others may, or None."""
+        for role in self._names(principal):
+            rules = self._roles.get(role)
+            for entry in () if rules is None else rules.tainted.get(action, ()):
+                if _covers(entry, "", object, principal.bot_name, own=False):
+                    return _refusal(principal, action, object, f"{entry.rule} when tainted")
+        return None
 
     def _names(self, principal: Principal) -> tuple[str, ...]:
         if principal.purpose is Purpose.ADMIN:
@@ -173,6 +187,12 @@ class Access:
         if rights is None or rights.private:
             return rights
         return rights if (rights.publish if action is Action.PUBLISH else rights.subscribe) is not None else None
+
+
+def _refusal(principal: Principal, action: Action, object: str, rule: str) -> Refusal:
+    text = f"bot {principal.bot_name!r} may not {action} {object[:_CHARACTERS_MAX]!r}: {rule}"
+    details = {"action": str(action), "object": object[:_CHARACTERS_MAX], "rule": rule}
+    return Refusal(Code.FORBIDDEN, text, details=details)
 
 
 def wanted(channel: str, group: str | None) -> tuple[Action, str]:

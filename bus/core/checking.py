@@ -34,12 +34,14 @@ class CheckedFrame(msgspec.Struct):
     """The lots of a frame, the indexes in it of each lot's messages, and the refused messages by index.
 
     For each lot, `forbidden` says why its sender may not send it, or None. A forbidden lot is only looked up:
-    the log may know its messages, from when the sender was allowed to send them.
+    the log may know its messages, from when the sender was allowed to send them. `if_tainted` says why its tainted
+    messages may not be sent; which those are is found when they are stored.
     """
 
     lots: list[Lot]
     indexes: list[Sequence[int]]
     forbidden: list[Refusal | None]
+    if_tainted: list[Refusal | None]
     refused: dict[int, Refusal]
 
 
@@ -57,7 +59,7 @@ class Checking:
 
     def check(self, session: Session, publications: Sequence[Publication]) -> CheckedFrame:
         """Return the messages as they are to be stored, and those that are refused."""
-        checked = CheckedFrame([], [], [], {})
+        checked = CheckedFrame([], [], [], [], {})
         self._permitting.begin()
         start = 0
         while start < len(publications):
@@ -95,10 +97,16 @@ class Checking:
     ) -> None:
         """Add a lot to those of the frame, in parts if only some of its messages are forbidden."""
         refusals = self._permitting.refusals(session, recipient, lot)
+        if_tainted = self._permitting.refusal_if_tainted(session, lot)
+        if if_tainted is not None:
+            lot = msgspec.structs.replace(lot, untainted_only=True)
+            if lot.tainted:
+                refusals = [if_tainted] * len(lot)
         if refusals is None:
             checked.lots.append(lot)
             checked.indexes.append(indexes)
             checked.forbidden.append(None)
+            checked.if_tainted.append(if_tainted)
             return
         for refusal in dict.fromkeys(refusals):
             those = [at for at, each in enumerate(refusals) if each is refusal]
@@ -106,6 +114,7 @@ class Checking:
             checked.lots.append(part if refusal is None else part.only_known())
             checked.indexes.append([indexes[at] for at in those])
             checked.forbidden.append(refusal)
+            checked.if_tainted.append(if_tainted)
 
     def _faults(self, lot: Lot) -> dict[int, Refusal]:
         """Return what is wrong with single messages, by their indexes."""
@@ -149,7 +158,7 @@ class Checking:
             headers,
             None if ttl is None else later(self._turn.moment.wall, ttl + (delay or 0.0)),
             later(self._turn.steady(), delay) if delay else None,
-            tainted=sender.bot_id in self._directory.external,
+            tainted=self._permitting.is_external(sender),
         )
 
     def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:

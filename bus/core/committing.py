@@ -92,6 +92,7 @@ class Committing:
                 work,
                 mailboxes=list(mailboxes),
                 refusal=refusal,
+                if_tainted=next(filter(None, checked.if_tainted), None),
                 size_bytes=len(encoded),
                 by=self,
             )
@@ -123,6 +124,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         *,
         mailboxes: Sequence[Mailbox],
         refusal: Refusal | None,
+        if_tainted: Refusal | None,
         size_bytes: int,
         by: Committing,
     ) -> None:
@@ -132,6 +134,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._work = work
         self._settled = mailboxes
         self._refusal = refusal
+        self._if_tainted = if_tainted
         self._admission = by.admission
         self._dispatch = by.dispatch
         self._turn = by.turn
@@ -143,6 +146,10 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
             case Committed(seqs, added):
                 self._enter(added, at)
                 self._turn.answer(self._address, self._request, CommitAnswer(seqs))
+            case NotCommitted(None):
+                assert self._if_tainted is not None, "only a message with a condition is refused for it"
+                self._keep_unsettled()
+                self._refuse(self._if_tainted)
             case NotCommitted(error):
                 self._keep_unsettled()
                 code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
@@ -154,9 +161,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 assert self._refusal is not None, "only a refused commit is just looked up"
                 self._keep_unsettled()
                 self._admission.refused(self._refusal.code)
-                self._turn.refuse(
-                    self._address, self._refusal.code, self._refusal.message, self._request, self._refusal.details
-                )
+                self._refuse(self._refusal)
         self._admission.founded(self._work.channels)
 
     def failed(self, code: Code, message: str) -> None:
@@ -165,6 +170,9 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._keep_unsettled()
         self._admission.founded(self._work.channels)
         self._turn.refuse(self._address, code, message, self._request)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._turn.refuse(self._address, refusal.code, refusal.message, self._request, refusal.details)
 
     def _enter(self, added: Sequence[Outcome] | None, at: str) -> None:
         """Enter what was carried out now; of a repeat, only the messages it settles may be left to do."""

@@ -68,8 +68,6 @@ class Directory:
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
-        self.external: set[str] = set()
-        """The ids of the bots whose messages come from outside, and are tainted."""
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
         self.bot_names, self.channel_names = NameList(), NameList()

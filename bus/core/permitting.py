@@ -72,6 +72,19 @@ class Permitting:
             for reply_to, id in zip(lot.reply_tos, lot.ids, strict=True)
         ]
 
+    def is_external(self, session: Session) -> bool:
+        """Return True if what a session sends comes from outside."""
+        return session.principal is not None and self.access.is_external(session.principal)
+
+    def refusal_if_tainted(self, session: Session, lot: Lot) -> Refusal | None:
+        """Return why the messages of a lot may not be sent if they are tainted, or None."""
+        if session.principal is None:
+            return None
+        if lot.recipient_channel is not None:
+            return self.access.refusal_if_tainted(session.principal, Action.PUBLISH, lot.recipient_channel)
+        name = self._directory.bots[lot.recipient_bot_id or ""].name
+        return self.access.refusal_if_tainted(session.principal, Action.SEND, name)
+
     def _may_reply(self, session: Session, bot_id: str, reply_to: str, id: str) -> bool:
         """Return True if a session holds a message of a bot, to which this right was not used for another reply."""
         if self._held is None:

@@ -48,14 +48,15 @@ class Publishing:
         checked = self._admission.check(session, publish.messages)
         job = _PublishJob(session, publish, admission=self._admission, dispatch=self._dispatch, turn=self._turn)
         job.errors += [_error(index, refusal) for index, refusal in checked.refused.items()]
-        for lot, indexes, forbidden in zip(checked.lots, checked.indexes, checked.forbidden, strict=True):
+        lots = zip(checked.lots, checked.indexes, checked.forbidden, checked.if_tainted, strict=True)
+        for lot, indexes, forbidden, if_tainted in lots:
             if forbidden is not None:
-                job.add(lot, indexes, forbidden)
+                job.add(lot, indexes, forbidden, if_tainted)
                 continue
             start = 0
             for part, lack in self._admission.reserve(lot):
                 end = start + len(part.ids)
-                job.add(part, indexes[start:end], lack)
+                job.add(part, indexes[start:end], lack, if_tainted)
                 start = end
         if any(map(_expects_reply, publish.messages)):
             accepted = [publish.messages[index] for indexes in checked.indexes for index in indexes]
@@ -70,7 +71,18 @@ class Publishing:
 class _PublishJob(Job[Outcome]):
     """One publish frame on its way to the disk: its accepted messages, and the refused ones."""
 
-    __slots__ = ("_admission", "_dispatch", "_indexes", "_lacks", "_turn", "address", "count", "errors", "request")
+    __slots__ = (
+        "_admission",
+        "_dispatch",
+        "_if_tainted",
+        "_indexes",
+        "_lacks",
+        "_turn",
+        "address",
+        "count",
+        "errors",
+        "request",
+    )
 
     lots: list[Lot]
 
@@ -87,13 +99,18 @@ class _PublishJob(Job[Outcome]):
         self.lots = []
         self._indexes: list[Sequence[int]] = []
         self._lacks: list[Refusal | None] = []
+        self._if_tainted: list[Refusal | None] = []
         self.errors: list[ItemError] = []
 
-    def add(self, lot: Lot, indexes: Sequence[int], lack: Refusal | None) -> None:
-        """Add messages, with their indexes in the frame; with a refusal they are only looked up."""
+    def add(self, lot: Lot, indexes: Sequence[int], lack: Refusal | None, if_tainted: Refusal | None) -> None:
+        """Add messages, with their indexes in the frame; with a lack they are only looked up.
+
+        Those that turn out to be tainted are refused with `if_tainted`, if it is not None.
+        """
         self.lots.append(lot)
         self._indexes.append(indexes)
         self._lacks.append(lack)
+        self._if_tainted.append(if_tainted)
 
     def done(self, answers: Sequence[Outcome], at: str) -> None:
         """Send the outcome of each message to the sender; `Admission.enter` follows."""
@@ -101,7 +118,8 @@ class _PublishJob(Job[Outcome]):
         seqs: list[int | None] = [None] * self.count
         duplicates: list[int] = []
         scheduled: list[int] = []
-        for lot, indexes, lack, outcome in zip(self.lots, self._indexes, self._lacks, answers, strict=True):
+        parts = zip(self.lots, self._indexes, self._lacks, self._if_tainted, answers, strict=True)
+        for lot, indexes, lack, if_tainted, outcome in parts:
             if isinstance(outcome, Appended) and isinstance(indexes, range):
                 seqs[indexes.start : indexes.stop] = range(outcome.first_seq, outcome.first_seq + len(lot))
             else:
@@ -111,6 +129,8 @@ class _PublishJob(Job[Outcome]):
                         scheduled.append(index)
                     if added.duplicate:
                         duplicates.append(index)
+                    elif lack is None and added.forbidden and if_tainted is not None:
+                        self.errors.append(_error(index, if_tainted))
                     elif lack is not None:
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)

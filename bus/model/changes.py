@@ -317,9 +317,12 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class NotCommitted(msgspec.Struct, frozen=True):
-    """A commit was refused, or what it changes is damaged; nothing of it was stored."""
+    """A commit was refused, or what it changes is damaged; nothing of it was stored.
 
-    error: Refused | RecordDamaged
+    `error` is None if a message of it is tainted that must not be.
+    """
+
+    error: Refused | RecordDamaged | None
 
 
 class Recovered(msgspec.Struct, frozen=True):

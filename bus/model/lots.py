@@ -34,7 +34,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     Its id is its sender's: another sender's message with that id is another message. It is not delivered at or
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
     id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
-    comes from outside, or answers a message that is.
+    comes from outside, or answers a message that is. With `untainted_only` it is not stored if it turns out to be.
     """
 
     id: str
@@ -50,6 +50,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     due_at: str | None = None
     known_only: bool = False
     tainted: bool = False
+    untainted_only: bool = False
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +74,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
     due_at: str | None = None
     known_only: bool = False
     tainted: bool = False
+    untainted_only: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -123,6 +125,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.due_at,
                 self.known_only,
                 self.tainted,
+                self.untainted_only,
             )
 
 
@@ -191,14 +194,16 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     """The outcome of one message.
 
     `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
-    is None for a message that waits until it is due (`scheduled`), and for an unknown message that was only to be
-    looked up. `tainted` is that of a message that was appended now.
+    is None for a message that waits until it is due (`scheduled`), for an unknown message that was only to be
+    looked up, and for a tainted one that must not be (`forbidden`). `tainted` is that of a message that was
+    appended now.
     """
 
     seq: int | None
     duplicate: bool = False
     scheduled: bool = False
     tainted: bool = False
+    forbidden: bool = False
 
 
 Outcome = Appended | list[Added]

@@ -37,6 +37,10 @@ _FIND = "SELECT bot_id, digest, seqs FROM workflow_commits WHERE id = ?"
 _INSERT = "INSERT INTO workflow_commits (id, bot_id, run_id, digest, seqs, committed_at) VALUES (?, ?, ?, ?, ?, ?)"
 
 
+class _TaintedError(Exception):
+    """A message of a commit is tainted, and must not be: nothing of the commit is stored."""
+
+
 class Commits:
     """See the module. Each method is part of its caller's transaction."""
 
@@ -63,6 +67,8 @@ class Commits:
         try:
             async with transaction.savepoint():
                 return await self._carry_out(transaction, work)
+        except _TaintedError:
+            return NotCommitted(None)
         except (Refused, RecordDamaged) as error:
             return NotCommitted(error)
 
@@ -78,7 +84,10 @@ class Commits:
                 (channel.name, channel.created_at, channel.created_by_bot_id),
             )
         added = await self._arrivals.add(transaction, work.lots, work.timestamp)
-        seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
+        outcomes = [one for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
+        if any(one.forbidden for one in outcomes):
+            raise _TaintedError
+        seqs = [one.seq for one in outcomes]
         await self._conversations.open(connection, work.lots, work.timestamp)
         written = msgspec.json.encode(seqs).decode()
         row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)

@@ -202,7 +202,10 @@ class FakeLog:
             return message
         known = chain(self.by_id.items(), self.scheduled.items())
         parents = [parent for (id, _), parent in known if id == message.reply_to]
-        return replace(message, tainted=not parents or any(parent.tainted for parent in parents))
+        tainted = not parents or any(parent.tainted for parent in parents)
+        return replace(
+            message, tainted=tainted, known_only=message.known_only or (tainted and message.untainted_only)
+        )
 
     def _add(self, message: NewMessage, timestamp: str) -> Added:
         known = self.by_id.get(key_of(message))
@@ -211,7 +214,7 @@ class FakeLog:
         if key_of(message) in self.scheduled:
             return Added(None, duplicate=True, scheduled=True)
         if message.known_only:
-            return Added(None)
+            return Added(None, forbidden=message.tainted and message.untainted_only)
         if message.due_at is not None:
             self.scheduled[key_of(message)] = message
             return Added(None, scheduled=True)
@@ -232,6 +235,8 @@ class FakeLog:
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
         if work.known_only:
             return None
+        if any(self._tainted(message).known_only for lot in work.lots for message in lot.messages()):
+            return NotCommitted(None)
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
         added = [self._add_lot(lot, work.timestamp) for lot in work.lots]

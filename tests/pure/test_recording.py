@@ -9,10 +9,24 @@ import msgspec
 import pytest
 
 from bus.core.effects import Note
+from bus.core.sight import Sight
+from bus.model.keys import Purpose
 from bus.model.repository import SecurityEvent
 from bus.settings import Limits, RetentionSettings, Settings
-from bus.wire.frames import Code, Goodbye, RetryDeadLetters, Subscribe, Term, ToBot, Unsubscribe
+from bus.wire.frames import (
+    AddKeyFrame,
+    Code,
+    Goodbye,
+    Ping,
+    RetryDeadLetters,
+    RevokeKeyFrame,
+    Subscribe,
+    Term,
+    ToBot,
+    Unsubscribe,
+)
 
+from .keyed import ADMIN, ANN, BOB, KeyedWorker, public
 from .worker import Worker, published
 
 
@@ -118,6 +132,65 @@ def test_what_happens_is_recorded_with_whose_it_is(happens: Any) -> None:
     found = {each.id: each for each in recorded(worker)}[expected.id]
     assert found.at
     assert msgspec.structs.replace(found, at="") == expected
+
+
+# ── With keys ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def who(event: SecurityEvent) -> tuple[str | None, str | None]:
+    return event.bot_id, event.key
+
+
+def test_who_comes_with_a_key_is_recorded_with_it() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"x", ANN)
+    assert [who(event) for event in recorded(worker, "session_opened")] == [("id-of-ann", ANN)]
+
+
+def test_a_hello_as_another_bot_is_that_of_its_key() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"x", BOB, bot="ann")
+    [event] = recorded(worker, "session_refused")
+    assert (who(event), event.object, event.detail) == (("id-of-bob", BOB), "ann", "forbidden")
+
+
+def test_a_frame_with_another_key_than_its_session_is_recorded() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"x", ANN)
+    worker.says(b"x", Ping(), BOB)
+    [event] = recorded(worker, "session_taken")
+    assert (event.bot_id, event.object) == ("id-of-bob", "ann")
+
+
+def test_what_is_done_to_keys_is_recorded_with_who_did_it() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"a", ADMIN)
+    worker.comes(b"b", BOB)
+    worker.says(b"a", AddKeyFrame(request=2, bot="bob", public_key=public(9), purpose=Purpose.BOT), ADMIN)
+    worker.says(b"a", RevokeKeyFrame(request=3, bot="bob", public_key=BOB), ADMIN)
+    [added], [revoked], [ended] = (
+        recorded(worker, f"{what}") for what in ("key_added", "key_revoked", "session_revoked")
+    )
+    assert (who(added), added.object, added.detail) == (("id-of-bob", public(9)), "bot", ADMIN)
+    assert (who(revoked), revoked.detail) == (("id-of-bob", BOB), ADMIN)
+    assert ended.bot_id == "id-of-bob"
+
+
+def test_what_is_forbidden_is_recorded_with_what_it_was_about() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"x", BOB)
+    for _ in range(3):
+        worker.says(b"x", RevokeKeyFrame(request=3, bot="ann"), BOB)
+    [event] = recorded(worker, "forbidden")
+    assert (who(event), event.object, event.times) == (("id-of-bob", BOB), "ann", 3)
+
+
+def test_only_who_administers_the_worker_reads_the_record() -> None:
+    worker = KeyedWorker()
+    admin, bob = worker.principal(ADMIN), worker.principal(BOB)
+    sights = [Sight(worker.core.permitting.access, worker.core.directory, each) for each in (admin, bob, None)]
+    refusals = [sight.unread_audit() for sight in sights]
+    assert [None if refusal is None else refusal.code for refusal in refusals] == [None, "forbidden", None]
 
 
 def test_messages_leave_no_record() -> None:

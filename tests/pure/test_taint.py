@@ -8,16 +8,32 @@ import msgspec
 import pytest
 
 from bus.core.effects import Tap
+from bus.settings import SettingsError, parse_settings
 from bus.wire.frames import Ack, Commit, Credit, Publication, Subscribe, ToBot, ToChannel
 
+from .ruled import RuledWorker
 from .worker import ID, Worker, delivered, published
+
+CONFIGURATION = """
+[security.roles.outside]
+external = true
+send = ["**"]
+publish = ["**"]
+deny = [{ action = "publish", object = "ops.**", when = "tainted" }]
+
+[security.roles.careful]
+deny = [
+    { action = "publish", object = "ops.**", when = "tainted" },
+    { action = "send", object = "oscar", when = "tainted" },
+]
+"""
 
 
 def world(*, external: str = "eve") -> Worker:
-    worker = Worker()
-    for name in ("ann", "bob", "eve"):
+    bots = {name: ("outside",) if name == external else ("careful", "member") for name in ("ann", "bob", "eve")}
+    worker = RuledWorker(CONFIGURATION, bots | {"oscar": ("outside",) if external == "oscar" else ()})
+    for name in (*bots, "oscar"):
         worker.hello(name)
-    worker.core.directory.external.add(worker.core.directory.names[external].id)
     return worker
 
 
@@ -108,3 +124,95 @@ def test_nothing_else_is_tainted(external: str) -> None:
     [message] = got(worker, "eve", ToBot(bot="eve"))
     [answer] = got(worker, "eve", ToBot(bot="eve"), reply_to=message["id"])
     assert bits([message, answer]) == [False, False]
+
+
+# ── Rules for what is tainted ────────────────────────────────────────────────────────────────────────────
+
+
+def answered(worker: Worker, by: str, *recipients: ToBot | ToChannel, **fields: Any) -> dict[str, Any]:
+    """Return the answer to a frame of a bot."""
+    said = worker.say(by.encode(), published(*recipients, **fields)) or worker.commit()
+    return next(frame for frame in said if frame["op"] == "published")
+
+
+@pytest.mark.parametrize("recipient", [ToChannel("ops.deploy"), ToBot(bot="oscar")])
+def test_a_tainted_message_is_refused_where_others_are_not(recipient: ToBot | ToChannel) -> None:
+    worker = world()
+    [outside] = got(worker, "eve", ToBot(bot="ann"))
+    [inside] = got(worker, "bob", ToBot(bot="ann"))
+    refused = answered(worker, "ann", recipient, reply_to=outside["id"])
+    [error] = refused["errors"]
+    assert (refused["seqs"], error["code"]) == ([None], "forbidden")
+    assert error["details"]["rule"].startswith("security.roles.careful.deny[")
+    for fields in ({"reply_to": inside["id"]}, {}):
+        assert "errors" not in answered(worker, "ann", recipient, **fields)
+    assert "errors" not in answered(worker, "ann", ToBot(bot="bob"), reply_to=outside["id"])
+
+
+def test_the_messages_of_a_frame_are_refused_one_by_one() -> None:
+    worker = world()
+    [outside] = got(worker, "eve", ToBot(bot="ann"))
+    [inside] = got(worker, "bob", ToBot(bot="ann"))
+    parents = [outside["id"], inside["id"], outside["id"]]
+    frames = [published(ToChannel("ops.deploy"), reply_to=parent).messages[0] for parent in parents]
+    [answer] = worker.say(b"ann", msgspec.structs.replace(published(ToBot(bot="bob")), messages=frames)) or [
+        frame for frame in worker.commit() if frame["op"] == "published"
+    ]
+    assert answer["seqs"] == [None, 3, None]
+    assert [error["index"] for error in answer["errors"]] == [0, 2]
+
+
+def test_an_external_bot_is_refused_at_once() -> None:
+    answer = answered(world(), "eve", ToChannel("ops.deploy"))
+    assert [error["code"] for error in answer["errors"]] == ["forbidden"]
+
+
+def test_the_right_to_reply_does_not_lift_a_rule_for_tainted_messages() -> None:
+    worker = world(external="oscar")
+    [outside] = got(worker, "oscar", ToBot(bot="ann"))
+    answer = answered(worker, "ann", ToBot(bot="oscar"), reply_to=outside["id"])
+    assert [error["code"] for error in answer["errors"]] == ["forbidden"]
+
+
+def test_a_delayed_message_is_refused_when_it_is_published() -> None:
+    worker = world()
+    [outside] = got(worker, "eve", ToBot(bot="ann"))
+    answer = answered(worker, "ann", ToChannel("ops.deploy"), reply_to=outside["id"], delay=5.0)
+    assert [error["code"] for error in answer["errors"]] == ["forbidden"]
+    assert not worker.log.scheduled
+
+
+def test_a_commit_is_refused_as_a_whole_and_changes_nothing() -> None:
+    worker = world()
+    [outside] = got(worker, "eve", ToBot(bot="ann"))
+    messages = [
+        Publication(
+            id=ID % (910 + number), recipient=ToChannel(name), body=msgspec.Raw(b"1"), reply_to=outside["id"]
+        )
+        for number, name in enumerate(("news", "ops.deploy"))
+    ]
+    worker.say(b"ann", Commit(request=5, id=ID % 902, messages=messages, acks=[outside["seq"]]))
+    [error] = [frame for frame in worker.commit() if frame["op"] == "error"]
+    assert (error["code"], error["details"]["object"]) == ("forbidden", "ops.deploy")
+    assert worker.in_flight(b"ann") == [outside["seq"]]
+    assert len(worker.log.messages) == 1
+
+
+def test_a_repeat_of_what_was_sent_before_the_rule_is_a_duplicate() -> None:
+    worker = world()
+    [outside] = got(worker, "eve", ToBot(bot="ann"))
+    [sent] = got(worker, "ann", ToBot(bot="bob"), reply_to=outside["id"], id=ID % 920)
+    again = answered(worker, "ann", ToBot(bot="oscar"), reply_to=outside["id"], id=ID % 920)
+    assert (again["seqs"], again["duplicates"]) == ([sent["seq"]], [0])
+
+
+@pytest.mark.parametrize(
+    ("deny", "fault"),
+    [
+        ('{ action = "subscribe", object = "**", when = "tainted" }', "`when` means nothing for subscribe"),
+        ('{ action = "publish", object = "**", when = "late" }', "when"),
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(deny: str, fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        parse_settings(f"security.mode = 'keys'\n[security.roles.a]\ndeny = [{deny}]")

@@ -17,6 +17,7 @@ from bus.model.repository import (
     CommitWork,
     MessageLog,
     NewMessage,
+    NotCommitted,
     ReleaseDue,
     RemoveMessages,
     lots_of,
@@ -117,6 +118,30 @@ async def test_the_messages_of_a_commit_are_tainted_likewise(log: MessageLog) ->
     [committed] = (await log.apply([work])).answers
     assert committed.added == [[Added(3, tainted=True), Added(4)]]
     assert await tainted(log) == {"outside", "yes"}
+
+
+async def test_what_must_not_be_tainted_is_stored_only_if_it_is_not(log: MessageLog) -> None:
+    await add(log, external("outside"), reply("inside", None))
+    answers = [
+        reply(str(n), parent, untainted_only=True) for n, parent in enumerate(("outside", "inside", "outside"))
+    ]
+    assert await add(log, *answers) == [Added(None, forbidden=True), Added(3), Added(None, forbidden=True)]
+    assert await add(log, reply("later", "outside", untainted_only=True, due_at=at(5))) == [
+        Added(None, forbidden=True)
+    ]
+    assert await tainted(log) == {"outside"}
+    assert await log.find_scheduled("later") is None
+
+
+async def test_a_commit_with_a_message_that_must_not_be_tainted_is_not_carried_out(log: MessageLog) -> None:
+    await add(log, external("outside"))
+    lots = lots_of([reply("yes", None), reply("no", "outside", untainted_only=True)])
+    work = CommitWork(
+        "commit", "ann", "digest", None, None, (), None, None, None, lots, (),
+        known_only=False, timestamp=at(1), number=1,
+    )  # fmt: skip
+    assert (await log.apply([work])).answers == [NotCommitted(None)]
+    assert await log.find("yes") is None
 
 
 async def test_a_repeat_changes_nothing(log: MessageLog) -> None:

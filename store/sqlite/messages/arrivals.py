@@ -129,7 +129,7 @@ class Arrivals:
                 seq = known[key]
                 added.append(Added(seq, duplicate=True, scheduled=seq is None))
             elif message.known_only:
-                added.append(Added(None))
+                added.append(Added(None, forbidden=message.tainted and message.untainted_only))
             elif message.due_at is not None:
                 known[key] = None
                 later.append(message)

@@ -78,4 +78,7 @@ def _ranges(starts: Sequence[int], end: int) -> Iterable[tuple[int, int]]:
 
 
 def _marked(lot: Lot, tainted: bool) -> Lot:
-    return msgspec.structs.replace(lot, tainted=True) if tainted and not lot.tainted else lot
+    """Return a lot with its bit; if it must not have it, it is only looked up."""
+    if not tainted or lot.tainted:
+        return lot
+    return msgspec.structs.replace(lot, tainted=True, known_only=lot.known_only or lot.untainted_only)
