@@ -9,9 +9,10 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from .model.patterns import GROUP_MARK, pattern_fault
 from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
@@ -26,6 +27,7 @@ __all__ = [
     "ChannelRights",
     "Deny",
     "Role",
+    "RoleLimits",
     "all_roles",
     "entry_fault",
     "object_fault",
@@ -43,6 +45,8 @@ _MAY_BE_OWN = frozenset({Action.READ, Action.RETRY, Action.DEFINE, Action.RUN, A
 """The actions for which `own` means something."""
 
 _Entries = tuple[str, ...]
+
+_Count = Annotated[int, Meta(ge=0)]
 
 
 def entry_fault(action: Action, entry: str) -> str | None:
@@ -96,6 +100,46 @@ class Deny(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             )
 
 
+class RoleLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much a bot with a role may have; None is what every bot may have. A role only makes that smaller."""
+
+    messages_per_second: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """Messages published, beside `sender_messages_per_second_max`."""
+
+    bytes_per_second: Annotated[float, Meta(gt=0, le=2**40)] | None = None
+    """Bytes of their bodies."""
+
+    sessions: Annotated[int, Meta(ge=1)] | None = None
+    """Connections with a session."""
+
+    subscriptions: _Count | None = None
+    """Subscriptions, in groups or not."""
+
+    groups: _Count | None = None
+    """Subscriptions in groups."""
+
+    channels: _Count | None = None
+    """Channels that it created."""
+
+    delayed: _Count | None = None
+    """Messages that wait until they are due."""
+
+    backlog: _Count | None = None
+    """Its direct messages that wait for one other bot."""
+
+    questions: Annotated[int, Meta(ge=1)] | None = None
+    """Queries that wait or are being answered."""
+
+    def lower(self, other: RoleLimits) -> RoleLimits:
+        """Return the smaller of each limit."""
+        values = ((name, getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
+        return RoleLimits(**{name: _lower(own, others) for name, own, others in values})
+
+
+def _lower(one: float | None, other: float | None) -> Any:
+    return min((value for value in (one, other) if value is not None), default=None)
+
+
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a role may do: for each action, patterns of what it may be done to."""
 
@@ -112,6 +156,7 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     approve: _Entries = ()
     admin: _Entries = ()
     deny: tuple[Deny, ...] = ()
+    limits: RoleLimits = RoleLimits()
     external: bool = False
     """Whether what it sends comes from outside, so that its messages, and all that answer them, are tainted."""
 
@@ -223,6 +268,6 @@ def section_fault(security: Any) -> str | None:
                 found = value if isinstance(value, dict) else {}
                 text = in_words(error, found, shape)
                 if shape is Role and text.startswith("unknown key"):
-                    text += f"; a role has {', '.join(Action)}, deny and external"
+                    text += f"; a role has {', '.join(Action)}, deny, limits and external"
                 return f"{what} {name!r} in [security.{section}]: {text}"
     return None

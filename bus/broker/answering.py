@@ -58,9 +58,11 @@ class Answering:
     def add(self, question: Question) -> list[Effect]:
         """Let a question wait for its turn; return its refusal, or that of a question that made room for it."""
         try:
-            displaced = self._questions.add(question, self._outgoing.has_room)
+            session = self._core.sessions.get(question.address)
+            share = self._core.shares.of(None if session is None else session.principal)
+            displaced = self._questions.add(question, self._outgoing.has_room, share)
         except Refusal as error:
-            return self._refused(question, error.code, error.message)
+            return self._refused(question, error.code, error.message, error.details)
         self._more.set()
         if displaced is None:
             return []

@@ -13,13 +13,22 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import NamedTuple
 
 from ..model.keys import Principal, Purpose
 from ..model.patterns import GROUP_MARK, Pattern
 from ..model.rights import ADMIN_ROLE, NO_ROLE, OWN, Action, Verdict
 from ..settings import Security
-from ..settings_rights import CHANNEL_SCOPE, CONVERSATION_SCOPE, READ_ALL, ROLE_SCOPE, ChannelRights, all_roles
+from ..settings_rights import (
+    CHANNEL_SCOPE,
+    CONVERSATION_SCOPE,
+    READ_ALL,
+    ROLE_SCOPE,
+    ChannelRights,
+    RoleLimits,
+    all_roles,
+)
 from ..wire.frames import Code, Refusal
 
 __all__ = ["Access", "wanted"]
@@ -68,6 +77,7 @@ class Access:
         self._channels = security.channels
         self._roles: dict[str, _Rules] = {}
         self._external = {name for name, role in security.roles.items() if role.external}
+        self._limits = {name: role.limits for name, role in security.roles.items() if role.limits != RoleLimits()}
         for name, role in all_roles(security.roles).items():
             place = f"security.roles.{name}"
             rules = self._roles[name] = _Rules({}, {}, {})
@@ -126,6 +136,13 @@ class Access:
                     self._remembered.clear()
                 self._remembered[key] = verdict
         return verdict
+
+    def limits(self, principal: Principal) -> RoleLimits | None:
+        """Return how much a principal may have by its roles, the smallest of each limit; None if they have none."""
+        if not self._limits:
+            return None
+        named = [self._limits[name] for name in self._names(principal) if name in self._limits]
+        return reduce(RoleLimits.lower, named) if named else None
 
     def is_external(self, principal: Principal) -> bool:
         """Return True if what a principal sends comes from outside."""

@@ -26,6 +26,7 @@ from .founding import Founding
 from .permitting import Permitting
 from .rates import Rates
 from .scheduling import Scheduling
+from .shares import Share, Shares
 
 __all__ = ["Admission"]
 
@@ -40,11 +41,13 @@ class Admission:
         founding: Founding,
         *,
         permitting: Permitting,
+        shares: Shares,
         dispatch: Dispatch,
         turn: Turn,
         limits: Limits,
     ) -> None:
         self.rates = Rates(limits)
+        self._shares = shares
         self._directory = directory
         self._scheduling = scheduling
         self._founding = founding
@@ -60,29 +63,34 @@ class Admission:
         """Return the messages as they are to be stored, and those that are refused."""
         return self._checking.check(session, publications)
 
-    def _slow_down(self, lot: Lot) -> Refusal | None:
+    def _slow_down(self, lot: Lot, body: bytes, share: Share) -> Refusal | None:
         """Count one message of a lot against the rates; return the refusal if it exceeds one."""
-        too_fast = self.rates.take(lot.sender_bot_id, lot.recipient_bot_id, *self._turn.moment)
+        too_fast = self.rates.take(
+            lot.sender_bot_id, lot.recipient_bot_id, *self._turn.moment, share=share, size_bytes=len(body)
+        )
         if too_fast is None:
             return None
         whom = "publish"
         if too_fast.setting.startswith("pair"):
             whom = f"send {self._directory.bots[lot.recipient_bot_id or ''].name!r}"
+        what = " bytes" if too_fast.setting.startswith("bytes") else ""
         text = (
-            f"bot {lot.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g} a second, and"
+            f"bot {lot.sender_bot_name!r} may {whom} no more than {too_fast.per_second:g}{what} a second, and"
             f" {too_fast.burst} at once ({too_fast.setting}); try again in {too_fast.wait_seconds:g} s"
         )
-        return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds)
+        details = {"limit": too_fast.setting} if too_fast.setting in share.of_role else None
+        return Refusal(Code.RATE_LIMITED, text, retry_after=too_fast.wait_seconds, details=details)
 
-    def reserve(self, lot: Lot) -> Sequence[tuple[Lot, Refusal | None]]:
+    def reserve(self, session: Session, lot: Lot) -> Sequence[tuple[Lot, Refusal | None]]:
         """Reserve room for messages, within their rates; return them in parts, each with a refusal or None.
 
         A refused part is only looked up: its refusal is sent for what the log does not know.
         """
         count = len(lot.ids)
-        slow = [] if self.rates.unlimited else [self._slow_down(lot) for _ in lot.ids]
+        share = self._shares.of(session.principal)
+        slow = [] if self.rates.are_off(share) else [self._slow_down(lot, body, share) for body in lot.bodies]
         within_rates = slow.index(next(filter(None, slow))) if any(slow) else count
-        room, refusal = self._reserve(lot, within_rates)
+        room, refusal = self._reserve(lot, within_rates, share)
         if room == count:
             return ((lot, None),)
         parts: list[tuple[Lot, Refusal | None]] = []
@@ -94,31 +102,30 @@ class Admission:
             parts.append((lot.part(within_rates, count).only_known(), slow[within_rates]))
         return parts
 
-    def _reserve(self, lot: Lot, count: int) -> tuple[int, Refusal | None]:
+    def _reserve(self, lot: Lot, count: int, share: Share) -> tuple[int, Refusal | None]:
         """Reserve room for so many messages of a lot, or fewer; return how many, and the refusal of the others."""
         if lot.due_at is not None:
-            reserved = self._scheduling.reserve(lot.sender_bot_id, count)
+            reserved = self._scheduling.reserve(lot.sender_bot_id, count, share.delayed)
             if reserved == count:
                 return reserved, None
-            limits = self._limits
             text = (
-                f"{limits.scheduled_messages_max} delayed messages wait, or {limits.scheduled_per_bot_max} of bot"
+                f"{self._limits.scheduled_messages_max} delayed messages wait, or {share.delayed} of bot"
                 f" {lot.sender_bot_name!r}, the maximum"
             )
-            return reserved, Refusal(Code.BUSY, text)
+            return reserved, share.refusal("delayed", text)
         if lot.recipient_bot_id is None:
-            lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "")
-            return (count, None) if lack is None else (0, Refusal(Code.BUSY, lack))
+            lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "", share)
+            return (count, None) if lack is None else (0, lack)
         mailbox = self._directory.mailboxes[lot.recipient_bot_id]
-        reserved = self._dispatch.room(mailbox, lot.sender_bot_id, count)
+        reserved = self._dispatch.room(mailbox, lot.sender_bot_id, count, of_one_max=share.backlog)
         mailbox.backlog.expect(lot.sender_bot_id, reserved)
         if reserved == count:
             return reserved, None
         name, limits = self._directory.bots[lot.recipient_bot_id].name, self._limits
         text = f"{limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
-        if limits.backlog_per_sender_max < limits.backlog_messages_max:
-            text += f", or {limits.backlog_per_sender_max} of bot {lot.sender_bot_name!r}"
-        return reserved, Refusal(Code.MAILBOX_FULL, text)
+        if share.backlog < limits.backlog_messages_max:
+            text += f", or {share.backlog} of bot {lot.sender_bot_name!r}"
+        return reserved, share.refusal("backlog", text, Code.MAILBOX_FULL)
 
     def refused(self, code: str) -> None:
         """Count a message, or a commit, that was refused for lack of room and is not a repeat."""

@@ -104,7 +104,7 @@ class Committing:
         if missing:
             return Refusal(Code.CONFLICT, f"message {missing[0]} is not in flight for this session: commit refused")
         reserved: list[Lot] = []
-        for part, lack in chain.from_iterable(map(self.admission.reserve, lots)):
+        for part, lack in chain.from_iterable(self.admission.reserve(session, lot) for lot in lots):
             if lack is not None:
                 for lot in reserved:
                     self.admission.leave(lot)

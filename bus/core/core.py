@@ -69,6 +69,7 @@ from .retention import Retention
 from .returning import Returning
 from .scheduling import Scheduling
 from .settling import Settling
+from .shares import Shares
 from .subscribing import Subscribing
 from .welcoming import Welcoming
 
@@ -102,15 +103,8 @@ class Core:
         self._founding = Founding(self.directory, settings.limits)
         access = Access(settings.security)
         self.permitting = Permitting(access, self.directory)
-        self._admission = admission = Admission(
-            self.directory,
-            self._scheduling,
-            self._founding,
-            permitting=self.permitting,
-            dispatch=self.dispatch,
-            turn=self._turn,
-            limits=settings.limits,
-        )
+        self.shares = Shares(access, settings.limits)
+        self._admission = admission = self._with_limits(self._scheduling, self._founding)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
@@ -124,6 +118,7 @@ class Core:
             dispatch=self.dispatch,
             founding=self._founding,
             pausing=self._pausing,
+            shares=self.shares,
             turn=self._turn,
             limits=settings.limits,
         )
@@ -150,16 +145,31 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
         )
-        self._flushing = Flushing(
-            self._batches,
-            self.dispatch,
-            self._record,
-            keyring=self.keyring,
-            turn=self._turn,
-            flush_seconds=settings.delivery.mailbox_flush_seconds,
-        )
+        self._flushing = self._with_flushes(self._record)
         self._swept_at = 0.0
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
+
+    def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
+        return Admission(
+            self.directory,
+            scheduling,
+            founding,
+            permitting=self.permitting,
+            shares=self.shares,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            limits=self._settings.limits,
+        )
+
+    def _with_flushes(self, record: SecurityRecord) -> Flushing:
+        return Flushing(
+            self._batches,
+            self.dispatch,
+            record,
+            keyring=self.keyring,
+            turn=self._turn,
+            flush_seconds=self._settings.delivery.mailbox_flush_seconds,
+        )
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
         return Opening(
@@ -170,6 +180,7 @@ class Core:
             founding=self._founding,
             pausing=self._pausing,
             returning=self._returning,
+            shares=self.shares,
             welcoming=welcoming,
             turn=self._turn,
             settings=self._settings,

@@ -192,12 +192,12 @@ class Dispatch:
             if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
-    def room(self, mailbox: Mailbox, sender_bot_id: str, count: int) -> int:
+    def room(self, mailbox: Mailbox, sender_bot_id: str, count: int, *, of_one_max: int) -> int:
         """Return how many of a sender's direct messages may come; all, and ask the store, while that is unknown."""
-        most, of_one = self._settings.limits.backlog_messages_max, self._settings.limits.backlog_per_sender_max
-        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one)):
+        most = self._settings.limits.backlog_messages_max
+        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one_max)):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
-        return mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one)
+        return mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
 
     def run(self) -> None:
         """Deliver and read what the touched mailboxes can, and then what new credit allows."""

@@ -15,6 +15,7 @@ from ..model.records import WORKER_NAME, Channel
 from ..settings import Limits
 from ..wire.frames import Code, Refusal, is_id
 from .directory import Directory
+from .shares import Share
 
 __all__ = ["Founding"]
 
@@ -64,15 +65,15 @@ class Founding:
         if len(self._registered) > _CONNECTIONS_MAX:
             self._registered.popitem(last=False)
 
-    def lack_of_channel(self, bot_id: str, name: str) -> str | None:
+    def lack_of_channel(self, bot_id: str, name: str, share: Share) -> Refusal | None:
         """Return which limit a channel would exceed if it is a new one of a bot, or None."""
         if name in self._directory.channels or name in self._creating:
             return None
         limits = self._limits
         if len(self._directory.channels) + len(self._creating) >= limits.channels_max:
-            return f"the worker has {limits.channels_max} channels, its maximum"
-        if self._created[bot_id] >= limits.channels_per_bot_max:
-            return f"this bot has created {limits.channels_per_bot_max} channels, the maximum"
+            return Refusal(Code.BUSY, f"the worker has {limits.channels_max} channels, its maximum")
+        if self._created[bot_id] >= share.channels:
+            return share.refusal("channels", f"this bot has created {share.channels} channels, the maximum")
         return None
 
     def begin(self, channels: Iterable[Channel]) -> None:

@@ -25,6 +25,7 @@ from .effects import Locate, Turn
 from .founding import Founding
 from .pausing import Pausing
 from .returning import Returning
+from .shares import Shares
 from .welcoming import Welcoming
 
 __all__ = ["Opening"]
@@ -43,6 +44,7 @@ class Opening:
         founding: Founding,
         pausing: Pausing,
         returning: Returning,
+        shares: Shares,
         welcoming: Welcoming,
         turn: Turn,
         settings: Settings,
@@ -56,6 +58,7 @@ class Opening:
         self._founding = founding
         self._pausing = pausing
         self._returning = returning
+        self._shares = shares
         self._welcoming = welcoming
         self._turn = turn
         self._settings = settings
@@ -82,6 +85,8 @@ class Opening:
         returns = bot is not None and self._sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self._sessions) >= self._settings.limits.sessions_max:
             raise Refusal(Code.BUSY, f"the worker has {len(self._sessions)} sessions, its maximum")
+        if bot is not None and not returns:
+            self._check_sessions(bot, before, principal)
         waiting = self._registering.get(hello.name)
         if waiting is not None:
             if len(waiting) >= self._settings.limits.held_requests_max:
@@ -103,6 +108,13 @@ class Opening:
             self._open(session, bot, hello)
         else:
             self._register(session, hello)
+
+    def _check_sessions(self, bot: BotRecord, before: Session | None, principal: Principal | None) -> None:
+        """Raise Refusal if a bot has as many sessions as its role allows, besides the one that a hello ends."""
+        share = self._shares.of(principal)
+        others = sum(session is not before for session in self._sessions.of_bot(bot.id))
+        if others >= share.sessions:
+            raise share.refusal("sessions", f"bot {bot.name!r} has {others} sessions, the maximum")
 
     def _new_session(self, address: bytes, hello: Hello) -> Session:
         limits = self._settings.limits

@@ -54,7 +54,7 @@ class Publishing:
                 job.add(lot, indexes, forbidden, if_tainted)
                 continue
             start = 0
-            for part, lack in self._admission.reserve(lot):
+            for part, lack in self._admission.reserve(session, lot):
                 end = start + len(part.ids)
                 job.add(part, indexes[start:end], lack, if_tainted)
                 start = end

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from ..settings import Limits
 from ..wire.frames import Code, Refusal
 from .effects import Ask, FindStart
+from .shares import Share
 
 __all__ = ["Question", "Questions"]
 
@@ -41,14 +42,18 @@ class Questions:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, question: Question, may_send: Callable[[bytes], bool]) -> Question | None:
+    def add(
+        self, question: Question, may_send: Callable[[bytes], bool], share: Share | None = None
+    ) -> Question | None:
         """Let a question wait for its turn, and return one that made room for it and is `busy`, or None.
 
-        `may_send` says whether a connection has room for an answer. Raise Refusal if too many are open.
+        `may_send` says whether a connection has room for an answer, and `share` how many questions its bot may have
+        open, if that is not what every bot may. Raise Refusal if too many are.
         """
-        own, most = self._open.get(question.bot_id, 0), self._limits.queries_per_bot_max
-        if own >= most:
-            raise Refusal(Code.BUSY, f"{own} queries of this bot are in progress, the maximum; try again later")
+        own = self._open.get(question.bot_id, 0)
+        if own >= (self._limits.queries_per_bot_max if share is None else share.questions):
+            text = f"{own} queries of this bot are in progress, the maximum; try again later"
+            raise Refusal(Code.BUSY, text) if share is None else share.refusal("questions", text)
         displaced = None
         if self._count >= self._limits.queries_max:
             displaced = self._least_urgent(own + 1, may_send)

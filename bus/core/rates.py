@@ -1,10 +1,11 @@
-"""How fast bots may publish: one bucket per sender, and one per directed pair of bots.
+"""How fast bots may publish: buckets per sender, one for each rate, and one per directed pair of bots.
 
 Owns the buckets, and who recently found one empty. Its rules:
 
 - A bucket's capacity is `rate_burst_seconds` of its rate, and at least one message. It fills at its rate, by a
   monotonic clock.
-- A message takes from both of its buckets, or from neither. A channel message has no pair.
+- A message takes from all of its buckets, or from none. A channel message has no pair.
+- The rates of a role come beside those of everybody. Their buckets are the bot's, whichever key it uses.
 - A full bucket equals a new one, so it is forgotten. Only senders of about the last `rate_burst_seconds`, and a
   bounded list of those that were refused, are kept in memory.
 
@@ -15,10 +16,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from ..settings import Limits
+from .shares import Share
 
 __all__ = ["Limited", "Rates", "TooFast"]
 
@@ -31,7 +35,7 @@ _LISTED_MAX = 100
 _SLACK_SECONDS = 1e-6
 """Tolerance for rounding errors of a burst's fractions, even after a long uptime."""
 
-_Pair = tuple[str, str | None]
+_Key = tuple[str, str | None]
 """A sender's id, and the recipient's if the bucket is a pair's."""
 
 
@@ -54,30 +58,56 @@ class Limited(msgspec.Struct):
     last_at: str
 
 
-class _Buckets:
-    """The buckets of one rate. Each is stored as the time at which it is full again."""
+class _Rate(NamedTuple):
+    """So much a second, by a setting, and what may come at once after a silence, in seconds of it."""
 
-    def __init__(self, setting: str, per_second: float, burst_seconds: float) -> None:
-        self.setting = setting
-        self.per_second = per_second
-        self._message_seconds = 1 / per_second
-        self._burst_seconds = max(burst_seconds, self._message_seconds)
-        self._full_at: OrderedDict[_Pair, float] = OrderedDict()
+    setting: str
+    per_second: float
+    burst_seconds: float
+
+    def burst_of(self, amount: float) -> float:
+        """Return the capacity of a bucket in seconds; what is larger than a burst may come alone."""
+        return max(self.burst_seconds, amount / self.per_second)
+
+
+class _Asked(NamedTuple):
+    """What a message takes from a bucket."""
+
+    buckets: _Buckets
+    rate: _Rate
+    key: _Key
+    amount: float
+
+    def refusal(self, now: float) -> TooFast | None:
+        """Return why it may not be sent now, or None if it may."""
+        rate, burst_seconds = self.rate, self.rate.burst_of(self.amount)
+        wait = self.buckets.full_at(self.key, now) + self.amount / rate.per_second - burst_seconds - now
+        if wait <= _SLACK_SECONDS:
+            return None
+        burst = math.floor(burst_seconds * rate.per_second + _SLACK_SECONDS)
+        return TooFast(rate.setting, rate.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
+
+    def take(self, now: float) -> None:
+        """Count it."""
+        self.buckets.take(self.key, now, self.amount / self.rate.per_second)
+
+
+class _Buckets:
+    """The buckets of one kind of rate. Each is stored as the time at which it is full again."""
+
+    def __init__(self) -> None:
+        self._full_at: OrderedDict[_Key, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def refusal(self, key: _Pair, now: float) -> TooFast | None:
-        """Return why a message may not be sent now, or None if it may."""
-        wait = self._full_at.get(key, now) + self._message_seconds - self._burst_seconds - now
-        if wait <= _SLACK_SECONDS:
-            return None
-        burst = math.floor(self._burst_seconds * self.per_second + _SLACK_SECONDS)
-        return TooFast(self.setting, self.per_second, burst, math.ceil((wait - _SLACK_SECONDS) * 1000) / 1000)
+    def full_at(self, key: _Key, now: float) -> float:
+        """Return when a bucket is full again."""
+        return self._full_at.get(key, now)
 
-    def take(self, key: _Pair, now: float) -> None:
-        """Count one message against a bucket, and forget the buckets that are full again."""
-        self._full_at[key] = max(self._full_at.get(key, now), now) + self._message_seconds
+    def take(self, key: _Key, now: float, seconds: float) -> None:
+        """Take so many seconds of its rate from a bucket, and forget the buckets that are full again."""
+        self._full_at[key] = max(self._full_at.get(key, now), now) + seconds
         self._full_at.move_to_end(key)
         while next(iter(self._full_at.values())) <= now:
             self._full_at.popitem(last=False)
@@ -87,31 +117,57 @@ class Rates:
     """See the module."""
 
     def __init__(self, limits: Limits) -> None:
-        self._senders = _buckets("sender_messages_per_second_max", limits)
-        self._pairs = _buckets("pair_messages_per_second_max", limits)
-        self.unlimited = self._senders is None and self._pairs is None
-        """Whether there are no rates: `take` accepts everything."""
-        self._limited: OrderedDict[_Pair, Limited] = OrderedDict()
+        self._burst_seconds = limits.rate_burst_seconds
+        self._sender = self._rate("sender_messages_per_second_max", limits.sender_messages_per_second_max)
+        self._pair = self._rate("pair_messages_per_second_max", limits.pair_messages_per_second_max)
+        self._senders, self._pairs = _Buckets(), _Buckets()
+        self._of_role = {"messages_per_second": _Buckets(), "bytes_per_second": _Buckets()}
+        self._limited: OrderedDict[_Key, Limited] = OrderedDict()
 
     def __repr__(self) -> str:
-        senders, pairs = self._senders or (), self._pairs or ()
-        return f"<Rates senders={len(senders)} pairs={len(pairs)} limited={len(self._limited)}>"
+        return f"<Rates senders={len(self._senders)} pairs={len(self._pairs)} limited={len(self._limited)}>"
 
-    def take(self, sender_bot_id: str, recipient_bot_id: str | None, now: float, wall: str) -> TooFast | None:
+    def _rate(self, setting: str, per_second: float) -> _Rate | None:
+        return _Rate(setting, per_second, self._burst_seconds) if per_second > 0 else None
+
+    def are_off(self, share: Share) -> bool:
+        """Return True if there are no rates for a bot: `take` accepts everything."""
+        return self._sender is None and self._pair is None and not share.has_rates
+
+    def take(
+        self,
+        sender_bot_id: str,
+        recipient_bot_id: str | None,
+        now: float,
+        wall: str,
+        *,
+        share: Share | None = None,
+        size_bytes: int = 0,
+    ) -> TooFast | None:
         """Count a message against its buckets; or count nothing, list the sender, and return why it is refused."""
-        asked: list[tuple[_Buckets, _Pair]] = []
-        if self._senders is not None:
-            asked.append((self._senders, (sender_bot_id, None)))
-        if self._pairs is not None and recipient_bot_id is not None:
-            asked.append((self._pairs, (sender_bot_id, recipient_bot_id)))
-        for buckets, key in asked:
-            refusal = buckets.refusal(key, now)
+        asked = list(self._asked(sender_bot_id, recipient_bot_id, share, size_bytes))
+        for each in asked:
+            refusal = each.refusal(now)
             if refusal is not None:
-                self._note(key, now, wall)
+                self._note(each.key, now, wall)
                 return refusal
-        for buckets, key in asked:
-            buckets.take(key, now)
+        for each in asked:
+            each.take(now)
         return None
+
+    def _asked(
+        self, sender_bot_id: str, recipient_bot_id: str | None, share: Share | None, size_bytes: int
+    ) -> Iterator[_Asked]:
+        sender = (sender_bot_id, None)
+        if self._sender is not None:
+            yield _Asked(self._senders, self._sender, sender, 1)
+        if self._pair is not None and recipient_bot_id is not None:
+            yield _Asked(self._pairs, self._pair, (sender_bot_id, recipient_bot_id), 1)
+        if share is not None and share.has_rates:
+            for setting, amount in (("messages_per_second", 1), ("bytes_per_second", max(size_bytes, 1))):
+                rate = self._rate(setting, getattr(share, setting))
+                if rate is not None:
+                    yield _Asked(self._of_role[setting], rate, sender, amount)
 
     def limited(self, now: float) -> list[Limited]:
         """List those that were refused recently, the last one first."""
@@ -119,14 +175,9 @@ class Rates:
             self._limited.popitem(last=False)
         return list(reversed(self._limited.values()))
 
-    def _note(self, key: _Pair, now: float, wall: str) -> None:
+    def _note(self, key: _Key, now: float, wall: str) -> None:
         known = self._limited.pop(key, None)
         times = 0 if known is None or known.last_now < now - _LATELY_SECONDS else known.times
         self._limited[key] = Limited(*key, times + 1, now, wall)
         if len(self._limited) > _LISTED_MAX:
             self._limited.popitem(last=False)
-
-
-def _buckets(setting: str, limits: Limits) -> _Buckets | None:
-    per_second: float = getattr(limits, setting)
-    return _Buckets(setting, per_second, limits.rate_burst_seconds) if per_second > 0 else None

@@ -42,9 +42,9 @@ class Scheduling:
     def __repr__(self) -> str:
         return f"<Scheduling reserved={self._total} next_due_at={self._next_due_at}>"
 
-    def reserve(self, sender: str, count: int) -> int:
-        """Reserve room for so many messages of a sender, or fewer; return how many."""
-        share = self._limits.scheduled_per_bot_max - self._waiting[sender] - self._expected[sender]
+    def reserve(self, sender: str, count: int, of_one_max: int) -> int:
+        """Reserve room for so many messages of a sender, which may have `of_one_max`, or fewer; return how many."""
+        share = of_one_max - self._waiting[sender] - self._expected[sender]
         reserved = max(0, min(count, self._limits.scheduled_messages_max - self._total, share))
         self._expected[sender] += reserved
         self._total += reserved

@@ -25,6 +25,7 @@ from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
 from .pausing import Pausing
+from .shares import Shares
 
 __all__ = ["Subscribing"]
 
@@ -45,6 +46,7 @@ class Subscribing:
         dispatch: Dispatch,
         founding: Founding,
         pausing: Pausing,
+        shares: Shares,
         turn: Turn,
         limits: Limits,
     ) -> None:
@@ -56,6 +58,7 @@ class Subscribing:
         self._turn = turn
         self._founding = founding
         self._pausing = pausing
+        self._shares = shares
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
@@ -92,7 +95,7 @@ class Subscribing:
                 return
         lack = self._lack(session, subscribe)
         if lack is not None:
-            self._turn.refuse(session.address, Code.BUSY, lack, subscribe.request)
+            self._turn.refuse_request(session.address, subscribe, lack, session.principal)
             return
         if not self._begin(session, subscribe, start_seq):
             return
@@ -109,21 +112,28 @@ class Subscribing:
             _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
         )
 
-    def _lack(self, session: Session, subscribe: Subscribe) -> str | None:
+    def _lack(self, session: Session, subscribe: Subscribe) -> Refusal | None:
         """Return which limit a subscription would exceed, or None."""
         own, channel, limits = self._directory.subscriptions_of(session.bot_id), subscribe.channel, self._limits
+        share = self._shares.of(session.principal)
         if channel in own:
             return None
         open_or_changing = own.keys() | self._changing.get(session.bot_id, {}).keys() - {channel}
-        if len(open_or_changing) >= limits.subscriptions_per_bot_max:
-            return f"bot {session.bot_name!r} has {limits.subscriptions_per_bot_max} subscriptions, the maximum"
-        lack = self._founding.lack_of_channel(session.bot_id, channel)
+        if len(open_or_changing) >= share.subscriptions:
+            text = f"bot {session.bot_name!r} has {share.subscriptions} subscriptions, the maximum"
+            return share.refusal("subscriptions", text)
+        in_groups = sum(each.group is not None for each in own.values()) + len(open_or_changing - own.keys())
+        if subscribe.group is not None and in_groups >= share.groups:
+            return share.refusal("groups", f"bot {session.bot_name!r} is in {share.groups} groups, the maximum")
+        lack = self._founding.lack_of_channel(session.bot_id, channel, share)
         if lack is not None or subscribe.group is None:
             return lack
         entry = self._directory.channels.get(channel)
         groups = self._opening.get(channel, set()) | (set() if entry is None else entry.groups)
         if subscribe.group not in groups and len(groups) >= limits.groups_per_channel_max:
-            return f"channel {channel!r} has {limits.groups_per_channel_max} groups, the maximum"
+            return Refusal(
+                Code.BUSY, f"channel {channel!r} has {limits.groups_per_channel_max} groups, the maximum"
+            )
         return None
 
     def subscribed(self, session: Session, subscribe: Subscribe, answer: Subscribed, since: str) -> None:
