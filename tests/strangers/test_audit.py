@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
+from ..crash.nursery import shared_nursery
 from ..integration.wire import TIMEOUT_SECONDS, Session, to_bot
 from ..integration.wire_worker import Worker
+from .keyed_worker import Bearer, KeyedWorker
 from .neighbour import is_served
 
 SECRET = "the-secret-of-a-client"
@@ -138,3 +141,65 @@ def test_pages_follow_each_other(worker: Worker) -> None:
         more = page.get("more", False)
     assert found == everything
     assert len(found) >= 2
+
+
+def test_what_people_do_to_runs_is_recorded(worker: Worker) -> None:
+    neighbour = worker.session("neighbour")
+
+    def call(name: str, **arguments: Any) -> Any:
+        return neighbour.value("workflow", call=name, arguments=arguments)
+
+    call("save_definition", definition={"id": "d", "name": "deploy", "owner": {"type": "global"}})
+    run = {"id": "r", "workflow_id": "d", "workflow_name": "deploy", "trigger_type": "manual"}
+    call("create_run", run=run | {"started_at": "2026-01-01T00:00:00.000000Z"})
+    step = {"id": "log-1", "run_id": "r", "step_id": "ask", "step_name": "ask", "status": "waiting_approval"}
+    call("create_step_log", step=step)
+    call("update_step_status", step_id="log-1", status="completed", output={"approved": True, "by": BODY})
+    call("update_run_status", run_id="r", status="cancelled")
+    call("delete_definition", definition_id="d", cascade=True)
+    recorded(neighbour, "step_decided", bot="neighbour", object="r/ask", detail="completed")
+    recorded(neighbour, "run_operated", bot="neighbour", object="r", detail="cancelled")
+    recorded(neighbour, "definition_deleted", bot="neighbour", object="d")
+    assert BODY not in str(audit(neighbour))
+
+
+# ── With keys ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[KeyedWorker]:
+    with KeyedWorker(tmp_path, shared_nursery()) as worker:
+        yield worker
+
+
+def knock(worker: KeyedWorker, bearer: Bearer) -> None:
+    """Try to connect with a key, until the worker has logged that."""
+    socket = bearer.socket(zmq.DEALER)
+    socket.connect(worker.command)
+    worker.until_logged(bearer.public)
+
+
+def test_a_key_that_does_not_come_in_is_recorded(keyed: KeyedWorker) -> None:
+    admin = keyed.admin.session("admin")
+    stranger, revoked = Bearer(keyed), keyed.add("alice")
+    admin.value("revoke_key", bot="alice", public_key=revoked.public)
+    knock(keyed, stranger)
+    knock(keyed, revoked)
+    event = recorded(admin, "connection_refused", key=stranger.public, bot=None)
+    assert event["address"] == "127.0.0.1" or event["address"].startswith("127.")
+    recorded(admin, "connection_refused", key=revoked.public, bot="alice")
+    recorded(admin, "key_revoked", key=revoked.public, bot="alice", detail=keyed.admin.public)
+    recorded(admin, "key_added", key=revoked.public, bot="alice", object="bot")
+
+
+def test_a_hello_as_another_bot_is_recorded_with_whose_key_it_was(keyed: KeyedWorker) -> None:
+    admin, eve = keyed.admin.session("admin"), keyed.add("eve")
+    keyed.add("alice")
+    assert eve.session().code("hello", protocol=1, bot="alice") == "forbidden"
+    recorded(admin, "session_refused", bot="eve", key=eve.public, object="alice", detail="forbidden")
+
+
+def test_only_an_admin_reads_the_record_and_trying_is_recorded(keyed: KeyedWorker) -> None:
+    admin, eve = keyed.admin.session("admin"), keyed.add("eve")
+    assert eve.session("eve").code("audit") == "forbidden"
+    recorded(admin, "forbidden", bot="eve", key=eve.public, object="audit")
