@@ -257,11 +257,11 @@ FAULTS: dict[Fault, int] = {
     is_level_after_an_overflow: 0,
     loses_what_a_dead_session_had: 0,
     ignores_credit: 0,
-    does_not_go_back: 96,
+    does_not_go_back: 186,
     repeats_the_other_sources: 0,
     confirms_before_the_disk: 9,
     acknowledges_before_the_disk: 0,
-    delivers_after_leaving: 119,
+    delivers_after_leaving: 169,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

@@ -131,7 +131,7 @@ async def test_a_right_key_comes_in_only_if_the_authenticator_says_so(
         monkeypatch.setattr("bus.broker.zap.admit", fail)
     async with anyio.create_task_group() as tasks:
         if fault != "missing":
-            tasks.start_soon(sockets.zap.serve)
+            tasks.start_soon(sockets.zap.serve, print)
         with clients.socket(zmq.DEALER) as peer:
             peer.linger = 0
             secure(peer, CurveKeys(theirs, public_of(mine)))
