@@ -5,7 +5,6 @@ Owns the wording of a time on the command line, and the polling of `--follow`.
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, linked, name_of
+from .options import Link, linked, name_of, span_seconds
 from .streams import EXIT_SIGNAL, note, plain, say
 
 __all__ = ["audit"]
@@ -29,19 +28,15 @@ __all__ = ["audit"]
 _LOOK_SECONDS = 1.0
 """The time between two polls of `--follow`; an event is on the worker's disk within a fifth of that."""
 
-_AGO = re.compile(r"(\d{1,9})([smhd])")
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
 
 def _since(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     """Return a time: so long ago, or as it is written."""
     if value is None:
         return None
-    ago = _AGO.fullmatch(value)
+    ago = span_seconds(value)
     try:
         if ago is not None:
-            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+            return datetime.now(UTC) - timedelta(seconds=ago)
         return parse_timestamp(value)
     except (OverflowError, ValueError):
         form = "use 90s, 30m, 1h or 7d, or a time such as 2026-11-22T18:00:00Z"

@@ -29,11 +29,11 @@ from ..model.keys import Purpose
 from ..model.records import timestamp
 from ..wire.answers import ListedKey
 from ..wire.keys import Invitation, canonical_public, invitation_text, public_text, read_invitation, read_public
-from ..wire.limits import NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .keeping import Keeper, Running, Stopped, deny, settings_of
-from .options import Command, Link, address_of, linked, name_of, read_input, seconds, waiting
+from .options import Command, Link, address_of, linked, name_of, read_input, seconds, seconds_or_none, waiting
 from .rights import test
 from .streams import EXIT_UNAVAILABLE, note, say
 
@@ -169,7 +169,9 @@ def _of_stopped(command: Command) -> Command:
 @click.argument("bot", callback=name_of)
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @_wanting
-@click.option("--expires", type=seconds, metavar="SECONDS", help="How long the key is valid; by default, for good.")
+@click.option(
+    "--expires", type=seconds, metavar="SPAN", help="How long the key is valid: 90d, …; by default, for good."
+)
 @click.option("--admin", is_flag=True, help="The key may also manage keys.")
 @_of_stopped
 @click.option(
@@ -217,10 +219,10 @@ def new(link: Link, bot: str, **options: Any) -> None:
 @click.option(
     "--ttl",
     type=seconds,
-    metavar="SECONDS",
+    metavar="SPAN",
     default=_INVITATION_SECONDS,
     show_default=True,
-    help="How long the invitation is valid.",
+    help="How long the invitation is valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @linked("console")
 def invite(link: Link, bot: str, ttl: float, **options: Any) -> None:
@@ -350,11 +352,11 @@ def _amount(count: int, thing: str) -> str:
 @click.argument("file")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0, max=WAIT_SECONDS_MAX),
-    metavar="SECONDS",
+    type=seconds_or_none,
+    metavar="SPAN",
     default=_GRACE_SECONDS,
     show_default=True,
-    help="How long the old key stays valid.",
+    help="How long the old key stays valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @waiting
 def rotate(file: str, grace: float, timeout: float, as_json: bool) -> None:

@@ -104,17 +104,30 @@ def shown(context: click.Context, parameter: click.Parameter, value: str | None)
     return value if value is None else value.removeprefix(_HIDDEN)
 
 
+_SPAN = re.compile(r"(\d{1,9})([smhd])")
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def span_seconds(text: str) -> int | None:
+    """Return the seconds of a span such as 90s, 30m, 1h or 7d; None if a text is none."""
+    span = _SPAN.fullmatch(text)
+    return None if span is None else int(span[1]) * _UNIT_SECONDS[span[2]]
+
+
 class _Seconds(click.FloatRange):
-    """Seconds from above 0 to ten years. NaN is refused here, because it is outside of no range."""
+    """Seconds up to ten years, as a number or a span. NaN is refused here, because it is outside of no range."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        seconds = float(super().convert(value, parameter, context))
+        span = span_seconds(value) if isinstance(value, str) else None
+        seconds = float(super().convert(value if span is None else span, parameter, context))
         if math.isnan(seconds):
             self.fail("NaN is not a number of seconds.", parameter, context)
         return seconds
 
 
 seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
+seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
 
 
 class Link(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from bus.client.bot_keys import public_half
 from bus.client.credentials import read_credentials
+from bus.model.records import parse_timestamp
 from bus.wire.keys import read_invitation
 
 from .conftest import free_addresses
@@ -154,9 +156,12 @@ def test_no_file_is_overwritten(keyed: Posthouse) -> None:
 
 
 def test_an_invitation_makes_a_key_on_another_machine_once(keyed: Posthouse, tmp_path: Path) -> None:
-    invited = keyed.json("keys", "invite", "guest", "--ttl", "600", "--role", "member")
+    invited = keyed.json("keys", "invite", "guest", "--ttl", "10m", "--role", "member")
     invitation = read_invitation(invited["invitation"])
     assert (invitation.bot, invitation.url, invitation.tap) == ("guest", keyed.url, keyed.tap_url)
+    [row] = rows(keyed, "guest")
+    lasts = parse_timestamp(row["expires_at"]) - parse_timestamp(row["created_at"])
+    assert lasts == timedelta(minutes=10)
 
     there = Posthouse(keyed.url)
     there.directory, there.environment = tmp_path, keyed.environment
