@@ -15,6 +15,7 @@ from bus.model.repository import (
     AddMessages,
     Appended,
     CommitWork,
+    FindRequest,
     MessageLog,
     NewMessage,
     NotCommitted,
@@ -53,7 +54,7 @@ async def test_a_thread_is_tainted_from_an_external_message_on(log: MessageLog) 
     await add(log, reply("second", "first"), reply("beside", "before"), reply("alone", None))
     assert await tainted(log) == {"outside", "first", "second"}
     for id, is_tainted in (("second", True), ("beside", False)):
-        found = await log.find(id)
+        found = await log.find(FindRequest(id))
         assert found is not None
         assert found.tainted is is_tainted
 
@@ -99,7 +100,7 @@ async def test_what_answers_a_message_that_is_gone_is_tainted_if_anything_is(log
 async def test_a_delayed_message_keeps_its_taint(log: MessageLog) -> None:
     await add(log, external("outside"), reply("inside", None))
     await add(log, reply("later", "outside", due_at=at(5)), reply("clean", "inside", due_at=at(5)))
-    found = await log.find_scheduled("later")
+    found = await log.find(FindRequest("later"))
     assert found is not None
     assert found.tainted
     await add(log, reply("to what waits", "later"))
@@ -130,7 +131,7 @@ async def test_what_must_not_be_tainted_is_stored_only_if_it_is_not(log: Message
         Added(None, forbidden=True)
     ]
     assert await tainted(log) == {"outside"}
-    assert await log.find_scheduled("later") is None
+    assert await log.find(FindRequest("later")) is None
 
 
 async def test_a_commit_with_a_message_that_must_not_be_tainted_is_not_carried_out(log: MessageLog) -> None:
@@ -141,7 +142,7 @@ async def test_a_commit_with_a_message_that_must_not_be_tainted_is_not_carried_o
         known_only=False, timestamp=at(1), number=1,
     )  # fmt: skip
     assert (await log.apply([work])).answers == [NotCommitted(None)]
-    assert await log.find("yes") is None
+    assert await log.find(FindRequest("yes")) is None
 
 
 async def test_a_repeat_changes_nothing(log: MessageLog) -> None:
@@ -189,3 +190,17 @@ def damage(path: Path) -> list[str]:
     for _ in check.run():
         pass
     return check.damage
+
+
+async def test_a_copied_id_keeps_its_taint_and_hands_it_on(log: MessageLog) -> None:
+    """Two senders used one id: the answer may be to either."""
+    await add(log, reply("same", None), external("outside"))
+    await add(log, msgspec.structs.replace(reply("same", "outside"), sender_bot_id="bob"))
+    await add(log, reply("answer", "same"))
+    pages = await log.messages(range(1, 5))
+    assert [(message.id, message.tainted) for message in sorted(pages, key=lambda each: each.seq)] == [
+        ("same", False),
+        ("outside", True),
+        ("same", True),
+        ("answer", True),
+    ]
