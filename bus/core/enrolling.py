@@ -7,12 +7,14 @@ Owns who may do that, and in which order it happens. Its rules:
   with the same rights and no longer a life, and an invitation adds the one key that it is for.
 - When a revocation is answered, the sessions of the key have ended, nothing more is sent to them, and what was in
   flight there is in flight for others or waits.
+- A key whose revocation is on its way to the disk adds no other key, and is no admin any more.
 
 Pure.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -73,6 +75,8 @@ class Enrolling:
         self._end = end
         self._adding: dict[str, _AddJob] = {}
         """The keys that are on their way to the disk."""
+        self._revoking: Counter[str] = Counter()
+        """The keys whose revocation is."""
 
     def __repr__(self) -> str:
         return f"<Enrolling {self._keyring} adding={len(self._adding)}>"
@@ -86,6 +90,7 @@ class Enrolling:
             replaces = self._keyring.get(_public(request.replaces))
         by = session.principal
         assert by is not None, "a worker with keys knows who says something"
+        self._require_lasting(by, "add_key", request.bot)
         if by.purpose is not Purpose.ADMIN:
             _require_rotation(by, request, replaces)
         wall = self._turn.moment.wall
@@ -113,6 +118,7 @@ class Enrolling:
         """Handle an enrol frame. Raise Refusal if its key is no invitation, or was used or has expired."""
         if principal.purpose is not Purpose.ENROL:
             raise _forbidden("your key is no invitation: enrol with the one that you were given", "enrol", "", "")
+        self._require_lasting(principal, "enrol", principal.bot_name)
         public_key, wall = _public(request.public_key), self._turn.moment.wall
         invitation = self._keyring.get(principal.public_key)
         assert invitation is not None, "a principal's key is known"
@@ -199,7 +205,9 @@ class Enrolling:
     ) -> None:
         if replaced is None or bot is None or replaced.bot_id != bot.id:
             raise Refusal(Code.NOT_FOUND, f"the key to replace is not one of bot {request.bot!r}")
-        if replaced.replaced_by not in (None, public_key) or replaced.revoked_at is not None:
+        ends = replaced.revoked_at is not None or replaced.public_key in self._revoking
+        others = {job.key.public_key for job in self._adding.values() if job.replaces == replaced.public_key}
+        if ends or not {replaced.replaced_by, *others} <= {None, public_key}:
             raise Refusal(Code.CONFLICT, "the key to replace was replaced or revoked before")
         if _purpose(request, replaced) is not Purpose.ADMIN:
             self._keep_an_admin([replaced.public_key])
@@ -254,18 +262,21 @@ class Enrolling:
                 raise Refusal(Code.NOT_FOUND, f"this is not a key of bot {request.bot!r}")
             keys = [public_key]
         self._keep_an_admin(keys)
+        self._revoking.update(keys)
         self._batches.add(_RevokeJob(self, session.address, request, keys, self._turn.moment.wall))
 
     def _keep_an_admin(self, ending: Sequence[str]) -> None:
         """Raise Refusal if nobody could manage keys any more."""
-        admins = self._keyring.admins(self._turn.moment.wall)
-        if admins and set(admins) <= set(ending):
+        demoted = {job.replaces for job in self._adding.values() if job.key.purpose is not Purpose.ADMIN}
+        admins = set(self._keyring.admins(self._turn.moment.wall)) - self._revoking.keys() - demoted
+        if admins and admins <= set(ending):
             raise Refusal(
                 Code.CONFLICT, "this is the last key that may manage keys: add another one of purpose 'admin' first"
             )
 
     def revoked(self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], at: str) -> None:
         """End the sessions of keys whose revocation is on disk, and answer the request; its own session last."""
+        self._revoking -= Counter(public_keys)
         revoked = self._keyring.revoke(public_keys, at)
         own = self._sessions.get(address)
         by = None if own is None or own.principal is None else own.principal.public_key
@@ -278,8 +289,11 @@ class Enrolling:
         if own in sessions:
             self._shut_out([session for session in sessions if session is own], "its key was revoked")
 
-    def not_revoked(self, address: bytes, request: RevokeKeyFrame, code: Code, message: str) -> None:
+    def not_revoked(
+        self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], code: Code, message: str
+    ) -> None:
         """Refuse a revocation that was not stored."""
+        self._revoking -= Counter(public_keys)
         self._turn.refuse(address, code, message, request.request)
 
     def expire(self) -> None:
@@ -310,6 +324,11 @@ class Enrolling:
     def _leave_tap(self, public_keys: Iterable[str]) -> None:
         if self._keyring.leave_tap(public_keys):
             self._dispatch.tapping.empty("a key of one of its listeners has ended")
+
+    def _require_lasting(self, by: Principal, action: str, what: str) -> None:
+        """Raise Refusal if the key of whoever asks is being revoked: what it adds would outlive it."""
+        if by.public_key in self._revoking:
+            raise _forbidden("your key is being revoked", action, what, "revoked")
 
     def require_admin(self, session: Session, action: str, what: str) -> None:
         """Raise Refusal unless a session's key may manage keys."""
@@ -413,4 +432,4 @@ class _RevokeJob(Job[Any]):
 
     def failed(self, code: Code, message: str) -> None:
         """Leave them as they are."""
-        self._by.not_revoked(self._address, self._request, code, message)
+        self._by.not_revoked(self._address, self._request, self._keys, code, message)

@@ -375,3 +375,85 @@ def test_an_invitation_may_say_nothing_else(frame: RequestFrame) -> None:
     [refused] = worker.says(b"d", frame, invitation)
     assert (refused["code"], refused["details"]["rule"]) == ("forbidden", "purpose")
     assert worker.core.sessions.get(b"d") is None
+
+
+# ── Revocations on their way to the disk ─────────────────────────────────────────────────────────────────
+
+
+def together(worker: KeyedWorker, *said: tuple[bytes, RequestFrame, str]) -> list[dict[str, Any]]:
+    """Let connections say something before the disk answers any of it."""
+    answers: list[dict[str, Any]] = []
+    for address, request, key in said:
+        answers += worker.do(worker.core.receive(address, request, worker.moment, worker.principal(key)))
+    while worker.core.has_batch(worker.moment):
+        answers += worker.commit()
+    return answers
+
+
+def test_a_key_that_is_being_revoked_does_not_replace_itself() -> None:
+    worker, new = KeyedWorker(), public(77)
+    worker.comes(b"a", ADMIN)
+    worker.comes(b"1", ANN)
+    rotation = AddKeyFrame(request=6, bot="ann", public_key=new, replaces=ANN)
+    said = together(worker, (b"a", RevokeKeyFrame(request=5, bot="ann"), ADMIN), (b"1", rotation, ANN))
+    assert ("forbidden", 6) in [(each.get("code"), each.get("request")) for each in said]
+    worker.restart()
+    assert worker.principal(new) is None
+
+
+def test_an_invitation_that_is_being_revoked_enrols_nobody() -> None:
+    worker, new = KeyedWorker(), public(77)
+    invitation = worker.invite()
+    revoke, enrol = RevokeKeyFrame(request=5, bot="dora"), Enrol(request=1, public_key=new)
+    together(worker, (b"a", revoke, ADMIN), (b"1", enrol, invitation))
+    assert worker.principal(new) is None
+
+
+def test_an_admin_that_is_being_revoked_adds_no_key() -> None:
+    worker, other, new = KeyedWorker(), public(60), public(77)
+    worker.comes(b"a", ADMIN)
+    worker.says(b"a", AddKeyFrame(request=2, bot="root", public_key=other, purpose=Purpose.ADMIN), ADMIN)
+    worker.comes(b"b", other)
+    add = AddKeyFrame(request=7, bot="eve", public_key=new, purpose=Purpose.ADMIN)
+    together(worker, (b"a", RevokeKeyFrame(request=5, bot="root"), ADMIN), (b"b", add, other))
+    assert worker.principal(new) is None
+
+
+@pytest.mark.parametrize("by_one", [True, False])
+def test_admins_that_revoke_each_other_at_once_leave_one(by_one: bool) -> None:
+    worker, other = KeyedWorker(), public(60)
+    worker.comes(b"a", ADMIN)
+    worker.says(b"a", AddKeyFrame(request=2, bot="root", public_key=other, purpose=Purpose.ADMIN), ADMIN)
+    worker.comes(b"b", other)
+    address, key = (b"a", ADMIN) if by_one else (b"b", other)
+    first, second = RevokeKeyFrame(request=5, bot="root"), RevokeKeyFrame(request=6, bot="admin")
+    said = together(worker, (b"a", first, ADMIN), (address, second, key))
+    assert ("conflict", 6) in [(each.get("code"), each.get("request")) for each in said]
+    assert worker.core.keyring is not None
+    assert worker.core.keyring.admins(worker.moment.wall) == [ADMIN]
+
+
+def test_a_key_is_replaced_by_one_other_even_at_once() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"1", ANN)
+    frames = [
+        (b"1", AddKeyFrame(request=number, bot="ann", public_key=public(number), replaces=ANN), ANN)
+        for number in (81, 82)
+    ]
+    said = together(worker, *frames)
+    assert [each["op"] for each in said] == ["error", "ok"]
+    assert worker.principal(public(82)) is None
+
+
+def test_a_revocation_that_was_not_stored_leaves_the_key_as_it_was() -> None:
+    worker, new = KeyedWorker(), public(77)
+    worker.comes(b"a", ADMIN)
+    worker.comes(b"1", ANN)
+    worker.do(
+        worker.core.receive(b"a", RevokeKeyFrame(request=5, bot="ann"), worker.moment, worker.principal(ADMIN))
+    )
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    [answer] = worker.says(b"1", AddKeyFrame(request=6, bot="ann", public_key=new, replaces=ANN), ANN)
+    assert answer["op"] == "ok"
