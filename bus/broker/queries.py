@@ -343,10 +343,17 @@ class Queries:
         if mailbox is None or not sight.reads_mailbox(mailbox):
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
         page: AnswerPage[DeadLetterAnswer[msgspec.Raw]] = AnswerPage(DeadLetterAnswer, self._frame_bytes_max)
-        for start in range(0, query.limit, _PORTION):
-            most = min(_PORTION, query.limit - start)
-            found = await self._log.dead_letters(mailbox.id, most, query.offset + start)
-            if not page.add([_dead(dead, message) for dead, message in found]) or len(found) < most:
+        is_whole = sight.is_full or mailbox in self._core.directory.mailboxes_of(bot_id)
+        left_out = read = query.offset if is_whole else 0
+        while len(page.rows) < query.limit:
+            most = min(_PORTION, query.limit - len(page.rows)) if is_whole else _PORTION
+            found = await self._log.dead_letters(mailbox.id, most, read)
+            read += len(found)
+            seen = [each for each in found if is_whole or each[1] is None or sight.reads(each[1])]
+            skipped = min(len(seen), query.offset - left_out)  # an offset counts nothing that is not seen
+            left_out += skipped
+            rows = seen[skipped:][: query.limit - len(page.rows)]
+            if not page.add(_dead(dead, message) for dead, message in rows) or len(found) < most:
                 break
         return DeadLetterList(page.rows, page.more)
 

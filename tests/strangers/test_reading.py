@@ -223,3 +223,26 @@ async def test_a_group_is_told_of_to_those_who_may_join_it(house: Keyed) -> None
     assert [group.group for group in channel.groups] == ["team"]
     assert (await house.ask("shut", Channels(request=1))).channels == []
     assert (await house.ask("clerk", Channels(request=1))).channels == []
+
+
+async def test_dead_letters_of_others_are_those_that_may_be_read(house: Keyed) -> None:
+    await house.say("alice", Subscribe(request=2, channel="board", echo=True))
+    sent = [("eve", "bob"), ("alice", "bob"), ("eve", "bob"), ("eve", "alice"), ("alice", ToChannel("board"))]
+    for sender, recipient in sent:
+        await house.sends(sender, recipient)
+        [message] = house.delivered
+        holder = recipient if isinstance(recipient, str) else "alice"
+        await house.say(holder, Term(seqs=[message["seq"]]))
+
+    async def seqs(reader: str, bot: str, **fields: int) -> list[int]:
+        answer = await house.ask(reader, DeadLetters(request=1, bot=bot, **fields))
+        return [dead.seq for dead in answer.dead_letters]
+
+    assert await seqs("alice", "alice") == [5, 4]
+    assert await seqs("ops", "alice") == [4], "the other one is of a private channel"
+    assert await seqs("bob", "bob") == await seqs("ops", "bob") == [3, 2, 1]
+    assert await seqs("discreet", "bob") == [3, 1], "it is denied the conversation of alice"
+    assert await seqs("discreet", "bob", limit=1) == [3]
+    assert await seqs("discreet", "bob", limit=1, offset=1) == [1]
+    assert await seqs("discreet", "bob", offset=2) == []
+    assert await seqs("bob", "bob", limit=1, offset=1) == [2]
