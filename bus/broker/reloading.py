@@ -66,7 +66,7 @@ class Reloading:
         try:
             if self._read is None:
                 raise SettingsError("this worker was started without a configuration, so there is nothing to read")
-            after = await anyio.to_thread.run_sync(self._read)
+            after = await anyio.to_thread.run_sync(self._reread, self._read)
         except SettingsError as error:
             message = "the worker goes on with the earlier one"
             self._note("configuration_refused", address=address, error=str(error), message=message)
@@ -78,6 +78,17 @@ class Reloading:
         self._note("configuration_reloaded", address=address, changed=changed, restart=restart)
         self._warn()
         return Reloaded(changed, restart)
+
+    @staticmethod
+    def _reread(read: Callable[[], Settings]) -> Settings:
+        """Read the configuration. Raise SettingsError whatever is wrong with it: it must not end the worker."""
+        try:
+            return read()
+        except SettingsError:
+            raise
+        except Exception as error:
+            _log.exception("configuration_unreadable")
+            raise SettingsError(f"it cannot be read: {type(error).__name__}") from error
 
     async def answer(self, address: bytes, request: int) -> None:
         """Reload, and answer the request that asked for it."""

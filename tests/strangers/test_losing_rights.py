@@ -64,7 +64,16 @@ def test_a_subscription_that_is_no_longer_allowed_brings_nothing(
     assert bodies(reader.take(1)) == [2]
 
 
-@pytest.mark.parametrize("broken", [f"{CONFIGURATION}[security.roles.reader]\npublsh = ['x']", "[security", None])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f"{CONFIGURATION}[security.roles.reader]\npublsh = ['x']",
+        "[security",
+        f"{CONFIGURATION}roles = 0x{'f' * 9000}",
+        None,
+    ],
+    ids=["unknown", "cut", "huge", "gone"],
+)
 def test_a_broken_configuration_changes_nothing_and_is_told(
     worker: KeyedWorker, admin: Session, reader: Session, broken: str | None
 ) -> None:
