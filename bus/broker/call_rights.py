@@ -3,7 +3,8 @@
 Its rules (docs/protocol.md, "Rights"):
 
 - A write with a fence needs the bot that holds the run, which the store checks in the write's own transaction. A
-  write without one needs the right to operate, and an answer to an approval the right to approve.
+  write without one needs the right to operate, and an answer to an approval the right to approve. So without a
+  fence nobody records an answer beside the step that waits, or before it does.
 - The bot that executes a run cannot approve it, and an answer names the bot that gave it.
 - A record that the bot may not see is, for a reader, as if it did not exist.
 
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..core.access import Access
-from ..errors import Conflict, NotFound
+from ..errors import Conflict, NotFound, Unapproved
 from ..model.keys import Principal
 from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
@@ -41,6 +42,14 @@ from ..wire.calls import (
 from ..wire.frames import Code, Refusal
 
 __all__ = ["CallRights"]
+
+_APPROVAL = "approval"
+"""The idempotency key of a step log that records an approval (docs/workflows.md)."""
+
+_ASKS = {StepStatus.WAITING_APPROVAL, StepStatus.FAILED}
+"""What may be recorded of an approval without an answer."""
+
+_OPEN = {StepStatus.PENDING, StepStatus.RUNNING}
 
 _OfOneRun = GetRun | GetRunDefinition | GetLease | ListStepLogs | GetCompletedStepIds | ListWaitingApprovals
 
@@ -90,6 +99,7 @@ class CallRights:
         if isinstance(call, CreateStepLog):
             if call.fence is None:
                 self._require_operator(principal, await self._owners(principal, call.step.run_id))
+                await self._refuse_answer(call.step)
             return _write(call, by=principal.bot_id)
         assert isinstance(call, UpdateStepStatus)
         if call.fence is not None:
@@ -102,6 +112,7 @@ class CallRights:
         except NotFound:
             raise NotFound("step", call.step_id) from None
         waits, rejects = step.status is StepStatus.WAITING_APPROVAL, call.status is StepStatus.FAILED
+        waits = waits or (step.idempotency_key == _APPROVAL and step.status in _OPEN)
         refusal = self._no_operator(principal, owners)
         if refusal is None and (not waits or (rejects and call.output is None)):
             return _write(call, by=principal.bot_id, answers=False)
@@ -109,6 +120,14 @@ class CallRights:
             raise refusal
         self._require_approver(principal, owners)
         return _write(call, by=principal.bot_id, answers=True, answered_by=principal.bot_name)
+
+    async def _refuse_answer(self, step: WorkflowStepLog) -> None:
+        """Raise Unapproved if a step log that is created without a fence would answer an approval."""
+        if step.status in _ASKS:
+            return
+        waiting = await self._workflows.list_waiting_approvals(step.run_id, None)
+        if step.idempotency_key == _APPROVAL or any(each.step_id == step.step_id for each in waiting):
+            raise Unapproved(step.step_id, step.run_id)
 
     async def _permit_definition(self, principal: Principal, definition: WorkflowDefinition) -> None:
         own = _owner(definition) == principal.bot_id

@@ -35,6 +35,11 @@ run = ["deploy-*"]
 [security.roles.approver]
 approve = ["deploy-*"]
 
+[security.roles.operator]
+read = ["own"]
+run = ["deploy-*"]
+operate = ["deploy-*"]
+
 [security.roles.both]
 read = ["own"]
 run = ["deploy-*"]
@@ -48,6 +53,7 @@ BOTS = {
     "deployer": ("deployer",),
     "approver": ("approver",),
     "both": ("both",),
+    "operator": ("operator",),
 }
 
 NOW = "2026-01-01T00:00:00.000000Z"
@@ -257,6 +263,36 @@ async def test_only_who_may_approve_answers_an_approval(house: House) -> None:
     assert answered["output"] == {"approved": True, "by": "approver"}, "the answer names who gave it"
     assert (await house.call("approver", "update_step_status", **answer))["status"] == "completed", "a repeat"
     assert await house.refused("approver", "update_run_status", run_id="r", status="cancelled") == "forbidden"
+
+
+async def test_without_a_fence_no_answer_is_recorded_beside_the_step_that_waits(house: House) -> None:
+    await house.call("operator", "create_run", run=house.run("r", "deploy-web"))
+    answer: dict[str, Any] = {"status": StepStatus.COMPLETED, "output": {"approved": True, "by": "approver"}}
+    early = WorkflowStepLog(
+        id="e", run_id="r", step_id="ask", step_name="Ask", idempotency_key="approval", attempt=2, **answer
+    )
+    assert await house.refused("operator", "create_step_log", step=early) == "forbidden"
+    begun = msgspec.structs.replace(early, status=StepStatus.RUNNING, output=None)
+    assert await house.refused("operator", "create_step_log", step=begun) == "forbidden"
+    fence = int((await house.call("deployer", "claim_run", run_id="r"))["fence"])
+    await house.waiting("deployer", "r", fence)
+    for key in ("approval", None):
+        beside = msgspec.structs.replace(early, idempotency_key=key)
+        assert await house.refused("operator", "create_step_log", step=beside) == "forbidden"
+    assert await house.refused("operator", "update_step_status", step_id="s", **answer) == "forbidden"
+    assert (await house.call("approver", "update_step_status", step_id="s", **answer))["status"] == "completed"
+
+
+async def test_an_approval_that_does_not_wait_is_not_answered_without_a_fence(house: House) -> None:
+    await house.call("operator", "create_run", run=house.run("r", "deploy-web"))
+    fence = int((await house.call("deployer", "claim_run", run_id="r"))["fence"])
+    step = WorkflowStepLog(
+        id="s", run_id="r", step_id="ask", step_name="Ask", status=StepStatus.PENDING, idempotency_key="approval"
+    )
+    await house.call("deployer", "create_step_log", step=step, fence=fence)
+    answer: dict[str, Any] = {"step_id": "s", "status": "completed", "output": {"approved": True}}
+    assert await house.refused("operator", "update_step_status", **answer) == "forbidden"
+    assert await house.refused("approver", "update_step_status", **answer) == "invalid_transition"
 
 
 async def test_the_bot_that_executes_a_run_cannot_approve_it(house: House) -> None:
