@@ -18,7 +18,7 @@ from ..wire.frames import Code, ItemError, Publish, Published, Refusal
 from .admission import Admission
 from .batches import Batches, Job
 from .dispatch import Dispatch
-from .effects import Turn
+from .effects import Turn, denied
 
 __all__ = ["Publishing"]
 
@@ -145,8 +145,8 @@ class _PublishJob(Job[Outcome]):
 
     def _note_errors(self) -> None:
         self._dispatch.counters.refused += len(self.errors)
-        for code in {error.code: None for error in self.errors}:
-            self._turn.note("refused", address=self.address, code=code)
+        for code, error in {error.code: error for error in reversed(self.errors)}.items():
+            self._turn.note("refused", address=self.address, code=code, **denied(error.details))
         self.errors.sort(key=lambda error: error.index)
 
     def failed(self, code: Code, message: str) -> None:

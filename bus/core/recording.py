@@ -2,7 +2,8 @@
 
 Owns which notes are recorded, and how often. Its rules:
 
-- The same event of the same bot, key or address is one row for a minute; later ones only raise its `times`.
+- The same event of the same bot, key or address is one row for a minute; later ones only raise its `times`. Of what
+  was done, and not refused, the same is what was done to the same object.
 - Of each event, so many rows are open at once. Beyond it, events are counted in a row that names nobody. So no
   number of bots, keys or addresses makes rows without end.
 - A row is written with the next batch, or makes a batch of its own, at most so many a second. What it counts later
@@ -52,17 +53,21 @@ _TEXT_CHARACTERS_MAX = 200
 
 
 class _Kind(NamedTuple):
-    """Which fields of a note are the object and the detail of its event, and which names the bot whose it is."""
+    """Which fields of a note are the object and the detail of its event, and which names the bot whose it is.
+
+    Each object, and each detail, of a `deed` has a row of its own: the first would hide the others.
+    """
 
     object: str | None = None
     detail: str | None = None
     bot: str = "bot"
+    deed: bool = False
 
 
 _KINDS: Mapping[str, _Kind] = {
     "serving": _Kind(detail="mode"),
     "configuration_refused": _Kind(detail="error"),
-    "configuration_reloaded": _Kind(detail="changed"),
+    "configuration_reloaded": _Kind(detail="changed", deed=True),
     "connection_refused": _Kind(detail="reason"),
     "session_opened": _Kind(detail="client"),
     "session_refused": _Kind(object="bot", detail="code", bot="by"),
@@ -73,10 +78,10 @@ _KINDS: Mapping[str, _Kind] = {
     "key_added": _Kind(object="purpose", detail="by"),
     "key_revoked": _Kind(detail="by"),
     "refused": _Kind(object="object", detail="code"),
-    "dead_letters_retried": _Kind(object="mailbox", detail="messages"),
-    "definition_deleted": _Kind(object="object"),
-    "run_operated": _Kind(object="object", detail="status"),
-    "step_decided": _Kind(object="object", detail="status"),
+    "dead_letters_retried": _Kind(object="mailbox", detail="messages", deed=True),
+    "definition_deleted": _Kind(object="object", deed=True),
+    "run_operated": _Kind(object="object", detail="status", deed=True),
+    "step_decided": _Kind(object="object", detail="status", deed=True),
 }
 """The notes that are recorded. The others are about messages, and only logged."""
 
@@ -90,7 +95,7 @@ class _Who(NamedTuple):
 
 
 _RowKey = tuple[str, str | None, _Who]
-"""What one row stands for: the event, the code of a refusal, and whose it is."""
+"""What one row stands for: the event, the code of a refusal or what was done to what, and whose it is."""
 
 
 class _Row:
@@ -146,7 +151,10 @@ class SecurityRecord:
             return
         self._close(moment.now)
         code = _text(note.fields.get("code"))
-        key = (_event(note.event, code), code, self._who(note.fields, kind))
+        event, what = _event(note.event, code), code
+        if kind.deed:
+            what = msgspec.json.encode(_told(note, kind)).decode()
+        key = (event, what, self._who(note.fields, kind))
         row = self._open.get(key)
         if row is None and self._is_full(key):
             key = (key[0], code, _Who())
@@ -176,7 +184,7 @@ class SecurityRecord:
 
     def _begin(self, key: _RowKey, note: Note, kind: _Kind, moment: Moment) -> None:
         self._last_id += 1
-        about, detail = (_text(note.fields.get(name)) if name else None for name in (kind.object, kind.detail))
+        about, detail = _told(note, kind)
         event = SecurityEvent(self._last_id, moment.wall, key[0], *key[2], about, detail)
         row = self._open[key] = _Row(event, key, moment.now + _ROW_SECONDS)
         self._rows[key[0], key[2].bot_id is not None] += 1
@@ -295,6 +303,12 @@ def _event(event: str, code: str | None) -> str:
     if event != "refused":
         return event
     return "forbidden" if code == Code.FORBIDDEN else "limit_reached" if code in LIMITS else event
+
+
+def _told(note: Note, kind: _Kind) -> tuple[str | None, str | None]:
+    """Return the object and the detail of an event."""
+    about, detail = (_text(note.fields.get(name)) if name else None for name in (kind.object, kind.detail))
+    return about, detail
 
 
 def _text(value: Any) -> str | None:

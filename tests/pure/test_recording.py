@@ -23,10 +23,12 @@ from bus.wire.frames import (
     Subscribe,
     Term,
     ToBot,
+    ToChannel,
     Unsubscribe,
 )
 
 from .keyed import ADMIN, ANN, BOB, KeyedWorker, public
+from .ruled import RuledWorker
 from .worker import Worker, published
 
 
@@ -220,6 +222,33 @@ def test_what_repeats_is_one_row_a_minute() -> None:
         worker.settle(20)
     refuse(worker, 7)
     assert [each.times for each in recorded(worker, "forbidden")] == [3000, 7]
+
+
+def test_what_is_done_to_one_thing_does_not_hide_what_is_done_to_another() -> None:
+    worker = Worker()
+    worker.hello("b")
+    for step, status in (("r/one", "failed"), ("r/two", "completed"), ("r/two", "completed")):
+        noted(worker, "step_decided", bot="b", object=step, status=status)
+    rows = [(each.object, each.detail, each.times) for each in recorded(worker, "step_decided")]
+    assert rows == [("r/one", "failed", 1), ("r/two", "completed", 2)]
+
+
+def test_deeds_without_end_make_no_rows_without_end() -> None:
+    worker = Worker()
+    worker.hello("b")
+    for number in range(3000):
+        noted(worker, "run_operated", bot="b", object=f"r{number}", status="cancelled")
+    rows = recorded(worker, "run_operated")
+    assert (len(rows), sum(each.times for each in rows)) == (1001, 3000)
+
+
+def test_a_message_that_is_forbidden_is_recorded_with_its_recipient() -> None:
+    worker = RuledWorker('[security.roles.shut]\nsend = ["bob"]\n', {"eve": ("shut",), "bob": ()})
+    worker.hello("eve")
+    worker.say(b"eve", published(ToChannel("board")))
+    worker.commit()
+    [event] = recorded(worker, "forbidden")
+    assert event.object == "board"
 
 
 def test_bots_do_not_share_rows() -> None:
