@@ -32,6 +32,7 @@ from ..wire.calls import (
     ListCall,
     ListStepLogs,
     ListWaitingApprovals,
+    SaveDefinition,
     UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
@@ -102,6 +103,8 @@ class WorkflowAnswers:
     ) -> None:
         self._workflows = workflows
         self._rights = CallRights(access, workflows)
+        self._defining = anyio.Lock()
+        """Held while a definition is looked at and then written: whose its id is must not change in between."""
         self._noted = noted
         self.frame_bytes_max = frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
@@ -174,7 +177,14 @@ class WorkflowAnswers:
                 del self._rounds[address]
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
-        call, principal = decode_call(request), ask.principal
+        call = decode_call(request)
+        if ask.principal is not None and isinstance(call, SaveDefinition | DeleteDefinition):
+            async with self._defining:
+                return await self._carry_out(ask, request, call, bot_name)
+        return await self._carry_out(ask, request, call, bot_name)
+
+    async def _carry_out(self, ask: Ask, request: Workflow, call: Call, bot_name: str) -> bytes:
+        principal = ask.principal
         if principal is not None and request.call in STEP_CALLS:
             [outcome] = await self._workflows.write_steps([await self._rights.step_write(principal, call)])
             return self._frame(request, call, _value(outcome))

@@ -100,8 +100,8 @@ class Checking:
         if_tainted = self._permitting.refusal_if_tainted(session, lot)
         if if_tainted is not None:
             lot = msgspec.structs.replace(lot, untainted_only=True)
-            if lot.tainted:
-                refusals = [if_tainted] * len(lot)
+            if lot.tainted:  # what is not allowed at all is refused as if there were no such rule, or recipient
+                refusals = [each or if_tainted for each in refusals or [None] * len(lot)]
         if refusals is None:
             checked.lots.append(lot)
             checked.indexes.append(indexes)

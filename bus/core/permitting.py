@@ -47,6 +47,8 @@ class Permitting:
         principal = session.principal
         if principal is not None and given.bot is not None:
             forbidden = self.access.refusal(principal, Action.SEND, given.bot)
+            if forbidden is None and self.access.is_external(principal):
+                forbidden = self.access.refusal_if_tainted(principal, Action.SEND, given.bot)
             if forbidden is not None:
                 return forbidden
         return Refusal(Code.UNKNOWN_BOT, text)

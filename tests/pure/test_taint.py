@@ -216,3 +216,24 @@ def test_a_repeat_of_what_was_sent_before_the_rule_is_a_duplicate() -> None:
 def test_a_rule_that_means_nothing_is_refused(deny: str, fault: str) -> None:
     with pytest.raises(SettingsError, match=fault):
         parse_settings(f"security.mode = 'keys'\n[security.roles.a]\ndeny = [{deny}]")
+
+
+@pytest.mark.parametrize("allowed", [(), ("**",)])
+def test_a_rule_for_tainted_messages_does_not_tell_which_bots_there_are(allowed: tuple[str, ...]) -> None:
+    send = msgspec.json.encode(allowed).decode()
+    deny = '{ action = "send", object = "**", when = "tainted" }'
+    configuration = f"[security.roles.outside]\nexternal = true\nsend = {send}\ndeny = [{deny}]\n"
+    worker = RuledWorker(configuration, {"eve": ("outside",), "ann": ()})
+    worker.hello("eve")
+
+    def told(recipient: ToBot, instead: str) -> str:
+        said = worker.say(b"eve", published(recipient))
+        while worker.core.has_batch(worker.moment):
+            said += worker.commit()
+        [answer] = [each for each in said if each["op"] == "published"]
+        return str(answer["errors"]).replace(instead, "…")
+
+    assert told(ToBot(bot="ann"), "'ann'") == told(ToBot(bot="bob"), "'bob'")
+    if not allowed:
+        known, unknown = worker.core.directory.names["ann"].id, ID % 0xABC
+        assert told(ToBot(bot_id=known), known) == told(ToBot(bot_id=unknown), unknown)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -225,6 +226,26 @@ async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
     listed = await house.call("eve", "list_definitions")
     assert [definition["name"] for definition in listed] == ["deploy-web", "digest", "mine"]
     assert await house.call("ann", "delete_definition", definition_id="id-annals") is True
+
+
+async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: House) -> None:
+    answers = WorkflowAnswers(
+        house.store.workflows, house.core.permitting.access, frame_bytes_max=2**20, noted=lambda *_: None
+    )
+    frames: list[bytes] = []
+
+    async def save(bot: str) -> None:
+        principal = house.principal(bot)
+        definition = WorkflowDefinition(id="d", name=f"of-{bot}", owner=BotOwner(bot_id=principal.bot_id))
+        arguments = msgspec.Raw(msgspec.json.encode({"definition": definition}))
+        request = Workflow(request=1, call="save_definition", arguments=arguments)
+        ask = Ask(bot.encode(), principal.bot_id, request, principal)
+        frames.append(await answers.answer(ask, request, answers.begin(ask, request), bot_name=bot))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(save, "ann")
+        tasks.start_soon(save, "eve")
+    assert sorted(msgspec.json.decode(frame)["op"] for frame in frames) == ["error", "ok"]
 
 
 async def test_a_run_is_not_created_under_another_name(house: House) -> None:
