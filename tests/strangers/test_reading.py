@@ -227,7 +227,9 @@ async def test_a_group_is_told_of_to_those_who_may_join_it(house: Keyed) -> None
 
 async def test_dead_letters_of_others_are_those_that_may_be_read(house: Keyed) -> None:
     await house.say("alice", Subscribe(request=2, channel="board", echo=True))
-    sent = [("eve", "bob"), ("alice", "bob"), ("eve", "bob"), ("eve", "alice"), ("alice", ToChannel("board"))]
+    sent: list[tuple[str, str | ToChannel]] = [
+        ("eve", "bob"), ("alice", "bob"), ("eve", "bob"), ("eve", "alice"), ("alice", ToChannel("board")),
+    ]  # fmt: skip
     for sender, recipient in sent:
         await house.sends(sender, recipient)
         [message] = house.delivered
