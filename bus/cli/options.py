@@ -45,7 +45,9 @@ __all__ = [
     "name_of",
     "read_input",
     "seconds",
+    "seconds_or_none",
     "shown",
+    "span_seconds",
     "waiting",
     "worded",
 ]

@@ -33,22 +33,26 @@ IDS_OF_SENDERS = "20261130_0007_ids_of_senders"
 MESSAGES = 1500
 
 
+_LATER = ("keys", "security_events")
+"""Tables that are later than this migration."""
+
+
 def rows(path: Path) -> dict[str, list[Any]]:
     """Return the rows of every table that the migration finds, as they are in the file."""
     with closing(sqlite3.connect(path)) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         connection.row_factory = sqlite3.Row
         return {
-            name: sorted((_without_copied(row) for row in connection.execute(f"SELECT * FROM {name}")), key=repr)
+            name: sorted((_as_before(row) for row in connection.execute(f"SELECT * FROM {name}")), key=repr)
             for name in names
-            if name not in ("schema_migrations", "log", "keys")  # the last of which is later than this migration
+            if name not in ("schema_migrations", "log", *_LATER)
         }
 
 
-def _without_copied(row: sqlite3.Row) -> dict[str, Any]:
-    """Return a row without the column that the migration adds, which is 0 in each."""
+def _as_before(row: sqlite3.Row) -> dict[str, Any]:
+    """Return a row without the columns that this migration and later ones add, which are 0 in each."""
     values = dict(row)
-    assert values.pop("copied", 0) == 0
+    assert {values.pop("copied", 0), values.pop("tainted", 0)} == {0}
     return values
 
 

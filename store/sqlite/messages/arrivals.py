@@ -171,7 +171,7 @@ class Arrivals:
         transaction.last_seq += len(released)
         await connection.execute_all(await append(connection, released, first_seq, change.timestamp))
         await connection.executemany(
-            "DELETE FROM scheduled_messages WHERE rowid = ?", [(row[12],) for row in intact]
+            "DELETE FROM scheduled_messages WHERE rowid = ?", [(row[13],) for row in intact]
         )
         await connection.executemany(
             # The id itself may be damaged.
