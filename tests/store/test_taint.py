@@ -204,3 +204,17 @@ async def test_a_copied_id_keeps_its_taint_and_hands_it_on(log: MessageLog) -> N
         ("same", True),
         ("answer", True),
     ]
+
+
+async def test_the_removal_of_what_was_tainted_is_remembered_over_a_restart(path: Path) -> None:
+    """Or whoever waits for retention could answer without the bit."""
+    async with open_store(str(path)) as store:
+        await add(store.log, external("outside"), reply("last", None))
+        await store.log.apply([RemoveMessages((1,))])
+    async with open_store(str(path)) as store:
+        await add(store.log, reply("answer", "outside"), reply("alone", None))
+        [answer, alone] = await store.log.messages([3, 4])
+        assert sorted((message.id, message.tainted) for message in (answer, alone)) == [
+            ("alone", False),
+            ("answer", True),
+        ]

@@ -1,7 +1,7 @@
 """Which messages come from outside, or answer one that does: the bit is found in the transaction that stores them.
 
 Owns the rule for replies. The broker marks messages of external bots. A reply is tainted if the message that it
-answers is, and also if that message is not in the log, so that nobody knows what it was. While no message is
+answers is, and also if that message is not in the log, so that nobody knows what it was. While no message is or was
 tainted, nothing is looked up, and an unknown message taints nothing.
 """
 
@@ -17,12 +17,18 @@ import msgspec
 from bus.model.repository import Lot
 
 from ..file.reader import Reader
+from .rows import WITH_SEQS
 
-__all__ = ["Taint", "is_any_tainted"]
+__all__ = ["Taint", "is_any_tainted", "note_removal"]
 
 _IS_ANY = """
-    SELECT EXISTS (SELECT 1 FROM bot_messages WHERE tainted = 1)
+    SELECT EXISTS (SELECT 1 FROM log WHERE taint_removed = 1)
+        OR EXISTS (SELECT 1 FROM bot_messages WHERE tainted = 1)
         OR EXISTS (SELECT 1 FROM scheduled_messages WHERE tainted = 1)"""
+
+_NOTE_REMOVED = f"""
+    UPDATE log SET taint_removed = 1
+    WHERE taint_removed = 0 AND EXISTS (SELECT 1 FROM bot_messages {WITH_SEQS} AND tainted = 1)"""
 
 _FIND = """
     SELECT id, tainted FROM bot_messages WHERE id IN (SELECT value FROM json_each(?1)) AND copied = 0
@@ -30,8 +36,13 @@ _FIND = """
     UNION ALL SELECT id, tainted FROM scheduled_messages WHERE id IN (SELECT value FROM json_each(?1))"""
 
 
+async def note_removal(connection: aiosqlite.Connection, seqs: Sequence[int]) -> None:
+    """Note for good, before messages are removed, if one of them is tainted."""
+    await connection.execute(_NOTE_REMOVED, (json.dumps(seqs),))
+
+
 async def is_any_tainted(reader: Reader) -> bool:
-    """Return True if a message is tainted."""
+    """Return True if a message is tainted, or one was that has been removed."""
     [[found]] = await reader.execute_fetchall(_IS_ANY, ())
     return bool(found)
 

@@ -5,3 +5,6 @@ ALTER TABLE scheduled_messages ADD COLUMN tainted INTEGER NOT NULL DEFAULT 0;
 -- Whether there is any, at the start: mostly there is none.
 CREATE INDEX idx_bot_messages_tainted ON bot_messages (seq) WHERE tainted = 1;
 CREATE INDEX idx_scheduled_messages_tainted ON scheduled_messages (id) WHERE tainted = 1;
+
+-- Whether there was one that has been removed: who answers it, answers what nobody knows.
+ALTER TABLE log ADD COLUMN taint_removed INTEGER NOT NULL DEFAULT 0;
