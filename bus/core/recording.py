@@ -191,10 +191,13 @@ class SecurityRecord:
         self._new.append(row)
 
     def _close(self, now: float) -> None:
-        """Close the rows whose minute is over and that are on disk, the earliest first."""
+        """Close the rows whose minute is over and that are on disk, the earliest first.
+
+        What they have counted since is written later: a flood would otherwise keep a row open, and all after it.
+        """
         while self._open:
             row = next(iter(self._open.values()))
-            if row.until > now or row.written < row.times:
+            if row.until > now or not row.written:
                 return
             del self._open[row.key]
             self._rows[row.event.event, row.key[2].bot_id is not None] -= 1

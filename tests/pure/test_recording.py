@@ -251,6 +251,22 @@ def test_a_message_that_is_forbidden_is_recorded_with_its_recipient() -> None:
     assert event.object == "board"
 
 
+def test_a_flood_while_rows_are_written_keeps_no_row_open() -> None:
+    worker = Worker()
+    worker.hello("b")
+    for _ in range(150):  # never a moment in which all that was counted is on disk
+        noted(worker, "connection_refused", address="192.0.2.1")
+        worker.now += 1
+        batch = worker.core.take_batch(worker.moment)
+        refuse(worker, 1)
+        if batch is not None:
+            worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    worker.settle(5)
+    found = recorded(worker, "forbidden")
+    assert len(found) == 3
+    assert sum(each.times for each in found) == 150
+
+
 def test_bots_do_not_share_rows() -> None:
     worker = Worker()
     for name in ("a", "b"):
