@@ -8,7 +8,7 @@ import anyio
 import pytest
 import zmq
 
-from bus.broker.admitting import Door, KeyDoor, admit
+from bus.broker.admitting import Door, KeyDoor, ZapVerdict, admit
 from bus.broker.listening import Keyed, open_sockets
 from bus.core.keyring import Keyring
 from bus.curve import CurveKeys, new_secret, public_of, secure
@@ -129,9 +129,10 @@ async def test_a_right_key_comes_in_only_if_the_authenticator_says_so(
         sockets.zap.close()
     elif fault == "failing":
         monkeypatch.setattr("bus.broker.zap.admit", fail)
+    refused: list[ZapVerdict] = []
     async with anyio.create_task_group() as tasks:
         if fault != "missing":
-            tasks.start_soon(sockets.zap.serve, print)
+            tasks.start_soon(sockets.zap.serve, refused.append)
         with clients.socket(zmq.DEALER) as peer:
             peer.linger = 0
             secure(peer, CurveKeys(theirs, public_of(mine)))
@@ -142,6 +143,8 @@ async def test_a_right_key_comes_in_only_if_the_authenticator_says_so(
                     if not sockets.command.has_input:
                         await sockets.command.wait()
             assert waiting.cancelled_caught == (fault is not None)
+            reasons = {"the worker could not decide"} if fault == "failing" else set()
+            assert {each.reason for each in refused} == reasons
             if fault is None:
                 assert heard is not None
                 assert (heard[1:], sockets.command.user) == ([b"hello"], public_text(public_of(theirs)))
