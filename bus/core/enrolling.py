@@ -263,7 +263,7 @@ class Enrolling:
             keys = [public_key]
         self._keep_an_admin(keys)
         self._revoking.update(keys)
-        self._batches.add(_RevokeJob(self, session.address, request, keys, self._turn.moment.wall))
+        self._batches.add(_RevokeJob(self, session, request, keys, self._turn.moment.wall))
 
     def _keep_an_admin(self, ending: Sequence[str]) -> None:
         """Raise Refusal if nobody could manage keys any more."""
@@ -274,20 +274,18 @@ class Enrolling:
                 Code.CONFLICT, "this is the last key that may manage keys: add another one of purpose 'admin' first"
             )
 
-    def revoked(self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], at: str) -> None:
+    def revoked(self, own: Session, request: RevokeKeyFrame, public_keys: Sequence[str], at: str) -> None:
         """End the sessions of keys whose revocation is on disk, and answer the request; its own session last."""
         self._revoking -= Counter(public_keys)
         revoked = self._keyring.revoke(public_keys, at)
-        own = self._sessions.get(address)
-        by = None if own is None or own.principal is None else own.principal.public_key
         for public_key in revoked:
-            self._turn.note("key_revoked", bot=request.bot, key=public_key, by=by)
+            self._turn.note("key_revoked", bot=request.bot, key=public_key, by=own.public_key)
         sessions = self._sessions_of(revoked)
         self._shut_out([session for session in sessions if session is not own], "its key was revoked")
         self._leave_tap(revoked)
-        self._turn.answer(address, request.request, KeysRevoked(len(revoked), len(sessions)))
+        self._turn.answer(own.address, request.request, KeysRevoked(len(revoked), len(sessions)))
         if own in sessions:
-            self._shut_out([session for session in sessions if session is own], "its key was revoked")
+            self._shut_out([own], "its key was revoked")
 
     def not_revoked(
         self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], code: Code, message: str
@@ -414,22 +412,22 @@ class _AddJob(Job[Any]):
 class _RevokeJob(Job[Any]):
     """Keys to be revoked."""
 
-    __slots__ = ("_address", "_at", "_by", "_keys", "_request", "_turn")
+    __slots__ = ("_at", "_by", "_keys", "_request", "_session")
 
     def __init__(
-        self, by: Enrolling, address: bytes, request: RevokeKeyFrame, keys: Sequence[str], at: str
+        self, by: Enrolling, session: Session, request: RevokeKeyFrame, keys: Sequence[str], at: str
     ) -> None:
         super().__init__(changes=[RevokeKeys(tuple(keys), at)])
         self._by = by
-        self._address = address
+        self._session = session
         self._request = request
         self._keys = keys
         self._at = at
 
     def done(self, answers: Sequence[Any], at: str) -> None:
         """End their sessions."""
-        self._by.revoked(self._address, self._request, self._keys, self._at)
+        self._by.revoked(self._session, self._request, self._keys, self._at)
 
     def failed(self, code: Code, message: str) -> None:
         """Leave them as they are."""
-        self._by.not_revoked(self._address, self._request, self._keys, code, message)
+        self._by.not_revoked(self._session.address, self._request, self._keys, code, message)

@@ -178,6 +178,16 @@ def test_what_is_done_to_keys_is_recorded_with_who_did_it() -> None:
     assert ended.bot_id == "id-of-bob"
 
 
+def test_a_revocation_is_recorded_with_who_did_it_even_if_that_bot_has_left() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"a", ADMIN)
+    worker.core.receive(b"a", RevokeKeyFrame(request=2, bot="bob"), worker.moment, worker.principal(ADMIN))
+    worker.do(worker.core.unreachable(b"a", worker.moment))
+    settled(worker)
+    [revoked] = recorded(worker, "key_revoked")
+    assert (who(revoked), revoked.detail) == (("id-of-bob", BOB), ADMIN)
+
+
 def test_what_is_forbidden_is_recorded_with_what_it_was_about() -> None:
     worker = KeyedWorker()
     worker.comes(b"x", BOB)
@@ -185,6 +195,15 @@ def test_what_is_forbidden_is_recorded_with_what_it_was_about() -> None:
         worker.says(b"x", RevokeKeyFrame(request=3, bot="ann"), BOB)
     [event] = recorded(worker, "forbidden")
     assert (who(event), event.object, event.times) == (("id-of-bob", BOB), "ann", 3)
+
+
+def test_a_message_that_is_forbidden_is_recorded_with_whom_it_was_for() -> None:
+    worker = RuledWorker('[security.roles.silent]\nsubscribe = ["**"]', {"eve": ("silent",)})
+    worker.hello("eve")
+    worker.say(b"eve", published(ToChannel("news"), ToChannel("weather")))
+    settled(worker)
+    [event] = recorded(worker, "forbidden")
+    assert (who(event), event.object) == ((bot_id(worker, "eve"), worker.keys["eve"]), "news")
 
 
 def test_only_who_administers_the_worker_reads_the_record() -> None:
