@@ -209,7 +209,7 @@ class Enrolling:
         others = {job.key.public_key for job in self._adding.values() if job.replaces == replaced.public_key}
         if ends or not {replaced.replaced_by, *others} <= {None, public_key}:
             raise Refusal(Code.CONFLICT, "the key to replace was replaced or revoked before")
-        if _purpose(request, replaced) is not Purpose.ADMIN:
+        if replaced.purpose is Purpose.ADMIN and _purpose(request, replaced) is not Purpose.ADMIN:
             self._keep_an_admin([replaced.public_key])
 
     def added(self, job: _AddJob, answers: Sequence[Any]) -> None:
