@@ -187,7 +187,7 @@ class WorkflowAnswers:
         principal = ask.principal
         if principal is not None and request.call in STEP_CALLS:
             [outcome] = await self._workflows.write_steps([await self._rights.step_write(principal, call)])
-            return self._frame(request, call, _value(outcome))
+            return self._done(ask, request, call, _value(outcome))
         if principal is not None and not await self._rights.permit(principal, call):
             return self._frame(request, call, _NOTHING.get(type(call)))
         if isinstance(call, ListCall):

@@ -61,12 +61,17 @@ NOW = "2026-01-01T00:00:00.000000Z"
 
 
 class House(Keyed):
-    """A worker with workflows."""
+    """A worker with workflows. `deeds` has what is to be recorded."""
+
+    deeds: list[str]
 
     async def call(self, bot: str, name: str, **arguments: Any) -> Any:
         """Let a bot make a workflow call; return its value, or the error frame."""
         answers = WorkflowAnswers(
-            self.store.workflows, self.core.permitting.access, frame_bytes_max=2**20, noted=lambda *_: None
+            self.store.workflows,
+            self.core.permitting.access,
+            frame_bytes_max=2**20,
+            noted=lambda _, deed: self.deeds.append(deed.event),
         )
         principal = self.principal(bot)
         request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
@@ -109,6 +114,7 @@ class House(Keyed):
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with keyed(tmp_path, CONFIGURATION, BOTS) as keyed_house:
         house = House(keyed_house.core, keyed_house.store, keyed_house.keys)
+        house.deeds = []
         for name in ("digest", "deploy-web"):
             await house.define(name)
         await house.define("annals", BotOwner(bot_id=house.principal("ann").bot_id))
@@ -282,6 +288,7 @@ async def test_only_who_may_approve_answers_an_approval(house: House) -> None:
     assert refused["code"] == "forbidden"
     answered = await house.call("approver", "update_step_status", **answer)
     assert answered["output"] == {"approved": True, "by": "approver"}, "the answer names who gave it"
+    assert house.deeds == ["step_decided"]
     assert (await house.call("approver", "update_step_status", **answer))["status"] == "completed", "a repeat"
     assert await house.refused("approver", "update_run_status", run_id="r", status="cancelled") == "forbidden"
 
