@@ -112,7 +112,7 @@ class Broker:
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._workflows = WorkflowAnswers(
-            store.workflows, core.permitting.access, frame_bytes_max=frame_bytes_max, noted=self._noting.deed
+            store.workflows, core.permitting.access, limits=settings.limits, noted=self._noting.deed
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
         self._calling = 0

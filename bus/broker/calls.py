@@ -20,6 +20,7 @@ from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.keys import Principal
 from ..model.records import WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
+from ..settings import Limits
 from ..wire.calls import (
     CALLS,
     Call,
@@ -46,9 +47,6 @@ __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
-
-_SEARCH_SECONDS = 5.0
-"""How long a list may take of which a bot may see only a part: as long as an answer to a question."""
 
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
@@ -91,22 +89,26 @@ STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
 
 
 class WorkflowAnswers:
-    """Answers calls. `begin` is called when a call arrives; `answer` then carries it out, in its own task."""
+    """Answers calls. `begin` is called when a call arrives; `answer` then carries it out, in its own task.
+
+    A list of which a bot may see only a part takes as long as the answer to a question at most.
+    """
 
     def __init__(
         self,
         workflows: WorkflowStore,
         access: Access,
         *,
-        frame_bytes_max: int,
+        limits: Limits,
         noted: Callable[[Ask, Note], None],
     ) -> None:
         self._workflows = workflows
+        self._seconds_max = limits.query_seconds_max
         self._rights = CallRights(access, workflows)
         self._defining = anyio.Lock()
         """Held while a definition is looked at and then written: whose its id is must not change in between."""
         self._noted = noted
-        self.frame_bytes_max = frame_bytes_max
+        self.frame_bytes_max = limits.frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
 
     def __repr__(self) -> str:
@@ -233,7 +235,7 @@ class WorkflowAnswers:
         """Read a list likewise, of what a bot may see: `limit` and `offset` count nothing else."""
         found, read, passed_over = _Found(call, self), 0, 0
         try:
-            with anyio.fail_after(_SEARCH_SECONDS):
+            with anyio.fail_after(self._seconds_max):
                 while True:
                     page = await _method(self._workflows, call)(
                         **_filter(call), limit=_PORTION_RECORDS, offset=read
@@ -247,7 +249,9 @@ class WorkflowAnswers:
                     if len(page) < _PORTION_RECORDS or len(found.written) == call.limit:
                         return found.written
         except TimeoutError:
-            text = f"looking for what you may see takes longer than {_SEARCH_SECONDS:g} s: ask for less"
+            text = (
+                f"looking for what you may see takes longer than {self._seconds_max:g} s, the maximum; ask for less"
+            )
             raise Refusal(Code.BUSY, text) from None
 
     def too_large(self, call: Call, size_bytes: int) -> TooLarge:

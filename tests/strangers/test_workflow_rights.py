@@ -22,6 +22,7 @@ from bus.model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
+from bus.settings import Limits
 from bus.wire.frames import Commit, Workflow
 
 from .keyed import Keyed, keyed
@@ -70,7 +71,7 @@ class House(Keyed):
         answers = WorkflowAnswers(
             self.store.workflows,
             self.core.permitting.access,
-            frame_bytes_max=2**20,
+            limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
         )
         principal = self.principal(bot)
