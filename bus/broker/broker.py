@@ -284,9 +284,9 @@ class Broker:
         while queue:
             effect = queue.popleft()
             match effect:
-                case Send(address) if address in self._silent:
-                    continue
                 case Send(address, frame, seqs):
+                    if self._silent and address in self._silent:
+                        continue
                     sent = True
                     if not (self._command.send((address, frame)) if seqs else self._outgoing.send(address, frame)):
                         lost = unsent(effect, queue)
