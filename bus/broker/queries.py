@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, assert_never
 
+import anyio.lowlevel
 import msgspec
 
 from ..core.core import Core
@@ -116,7 +117,7 @@ class Queries:
             case Channels():
                 return await self._channels(query, sight)
             case Subscriptions():
-                return self._subscriptions(ask.bot_id, query, sight)
+                return await self._subscriptions(ask.bot_id, query, sight)
             case DeadLetters():
                 return await self._dead_letters(ask.bot_id, query, sight)
             case Keys():
@@ -242,6 +243,7 @@ class Queries:
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max)
         for part in _portions(directory.bot_names.after(query.after)):
+            await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
             bots = [directory.names[name] for name in part if sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
             backlogs = await self._backlogs(read)
@@ -280,23 +282,24 @@ class Queries:
                 break
         return ChannelList(page.rows, page.more)
 
-    def _subscriptions(self, bot_id: str, query: Subscriptions, sight: Sight) -> SubscriptionList:
+    async def _subscriptions(self, bot_id: str, query: Subscriptions, sight: Sight) -> SubscriptionList:
         directory = self._core.directory
         if query.bot is not None and query.channel is not None:
             raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
         if query.channel is not None:
             entry = self._channel(query.channel, sight)
-            named = ((directory.bots[bot_id].name, each) for bot_id, each in entry.subscriptions.items())
-            found = {name: each for name, each in named if sight.sees_bot(name)}
+            found = {directory.bots[bot_id].name: each for bot_id, each in entry.subscriptions.items()}
+            sees: Callable[[str], bool] = sight.sees_bot
         else:
             bot = directory.bots[bot_id] if query.bot is None else self._bot(query.bot, sight)
-            found = directory.subscriptions_of(bot.id)
+            found = dict(directory.subscriptions_of(bot.id))
+            sees = found.__contains__ if bot.id == bot_id else sight.sees_channel
             if bot.id != bot_id:
                 _forbid(sight.unread_conversation(bot.name))
-                found = {name: each for name, each in found.items() if sight.sees_channel(name)}
         page = AnswerPage(ListedSubscription, self._frame_bytes_max)
         for part in _portions(_after(found, query.after)):
-            if not page.add([self._listed_subscription(found[name]) for name in part]):
+            await anyio.lowlevel.checkpoint()
+            if not page.add(self._listed_subscription(found[name]) for name in part if sees(name)):
                 break
         return SubscriptionList(page.rows, page.more)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from bus.wire.answers import HistoryPage
@@ -248,3 +249,21 @@ async def test_dead_letters_of_others_are_those_that_may_be_read(house: Keyed) -
     assert await seqs("discreet", "bob", limit=1, offset=1) == [1]
     assert await seqs("discreet", "bob", offset=2) == []
     assert await seqs("bob", "bob", limit=1, offset=1) == [2]
+
+
+@pytest.mark.parametrize("query", [Bots(request=1), Subscriptions(request=1, channel="news")])
+async def test_looking_for_what_may_be_seen_lets_others_go_on(house: Keyed, query: Query) -> None:
+    await house.say("bob", Subscribe(request=2, channel="news"))
+    order: list[str] = []
+
+    async def ask() -> None:
+        await house.ask("eve", query)
+        order.append("answered")
+
+    async def go_on() -> None:
+        order.append("went on")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        tasks.start_soon(go_on)
+    assert order == ["went on", "answered"]
