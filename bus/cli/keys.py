@@ -270,9 +270,7 @@ def enrol_here(target: str | None, timeout: float, as_json: bool) -> None:
     if as_json:
         show_json({"file": file, "public_key": public_half(mine), **msgspec.to_builtins(enrolled)})
     else:
-        say(
-            f"{file} is written: bot {enrolled.bot_name} connects with it (credentials=, --credentials, {VARIABLE})"
-        )
+        say(f"{file} is written: {_USE.format(bot=enrolled.bot_name)}")
 
 
 def _invitation_text() -> str:
