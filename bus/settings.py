@@ -92,7 +92,7 @@ class Security(_Section, frozen=True):
     """The file with the worker's own pair of keys. If it is not named, it is `<database>-key`."""
 
     default_role: str = MEMBER_ROLE
-    """The role of a key without roles: `none` for a house in which each key is to be given one."""
+    """The role of a key without roles; with `none`, such a key may do nothing."""
 
     roles: dict[str, Role] = {}
     """What each role may do. `member`, `ops` and `admin` exist without being named here."""

@@ -47,7 +47,7 @@ class Reloading:
         return f"<Reloading {'a configuration' if self._read else 'nothing'}>"
 
     def begin(self, read: Callable[[], Settings] | None, set_log: Callable[[Log], None]) -> None:
-        """Say how the configuration is read, if there is one, and how the log is set; log what allows nothing."""
+        """Set how the configuration is read, if there is one, and how the log is set; log undefined roles."""
         self._read, self._set_log = read, set_log
         self._warn()
 

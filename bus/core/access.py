@@ -3,8 +3,8 @@
 Its rules (docs/protocol.md, "Rights"):
 
 - What a role denies, no other one allows. What no rule names is denied.
-- A channel with rights of its own is open to those who are named there, or whose role names it in full. No `*` is
-  meant to include it.
+- A channel with rights of its own is open to those who are named there, or whose role names it in full. No pattern
+  with a `*` matches it.
 - Roles that the configuration does not define allow nothing.
 
 Pure.

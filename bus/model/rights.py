@@ -33,7 +33,7 @@ class Action(enum.StrEnum):
     GROUP = "group"
     """To a channel in a group: `channel/group`."""
     TAP = "tap"
-    """To listen to a channel at the tap."""
+    """To listen to the tap, which has all channels: `**`."""
     READ = "read"
     """`own`, `all`, `conversation:` and a pattern of bots, or `channel:` and a pattern of channels."""
     RETRY = "retry"
@@ -47,7 +47,7 @@ class Action(enum.StrEnum):
     APPROVE = "approve"
     """To answer what waits for an approval in runs of a workflow, by its name."""
     ADMIN = "admin"
-    """What concerns the worker itself: `keys`, `reload`, `audit`."""
+    """What concerns the worker itself: `reload`, `may` about other bots, `audit`."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
