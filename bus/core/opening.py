@@ -195,7 +195,8 @@ class Opening:
         last_seq = self._dispatch.last_seq
         self._welcoming.welcome(session, hello, earlier=earlier, not_held=not_held, last_seq=last_seq)
         self._dispatch.attach(session)
-        self._pausing.look_at(session.bot_id)
+        if session.principal is not None:
+            self._pausing.look_at(session.bot_id)
         self._returning.take_over(session, hello, earlier)
         if earlier is not None:
             self.end(earlier, vanished=False)
