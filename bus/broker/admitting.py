@@ -72,8 +72,8 @@ def origin_of(address: str) -> Origin:
     return Origin(anywhere=not address.startswith("tcp://") or not is_local(address))
 
 
-def admit(request: Sequence[bytes], doors: Mapping[bytes, Door], wall: str = "") -> ZapVerdict:
-    """Decide about a request, by the doors of each domain. Raise ValueError if it is malformed."""
+def admit(request: Sequence[bytes], doors: Mapping[bytes, Door], wall: str) -> ZapVerdict:
+    """Decide about a request at a wall time, by the doors of each domain. Raise ValueError if it is malformed."""
     if len(request) < _FIELDS:
         raise ValueError(f"an authentication request of {len(request)} parts")
     version, number, domain, peer, _routing_id, mechanism, *credentials = request

@@ -42,6 +42,8 @@ class Reloading:
         self._note = note
         self._read: Callable[[], Settings] | None = None
         self._set_log: Callable[[Log], None] | None = None
+        self._lock = anyio.Lock()
+        """For one at a time: what was read last is what holds."""
 
     def __repr__(self) -> str:
         return f"<Reloading {'a configuration' if self._read else 'nothing'}>"
@@ -63,6 +65,10 @@ class Reloading:
 
         Raise SettingsError if it is invalid, or cannot be read.
         """
+        async with self._lock:
+            return await self._reload(address)
+
+    async def _reload(self, address: bytes | None) -> Reloaded:
         try:
             if self._read is None:
                 raise SettingsError("this worker was started without a configuration, so there is nothing to read")

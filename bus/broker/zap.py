@@ -37,7 +37,7 @@ class ZapHandler:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         doors: Mapping[bytes, Door],
-        wall: Callable[[], str] = lambda: "",
+        wall: Callable[[], str],
     ) -> None:
         """Bind it, before any of these sockets. Raise BindError if the context has a handler."""
         self._doors = dict(doors)

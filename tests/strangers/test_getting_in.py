@@ -58,6 +58,7 @@ def test_another_mechanism_is_not_heard(worker: Worker, neighbour: Session, mech
 
 # ── The decision ─────────────────────────────────────────────────────────────────────────────────────────
 
+AT = "2026-01-01T00:00:00.000000Z"
 ORIGINS = {b"local": Origin(anywhere=False), b"open": Origin(anywhere=True)}
 
 
@@ -67,7 +68,7 @@ def request(domain: bytes, address: bytes, mechanism: bytes = b"NULL", version: 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1"])
 def test_loopback_comes_in(address: str) -> None:
-    assert admit(request(b"local", address.encode()), ORIGINS).parts == [b"1.0", b"7", b"200", b"", b"", b""]
+    assert admit(request(b"local", address.encode()), ORIGINS, AT).parts == [b"1.0", b"7", b"200", b"", b"", b""]
 
 
 @pytest.mark.parametrize(
@@ -85,23 +86,23 @@ def test_loopback_comes_in(address: str) -> None:
     ],
 )
 def test_what_is_not_loopback_stays_out(address: str) -> None:
-    assert admit(request(b"local", address.encode("latin-1")), ORIGINS).parts[2] == b"400"
-    assert admit(request(b"open", address.encode("latin-1")), ORIGINS).parts[2] == b"200"
+    assert admit(request(b"local", address.encode("latin-1")), ORIGINS, AT).parts[2] == b"400"
+    assert admit(request(b"open", address.encode("latin-1")), ORIGINS, AT).parts[2] == b"200"
 
 
 @pytest.mark.parametrize("mechanism", [b"PLAIN", b"CURVE", b"GSSAPI", b"", b"null"])
 def test_only_null_is_known(mechanism: bytes) -> None:
-    assert admit(request(b"open", b"127.0.0.1", mechanism), ORIGINS).parts[2] == b"400"
+    assert admit(request(b"open", b"127.0.0.1", mechanism), ORIGINS, AT).parts[2] == b"400"
 
 
 def test_a_socket_that_is_unknown_is_closed() -> None:
-    assert admit(request(b"", b"127.0.0.1"), ORIGINS).parts[2] == b"400"
+    assert admit(request(b"", b"127.0.0.1"), ORIGINS, AT).parts[2] == b"400"
 
 
 @pytest.mark.parametrize("parts", [[], [b"1.0"], request(b"open", b"127.0.0.1", version=b"2.0")])
 def test_a_malformed_request_is_not_decided(parts: list[bytes]) -> None:
     with pytest.raises(ValueError, match="authentication request"):
-        admit(parts, ORIGINS)
+        admit(parts, ORIGINS, AT)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ async def hears(
 async def test_the_handler_decides_for_each_socket(
     context: zmq.Context[zmq.Socket[bytes]], clients: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    handler = ZapHandler(context, ORIGINS)
+    handler = ZapHandler(context, ORIGINS, lambda: AT)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(handler.serve, print)
         assert await hears(context, b"local", clients)
@@ -170,7 +171,7 @@ async def test_a_handler_that_fails_lets_nobody_in(
     clients: zmq.Context[zmq.Socket[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    handler = ZapHandler(context, ORIGINS)
+    handler = ZapHandler(context, ORIGINS, lambda: AT)
 
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")

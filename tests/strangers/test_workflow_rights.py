@@ -237,7 +237,7 @@ async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
 
 async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: House) -> None:
     answers = WorkflowAnswers(
-        house.store.workflows, house.core.permitting.access, frame_bytes_max=2**20, noted=lambda *_: None
+        house.store.workflows, house.core.permitting.access, limits=Limits(), noted=lambda *_: None
     )
     frames: list[bytes] = []
 

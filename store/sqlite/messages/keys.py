@@ -5,6 +5,7 @@ Owns their SQL, and the checksum in each row: a flipped bit could make a revoked
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,18 +80,25 @@ async def revoke_keys(connection: aiosqlite.Connection, change: RevokeKeys) -> N
 
 
 async def note_key_use(connection: aiosqlite.Connection, change: NoteKeyUse) -> None:
-    """Note when keys were last used; those that were removed meanwhile are left out."""
-    for public_key, at in change.used_at.items():
-        key = await _find(connection, public_key)
-        if key is not None:
-            await _update(connection, key, last_used_at=at)
+    """Note when keys were last used; those that were removed meanwhile, or are damaged, are left out.
+
+    After a restart they are those of all bots: so it takes two statements.
+    """
+    sql = f"{KEYS} WHERE public_key IN (SELECT value FROM json_each(?))"
+    rows = await connection.execute_fetchall(sql, (json.dumps([*change.used_at]),))
+    keys = [key_of(tuple(row)) for row in rows if is_sealed(tuple(row))]
+    used = [msgspec.structs.replace(key, last_used_at=change.used_at[key.public_key]) for key in keys]
+    await connection.executemany(_UPDATE, [_changed(key) for key in used])
 
 
 async def _update(connection: aiosqlite.Connection, key: Key, **fields: str | None) -> None:
-    key = msgspec.structs.replace(key, **fields)
+    await connection.execute(_UPDATE, _changed(msgspec.structs.replace(key, **fields)))
+
+
+def _changed(key: Key) -> tuple[str | int | None, ...]:
+    """Return the values for _UPDATE."""
     *_, checksum = _row(key)
-    values = (key.expires_at, key.revoked_at, key.replaced_by, key.last_used_at, checksum, key.public_key)
-    await connection.execute(_UPDATE, values)
+    return (key.expires_at, key.revoked_at, key.replaced_by, key.last_used_at, checksum, key.public_key)
 
 
 async def _find(connection: aiosqlite.Connection, public_key: str) -> Key | None:
