@@ -92,7 +92,7 @@ class Enrolling:
         assert by is not None, "a worker with keys knows who says something"
         self._require_lasting(by, "add_key", request.bot)
         if by.purpose is not Purpose.ADMIN:
-            _require_rotation(by, request, replaces)
+            _require_rotation(by, request, replaces, public_key)
         wall = self._turn.moment.wall
         bot = self._directory.names.get(request.bot) or self._new_bots().get(request.bot)
         if request.replaces is not None:
@@ -342,9 +342,17 @@ def _public(text: str) -> str:
         raise Refusal(Code.BAD_REQUEST, str(error)) from None
 
 
-def _require_rotation(by: Principal, request: AddKeyFrame, replaced: Key | None) -> None:
-    """Raise Refusal unless a bot replaces the key of its own connection by one that may do the same."""
-    is_own = request.bot == by.bot_name and replaced is not None and replaced.public_key == by.public_key
+def _require_rotation(by: Principal, request: AddKeyFrame, replaced: Key | None, public_key: str) -> None:
+    """Raise Refusal unless a bot replaces the key of its own connection by one that may do the same.
+
+    If the answer was lost, the bot may repeat that over a connection with the new key.
+    """
+    own, is_repeat = by.public_key, replaced is not None and replaced.replaced_by == public_key
+    is_own = (
+        request.bot == by.bot_name
+        and replaced is not None
+        and (own == replaced.public_key or (is_repeat and own == public_key))
+    )
     same = _purpose(request, replaced) is by.purpose and (
         request.roles is None or set(request.roles) == set(by.roles)
     )

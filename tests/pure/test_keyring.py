@@ -257,6 +257,18 @@ def test_a_bot_replaces_its_own_key_and_both_are_valid_until_the_grace_is_over()
     assert worker.says(b"2", Ping(), public(9))[0]["op"] == "pong"
 
 
+def test_a_bot_repeats_a_rotation_whose_answer_was_lost_with_its_new_key() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"1", ANN)
+    frame = AddKeyFrame(request=2, bot="ann", public_key=public(9), replaces=ANN, grace_seconds=10)
+    [answer] = worker.says(b"1", frame, ANN)
+    worker.settle(12)
+    worker.comes(b"2", public(9))
+    assert worker.says(b"2", frame, public(9)) == [answer]
+    other = AddKeyFrame(request=2, bot="ann", public_key=public(8), replaces=ANN)
+    assert worker.says(b"2", other, public(9))[0]["code"] == "forbidden"
+
+
 def test_a_key_hands_its_purpose_on_to_the_one_that_replaces_it() -> None:
     worker = KeyedWorker()
     worker.comes(b"a", ADMIN)
