@@ -104,7 +104,7 @@ class CallRights:
         assert isinstance(call, UpdateStepStatus)
         if call.fence is not None:
             return _write(call, by=principal.bot_id, answers=False)
-        step = await self._workflows.find_step(call.step_id)
+        step = await self._workflows.get_step_log(call.step_id)
         if step is None:
             raise NotFound("step", call.step_id)
         try:

@@ -18,7 +18,7 @@ from ..core.access import Access
 from ..core.effects import Ask, Note
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.keys import Principal
-from ..model.records import WorkflowStepLog
+from ..model.records import StepPage, WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..settings import Limits
 from ..wire.calls import (
@@ -33,6 +33,7 @@ from ..wire.calls import (
     ListCall,
     ListStepLogs,
     ListWaitingApprovals,
+    PageStepLogs,
     SaveDefinition,
     UpdateRunStatus,
     UpdateStepStatus,
@@ -194,6 +195,8 @@ class WorkflowAnswers:
             return self._frame(request, call, _NOTHING.get(type(call)))
         if isinstance(call, ListCall):
             value: Any = await self._listed(call, principal)
+        elif isinstance(call, PageStepLogs):
+            value = self._cut(await self._workflows.page_step_logs(call.run_id, call.after))
         else:
             workflows = self._workflows if principal is None else self._workflows.on_behalf_of(principal.bot_id)
             value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
@@ -230,6 +233,18 @@ class WorkflowAnswers:
             read += len(page)
             if len(page) < portion or read == call.limit:
                 return found.written
+
+    def _cut(self, page: StepPage) -> dict[str, Any]:
+        """Return a page without the step logs that do not fit into the frame, except the first."""
+        steps: list[msgspec.Raw] = []
+        size_bytes = FRAME_ROOM_BYTES
+        for step in page.steps:
+            written = encode(step)
+            size_bytes += len(written) + 1
+            if steps and size_bytes > self.frame_bytes_max:
+                break
+            steps.append(msgspec.Raw(written))
+        return {"steps": steps, "more": page.more or len(steps) < len(page.steps)}
 
     async def _list_seen(self, call: ListCall, principal: Principal) -> list[msgspec.Raw]:
         """Read a list likewise, of what a bot may see: `limit` and `offset` count nothing else."""

@@ -40,6 +40,7 @@ __all__ = [
     "RetryStrategy",
     "RunStatus",
     "RunSummary",
+    "StepPage",
     "StepStatus",
     "StepType",
     "Trigger",
@@ -311,6 +312,13 @@ class WorkflowStepLog(Record, frozen=True):
     error: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
+
+
+class StepPage(Record, frozen=True):
+    """Some of a run's step logs, in the order in which they began, and whether `more` follow."""
+
+    steps: tuple[WorkflowStepLog, ...]
+    more: bool
 
 
 class RunSummary(Record, frozen=True):

@@ -22,6 +22,7 @@ from .records import (
     RecoveredRun,
     RunStatus,
     RunSummary,
+    StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
@@ -204,10 +205,20 @@ class WorkflowRepository(Protocol):
     ) -> WorkflowStepLog:
         """Move a step log, identified by its own id, to a status. None keeps output and error."""
 
+    async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
+
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List a run's step logs in the order in which they began."""
+
+    async def page_step_logs(self, run_id: str, after: str | None = None) -> StepPage:
+        """Return a run's step logs after the one with the id `after`, as many as are read at once, at least one.
+
+        Going on after the last of each page reads a history of any length in a time that grows with it. A step
+        that begins meanwhile may be missed. Raises NotFound if `after` is not a step log of the run.
+        """
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
         """List the ids of completed steps, in the order they began, each once, without skipped ones."""
@@ -226,9 +237,6 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""
-
-    async def find_step(self, step_id: str) -> WorkflowStepLog | None:
-        """Return a step log by its own id."""
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """End the holds of runs whose lease has expired, oldest first, at most `limit`, in one transaction.

@@ -81,15 +81,17 @@ async def open_run(
         return
     failure: Exception | None = None
     try:
-        await recorder.load()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
+            loaded = False
             try:
+                await recorder.load()
+                loaded = True
                 yield run
                 await _complete(recorder)
             except Exception as error:
                 failure = error
-                if not run.completed:
+                if loaded and not run.completed:
                     await _fail(hold, error)
             finally:
                 hold.stop_renewing()

@@ -24,6 +24,7 @@ from ..model.records import (
     Owner,
     RunStatus,
     RunSummary,
+    StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
@@ -251,11 +252,28 @@ class RemoteWorkflows(RemoteCommits):
             self._answered = anyio.Event()
         return moved
 
+    async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
+        found: WorkflowStepLog | None = await self._call(calls.GetStepLog(step_id=step_id))
+        return found
+
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List a run's step logs in the order in which they began."""
+        if limit is None and offset == 0:
+            page = await self.page_step_logs(run_id)
+            found = list(page.steps)
+            while page.more:
+                page = await self.page_step_logs(run_id, page.steps[-1].id)
+                found += page.steps
+            return found
         return await self._list(calls.ListStepLogs(run_id=run_id, limit=limit, offset=offset))
+
+    async def page_step_logs(self, run_id: str, after: str | None = None) -> StepPage:
+        """Return a run's step logs after the one with the id `after`, as many as fit into a frame, at least one."""
+        page: StepPage = await self._call(calls.PageStepLogs(run_id=run_id, after=after))
+        return page
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
         """List the ids of completed steps, in the order they began, each once, without skipped ones."""

@@ -279,9 +279,9 @@ class Run:
     async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
         if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
             return row
-        for found in await self._workflows.list_step_logs(self.id):
-            if found.id == row.id and found.status != StepStatus.WAITING_APPROVAL:
-                return found
+        found = await self._workflows.get_step_log(row.id)
+        if found is not None and found.status != StepStatus.WAITING_APPROVAL:
+            return found
         run = await self._workflows.get_run(self.id)
         raise self._hold.lose("gone" if run is None else run.status)
 

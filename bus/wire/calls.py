@@ -20,6 +20,7 @@ from ..model.records import (
     Owner,
     RunStatus,
     RunSummary,
+    StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
@@ -43,6 +44,7 @@ __all__ = [
     "GetLease",
     "GetRun",
     "GetRunDefinition",
+    "GetStepLog",
     "ListAllRuns",
     "ListCall",
     "ListCrashedRuns",
@@ -50,6 +52,7 @@ __all__ = [
     "ListRuns",
     "ListStepLogs",
     "ListWaitingApprovals",
+    "PageStepLogs",
     "ReleaseRun",
     "RenewRun",
     "SaveDefinition",
@@ -252,12 +255,29 @@ class UpdateStepStatus(Call, frozen=True, kw_only=True):
     fence: Number | None = None
 
 
+class GetStepLog(Call, frozen=True, kw_only=True):
+    """Asks for a step log by its own id."""
+
+    method = "get_step_log"
+    result = WorkflowStepLog | None
+    step_id: str
+
+
 class ListStepLogs(ListCall, frozen=True, kw_only=True):
     """Asks for a run's step logs."""
 
     method = "list_step_logs"
     result = list[WorkflowStepLog]
     run_id: str
+
+
+class PageStepLogs(Call, frozen=True, kw_only=True):
+    """Asks for a run's step logs after one of them, as many as fit into the answer."""
+
+    method = "page_step_logs"
+    result = StepPage
+    run_id: str
+    after: str | None = None
 
 
 class GetCompletedStepIds(Call, frozen=True, kw_only=True):
@@ -280,7 +300,8 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun, RenewRun,
-    ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, ListStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs,
+    GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

@@ -89,6 +89,7 @@ BUS = [
     "SlotsTaken",
     "StepChanged",
     "StepFailed",
+    "StepPage",
     "StepStatus",
     "StepType",
     "StorageBusy",

@@ -39,6 +39,7 @@ MIGRATIONS = {
     "20261130_0009_run_owners": "95c2c2f348fe4d1f4d4d7c4577a0608d04913e44e9f4662be3ce40bbdbd28dc7",
     "20261130_0010_security_events": "f3bbc84c8e6159988251c60c03a5c95fb1264313b446b0987866c898a392cbbb",
     "20261130_0011_taint": "584ca663b854941ae353ab4caeafe9209a82d6df46d9cad23d174b16d9cd10b3",
+    "20261130_0012_order_of_steps": "331790cf6e646a0a865b42111cda6ec0d08c7559ac86afe9e49f6c25f93d5197",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 

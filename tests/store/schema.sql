@@ -208,7 +208,7 @@ CREATE TABLE workflow_steps (
     started_at      TEXT,
     completed_at    TEXT
 );
-CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id);
+CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id, COALESCE(started_at, completed_at, '~'));
 CREATE INDEX idx_workflow_steps_waiting ON workflow_steps (run_id) WHERE status = 'waiting_approval';
 
 -- Security

@@ -92,7 +92,7 @@ INDEXES = {
     "idx_workflow_runs_newest_of_status": ("workflow_runs", ["status", "started_at"]),
     "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
-    "idx_workflow_steps_run_id": ("workflow_steps", ["run_id"]),
+    "idx_workflow_steps_run_id": ("workflow_steps", ["run_id", None]),
     "idx_workflow_steps_waiting": ("workflow_steps", ["run_id"]),
     "idx_bot_messages_id": ("bot_messages", ["id"]),
     "idx_bot_messages_copied": ("bot_messages", ["id", "sender_bot_id"]),

@@ -8,8 +8,9 @@ were acknowledged since. So no cursor is exposed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -20,6 +21,8 @@ from .connection import StoreConnection
 from .writer import translate
 
 __all__ = ["Reader", "is_text", "lenient_text"]
+
+_T = TypeVar("_T")
 
 
 def lenient_text(text: bytes) -> str:
@@ -47,6 +50,31 @@ class Reader:
     def __repr__(self) -> str:
         return f"<Reader {'closed' if self._closed else 'open'}>"
 
+    async def fetch_portion(
+        self, statements: Sequence[tuple[str, Sequence[Any]]], bytes_max: int
+    ) -> tuple[list[sqlite3.Row], bool]:
+        """Return the first rows of statements, and whether there are more; raise like `execute_fetchall`.
+
+        It stops before the row with which their texts would exceed `bytes_max` characters, but not before the
+        first.
+        """
+        if self._closed:
+            raise StoreClosed("the store is closed")
+
+        def fetch(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], bool]:
+            found: list[sqlite3.Row] = []
+            size = 0
+            for sql, parameters in statements:
+                with closing(connection.execute(sql, parameters)) as cursor:
+                    for row in cursor:
+                        size += sum(len(value) for value in row if isinstance(value, str))
+                        if found and size > bytes_max:
+                            return found, True
+                        found.append(row)
+            return found, False
+
+        return await self._run(fetch)
+
     async def execute_fetchall(
         self, sql: str, parameters: Sequence[Any] = (), *, value_bytes_max: int | None = None
     ) -> list[sqlite3.Row]:
@@ -67,8 +95,11 @@ class Reader:
             finally:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
 
+        return await self._run(execute)
+
+    async def _run(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
-            return await self._connection.run(execute)
+            return await self._connection.run(read)
         except anyio.get_cancelled_exc_class():
             if self._alone:
                 await self._connection.interrupt()

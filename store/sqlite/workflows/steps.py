@@ -34,8 +34,10 @@ from ..file.reader import is_text
 from ..file.writer import Transaction
 
 __all__ = [
+    "STEPS_FROM_PLACE",
     "STEP_COLUMNS",
     "STEP_ORDER",
+    "STEP_PLACE",
     "NewStep",
     "StepWrite",
     "Steps",
@@ -86,10 +88,19 @@ _FIND = f"""
 _PORTION_STEPS = 64
 """Step logs read at once: with the largest inputs and outputs 128 MiB."""
 
-# A step that was never running began when it ended; one that neither ran nor ended comes last. rowid is the order
-# of creation.
-STEP_ORDER = """
-    ORDER BY COALESCE(started_at, completed_at) IS NULL, COALESCE(started_at, completed_at), rowid"""
+# A step that was never running began when it ended; one that neither ran nor ended comes last, because '~' is after
+# every time. The expression is the one of idx_workflow_steps_run_id; rowid is the order of creation.
+_BEGAN = "COALESCE(started_at, completed_at, '~')"
+
+STEP_ORDER = f"ORDER BY {_BEGAN}, rowid"
+
+STEP_PLACE = f"SELECT {_BEGAN}, rowid FROM workflow_steps WHERE id = ? AND run_id = ?"
+
+STEPS_FROM_PLACE = (
+    f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = ?1 AND {_BEGAN} = ?2 AND rowid > ?3 ORDER BY rowid",
+    f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = ?1 AND {_BEGAN} > ?2 {STEP_ORDER}",
+)
+"""What follows a place, in two statements, because SQLite compares a pair of an expression without an index."""
 
 CheckSize = Callable[[msgspec.Struct, str], None]
 

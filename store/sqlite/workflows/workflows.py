@@ -25,6 +25,7 @@ from bus.model.records import (
     RecoveredRun,
     RunStatus,
     RunSummary,
+    StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
@@ -37,7 +38,16 @@ from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
 from ..file.database import Database
 from ..file.writer import Transaction, refusal
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_owners, find_run, new_run, run_change, run_record, summary_record
-from .steps import STEP_COLUMNS, STEP_ORDER, Steps, StepWrite, new_step, step_record
+from .steps import (
+    STEP_COLUMNS,
+    STEP_ORDER,
+    STEP_PLACE,
+    STEPS_FROM_PLACE,
+    Steps,
+    StepWrite,
+    new_step,
+    step_record,
+)
 
 __all__ = ["SqliteWorkflows"]
 
@@ -56,14 +66,19 @@ _DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id L
 
 _CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= ?)"
 
-# The condition is the one of idx_workflow_steps_waiting. Approvals of a run that has ended no longer matter.
+# The condition is the one of idx_workflow_steps_waiting, which must be named: SQLite would rather have the order of
+# all steps of a run. Approvals of a run that has ended no longer matter.
 _WAITING = f"""
-    SELECT {STEP_COLUMNS} FROM workflow_steps
+    SELECT {STEP_COLUMNS} FROM workflow_steps INDEXED BY idx_workflow_steps_waiting
     WHERE status = 'waiting_approval' {{}}
         AND EXISTS (
             SELECT 1 FROM workflow_runs AS run
             WHERE run.id = workflow_steps.run_id AND run.status NOT IN ('completed', 'failed', 'cancelled'))
     {STEP_ORDER} LIMIT ? OFFSET ?"""
+
+
+_PAGE_BYTES = 1024 * 1024
+"""Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
 class SqliteWorkflows:
@@ -356,12 +371,12 @@ class SqliteWorkflows:
         outcomes = iter(await self.steps.write_all(transaction, writes, self.now(), last=True))
         return [[next(outcomes) for _ in call] for call in calls]
 
-    async def find_step(self, step_id: str) -> WorkflowStepLog | None:
+    async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:
         """Return a step log by its own id."""
         rows = await self._database.read.execute_fetchall(
             f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE id = ?", (step_id,)
         )
-        return next((step_record(row) for row in rows), None)
+        return step_record(rows[0]) if rows else None
 
     async def list_step_logs(
         self, run_id: str, limit: int | None = None, *, offset: int = 0
@@ -372,6 +387,21 @@ class SqliteWorkflows:
             (run_id, *row_range(limit, offset)),
         )
         return [step_record(row) for row in rows]
+
+    async def page_step_logs(self, run_id: str, after: str | None = None) -> StepPage:
+        """Return a run's step logs after the one with the id `after`, at most about a mebibyte, at least one."""
+        statements: list[tuple[str, Sequence[Any]]] = [
+            (f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = ? {STEP_ORDER}", (run_id,))
+        ]
+        if after is not None:
+            places = await self._database.read.execute_fetchall(STEP_PLACE, (after, run_id))
+            if not places:
+                raise NotFound("step", after)
+            began, number = places[0]
+            same_time, later = STEPS_FROM_PLACE
+            statements = [(same_time, (run_id, began, number)), (later, (run_id, began))]
+        rows, more = await self._database.read.fetch_portion(statements, _PAGE_BYTES)
+        return StepPage(steps=tuple(step_record(row) for row in rows), more=more)
 
     async def get_completed_step_ids(self, run_id: str) -> list[str]:
         """List the ids of completed steps, in the order they began, each once, without skipped ones."""
