@@ -7,7 +7,7 @@ Owns what a hold is and how it changes; `transitions` decides which statuses may
   the
   fence of an earlier hold is always detected.
 - An expired lease ends nothing by itself: its holder may renew it, unless another claim came first.
-- A run that waits for a slot keeps its place as long as it is asked for. Nobody overtakes.
+- A run that waits for a slot keeps its place as long as it is asked for. Nobody takes the slot of one ahead.
 - A run that is paused from outside, with the reason as its error, is stopped: it cannot be claimed before it is
   made
   pending. A run paused by its holder only waits, and it continues when it is claimed.
@@ -87,8 +87,8 @@ class Slots(msgspec.Struct, frozen=True):
 
     @property
     def taken(self) -> bool:
-        """Whether this run has to wait."""
-        return self.concurrency is not None and (self.running >= self.concurrency or self.ahead > 0)
+        """Whether this run has to wait: a slot is left for each run ahead of it, so that nobody is overtaken."""
+        return self.concurrency is not None and self.running + self.ahead >= self.concurrency
 
     def refusal(self, run_id: str) -> SlotsTaken:
         """Return the error for a run that has to wait."""

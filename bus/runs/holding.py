@@ -51,6 +51,7 @@ from ..errors import (
 )
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
+from .slots import SlotKey, SlotQueue
 
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
 
@@ -80,6 +81,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Waits for the next look at a sleep: a clock that a test moves has a sleep of its own."""
     answered: Callable[[], anyio.Event] = anyio.Event
     """Returns the event that is set when this program next answers an approval: waiting runs then check at once."""
+    slots: SlotQueue = msgspec.field(default_factory=SlotQueue)
+    """Who waits for a slot in this program."""
 
     def polls(self, seconds_max: float) -> _Polls:
         """Begin a wait with a check at least every `seconds_max`."""
@@ -120,6 +123,8 @@ class Hold:
         """Why nothing more can be written; a RunError if the run was lost."""
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
+        self.slot: SlotKey = (run_id, None)
+        """With which runs it shares slots."""
         self._bot_id = bot_id
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
@@ -151,15 +156,21 @@ class Hold:
         """
         until = math.inf if timeout is None else anyio.current_time() + timeout
         polls = self.timing.polls(self.renewal_seconds)
-        while True:
-            try:
-                return await self._claim()
-            except (RunHeld, RunPaused, SlotsTaken) as error:
-                refusal = error
-            if (left := until - anyio.current_time()) <= 0:
-                raise RunBusy(self.run_id, timeout or 0, str(refusal))
-            async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
-                await polls.pause(seconds_max=left)
+        with self.timing.slots.turn(self.slot) as turn:
+            while True:
+                turn.begin()
+                try:
+                    return await self._claim()
+                except (RunHeld, RunPaused, SlotsTaken) as error:
+                    refusal = error
+                if (left := until - anyio.current_time()) <= 0:
+                    raise RunBusy(self.run_id, timeout or 0, str(refusal))
+                woken = turn.wait() if isinstance(refusal, SlotsTaken) else None
+                async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+                    await polls.pause(woken, seconds_max=left)
+
+    def _free_slot(self) -> None:
+        self.timing.slots.freed(self.slot)
 
     async def _claim(self) -> Claim:
         async def claim() -> Claim:
@@ -202,6 +213,7 @@ class Hold:
             except (ClosedError, WorkerUnavailable):
                 self.held, self._unsure = False, RunStatus.PENDING  # it may have ended nevertheless
                 raise
+        self._free_slot()
 
     async def rest(self) -> None:
         """Release the run as paused if it is held and nothing is running.
@@ -216,6 +228,7 @@ class Hold:
                 with contextlib.suppress(*AWAY):
                     await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
                     self._unsure = None
+                    self._free_slot()
 
     async def look(self) -> None:
         """Check whether the released run has ended. Raises RunCancelled or RunLost if so."""
@@ -227,19 +240,23 @@ class Hold:
     async def _take_again(self) -> None:
         before = self.fence
         polls = self.timing.polls(self.renewal_seconds)
-        while True:
-            try:
-                claim = await self._claim()
-                break
-            except (SlotsTaken, *AWAY):
-                await polls.pause()
-            except RunPaused:
-                async with waiting_for_reply():
+        with self.timing.slots.turn(self.slot) as turn:
+            while True:
+                turn.begin()
+                try:
+                    claim = await self._claim()
+                    break
+                except SlotsTaken:
+                    await polls.pause(turn.wait())
+                except AWAY:
                     await polls.pause()
-            except RunHeld:
-                raise self.lose(RunStatus.RUNNING) from None
-            except InvalidTransition as error:
-                raise self.lose(error.current) from None
+                except RunPaused:
+                    async with waiting_for_reply():
+                        await polls.pause()
+                except RunHeld:
+                    raise self.lose(RunStatus.RUNNING) from None
+                except InvalidTransition as error:
+                    raise self.lose(error.current) from None
         if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
             await self.give_back()
             raise self.lose(RunStatus.PENDING)
@@ -255,6 +272,7 @@ class Hold:
         self.held, self._unsure = False, None
         with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError):
             await self.workflows.release_run(self.run_id, self.fence, status)
+        self._free_slot()
 
     # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
 

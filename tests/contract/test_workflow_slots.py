@@ -121,11 +121,22 @@ async def test_a_newcomer_does_not_overtake(workflows: WorkflowRepository) -> No
     for id in ("a", "b"):
         await workflows.claim_run(id, ANN, 100)
     await waits(workflows, "c")
-    for id in ("a", "b"):
-        await workflows.update_run_status(id, RunStatus.COMPLETED)
+    await workflows.update_run_status("a", RunStatus.COMPLETED)
     await workflows.create_run(run("d", started_at=at(1)))
     assert await waits(workflows, "d") == 1
     await workflows.claim_run("c", ANN, 100)
+    await workflows.update_run_status("b", RunStatus.COMPLETED)
+    await workflows.claim_run("d", ANN, 100)
+
+
+async def test_a_slot_that_nobody_ahead_needs_is_given_away(workflows: WorkflowRepository) -> None:
+    await runs(workflows, "a", "b", "c", "d", "e", concurrency=3)
+    for id in ("a", "b", "c"):
+        await workflows.claim_run(id, ANN, 100)
+    assert [await waits(workflows, id) for id in ("d", "e")] == [0, 1]
+    for id in ("a", "b"):
+        await workflows.update_run_status(id, RunStatus.COMPLETED)
+    await workflows.claim_run("e", ANN, 100)
     await workflows.claim_run("d", ANN, 100)
 
 
