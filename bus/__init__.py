@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         WorkflowStepLog,
         timestamp,
     )
+    from .runs.calling import step_threads
     from .runs.commits import CommitReceipt
     from .runs.replay import Retry
     from .runs.run import Run
@@ -191,6 +192,7 @@ __all__ = [
     "WorkflowStepLog",
     "WrongWorker",
     "connect",
+    "step_threads",
     "timestamp",
 ]
 
@@ -204,6 +206,7 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "runs.calling",
     "runs.commits",
     "runs.run",
     "bot",

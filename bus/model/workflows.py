@@ -173,8 +173,8 @@ class WorkflowRepository(Protocol):
 
         Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
         error that says why) and that was not made pending since; SlotsTaken while as many runs of its workflow and
-        concurrency key are running, or have waited longer, as the definition allows; InvalidTransition for a run that
-        has ended; and Conflict for one that crashed too often, which a person has to resume.
+        concurrency key are running, or have waited longer, as the definition allows; InvalidTransition for a run
+        that has ended; and Conflict for one that crashed too often, which a person has to resume.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:

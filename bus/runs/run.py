@@ -11,7 +11,6 @@ execution, `holding` holds the run, and `opening` opens and ends it.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -24,6 +23,7 @@ import msgspec
 from ..client.lending import waiting_for_reply
 from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
+from .calling import call
 from .holding import AWAY, no_fault
 from .recorder import Recorder
 from .replay import (
@@ -127,6 +127,9 @@ class Run:
     ) -> Any:
         """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
+        A function that is not async is called in a thread, with the caller's context variables: at most 40 at once
+        (`bus.step_threads`). If the step is cancelled, it is abandoned, and what it returns is ignored.
+
         The output is returned as it is read back from JSON, even the first time. `input` (default: the args) is
         recorded. If the recorded output belongs to another input, this raises StepChanged, unless `on_changed` is
         "reuse" (return it anyway) or "again" (carry the step out again). If the function raises, it is retried
@@ -209,8 +212,7 @@ class Run:
 
     async def _called(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
         try:
-            result = function(*args)
-            return await result if inspect.isawaitable(result) else result
+            return await call(function, args, {})
         except Exception as error:
             if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
                 raise

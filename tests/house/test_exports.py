@@ -108,6 +108,7 @@ BUS = [
     "WorkflowStepLog",
     "WrongWorker",
     "connect",
+    "step_threads",
     "timestamp",
 ]
 """What a bot's author may rely on: a name less is a breach of a promise, a name more is a new one."""
