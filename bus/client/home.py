@@ -62,6 +62,12 @@ class Home:
         """Return a new event, for one task of this place to wait for."""
         return anyio.Event() if self._loop is None else _Future(self._loop)
 
+    def task(self) -> object:
+        """Return the task that is running here, or this place if none is."""
+        if self._loop is None:
+            return sys.modules["trio.lowlevel"].current_task()
+        return asyncio.current_task(self._loop) or self
+
     def leave(self) -> None:
         """Allow calls everywhere: nothing is waited for any more."""
         self._left = True

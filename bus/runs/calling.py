@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-__all__ = ["STEP_THREADS_MAX", "call", "step_threads"]
+__all__ = ["STEP_THREADS_MAX", "call_function", "step_threads"]
 
 STEP_THREADS_MAX = 40
 """Functions in threads at once: enough for calls that wait for others, few enough for the machine. As in anyio."""
@@ -36,7 +36,7 @@ def step_threads() -> anyio.CapacityLimiter:
         return limiter
 
 
-async def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+async def call_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Call a function, and await its result if that can be awaited.
 
     One that is not asynchronous is called in a thread, with the caller's context variables. If this is cancelled,

@@ -6,7 +6,6 @@ record means on the next execution.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -42,9 +41,10 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder of {self.run_id!r} {'completed' if self.completed else 'open'}>"
 
-    def using(self, name: str) -> AbstractContextManager[str]:
-        """Return a context in which a step of this name is running; it yields the step's id."""
-        return self._names.using(name)
+    def take_name(self, name: str) -> str:
+        """Return the step id of a call that this task makes; see `Names.take`."""
+        self.hold.home.check()
+        return self._names.take(name, self.hold.home.task())
 
     def attempts(self, step_id: str) -> list[WorkflowStepLog]:
         """Return the recorded attempts of a step."""

@@ -15,8 +15,8 @@ Pure: times and chance are arguments.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -42,6 +42,7 @@ __all__ = [
     "Retry",
     "Wanted",
     "changed_text",
+    "check_name",
     "decide",
     "error_text",
     "kind_of",
@@ -231,31 +232,39 @@ class Records:
 
 
 class Names:
-    """The names that a program has used for steps so far: `fetch`, and the second time `fetch#2`."""
+    """The names that a program has used for steps so far: `fetch`, and the second time `fetch#2`.
+
+    A name belongs to the task that used it first. The order of the calls of two tasks is a matter of chance, even
+    if they do not overlap, so that a restart would give one the records of the other.
+    """
 
     def __init__(self) -> None:
         self._used: dict[str, int] = {}
-        self._open: set[str] = set()
+        self._owners: dict[str, weakref.ref[Any]] = {}
 
     def __repr__(self) -> str:
-        return f"<Names {self._used} open={sorted(self._open)}>"
+        return f"<Names {self._used}>"
 
-    @contextmanager
-    def using(self, name: str) -> Iterator[str]:
-        """Yield a call's step id. Raise ValueError for an invalid name.
+    def take(self, name: str, task: object) -> str:
+        """Return the step id of a call that a task makes. Raise ValueError for an invalid name.
 
-        Raise RuntimeError while another call uses the name, because their order would be random.
+        Raise RuntimeError if another task has used the name.
         """
-        if not isinstance(name, str) or not name or "#" in name:
-            raise ValueError(f"a step's name must be a str without '#', not {name!r}")
-        if name in self._open:
-            raise RuntimeError(f"step {name!r} is still running: concurrent steps need different names")
+        check_name(name)
+        owner = self._owners.setdefault(name, weakref.ref(task))
+        if owner() is not task:
+            raise RuntimeError(
+                f"step {name!r} was used by another task, and which of them comes first is a matter of chance: give"
+                " the steps of each task names of their own, or a run.branch() of its own"
+            )
         count = self._used[name] = self._used.get(name, 0) + 1
-        self._open.add(name)
-        try:
-            yield name if count == 1 else f"{name}#{count}"
-        finally:
-            self._open.discard(name)
+        return name if count == 1 else f"{name}#{count}"
+
+
+def check_name(name: Any) -> None:
+    """Raise ValueError for a name that a step or a branch cannot have."""
+    if not isinstance(name, str) or not name or "#" in name:
+        raise ValueError(f"a step's name must be a str without '#', not {name!r}")
 
 
 def kind_of(row: WorkflowStepLog) -> str:

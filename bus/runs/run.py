@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ import msgspec
 from ..client.lending import waiting_for_reply
 from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
-from .calling import call
+from .calling import call_function
 from .holding import AWAY, no_fault
 from .recorder import Recorder
 from .replay import (
@@ -38,6 +38,7 @@ from .replay import (
     Retry,
     Wanted,
     changed_text,
+    check_name,
     decide,
     error_text,
     same_json,
@@ -58,12 +59,15 @@ class Run:
     program has claimed the run, and RunCancelled if a person cancelled it.
     """
 
-    def __init__(self, recorder: Recorder, run: WorkflowRun, definition: WorkflowDefinition | None) -> None:
+    def __init__(
+        self, recorder: Recorder, run: WorkflowRun, definition: WorkflowDefinition | None, *, prefix: str = ""
+    ) -> None:
         hold = self._hold = recorder.hold
         self._workflows = hold.workflows
         self._run = run
         self._definition = definition
         self._recorder = recorder
+        self._prefix = prefix
 
     def __repr__(self) -> str:
         state = "completed" if self.completed else "held" if self._hold.held else "not held"
@@ -115,7 +119,7 @@ class Run:
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def step(
+    def step(
         self,
         name: str,
         function: Callable[..., Any],
@@ -124,7 +128,7 @@ class Run:
         retry: Retry | None = None,
         on_changed: OnChanged = "raise",
         announce: bool = True,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
         A function that is not async is called in a thread, with the caller's context variables: at most 40 at once
@@ -137,7 +141,8 @@ class Run:
         raised at last. An error that is nobody's fault (WorkerUnavailable, LimitReached and the like) is raised as
         it is after the last attempt, and the step is retried when the run is opened again.
 
-        Using the same name again makes another step (`fetch`, `fetch#2`); concurrent steps need different names. An
+        Using the same name again makes another step (`fetch`, `fetch#2`), in the order of the calls, whenever they
+        are awaited. A name belongs to the task that used it first: RuntimeError in another one (see `branch`). An
         attempt during which the process ends is retried, so the function may be carried out more than once. Raises
         InvalidValue or TooLarge for an input or output that cannot be recorded.
 
@@ -146,56 +151,57 @@ class Run:
         step. Then nobody sees the step while it runs, another program may already hold the run, and an attempt that
         ends the process is not counted.
         """
-        with self._recorder.using(name) as step_id:
-            self._recorder.recorded(step_id, STEP)
-            asked = (
-                self._input_of(args, step_id)
-                if input is msgspec.UNSET
-                else self._recorder.value(input, "input", step_id)
-            )
-            wanted = Wanted(asked, retry or self._retry(name), on_changed)
-            cause: Exception | None = None
-            chance = random.random()
-            while True:
-                rows = self._recorder.attempts(step_id)
-                decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
-                if isinstance(decision, Recorded):
-                    await anyio.lowlevel.checkpoint()
-                    return decision.output
-                if isinstance(decision, Changed):
-                    raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
-                if isinstance(decision, GiveUp):
-                    raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
-                self._recorder.refuse_news(step_id)
-                if decision.wait_seconds > 0:
-                    await self._wait_until(self._later(decision.wait_seconds))
-                row = self._recorder.row(
-                    step_id, name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
-                )
-                try:
-                    return await self._attempt(row, function, args, announce=announce)
-                except _Failure as failure:
-                    cause = failure.error
-                passes = decision.last and no_fault(cause)
-                async with self._hold.work():
-                    await self._recorder.end(
-                        row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause)
-                    )
-                if passes:
-                    raise cause
+        step_id = self._take_name(name)
+        call = _StepCall(name, step_id, function, args, announce)
+        return self._step(call, input, retry or self._retry(name), on_changed)
 
-    async def _attempt(
-        self, row: WorkflowStepLog, function: Callable[..., Any], args: Sequence[Any], *, announce: bool
-    ) -> Any:
+    async def _step(self, call: _StepCall, input: Any, retry: Retry, on_changed: OnChanged) -> Any:
+        step_id = call.step_id
+        self._recorder.recorded(step_id, STEP)
+        asked = (
+            self._input_of(call.args, step_id)
+            if input is msgspec.UNSET
+            else self._recorder.value(input, "input", step_id)
+        )
+        wanted = Wanted(asked, retry, on_changed)
+        cause: Exception | None = None
+        chance = random.random()
+        while True:
+            rows = self._recorder.attempts(step_id)
+            decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
+            if isinstance(decision, Recorded):
+                await anyio.lowlevel.checkpoint()
+                return decision.output
+            if isinstance(decision, Changed):
+                raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
+            if isinstance(decision, GiveUp):
+                raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
+            self._recorder.refuse_news(step_id)
+            if decision.wait_seconds > 0:
+                await self._wait_until(self._later(decision.wait_seconds))
+            row = self._recorder.row(
+                step_id, call.name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
+            )
+            try:
+                return await self._attempt(row, call)
+            except _Failure as failure:
+                cause = failure.error
+            passes = decision.last and no_fault(cause)
+            async with self._hold.work():
+                await self._recorder.end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+            if passes:
+                raise cause
+
+    async def _attempt(self, row: WorkflowStepLog, call: _StepCall) -> Any:
         async with self._hold.work():
             try:
-                if announce:
+                if call.announce:
                     await self._recorder.create(row)
-                result = await self._called(function, args)
+                result = await self._called(call)
             except Exception:
                 raise
             except BaseException:
-                if announce:
+                if call.announce:
                     await self._hold.record_at_last(
                         lambda: self._workflows.update_step_status(
                             row.id, StepStatus.FAILED, error=GIVEN_BACK, fence=self.fence
@@ -210,9 +216,9 @@ class Run:
                 raise
             return output
 
-    async def _called(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    async def _called(self, call: _StepCall) -> Any:
         try:
-            return await call(function, args, {})
+            return await call_function(call.function, call.args, {})
         except Exception as error:
             if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
                 raise
@@ -232,7 +238,7 @@ class Run:
 
     # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
 
-    async def approval(self, name: str, prompt: Any = None) -> Any:
+    def approval(self, name: str, prompt: Any = None) -> Coroutine[Any, Any, Any]:
         """Ask a person, and wait until they answer. Return their answer, or raise Rejected.
 
         Meanwhile the run is paused, unless other steps are running: it occupies no slot, and a program that opens
@@ -241,26 +247,28 @@ class Run:
         `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
         failed.
         """
-        with self._recorder.using(name) as step_id:
-            asked = self._recorder.value(prompt, "prompt", step_id)
-            row = self._recorder.recorded(step_id, APPROVAL)
-            if row is None:
-                self._recorder.refuse_news(step_id)
-                row = self._recorder.row(
-                    step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
-                )
-                async with self._hold.work():
-                    await self._recorder.create(row)
-            elif not same_json(row.input, asked):
-                raise StepChanged(self.id, step_id, changed_text(row.input, asked))
-            if row.status not in _STEP_ENDS:
-                self._recorder.refuse_news(step_id)
-                row = await self._answered(row)
-            refused = isinstance(row.output, dict) and row.output.get("approved") is False
-            if row.status == StepStatus.FAILED or refused:
-                comment = row.output.get("comment") if isinstance(row.output, dict) else None
-                raise Rejected(self.id, step_id, row.output, row.error or comment)
-            return row.output
+        return self._approval(name, self._take_name(name), prompt)
+
+    async def _approval(self, name: str, step_id: str, prompt: Any) -> Any:
+        asked = self._recorder.value(prompt, "prompt", step_id)
+        row = self._recorder.recorded(step_id, APPROVAL)
+        if row is None:
+            self._recorder.refuse_news(step_id)
+            row = self._recorder.row(
+                step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
+            )
+            async with self._hold.work():
+                await self._recorder.create(row)
+        elif not same_json(row.input, asked):
+            raise StepChanged(self.id, step_id, changed_text(row.input, asked))
+        if row.status not in _STEP_ENDS:
+            self._recorder.refuse_news(step_id)
+            row = await self._answered(row)
+        refused = isinstance(row.output, dict) and row.output.get("approved") is False
+        if row.status == StepStatus.FAILED or refused:
+            comment = row.output.get("comment") if isinstance(row.output, dict) else None
+            raise Rejected(self.id, step_id, row.output, row.error or comment)
+        return row.output
 
     async def _answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
         timing = self._hold.timing
@@ -287,7 +295,7 @@ class Run:
         run = await self._workflows.get_run(self.id)
         raise self._hold.lose("gone" if run is None else run.status)
 
-    async def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> None:
+    def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
         """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
 
         Write `run.sleep(60)`, or with a name `run.sleep("cool down", 60)`. Sleeping for longer than a lease gives
@@ -300,22 +308,24 @@ class Run:
             raise TypeError(
                 f"write run.sleep(seconds) or run.sleep(name, seconds), with 0 to {WAIT_SECONDS_MAX} seconds"
             )
-        with self._recorder.using(name) as step_id:
-            row = self._recorder.recorded(step_id, STEP)
-            if row is None:
-                self._recorder.refuse_news(step_id)
-                until = {"seconds": duration, "until": timestamp(self._later(duration))}
-                # Pending, not running: a claim would treat a running step as interrupted.
-                row = self._recorder.row(step_id, name, status=StepStatus.PENDING, input=until)
-                async with self._hold.work():
-                    await self._recorder.create(row)
-            wake_up = _wake_up(row, self.id)
-            if row.status == StepStatus.PENDING:
-                self._recorder.refuse_news(step_id)
-                await self._wait_until(wake_up)
-                async with self._hold.work():
-                    await self._recorder.end(row, StepStatus.COMPLETED)
-            await anyio.lowlevel.checkpoint()
+        return self._sleep(name, self._take_name(name), duration)
+
+    async def _sleep(self, name: str, step_id: str, duration: float) -> None:
+        row = self._recorder.recorded(step_id, STEP)
+        if row is None:
+            self._recorder.refuse_news(step_id)
+            until = {"seconds": duration, "until": timestamp(self._later(duration))}
+            # Pending, not running: a claim would treat a running step as interrupted.
+            row = self._recorder.row(step_id, name, status=StepStatus.PENDING, input=until)
+            async with self._hold.work():
+                await self._recorder.create(row)
+        wake_up = _wake_up(row, self.id)
+        if row.status == StepStatus.PENDING:
+            self._recorder.refuse_news(step_id)
+            await self._wait_until(wake_up)
+            async with self._hold.work():
+                await self._recorder.end(row, StepStatus.COMPLETED)
+        await anyio.lowlevel.checkpoint()
 
     async def _wait_until(self, until: datetime) -> None:
         hold, timing = self._hold, self._hold.timing
@@ -347,10 +357,36 @@ class Run:
         Everything called on `tx` in the block is carried out when the block is left, all of it or nothing; nothing
         if the block raises. If the step completed before, `tx.done` is true and nothing is sent again.
         """
-        return RunCommit(self._recorder, name, input=input, output=output)
+        check_name(name)
+        return RunCommit(self._recorder, self._prefix + name, input=input, output=output)
+
+    # ── Names ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def branch(self, name: str) -> Run:
+        """Return the run with a prefix for the names of its steps: `fetch` is recorded as `name/fetch`.
+
+        Concurrent tasks of one run need names of their own for their steps. Give each of them a branch, with a name
+        that is the same each time the program runs.
+        """
+        check_name(name)
+        return Run(self._recorder, self._run, self._definition, prefix=f"{self._prefix}{name}/")
+
+    def _take_name(self, name: str) -> str:
+        check_name(name)
+        return self._recorder.take_name(self._prefix + name)
 
     def _later(self, seconds: float) -> datetime:
         return self._hold.timing.clock() + timedelta(seconds=seconds)
+
+
+class _StepCall(msgspec.Struct, frozen=True):
+    """What a call of `Run.step` is to do."""
+
+    name: str
+    step_id: str
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    announce: bool
 
 
 class _Failure(Exception):

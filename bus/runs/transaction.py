@@ -6,7 +6,7 @@ Owns what a block collects, and that it is sent to the worker in one call with o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Protocol, Unpack, cast
 
@@ -62,8 +62,7 @@ class RunCommit:
         self._recorder = recorder
         self._name = name
         self._input = input
-        self._using: AbstractContextManager[str] = recorder.using(name)
-        self._step_id = ""
+        self._step_id = recorder.take_name(name)
         self._messages: list[Draft] = []
         self._acks: list[Message] = []
         self._context: dict[str, Any] = {}
@@ -78,7 +77,7 @@ class RunCommit:
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"messages={len(self._messages)} acks={len(self._acks)}"
-        return f"<Commit {self._step_id or self._name!r} {state}>"
+        return f"<Commit {self._step_id!r} {state}>"
 
     # ── Contents ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,42 +125,32 @@ class RunCommit:
 
     async def __aenter__(self) -> RunCommit:
         recorder = self._recorder
-        self._step_id = self._using.__enter__()
-        try:
-            input = recorder.value(self._input, "input", self._step_id)
-            row = recorder.recorded(self._step_id, COMMIT)
-            if row is not None and not same_json(row.input, input):
-                raise StepChanged(recorder.run_id, self._step_id, changed_text(row.input, input))
-            if row is not None and row.status == StepStatus.COMPLETED:
-                self.done, self.output, self._open = True, row.output, True
-                return self
-            recorder.refuse_news(self._step_id)
-            if row is not None and row.status != StepStatus.FAILED:
-                raise StepChanged(
-                    recorder.run_id, self._step_id, f"the step recorded under this name is {row.status}"
-                )
-            if not hasattr(recorder.hold.workflows, "commit"):
-                raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
-            self._input, self._open = input, True
-        except BaseException:
-            self._using.__exit__(None, None, None)
-            raise
+        input = recorder.value(self._input, "input", self._step_id)
+        row = recorder.recorded(self._step_id, COMMIT)
+        if row is not None and not same_json(row.input, input):
+            raise StepChanged(recorder.run_id, self._step_id, changed_text(row.input, input))
+        if row is not None and row.status == StepStatus.COMPLETED:
+            self.done, self.output, self._open = True, row.output, True
+            return self
+        recorder.refuse_news(self._step_id)
+        if row is not None and row.status != StepStatus.FAILED:
+            raise StepChanged(recorder.run_id, self._step_id, f"the step recorded under this name is {row.status}")
+        if not hasattr(recorder.hold.workflows, "commit"):
+            raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
+        self._input, self._open = input, True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._open = False
-        try:
-            if error is not None:
-                return
-            if self.done:
-                for message in self._acks:
-                    await message.ack(confirm=True)
-            else:
-                await self._carry_out()
-        finally:
-            self._using.__exit__(None, None, None)
+        if error is not None:
+            return
+        if self.done:
+            for message in self._acks:
+                await message.ack(confirm=True)
+        else:
+            await self._carry_out()
 
     async def _carry_out(self) -> None:
         recorder, hold = self._recorder, self._recorder.hold

@@ -144,30 +144,31 @@ def test_another_word_for_a_change_is_refused(word: Any) -> None:
         decided(done(1, 1), input=2, on_changed=word)
 
 
+class Task:
+    """Stands for a task of the event loop."""
+
+
 @pytest.mark.parametrize("name", [3, None, b"a", "", "a#2"])
 def test_what_is_no_name_is_refused(name: Any) -> None:
-    with pytest.raises(ValueError, match="a step's name must be a str without '#', not"), Names().using(name):
-        raise AssertionError("it must not begin")
+    with pytest.raises(ValueError, match="a step's name must be a str without '#', not"):
+        Names().take(name, Task())
 
 
 def test_names_count_how_often_they_are_used() -> None:
-    names = Names()
-    ids = []
-    for name in ("a", "b", "a", "a"):
-        with names.using(name) as step_id:
-            ids.append(step_id)
-    assert ids == ["a", "b", "a#2", "a#3"]
+    names, task = Names(), Task()
+    assert [names.take(name, task) for name in ("a", "b", "a", "a")] == ["a", "b", "a#2", "a#3"]
 
 
-def test_a_name_is_used_by_one_call_at_a_time() -> None:
-    names = Names()
-    with names.using("a"):
-        with pytest.raises(RuntimeError, match="'a' is still running"), names.using("a"):
-            raise AssertionError("it must not begin")
-        with names.using("b") as other:
-            assert other == "b"
-    with names.using("a") as again:
-        assert again == "a#2", "a refused call is none"
+def test_a_name_belongs_to_the_task_that_used_it_first() -> None:
+    names, first, second = Names(), Task(), Task()
+    names.take("a", first)
+    with pytest.raises(RuntimeError, match=r"'a' was used by another task.*run\.branch"):
+        names.take("a", second)
+    assert names.take("b", second) == "b"
+    assert names.take("a", first) == "a#2", "a refused call is none"
+    del first
+    with pytest.raises(RuntimeError, match="another task"):
+        names.take("a", Task())  # even if it has the address of the one that is gone
 
 
 def test_records_are_known_by_their_own_ids() -> None:
