@@ -51,7 +51,9 @@ from .requests import (
 )
 from .running import (
     ENDED,
+    MEANT,
     NOT_NOW,
+    FailRun,
     Rejected,
     RunBusy,
     RunCancelled,
@@ -77,6 +79,7 @@ from .storing import (
     NotInFlight,
     RecordDamaged,
     Refused,
+    RunGivenUp,
     RunHeld,
     RunPaused,
     SlotsTaken,
@@ -92,6 +95,7 @@ from .storing import (
 
 __all__ = [
     "ENDED",
+    "MEANT",
     "NOT_NOW",
     "AddressError",
     "BindError",
@@ -106,6 +110,7 @@ __all__ = [
     "DatabaseNewer",
     "DatabaseUnusable",
     "DefinitionInUse",
+    "FailRun",
     "Fenced",
     "Forbidden",
     "HandshakeError",
@@ -133,6 +138,7 @@ __all__ = [
     "RunCancelled",
     "RunError",
     "RunFailed",
+    "RunGivenUp",
     "RunHeld",
     "RunLost",
     "RunPaused",

@@ -26,6 +26,7 @@ from .storing import (
     InvalidTransition,
     InvalidValue,
     NotFound,
+    RunGivenUp,
     RunHeld,
     RunPaused,
     SlotsTaken,
@@ -42,8 +43,8 @@ __all__ = [
 _BY_NAME: dict[str, type[RequestError]] = {
     kind.error_name: kind
     for kind in (
-        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunHeld, RunPaused, Fenced, SlotsTaken, TooLarge,
-        InvalidValue, StorageFull, StorageBusy, Unapproved,
+        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunGivenUp, RunHeld, RunPaused, Fenced, SlotsTaken,
+        TooLarge, InvalidValue, StorageFull, StorageBusy, Unapproved,
     )
 }  # fmt: skip
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from .requests import BusError, LimitReached
-from .storing import NotInFlight, StorageBusy, StorageFull
+from .storing import NotInFlight, RunGivenUp, StorageBusy, StorageFull
 
 __all__ = [
     "ENDED",
+    "MEANT",
     "NOT_NOW",
+    "FailRun",
     "Rejected",
     "RunBusy",
     "RunCancelled",
@@ -72,11 +74,19 @@ class RunCancelled(RunError):
 
 
 class RunFailed(RunError):
-    """The run failed before, with `error`, and cannot continue: start another one."""
+    """The run failed before, with `error`, and continues only if it is retried."""
 
     def __init__(self, run_id: str, error: str | None) -> None:
-        super().__init__(run_id, f"run {run_id!r} failed before: {error or 'no error was recorded'}")
+        super().__init__(
+            run_id,
+            f"run {run_id!r} failed before ('posthouse retry {run_id}' lets it go on):"
+            f" {error or 'no error was recorded'}",
+        )
         self.error = error
+
+
+class FailRun(BusError):
+    """Raise it in a run's block to fail the run: the program is right, and this run cannot succeed."""
 
 
 class StepFailed(RunError):
@@ -114,5 +124,9 @@ class Rejected(RunError):
 NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
 """Temporary errors, not the caller's fault: a handler that raises one is slowed down, and has not failed."""
 
-ENDED = (RunCancelled, RunFailed)
-"""Errors of runs that have ended and are never opened again: retrying what raised them is useless."""
+ENDED = (RunCancelled, RunFailed, RunGivenUp)
+"""Errors of runs that are not opened again before a person has retried them: repeating what raised them is useless.
+"""
+
+MEANT = (FailRun, Rejected, StepFailed)
+"""Errors that fail a run whose block they leave: its author or a person meant that. Any other one pauses it."""

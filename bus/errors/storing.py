@@ -23,6 +23,7 @@ __all__ = [
     "NotInFlight",
     "RecordDamaged",
     "Refused",
+    "RunGivenUp",
     "RunHeld",
     "RunPaused",
     "SlotsTaken",
@@ -111,6 +112,26 @@ class RunHeld(Conflict):
 
     def __init__(self, run_id: str, holder: str, expires_at: str) -> None:
         super().__init__(f"run {run_id!r} is held by {holder!r} until {expires_at}", run_id, holder, expires_at)
+
+
+class RunGivenUp(Conflict):
+    """A run lost its holder too often without making progress in between: it may be what ends its programs.
+
+    `recoveries` says how often. It is claimed again when a person has retried or resumed it.
+    """
+
+    error_name = "run_given_up"
+    attributes = ("run_id", "recoveries")
+    run_id = ""
+    recoveries = 0
+
+    def __init__(self, run_id: str, recoveries: int) -> None:
+        super().__init__(
+            f"run {run_id!r} lost its holder {recoveries} times without progress, and is not claimed again"
+            f" automatically: find out why, then let it go on ('posthouse retry {run_id}')",
+            run_id,
+            recoveries,
+        )
 
 
 class RunPaused(Conflict):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import Conflict, Fenced, InvalidValue, RunHeld, RunPaused, SlotsTaken
+from ..errors import Fenced, InvalidTransition, InvalidValue, RunGivenUp, RunHeld, RunPaused, SlotsTaken
 from .records import RunStatus, WorkflowRun
 from .transitions import advance_run
 
@@ -33,6 +33,7 @@ __all__ = [
     "move",
     "release",
     "renew",
+    "retry",
 ]
 
 _RELEASED = {RunStatus.PENDING, RunStatus.PAUSED}
@@ -42,7 +43,9 @@ class HoldState(msgspec.Struct, frozen=True):
     """The stored state of a run's hold and of its place in the queue.
 
     `holder` and `expires_at` are both set or both None. A place in the queue is a number, because a clock may go
-    back. `stopped` says that a person paused the run.
+    back. `stopped` says that a person paused the run. `progress` is how
+    many steps were recorded when the run last lost its holder, and `recoveries` how often it lost one since then
+    without another step.
     """
 
     fence: int = 0
@@ -56,6 +59,7 @@ class HoldState(msgspec.Struct, frozen=True):
     stopped: bool = False
     last_holder: str | None = None
     """The bot to which the latest claim gave the fence, whether it still holds the run or not."""
+    progress: int = 0
 
 
 class HeldRun(msgspec.Struct, frozen=True):
@@ -106,10 +110,11 @@ def check_fence(
         raise Fenced(run_id, fence, status)
 
 
-def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int) -> HeldRun:
+def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int, recorded: int = 0) -> HeldRun:
     """Return a run as held by its claimant; if it must wait for a slot, unchanged but with its place in the queue.
 
-    Raises RunHeld, RunPaused, InvalidTransition or Conflict if it cannot be claimed at all.
+    `recorded` is how many of its steps are completed, if it is taken over from a lost holder. Raises RunHeld,
+    RunPaused, InvalidTransition or RunGivenUp if it cannot be claimed at all.
     """
     run, hold = held.run, held.hold
     repeated = hold.claim_id is not None and hold.claim_id == claimant.claim_id and hold.holder == claimant.holder
@@ -122,12 +127,11 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     runs_already = run.status == RunStatus.RUNNING
     # Taking over a run with an expired lease counts as a recovery, so that the count does not depend on a race.
-    recoveries = hold.recoveries + (1 if runs_already and hold.holder is not None else 0)
+    recoveries, progress = hold.recoveries, hold.progress
+    if runs_already and hold.holder is not None:
+        recoveries, progress = 1 if recorded > progress else recoveries + 1, recorded
     if (runs_already or run.status == RunStatus.CRASHED) and recoveries > recoveries_max:
-        raise Conflict(
-            f"run {run.id!r} lost its holder {recoveries} times, and is not claimed again automatically:"
-            " find out why, then resume it by making it pending"
-        )
+        raise RunGivenUp(run.id, recoveries)
     if slots.taken and not runs_already:
         return HeldRun(run, _queued(hold, claimant, slots))
     return HeldRun(
@@ -137,8 +141,9 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
             claimant.holder,
             claimant.expires_at,
             claimant.claim_id,
-            recoveries,
+            recoveries=recoveries,
             last_holder=claimant.holder,
+            progress=progress,
         ),
     )
 
@@ -173,6 +178,21 @@ def release(held: HeldRun, fence: int, status: RunStatus, *, now: str, by: str |
     check_fence(held.run.id, held.run.status, hold.fence, fence, last_holder=hold.last_holder, by=by)
     after = advance_run(held.run, status, error=held.run.error, context=None, now=now)
     return move(held, after, fenced=True)
+
+
+def retry(held: HeldRun, lease_now: str) -> HeldRun:
+    """Return a run as pending, whatever made it stop: it goes on when somebody claims it.
+
+    Its error and its count of lost holders are cleared. Raises RunHeld while somebody holds it, and
+    InvalidTransition if it was completed or cancelled.
+    """
+    run, hold = held.run, held.hold
+    if run.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+        raise InvalidTransition("run", run.id, run.status, RunStatus.PENDING)
+    if hold.holder is not None and hold.expires_at is not None and hold.expires_at > lease_now:
+        raise RunHeld(run.id, hold.holder, hold.expires_at)
+    after = msgspec.structs.replace(run, status=RunStatus.PENDING, error=None, completed_at=None)
+    return HeldRun(after, HoldState(hold.fence + 1, last_holder=hold.last_holder, progress=hold.progress))
 
 
 def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:

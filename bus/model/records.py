@@ -325,7 +325,7 @@ class RunSummary(Record, frozen=True):
     """A run as listed for people: its holder and what it waits for, without its context and payload.
 
     `queued_at` is since when it has waited for a slot. `recoveries` counts how often it was found without a live
-    holder since a person last resumed it.
+    holder since a step was recorded, or a person last resumed it. `stopped` says that a person paused it.
     """
 
     id: str
@@ -342,6 +342,7 @@ class RunSummary(Record, frozen=True):
     lease_expires_at: str | None
     recoveries: int
     queued_at: str | None
+    stopped: bool = False
 
 
 class Lease(Record, frozen=True):

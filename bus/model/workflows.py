@@ -144,6 +144,26 @@ class WorkflowRepository(Protocol):
         recoveries.
         """
 
+    async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
+        """Let a run go on that failed, crashed or is paused: it becomes pending, and its error is cleared.
+
+        The failed attempts of the steps that ended it are set aside; with `from_step`, the records of that step and
+        of all that began after it. A record that is set aside keeps everything but its step id, which gets the end
+        `#set-aside`; a question is not asked any more. The context stays as it is, and the count of lost holders is
+        reset. Repeating the call changes nothing.
+
+        Raises RunHeld while a lease is live, InvalidTransition for a run that was completed or cancelled, and
+        NotFound for a step without a record.
+        """
+
+    async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:
+        """Create a pending run with the definition, context and records of another one, whatever its status.
+
+        It begins with copies of the records that ended and began before the first of `before_step`; without a step,
+        of all but those that a retry would set aside. Repeating the call returns the same run. Raises Conflict if
+        `new_id` is another run, and NotFound for a run or a step without a record.
+        """
+
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
 

@@ -31,6 +31,7 @@ import uuid_utils
 from ..client.home import Home
 from ..client.lending import waiting_for_reply
 from ..errors import (
+    MEANT,
     NOT_NOW,
     BusError,
     ClosedError,
@@ -53,7 +54,7 @@ from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
 from .slots import SlotKey, SlotQueue
 
-__all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "no_fault"]
+__all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "meant", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """Errors of a worker that cannot write this now; they say nothing about the run."""
@@ -346,6 +347,13 @@ def no_fault(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.split(_NO_FAULT)[1] is None
     return isinstance(error, _NO_FAULT)
+
+
+def meant(error: BaseException) -> bool:
+    """Return True if a run is meant to fail by this error: a step or an approval failed, or the author says so."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(MEANT)[1] is None
+    return isinstance(error, MEANT)
 
 
 def ended(run_id: str, status: str, error: str | None) -> RunError:

@@ -1,8 +1,9 @@
 """How a run of a workflow is opened and ended: found or created, claimed, kept while the body works, and closed.
 
-Owns what the end of a body means for its run. The run is completed if the body ends normally, failed if it raises,
-and given back if it is cancelled or the worker is away. Nothing is written if a commit completed the run, or if
-another program holds it by then.
+Owns what the end of a body means for its run. The run is completed if the body ends normally, and given back if it
+is cancelled or the worker is away. It fails if a step or an approval failed, or the body says so; any other error
+pauses it, because a mended program can go on. Nothing is written if a commit completed the run, or if another
+program holds it by then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition
 from ..model.repository import WorkflowRepository
 from ..model.values import same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
-from .holding import RUN_ENDS, Hold, Timing, ended, no_fault
+from .holding import RUN_ENDS, Hold, Timing, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
 from .run import Run
@@ -189,20 +190,22 @@ async def _complete(recorder: Recorder) -> None:
 
 
 async def _fail(hold: Hold, error: Exception) -> None:
-    """Record the error that left the body; if that fails, add a note to the error."""
+    """Record the error that left the body; if that fails, add a note to the error.
+
+    A paused run has the error as its reason. It can be claimed, so that it goes on when its message is redelivered.
+    """
     if hold.failure is not None:
         return
     if no_fault(error):
         await hold.give_back()
         return
+    status = RunStatus.FAILED if meant(error) else RunStatus.PAUSED
     try:
         with anyio.fail_after(_FAIL_SECONDS):
             async with hold.ending():
                 await hold.guard(
-                    hold.workflows.update_run_status(
-                        hold.run_id, RunStatus.FAILED, error=error_text(error), fence=hold.fence
-                    )
+                    hold.workflows.update_run_status(hold.run_id, status, error=error_text(error), fence=hold.fence)
                 )
                 hold.held = False
     except (BusError, TimeoutError) as trouble:
-        error.add_note(f"The run {hold.run_id} could not be marked as failed: {trouble}")
+        error.add_note(f"The run {hold.run_id} could not be marked as {status}: {trouble}")

@@ -31,6 +31,7 @@ __all__ = [
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
     "STEP",
+    "UNRECORDED",
     "WAIT_SECONDS_MAX",
     "Attempt",
     "Changed",
@@ -40,6 +41,7 @@ __all__ = [
     "Recorded",
     "Records",
     "Retry",
+    "Unrecorded",
     "Wanted",
     "changed_text",
     "check_name",
@@ -57,6 +59,9 @@ INTERRUPTED = "interrupted"
 
 GIVEN_BACK = "given back"
 """The error of a step that was cancelled or could not be done now: nobody's fault, and retried."""
+
+UNRECORDED = "not recorded: "
+"""Begins the error of a step whose function returned what cannot be recorded: it is not called again by itself."""
 
 INTERRUPTIONS_MAX = 10
 """After this many lost holders in one step, the step is assumed to be the cause."""
@@ -146,13 +151,19 @@ class GiveUp(msgspec.Struct, frozen=True):
     error: str
 
 
+class Unrecorded(msgspec.Struct, frozen=True):
+    """The step was carried out, and its output could not be recorded; this is why."""
+
+    reason: str
+
+
 class Changed(msgspec.Struct, frozen=True):
     """The step completed before with another input."""
 
     recorded: Any
 
 
-Decision = Recorded | Attempt | GiveUp | Changed
+Decision = Recorded | Attempt | GiveUp | Unrecorded | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
@@ -174,6 +185,8 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
         number = 1
     failed = [row for row in rows if row.status == StepStatus.FAILED]
     failures = [row for row in failed if row.error not in (INTERRUPTED, GIVEN_BACK)]
+    if failures and (error := failures[-1].error or "").startswith(UNRECORDED):
+        return Unrecorded(error.removeprefix(UNRECORDED))
     interruptions = sum(row.error == INTERRUPTED for row in failed)
     number = max([number, *(row.attempt + 1 for row in rows)])
     if len(failures) >= wanted.retry.max_attempts:

@@ -157,6 +157,18 @@ class RemoteWorkflows(RemoteCommits):
         moved: WorkflowRun = await self._call(call)
         return moved
 
+    async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
+        """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
+        retried: WorkflowRun = await self._call(calls.RetryRun(run_id=run_id, from_step=from_step))
+        return retried
+
+    async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:
+        """Create a run with the records of another one up to a step."""
+        created: WorkflowRun = await self._call(
+            calls.ForkRun(run_id=run_id, new_id=new_id, before_step=before_step)
+        )
+        return created
+
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))

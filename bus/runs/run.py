@@ -30,12 +30,14 @@ from .replay import (
     APPROVAL,
     GIVEN_BACK,
     STEP,
+    UNRECORDED,
     WAIT_SECONDS_MAX,
     Changed,
     GiveUp,
     OnChanged,
     Recorded,
     Retry,
+    Unrecorded,
     Wanted,
     changed_text,
     check_name,
@@ -174,6 +176,9 @@ class Run:
                 return decision.output
             if isinstance(decision, Changed):
                 raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
+            if isinstance(decision, Unrecorded):
+                what = f"output of step {step_id!r}"
+                raise InvalidValue(what, f"{decision.reason} (retry the run to carry it out again)")
             if isinstance(decision, GiveUp):
                 raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
             self._recorder.refuse_news(step_id)
@@ -212,7 +217,7 @@ class Run:
                 output = self._recorder.value(result, "output", row.step_id)
                 await self._recorder.end(row, StepStatus.COMPLETED, output=output)
             except (InvalidValue, TooLarge) as error:
-                await self._recorder.end(row, StepStatus.FAILED, error=error_text(error))
+                await self._recorder.end(row, StepStatus.FAILED, error=UNRECORDED + error_text(error))
                 raise
             return output
 

@@ -38,6 +38,7 @@ __all__ = [
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
+    "ForkRun",
     "GetCompletedStepIds",
     "GetDefinition",
     "GetDefinitionByName",
@@ -55,6 +56,7 @@ __all__ = [
     "PageStepLogs",
     "ReleaseRun",
     "RenewRun",
+    "RetryRun",
     "SaveDefinition",
     "UpdateRunStatus",
     "UpdateStepStatus",
@@ -147,6 +149,27 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     error: str | None = None
     context: Any = None
     fence: Number | None = None
+
+
+class RetryRun(Call, frozen=True, kw_only=True):
+    """Lets a run that stopped go on."""
+
+    method = "retry_run"
+    result = WorkflowRun
+    writes = True
+    run_id: str
+    from_step: str | None = None
+
+
+class ForkRun(Call, frozen=True, kw_only=True):
+    """Creates a run with the records of another one."""
+
+    method = "fork_run"
+    result = WorkflowRun
+    writes = True
+    run_id: str
+    new_id: str
+    before_step: str | None = None
 
 
 class GetRun(Call, frozen=True, kw_only=True):
@@ -299,8 +322,8 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun, RenewRun,
-    ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs,
+    UpdateRunStatus, RetryRun, ForkRun, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun,
+    RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs,
     GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ transaction contains. `runs` and `steps` change runs and steps, and `arrivals` a
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 import msgspec
 
@@ -109,6 +110,12 @@ class Commits:
         new = new_step(step, fence=work.fence)
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
+
+    async def retry_runs(self, transaction: Transaction, seqs: Iterable[int]) -> None:
+        """Let the runs go on that messages began, if they stopped because of an error."""
+        await self._runs.retry_of_messages(
+            transaction.connection, seqs, now=self._now(), lease_now=self._lease_now()
+        )
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """End the holds of runs whose lease has expired, and add a message for each last holder to the log."""

@@ -243,6 +243,7 @@ class SqliteLog:
                     )
                     if cursor.rowcount:
                         removed.append(seq)
+                await self._commits.retry_runs(transaction, removed)
                 return removed
             case AddKey():
                 await add_key(connection, change)

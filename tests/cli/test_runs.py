@@ -55,7 +55,8 @@ def test_the_list_is_a_table_newest_first(posthouse: Posthouse) -> None:
     ]
     assert found[0].keys() == {
         "id", "workflow_id", "workflow_name", "status", "trigger_type", "started_at", "completed_at", "error",
-        "concurrency_key", "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "holder_name",
+        "concurrency_key", "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
+        "holder_name",
     }  # fmt: skip
     assert [each["id"] for each in posthouse.json("runs", "--status", "failed", "--workflow", "tabled")] == [
         "tabled-3"

@@ -169,7 +169,7 @@ async def test_a_run_that_has_ended_is_not_tried_again(
     async def fails(message: bus.Message) -> None:
         handled.note("fails", message.attempt)
         async with bot.workflows.run("digest", id=message.id, definition=DIGEST):
-            raise ValueError(long)
+            raise bus.FailRun(long)
 
     @bot.on_message("is cancelled")
     async def is_cancelled(message: bus.Message) -> None:
@@ -190,7 +190,9 @@ async def test_a_run_that_has_ended_is_not_tried_again(
                 await bot.status()
     assert handled.seen == [("fails", 1), ("fails", 2), ("is cancelled", 1)]
     failed, cancelled = dead.values()
-    assert re.fullmatch(r"run '\S+' failed before: ValueError: no such\npage [^…]*…", failed)
+    assert re.fullmatch(
+        r"run '\S+' failed before \('posthouse retry \S+' lets it go on\): FailRun: no such\npage [^…]*…", failed
+    )
     assert len(failed) == 1024, "the longest reason"
     assert re.fullmatch(r"run '\S+' was cancelled", cancelled)
     assert [(record.levelname, record.exc_info is not None) for record in caplog.records] == [
@@ -199,6 +201,42 @@ async def test_a_run_that_has_ended_is_not_tried_again(
         ("WARNING", False),
     ]
     assert "\n" not in caplog.records[1].getMessage()
+
+
+async def test_a_retried_dead_letter_lets_its_run_go_on(impatient_worker: Worker) -> None:
+    """Whether the run failed or its program had a mistake: a step that was recorded is not carried out again."""
+    bot, handled, mended = impatient_worker.connect(bot="digester"), Handled(), list[bool]()
+
+    async def charge() -> str:
+        handled.note("charge", len(mended))
+        if not mended:
+            raise ValueError("no money")
+        return "charged"
+
+    @bot.on_message()
+    async def digest(message: bus.Message) -> None:
+        async with bot.workflows.run("digest", id=message.id, definition=DIGEST) as run:
+            await run.step("fetch", lambda: handled.note(message.body, 1))
+            if message.body == "mistaken" and not mended:
+                raise LookupError("a mistake")
+            await run.step("charge", charge)
+
+    async with impatient_worker.connect(bot="a") as a, serving(bot):
+        with anyio.fail_after(60):
+            sent = {body: await a.send("digester", body) for body in ("failing", "mistaken")}
+            while len(dead := await a.dead_letters(bot="digester")) < 2:
+                pass
+            statuses = {body: await a.workflows.get_run(each.id) for body, each in sent.items()}
+            assert {body: run and run.status for body, run in statuses.items()} == {
+                "failing": RunStatus.FAILED,
+                "mistaken": RunStatus.PAUSED,
+            }
+            mended.append(True)
+            assert await a.retry_dead_letters([each.seq for each in dead], bot="digester") == 2
+            for each in sent.values():
+                while (run := await a.workflows.get_run(each.id)) is None or run.status != RunStatus.COMPLETED:
+                    pass
+    assert sorted(handled.seen) == [("charge", 0), ("charge", 1), ("charge", 1), ("failing", 1), ("mistaken", 1)]
 
 
 def _again(bot: bus.Bot, worker: Worker) -> bus.Bot:

@@ -245,9 +245,9 @@ async def test_a_renewal_that_the_end_of_the_run_refuses_is_no_loss(
     async def execute() -> None:
         async with programs.open(through=Crossing(programs.workflows), lease_seconds=0.05):
             if fails:
-                raise LookupError("no page")
+                raise bus.FailRun("no page")
 
-    with anyio.fail_after(BOUND_SECONDS), pytest.raises(LookupError) if fails else nullcontext():
+    with anyio.fail_after(BOUND_SECONDS), pytest.raises(bus.FailRun) if fails else nullcontext():
         await execute()
     assert await programs.status() == (RunStatus.FAILED if fails else RunStatus.COMPLETED)
 

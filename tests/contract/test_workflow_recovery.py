@@ -95,7 +95,7 @@ async def test_a_run_that_loses_its_holder_too_often_waits_for_a_person(
 ) -> None:
     for _ in range(6):
         await crash(place, how)
-    with pytest.raises(Conflict, match="resume"):
+    with pytest.raises(Conflict, match="posthouse retry"):
         await workflows.claim_run("r", ANN, 10)
     await place.recover_runs()
     with pytest.raises(Conflict, match="lost its holder 6 times"):

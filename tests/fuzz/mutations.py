@@ -81,6 +81,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "list_definitions": {"owner": {"type": "bot", "bot_id": ID % 1, "slug": "a"}, "limit": 10, "offset": 1},
     "list_runs": {"workflow_id": "def-1", "limit": 10},
     "list_crashed_runs": {"limit": 5},
+    "retry_run": {"run_id": "run-1", "from_step": "fetch"},
+    "fork_run": {"run_id": "run-1", "new_id": "run-2", "before_step": "fetch"},
     "get_step_log": {"step_id": ID % 50},
     "page_step_logs": {"run_id": "run-1", "after": ID % 50},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},

@@ -183,7 +183,8 @@ CREATE TABLE workflow_runs (
     concurrency_key TEXT,
     holder_bot_id TEXT, fence INTEGER NOT NULL DEFAULT 0, lease_expires_at TEXT, claim_id TEXT,
     recoveries INTEGER NOT NULL DEFAULT 0, queue_place INTEGER, queued_at TEXT, queued_until TEXT, definition TEXT,
-    stopped INTEGER NOT NULL DEFAULT 0, created_by_bot_id TEXT, last_holder_bot_id TEXT
+    stopped INTEGER NOT NULL DEFAULT 0, created_by_bot_id TEXT, last_holder_bot_id TEXT,
+    progress INTEGER NOT NULL DEFAULT 0, forked_from TEXT
 );
 CREATE INDEX idx_workflow_runs_newest_of_status ON workflow_runs (status, started_at);
 CREATE INDEX idx_workflow_runs_newest_of_workflow ON workflow_runs (workflow_id, started_at);

@@ -28,7 +28,8 @@ COLUMNS = {
         | trigger_payload TEXT | context TEXT!='{}' | started_at TEXT! | completed_at TEXT | error TEXT
         | concurrency_key TEXT | holder_bot_id TEXT | fence INTEGER!=0 | lease_expires_at TEXT | claim_id TEXT
         | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT
-        | stopped INTEGER!=0 | created_by_bot_id TEXT | last_holder_bot_id TEXT""",
+        | stopped INTEGER!=0 | created_by_bot_id TEXT | last_holder_bot_id TEXT | progress INTEGER!=0
+        | forked_from TEXT""",
     "workflow_steps": """
         id TEXT | run_id TEXT! | step_id TEXT! | step_name TEXT! | status TEXT! | attempt INTEGER!=1
         | idempotency_key TEXT | input TEXT | output TEXT | error TEXT | started_at TEXT | completed_at TEXT""",

@@ -16,15 +16,17 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
+from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew, retry
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
 from bus.model.repository import CommitWork
+from bus.model.retrying import SET_ASIDE, StepMark, forked, set_aside
 from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
 from bus.model.workflows import RunOwners, WorkflowRules
 
 from ..file.reader import Reader, is_text
 from ..file.writer import refusal
+from .steps import STEP_ORDER
 
 __all__ = [
     "RUN_COLUMNS",
@@ -46,12 +48,12 @@ RUN_COLUMNS = (
 )
 _HOLD_COLUMNS = (
     "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped,"
-    " last_holder_bot_id"
+    " last_holder_bot_id, progress"
 )
 
 SUMMARY = """
     SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
-        holder_bot_id, fence, lease_expires_at, recoveries, queued_at
+        holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped
     FROM workflow_runs"""
 
 _INSERT = f"""
@@ -66,7 +68,7 @@ _UPDATE = """
     UPDATE workflow_runs
     SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), fence = ?, holder_bot_id = ?,
         lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?,
-        stopped = ?, last_holder_bot_id = ?
+        stopped = ?, last_holder_bot_id = ?, progress = ?
     WHERE id = ?"""
 
 _OWNERS = """
@@ -74,6 +76,36 @@ _OWNERS = """
         run.last_holder_bot_id
     FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
     WHERE run.id IN (SELECT value FROM json_each(?))"""
+
+_RECORDED = "SELECT COUNT(*) FROM workflow_steps WHERE run_id = ? AND status IN ('completed', 'skipped')"
+
+_MARKS = f"SELECT id, step_id, status, started_at, completed_at FROM workflow_steps WHERE run_id = ? {STEP_ORDER}"
+
+# A question that is set aside must not be answered any more.
+_SET_ASIDE = f"""
+    UPDATE workflow_steps SET step_id = step_id || '{SET_ASIDE}',
+        completed_at = CASE status WHEN 'waiting_approval' THEN ?1 ELSE completed_at END,
+        status = CASE status WHEN 'waiting_approval' THEN 'skipped' ELSE status END
+    WHERE id IN (SELECT value FROM json_each(?2))"""
+
+_FORK = f"""
+    INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, forked_from, created_by_bot_id)
+    SELECT ?1, workflow_id, workflow_name, 'pending', trigger_type, trigger_payload, context, ?2, NULL, NULL,
+        concurrency_key, definition, ?3, ?5
+    FROM workflow_runs WHERE id = ?4"""
+
+_FORK_STEPS = """
+    INSERT INTO workflow_steps
+        (id, run_id, step_id, step_name, status, attempt, idempotency_key, input, output, error, started_at,
+         completed_at)
+    SELECT ?1 || '/' || id, ?1, step_id, step_name, status, attempt, idempotency_key, input, output, error,
+        started_at, completed_at
+    FROM workflow_steps WHERE id IN (SELECT value FROM json_each(?2)) ORDER BY rowid"""
+
+_RETRIABLE = """
+    SELECT id FROM workflow_runs
+    WHERE id = (SELECT id FROM bot_messages WHERE seq = ?)
+        AND (status IN ('failed', 'crashed') OR (status = 'paused' AND error IS NOT NULL AND NOT stopped))"""
 
 # What a claim needs to know about other runs. The run itself is not running when this is queried.
 _SLOTS = """
@@ -99,10 +131,16 @@ _INTERRUPT = """
 _LOST = f"""{SUMMARY}
     WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ? OFFSET ?"""
 
-_CRASH = """
+_COUNTED = """
+    SELECT COUNT(*) FROM workflow_steps AS step
+    WHERE step.run_id = workflow_runs.id AND step.status IN ('completed', 'skipped')"""
+
+_CRASH = f"""
     UPDATE workflow_runs
     SET status = 'crashed', completed_at = COALESCE(completed_at, ?1), error = 'interrupted: nobody holds this run',
-        fence = fence + 1, recoveries = recoveries + 1, holder_bot_id = NULL, lease_expires_at = NULL,
+        fence = fence + 1, holder_bot_id = NULL,
+        recoveries = CASE WHEN ({_COUNTED}) > progress THEN 1 ELSE recoveries + 1 END, progress = ({_COUNTED}),
+        lease_expires_at = NULL,
         claim_id = NULL, queue_place = NULL, queued_at = NULL, queued_until = NULL
     WHERE id IN (SELECT value FROM json_each(?2))"""
 
@@ -204,7 +242,10 @@ class Runs:
         if held.run.status != RunStatus.RUNNING:
             [row] = await connection.execute_fetchall(_SLOTS, (run_id, claimant.now))
             slots = Slots(*row)
-        after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max)
+        recorded = 0
+        if held.hold.holder is not None:
+            [[recorded]] = await connection.execute_fetchall(_RECORDED, (run_id,))
+        after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max, recorded=recorded)
         await _write(connection, after)
         if after.hold.holder is None or after.hold.expires_at is None:
             return slots.refusal(run_id)
@@ -255,6 +296,57 @@ class Runs:
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
+    async def retry(
+        self, connection: aiosqlite.Connection, run_id: str, from_step: str | None, *, now: str, lease_now: str
+    ) -> WorkflowRun:
+        """Let a run go on, without the records that count no longer."""
+        held = await self._find(connection, run_id)
+        marks = await _marks(connection, run_id)
+        if held.run.status == RunStatus.PENDING:
+            known = {mark.step_id for mark in marks}
+            repeated = from_step is not None and from_step not in known and from_step + SET_ASIDE in known
+            if from_step is None or repeated:
+                return held.run
+        after = retry(held, lease_now)
+        ids = set_aside(marks, from_step)
+        await connection.execute(_SET_ASIDE, (now, json_text(ids, "step log ids")))
+        await _write(connection, after)
+        return after.run
+
+    async def retry_of_messages(
+        self, connection: aiosqlite.Connection, seqs: Iterable[int], *, now: str, lease_now: str
+    ) -> None:
+        """Let the runs go on whose ids are those of messages, if they stopped because of an error."""
+        for seq in seqs:
+            for (run_id,) in await connection.execute_fetchall(_RETRIABLE, (seq,)):
+                await self.retry(connection, run_id, None, now=now, lease_now=lease_now)
+
+    async def fork(
+        self,
+        connection: aiosqlite.Connection,
+        run_id: str,
+        new_id: str,
+        before_step: str | None,
+        now: str,
+        *,
+        by: str | None = None,
+    ) -> WorkflowRun:
+        """Create a run of the bot `by` with the records of another one; or return the one that this created."""
+        origin = json_text({"run_id": run_id, "before_step": before_step}, "origin of a fork")
+        for (known,) in await connection.execute_fetchall(
+            "SELECT forked_from FROM workflow_runs WHERE id = ?", (new_id,)
+        ):
+            if known != origin:
+                raise Conflict(f"run {new_id!r} exists, and is not this fork of run {run_id!r}")
+            return (await self._find(connection, new_id)).run
+        await self._find(connection, run_id)
+        ids = forked(await _marks(connection, run_id), before_step)
+        await connection.execute(_FORK, (new_id, now, origin, run_id, by))
+        await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids")))
+        created = (await self._find(connection, new_id)).run
+        self.check_size(created, f"run {new_id!r}")
+        return created
+
     def check_size(self, record: msgspec.Struct, what: str) -> None:
         """Raise TooLarge for a record that could not be sent to its readers."""
         bytes_max = self.rules.record_bytes_max
@@ -302,6 +394,10 @@ async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> 
         if len(rows) < limit:
             break
     return lost[:limit]
+
+
+async def _marks(connection: aiosqlite.Connection, run_id: str) -> list[StepMark]:
+    return [StepMark(*row) for row in await connection.execute_fetchall(_MARKS, (run_id,))]
 
 
 async def _write(connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
@@ -388,6 +484,7 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             lease_expires_at=row[11],
             recoveries=row[12],
             queued_at=row[13],
+            stopped=bool(row[14]),
         )
     except ValueError as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

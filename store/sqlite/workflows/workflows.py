@@ -32,6 +32,7 @@ from bus.model.records import (
     WorkflowStepLog,
     timestamp,
 )
+from bus.model.retrying import is_set_aside
 from bus.model.values import json_text, json_value, normal_record, row_range, status_value
 from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
 
@@ -198,6 +199,20 @@ class SqliteWorkflows:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
         change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by)
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
+
+    async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
+        """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
+        return await self._write(
+            lambda connection, now: self.runs.retry(
+                connection, run_id, from_step, now=now, lease_now=self.lease_now()
+            )
+        )
+
+    async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:
+        """Create a run with the records of another one up to a step."""
+        return await self._write(
+            lambda connection, now: self.runs.fork(connection, run_id, new_id, before_step, now, by=self._by)
+        )
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
@@ -409,7 +424,7 @@ class SqliteWorkflows:
             f"SELECT step_id FROM workflow_steps WHERE run_id = ? AND status = ? {STEP_ORDER}",
             (run_id, StepStatus.COMPLETED),
         )
-        return list(dict.fromkeys(row[0] for row in rows))
+        return list(dict.fromkeys(row[0] for row in rows if not is_set_aside(row[0])))
 
     async def list_waiting_approvals(
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
