@@ -347,12 +347,14 @@ class Dispatch:
         self._freed(session, mailboxes)
         return list(mailboxes)
 
-    def extend(self, session: Session, seqs: Sequence[int]) -> None:
-        """Restart the ack_wait of messages that are still being worked on."""
+    def extend(self, session: Session, seqs: Sequence[int], *, progress: bool = False) -> None:
+        """Restart the ack_wait of messages that are still being worked on; with progress, forget their failures."""
         for seq in seqs:
             mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
                 mailbox.outstanding.extend(seq, self._turn.moment.now)
+                if progress and mailbox.outstanding.note_progress(seq):
+                    self.save_again([mailbox])
 
     def wait_anew(self, sessions: Iterable[Session]) -> None:
         """Restart all waits for clients: the worker stood still, and could not hear them."""

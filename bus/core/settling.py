@@ -58,7 +58,7 @@ class Settling:
             case Ack():
                 mailboxes = self._dispatch.settle(session, request.seqs)
             case Extend():
-                self._dispatch.extend(session, request.seqs)
+                self._dispatch.extend(session, request.seqs, progress=request.progress)
             case Nak() | Term():
                 mailboxes = self._dispatch.give_up(session, request)
         if request.request is None:

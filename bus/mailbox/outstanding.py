@@ -172,6 +172,15 @@ class Outstanding:
         """Restart the ack_wait of a message that is in flight."""
         self._own(seq).deadline = now + self._delivery.ack_wait_seconds
 
+    def note_progress(self, seq: int) -> bool:
+        """Forget the failures of a message: its work made progress since. Return True if there were any."""
+        if not self._items[seq].failures:
+            return False
+        item = self._own(seq)
+        item.failures, item.vanished = 0, ()
+        self.dirty = True
+        return True
+
     def settle(self, session: Session, seqs: Collection[int]) -> None:
         """Forget messages that are in flight for a session, each named once: they are settled."""
         size_bytes = 0

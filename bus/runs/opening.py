@@ -8,7 +8,7 @@ program holds it by then.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,6 +44,8 @@ class Executor(msgspec.Struct, frozen=True):
     bot_id: str
     lease_seconds: float = LEASE_SECONDS
     timing: Timing = Timing()
+    progressed: Callable[[str], None] = lambda run_id: None
+    """Called with a run's id when the first step of its program is recorded."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,7 @@ async def open_run(
     )
     hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed)
+    recorder = Recorder(hold, claimed, executor.progressed)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

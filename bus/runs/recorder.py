@@ -6,6 +6,7 @@ record means on the next execution.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ __all__ = ["Recorder"]
 class Recorder:
     """See the module."""
 
-    def __init__(self, hold: Hold, run: WorkflowRun) -> None:
+    def __init__(self, hold: Hold, run: WorkflowRun, progressed: Callable[[str], None]) -> None:
         self.hold = hold
         self.run_id = run.id
         self.context: dict[str, Any] = run.context
@@ -32,6 +33,7 @@ class Recorder:
         """Whether the run is completed: then only recorded steps are available."""
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
+        self._progressed: Callable[[str], None] | None = progressed
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
@@ -53,6 +55,12 @@ class Recorder:
     def note(self, row: WorkflowStepLog) -> None:
         """Note a record written elsewhere: an answer, or a commit."""
         self._records.note(row)
+        self._note_progress(row)
+
+    def _note_progress(self, row: WorkflowStepLog) -> None:
+        if self._progressed is not None and row.status == StepStatus.COMPLETED:
+            self._progressed(self.run_id)
+            self._progressed = None
 
     # ── The context ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +152,7 @@ class Recorder:
             except (InvalidValue, TooLarge):
                 self._records.forget(whole)
                 raise
-        self._records.note(ended)
+        self.note(ended)
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""

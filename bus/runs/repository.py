@@ -100,7 +100,8 @@ class RemoteWorkflows(RemoteCommits):
         welcome = self._caller.connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
-        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing)
+        progressed = self._caller.connection.note_progress
+        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing, progressed)
         return open_run(executor, workflow, start, timeout=timeout)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────

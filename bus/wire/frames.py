@@ -226,9 +226,10 @@ class Term(_ClientFrame, frozen=True, tag="term"):
 
 
 class Extend(_ClientFrame, frozen=True, tag="extend"):
-    """These messages are still being worked on."""
+    """These messages are still being worked on; `progress`: some of their work was recorded."""
 
     seqs: Seqs
+    progress: bool = False
     request: RequestId | None = None
 
 

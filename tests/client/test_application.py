@@ -239,6 +239,42 @@ async def test_a_retried_dead_letter_lets_its_run_go_on(impatient_worker: Worker
     assert sorted(handled.seen) == [("charge", 0), ("charge", 1), ("charge", 1), ("failing", 1), ("mistaken", 1)]
 
 
+async def test_a_delivery_whose_run_made_progress_is_no_failed_one(impatient_worker: Worker) -> None:
+    bot, done = impatient_worker.connect(bot="digester"), anyio.Event()
+
+    @bot.on_message()
+    async def digest(message: bus.Message) -> None:
+        async with bot.workflows.run("digest", id=message.id, definition=DIGEST) as run:
+            for number in range(6):  # more than max_deliver
+                recorded = await run.step(f"{number}", lambda: message.attempt)
+                if recorded == message.attempt:
+                    raise LookupError("after one more step")
+        done.set()
+
+    async with impatient_worker.connect(bot="a") as a, serving(bot):
+        with anyio.fail_after(60):
+            await a.send("digester", 1)
+            await done.wait()
+        assert await a.dead_letters(bot="digester") == []
+
+
+async def test_a_run_that_lost_its_holder_too_often_is_not_tried_again(impatient_worker: Worker) -> None:
+    bot, attempts = impatient_worker.connect(bot="digester"), list[int]()
+
+    @bot.on_message()
+    async def digest(message: bus.Message) -> None:
+        attempts.append(message.attempt)
+        raise bus.RunGivenUp(message.id, 6)
+
+    async with impatient_worker.connect(bot="a") as a, serving(bot):
+        with anyio.fail_after(60):
+            await a.send("digester", 1)
+            while not (dead := await a.dead_letters(bot="digester")):
+                pass
+    assert "lost its holder 6 times" in dead[0].reason
+    assert attempts == [1]
+
+
 def _again(bot: bus.Bot, worker: Worker) -> bus.Bot:
     """Give a bot with the same handlers; one context is entered once."""
     other = worker.connect(bot=bot.name)
