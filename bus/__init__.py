@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
+        ApprovalTimedOut,
         BotConflict,
         BusError,
         ClosedError,
@@ -113,6 +114,7 @@ __all__ = [
     "DEFAULT_TAP_URL",
     "DEFAULT_URL",
     "AddressError",
+    "ApprovalTimedOut",
     "Bot",
     "BotConflict",
     "BotOwner",

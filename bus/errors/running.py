@@ -14,6 +14,7 @@ __all__ = [
     "ENDED",
     "MEANT",
     "NOT_NOW",
+    "ApprovalTimedOut",
     "FailRun",
     "Rejected",
     "RunBusy",
@@ -121,6 +122,14 @@ class Rejected(RunError):
         self.reason = reason
 
 
+class ApprovalTimedOut(RunError):
+    """Nobody answered an approval in time; what is answered later changes nothing."""
+
+    def __init__(self, run_id: str, step_id: str) -> None:
+        super().__init__(run_id, f"approval {step_id!r} was not given in time")
+        self.step_id = step_id
+
+
 NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
 """Temporary errors, not the caller's fault: a handler that raises one is slowed down, and has not failed."""
 
@@ -128,5 +137,5 @@ ENDED = (RunCancelled, RunFailed, RunGivenUp)
 """Errors of runs that are not opened again before a person has retried them: repeating what raised them is useless.
 """
 
-MEANT = (FailRun, Rejected, StepFailed)
+MEANT = (ApprovalTimedOut, FailRun, Rejected, StepFailed)
 """Errors that fail a run whose block they leave: its author or a person meant that. Any other one pauses it."""

@@ -6,12 +6,15 @@ answer the next question.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
 from ..client.message import Message
 from ..errors import BusError, InvalidTransition
 from ..model.records import StepStatus, WorkflowStepLog
 from ..model.repository import WorkflowRepository
+from .replay import deadline_of
 
 __all__ = ["APPROVE", "REJECT", "Answer", "Unanswerable", "take_answer"]
 
@@ -35,7 +38,13 @@ class Answer(msgspec.Struct, frozen=True):
         return word if self.comment is None else f"{word}: {self.comment}"
 
     async def give(self, workflows: WorkflowRepository, step: WorkflowStepLog) -> WorkflowStepLog:
-        """Complete or fail the step. The same answer again changes nothing; another one raises Unanswerable."""
+        """Complete or fail the step. The same answer again changes nothing; another one raises Unanswerable.
+
+        So does one after the step's deadline.
+        """
+        deadline = deadline_of(step)
+        if step.status == StepStatus.WAITING_APPROVAL and deadline is not None and deadline < datetime.now(UTC):
+            raise Unanswerable(f"step {step.step_id} of run {step.run_id} could be answered until {deadline}")
         status, error = (StepStatus.COMPLETED, None) if self.approved else (StepStatus.FAILED, str(self))
         try:
             return await workflows.update_step_status(step.id, status, msgspec.to_builtins(self), error)

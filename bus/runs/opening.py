@@ -185,6 +185,7 @@ async def _complete(recorder: Recorder) -> None:
         return
     context = recorder.context_value()
     async with hold.work(), hold.ending():
+        await recorder.close_left()
         await hold.guard(
             hold.workflows.update_run_status(hold.run_id, RunStatus.COMPLETED, context=context, fence=hold.fence)
         )

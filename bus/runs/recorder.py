@@ -6,17 +6,18 @@ record means on the next execution.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import uuid_utils
 
-from ..errors import InvalidValue, StepChanged, TooLarge
+from ..errors import InvalidTransition, InvalidValue, StepChanged, TooLarge
 from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
 from .holding import Hold
-from .replay import Names, Records, kind_of
+from .replay import LEFT, Names, Records, kind_of
 
 __all__ = ["Recorder"]
 
@@ -37,6 +38,7 @@ class Recorder:
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
+        self._left: list[WorkflowStepLog] = []
         self._saved = json_text(run.context, "context")
         hold.moved_on = self._moved_on
 
@@ -81,6 +83,7 @@ class Recorder:
         """Record the current context."""
         context = self.context_value()
         async with self.hold.work():
+            await self.close_left()
             await self.hold.record(
                 lambda: self._workflows.update_run_status(
                     self.run_id, RunStatus.RUNNING, context=context, fence=self.hold.fence
@@ -128,15 +131,58 @@ class Recorder:
             **fields,
         )
 
+    def leave(self, row: WorkflowStepLog) -> None:
+        """Note that a call was cancelled. If the program goes on, that is recorded before what it records next."""
+        self._left.append(row)
+
+    async def close_left(self) -> None:
+        """Record which calls the program has left, while the run is held."""
+        while self._left:
+            row = self._left.pop()
+            try:
+                await self._close(row)
+            except BaseException:
+                self._left.append(row)
+                raise
+
+    async def _close(self, row: WorkflowStepLog) -> None:
+        last = self._records.latest(row.step_id)
+        if last is not None and last.status in (StepStatus.PENDING, StepStatus.WAITING_APPROVAL):
+            with contextlib.suppress(
+                InvalidTransition
+            ):  # it was answered meanwhile, and the program did not see it
+                move = self._workflows.update_step_status(
+                    last.id, StepStatus.FAILED, error=LEFT, fence=self.hold.fence
+                )
+                self._records.note(await self.hold.guard(move))
+                return
+        closed = self.row(
+            row.step_id,
+            row.step_name,
+            status=StepStatus.FAILED,
+            attempt=1 if last is None else last.attempt + 1,
+            input=row.input,
+            error=LEFT,
+            idempotency_key=row.idempotency_key,
+            completed_at=timestamp(self.hold.timing.clock()),
+        )
+        await self.hold.guard(self._workflows.create_step_log(closed, fence=self.hold.fence))
+        self._records.note(closed)
+
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""
+        await self.close_left()
         await self.hold.guard(self._workflows.create_step_log(row, fence=self.hold.fence))
         self._records.note(row)
 
     async def end(
         self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
-    ) -> None:
-        """Record how a step ended, in its existing step log, or in a new one if it was not announced."""
+    ) -> WorkflowStepLog:
+        """Record how a step ended, and return the record.
+
+        It is the existing step log, or a new one if the step was not announced.
+        """
+        await self.close_left()
         if self._records.has_all([row]):
             ended = await self.hold.record(
                 lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.hold.fence)
@@ -153,6 +199,7 @@ class Recorder:
                 self._records.forget(whole)
                 raise
         self.note(ended)
+        return ended
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""

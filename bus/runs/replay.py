@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp
+from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timestamp
 
 __all__ = [
     "APPROVAL",
@@ -30,12 +30,15 @@ __all__ = [
     "GIVEN_BACK",
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
+    "LEFT",
     "STEP",
+    "TIMED_OUT",
     "UNRECORDED",
     "WAIT_SECONDS_MAX",
     "Attempt",
     "Changed",
     "GiveUp",
+    "Left",
     "Names",
     "OnChanged",
     "Recorded",
@@ -43,10 +46,13 @@ __all__ = [
     "Retry",
     "Unrecorded",
     "Wanted",
+    "approval_key",
     "changed_text",
     "check_name",
+    "deadline_of",
     "decide",
     "error_text",
+    "is_late",
     "kind_of",
     "same_json",
 ]
@@ -54,11 +60,19 @@ __all__ = [
 STEP, APPROVAL, COMMIT = "step", "approval", "commit"
 """What a step log records. The idempotency key says so if no function was called. It answers no other kind."""
 
+_UNTIL = " until "
+
 INTERRUPTED = "interrupted"
 """The error of a step whose holder was lost, as the store writes it."""
 
 GIVEN_BACK = "given back"
 """The error of a step that was cancelled or could not be done now: nobody's fault, and retried."""
+
+LEFT = "left: its program was cancelled here, and went on"
+"""The error of a step or a wait that a cancel scope ended: what happened, so that it is left each time."""
+
+TIMED_OUT = "timed out"
+"""The error of an approval that nobody gave in time."""
 
 UNRECORDED = "not recorded: "
 """Begins the error of a step whose function returned what cannot be recorded: it is not called again by itself."""
@@ -151,6 +165,10 @@ class GiveUp(msgspec.Struct, frozen=True):
     error: str
 
 
+class Left(msgspec.Struct, frozen=True):
+    """The program was cancelled in this step, and went on without it."""
+
+
 class Unrecorded(msgspec.Struct, frozen=True):
     """The step was carried out, and its output could not be recorded; this is why."""
 
@@ -163,7 +181,7 @@ class Changed(msgspec.Struct, frozen=True):
     recorded: Any
 
 
-Decision = Recorded | Attempt | GiveUp | Unrecorded | Changed
+Decision = Recorded | Attempt | GiveUp | Left | Unrecorded | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
@@ -171,6 +189,8 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
     if not rows:
         return Attempt(1, 0.0, last=wanted.retry.max_attempts == 1)
     rows = sorted(rows, key=lambda row: row.attempt)
+    if rows[-1].error == LEFT:
+        return Left()
     last_done = next((n for n in range(len(rows) - 1, -1, -1) if rows[n].status in _DONE), None)
     if last_done is not None:
         done = rows[last_done]
@@ -282,7 +302,30 @@ def check_name(name: Any) -> None:
 
 def kind_of(row: WorkflowStepLog) -> str:
     """Return the kind of call that a step log records: STEP if a function was called, or for a sleep."""
-    return row.idempotency_key if row.idempotency_key in (APPROVAL, COMMIT) else STEP
+    kind = (row.idempotency_key or "").partition(_UNTIL)[0]
+    return kind if kind in (APPROVAL, COMMIT) else STEP
+
+
+def approval_key(deadline: datetime | None) -> str:
+    """Return the idempotency key of an approval, which says until when it can be given."""
+    return APPROVAL if deadline is None else f"{APPROVAL}{_UNTIL}{timestamp(deadline)}"
+
+
+def deadline_of(row: WorkflowStepLog) -> datetime | None:
+    """Return until when an approval can be given; None if there is no end."""
+    kind, _, until = (row.idempotency_key or "").partition(_UNTIL)
+    try:
+        return parse_timestamp(until) if kind == APPROVAL and until else None
+    except ValueError:  # somebody else's key
+        return None
+
+
+def is_late(row: WorkflowStepLog) -> bool:
+    """Return True if an approval was answered after its deadline."""
+    deadline = deadline_of(row)
+    if deadline is None or row.completed_at is None:
+        return False
+    return parse_timestamp(row.completed_at) > deadline
 
 
 def changed_text(recorded: Any, wanted: Any) -> str:

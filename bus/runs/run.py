@@ -11,17 +11,29 @@ execution, `holding` holds the run, and `opening` opens and ends it.
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import anyio.lowlevel
 import msgspec
 
 from ..client.lending import waiting_for_reply
-from ..errors import InvalidValue, Rejected, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
+from ..errors import (
+    ApprovalTimedOut,
+    InvalidTransition,
+    InvalidValue,
+    Rejected,
+    RunCancelled,
+    RunLost,
+    StepChanged,
+    StepFailed,
+    TooLarge,
+)
 from ..model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from .calling import call_function
 from .holding import AWAY, no_fault
@@ -29,25 +41,33 @@ from .recorder import Recorder
 from .replay import (
     APPROVAL,
     GIVEN_BACK,
+    LEFT,
     STEP,
+    TIMED_OUT,
     UNRECORDED,
     WAIT_SECONDS_MAX,
     Changed,
     GiveUp,
+    Left,
     OnChanged,
     Recorded,
     Retry,
     Unrecorded,
     Wanted,
+    approval_key,
     changed_text,
     check_name,
+    deadline_of,
     decide,
     error_text,
+    is_late,
     same_json,
 )
 from .transaction import RunCommit
 
 __all__ = ["Run"]
+
+_logger = logging.getLogger("posthouse.client")
 
 _ONCE = Retry(max_attempts=1)
 
@@ -130,6 +150,7 @@ class Run:
         retry: Retry | None = None,
         on_changed: OnChanged = "raise",
         announce: bool = True,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
@@ -152,9 +173,13 @@ class Run:
         still holds the run. With `announce=False` only the end is recorded, which takes half the time for a short
         step. Then nobody sees the step while it runs, another program may already hold the run, and an attempt that
         ends the process is not counted.
+
+        An attempt that takes longer than `timeout` seconds is cancelled and fails, which is recorded; another one
+        may follow. A step that a cancel scope of yours ends is recorded as left when the program goes on: when the
+        run is opened again, the step waits until it is cancelled again.
         """
         step_id = self._take_name(name)
-        call = _StepCall(name, step_id, function, args, announce)
+        call = _StepCall(name, step_id, function, args, announce, _check_timeout(timeout))
         return self._step(call, input, retry or self._retry(name), on_changed)
 
     async def _step(self, call: _StepCall, input: Any, retry: Retry, on_changed: OnChanged) -> Any:
@@ -176,21 +201,27 @@ class Run:
                 return decision.output
             if isinstance(decision, Changed):
                 raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
+            if isinstance(decision, Left):
+                await self._left_again(step_id)
             if isinstance(decision, Unrecorded):
                 what = f"output of step {step_id!r}"
                 raise InvalidValue(what, f"{decision.reason} (retry the run to carry it out again)")
             if isinstance(decision, GiveUp):
                 raise StepFailed(self.id, step_id, decision.attempts, decision.error) from cause
             self._recorder.refuse_news(step_id)
-            if decision.wait_seconds > 0:
-                await self._wait_until(self._later(decision.wait_seconds))
             row = self._recorder.row(
                 step_id, call.name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
             )
             try:
+                if decision.wait_seconds > 0:
+                    await self._wait_until(self._later(decision.wait_seconds))
+                    row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
                 return await self._attempt(row, call)
             except _Failure as failure:
                 cause = failure.error
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
             passes = decision.last and no_fault(cause)
             async with self._hold.work():
                 await self._recorder.end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
@@ -223,7 +254,10 @@ class Run:
 
     async def _called(self, call: _StepCall) -> Any:
         try:
-            return await call_function(call.function, call.args, {})
+            with anyio.move_on_after(call.timeout) as scope:
+                return await call_function(call.function, call.args, {})
+            assert scope.cancelled_caught
+            raise TimeoutError(f"not done within {call.timeout:g} s")
         except Exception as error:
             if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
                 raise
@@ -243,8 +277,11 @@ class Run:
 
     # ── Approvals and sleeps ─────────────────────────────────────────────────────────────────────────────
 
-    def approval(self, name: str, prompt: Any = None) -> Coroutine[Any, Any, Any]:
+    def approval(self, name: str, prompt: Any = None, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """Ask a person, and wait until they answer. Return their answer, or raise Rejected.
+
+        If nobody has answered `timeout` seconds after the question was recorded, ApprovalTimedOut is raised, and is
+        raised from then on: an answer that comes later is refused. After a restart, only the rest is waited for.
 
         Meanwhile the run is paused, unless other steps are running: it occupies no slot, and a program that opens
         it again comes back to the same question. A handler that waits here lends its place to another one. The
@@ -252,44 +289,70 @@ class Run:
         `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
         failed.
         """
-        return self._approval(name, self._take_name(name), prompt)
+        return self._approval(name, self._take_name(name), prompt, _check_timeout(timeout))
 
-    async def _approval(self, name: str, step_id: str, prompt: Any) -> Any:
+    async def _approval(self, name: str, step_id: str, prompt: Any, timeout: float | None) -> Any:
         asked = self._recorder.value(prompt, "prompt", step_id)
         row = self._recorder.recorded(step_id, APPROVAL)
-        if row is None:
-            self._recorder.refuse_news(step_id)
-            row = self._recorder.row(
-                step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=APPROVAL
-            )
-            async with self._hold.work():
-                await self._recorder.create(row)
-        elif not same_json(row.input, asked):
+        if row is not None and not same_json(row.input, asked):
             raise StepChanged(self.id, step_id, changed_text(row.input, asked))
-        if row.status not in _STEP_ENDS:
+        if row is None or row.status not in _STEP_ENDS:
             self._recorder.refuse_news(step_id)
-            row = await self._answered(row)
+            new = row is None
+            key = approval_key(None if timeout is None else self._later(timeout))
+            row = row or self._recorder.row(
+                step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=key
+            )
+            try:
+                row = await self._answered(row, new=new)
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
+        if row.error == LEFT:
+            await self._left_again(step_id)
+        if row.error == TIMED_OUT or is_late(row):
+            raise ApprovalTimedOut(self.id, step_id)
         refused = isinstance(row.output, dict) and row.output.get("approved") is False
         if row.status == StepStatus.FAILED or refused:
             comment = row.output.get("comment") if isinstance(row.output, dict) else None
             raise Rejected(self.id, step_id, row.output, row.error or comment)
         return row.output
 
-    async def _answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
-        timing = self._hold.timing
+    async def _answered(self, row: WorkflowStepLog, *, new: bool) -> WorkflowStepLog:
+        """Return the record of an approval with its answer, or with the end of its time; create it if it is new."""
+        if new:
+            async with self._hold.work():
+                await self._recorder.create(row)
+        timing, deadline = self._hold.timing, deadline_of(row)
         polls = timing.polls(timing.poll_seconds_max)
+        left = math.inf
         async with waiting_for_reply():
-            while row.status not in _STEP_ENDS:
+            while row.status not in _STEP_ENDS and left > 0:
                 answered = timing.answered()
                 await self._hold.rest()
+                left = math.inf if deadline is None else timing.left(deadline)
                 # A person may take days, during which the worker may be restarted.
                 with contextlib.suppress(*AWAY):
                     row = await self._look_at(row)
-                if row.status not in _STEP_ENDS:
-                    await polls.pause(answered)
-        self._recorder.note(row)
+                if row.status not in _STEP_ENDS and left > 0:
+                    await polls.pause(answered, seconds_max=left)
         async with self._hold.work():
-            return row
+            if row.status not in _STEP_ENDS:
+                try:
+                    return await self._recorder.end(row, StepStatus.FAILED, error=TIMED_OUT)
+                except InvalidTransition:  # it was answered after the last look
+                    row = await self._look_at(row)
+        self._recorder.note(row)
+        return row
+
+    async def _left_again(self, step_id: str) -> NoReturn:
+        """Wait until a call is cancelled that was cancelled before: its program takes the same path."""
+        _logger.warning("step %r of run %r was left before, and waits until it is left again", step_id, self.id)
+        async with waiting_for_reply():
+            while True:
+                await self._hold.rest()
+                await self._hold.look()
+                await anyio.sleep(self._hold.renewal_seconds)
 
     async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
         if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
@@ -325,9 +388,15 @@ class Run:
             async with self._hold.work():
                 await self._recorder.create(row)
         wake_up = _wake_up(row, self.id)
+        if row.error == LEFT:
+            await self._left_again(step_id)
         if row.status == StepStatus.PENDING:
             self._recorder.refuse_news(step_id)
-            await self._wait_until(wake_up)
+            try:
+                await self._wait_until(wake_up)
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
             async with self._hold.work():
                 await self._recorder.end(row, StepStatus.COMPLETED)
         await anyio.lowlevel.checkpoint()
@@ -392,6 +461,7 @@ class _StepCall(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
     args: Sequence[Any]
     announce: bool
+    timeout: float | None
 
 
 class _Failure(Exception):
@@ -400,6 +470,13 @@ class _Failure(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    """Return a timeout. Raise ValueError if it is not a number of seconds above 0."""
+    if timeout is not None and not 0 < timeout <= WAIT_SECONDS_MAX:
+        raise ValueError(f"timeout must be a number of seconds above 0, or None; not {timeout!r}")
+    return timeout
 
 
 def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:

@@ -193,5 +193,6 @@ class RunCommit:
                 raise RuntimeError(
                     "other steps are still running while this commit completes the run: await them first"
                 )
+            await recorder.close_left()
             committed = await hold.record(commit)
         self.output, self.seqs = row.output, committed.seqs

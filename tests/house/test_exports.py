@@ -27,6 +27,7 @@ BUS = [
     "DEFAULT_TAP_URL",
     "DEFAULT_URL",
     "AddressError",
+    "ApprovalTimedOut",
     "Bot",
     "BotConflict",
     "BotOwner",
