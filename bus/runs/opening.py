@@ -19,11 +19,11 @@ import uuid_utils
 from ..errors import BusError, Conflict, InvalidTransition, UnknownWorkflow
 from ..model.records import BotOwner, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
-from ..model.values import same_values
+from ..model.values import json_value, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import RUN_ENDS, Hold, Timing, ended, meant, no_fault
 from .recorder import Recorder
-from .replay import error_text
+from .replay import error_text, same_json
 from .run import Run
 
 __all__ = ["LEASE_SECONDS", "TIMEOUT_SECONDS", "Executor", "Start", "open_run"]
@@ -114,7 +114,7 @@ async def _find_or_create(
     if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
         raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
-        return await _known(workflows, found, workflow)
+        return await _known(workflows, found, workflow, start)
     definition = await _definition(executor, workflow, start.definition)
     context = start.context if start.input is None else {**start.context, "input": start.input}
     run = WorkflowRun(
@@ -134,14 +134,17 @@ async def _find_or_create(
         found = await workflows.get_run(run.id)
         if found is None:
             raise
-        return await _known(workflows, found, workflow)
+        return await _known(workflows, found, workflow, start)
 
 
 async def _known(
-    workflows: WorkflowRepository, run: WorkflowRun, workflow: str
+    workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start
 ) -> tuple[WorkflowRun, WorkflowDefinition | None]:
     if workflow not in (run.workflow_name, run.workflow_id):
         raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
+    recorded = run.context.get("input") if isinstance(run.context, dict) else None
+    if None not in (start.input, recorded) and not same_json(recorded, json_value(start.input, "input of a run")):
+        raise Conflict(f"run {run.id!r} was started with another input: start another run, or pass no input")
     return run, await workflows.get_run_definition(run.id)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,7 @@ from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timest
 __all__ = [
     "APPROVAL",
     "COMMIT",
+    "FINAL",
     "GIVEN_BACK",
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
@@ -74,6 +75,9 @@ LEFT = "left: its program was cancelled here, and went on"
 TIMED_OUT = "timed out"
 """The error of an approval that nobody gave in time."""
 
+FINAL = "not retried: "
+"""Begins the error of a step that its `Retry` has no further attempt for."""
+
 UNRECORDED = "not recorded: "
 """Begins the error of a step whose function returned what cannot be recorded: it is not called again by itself."""
 
@@ -100,7 +104,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often a step is tried, and how long to wait in between: `delay` seconds, times `factor` each time.
 
     No wait is longer than `delay_max` seconds, which is at most a hundred years; `jitter` is the fraction of it
-    that may be added at random. Raises ValueError for invalid numbers.
+    that may be added at random. An error of a class in `never` is not retried: it is the last attempt.
+    `retry_after` is called with an error, and returns after how many seconds to retry, for instance as a service
+    asked, or None for the usual wait; after a restart, the usual wait counts. Raises ValueError for invalid
+    numbers, and TypeError for a `never` that is not a tuple of exceptions.
     """
 
     max_attempts: int = 3
@@ -108,6 +115,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     factor: float = 2.0
     delay_max: float = 300.0
     jitter: float = 0.1
+    never: tuple[type[Exception], ...] = ()
+    retry_after: Callable[[Exception], float | None] | None = None
 
     def __post_init__(self) -> None:
         if not _is_number(self.max_attempts) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
@@ -118,6 +127,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be a finite number, 0 or more, not {value!r}")
         if self.delay_max > WAIT_SECONDS_MAX:
             raise ValueError(f"delay_max must be at most {WAIT_SECONDS_MAX:,} s, not {self.delay_max!r}")
+        kinds = self.never if isinstance(self.never, tuple) else (None,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise TypeError(f"never must be a tuple of exception classes, not {self.never!r}")
 
     def wait_seconds(self, failures: int, chance: float) -> float:
         """Return the wait after so many failures, at most WAIT_SECONDS_MAX; `chance` is from 0 to 1."""
@@ -126,6 +138,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         except OverflowError:
             wait = self.delay_max if self.delay > 0 else 0.0
         return min(min(wait, self.delay_max) * (1 + self.jitter * chance), WAIT_SECONDS_MAX)
+
+    def failure_text(self, error: Exception) -> str:
+        """Return the text to record for a failed attempt, which says whether it is retried."""
+        return f"{FINAL if isinstance(error, self.never) else ''}{error_text(error)}"
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Return the wait that an error asks for, at most WAIT_SECONDS_MAX; None for the usual one."""
+        seconds = None if self.retry_after is None else self.retry_after(error)
+        return None if seconds is None else min(max(float(seconds), 0.0), WAIT_SECONDS_MAX)
 
 
 def _is_number(value: Any) -> bool:
@@ -207,6 +228,8 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
     failures = [row for row in failed if row.error not in (INTERRUPTED, GIVEN_BACK)]
     if failures and (error := failures[-1].error or "").startswith(UNRECORDED):
         return Unrecorded(error.removeprefix(UNRECORDED))
+    if failures and (error := failures[-1].error or "").startswith(FINAL):
+        return GiveUp(len(failures), error.removeprefix(FINAL))
     interruptions = sum(row.error == INTERRUPTED for row in failed)
     number = max([number, *(row.attempt + 1 for row in rows)])
     if len(failures) >= wanted.retry.max_attempts:

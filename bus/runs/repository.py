@@ -78,7 +78,8 @@ class RemoteWorkflows(RemoteCommits):
 
         `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
         first if the run is new. With an `id` the run is created, or continues where it stopped; the arguments for
-        creation are ignored if it exists (`input` is kept in its context, under that name). If another program
+        creation are ignored if it exists, but another `input` than the one in its context, under that name, raises
+        Conflict. If another program
         holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
 
         Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an

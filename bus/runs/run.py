@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -151,18 +151,20 @@ class Run:
         on_changed: OnChanged = "raise",
         announce: bool = True,
         timeout: float | None = None,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
         A function that is not async is called in a thread, with the caller's context variables: at most 40 at once
         (`bus.step_threads`). If the step is cancelled, it is abandoned, and what it returns is ignored.
 
-        The output is returned as it is read back from JSON, even the first time. `input` (default: the args) is
-        recorded. If the recorded output belongs to another input, this raises StepChanged, unless `on_changed` is
-        "reuse" (return it anyway) or "again" (carry the step out again). If the function raises, it is retried
-        according to `retry` (default: the definition's for the step with this id, else none), and StepFailed is
-        raised at last. An error that is nobody's fault (WorkerUnavailable, LimitReached and the like) is raised as
-        it is after the last attempt, and the step is retried when the run is opened again.
+        The output is returned as it is read back from JSON, even the first time. `input` is recorded; by default it
+        is the args, and with `kwargs` for the function an object of both. If the recorded output belongs to another
+        input, this raises StepChanged, unless `on_changed` is "reuse" (return it anyway) or "again" (carry the step
+        out again). If the function raises, it is retried according to `retry` (default: the definition's for the
+        step with this id, else none), and StepFailed is raised at last. An error that is nobody's fault
+        (WorkerUnavailable, LimitReached and the like) is raised as it is after the last attempt, and the step is
+        retried when the run is opened again.
 
         Using the same name again makes another step (`fetch`, `fetch#2`), in the order of the calls, whenever they
         are awaited. A name belongs to the task that used it first: RuntimeError in another one (see `branch`). An
@@ -179,17 +181,13 @@ class Run:
         run is opened again, the step waits until it is cancelled again.
         """
         step_id = self._take_name(name)
-        call = _StepCall(name, step_id, function, args, announce, _check_timeout(timeout))
+        call = _StepCall(name, step_id, function, args, dict(kwargs or {}), announce, _check_timeout(timeout))
         return self._step(call, input, retry or self._retry(name), on_changed)
 
     async def _step(self, call: _StepCall, input: Any, retry: Retry, on_changed: OnChanged) -> Any:
         step_id = call.step_id
         self._recorder.recorded(step_id, STEP)
-        asked = (
-            self._input_of(call.args, step_id)
-            if input is msgspec.UNSET
-            else self._recorder.value(input, "input", step_id)
-        )
+        asked = self._input_of(call) if input is msgspec.UNSET else self._recorder.value(input, "input", step_id)
         wanted = Wanted(asked, retry, on_changed)
         cause: Exception | None = None
         chance = random.random()
@@ -213,8 +211,10 @@ class Run:
                 step_id, call.name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
             )
             try:
-                if decision.wait_seconds > 0:
-                    await self._wait_until(self._later(decision.wait_seconds))
+                asked_wait = None if cause is None else wanted.retry.wait_after(cause)
+                wait_seconds = decision.wait_seconds if asked_wait is None else asked_wait
+                if wait_seconds > 0:
+                    await self._wait_until(self._later(wait_seconds))
                     row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
                 return await self._attempt(row, call)
             except _Failure as failure:
@@ -223,8 +223,9 @@ class Run:
                 self._recorder.leave(row)
                 raise
             passes = decision.last and no_fault(cause)
+            error = GIVEN_BACK if passes else wanted.retry.failure_text(cause)
             async with self._hold.work():
-                await self._recorder.end(row, StepStatus.FAILED, error=GIVEN_BACK if passes else error_text(cause))
+                await self._recorder.end(row, StepStatus.FAILED, error=error)
             if passes:
                 raise cause
 
@@ -255,7 +256,7 @@ class Run:
     async def _called(self, call: _StepCall) -> Any:
         try:
             with anyio.move_on_after(call.timeout) as scope:
-                return await call_function(call.function, call.args, {})
+                return await call_function(call.function, call.args, call.kwargs)
             assert scope.cancelled_caught
             raise TimeoutError(f"not done within {call.timeout:g} s")
         except Exception as error:
@@ -263,9 +264,12 @@ class Run:
                 raise
             raise _Failure(error) from error
 
-    def _input_of(self, args: Sequence[Any], step_id: str) -> Any:
+    def _input_of(self, call: _StepCall) -> Any:
+        args: Any = list(call.args) or None
+        if call.kwargs:
+            args = {"args": list(call.args), "kwargs": call.kwargs}
         try:
-            return self._recorder.value(list(args) or None, "input", step_id)
+            return self._recorder.value(args, "input", call.step_id)
         except InvalidValue as error:
             raise InvalidValue(error.what, f"{error.reason}; pass what it depends on as input=") from None
 
@@ -404,15 +408,17 @@ class Run:
     async def _wait_until(self, until: datetime) -> None:
         hold, timing = self._hold, self._hold.timing
         rests = timing.left(until) > hold.lease_seconds
+        # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
+        end = anyio.current_time() + timing.left(until)
         async with waiting_for_reply() if rests else contextlib.nullcontext():
-            while timing.left(until) > 0:
+            while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
                 if rests:
                     await hold.rest()
                     await hold.look()
                 else:
                     hold.check()
                 most = hold.renewal_seconds if rests else timing.poll_seconds_max
-                await timing.sleep(max(0.0, min(timing.left(until), most)))
+                await timing.sleep(max(0.0, min(timing.left(until), left, most)))
 
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
@@ -460,6 +466,7 @@ class _StepCall(msgspec.Struct, frozen=True):
     step_id: str
     function: Callable[..., Any]
     args: Sequence[Any]
+    kwargs: Mapping[str, Any]
     announce: bool
     timeout: float | None
 
