@@ -362,7 +362,8 @@ class Workflows(_Section, frozen=True):
     """The longest lease that a bot may request: how long a dead one keeps its run, and its slot."""
 
     recoveries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
-    """How often a run may lose its holder before only a person can resume it: it may be what kills its holders."""
+    """How often a run may lose its holder, without recording a step in between, before only a person can let it go
+    on: it may be what kills its holders."""
 
     sweep_seconds: Seconds = 5.0
     """How often runs with expired leases are searched for and marked as crashed: a third of a lease."""

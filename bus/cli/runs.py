@@ -189,6 +189,8 @@ def _not_possible(refusal: InvalidTransition, wanted: RunStatus) -> str:
 async def _not_resumable(bot: Bot, before: WorkflowRun) -> str:
     if before.status == RunStatus.PENDING:
         return f"run {before.id} is already pending: it goes on when a bot claims it"
+    if before.status == RunStatus.FAILED:
+        return f"run {before.id} is failed: 'posthouse retry {before.id}' lets it go on"
     if before.status != RunStatus.RUNNING:
         return f"run {before.id} is {before.status}: it has ended, and cannot be resumed; start a new one"
     lease = await bot.workflows.get_lease(before.id)

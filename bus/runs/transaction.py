@@ -13,10 +13,11 @@ from typing import Any, Protocol, Unpack, cast
 import msgspec
 import uuid_utils
 
-from ..client.draft import Draft, ReplyOptions, SendOptions
+from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.message import Message
-from ..errors import StepChanged
+from ..errors import StepChanged, TooLarge
 from ..model.records import RunStatus, StepStatus, WorkflowStepLog
+from ..wire.codec import encode
 from .recorder import Recorder
 from .replay import COMMIT, changed_text, same_json
 
@@ -64,6 +65,7 @@ class RunCommit:
         self._input = input
         self._step_id = recorder.take_name(name)
         self._messages: list[Draft] = []
+        self._bytes = 0
         self._acks: list[Message] = []
         self._context: dict[str, Any] = {}
         self._completes = False
@@ -94,9 +96,17 @@ class RunCommit:
         self.message(Draft(to=message.sender_id, body=body, reply_to=message.id, **options))
 
     def message(self, draft: Draft) -> None:
-        """Send or publish a draft."""
+        """Send or publish a draft.
+
+        Raises InvalidBody for a body that is not JSON, and TooLarge if the transaction would not fit into a frame.
+        """
         self._check_open()
-        self._messages.append(msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7())))
+        draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
+        self._bytes += len(encode(publication(draft, draft.id or ""))) + 1
+        bytes_max = getattr(self._recorder.hold.workflows, "commit_bytes_max", None)
+        if bytes_max is not None and self._bytes > bytes_max:
+            raise TooLarge(f"the frame of commit {self._step_id!r}", self._bytes, bytes_max)
+        self._messages.append(draft)
 
     def ack(self, message: Message) -> None:
         """Settle a message that was delivered to this bot."""

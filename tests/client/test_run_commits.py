@@ -29,16 +29,19 @@ async def test_a_commit_that_is_larger_than_a_frame_is_refused_at_once(worker: W
     """Without a timeout it would be waited for for ever: the worker cannot say which request it refuses."""
     drafts = [bus.Draft(channel="news", body="x" * 250_000) for _ in range(5)]
 
+    sent: list[bus.Draft] = []
+
     async def commit_all(bot: bus.Bot) -> None:
         async with bot.workflows.run("digest", id="r", definition=DIGEST) as run, run.commit("c") as tx:
             for draft in drafts:
+                sent.append(draft)
                 tx.message(draft)
 
     async with worker.connect(bot="a", timeout=None) as bot:
         with anyio.fail_after(BOUND_SECONDS):
             with pytest.raises(TooLarge, match="the frame has"):
                 await bot.workflows.commit(messages=drafts)
-            with pytest.raises(TooLarge, match="the frame has"):
+            with pytest.raises(TooLarge, match="the frame of commit 'c' has"):
                 await commit_all(bot)
             with pytest.raises(bus.TooLarge, match="the frame has"):
                 await bot.retry_dead_letters(range(10**6))
@@ -47,6 +50,7 @@ async def test_a_commit_that_is_larger_than_a_frame_is_refused_at_once(worker: W
         stored = await bot.workflows.get_run("r")
         assert stored is not None
         assert stored.status == RunStatus.PAUSED
+        assert len(sent) == 5, "it is refused by the call that makes it too large"
         assert "TooLarge" in (stored.error or "")
 
 

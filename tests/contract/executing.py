@@ -65,8 +65,10 @@ class Mortal:
     def die(self) -> None:
         self.dead = True
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Any:
         method = getattr(self._workflows, name)
+        if not callable(method):
+            return method
 
         async def call(*args: Any, **options: Any) -> Any:
             self.calls += 1
