@@ -29,12 +29,16 @@ from ..wire.calls import (
     CreateRun,
     CreateStepLog,
     DeleteDefinition,
+    ForkRun,
     GetCompletedStepIds,
     GetLease,
     GetRun,
     GetRunDefinition,
+    GetStepLog,
     ListStepLogs,
     ListWaitingApprovals,
+    PageStepLogs,
+    RetryRun,
     SaveDefinition,
     UpdateRunStatus,
     UpdateStepStatus,
@@ -44,7 +48,7 @@ from ..wire.frames import Code, Refusal
 __all__ = ["CallRights"]
 
 _APPROVAL = "approval"
-"""The idempotency key of a step log that records an approval (docs/workflows.md)."""
+"""The idempotency key of a step log that records an approval (docs/workflows.md), up to its deadline."""
 
 _ASKS = {StepStatus.WAITING_APPROVAL, StepStatus.FAILED}
 """What may be recorded of an approval without an answer."""
@@ -82,8 +86,20 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
-            case UpdateRunStatus(fence=None):
+            case UpdateRunStatus(fence=None) | RetryRun():
                 self._require_operator(principal, await self._owners(principal, call.run_id))
+            case ForkRun():
+                owners = await self._owners(principal, call.run_id)
+                self._require_operator(principal, owners)
+                self._require_creator(principal, owners.workflow_name, owners.owner)
+            case GetStepLog():
+                step = await self._workflows.get_step_log(call.step_id)
+                return step is not None and await self._sees(principal, step.run_id)
+            case PageStepLogs():
+                seen = await self._sees(principal, call.run_id)
+                if not seen and call.after is not None:  # what the store says of a run without that step
+                    raise NotFound("step", call.after)
+                return seen
             case GetRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
                 return await self._sees(principal, call.run_id)
             case ListWaitingApprovals() if call.run_id is not None:
@@ -112,7 +128,7 @@ class CallRights:
         except NotFound:
             raise NotFound("step", call.step_id) from None
         waits, rejects = step.status is StepStatus.WAITING_APPROVAL, call.status is StepStatus.FAILED
-        waits = waits or (step.idempotency_key == _APPROVAL and step.status in _OPEN)
+        waits = waits or (_is_approval(step) and step.status in _OPEN)
         refusal = self._no_operator(principal, owners)
         if refusal is None and (not waits or (rejects and call.output is None)):
             return _write(call, by=principal.bot_id, answers=False)
@@ -126,7 +142,7 @@ class CallRights:
         if step.status in _ASKS:
             return
         waiting = await self._workflows.list_waiting_approvals(step.run_id, None)
-        if step.idempotency_key == _APPROVAL or any(each.step_id == step.step_id for each in waiting):
+        if _is_approval(step) or any(each.step_id == step.step_id for each in waiting):
             raise Unapproved(step.step_id, step.run_id)
 
     async def _permit_definition(self, principal: Principal, definition: WorkflowDefinition) -> None:
@@ -149,10 +165,12 @@ class CallRights:
         definition = await self._workflows.get_definition(run.workflow_id)
         if definition is None or not self._sees_definition(principal, definition):
             raise NotFound("workflow", run.workflow_id)
-        own = _owner(definition) in (None, principal.bot_id)
-        self._access.require(principal, Action.RUN, definition.name, own=own)
+        self._require_creator(principal, definition.name, _owner(definition))
         if run.workflow_name != definition.name:  # rights are asked by that name
             raise Refusal(Code.BAD_REQUEST, f"workflow {run.workflow_id!r} is named {definition.name!r}")
+
+    def _require_creator(self, principal: Principal, workflow_name: str, owner: str | None) -> None:
+        self._access.require(principal, Action.RUN, workflow_name, own=owner in (None, principal.bot_id))
 
     async def _owners(self, principal: Principal, run_id: str) -> RunOwners:
         """Return whose a run is. Raise NotFound if it does not exist, or is not to be seen."""
@@ -222,6 +240,10 @@ class CallRights:
 
 def _owner(definition: WorkflowDefinition) -> str | None:
     return definition.owner.bot_id if isinstance(definition.owner, BotOwner) else None
+
+
+def _is_approval(step: WorkflowStepLog) -> bool:
+    return (step.idempotency_key or "").partition(" until ")[0] == _APPROVAL
 
 
 def _run_id(record: WorkflowRun | RunSummary | WorkflowStepLog) -> str:

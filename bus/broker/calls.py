@@ -18,7 +18,7 @@ from ..core.access import Access
 from ..core.effects import Ask, Note
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.keys import Principal
-from ..model.records import StepPage, WorkflowStepLog
+from ..model.records import RunStatus, StepPage, WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..settings import Limits
 from ..wire.calls import (
@@ -27,6 +27,7 @@ from ..wire.calls import (
     ClaimRun,
     CreateStepLog,
     DeleteDefinition,
+    ForkRun,
     GetCompletedStepIds,
     GetDefinition,
     GetDefinitionByName,
@@ -34,6 +35,7 @@ from ..wire.calls import (
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
+    RetryRun,
     SaveDefinition,
     UpdateRunStatus,
     UpdateStepStatus,
@@ -54,6 +56,7 @@ _NOTHING: dict[type[Call], Any] = {
     GetCompletedStepIds: [],
     ListStepLogs: [],
     ListWaitingApprovals: [],
+    PageStepLogs: {"steps": [], "more": False},
 }
 """The values of calls that find nothing, if that is not null."""
 
@@ -336,6 +339,10 @@ def _deed(call: Call, value: Any) -> Note | None:
             return Note("step_decided", {"object": step, "status": call.status})
         case UpdateRunStatus(fence=None):
             return Note("run_operated", {"object": call.run_id, "status": call.status})
+        case RetryRun():
+            return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
+        case ForkRun():
+            return Note("run_operated", {"object": call.run_id, "status": "forked"})
         case DeleteDefinition() if value:
             return Note("definition_deleted", {"object": call.definition_id})
         case _:

@@ -111,10 +111,10 @@ class Commits:
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
 
-    async def retry_runs(self, transaction: Transaction, seqs: Iterable[int]) -> None:
-        """Let the runs go on that messages began, if they stopped because of an error."""
+    async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
+        """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
         await self._runs.retry_of_messages(
-            transaction.connection, seqs, now=self._now(), lease_now=self._lease_now()
+            transaction.connection, mailbox_id, seqs, now=self._now(), lease_now=self._lease_now()
         )
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:

@@ -243,7 +243,7 @@ class SqliteLog:
                     )
                     if cursor.rowcount:
                         removed.append(seq)
-                await self._commits.retry_runs(transaction, removed)
+                await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():
                 await add_key(connection, change)

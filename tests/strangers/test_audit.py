@@ -155,10 +155,13 @@ def test_what_people_do_to_runs_is_recorded(worker: Worker) -> None:
     step = {"id": "log-1", "run_id": "r", "step_id": "ask", "step_name": "ask", "status": "waiting_approval"}
     call("create_step_log", step=step)
     call("update_step_status", step_id="log-1", status="completed", output={"approved": True, "by": BODY})
+    call("retry_run", run_id="r")
+    call("fork_run", run_id="r", new_id="f")
     call("update_run_status", run_id="r", status="cancelled")
     call("delete_definition", definition_id="d", cascade=True)
     recorded(neighbour, "step_decided", bot="neighbour", object="r/ask", detail="completed")
-    recorded(neighbour, "run_operated", bot="neighbour", object="r", detail="cancelled")
+    for detail in ("pending", "forked", "cancelled"):
+        recorded(neighbour, "run_operated", bot="neighbour", object="r", detail=detail)
     recorded(neighbour, "definition_deleted", bot="neighbour", object="d")
     assert BODY not in str(audit(neighbour))
 

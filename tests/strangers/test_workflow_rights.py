@@ -22,6 +22,7 @@ from bus.model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
+from bus.model.repository import AddDeadLetters, DeadLetter, RemoveDeadLetters
 from bus.settings import Limits
 from bus.wire.frames import Commit, Workflow
 
@@ -42,6 +43,9 @@ read = ["own"]
 run = ["deploy-*"]
 operate = ["deploy-*"]
 
+[security.roles.mender]
+operate = ["deploy-*"]
+
 [security.roles.both]
 read = ["own"]
 run = ["deploy-*"]
@@ -56,6 +60,8 @@ BOTS = {
     "approver": ("approver",),
     "both": ("both",),
     "operator": ("operator",),
+    "partner": ("operator",),
+    "mender": ("mender",),
 }
 
 NOW = "2026-01-01T00:00:00.000000Z"
@@ -182,10 +188,15 @@ async def test_runs_of_others_are_as_if_they_did_not_exist(house: House) -> None
             assert await house.call("eve", name, run_id=id) is None
         for name in ("list_step_logs", "get_completed_step_ids", "list_waiting_approvals"):
             assert await house.call("eve", name, run_id=id) == []
+        assert await house.call("eve", "page_step_logs", run_id=id) == {"steps": [], "more": False}
+        assert await house.refused("eve", "page_step_logs", run_id=id, after="s") == "not_found"
+        assert await house.refused("eve", "retry_run", run_id=id) == "not_found"
+        assert await house.refused("eve", "fork_run", run_id=id, new_id="f") == "not_found"
         assert await house.refused("eve", "claim_run", run_id=id) == "not_found"
         assert await house.refused("eve", "update_run_status", run_id=id, status="cancelled") == "not_found"
     for id in ("s", "never"):
         assert await house.refused("eve", "update_step_status", step_id=id, status="failed") == "not_found"
+        assert await house.call("eve", "get_step_log", step_id=id) is None
     assert await house.call("eve", "list_all_runs") == []
     assert await house.call("eve", "list_runs", workflow_id="id-digest") == []
     assert await house.call("eve", "list_waiting_approvals") == []
@@ -193,6 +204,8 @@ async def test_runs_of_others_are_as_if_they_did_not_exist(house: House) -> None
         assert [run["id"] for run in await house.call(reader, "list_all_runs")] == ["r"]
         assert [step["id"] for step in await house.call(reader, "list_waiting_approvals")] == ["s"]
         assert (await house.call(reader, "get_run", run_id="r"))["id"] == "r"
+        assert (await house.call(reader, "get_step_log", step_id="s"))["run_id"] == "r"
+        assert [step["id"] for step in (await house.call(reader, "page_step_logs", run_id="r"))["steps"]] == ["s"]
 
 
 async def test_limits_and_offsets_count_what_is_seen(house: House) -> None:
@@ -340,3 +353,79 @@ async def test_a_step_that_is_approved_can_go_on(house: House) -> None:
     assert (await house.call("deployer", "update_step_status", step_id="s", status="failed", fence=fence))[
         "output"
     ] is None
+
+
+async def test_a_run_is_retried_by_who_may_operate_on_it(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    assert await house.refused("ann", "retry_run", run_id="r") == "conflict"
+    for bot in ("ann", "ops"):
+        await house.call("ann", "update_run_status", run_id="r", status="failed", error="broken", fence=fence)
+        assert await house.refused("eve", "retry_run", run_id="r") == "not_found"
+        assert (await house.call(bot, "retry_run", run_id="r"))["status"] == "pending"
+        fence = int((await house.call("ann", "claim_run", run_id="r"))["fence"])
+    await house.held("deployer", "d", "deploy-web")
+    await house.call("ops", "update_run_status", run_id="d", status="paused", error="wait")
+    assert await house.refused("approver", "retry_run", run_id="d") == "forbidden"
+    assert (await house.call("mender", "retry_run", run_id="d"))["status"] == "pending"
+
+
+async def test_a_run_is_forked_by_who_may_operate_on_it_and_create_one(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    await house.call("ann", "update_run_status", run_id="r", status="completed", fence=fence)
+    assert (await house.call("ann", "fork_run", run_id="r", new_id="f"))["status"] == "pending"
+    assert (await house.call("ann", "fork_run", run_id="r", new_id="f"))["id"] == "f", "a repeat"
+    assert (await house.call("ann", "claim_run", run_id="f"))["fence"] == 1, "it is its own"
+    await house.held("deployer", "d", "deploy-web")
+    for bot in ("approver", "deployer", "mender"):
+        assert await house.refused(bot, "fork_run", run_id="d", new_id="g") == "forbidden"
+    assert (await house.call("operator", "fork_run", run_id="d", new_id="g"))["id"] == "g"
+    assert await house.refused("partner", "fork_run", run_id="d", new_id="g") == "conflict", "it is another's"
+
+
+@pytest.mark.parametrize("key", [None, "approval", "approval until 2999-01-01T00:00:00.000000Z"])
+async def test_an_approval_is_not_taken_along_into_a_fork(house: House, key: str | None) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+    for id, status in (("done", StepStatus.COMPLETED), ("ask", StepStatus.WAITING_APPROVAL)):
+        step = WorkflowStepLog(id=id, run_id="r", step_id=id, step_name=id, status=status)
+        if id == "ask":
+            step = msgspec.structs.replace(step, idempotency_key=key)
+        await house.call("deployer", "create_step_log", step=step, fence=fence)
+    answer = {"step_id": "ask", "status": "completed", "output": {"approved": True}}
+    await house.call("approver", "update_step_status", **answer)
+    await house.call("operator", "fork_run", run_id="r", new_id="f")
+    assert await house.call("operator", "get_completed_step_ids", run_id="f") == ["done"]
+
+
+async def test_an_approval_with_a_deadline_is_not_answered_beside_the_step_that_waits(house: House) -> None:
+    await house.call("operator", "create_run", run=house.run("r", "deploy-web"))
+    step = WorkflowStepLog(
+        id="e",
+        run_id="r",
+        step_id="ask",
+        step_name="Ask",
+        status=StepStatus.COMPLETED,
+        idempotency_key="approval until 2999-01-01T00:00:00.000000Z",
+        output={"approved": True},
+    )
+    assert await house.refused("operator", "create_step_log", step=step) == "forbidden"
+
+
+async def test_a_dead_letter_with_the_id_of_another_bots_run_does_not_retry_it(house: House) -> None:
+    id = await house.sends("ann", "ann")
+    fence = await house.held("ann", id, "digest")
+    await house.call("ann", "update_run_status", run_id=id, status="failed", error="broken", fence=fence)
+    await house.sends("eve", "eve", id=id)
+    for bot, status in (("eve", "failed"), ("ann", "pending")):
+        [found] = [
+            message
+            for message in await house.store.log.messages(range(1, 10))
+            if message.id == id and message.sender_bot_name == bot
+        ]
+        mailbox = house.principal(bot).bot_id
+        await house.store.log.apply(
+            [
+                AddDeadLetters((DeadLetter(mailbox, found.seq, "given up", 1, NOW),)),
+                RemoveDeadLetters(mailbox, (found.seq,)),
+            ]
+        )
+        assert (await house.call("ann", "get_run", run_id=id))["status"] == status

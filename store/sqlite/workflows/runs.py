@@ -94,17 +94,28 @@ _FORK = f"""
         concurrency_key, definition, ?3, ?5
     FROM workflow_runs WHERE id = ?4"""
 
-_FORK_STEPS = """
+# By its key (docs/workflows.md), or by its answer, for clients that write no keys.
+_IS_APPROVAL = """
+    CASE WHEN idempotency_key IS NULL AND json_valid(output) THEN json_type(output, '$.approved') IS NOT NULL
+        ELSE COALESCE(idempotency_key = 'approval' OR idempotency_key GLOB 'approval until *', FALSE) END"""
+
+# An approval is given for one run: a bot's fork asks again.
+_FORK_STEPS = f"""
     INSERT INTO workflow_steps
         (id, run_id, step_id, step_name, status, attempt, idempotency_key, input, output, error, started_at,
          completed_at)
     SELECT ?1 || '/' || id, ?1, step_id, step_name, status, attempt, idempotency_key, input, output, error,
         started_at, completed_at
-    FROM workflow_steps WHERE id IN (SELECT value FROM json_each(?2)) ORDER BY rowid"""
+    FROM workflow_steps
+    WHERE id IN (SELECT value FROM json_each(?2)) AND NOT (?3 AND {_IS_APPROVAL})
+    ORDER BY rowid"""
 
+# Only a run that the mailbox's bots held: somebody else's message may have its id.
 _RETRIABLE = """
     SELECT id FROM workflow_runs
-    WHERE id = (SELECT id FROM bot_messages WHERE seq = ?)
+    WHERE id = (SELECT id FROM bot_messages WHERE seq = ?1)
+        AND (last_holder_bot_id = ?2 OR last_holder_bot_id IN (
+            SELECT bot_id FROM bot_subscriptions WHERE channel_name || '/' || group_name = ?2))
         AND (status IN ('failed', 'crashed') OR (status = 'paused' AND error IS NOT NULL AND NOT stopped))"""
 
 # What a claim needs to know about other runs. The run itself is not running when this is queried.
@@ -138,9 +149,8 @@ _COUNTED = """
 _CRASH = f"""
     UPDATE workflow_runs
     SET status = 'crashed', completed_at = COALESCE(completed_at, ?1), error = 'interrupted: nobody holds this run',
-        fence = fence + 1, holder_bot_id = NULL,
+        fence = fence + 1, holder_bot_id = NULL, lease_expires_at = NULL,
         recoveries = CASE WHEN ({_COUNTED}) > progress THEN 1 ELSE recoveries + 1 END, progress = ({_COUNTED}),
-        lease_expires_at = NULL,
         claim_id = NULL, queue_place = NULL, queued_at = NULL, queued_until = NULL
     WHERE id IN (SELECT value FROM json_each(?2))"""
 
@@ -314,11 +324,11 @@ class Runs:
         return after.run
 
     async def retry_of_messages(
-        self, connection: aiosqlite.Connection, seqs: Iterable[int], *, now: str, lease_now: str
+        self, connection: aiosqlite.Connection, mailbox_id: str, seqs: Iterable[int], *, now: str, lease_now: str
     ) -> None:
-        """Let the runs go on whose ids are those of messages, if they stopped because of an error."""
+        """Let runs of a mailbox's bots go on whose ids are those of messages, if an error stopped them."""
         for seq in seqs:
-            for (run_id,) in await connection.execute_fetchall(_RETRIABLE, (seq,)):
+            for (run_id,) in await connection.execute_fetchall(_RETRIABLE, (seq, mailbox_id)):
                 await self.retry(connection, run_id, None, now=now, lease_now=lease_now)
 
     async def fork(
@@ -333,16 +343,16 @@ class Runs:
     ) -> WorkflowRun:
         """Create a run of the bot `by` with the records of another one; or return the one that this created."""
         origin = json_text({"run_id": run_id, "before_step": before_step}, "origin of a fork")
-        for (known,) in await connection.execute_fetchall(
-            "SELECT forked_from FROM workflow_runs WHERE id = ?", (new_id,)
+        for known, creator in await connection.execute_fetchall(
+            "SELECT forked_from, created_by_bot_id FROM workflow_runs WHERE id = ?", (new_id,)
         ):
-            if known != origin:
+            if known != origin or by not in (None, creator):
                 raise Conflict(f"run {new_id!r} exists, and is not this fork of run {run_id!r}")
             return (await self._find(connection, new_id)).run
         await self._find(connection, run_id)
         ids = forked(await _marks(connection, run_id), before_step)
         await connection.execute(_FORK, (new_id, now, origin, run_id, by))
-        await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids")))
+        await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids"), by is not None))
         created = (await self._find(connection, new_id)).run
         self.check_size(created, f"run {new_id!r}")
         return created
