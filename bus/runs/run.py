@@ -355,6 +355,7 @@ class Run:
         async with waiting_for_reply():
             while True:
                 await self._hold.rest()
+                self._recorder.refuse_news(step_id)
                 await self._hold.look()
                 await anyio.sleep(self._hold.renewal_seconds)
 

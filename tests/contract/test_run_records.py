@@ -11,7 +11,7 @@ import bus
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
 from bus.runs.holding import Timing
 from bus.runs.opening import Executor, Start, open_run
-from bus.runs.replay import APPROVAL
+from bus.runs.replay import APPROVAL, LEFT
 from bus.runs.run import Run
 
 from .conftest import Place
@@ -115,9 +115,11 @@ async def test_a_step_that_is_cancelled_while_it_is_announced_is_given_back(
             return getattr(programs.workflows, name)
 
         async def create_step_log(self, *args: Any, **options: Any) -> Any:
-            await programs.workflows.create_step_log(*args, **options)
-            self.announced.set()
-            await anyio.sleep_forever()
+            created = await programs.workflows.create_step_log(*args, **options)
+            if not self.announced.is_set():
+                self.announced.set()
+                await anyio.sleep_forever()
+            return created
 
     seen, slow = Seen(), Slow()
     with anyio.fail_after(BOUND_SECONDS):
@@ -125,7 +127,9 @@ async def test_a_step_that_is_cancelled_while_it_is_announced_is_given_back(
             tasks.start_soon(run.step, "s", seen.double, 1)
             await slow.announced.wait()
             tasks.cancel_scope.cancel()
-    assert [(row.status, row.error) for row in await programs.rows()] == [(StepStatus.FAILED, "given back")]
+    given_back, left = await programs.rows()
+    assert (given_back.status, given_back.error) == (StepStatus.FAILED, "given back")
+    assert (left.status, left.error) == (StepStatus.FAILED, LEFT), "the program went on without it"
     assert not seen.calls
 
 
