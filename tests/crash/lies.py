@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from bus.core.dispatch import Dispatch
+from bus.core.recording import SecurityRecord
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.outstanding import WireDeliveries
 from bus.mailbox.sessions import Session
@@ -156,8 +157,15 @@ def _no_checkpoint() -> None:
 
         return begin
 
+    def make_note(honest: Any) -> Any:
+        def note(record: SecurityRecord, *_: Any) -> None:
+            """Record nothing: the sync of an event would take along the WAL, too."""
+
+        return note
+
     replace(database, "_prepare", make)
     replace(LockFile, "begin", make_begin)
+    replace(SecurityRecord, "note", make_note)
 
 
 # ── Subscriptions ────────────────────────────────────────────────────────────────────────────────────────

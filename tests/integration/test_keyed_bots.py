@@ -122,7 +122,7 @@ async def test_an_invitation_is_used_once(worker: KeyedWorker, admin: bus.Bot) -
     with anyio.fail_after(BOUND_SECONDS):
         async with admin:
             await admin.keys.add(
-                "guest", public_text(public_of(secret)), purpose="enrol", roles=["visitor"], expires_seconds=600
+                "guest", public_text(public_of(secret)), purpose="enrol", roles=["member"], expires_seconds=600
             )
             invitation = Invitation(
                 secret=secret, worker=public_of(worker.secret), bot="guest", url=worker.command, tap=worker.tap
