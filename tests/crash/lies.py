@@ -216,7 +216,7 @@ def _swapped_order() -> None:
             given: list[HandedOut] = honest(mailbox, *moment)
             for _, packed, _ in given:
                 wires, ending = packed[-1]
-                if len(wires) > 1 and next(turn) % 10 == 0:
+                if len(wires) > 1 and next(turn) % 2 == 0:
                     packed[-1] = WireDeliveries([*wires[:-2], *wires[:-3:-1]], ending)
             return given
 
