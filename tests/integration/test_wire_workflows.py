@@ -27,7 +27,7 @@ LOG_FIELDS = {
     "started_at", "completed_at",
 }  # fmt: skip
 SUMMARY_FIELDS = RUN_FIELDS - {"trigger_payload", "context"} | {
-    "holder", "fence", "lease_expires_at", "recoveries", "queued_at",
+    "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
 }  # fmt: skip
 
 
