@@ -21,6 +21,7 @@ STORED: list[tuple[RequestError, str]] = [
     (errors.DefinitionInUse("w", 3), "conflict"),
     (errors.RunHeld("r", "ann", "2026-01-01T00:00:00.000000Z"), "conflict"),
     (errors.RunPaused("r", "paused by ann: lunch"), "conflict"),
+    (errors.RunGivenUp("r", 6), "conflict"),
     (errors.Fenced("r", 3, "cancelled"), "fenced"),
     (errors.SlotsTaken("r", 2, 5), "busy"),
     (errors.Unapproved("s", "r"), "forbidden"),
