@@ -39,7 +39,7 @@ def test_the_worlds_reach_every_state() -> None:
     simulation = Simulation(47)
     limits = simulation.settings.limits
     seen: set[str] = set()
-    for step in range(1, 16001):
+    for step in range(1, 40001):
         simulation.step()
         if any(isinstance(question, Locate) for question, _ in simulation.questions):
             seen.add("a client that holds what the worker forgot")
