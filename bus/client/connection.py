@@ -343,7 +343,7 @@ class Connection:
             self._beat()
 
     def note_progress(self, message_id: str) -> None:
-        """Say that work on a message was recorded, if it is held and was delivered before."""
+        """Tell the worker that work on a message was recorded, if it is held and was delivered before."""
         for message in self.deliveries.held.values():
             if message.id == message_id and message.attempt > 1 and self.welcome is not None:
                 self._transmit(encode(Extend(seqs=[message.seq], progress=True)))

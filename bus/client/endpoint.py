@@ -116,7 +116,7 @@ class Endpoint:
         return connect_tap(self.sockets, self.tap_url, self._keys)
 
     def renewed(self) -> bool:
-        """Take what the file says now; return True if that is another key than before."""
+        """Read the file again; return True if its key is another one than before."""
         before = self.credentials
         if self.path is None or before is None:
             return False
@@ -131,7 +131,7 @@ class Endpoint:
         return self.credentials != before
 
     def recovered(self) -> bool:
-        """Look for another key after this one has ended, also for that of a rotation that was interrupted."""
+        """Read another key after this one has ended, also that of a rotation that was interrupted."""
         if self.renewed():
             return True
         try:

@@ -106,7 +106,7 @@ class _Buckets:
         return self._full_at.get(key, now)
 
     def take(self, key: _Key, now: float, seconds: float) -> None:
-        """Take so many seconds of its rate from a bucket, and forget the buckets that are full again."""
+        """Remove so many seconds of its rate from a bucket, and forget the buckets that are full again."""
         self._full_at[key] = max(self._full_at.get(key, now), now) + seconds
         self._full_at.move_to_end(key)
         while next(iter(self._full_at.values())) <= now:

@@ -37,7 +37,7 @@ def file(keyed: KeyedWorker, tmp_path: Path) -> Path:
 
 
 def added(worker: KeyedWorker, frame: dict[str, Any]) -> None:
-    """Take a key that was added, and confirm it."""
+    """Answer an add_key frame: the key was added."""
     worker.known.add(read_public(frame["public_key"]))
     value = {"public_key": frame["public_key"], "bot_id": "i", "bot_name": "b", "expires_at": None}
     worker.send(op="ok", request=frame["request"], value=value | {"replaced_until": None})
