@@ -131,7 +131,8 @@ class Program:
         self._at("in fetch")
         return f"all about {url}"
 
-    def _split(self, page: str) -> list[str]:
+    async def _split(self, page: str) -> list[str]:
+        # A function that blocks would run in a thread, and the lease would be renewed meanwhile.
         self._at("in split")
         return page.split()
 

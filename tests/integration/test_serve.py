@@ -51,7 +51,9 @@ def test_without_options_the_folder_is_served_at_the_default_ports(tmp_path: Pat
         assert all(told[each][0].isdigit() for each in versions)
         assert (tmp_path / "posthouse.db").stat().st_size > 0
         program.signal(signal.SIGTERM)
-        assert [json.loads(program.line())["event"] for _ in range(2)] == ["stopping", "stopped"]
+        # A bot of another test, or of somebody else, may look for a worker at the default port and find this one.
+        events = iter(lambda: str(json.loads(program.line())["event"]), "stopped")
+        assert [event for event in events if not event.startswith("session_")] == ["stopping"]
         assert program.exit_code() == 0
 
 
