@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints bench-keys soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
+	@echo "make bench-keys         what keys cost the worker, beside a worker without"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
 	@echo "make docs               the pages as a site, with the API from its docstrings: build/docs/site/index.html"
 	@echo "make clean              remove what these made"
@@ -83,6 +84,9 @@ bench-stalled: $(BIN)/.installed
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
+bench-keys: $(BIN)/.installed
+	$(BIN)/python -m bench.keyed $(OPTIONS)
 
 soak: SECONDS ?= 7500
 soak: $(BIN)/.installed

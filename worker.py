@@ -35,6 +35,7 @@ from bus.cli.console import show_check
 from bus.cli.program import main, program
 from bus.cli.streams import show_error
 from bus.client.credentials import Credentials, read_credentials, write_credentials
+from bus.configuration import read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import (
     BindError,
@@ -47,7 +48,7 @@ from bus.errors import (
     StoreFailure,
 )
 from bus.model.repository import Store, StoreWatch
-from bus.settings import Settings, SettingsError, parse_settings
+from bus.settings import Settings, SettingsError
 from bus.wire.addresses import nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
@@ -112,7 +113,7 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     os.umask(_UMASK)
     log = WorkerLog()
     with exit_codes():
-        read = partial(_settings, config, bind, tap, database)
+        read = partial(read_settings, config, command=bind, tap=tap, database=database)
         settings = read()
         log.configure(settings.log)
         reread = None if config is None else read
@@ -132,16 +133,6 @@ def check(file: Path, as_json: bool) -> None:
     with exit_codes():
         if not show_check(Check(file), as_json=as_json):
             sys.exit(EXIT_DATA)
-
-
-def _settings(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> Settings:
-    try:
-        settings = parse_settings(config.read_text(encoding="utf-8-sig")) if config is not None else Settings()
-        return settings.override(command=bind, tap=tap, database=database)
-    except (SettingsError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{config or 'the options'}: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
 
 
 @contextmanager
@@ -188,7 +179,7 @@ async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settin
         try:
             stop = _Stop()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_obey, signals, stop, log)
+                tasks.start_soon(_obey, signals, stop, log, tasks)
                 await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
                 tasks.cancel_scope.cancel()
         finally:
@@ -301,10 +292,12 @@ class _Stop:
             await self._broker.reloading.reload()
 
 
-async def _obey(signals: AsyncIterator[signal.Signals], stop: _Stop, log: WorkerLog) -> None:
+async def _obey(
+    signals: AsyncIterator[signal.Signals], stop: _Stop, log: WorkerLog, tasks: anyio.abc.TaskGroup
+) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
-            await stop.reload()
+            tasks.start_soon(stop.reload)  # its file may be slow, and must not keep the worker from stopping
         elif stop.requested:
             log.finish()
             os._exit(128 + number)

@@ -1,8 +1,7 @@
 """The worker's own pair of keys: one file, beside the database unless it is elsewhere by configuration.
 
-Owns the file's form, and whom it is kept from. It is not part of the database, so that nobody can pose as the
-worker with a copy of that. It is created for its owner alone, never in the place of another file or through a link,
-and it is not used if another user could have read or written it.
+Owns the file's form; `secret_files` keeps it from others. It is not part of the database, so that nobody can pose
+as the worker with a copy of that.
 
 The secret is in no `repr` and in no error.
 """
@@ -11,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 
 import msgspec
 
 from .curve import new_secret, public_of
 from .errors import InvalidKey, KeyFileUnusable
+from .secret_files import NotSecret, read_secret_file, write_secret_file
 from .wire.keys import public_text, read_secret, secret_text
 
 __all__ = ["WorkerKey", "find_admin_file", "find_key_file", "open_worker_key"]
@@ -71,36 +70,17 @@ def open_worker_key(path: Path) -> WorkerKey:
     A new file is on disk when this returns.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return WorkerKey(_read(path, read_secret_file(str(path), _FILE_BYTES_MAX)))
     except FileNotFoundError:
-        return _make(path)
-    except OSError as error:
+        pass
+    except (NotSecret, OSError) as error:
         raise KeyFileUnusable(str(path), _reason(error)) from None
+    key = WorkerKey(new_secret(), is_new=True)
     try:
-        _check(path, os.fstat(descriptor))
-        data = os.read(descriptor, _FILE_BYTES_MAX + 1)
+        write_secret_file(str(path), f"{_HEADER}{secret_text(key.secret)}\n".encode())
     except OSError as error:
         raise KeyFileUnusable(str(path), _reason(error)) from None
-    finally:
-        os.close(descriptor)
-    return WorkerKey(_read(path, data))
-
-
-def _check(path: Path, found: os.stat_result) -> None:
-    """Raise KeyFileUnusable if it is no file, or if another user could have read or written it.
-
-    A service manager hands files over that belong to root, and lets the service's user read them by an access
-    list, which shows as a right of root's group.
-    """
-    if not stat.S_ISREG(found.st_mode):
-        raise KeyFileUnusable(str(path), "this is not a file")
-    user = os.geteuid()
-    if found.st_uid not in (user, 0):
-        raise KeyFileUnusable(str(path), f"it belongs to user {found.st_uid}, and the worker is user {user}")
-    is_handed_over = found.st_uid == found.st_gid == 0 and user != 0
-    others = stat.S_IRWXO | (stat.S_IWGRP if is_handed_over else stat.S_IRWXG)
-    if found.st_mode & others:
-        raise KeyFileUnusable(str(path), f"other users may read or change it; run: chmod 600 {path}")
+    return key
 
 
 def _read(path: Path, data: bytes) -> bytes:
@@ -114,34 +94,9 @@ def _read(path: Path, data: bytes) -> bytes:
         raise KeyFileUnusable(str(path), f"{error}; restore it from a copy") from None
 
 
-def _make(path: Path) -> WorkerKey:
-    key = WorkerKey(new_secret(), is_new=True)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(f"{_HEADER}{secret_text(key.secret)}\n".encode())
-                file.flush()
-                os.fsync(descriptor)
-            _sync_folder(path.parent)
-        except OSError:
-            os.unlink(path)
-            raise
-    except OSError as error:
-        raise KeyFileUnusable(str(path), _reason(error)) from None
-    return key
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
+def _reason(error: NotSecret | OSError) -> str:
+    if isinstance(error, NotSecret):
+        return str(error)
     if error.errno == errno.ELOOP:
         return "it is a link, which is not followed: name the file itself"
     return f"it cannot be used: {error.strerror}"

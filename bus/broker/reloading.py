@@ -72,7 +72,7 @@ class Reloading:
         try:
             if self._read is None:
                 raise SettingsError("this worker was started without a configuration, so there is nothing to read")
-            after = await anyio.to_thread.run_sync(self._reread, self._read)
+            after = await anyio.to_thread.run_sync(self._reread, self._read, abandon_on_cancel=True)
         except SettingsError as error:
             message = "the worker goes on with the earlier one"
             self._note("configuration_refused", address=address, error=str(error), message=message)

@@ -14,7 +14,8 @@ import msgspec
 
 from ..adopting import Addresses, NewKey, stopped_worker
 from ..bot import Bot
-from ..settings import Settings, SettingsError, parse_settings
+from ..configuration import read_settings
+from ..settings import Settings, SettingsError
 from ..wire.answers import KeyAdded
 from .ending import ask, run
 from .options import ADMIN_FILE, Link
@@ -96,14 +97,10 @@ class Stopped:
 def settings_of(config: Path | None, database: str | None) -> Settings:
     """Return the settings of a worker, as `serve` reads them. Exits if they are wrong."""
     try:
-        settings = parse_settings(config.read_text(encoding="utf-8-sig")) if config is not None else Settings()
-        return settings.override(command=None, tap=None, database=database)
-    except (SettingsError, UnicodeDecodeError) as error:
-        fault = f"{config or 'the options'}: {error}"
-    except OSError as error:
-        fault = f"{config} cannot be read: {error.strerror}"
-    show_error(fault)
-    sys.exit(EXIT_CONFIG)
+        return read_settings(config, database=database)
+    except SettingsError as error:
+        show_error(str(error))
+        sys.exit(EXIT_CONFIG)
 
 
 def deny(text: str) -> NoReturn:

@@ -1,8 +1,7 @@
 """A bot's credentials: one file with all that it needs to connect to a worker that has keys.
 
-Owns the file's form, and whom it is kept from: it is created for its owner alone, never in the place of another
-file or through a link, and it is not used if other users could have read it. Also owns its replacement, in steps
-that may be interrupted anywhere: the new credentials are on disk before the worker hears of their key.
+Owns the file's form; `secret_files` keeps it from others. Also owns its replacement, in steps that may be
+interrupted anywhere: the new credentials are on disk before the worker hears of their key.
 
 The secret is in no `repr` and in no error.
 """
@@ -11,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import tomllib
 
 import msgspec
 
 from ..errors import CredentialsError, InvalidKey
+from ..secret_files import NotSecret, read_secret_file, sync_folder, write_secret_file
 from ..wire.addresses import address_fault
 from ..wire.frames import is_name
 from ..wire.keys import canonical_public, read_secret
@@ -26,11 +25,6 @@ __all__ = ["Credentials", "drop_next", "prepare_next", "read_credentials", "take
 
 _FILE_BYTES_MAX = 65_536
 """Much more than credentials have: what is larger is another file."""
-
-_NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)
-
-_NOT_WAITED_FOR = getattr(os, "O_NONBLOCK", 0)
-"""Without it, opening a pipe would wait for its writer."""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -69,46 +63,21 @@ def read_credentials(path: str | os.PathLike[str]) -> Credentials:
     """Return the credentials in a file. Raise CredentialsError if it is missing, invalid, or not kept secret."""
     name = os.fspath(path)
     try:
-        text = _read(name).decode()
+        text = read_secret_file(name, _FILE_BYTES_MAX, through_links=True).decode()
+    except NotSecret as error:
+        raise CredentialsError(name, str(error)) from None
     except OSError as error:
         raise CredentialsError(name, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CredentialsError(name, "this is not a file of credentials") from None
+    if len(text) > _FILE_BYTES_MAX:
+        raise CredentialsError(name, "this is not a file of credentials: it is too large")
     try:
         return msgspec.convert(tomllib.loads(text), Credentials)
     except tomllib.TOMLDecodeError:  # whose message may repeat the line with the secret
         raise CredentialsError(name, "this is not a file of credentials: it is not TOML") from None
     except msgspec.ValidationError as error:
         raise CredentialsError(name, refusal(error)) from None
-
-
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | _NOT_WAITED_FOR)
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise CredentialsError(path, "this is not a file")
-        if hasattr(os, "geteuid"):
-            _refuse_unless_private(path, found)
-        data = file.read(_FILE_BYTES_MAX + 1)
-    if len(data) > _FILE_BYTES_MAX:
-        raise CredentialsError(path, "this is not a file of credentials: it is too large")
-    return data
-
-
-def _refuse_unless_private(path: str, found: os.stat_result) -> None:
-    """Raise CredentialsError if another user could have read the file, or written it.
-
-    A service manager hands files over that belong to root, and lets the service's user read them by an access
-    list, which shows as a right of root's group.
-    """
-    owner = os.geteuid()
-    if found.st_uid not in (owner, 0):
-        raise CredentialsError(path, f"it belongs to user {found.st_uid}, and this is user {owner}: make a copy")
-    is_handed_over = found.st_uid == found.st_gid == 0 and owner != 0
-    others = stat.S_IRWXO | (stat.S_IWGRP if is_handed_over else stat.S_IRWXG)
-    if found.st_mode & others:
-        raise CredentialsError(path, f"other users may read or change it; run: chmod 600 {path}")
 
 
 def write_credentials(path: str | os.PathLike[str], credentials: Credentials) -> None:
@@ -118,8 +87,7 @@ def write_credentials(path: str | os.PathLike[str], credentials: Credentials) ->
     """
     name = os.fspath(path)
     try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED, 0o600)
-        _fill(descriptor, name, credentials)
+        write_secret_file(name, _as_toml(credentials).encode())
     except FileExistsError:
         raise CredentialsError(name, "it exists already, and is not overwritten; choose another name") from None
     except OSError as error:
@@ -151,7 +119,7 @@ def take_next(path: str | os.PathLike[str]) -> bool:
     name = os.path.realpath(path)
     try:
         os.replace(_next_of(path), name)
-        _sync_folder(name)
+        sync_folder(name)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -167,29 +135,6 @@ def drop_next(path: str | os.PathLike[str]) -> None:
 
 def _next_of(path: str | os.PathLike[str]) -> str:
     return f"{os.path.realpath(path)}.next"
-
-
-def _fill(descriptor: int, path: str, credentials: Credentials) -> None:
-    """Write a new file to disk, whole or not at all."""
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(_as_toml(credentials).encode())
-            file.flush()
-            os.fsync(descriptor)
-        _sync_folder(path)
-    except OSError:
-        os.unlink(path)
-        raise
-
-
-def _sync_folder(path: str) -> None:
-    if os.name != "posix":
-        return
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _as_toml(credentials: Credentials) -> str:

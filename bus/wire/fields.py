@@ -1,4 +1,4 @@
-"""The fields that a client's frames have in common: names, ids, seqs, numbers, and their bounds.
+"""What a client's frames have in common: their base, and fields for names, ids, seqs and numbers with their bounds.
 
 Owns the patterns of names and ids.
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from .limits import ANSWER_ITEMS_MAX, CREDIT_MAX, NAME_CHARACTERS_MAX, NUMBER_MAX, SETTLED_MAX
@@ -18,6 +19,7 @@ from .limits import ANSWER_ITEMS_MAX, CREDIT_MAX, NAME_CHARACTERS_MAX, NUMBER_MA
 __all__ = [
     "ID",
     "NAME",
+    "ClientFrame",
     "Credits",
     "Id",
     "Name",
@@ -58,3 +60,9 @@ Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Seqs = Annotated[list[Seq], Meta(max_length=SETTLED_MAX)]
 QueryLimit = Annotated[int, Meta(ge=1, le=ANSWER_ITEMS_MAX)]
 Credits = Annotated[int, Meta(ge=0, le=CREDIT_MAX)]
+
+
+class ClientFrame(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
+):
+    """What every frame of a client has in common."""

@@ -15,7 +15,7 @@ from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
 from .codes import RETRY, Code, Refusal
-from .fields import Credits, Id, Name, QueryLimit, RequestId, Seq, Seqs, are_ids, is_id, is_name
+from .fields import ClientFrame, Credits, Id, Name, QueryLimit, RequestId, Seq, Seqs, are_ids, is_id, is_name
 from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
 from .limits import (
     ANSWER_ITEMS_MAX,
@@ -97,13 +97,7 @@ PROTOCOL_VERSION = 1
 # ── From a client ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _ClientFrame(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
-):
-    """What every frame of a client has in common."""
-
-
-class Hello(_ClientFrame, frozen=True, tag="hello"):
+class Hello(ClientFrame, frozen=True, tag="hello"):
     """Opens a session, and registers a new bot."""
 
     request: RequestId
@@ -128,11 +122,11 @@ class Hello(_ClientFrame, frozen=True, tag="hello"):
         return self.bot
 
 
-class Ping(_ClientFrame, frozen=True, tag="ping"):
+class Ping(ClientFrame, frozen=True, tag="ping"):
     """Keeps a session alive when there is nothing else to send."""
 
 
-class Goodbye(_ClientFrame, frozen=True, tag="goodbye"):
+class Goodbye(ClientFrame, frozen=True, tag="goodbye"):
     """Ends a session gracefully."""
 
     request: RequestId
@@ -170,7 +164,7 @@ class Publication(
     delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
 
 
-class Publish(_ClientFrame, frozen=True, tag="publish"):
+class Publish(ClientFrame, frozen=True, tag="publish"):
     """Messages to store and deliver."""
 
     request: RequestId
@@ -184,7 +178,7 @@ class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     time: str | None = None
 
 
-class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
+class Subscribe(ClientFrame, frozen=True, tag="subscribe"):
     """Subscribes to a channel."""
 
     request: RequestId
@@ -194,21 +188,21 @@ class Subscribe(_ClientFrame, frozen=True, tag="subscribe"):
     group: Name | None = None
 
 
-class Unsubscribe(_ClientFrame, frozen=True, tag="unsubscribe"):
+class Unsubscribe(ClientFrame, frozen=True, tag="unsubscribe"):
     """Ends a subscription."""
 
     request: RequestId
     channel: Name
 
 
-class Ack(_ClientFrame, frozen=True, tag="ack"):
+class Ack(ClientFrame, frozen=True, tag="ack"):
     """These messages are done."""
 
     seqs: Seqs
     request: RequestId | None = None
 
 
-class Nak(_ClientFrame, frozen=True, tag="nak"):
+class Nak(ClientFrame, frozen=True, tag="nak"):
     """Redeliver these messages after a while; with `release` this counts as no failure."""
 
     seqs: Seqs
@@ -217,7 +211,7 @@ class Nak(_ClientFrame, frozen=True, tag="nak"):
     request: RequestId | None = None
 
 
-class Term(_ClientFrame, frozen=True, tag="term"):
+class Term(ClientFrame, frozen=True, tag="term"):
     """Never redeliver these messages."""
 
     seqs: Seqs
@@ -225,7 +219,7 @@ class Term(_ClientFrame, frozen=True, tag="term"):
     request: RequestId | None = None
 
 
-class Extend(_ClientFrame, frozen=True, tag="extend"):
+class Extend(ClientFrame, frozen=True, tag="extend"):
     """These messages are still being worked on; `progress`: some of their work was recorded."""
 
     seqs: Seqs
@@ -233,14 +227,14 @@ class Extend(_ClientFrame, frozen=True, tag="extend"):
     request: RequestId | None = None
 
 
-class Credit(_ClientFrame, frozen=True, tag="credit"):
+class Credit(ClientFrame, frozen=True, tag="credit"):
     """Changes how many messages may be in flight."""
 
     max_in_flight: Credits
     request: RequestId | None = None
 
 
-class History(_ClientFrame, frozen=True, tag="history"):
+class History(ClientFrame, frozen=True, tag="history"):
     """Reads a conversation: exactly one of between, channel and thread."""
 
     request: RequestId
@@ -253,7 +247,7 @@ class History(_ClientFrame, frozen=True, tag="history"):
     limit: QueryLimit = 50
 
 
-class MessageQuery(_ClientFrame, frozen=True, tag="message"):
+class MessageQuery(ClientFrame, frozen=True, tag="message"):
     """Asks for a message, and its state; with `sender`, a name or id, for that bot's."""
 
     request: RequestId
@@ -261,21 +255,21 @@ class MessageQuery(_ClientFrame, frozen=True, tag="message"):
     sender: str | None = None
 
 
-class Bots(_ClientFrame, frozen=True, tag="bots"):
+class Bots(ClientFrame, frozen=True, tag="bots"):
     """Asks for bots, by name: those after a name, or all."""
 
     request: RequestId
     after: Name | None = None
 
 
-class Channels(_ClientFrame, frozen=True, tag="channels"):
+class Channels(ClientFrame, frozen=True, tag="channels"):
     """Asks for channels, by name: those after a name, or all."""
 
     request: RequestId
     after: Name | None = None
 
 
-class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
+class Subscriptions(ClientFrame, frozen=True, tag="subscriptions"):
     """Asks for a bot's subscriptions, or a channel's subscribers; those after a channel, or after a bot's name."""
 
     request: RequestId
@@ -284,7 +278,7 @@ class Subscriptions(_ClientFrame, frozen=True, tag="subscriptions"):
     after: Name | None = None
 
 
-class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
+class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):
     """Asks for a mailbox's dead letters, without the newest `offset` ones."""
 
     request: RequestId
@@ -293,7 +287,7 @@ class DeadLetters(_ClientFrame, frozen=True, tag="dead_letters"):
     offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
 
 
-class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
+class RetryDeadLetters(ClientFrame, frozen=True, tag="retry_dead_letters"):
     """Puts dead letters back into a bot's mailbox."""
 
     request: RequestId
@@ -301,7 +295,7 @@ class RetryDeadLetters(_ClientFrame, frozen=True, tag="retry_dead_letters"):
     seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)]
 
 
-class Audit(_ClientFrame, frozen=True, tag="audit"):
+class Audit(ClientFrame, frozen=True, tag="audit"):
     """Asks for security events, in their order: those after an id, or all."""
 
     request: RequestId
@@ -312,13 +306,13 @@ class Audit(_ClientFrame, frozen=True, tag="audit"):
     limit: QueryLimit = 50
 
 
-class Status(_ClientFrame, frozen=True, tag="status"):
+class Status(ClientFrame, frozen=True, tag="status"):
     """Asks for the worker's status."""
 
     request: RequestId
 
 
-class Workflow(_ClientFrame, frozen=True, tag="workflow"):
+class Workflow(ClientFrame, frozen=True, tag="workflow"):
     """Calls a method of the workflow repository; `arguments` are the method's parameters by name."""
 
     request: RequestId
@@ -326,7 +320,7 @@ class Workflow(_ClientFrame, frozen=True, tag="workflow"):
     arguments: Raw = Raw(b"{}")
 
 
-class Commit(_ClientFrame, frozen=True, tag="commit"):
+class Commit(ClientFrame, frozen=True, tag="commit"):
     """Commits a bot's work for a run, or for a message, in one transaction."""
 
     request: RequestId

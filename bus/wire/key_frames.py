@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from ..model.keys import Purpose
-from .fields import Name, QueryLimit, RequestId
+from .fields import ClientFrame, Name, QueryLimit, RequestId
 from .limits import NAME_CHARACTERS_MAX, ROLES_MAX, WAIT_SECONDS_MAX
 
 __all__ = ["AddKeyFrame", "Enrol", "Keys", "RevokeKeyFrame"]
@@ -22,13 +21,7 @@ KeyText = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
 LifeSeconds = Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)]
 
 
-class _ClientFrame(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
-):
-    """What every frame of a client has in common."""
-
-
-class Keys(_ClientFrame, frozen=True, tag="keys"):
+class Keys(ClientFrame, frozen=True, tag="keys"):
     """Asks for keys, by their text: those of a bot, or all; those after a key."""
 
     request: RequestId
@@ -37,7 +30,7 @@ class Keys(_ClientFrame, frozen=True, tag="keys"):
     limit: QueryLimit = 50
 
 
-class AddKeyFrame(_ClientFrame, frozen=True, tag="add_key"):
+class AddKeyFrame(ClientFrame, frozen=True, tag="add_key"):
     """Adds a bot's key, and the bot if it is unknown; with `replaces`, that key expires after the grace."""
 
     request: RequestId
@@ -53,7 +46,7 @@ class AddKeyFrame(_ClientFrame, frozen=True, tag="add_key"):
     grace_seconds: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] = 0.0
 
 
-class RevokeKeyFrame(_ClientFrame, frozen=True, tag="revoke_key"):
+class RevokeKeyFrame(ClientFrame, frozen=True, tag="revoke_key"):
     """Revokes a bot's key, or all of them, and ends their sessions."""
 
     request: RequestId
@@ -61,7 +54,7 @@ class RevokeKeyFrame(_ClientFrame, frozen=True, tag="revoke_key"):
     public_key: KeyText | None = None
 
 
-class Enrol(_ClientFrame, frozen=True, tag="enrol"):
+class Enrol(ClientFrame, frozen=True, tag="enrol"):
     """Adds a key of one's own by an invitation, which is used up. It is said without a session."""
 
     request: RequestId

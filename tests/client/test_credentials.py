@@ -116,7 +116,7 @@ def test_what_lies_in_the_way_of_a_replacement_is_told(file: Path) -> None:
     assert refused.value.path == str(beside)
     beside.unlink()
     beside.mkdir()
-    with pytest.raises(CredentialsError, match="Is a directory"):
+    with pytest.raises(CredentialsError, match="this is not a file"):
         prepare_next(file, RENEWED)
 
 
@@ -179,7 +179,7 @@ def test_a_file_that_is_not_credentials_says_why_without_the_secret(file: Path, 
 
 def test_what_is_not_a_file_is_refused(file: Path) -> None:
     assert "cannot be read: No such file or directory" in refused(file)
-    assert "cannot be read: Is a directory" in refused(file.parent)
+    assert "this is not a file" in refused(file.parent)
     os.mkfifo(file, 0o600)  # whose reader waits for a writer
     assert "this is not a file" in refused(file)
 
