@@ -199,7 +199,7 @@ class Ledger:
                     self.marks.append((index, event))
 
     def _join_vanished(self) -> None:
-        """Count clients that may have vanished without knowing it: they were cut off for long, and nobody heard them.
+        """Count clients that may have vanished without knowing it, because they were cut off for long.
 
         A client may hear that its session is over, or notice only that its connection broke.
         """
