@@ -22,7 +22,7 @@ from ..model.repository import WorkflowRepository
 from ..model.values import json_value, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import RUN_ENDS, Hold, Timing, ended, meant, no_fault
-from .recorder import Recorder
+from .recorder import Begin, Recorder
 from .replay import error_text, same_json
 from .run import Run
 
@@ -46,6 +46,8 @@ class Executor(msgspec.Struct, frozen=True):
     timing: Timing = Timing()
     progressed: Callable[[str], None] = lambda run_id: None
     """Called with a run's id when the first step of its program is recorded."""
+    begin: Begin | None = None
+    """How the beginning of a step is recorded without waiting for the answer, if that is possible."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ async def open_run(
     )
     hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed, executor.progressed)
+    recorder = Recorder(hold, claimed, executor.progressed, executor.begin)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

@@ -149,7 +149,7 @@ class Run(Waits):
         async with self._hold.work():
             try:
                 if call.announce:
-                    await self._recorder.create(row)
+                    await self._recorder.begin(row)
                 result = await self._called(call)
             except Exception:
                 raise
