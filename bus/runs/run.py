@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog, timestamp
 from .calling import call_function
-from .holding import AWAY, no_fault
+from .holding import AGAIN_SECONDS, AWAY, no_fault
 from .recorder import Recorder
 from .replay import (
     APPROVAL,
@@ -328,18 +328,20 @@ class Run:
             async with self._hold.work():
                 await self._recorder.create(row)
         timing, deadline = self._hold.timing, deadline_of(row)
-        polls = timing.polls(timing.poll_seconds_max)
+        polls = timing.polls()
         left = math.inf
         async with waiting_for_reply():
             while row.status not in _STEP_ENDS and left > 0:
-                answered = timing.answered()
-                await self._hold.rest()
+                woken = self._hold.woken()
+                looked = await self._hold.rest()
                 left = math.inf if deadline is None else timing.left(deadline)
                 # A person may take days, during which the worker may be restarted.
-                with contextlib.suppress(*AWAY):
+                try:
                     row = await self._look_at(row)
+                except AWAY:
+                    looked = False
                 if row.status not in _STEP_ENDS and left > 0:
-                    await polls.pause(answered, seconds_max=left)
+                    await polls.pause(woken, seconds_max=left, again=not looked)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
                 try:
@@ -352,12 +354,14 @@ class Run:
     async def _left_again(self, step_id: str) -> NoReturn:
         """Wait until a call is cancelled that was cancelled before: its program takes the same path."""
         _logger.warning("step %r of run %r was left before, and waits until it is left again", step_id, self.id)
+        polls = self._hold.timing.polls()
         async with waiting_for_reply():
             while True:
-                await self._hold.rest()
+                woken = self._hold.woken()
+                looked = await self._hold.rest()
                 self._recorder.refuse_news(step_id)
-                await self._hold.look()
-                await anyio.sleep(self._hold.renewal_seconds)
+                looked = await self._hold.look() and looked
+                await polls.pause(woken, again=not looked)
 
     async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
         if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
@@ -413,13 +417,13 @@ class Run:
         end = anyio.current_time() + timing.left(until)
         async with waiting_for_reply() if rests else contextlib.nullcontext():
             while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
+                woken, looked = hold.woken(), True
                 if rests:
-                    await hold.rest()
-                    await hold.look()
+                    looked = await hold.rest() and await hold.look()
                 else:
                     hold.check()
-                most = hold.renewal_seconds if rests else timing.poll_seconds_max
-                await timing.sleep(max(0.0, min(timing.left(until), left, most)))
+                most = timing.poll_seconds_max if looked else AGAIN_SECONDS
+                await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
 
     # ── Context and commits ──────────────────────────────────────────────────────────────────────────────
 
