@@ -25,6 +25,7 @@ from .holding import RUN_ENDS, Hold, Timing, ended, meant, no_fault
 from .recorder import Begin, Recorder
 from .replay import error_text, same_json
 from .run import Run
+from .values import Values
 
 __all__ = ["LEASE_SECONDS", "TIMEOUT_SECONDS", "Executor", "Start", "open_run"]
 
@@ -48,6 +49,8 @@ class Executor(msgspec.Struct, frozen=True):
     """Called with a run's id when the first step of its program is recorded."""
     begin: Begin | None = None
     """How the beginning of a step is recorded without waiting for the answer, if that is possible."""
+    values: Values = msgspec.field(default_factory=Values)
+    """How what its runs record is written and read."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +80,10 @@ async def open_run(
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
-    hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed, executor.progressed, executor.begin)
+    # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
+    begin = executor.begin if hold.fence == 1 else None
+    recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

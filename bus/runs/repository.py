@@ -19,6 +19,7 @@ from ..client.caller import Caller
 from ..client.settling import Settler
 from ..client.waiting import Make
 from ..errors import TooLarge
+from ..model.exact import Encode
 from ..model.records import (
     Claim,
     Lease,
@@ -31,7 +32,7 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import CONTEXT_BYTES_MAX, json_text, json_value
 from ..wire import calls as calls
 from ..wire.frames import Workflow
 from ..wire.limits import FRAME_ROOM_BYTES
@@ -39,8 +40,12 @@ from .commits import RemoteCommits
 from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .run import Run
+from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
+
+_BACKSTOP_SECONDS = 30.0
+"""How often a program that waits looks at the store if the worker says nothing: it should not have to."""
 
 _PORTION_RECORDS = 64
 """Records requested at once if not all of them fit into a frame; fewer if these do not either."""
@@ -55,11 +60,36 @@ class RemoteWorkflows(RemoteCommits):
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
-        self._answered = anyio.Event()
-        self._timing = Timing(answered=lambda: self._answered)
+        self._backstop_seconds = _BACKSTOP_SECONDS
+        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
+
+    @property
+    def encode(self) -> Encode | None:
+        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
+
+        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
+        hook.
+        """
+        return self._values.encode
+
+    @encode.setter
+    def encode(self, encode: Encode | None) -> None:
+        self._values.encode = encode
+
+    @property
+    def decode(self) -> Decode | None:
+        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
+
+        It is called with both, and raises NotImplementedError for other types.
+        """
+        return self._values.decode
+
+    @decode.setter
+    def decode(self, decode: Decode | None) -> None:
+        self._values.decode = decode
 
     def run(
         self,
@@ -92,11 +122,16 @@ class RemoteWorkflows(RemoteCommits):
         """
         start = Start(
             id=id,
-            input=input,
-            context=context or {},
+            input=self._values.plain(input, f"input of a run of {workflow!r}"),
+            context=self._values.plain(
+                context or {},
+                f"context of a run of {workflow!r}",
+                bytes_max=CONTEXT_BYTES_MAX,
+                name=f"context of {workflow}",
+            ),
             concurrency_key=concurrency_key,
             trigger_type=trigger_type,
-            trigger_payload=trigger_payload,
+            trigger_payload=self._values.plain(trigger_payload, f"trigger_payload of a run of {workflow!r}"),
             definition=definition,
         )
         welcome = self._caller.connection.welcome
@@ -104,9 +139,33 @@ class RemoteWorkflows(RemoteCommits):
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
         progressed = self._caller.connection.note_progress
         executor = Executor(
-            self, welcome.bot_id, lease_seconds, self._timing, progressed=progressed, begin=self._begin_step
+            self,
+            welcome.bot_id,
+            lease_seconds,
+            self.timing,
+            progressed=progressed,
+            begin=self._begin_step,
+            values=self._values,
         )
         return open_run(executor, workflow, start, timeout=timeout)
+
+    @property
+    def timing(self) -> Timing:
+        """How programs wait for what happens to runs: a worker that does not say so is asked often."""
+        welcome = self._caller.connection.welcome
+        if welcome is None or not welcome.wakes:
+            return Timing(woken=self.woken)
+        backstop = self._backstop_seconds
+        return Timing(woken=self.woken, poll_seconds=backstop, poll_seconds_max=backstop)
+
+    def woken(self, run_id: str) -> anyio.Event:
+        """Return an event that is set when the worker says that something happens to a run.
+
+        It says that to the bot that held the run last, if another bot does something to it, and after `watch_run`
+        or a refused claim to the session that called it. The event is also set when the connection is renewed. Take
+        it before you look at the run, and look from time to time as well.
+        """
+        return self._caller.connection.wakes.of(run_id)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,6 +236,11 @@ class RemoteWorkflows(RemoteCommits):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))
+        return found
+
+    async def watch_run(self, run_id: str) -> WorkflowRun | None:
+        """Return a run by id, and let `woken` know of its changes, until it or the session ends."""
+        found: WorkflowRun | None = await self._call(calls.WatchRun(run_id=run_id))
         return found
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
@@ -258,7 +322,7 @@ class RemoteWorkflows(RemoteCommits):
     ) -> WorkflowStepLog:
         """Move a step log, identified by its own id, to a status. None keeps output and error.
 
-        Without a fence it may be an answer: waiting runs of this bot then check at once.
+        Without a fence it may be an answer: a program of this bot that waits for it checks at once.
         """
         call = calls.UpdateStepStatus(
             step_id=step_id,
@@ -269,8 +333,7 @@ class RemoteWorkflows(RemoteCommits):
         )
         moved: WorkflowStepLog = await self._call(call)
         if fence is None:
-            self._answered.set()
-            self._answered = anyio.Event()
+            self._caller.connection.wakes.wake([moved.run_id])
         return moved
 
     async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:

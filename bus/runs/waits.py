@@ -5,7 +5,6 @@ Owns when a wait is over, and that its end is a record. While it waits, the run 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Coroutine
 from datetime import datetime
@@ -53,10 +52,11 @@ class Waits(Execution):
         `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
         failed.
         """
-        return self._approval(name, self._take_name(name), prompt, check_timeout(timeout))
-
-    async def _approval(self, name: str, step_id: str, prompt: Any, timeout: float | None) -> Any:
+        step_id = self._take_name(name)
         asked = self._recorder.value(prompt, "prompt", step_id)
+        return self._approval(name, step_id, asked, check_timeout(timeout))
+
+    async def _approval(self, name: str, step_id: str, asked: Any, timeout: float | None) -> Any:
         row = self._recorder.recorded(step_id, APPROVAL)
         if row is not None and not same_json(row.input, asked):
             raise StepChanged(self.id, step_id, changed_text(row.input, asked))
@@ -88,18 +88,20 @@ class Waits(Execution):
             async with self._hold.work():
                 await self._recorder.create(row)
         timing, deadline = self._hold.timing, deadline_of(row)
-        polls = timing.polls(timing.poll_seconds_max)
+        polls = timing.polls()
         left = math.inf
         async with waiting_for_reply():
             while row.status not in _STEP_ENDS and left > 0:
-                answered = timing.answered()
-                await self._hold.rest()
+                woken = self._hold.woken()
+                looked = await self._hold.rest()
                 left = math.inf if deadline is None else timing.left(deadline)
                 # A person may take days, during which the worker may be restarted.
-                with contextlib.suppress(*AWAY):
+                try:
                     row = await self._look_at(row)
+                except AWAY:
+                    looked = False
                 if row.status not in _STEP_ENDS and left > 0:
-                    await polls.pause(answered, seconds_max=left)
+                    await polls.pause(woken, seconds_max=left, again=not looked)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
                 try:
