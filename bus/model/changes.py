@@ -152,6 +152,7 @@ class CommitWork(msgspec.Struct, frozen=True):
     number: int
     as_holder: bool = False
     """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
+    result: Any = None
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):

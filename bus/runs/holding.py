@@ -44,6 +44,7 @@ from ..errors import (
     RunFailed,
     RunHeld,
     RunLost,
+    RunNotDue,
     RunPaused,
     SlotsTaken,
     StorageBusy,
@@ -82,6 +83,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Waits for the next look at a sleep: a clock that a test moves has a sleep of its own."""
     answered: Callable[[], anyio.Event] = anyio.Event
     """Returns the event that is set when this program next answers an approval: waiting runs then check at once."""
+    woken: Callable[[str], anyio.Event] = lambda run_id: anyio.Event()
+    """Returns, for a run's id, the event that is set when something happened to the run."""
     slots: SlotQueue = msgspec.field(default_factory=SlotQueue)
     """Who waits for a slot in this program."""
 
@@ -162,12 +165,14 @@ class Hold:
                 turn.begin()
                 try:
                     return await self._claim()
-                except (RunHeld, RunPaused, SlotsTaken) as error:
+                except (RunHeld, RunNotDue, RunPaused, SlotsTaken) as error:
                     refusal = error
                 if (left := until - anyio.current_time()) <= 0:
                     raise RunBusy(self.run_id, timeout or 0, str(refusal))
                 woken = turn.wait() if isinstance(refusal, SlotsTaken) else None
-                async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+                async with (
+                    waiting_for_reply() if isinstance(refusal, RunNotDue | RunPaused) else contextlib.nullcontext()
+                ):
                     await polls.pause(woken, seconds_max=left)
 
     def _free_slot(self) -> None:

@@ -32,6 +32,8 @@ class Recorder:
         """The values that the steps share."""
         self.completed = run.status == RunStatus.COMPLETED
         """Whether the run is completed: then only recorded steps are available."""
+        self.result: Any = run.result
+        """What the run is completed with."""
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
         self._progressed: Callable[[str], None] | None = progressed
@@ -70,6 +72,13 @@ class Recorder:
         """Return the context as it would be recorded, with some values changed."""
         context = self.context if changes is None else {**self.context, **changes}
         return json_value(context, f"context of run {self.run_id!r}")
+
+    def set_result(self, result: Any) -> None:
+        """Set what the run is completed with, unless it is completed. Raise InvalidValue or TooLarge."""
+        what = f"result of run {self.run_id!r}"
+        value = msgspec.json.decode(json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX))
+        if not self.completed:
+            self.result = value
 
     def is_saved(self, context: Any) -> bool:
         """Return True if the context is recorded as it is."""

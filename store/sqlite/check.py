@@ -63,8 +63,10 @@ _JSON_COLUMNS = (
     ("workflow_runs", "context"),
     ("workflow_runs", "trigger_payload"),
     ("workflow_runs", "definition"),
+    ("workflow_runs", "result"),
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
+    ("workflow_signals", "payload"),
 )
 
 _MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
