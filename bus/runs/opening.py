@@ -46,7 +46,7 @@ async def open_run(
     )
     hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed, executor.progressed)
+    recorder = Recorder(hold, claimed, executor.progressed, executor.values)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

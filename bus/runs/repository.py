@@ -19,6 +19,7 @@ import uuid_utils
 from ..client.caller import Caller
 from ..client.settling import Settler
 from ..errors import TooLarge
+from ..model.exact import Encode
 from ..model.records import (
     Claim,
     Lease,
@@ -41,6 +42,7 @@ from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
+from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
@@ -59,9 +61,35 @@ class RemoteWorkflows(RemoteCommits):
         super().__init__(caller, settler)
         self._answered = anyio.Event()
         self._timing = Timing(answered=lambda: self._answered)
+        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
+
+    @property
+    def encode(self) -> Encode | None:
+        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
+
+        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
+        hook.
+        """
+        return self._values.encode
+
+    @encode.setter
+    def encode(self, encode: Encode | None) -> None:
+        self._values.encode = encode
+
+    @property
+    def decode(self) -> Decode | None:
+        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
+
+        It is called with both, and raises NotImplementedError for other types.
+        """
+        return self._values.decode
+
+    @decode.setter
+    def decode(self, decode: Decode | None) -> None:
+        self._values.decode = decode
 
     def run(
         self,
@@ -101,6 +129,7 @@ class RemoteWorkflows(RemoteCommits):
             trigger_payload=trigger_payload,
             definition=definition,
         )
+        start = start.plain(self._values, workflow)
         return open_run(self._executor(lease_seconds), workflow, start, timeout=timeout)
 
     async def start(
@@ -134,7 +163,8 @@ class RemoteWorkflows(RemoteCommits):
             definition=definition,
             run_at=run_at,
         )
-        created, _ = await find_or_create(self._executor(), workflow, start)
+        executor = self._executor()
+        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
         return self.handle(created.id)
 
     def handle(self, run_id: str) -> RunHandle:
@@ -145,7 +175,8 @@ class RemoteWorkflows(RemoteCommits):
         welcome = self._caller.connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
-        return Executor(self, welcome.bot_id, lease_seconds, self._timing, self._caller.connection.note_progress)
+        progressed = self._caller.connection.note_progress
+        return Executor(self, welcome.bot_id, lease_seconds, self._timing, progressed, self._values)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,10 +15,11 @@ import uuid_utils
 from ..errors import Conflict, UnknownWorkflow
 from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
-from ..model.values import json_value, same_values
+from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import Timing
 from .replay import same_json
+from .values import Values
 
 __all__ = ["LEASE_SECONDS", "Executor", "Start", "find_or_create"]
 
@@ -35,6 +36,8 @@ class Executor(msgspec.Struct, frozen=True):
     timing: Timing = Timing()
     progressed: Callable[[str], None] = lambda run_id: None
     """Called with a run's id when the first step of its program is recorded."""
+    values: Values = msgspec.field(default_factory=Values)
+    """How what its runs record is written and read."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +56,17 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise ValueError(f"run_at must have a time zone, as datetime.now(UTC) has; not {self.run_at}")
+
+    def plain(self, values: Values, workflow: str) -> Start:
+        """Return it with its values as they are read back from JSON. Raise InvalidValue or TooLarge."""
+        what = f"of a run of {workflow!r}"
+        name = f"context of {workflow}"
+        return msgspec.structs.replace(
+            self,
+            input=values.plain(self.input, f"input {what}"),
+            context=values.plain(self.context, f"context {what}", bytes_max=CONTEXT_BYTES_MAX, name=name),
+            trigger_payload=values.plain(self.trigger_payload, f"trigger_payload {what}"),
+        )
 
 
 async def find_or_create(
