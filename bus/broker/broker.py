@@ -30,6 +30,7 @@ from ..core.effects import (
     Count,
     Effect,
     EmptyTap,
+    FindRuns,
     FindStart,
     Locate,
     Moment,
@@ -56,6 +57,7 @@ from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
+from .waking import RunWaking
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -111,8 +113,13 @@ class Broker:
             moment=moment,
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
+        self._waking = RunWaking(core, store.workflows, moment=moment, carry_out=self._carry_out)
         self._workflows = WorkflowAnswers(
-            store.workflows, core.permitting.access, limits=settings.limits, noted=self._noting.deed
+            store.workflows,
+            core.permitting.access,
+            limits=settings.limits,
+            noted=self._noting.deed,
+            waking=self._waking,
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
         self._calling = 0
@@ -314,6 +321,8 @@ class Broker:
                     self._tasks.start_soon(self.reloading.answer, address, request)
                 case Locate():
                     self._tasks.start_soon(self._locate, effect)
+                case FindRuns():
+                    self._tasks.start_soon(self._waking.find, effect)
                 case _:
                     assert_never(effect)
         if not self._draining:

@@ -5,6 +5,8 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
+The same sweep finds the runs whose time to start has come, and those who wait for them are told.
+
 Pure.
 """
 
@@ -19,6 +21,7 @@ from ..wire.frames import Code
 from .batches import Batches, Job
 from .dispatch import Dispatch
 from .effects import Turn
+from .waking import Waking
 
 __all__ = ["Recovering"]
 
@@ -29,13 +32,18 @@ _RUNS_AT_ONCE = 100
 class Recovering:
     """See the module."""
 
-    def __init__(self, settings: Workflows, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+    def __init__(
+        self, settings: Workflows, batches: Batches, dispatch: Dispatch, waking: Waking, turn: Turn
+    ) -> None:
         self._settings = settings
         self._batches = batches
         self._dispatch = dispatch
+        self._waking = waking
         self._turn = turn
         self._asked = False
         self._due: float | None = None
+        self._due_after = ""
+        """The time until which the runs that may start are known."""
 
     def __repr__(self) -> str:
         return f"<Recovering {'asked' if self._asked else 'idle'}>"
@@ -47,14 +55,26 @@ class Recovering:
         if self._asked or (self._due is not None and self._turn.moment.now < self._due):
             return
         self._asked = True
-        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
+        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="", due_after=self._due_after)
         self._batches.add(_RecoverJob(self, change))
 
     def recovered(self, recovered: Recovered) -> None:
-        """Deliver the messages to the last holders, and sweep again at once if there may be more runs."""
+        """Tell the last holders, and who waits for the runs, and sweep again at once if there may be more."""
         self._dispatch.enter(*stored_lots(recovered.messages))
-        more = len(recovered.runs) == _RUNS_AT_ONCE
+        for lost in recovered.runs:
+            self._waking.happened(lost.run.id)
+        for run_id in recovered.due:
+            self._waking.happened(run_id, stopped=False)
+        self._due_after = recovered.due_until
+        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due))
         self._rest(0.0 if more else self._settings.sweep_seconds)
+        if recovered.next_seconds is not None:
+            self.expect(recovered.next_seconds)
+
+    def expect(self, seconds: float) -> None:
+        """Sweep in so many seconds at the latest: a run may start then."""
+        if self._due is not None:
+            self._due = min(self._due, self._turn.moment.now + max(seconds, 0.0))
 
     def not_recovered(self) -> None:
         """Note that nothing was recovered: the next sweep tries again."""

@@ -158,13 +158,14 @@ class CommitWork(msgspec.Struct, frozen=True):
 class RecoverRuns(msgspec.Struct, frozen=True):
     """End the holds of runs whose lease has expired, and notify each last holder by a message from `sender_name`.
 
-    Answered `Recovered`.
+    Answered `Recovered`, with the runs that may start since the time `due_after`.
     """
 
     runs_max: int
     sender_id: str
     sender_name: str
     timestamp: str
+    due_after: str = ""
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -327,10 +328,17 @@ class NotCommitted(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """Runs that were recovered, and the messages that notify their last holders."""
+    """Runs that were recovered, and the messages that notify their last holders.
+
+    `due` has the ids of pending runs that may start now, whose time came until `due_until`; in `next_seconds` the
+    next one will.
+    """
 
     runs: list[RecoveredRun]
     messages: list[LogMessage]
+    due: list[str] = []
+    due_until: str = ""
+    next_seconds: float | None = None
 
 
 class Released(msgspec.Struct, frozen=True):

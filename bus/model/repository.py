@@ -71,7 +71,15 @@ from .lots import (
 )
 from .records import BotMessage, BotSubscription, Channel
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
-from .workflows import RunOwners, StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
+from .workflows import (
+    RunNews,
+    RunOwners,
+    StepCreation,
+    StepMove,
+    WorkflowRepository,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 __all__ = [
     "AddBot",
@@ -113,6 +121,7 @@ __all__ = [
     "RemoveSecurityEvents",
     "RemoveSubscription",
     "RevokeKeys",
+    "RunNews",
     "RunOwners",
     "SaveMailbox",
     "SecurityEvent",

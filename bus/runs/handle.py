@@ -5,7 +5,6 @@ Owns waiting for a run's end. What is reported is what the store says; a wake on
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Any
 
@@ -58,22 +57,32 @@ class RunHandle:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
         until = math.inf if timeout is None else anyio.current_time() + timeout
-        polls = self._timing.polls(self._timing.poll_seconds_max)
+        polls = self._timing.polls()
         status = "unknown, because the worker is away"
         async with waiting_for_reply():
             while True:
                 woken = self._timing.woken(self._id)
-                with contextlib.suppress(*AWAY):
-                    run = await self.run()
-                    if run.status in RUN_ENDS:
-                        break
+                run = await self._watched()
+                if run is not None:
                     status = run.status
+                    if status in RUN_ENDS:
+                        break
                 if (left := until - anyio.current_time()) <= 0:
                     raise ResultTimeout(self._id, timeout or 0, status)
-                await polls.pause(woken, seconds_max=left)
+                await polls.pause(woken, seconds_max=left, again=run is None)
         if run.status != RunStatus.COMPLETED:
             raise ended(run.id, run.status, run.error)
         return run.result
+
+    async def _watched(self) -> WorkflowRun | None:
+        """Return the run, and be woken at its next change; None if the worker is away."""
+        try:
+            run = await self._workflows.watch_run(self._id)
+        except AWAY:
+            return None
+        if run is None:
+            raise NotFound("run", self._id)
+        return run
 
     async def cancel(self, reason: str | None = None) -> WorkflowRun:
         """Cancel the run; `reason` is kept as its error. Return it, however often this is called.

@@ -60,6 +60,7 @@ __all__ = [
     "SaveDefinition",
     "UpdateRunStatus",
     "UpdateStepStatus",
+    "WatchRun",
     "decode_call",
     "read_result",
 ]
@@ -177,6 +178,14 @@ class GetRun(Call, frozen=True, kw_only=True):
     """Asks for a run."""
 
     method = "get_run"
+    answer = WorkflowRun | None
+    run_id: str
+
+
+class WatchRun(Call, frozen=True, kw_only=True):
+    """Asks for a run, and to be woken at its changes."""
+
+    method = "watch_run"
     answer = WorkflowRun | None
     run_id: str
 
@@ -323,9 +332,9 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun,
-    RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs,
-    GetCompletedStepIds, ListWaitingApprovals,
+    UpdateRunStatus, RetryRun, ForkRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
+    ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
+    ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

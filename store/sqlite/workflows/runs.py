@@ -16,7 +16,7 @@ import msgspec
 
 from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
 from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
-from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
+from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, same_values, status_value
@@ -71,6 +71,16 @@ _SLOTS = """
 _INTERRUPT = """
     UPDATE workflow_steps SET status = 'failed', error = 'interrupted', completed_at = COALESCE(completed_at, ?1)
     WHERE status = 'running' AND run_id IN (SELECT value FROM json_each(?2))"""
+
+# The condition is the one of idx_workflow_runs_not_before.
+_DUE = """
+    SELECT id, not_before FROM workflow_runs
+    WHERE not_before IS NOT NULL AND status = 'pending' AND not_before > ?1 AND not_before <= ?2
+    ORDER BY not_before LIMIT ?3"""
+
+_NEXT_DUE = """
+    SELECT MIN(not_before) FROM workflow_runs
+    WHERE not_before IS NOT NULL AND status = 'pending' AND not_before > ?1"""
 
 _LOST = f"""{SUMMARY}
     WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ? OFFSET ?"""
@@ -253,6 +263,16 @@ class Runs:
         )
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+
+    async def due(
+        self, connection: aiosqlite.Connection, after: str, now: str, limit: int
+    ) -> tuple[list[str], str, float | None]:
+        """Return the pending runs whose time to start has come since a time, until when, and when the next will."""
+        rows = list(await connection.execute_fetchall(_DUE, (after, now, limit)))
+        until = rows[-1][1] if len(rows) == limit else now
+        [[next_at]] = await connection.execute_fetchall(_NEXT_DUE, (until,))
+        left = None if next_at is None else (parse_timestamp(next_at) - parse_timestamp(now)).total_seconds()
+        return [row[0] for row in rows], until, left
 
     def check_size(self, record: msgspec.Struct, what: str) -> None:
         """Raise TooLarge for a record that could not be sent to its readers."""
