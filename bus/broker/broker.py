@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
@@ -44,7 +44,7 @@ from ..core.effects import (
 )
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
-from ..model.repository import PageRequest, Store
+from ..model.repository import PageRequest, RunSurvey, Store, Surveyed, SurveyedRuns
 from ..settings import Settings
 from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
@@ -375,8 +375,12 @@ class Broker:
         self._carry_out(self._core.counted(count, waiting, self._moment()))
 
     async def _survey(self, survey: Survey) -> None:
-        rows = await self._store.survey(survey.request)
-        self._carry_out(self._core.surveyed(rows, self._moment()))
+        request = survey.request
+        if isinstance(request, RunSurvey):
+            found: Sequence[Surveyed] | SurveyedRuns = await self._store.survey_runs(request)
+        else:
+            found = await self._store.survey(request)
+        self._carry_out(self._core.surveyed(found, self._moment()))
 
     async def _locate(self, located: Locate) -> None:
         messages = await self._store.locate(located.seqs)

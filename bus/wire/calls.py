@@ -38,6 +38,7 @@ __all__ = [
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
+    "DeleteRun",
     "ForkRun",
     "GetCompletedStepIds",
     "GetDefinition",
@@ -170,6 +171,15 @@ class ForkRun(Call, frozen=True, kw_only=True):
     run_id: str
     new_id: str
     before_step: str | None = None
+
+
+class DeleteRun(Call, frozen=True, kw_only=True):
+    """Deletes a run that has ended."""
+
+    method = "delete_run"
+    result = bool
+    writes = True
+    run_id: str
 
 
 class GetRun(Call, frozen=True, kw_only=True):
@@ -322,9 +332,9 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, GetRun, GetRunDefinition, ListRuns, ListAllRuns, ListCrashedRuns, ClaimRun,
-    RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs,
-    GetCompletedStepIds, ListWaitingApprovals,
+    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, GetRunDefinition, ListRuns, ListAllRuns,
+    ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
+    ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

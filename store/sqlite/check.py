@@ -63,6 +63,8 @@ _JSON_COLUMNS = (
     ("workflow_runs", "context"),
     ("workflow_runs", "trigger_payload"),
     ("workflow_runs", "definition"),
+    ("workflow_runs", "attributes"),
+    ("workflow_schedules", "schedule"),
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
 )

@@ -43,15 +43,18 @@ from bus.model.repository import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
     RevokeKeys,
+    RunSurvey,
     SaveMailbox,
     SecurityEvent,
     SecurityRequest,
     SeenBot,
     Subscribed,
     Surveyed,
+    SurveyedRuns,
     SurveyRequest,
     group_mailbox_id,
     lots_of,
@@ -74,6 +77,7 @@ from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
+from .workflows.keeping import remove_runs, survey_runs
 
 __all__ = ["SqliteLog"]
 
@@ -199,6 +203,8 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
+            case RemoveRuns():
+                return await remove_runs(connection, change)
             case CommitWork():
                 return await self._commits.carry_out(transaction, change)
             case RecoverRuns():
@@ -349,6 +355,10 @@ class SqliteLog:
                 (channel, after, through, request.messages_max),
             )
         return [Surveyed(*row) for row in rows]
+
+    async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
+        """Return runs that have ended, in the order in which they did."""
+        return await survey_runs(self._database.read, survey)
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom."""

@@ -38,6 +38,7 @@ from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
 from ..file.writer import Transaction, refusal
+from .keeping import delete_run
 from .runs import RUN_COLUMNS, SUMMARY, Runs, find_owners, find_run, new_run, run_change, run_record, summary_record
 from .steps import (
     STEP_COLUMNS,
@@ -213,6 +214,10 @@ class SqliteWorkflows:
         return await self._write(
             lambda connection, now: self.runs.fork(connection, run_id, new_id, before_step, now, by=self._by)
         )
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended, with all that belongs to it."""
+        return await self._write(lambda connection, _: delete_run(connection, run_id))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
