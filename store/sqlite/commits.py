@@ -50,6 +50,7 @@ class Commits:
         self._conversations = conversations
         self._runs = workflows.runs
         self._steps = workflows.steps
+        self._retrying = workflows.retrying
         # The runs' own clocks, independent of the timestamps of the log's messages.
         self._now, self._lease_now = workflows.now, workflows.lease_now
 
@@ -113,7 +114,7 @@ class Commits:
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
         """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
-        await self._runs.retry_of_messages(
+        await self._retrying.retry_of_messages(
             transaction.connection, mailbox_id, seqs, now=self._now(), lease_now=self._lease_now()
         )
 

@@ -199,12 +199,26 @@ class Ledger:
                     self.marks.append((index, event))
 
     def _join_vanished(self) -> None:
-        """Count clients that vanished without knowing it: they were cut off for long, and nobody heard them."""
+        """Count clients that may have vanished without knowing it, because they were cut off for long.
+
+        A client may hear that its session is over, or notice only that its connection broke.
+        """
         cut_off = [index for index, mark in self.marks if mark.what == "pulled" and mark.note.endswith(PULLED_LONG)]
-        for index, mark in self.marks:
-            hello = self.sessions.get(mark.note) if mark.what == "expelled" else None
-            if hello is not None and any(hello.ends < each < index for each in cut_off):
-                self.vanished.append((index, mark.process))
+        open_since: dict[str, Call] = {}
+        for call in self.of(Hello):
+            before = open_since.get(call.invoke.process)
+            if before is not None:
+                self._cut(before, call.index, cut_off)
+            if call.ok is not None:
+                open_since[call.invoke.process] = call
+        for last in open_since.values():
+            self._cut(last, self.length, cut_off)
+
+    def _cut(self, hello: Call, over: int, cut_off: Sequence[int]) -> None:
+        action = hello.invoke.action
+        assert isinstance(action, Hello)
+        if any(hello.ends < each < over for each in cut_off):
+            self.vanished.append((over, action.bot))
 
     def _note_session(self, call: Call, ok: Ok) -> None:
         """Note that a session was opened, and what its client kept from the one before."""

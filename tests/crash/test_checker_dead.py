@@ -131,9 +131,12 @@ def test_a_break_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize(("pulled", "kinds"), [("far end, long", set()), ("far end, short", {"dead_letters"})])
-def test_a_client_that_was_cut_off_for_long_has_vanished(story: Story, pulled: str, kinds: set[str]) -> None:
+@pytest.mark.parametrize("heard", ["expelled", "broke"])
+def test_a_client_that_was_cut_off_for_long_has_vanished(
+    story: Story, pulled: str, kinds: set[str], heard: str
+) -> None:
     fail(story, 2)
-    for what, note in (("pulled", pulled), ("expelled", "bob/1")):
+    for what, note in (("pulled", pulled), (heard, "bob/1")):
         story.events.append(Mark(what=what, note=note, at=9.0, process="bob", incarnation=1))
     story.dead_letters = {"bob": {1: "its session vanished; failed 3 times"}}
     assert story.verdict().kinds == kinds

@@ -1,14 +1,13 @@
 """Runs of workflows in SQLite: their changes within a transaction.
 
-Owns the SQL of runs, and reading rows as records. `bus.model.transitions` decides which statuses may follow, and
-`bus.model.leases` who may hold a run: here the run is read, and the result of the decision written. Every method is
-part of its caller's transaction and may be run twice.
+Owns the SQL of changing runs; `run_rows` reads their rows. `bus.model.transitions` decides which statuses may
+follow, and `bus.model.leases` who may hold a run: here the run is read, and the result of the decision written.
+Every method is part of its caller's transaction and may be run twice.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,45 +15,23 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew, retry
+from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
 from bus.model.repository import CommitWork
-from bus.model.retrying import SET_ASIDE, StepMark, forked, set_aside
 from bus.model.transitions import advance_run
-from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, normal_record, same_values, status_value
-from bus.model.workflows import RunOwners, WorkflowRules
+from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, same_values, status_value
+from bus.model.workflows import WorkflowRules
 
-from ..file.reader import Reader, is_text
+from ..file.reader import is_text
 from ..file.writer import refusal
-from .steps import STEP_ORDER
+from .run_rows import RUN_COLUMNS, SUMMARY, NewRun, find_run, run_record, summary_record
 
-__all__ = [
-    "RUN_COLUMNS",
-    "SUMMARY",
-    "NewRun",
-    "RunChange",
-    "Runs",
-    "find_owners",
-    "find_run",
-    "new_run",
-    "run_change",
-    "run_record",
-    "summary_record",
-]
+__all__ = ["RunChange", "Runs", "run_change"]
 
-RUN_COLUMNS = (
-    "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
-    " completed_at, error, concurrency_key"
-)
 _HOLD_COLUMNS = (
     "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped,"
     " last_holder_bot_id, progress"
 )
-
-SUMMARY = """
-    SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
-        holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped
-    FROM workflow_runs"""
 
 _INSERT = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, created_by_bot_id)
@@ -71,52 +48,7 @@ _UPDATE = """
         stopped = ?, last_holder_bot_id = ?, progress = ?
     WHERE id = ?"""
 
-_OWNERS = """
-    SELECT run.id, workflow.name, workflow.owner_bot_id, run.created_by_bot_id, run.holder_bot_id,
-        run.last_holder_bot_id
-    FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
-    WHERE run.id IN (SELECT value FROM json_each(?))"""
-
 _RECORDED = "SELECT COUNT(*) FROM workflow_steps WHERE run_id = ? AND status IN ('completed', 'skipped')"
-
-_MARKS = f"SELECT id, step_id, status, started_at, completed_at FROM workflow_steps WHERE run_id = ? {STEP_ORDER}"
-
-# A question that is set aside must not be answered any more.
-_SET_ASIDE = f"""
-    UPDATE workflow_steps SET step_id = step_id || '{SET_ASIDE}',
-        completed_at = CASE status WHEN 'waiting_approval' THEN ?1 ELSE completed_at END,
-        status = CASE status WHEN 'waiting_approval' THEN 'skipped' ELSE status END
-    WHERE id IN (SELECT value FROM json_each(?2))"""
-
-_FORK = f"""
-    INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, forked_from, created_by_bot_id)
-    SELECT ?1, workflow_id, workflow_name, 'pending', trigger_type, trigger_payload, context, ?2, NULL, NULL,
-        concurrency_key, definition, ?3, ?5
-    FROM workflow_runs WHERE id = ?4"""
-
-# By its key (docs/workflows.md), or by its answer, for clients that write no keys.
-_IS_APPROVAL = """
-    CASE WHEN idempotency_key IS NULL AND json_valid(output) THEN json_type(output, '$.approved') IS NOT NULL
-        ELSE COALESCE(idempotency_key = 'approval' OR idempotency_key GLOB 'approval until *', FALSE) END"""
-
-# An approval is given for one run: a bot's fork asks again.
-_FORK_STEPS = f"""
-    INSERT INTO workflow_steps
-        (id, run_id, step_id, step_name, status, attempt, idempotency_key, input, output, error, started_at,
-         completed_at)
-    SELECT ?1 || '/' || id, ?1, step_id, step_name, status, attempt, idempotency_key, input, output, error,
-        started_at, completed_at
-    FROM workflow_steps
-    WHERE id IN (SELECT value FROM json_each(?2)) AND NOT (?3 AND {_IS_APPROVAL})
-    ORDER BY rowid"""
-
-# Only a run that the mailbox's bots held: somebody else's message may have its id.
-_RETRIABLE = """
-    SELECT id FROM workflow_runs
-    WHERE id = (SELECT id FROM bot_messages WHERE seq = ?1)
-        AND (last_holder_bot_id = ?2 OR last_holder_bot_id IN (
-            SELECT bot_id FROM bot_subscriptions WHERE channel_name || '/' || group_name = ?2))
-        AND (status IN ('failed', 'crashed') OR (status = 'paused' AND error IS NOT NULL AND NOT stopped))"""
 
 # What a claim needs to know about other runs. The run itself is not running when this is queried.
 _SLOTS = """
@@ -153,13 +85,6 @@ _CRASH = f"""
         recoveries = CASE WHEN ({_COUNTED}) > progress THEN 1 ELSE recoveries + 1 END, progress = ({_COUNTED}),
         claim_id = NULL, queue_place = NULL, queued_at = NULL, queued_until = NULL
     WHERE id IN (SELECT value FROM json_each(?2))"""
-
-
-class NewRun(msgspec.Struct, frozen=True):
-    """A checked run to create: its record as it will be read back, and its row."""
-
-    run: WorkflowRun
-    row: tuple[Any, ...]
 
 
 class RunChange(msgspec.Struct, frozen=True):
@@ -216,7 +141,7 @@ class Runs:
 
     async def move(self, connection: aiosqlite.Connection, change: RunChange, now: str) -> WorkflowRun:
         """Move a run to a status."""
-        return await self._move(connection, await self._find(connection, change.run_id), change, now)
+        return await self._move(connection, await self.find(connection, change.run_id), change, now)
 
     async def _move(
         self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str
@@ -227,7 +152,7 @@ class Runs:
             self.check_size(after, f"run {change.run_id!r}")
         moved = move(held, after, fenced=change.fence is not None)
         if moved is not held:
-            await _write(connection, moved, change.context_text)
+            await self.write(connection, moved, change.context_text)
         return after
 
     async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
@@ -237,7 +162,7 @@ class Runs:
             current, hold = await self._find_hold(connection, run_id)
             _check_fence(current, hold, run_id, work.fence, by)
             return
-        held = await self._find(connection, run_id)
+        held = await self.find(connection, run_id)
         # A lost hold is reported first, whatever else is wrong with the commit.
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
@@ -246,7 +171,7 @@ class Runs:
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
         """Claim a run. If there is no slot, SlotsTaken is returned, so that the place in the queue is stored."""
-        held = await self._find(connection, run_id)
+        held = await self.find(connection, run_id)
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)
         if held.run.status != RunStatus.RUNNING:
@@ -256,7 +181,7 @@ class Runs:
         if held.hold.holder is not None:
             [[recorded]] = await connection.execute_fetchall(_RECORDED, (run_id,))
         after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max, recorded=recorded)
-        await _write(connection, after)
+        await self.write(connection, after)
         if after.hold.holder is None or after.hold.expires_at is None:
             return slots.refusal(run_id)
         if after.hold.fence != held.hold.fence:
@@ -283,10 +208,10 @@ class Runs:
         by: str | None = None,
     ) -> WorkflowRun:
         """Release a run, as its holder asks."""
-        held = await self._find(connection, run_id)
+        held = await self.find(connection, run_id)
         after = release(held, fence, status, now=now, by=by)
         if after is not held:
-            await _write(connection, after)
+            await self.write(connection, after)
         return after.run
 
     async def recover(
@@ -306,69 +231,25 @@ class Runs:
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
-    async def retry(
-        self, connection: aiosqlite.Connection, run_id: str, from_step: str | None, *, now: str, lease_now: str
-    ) -> WorkflowRun:
-        """Let a run go on, without the records that count no longer."""
-        held = await self._find(connection, run_id)
-        marks = await _marks(connection, run_id)
-        if held.run.status == RunStatus.PENDING:
-            known = {mark.step_id for mark in marks}
-            repeated = from_step is not None and from_step not in known and from_step + SET_ASIDE in known
-            if from_step is None or repeated:
-                return held.run
-        after = retry(held, lease_now)
-        ids = set_aside(marks, from_step)
-        await connection.execute(_SET_ASIDE, (now, json_text(ids, "step log ids")))
-        await _write(connection, after)
-        return after.run
-
-    async def retry_of_messages(
-        self, connection: aiosqlite.Connection, mailbox_id: str, seqs: Iterable[int], *, now: str, lease_now: str
-    ) -> None:
-        """Let runs of a mailbox's bots go on whose ids are those of messages, if an error stopped them."""
-        for seq in seqs:
-            for (run_id,) in await connection.execute_fetchall(_RETRIABLE, (seq, mailbox_id)):
-                await self.retry(connection, run_id, None, now=now, lease_now=lease_now)
-
-    async def fork(
-        self,
-        connection: aiosqlite.Connection,
-        run_id: str,
-        new_id: str,
-        before_step: str | None,
-        now: str,
-        *,
-        by: str | None = None,
-    ) -> WorkflowRun:
-        """Create a run of the bot `by` with the records of another one; or return the one that this created."""
-        origin = json_text({"run_id": run_id, "before_step": before_step}, "origin of a fork")
-        for known, creator in await connection.execute_fetchall(
-            "SELECT forked_from, created_by_bot_id FROM workflow_runs WHERE id = ?", (new_id,)
-        ):
-            if known != origin or by not in (None, creator):
-                raise Conflict(f"run {new_id!r} exists, and is not this fork of run {run_id!r}")
-            return (await self._find(connection, new_id)).run
-        await self._find(connection, run_id)
-        ids = forked(await _marks(connection, run_id), before_step)
-        await connection.execute(_FORK, (new_id, now, origin, run_id, by))
-        await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids"), by is not None))
-        created = (await self._find(connection, new_id)).run
-        self.check_size(created, f"run {new_id!r}")
-        return created
-
     def check_size(self, record: msgspec.Struct, what: str) -> None:
         """Raise TooLarge for a record that could not be sent to its readers."""
         bytes_max = self.rules.record_bytes_max
         if bytes_max is not None and (size_bytes := len(msgspec.json.encode(record))) > bytes_max:
             raise TooLarge(what, size_bytes, bytes_max)
 
-    async def _find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:
+    async def find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:
+        """Return a run and its hold. Raise NotFound or RecordDamaged."""
         rows = await connection.execute_fetchall(_FIND, (run_id,))
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
         return HeldRun(run_record(row), HoldState(*row[11:]))
+
+    async def write(self, connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
+        """Write a run's status and hold, and its context if that has changed."""
+        run, hold = held.run, held.hold
+        values = (run.status, run.error, run.completed_at, context_text, *msgspec.structs.astuple(hold), run.id)
+        await connection.execute(_UPDATE, values)
 
     async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, HoldState]:
         """Return a run's status and hold, without its context, which may be large."""
@@ -383,9 +264,6 @@ class Runs:
 
 def _check_fence(status: str, hold: HoldState, run_id: str, fence: int | None, by: str | None) -> None:
     check_fence(run_id, status, hold.fence, fence, last_holder=hold.last_holder, by=by)
-
-
-# ── Rows and records ─────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> list[RunSummary]:
@@ -404,97 +282,3 @@ async def _find_lost(connection: aiosqlite.Connection, now: str, limit: int) -> 
         if len(rows) < limit:
             break
     return lost[:limit]
-
-
-async def _marks(connection: aiosqlite.Connection, run_id: str) -> list[StepMark]:
-    return [StepMark(*row) for row in await connection.execute_fetchall(_MARKS, (run_id,))]
-
-
-async def _write(connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
-    run, hold = held.run, held.hold
-    values = (run.status, run.error, run.completed_at, context_text, *msgspec.structs.astuple(hold), run.id)
-    await connection.execute(_UPDATE, values)
-
-
-def new_run(run: WorkflowRun) -> NewRun:
-    """Check a run before it is queued. Raises InvalidValue or TooLarge."""
-    run = normal_record(run, f"run {run.id!r}")
-    payload = run.trigger_payload
-    row = (
-        run.id,
-        run.workflow_id,
-        run.workflow_name,
-        run.status,
-        run.trigger_type,
-        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
-        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
-        run.started_at,
-        run.completed_at,
-        run.error,
-        run.concurrency_key,
-    )
-    return NewRun(run, row)
-
-
-def run_record(row: sqlite3.Row) -> WorkflowRun:
-    """Return the run that these columns hold. Raise RecordDamaged if they are not valid."""
-    # The decoder reports damage in the two columns left out, which may be large.
-    if not is_text((*row[:5], *row[7:])):
-        raise RecordDamaged("workflow_runs", f"id {row[0]}")
-    try:
-        return WorkflowRun(
-            id=row[0],
-            workflow_id=row[1],
-            workflow_name=row[2],
-            status=RunStatus(row[3]),
-            trigger_type=row[4],
-            trigger_payload=None if row[5] is None else msgspec.json.decode(row[5]),
-            context=msgspec.json.decode(row[6]),
-            started_at=row[7],
-            completed_at=row[8],
-            error=row[9],
-            concurrency_key=row[10],
-        )
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
-
-
-async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
-    """Return a run by id."""
-    rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
-        f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
-    )
-    return next((run_record(row) for row in rows), None)
-
-
-async def find_owners(reader: aiosqlite.Connection | Reader, run_ids: Sequence[str]) -> dict[str, RunOwners]:
-    """Return whose runs are, by their ids."""
-    ids = json_text(list(run_ids), "run ids")
-    rows: Iterable[sqlite3.Row] = await reader.execute_fetchall(_OWNERS, (ids,))
-    return {row[0]: RunOwners(*row) for row in rows if is_text(row)}
-
-
-def summary_record(row: sqlite3.Row) -> RunSummary:
-    """Return the run that these columns of a summary hold. Raise RecordDamaged if they are not valid."""
-    if not is_text(row):
-        raise RecordDamaged("workflow_runs", f"id {row[0]}")
-    try:
-        return RunSummary(
-            id=row[0],
-            workflow_id=row[1],
-            workflow_name=row[2],
-            status=RunStatus(row[3]),
-            trigger_type=row[4],
-            started_at=row[5],
-            completed_at=row[6],
-            error=row[7],
-            concurrency_key=row[8],
-            holder=row[9],
-            fence=row[10],
-            lease_expires_at=row[11],
-            recoveries=row[12],
-            queued_at=row[13],
-            stopped=bool(row[14]),
-        )
-    except ValueError as error:
-        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

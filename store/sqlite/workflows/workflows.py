@@ -1,27 +1,22 @@
 """The WorkflowRepository over SQLite: each write is one operation of the writer, each read one statement.
 
-Owns the SQL of definitions and of lists, and two clocks: one for the timestamps of runs, and one for leases. `runs`
-and `steps` change a run or a step log within a transaction, so that other transactions can include such changes.
+Owns the SQL of lists. `definitions` keeps definitions. `runs` and `steps` change a run or a step log within a
+transaction, so that other transactions can include such changes.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import aiosqlite
-import msgspec
 
-from bus.errors import DefinitionInUse, InvalidValue, NotFound, RecordDamaged, Refused, SlotsTaken, StoreError
-from bus.model.definitions import check_definition
+from bus.errors import InvalidValue, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
-    BotOwner,
     Claim,
     Lease,
-    Owner,
     RecoveredRun,
     RunStatus,
     RunSummary,
@@ -33,13 +28,16 @@ from bus.model.records import (
     timestamp,
 )
 from bus.model.retrying import is_set_aside
-from bus.model.values import json_text, json_value, normal_record, row_range, status_value
+from bus.model.values import json_value, normal_record, row_range, status_value
 from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
-from ..file.writer import Transaction, refusal
+from ..file.writer import Transaction
+from .definitions import SqliteDefinitions, definition_record
 from .keeping import delete_run
-from .runs import RUN_COLUMNS, SUMMARY, Runs, find_owners, find_run, new_run, run_change, run_record, summary_record
+from .retrying import Retrying
+from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
+from .runs import run_change
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
@@ -55,16 +53,6 @@ __all__ = ["SqliteWorkflows"]
 
 _T = TypeVar("_T")
 
-_SAVE_DEFINITION = """
-    INSERT INTO workflows (id, name, owner_type, owner_bot_id, definition, created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-    ON CONFLICT (id) DO UPDATE SET
-        name = excluded.name, owner_type = excluded.owner_type, owner_bot_id = excluded.owner_bot_id,
-        definition = excluded.definition, updated_at = excluded.updated_at"""
-
-# The expression is the one of idx_workflows_owner.
-_OWNED = "owner_type = ? AND COALESCE(owner_bot_id, '') = ?"
-_DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id LIMIT ? OFFSET ?"
 
 _CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= ?)"
 
@@ -83,7 +71,7 @@ _PAGE_BYTES = 1024 * 1024
 """Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
-class SqliteWorkflows:
+class SqliteWorkflows(SqliteDefinitions):
     """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(
@@ -95,90 +83,15 @@ class SqliteWorkflows:
         *,
         by: str | None = None,
     ) -> None:
-        self._database = database
-        self._clock = clock
-        self._lease_clock = lease_clock
-        self._rules = rules
-        self.runs = Runs(rules)
-        """Changes of a run within a transaction, for transactions that do more."""
+        super().__init__(database, rules, clock, lease_clock)
+        self.retrying = Retrying(self.runs)
         self.steps = Steps(self.runs.check_size)
         self._by = by
         """The bot for which it works, if that is to be asked."""
 
-    def __repr__(self) -> str:
-        return f"<SqliteWorkflows {self._database.path}>"
-
     def on_behalf_of(self, bot_id: str) -> SqliteWorkflows:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
         return SqliteWorkflows(self._database, self._rules, self._clock, self._lease_clock, by=bot_id)
-
-    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id."""
-        what = f"workflow {definition.id!r}"
-        definition = normal_record(definition, what)
-        check_definition(definition)
-        self.runs.check_size(definition, what)
-        owner_type, owner_bot_id = _owner_columns(definition.owner)
-        text = json_text(definition, what)
-
-        async def operation(connection: aiosqlite.Connection, now: str) -> None:
-            row = (definition.id, definition.name, owner_type, owner_bot_id, text, now)
-            try:
-                await connection.execute(_SAVE_DEFINITION, row)
-            except sqlite3.IntegrityError as error:
-                raise refusal(
-                    error,
-                    missing=NotFound("bot", str(owner_bot_id)),
-                    conflict=f"the name {definition.name!r} of this owner belongs to another workflow",
-                ) from error
-
-        await self._write(operation)
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Return a definition by id."""
-        definitions = await self._definitions("WHERE id = ?", (definition_id,))
-        return definitions[0] if definitions else None
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Return a definition by name and owner."""
-        owner_type, owner_bot_id = _owner_columns(owner)
-        found = await self._definitions(f"WHERE name = ? AND {_OWNED}", (name, owner_type, owner_bot_id or ""))
-        return found[0] if found else None
-
-    async def list_definitions(
-        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists those of all owners."""
-        part = row_range(limit, offset)
-        if owner is None:
-            return await self._definitions(_DEFINITION_ORDER, part)
-        owner_type, owner_bot_id = _owner_columns(owner)
-        return await self._definitions(
-            f"WHERE {_OWNED} {_DEFINITION_ORDER}", (owner_type, owner_bot_id or "", *part)
-        )
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete a definition, with its runs and their steps if `cascade` is set."""
-
-        async def operation(connection: aiosqlite.Connection, _: str) -> bool:
-            if cascade:
-                await connection.execute("DELETE FROM workflow_runs WHERE workflow_id = ?", (definition_id,))
-            else:
-                [[runs]] = await connection.execute_fetchall(
-                    "SELECT COUNT(*) FROM workflow_runs WHERE workflow_id = ?", (definition_id,)
-                )
-                if runs:
-                    raise DefinitionInUse(definition_id, runs)
-            cursor = await connection.execute("DELETE FROM workflows WHERE id = ?", (definition_id,))
-            return cursor.rowcount > 0
-
-        return await self._write(operation)
-
-    async def _definitions(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowDefinition]:
-        rows = await self._database.read.execute_fetchall(f"SELECT id, definition FROM workflows {sql}", parameters)
-        return [_definition(row) for row in rows]
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,7 +117,7 @@ class SqliteWorkflows:
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
         return await self._write(
-            lambda connection, now: self.runs.retry(
+            lambda connection, now: self.retrying.retry(
                 connection, run_id, from_step, now=now, lease_now=self.lease_now()
             )
         )
@@ -212,7 +125,7 @@ class SqliteWorkflows:
     async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:
         """Create a run with the records of another one up to a step."""
         return await self._write(
-            lambda connection, now: self.runs.fork(connection, run_id, new_id, before_step, now, by=self._by)
+            lambda connection, now: self.retrying.fork(connection, run_id, new_id, before_step, now, by=self._by)
         )
 
     async def delete_run(self, run_id: str) -> bool:
@@ -232,7 +145,7 @@ class SqliteWorkflows:
         rows = await self._database.read.execute_fetchall(
             "SELECT workflow_id, definition FROM workflow_runs WHERE id = ? AND definition IS NOT NULL", (run_id,)
         )
-        return _definition(rows[0]) if rows else None
+        return definition_record(rows[0]) if rows else None
 
     async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
         """List a workflow's runs, newest first."""
@@ -441,32 +354,3 @@ class SqliteWorkflows:
             _WAITING.format(condition), (*of_run, *row_range(limit, offset))
         )
         return [step_record(row) for row in rows]
-
-    # ── The writer and the clock ─────────────────────────────────────────────────────────────────────────
-
-    async def _write(self, operation: Callable[[aiosqlite.Connection, str], Awaitable[_T]]) -> _T:
-        """Carry out an operation in the next transaction, with the time at which it runs."""
-
-        async def timed(transaction: Transaction) -> _T:
-            return await operation(transaction.connection, self.now())
-
-        return await self._database.writer.run(timed)
-
-    def now(self) -> str:
-        """Return the time for the timestamps of runs and step logs."""
-        return timestamp(self._clock())
-
-    def lease_now(self) -> str:
-        """Return the time by the leases' clock, which is not affected when the wall clock is set."""
-        return timestamp(self._lease_clock())
-
-
-def _owner_columns(owner: Owner) -> tuple[str, str | None]:
-    return ("bot", owner.bot_id) if isinstance(owner, BotOwner) else ("global", None)
-
-
-def _definition(row: sqlite3.Row) -> WorkflowDefinition:
-    try:
-        return msgspec.json.decode(row[1], type=WorkflowDefinition)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise RecordDamaged("workflows", f"id {row[0]}") from error

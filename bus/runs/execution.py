@@ -1,0 +1,126 @@
+"""What all parts of a run have in common, as seen by the program that executes it: its data, names, and waiting.
+
+Owns how a call waits without keeping the run: `waits` and `run` say for what. `recorder` writes records, and
+`holding` holds the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+import anyio
+
+from ..client.lending import waiting_for_reply
+from ..model.records import WorkflowDefinition, WorkflowRun
+from .recorder import Recorder
+from .replay import WAIT_SECONDS_MAX, check_name
+
+__all__ = ["Execution", "check_timeout"]
+
+_logger = logging.getLogger("posthouse.client")
+
+
+class Execution:
+    """One execution of a workflow, which is held by this program: the part of `Run` that its other parts use."""
+
+    def __init__(
+        self, recorder: Recorder, run: WorkflowRun, definition: WorkflowDefinition | None, *, prefix: str = ""
+    ) -> None:
+        hold = self._hold = recorder.hold
+        self._workflows = hold.workflows
+        self._run = run
+        self._definition = definition
+        self._recorder = recorder
+        self._prefix = prefix
+
+    def __repr__(self) -> str:
+        state = "completed" if self.completed else "held" if self._hold.held else "not held"
+        return f"<Run {self.id!r} of {self.workflow!r} {state} fence={self.fence}>"
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._run.id
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The values that the steps share; saved by `save_context`, by each commit, and when the run completes."""
+        return self._recorder.context
+
+    @context.setter
+    def context(self, context: dict[str, Any]) -> None:
+        self._recorder.context = context
+
+    @property
+    def completed(self) -> bool:
+        """Whether it was completed, before it was opened or by a commit: then only recorded steps are available."""
+        return self._recorder.completed
+
+    @property
+    def resumed(self) -> bool:
+        """Whether steps were recorded before it was opened."""
+        return self._recorder.resumed
+
+    @property
+    def workflow(self) -> str:
+        """The name of its workflow."""
+        return self._run.workflow_name
+
+    @property
+    def fence(self) -> int:
+        """The number of its holds: 1 if it was never held before nor given back."""
+        return self._hold.fence
+
+    @property
+    def input(self) -> Any:
+        """The input with which the run was started."""
+        return self.context.get("input") if isinstance(self.context, dict) else None
+
+    @property
+    def trigger_payload(self) -> Any:
+        """The payload of its trigger."""
+        return self._run.trigger_payload
+
+    # ── Names and waiting ────────────────────────────────────────────────────────────────────────────────
+
+    def _take_name(self, name: str) -> str:
+        check_name(name)
+        return self._recorder.take_name(self._prefix + name)
+
+    def _later(self, seconds: float) -> datetime:
+        return self._hold.timing.clock() + timedelta(seconds=seconds)
+
+    async def _left_again(self, step_id: str) -> NoReturn:
+        """Wait until a call is cancelled that was cancelled before: its program takes the same path."""
+        _logger.warning("step %r of run %r was left before, and waits until it is left again", step_id, self.id)
+        async with waiting_for_reply():
+            while True:
+                await self._hold.rest()
+                self._recorder.refuse_news(step_id)
+                await self._hold.look()
+                await anyio.sleep(self._hold.renewal_seconds)
+
+    async def _wait_until(self, until: datetime) -> None:
+        hold, timing = self._hold, self._hold.timing
+        rests = timing.left(until) > hold.lease_seconds
+        # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
+        end = anyio.current_time() + timing.left(until)
+        async with waiting_for_reply() if rests else contextlib.nullcontext():
+            while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
+                if rests:
+                    await hold.rest()
+                    await hold.look()
+                else:
+                    hold.check()
+                most = hold.renewal_seconds if rests else timing.poll_seconds_max
+                await timing.sleep(max(0.0, min(timing.left(until), left, most)))
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return a timeout. Raise ValueError if it is not a number of seconds above 0."""
+    if timeout is not None and not 0 < timeout <= WAIT_SECONDS_MAX:
+        raise ValueError(f"timeout must be a number of seconds above 0, or None; not {timeout!r}")
+    return timeout

@@ -1,0 +1,164 @@
+"""What a run waits for: a person's answer, and a time.
+
+Owns when a wait is over, and that its end is a record. While it waits, the run is nobody's (`holding`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from ..client.lending import waiting_for_reply
+from ..errors import ApprovalTimedOut, InvalidTransition, Rejected, StepChanged
+from ..model.records import StepStatus, WorkflowStepLog, timestamp
+from .execution import Execution, check_timeout
+from .holding import AWAY
+from .replay import (
+    APPROVAL,
+    LEFT,
+    STEP,
+    TIMED_OUT,
+    WAIT_SECONDS_MAX,
+    approval_key,
+    changed_text,
+    deadline_of,
+    is_late,
+    same_json,
+)
+
+__all__ = ["Waits"]
+
+_STEP_ENDS = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
+
+
+class Waits(Execution):
+    """The calls of a run that wait."""
+
+    def approval(self, name: str, prompt: Any = None, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
+        """Ask a person, and wait until they answer. Return their answer, or raise Rejected.
+
+        If nobody has answered `timeout` seconds after the question was recorded, ApprovalTimedOut is raised, and is
+        raised from then on: an answer that comes later is refused. After a restart, only the rest is waited for.
+
+        Meanwhile the run is paused, unless other steps are running: it occupies no slot, and a program that opens
+        it again comes back to the same question. A handler that waits here lends its place to another one. The
+        answer is given by a command, by a message, or with `update_step_status` of the step log that
+        `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
+        failed.
+        """
+        return self._approval(name, self._take_name(name), prompt, check_timeout(timeout))
+
+    async def _approval(self, name: str, step_id: str, prompt: Any, timeout: float | None) -> Any:
+        asked = self._recorder.value(prompt, "prompt", step_id)
+        row = self._recorder.recorded(step_id, APPROVAL)
+        if row is not None and not same_json(row.input, asked):
+            raise StepChanged(self.id, step_id, changed_text(row.input, asked))
+        if row is None or row.status not in _STEP_ENDS:
+            self._recorder.refuse_news(step_id)
+            new = row is None
+            key = approval_key(None if timeout is None else self._later(timeout))
+            row = row or self._recorder.row(
+                step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=key
+            )
+            try:
+                row = await self._answered(row, new=new)
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
+        if row.error == LEFT:
+            await self._left_again(step_id)
+        if row.error == TIMED_OUT or is_late(row):
+            raise ApprovalTimedOut(self.id, step_id)
+        refused = isinstance(row.output, dict) and row.output.get("approved") is False
+        if row.status == StepStatus.FAILED or refused:
+            comment = row.output.get("comment") if isinstance(row.output, dict) else None
+            raise Rejected(self.id, step_id, row.output, row.error or comment)
+        return row.output
+
+    async def _answered(self, row: WorkflowStepLog, *, new: bool) -> WorkflowStepLog:
+        """Return the record of an approval with its answer, or with the end of its time; create it if it is new."""
+        if new:
+            async with self._hold.work():
+                await self._recorder.create(row)
+        timing, deadline = self._hold.timing, deadline_of(row)
+        polls = timing.polls(timing.poll_seconds_max)
+        left = math.inf
+        async with waiting_for_reply():
+            while row.status not in _STEP_ENDS and left > 0:
+                answered = timing.answered()
+                await self._hold.rest()
+                left = math.inf if deadline is None else timing.left(deadline)
+                # A person may take days, during which the worker may be restarted.
+                with contextlib.suppress(*AWAY):
+                    row = await self._look_at(row)
+                if row.status not in _STEP_ENDS and left > 0:
+                    await polls.pause(answered, seconds_max=left)
+        async with self._hold.work():
+            if row.status not in _STEP_ENDS:
+                try:
+                    return await self._recorder.end(row, StepStatus.FAILED, error=TIMED_OUT)
+                except InvalidTransition:  # it was answered after the last look
+                    row = await self._look_at(row)
+        self._recorder.note(row)
+        return row
+
+    async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
+            return row
+        found = await self._workflows.get_step_log(row.id)
+        if found is not None and found.status != StepStatus.WAITING_APPROVAL:
+            return found
+        run = await self._workflows.get_run(self.id)
+        raise self._hold.lose("gone" if run is None else run.status)
+
+    def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
+        """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
+
+        Write `run.sleep(60)`, or with a name `run.sleep("cool down", 60)`. Sleeping for longer than a lease gives
+        the run back as paused meanwhile, unless other steps are running: then it occupies no slot, and a handler
+        that sleeps lends its place to another one.
+        """
+        name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
+        number = isinstance(duration, int | float) and 0 <= duration <= WAIT_SECONDS_MAX
+        if not isinstance(name, str) or isinstance(duration, str) or not number:
+            raise TypeError(
+                f"write run.sleep(seconds) or run.sleep(name, seconds), with 0 to {WAIT_SECONDS_MAX} seconds"
+            )
+        return self._sleep(name, self._take_name(name), duration)
+
+    async def _sleep(self, name: str, step_id: str, duration: float) -> None:
+        row = self._recorder.recorded(step_id, STEP)
+        if row is None:
+            self._recorder.refuse_news(step_id)
+            until = {"seconds": duration, "until": timestamp(self._later(duration))}
+            # Pending, not running: a claim would treat a running step as interrupted.
+            row = self._recorder.row(step_id, name, status=StepStatus.PENDING, input=until)
+            async with self._hold.work():
+                await self._recorder.create(row)
+        wake_up = _wake_up(row, self.id)
+        if row.error == LEFT:
+            await self._left_again(step_id)
+        if row.status == StepStatus.PENDING:
+            self._recorder.refuse_news(step_id)
+            try:
+                await self._wait_until(wake_up)
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
+            async with self._hold.work():
+                await self._recorder.end(row, StepStatus.COMPLETED)
+        await anyio.lowlevel.checkpoint()
+
+
+def _wake_up(row: WorkflowStepLog, run_id: str) -> datetime:
+    try:
+        return msgspec.convert(row.input["until"], datetime)
+    except (LookupError, TypeError, msgspec.ValidationError):
+        raise StepChanged(run_id, row.step_id, "the step recorded under this name is not a sleep") from None

@@ -1,0 +1,156 @@
+"""Definitions of workflows in SQLite, and how the repository writes: each write is one operation of the writer.
+
+Owns the SQL of definitions, and two clocks: one for the timestamps of runs, and one for leases.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import aiosqlite
+import msgspec
+
+from bus.errors import DefinitionInUse, NotFound, RecordDamaged
+from bus.model.definitions import check_definition
+from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
+from bus.model.values import json_text, normal_record, row_range
+from bus.model.workflows import WorkflowRules
+
+from ..file.database import Database
+from ..file.writer import Transaction, refusal
+from .runs import Runs
+
+__all__ = ["SqliteDefinitions", "definition_record"]
+
+_T = TypeVar("_T")
+
+_SAVE_DEFINITION = """
+    INSERT INTO workflows (id, name, owner_type, owner_bot_id, definition, created_at, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+    ON CONFLICT (id) DO UPDATE SET
+        name = excluded.name, owner_type = excluded.owner_type, owner_bot_id = excluded.owner_bot_id,
+        definition = excluded.definition, updated_at = excluded.updated_at"""
+
+# The expression is the one of idx_workflows_owner.
+_OWNED = "owner_type = ? AND COALESCE(owner_bot_id, '') = ?"
+_DEFINITION_ORDER = "ORDER BY name, owner_type, COALESCE(owner_bot_id, ''), id LIMIT ? OFFSET ?"
+
+
+class SqliteDefinitions:
+    """The part of `SqliteWorkflows` that keeps definitions."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: WorkflowRules,
+        clock: Callable[[], datetime],
+        lease_clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._lease_clock = lease_clock
+        self._rules = rules
+        self.runs = Runs(rules)
+        """Changes of a run within a transaction, for transactions that do more."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._database.path}>"
+
+    async def save_definition(self, definition: WorkflowDefinition) -> None:
+        """Insert or replace by id."""
+        what = f"workflow {definition.id!r}"
+        definition = normal_record(definition, what)
+        check_definition(definition)
+        self.runs.check_size(definition, what)
+        owner_type, owner_bot_id = _owner_columns(definition.owner)
+        text = json_text(definition, what)
+
+        async def operation(connection: aiosqlite.Connection, now: str) -> None:
+            row = (definition.id, definition.name, owner_type, owner_bot_id, text, now)
+            try:
+                await connection.execute(_SAVE_DEFINITION, row)
+            except sqlite3.IntegrityError as error:
+                raise refusal(
+                    error,
+                    missing=NotFound("bot", str(owner_bot_id)),
+                    conflict=f"the name {definition.name!r} of this owner belongs to another workflow",
+                ) from error
+
+        await self._write(operation)
+
+    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
+        """Return a definition by id."""
+        definitions = await self._definitions("WHERE id = ?", (definition_id,))
+        return definitions[0] if definitions else None
+
+    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
+        """Return a definition by name and owner."""
+        owner_type, owner_bot_id = _owner_columns(owner)
+        found = await self._definitions(f"WHERE name = ? AND {_OWNED}", (name, owner_type, owner_bot_id or ""))
+        return found[0] if found else None
+
+    async def list_definitions(
+        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowDefinition]:
+        """List by name, owner, id; `None` lists those of all owners."""
+        part = row_range(limit, offset)
+        if owner is None:
+            return await self._definitions(_DEFINITION_ORDER, part)
+        owner_type, owner_bot_id = _owner_columns(owner)
+        return await self._definitions(
+            f"WHERE {_OWNED} {_DEFINITION_ORDER}", (owner_type, owner_bot_id or "", *part)
+        )
+
+    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
+        """Delete a definition, with its runs and their steps if `cascade` is set."""
+
+        async def operation(connection: aiosqlite.Connection, _: str) -> bool:
+            if cascade:
+                await connection.execute("DELETE FROM workflow_runs WHERE workflow_id = ?", (definition_id,))
+            else:
+                [[runs]] = await connection.execute_fetchall(
+                    "SELECT COUNT(*) FROM workflow_runs WHERE workflow_id = ?", (definition_id,)
+                )
+                if runs:
+                    raise DefinitionInUse(definition_id, runs)
+            cursor = await connection.execute("DELETE FROM workflows WHERE id = ?", (definition_id,))
+            return cursor.rowcount > 0
+
+        return await self._write(operation)
+
+    async def _definitions(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowDefinition]:
+        rows = await self._database.read.execute_fetchall(f"SELECT id, definition FROM workflows {sql}", parameters)
+        return [definition_record(row) for row in rows]
+
+    # ── The writer and the clock ─────────────────────────────────────────────────────────────────────────
+
+    async def _write(self, operation: Callable[[aiosqlite.Connection, str], Awaitable[_T]]) -> _T:
+        """Carry out an operation in the next transaction, with the time at which it runs."""
+
+        async def timed(transaction: Transaction) -> _T:
+            return await operation(transaction.connection, self.now())
+
+        return await self._database.writer.run(timed)
+
+    def now(self) -> str:
+        """Return the time for the timestamps of runs and step logs."""
+        return timestamp(self._clock())
+
+    def lease_now(self) -> str:
+        """Return the time by the leases' clock, which is not affected when the wall clock is set."""
+        return timestamp(self._lease_clock())
+
+
+def _owner_columns(owner: Owner) -> tuple[str, str | None]:
+    return ("bot", owner.bot_id) if isinstance(owner, BotOwner) else ("global", None)
+
+
+def definition_record(row: sqlite3.Row) -> WorkflowDefinition:
+    """Return the definition in the second column. Raise RecordDamaged if it is not valid."""
+    try:
+        return msgspec.json.decode(row[1], type=WorkflowDefinition)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordDamaged("workflows", f"id {row[0]}") from error

@@ -1,0 +1,138 @@
+"""Rows of runs in SQLite, and the records that they hold.
+
+Owns the columns of a run's record, and reading them. `runs` changes runs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from bus.errors import RecordDamaged
+from bus.model.records import RunStatus, RunSummary, WorkflowRun
+from bus.model.values import CONTEXT_BYTES_MAX, json_text, normal_record
+from bus.model.workflows import RunOwners
+
+from ..file.reader import Reader, is_text
+
+__all__ = [
+    "RUN_COLUMNS",
+    "SUMMARY",
+    "NewRun",
+    "find_owners",
+    "find_run",
+    "new_run",
+    "run_record",
+    "summary_record",
+]
+
+RUN_COLUMNS = (
+    "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
+    " completed_at, error, concurrency_key"
+)
+
+SUMMARY = """
+    SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
+        holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped
+    FROM workflow_runs"""
+
+_OWNERS = """
+    SELECT run.id, workflow.name, workflow.owner_bot_id, run.created_by_bot_id, run.holder_bot_id,
+        run.last_holder_bot_id
+    FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
+    WHERE run.id IN (SELECT value FROM json_each(?))"""
+
+
+class NewRun(msgspec.Struct, frozen=True):
+    """A checked run to create: its record as it will be read back, and its row."""
+
+    run: WorkflowRun
+    row: tuple[Any, ...]
+
+
+def new_run(run: WorkflowRun) -> NewRun:
+    """Check a run before it is queued. Raises InvalidValue or TooLarge."""
+    run = normal_record(run, f"run {run.id!r}")
+    payload = run.trigger_payload
+    row = (
+        run.id,
+        run.workflow_id,
+        run.workflow_name,
+        run.status,
+        run.trigger_type,
+        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
+        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
+        run.started_at,
+        run.completed_at,
+        run.error,
+        run.concurrency_key,
+    )
+    return NewRun(run, row)
+
+
+def run_record(row: sqlite3.Row) -> WorkflowRun:
+    """Return the run that these columns hold. Raise RecordDamaged if they are not valid."""
+    # The decoder reports damage in the two columns left out, which may be large.
+    if not is_text((*row[:5], *row[7:])):
+        raise RecordDamaged("workflow_runs", f"id {row[0]}")
+    try:
+        return WorkflowRun(
+            id=row[0],
+            workflow_id=row[1],
+            workflow_name=row[2],
+            status=RunStatus(row[3]),
+            trigger_type=row[4],
+            trigger_payload=None if row[5] is None else msgspec.json.decode(row[5]),
+            context=msgspec.json.decode(row[6]),
+            started_at=row[7],
+            completed_at=row[8],
+            error=row[9],
+            concurrency_key=row[10],
+        )
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
+
+
+async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
+    """Return a run by id."""
+    rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
+        f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
+    )
+    return next((run_record(row) for row in rows), None)
+
+
+async def find_owners(reader: aiosqlite.Connection | Reader, run_ids: Sequence[str]) -> dict[str, RunOwners]:
+    """Return whose runs are, by their ids."""
+    ids = json_text(list(run_ids), "run ids")
+    rows: Iterable[sqlite3.Row] = await reader.execute_fetchall(_OWNERS, (ids,))
+    return {row[0]: RunOwners(*row) for row in rows if is_text(row)}
+
+
+def summary_record(row: sqlite3.Row) -> RunSummary:
+    """Return the run that these columns of a summary hold. Raise RecordDamaged if they are not valid."""
+    if not is_text(row):
+        raise RecordDamaged("workflow_runs", f"id {row[0]}")
+    try:
+        return RunSummary(
+            id=row[0],
+            workflow_id=row[1],
+            workflow_name=row[2],
+            status=RunStatus(row[3]),
+            trigger_type=row[4],
+            started_at=row[5],
+            completed_at=row[6],
+            error=row[7],
+            concurrency_key=row[8],
+            holder=row[9],
+            fence=row[10],
+            lease_expires_at=row[11],
+            recoveries=row[12],
+            queued_at=row[13],
+            stopped=bool(row[14]),
+        )
+    except ValueError as error:
+        raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
