@@ -1,7 +1,8 @@
 """Values to JSON without silent loss.
 
 Owns that check. msgspec writes NaN and infinities as null, writes two keys with the same text twice, and writes a
-`Raw` as it is, JSON or not. Each of these is refused here.
+`Raw` as it is, JSON or not. Each of these is refused here. Pydantic models are written as they write themselves,
+and other types that JSON does not know as their author's hook says.
 
 Pure: a value in, bytes out.
 """
@@ -10,31 +11,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
 
-__all__ = ["exact_json"]
+__all__ = ["Encode", "exact_json", "is_model"]
+
+Encode = Callable[[Any], Any]
+"""Returns a value to write for one that JSON does not know; raises NotImplementedError if it does not know one."""
 
 _WHOLE = frozenset({str, int, bool, type(None)})
 """Types that are written exactly, or not at all."""
 
 
-def exact_json(value: Any) -> bytes:
+def exact_json(value: Any, encode: Encode | None = None) -> bytes:
     """Return a value as JSON.
 
-    Subclasses of str, int and float are written like their base. Raises ValueError for what JSON would lose,
-    TypeError for types that are not JSON, and RecursionError for values nested too deeply.
+    Subclasses of str, int and float are written like their base, and what JSON does not know as `encode` says, or
+    as a pydantic model says itself. Raises ValueError for what JSON would lose, TypeError for types that are not
+    JSON, and RecursionError for values nested too deeply.
     """
-    encoded = _encoder.encode(value)
+    encoder = _encoder if encode is None else msgspec.json.Encoder(enc_hook=partial(_written, encode))
+    encoded = encoder.encode(value)
     if type(value) in _WHOLE:
         return encoded
     if isinstance(value, msgspec.Struct):
         for field in msgspec.structs.astuple(value):
             if type(field) not in _WHOLE and not isinstance(field, Enum) and field is not msgspec.UNSET:
-                exact_json(field)
+                exact_json(field, encode)
     elif not _equal(_read_back(encoded, value), value):  # perhaps only in another form, like a tuple or a time
         _check(value)
     return encoded
@@ -70,7 +78,23 @@ def _plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if is_model(type(value)):
+        return msgspec.Raw(exact_json(value.model_dump(mode="json", by_alias=True, round_trip=True)))
     raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
+
+
+def _written(encode: Encode, value: Any) -> Any:
+    """Return what msgspec can write instead of a value, as a hook says."""
+    if not isinstance(value, bool | str | int | float | tuple | frozenset | None):
+        with suppress(NotImplementedError):
+            other = encode(value)
+            return other if type(other) is str else msgspec.Raw(exact_json(other, encode))
+    return _plain(value)
+
+
+def is_model(kind: type) -> bool:
+    """Return True for the class of a pydantic model, which writes and reads itself."""
+    return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_dump")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)

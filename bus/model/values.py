@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import InvalidValue, TooLarge
-from .exact import exact_json
+from .exact import Encode, exact_json
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
+    "json_bytes",
     "json_text",
     "json_value",
     "normal_record",
@@ -38,12 +39,20 @@ _Record = TypeVar("_Record", bound=msgspec.Struct)
 _Status = TypeVar("_Status", bound=StrEnum)
 
 
-def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
-    """Return a value as JSON text. Raise InvalidValue if JSON cannot hold it, TooLarge above the limit."""
-    encoded = _encode(value, what)
+def json_bytes(value: Any, what: str, *, bytes_max: int | None = None, encode: Encode | None = None) -> bytes:
+    """Return a value as JSON, with a hook for types that JSON does not know.
+
+    Raise InvalidValue if JSON cannot hold it, TooLarge above the limit.
+    """
+    encoded = _encode(value, what, encode)
     if bytes_max is not None and len(encoded) > bytes_max:
         raise TooLarge(what, len(encoded), bytes_max)
-    return encoded.decode()
+    return encoded
+
+
+def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
+    """Return a value as JSON text; raise as `json_bytes` does."""
+    return json_bytes(value, what, bytes_max=bytes_max).decode()
 
 
 def json_value(value: Any, what: str) -> Any:
@@ -85,9 +94,9 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
     return -1 if limit is None else limit, offset
 
 
-def _encode(value: Any, what: str) -> bytes:
+def _encode(value: Any, what: str, encode: Encode | None = None) -> bytes:
     try:
-        return exact_json(value)
+        return exact_json(value, encode)
     except (TypeError, ValueError, RecursionError) as error:  # msgspec's and Unicode errors are ValueErrors
         raise InvalidValue(what, str(error)) from error
 

@@ -25,6 +25,7 @@ from .holding import RUN_ENDS, Hold, Timing, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text, same_json
 from .run import Run
+from .values import Values
 
 __all__ = ["LEASE_SECONDS", "TIMEOUT_SECONDS", "Executor", "Start", "open_run"]
 
@@ -46,6 +47,8 @@ class Executor(msgspec.Struct, frozen=True):
     timing: Timing = Timing()
     progressed: Callable[[str], None] = lambda run_id: None
     """Called with a run's id when the first step of its program is recorded."""
+    values: Values = msgspec.field(default_factory=Values)
+    """How what its runs record is written and read."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,7 @@ async def open_run(
     )
     hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed, executor.progressed)
+    recorder = Recorder(hold, claimed, executor.progressed, executor.values)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

@@ -15,9 +15,10 @@ import uuid_utils
 
 from ..errors import InvalidTransition, InvalidValue, StepChanged, TooLarge
 from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
-from ..model.values import STEP_VALUE_BYTES_MAX, json_text, json_value
+from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
 from .replay import LEFT, Names, Records, kind_of
+from .values import Context, Values
 
 __all__ = ["Recorder"]
 
@@ -25,11 +26,10 @@ __all__ = ["Recorder"]
 class Recorder:
     """See the module."""
 
-    def __init__(self, hold: Hold, run: WorkflowRun, progressed: Callable[[str], None]) -> None:
+    def __init__(self, hold: Hold, run: WorkflowRun, progressed: Callable[[str], None], values: Values) -> None:
         self.hold = hold
         self.run_id = run.id
-        self.context: dict[str, Any] = run.context
-        """The values that the steps share."""
+        self.values = values
         self.completed = run.status == RunStatus.COMPLETED
         """Whether the run is completed: then only recorded steps are available."""
         self.resumed = False
@@ -40,6 +40,8 @@ class Recorder:
         self._names = Names()
         self._left: list[WorkflowStepLog] = []
         self._saved = json_text(run.context, "context")
+        self._workflow = run.workflow_name
+        self._context = self._checking(run.context)
         hold.moved_on = self._moved_on
 
     def __repr__(self) -> str:
@@ -66,10 +68,33 @@ class Recorder:
 
     # ── The context ──────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def context(self) -> dict[str, Any]:
+        """The values that the steps share."""
+        context: dict[str, Any] = self._context
+        return context
+
+    @context.setter
+    def context(self, context: dict[str, Any]) -> None:
+        checking = self._checking(context)
+        self._plain_context(checking)
+        self._context = checking
+
+    def _checking(self, context: Any) -> Any:
+        """Return a context that checks what is set in it; one that is no dict stays what it is."""
+        if not isinstance(context, dict):
+            return context
+        what = f"context of run {self.run_id!r}"
+        return Context(context, what, self.values, bytes_max=CONTEXT_BYTES_MAX, name=f"context of {self._workflow}")
+
+    def _plain_context(self, context: Any) -> Any:
+        what = f"context of run {self.run_id!r}"
+        name = f"context of {self._workflow}"
+        return self.values.plain(context, what, bytes_max=CONTEXT_BYTES_MAX, name=name)
+
     def context_value(self, changes: dict[str, Any] | None = None) -> Any:
         """Return the context as it would be recorded, with some values changed."""
-        context = self.context if changes is None else {**self.context, **changes}
-        return json_value(context, f"context of run {self.run_id!r}")
+        return self._plain_context(self._context if changes is None else {**self._context, **changes})
 
     def is_saved(self, context: Any) -> bool:
         """Return True if the context is recorded as it is."""
@@ -203,5 +228,5 @@ class Recorder:
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
-        what = f"{kind} of step {step_id!r}"
-        return msgspec.json.decode(json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX))
+        name = f"{kind} of {self._workflow}/{step_id.partition('#')[0]}"
+        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=STEP_VALUE_BYTES_MAX, name=name)

@@ -18,6 +18,7 @@ import uuid_utils
 from ..client.caller import Caller
 from ..client.settling import Settler
 from ..errors import TooLarge
+from ..model.exact import Encode
 from ..model.records import (
     Claim,
     Lease,
@@ -30,7 +31,7 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import CONTEXT_BYTES_MAX, json_text, json_value
 from ..wire import calls as calls
 from ..wire.frames import Workflow
 from ..wire.limits import FRAME_ROOM_BYTES
@@ -38,6 +39,7 @@ from .commits import RemoteCommits
 from .holding import Timing
 from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
 from .run import Run
+from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
@@ -56,9 +58,35 @@ class RemoteWorkflows(RemoteCommits):
         super().__init__(caller, settler)
         self._answered = anyio.Event()
         self._timing = Timing(answered=lambda: self._answered)
+        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
+
+    @property
+    def encode(self) -> Encode | None:
+        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
+
+        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
+        hook.
+        """
+        return self._values.encode
+
+    @encode.setter
+    def encode(self, encode: Encode | None) -> None:
+        self._values.encode = encode
+
+    @property
+    def decode(self) -> Decode | None:
+        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
+
+        It is called with both, and raises NotImplementedError for other types.
+        """
+        return self._values.decode
+
+    @decode.setter
+    def decode(self, decode: Decode | None) -> None:
+        self._values.decode = decode
 
     def run(
         self,
@@ -91,18 +119,23 @@ class RemoteWorkflows(RemoteCommits):
         """
         start = Start(
             id=id,
-            input=input,
-            context=context or {},
+            input=self._values.plain(input, f"input of a run of {workflow!r}"),
+            context=self._values.plain(
+                context or {},
+                f"context of a run of {workflow!r}",
+                bytes_max=CONTEXT_BYTES_MAX,
+                name=f"context of {workflow}",
+            ),
             concurrency_key=concurrency_key,
             trigger_type=trigger_type,
-            trigger_payload=trigger_payload,
+            trigger_payload=self._values.plain(trigger_payload, f"trigger_payload of a run of {workflow!r}"),
             definition=definition,
         )
         welcome = self._caller.connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
         progressed = self._caller.connection.note_progress
-        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing, progressed)
+        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing, progressed, self._values)
         return open_run(executor, workflow, start, timeout=timeout)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import anyio
 import anyio.lowlevel
@@ -41,11 +41,31 @@ from .replay import (
     error_text,
 )
 from .transaction import RunCommit
+from .values import ReadAs
 from .waits import Waits
 
-__all__ = ["Run"]
+__all__ = ["Run", "StepOptions"]
+
+T = TypeVar("T")
 
 _ONCE = Retry(max_attempts=1)
+
+
+class StepOptions(TypedDict, total=False):
+    """The options of a step, beside its type."""
+
+    input: Any
+    """What is recorded as its input, instead of the arguments."""
+    retry: Retry | None
+    """How often to try it."""
+    on_changed: OnChanged
+    """What to do if another input is recorded."""
+    announce: bool
+    """Whether to record that it begins."""
+    timeout: float | None
+    """The seconds after which an attempt has failed."""
+    kwargs: Mapping[str, Any] | None
+    """Arguments of the function by name."""
 
 
 class Run(Waits):
@@ -56,6 +76,26 @@ class Run(Waits):
     """
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        returns: type[T],
+        **options: Unpack[StepOptions],
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        returns: Any = msgspec.UNSET,
+        **options: Unpack[StepOptions],
+    ) -> Coroutine[Any, Any, Any]: ...
 
     def step(
         self,
@@ -68,19 +108,24 @@ class Run(Waits):
         announce: bool = True,
         timeout: float | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        returns: Any = msgspec.UNSET,
     ) -> Coroutine[Any, Any, Any]:
         """Call a function, async or not, and record its output; return the recorded output of a completed step.
 
         A function that is not async is called in a thread, with the caller's context variables: at most 40 at once
         (`bus.step_threads`). If the step is cancelled, it is abandoned, and what it returns is ignored.
 
-        The output is returned as it is read back from JSON, even the first time. `input` is recorded; by default it
-        is the args, and with `kwargs` for the function an object of both. If the recorded output belongs to another
-        input, this raises StepChanged, unless `on_changed` is "reuse" (return it anyway) or "again" (carry the step
-        out again). If the function raises, it is retried according to `retry` (default: the definition's for the
-        step with this id, else none), and StepFailed is raised at last. An error that is nobody's fault
-        (WorkerUnavailable, LimitReached and the like) is raised as it is after the last attempt, and the step is
-        retried when the run is opened again.
+        The output is returned as it is read back from JSON, even the first time: as plain JSON, or with `returns`
+        as a value of that type, such as a dataclass, a Struct, a pydantic model, or a list of these. Raises
+        TypeError for a type that cannot be read back, and InvalidValue for an output of another type, which stays
+        recorded.
+
+        `input` is recorded; by default it is the args, and with `kwargs` for the function an object of both. If the
+        recorded output belongs to another input, this raises StepChanged, unless `on_changed` is "reuse" (return it
+        anyway) or "again" (carry the step out again). If the function raises, it is retried according to `retry`
+        (default: the definition's for the step with this id, else none), and StepFailed is raised at last. An error
+        that is nobody's fault (WorkerUnavailable, LimitReached and the like) is raised as it is after the last
+        attempt, and the step is retried when the run is opened again.
 
         Using the same name again makes another step (`fetch`, `fetch#2`), in the order of the calls, whenever they
         are awaited. A name belongs to the task that used it first: RuntimeError in another one (see `branch`). An
@@ -96,15 +141,25 @@ class Run(Waits):
         may follow. A step that a cancel scope of yours ends is recorded as left when the program goes on: when the
         run is opened again, the step waits until it is cancelled again.
         """
+        reading = None if returns is msgspec.UNSET else self._recorder.values.reading(returns)
         step_id = self._take_name(name)
-        call = _StepCall(name, step_id, function, args, dict(kwargs or {}), announce, check_timeout(timeout))
-        return self._step(call, input, retry or self._retry(name), on_changed)
+        asked = self._input_of(step_id, args, kwargs, input)
+        call = _StepCall(
+            name=name,
+            step_id=step_id,
+            function=function,
+            args=args,
+            kwargs=dict(kwargs or {}),
+            wanted=Wanted(asked, retry or self._retry(name), on_changed),
+            announce=announce,
+            timeout=check_timeout(timeout),
+            reading=reading,
+        )
+        return self._step(call)
 
-    async def _step(self, call: _StepCall, input: Any, retry: Retry, on_changed: OnChanged) -> Any:
-        step_id = call.step_id
+    async def _step(self, call: _StepCall) -> Any:
+        step_id, wanted = call.step_id, call.wanted
         self._recorder.recorded(step_id, STEP)
-        asked = self._input_of(call) if input is msgspec.UNSET else self._recorder.value(input, "input", step_id)
-        wanted = Wanted(asked, retry, on_changed)
         cause: Exception | None = None
         chance = random.random()
         while True:
@@ -112,7 +167,7 @@ class Run(Waits):
             decision = decide(rows, wanted, now=self._hold.timing.clock(), chance=chance)
             if isinstance(decision, Recorded):
                 await anyio.lowlevel.checkpoint()
-                return decision.output
+                return call.read(decision.output)
             if isinstance(decision, Changed):
                 raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
             if isinstance(decision, Left):
@@ -132,7 +187,7 @@ class Run(Waits):
                 if wait_seconds > 0:
                     await self._wait_until(self._later(wait_seconds))
                     row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
-                return await self._attempt(row, call)
+                return call.read(await self._attempt(row, call))
             except _Failure as failure:
                 cause = failure.error
             except anyio.get_cancelled_exc_class():
@@ -180,12 +235,12 @@ class Run(Waits):
                 raise
             raise _Failure(error) from error
 
-    def _input_of(self, call: _StepCall) -> Any:
-        args: Any = list(call.args) or None
-        if call.kwargs:
-            args = {"args": list(call.args), "kwargs": call.kwargs}
+    def _input_of(self, step_id: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, input: Any) -> Any:
+        if input is not msgspec.UNSET:
+            return self._recorder.value(input, "input", step_id)
+        whole: Any = {"args": list(args), "kwargs": kwargs} if kwargs else list(args) or None
         try:
-            return self._recorder.value(args, "input", call.step_id)
+            return self._recorder.value(whole, "input", step_id)
         except InvalidValue as error:
             raise InvalidValue(error.what, f"{error.reason}; pass what it depends on as input=") from None
 
@@ -227,16 +282,22 @@ class Run(Waits):
         return Run(self._recorder, self._run, self._definition, prefix=f"{self._prefix}{name}/")
 
 
-class _StepCall(msgspec.Struct, frozen=True):
-    """What a call of `Run.step` is to do."""
+class _StepCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call of `Run.step` is to do; without a `reading`, the output is plain JSON."""
 
     name: str
     step_id: str
     function: Callable[..., Any]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
+    wanted: Wanted
     announce: bool
     timeout: float | None
+    reading: ReadAs | None
+
+    def read(self, output: Any) -> Any:
+        """Return a recorded output as the caller wants it."""
+        return output if self.reading is None else self.reading.read(output, f"output of step {self.step_id!r}")
 
 
 class _Failure(Exception):

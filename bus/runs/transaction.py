@@ -62,20 +62,32 @@ class RunCommit:
     def __init__(self, recorder: Recorder, name: str, *, input: Any, output: Any) -> None:
         self._recorder = recorder
         self._name = name
-        self._input = input
         self._step_id = recorder.take_name(name)
+        self._input = recorder.value(input, "input", self._step_id)
         self._messages: list[Draft] = []
         self._bytes = 0
         self._acks: list[Message] = []
         self._context: dict[str, Any] = {}
         self._completes = False
         self._open = False
-        self.output: Any = output
-        """The output to record for the step, which the block may set. If `done`, the recorded output."""
+        self.output = output
         self.done = False
         """Whether the step completed before."""
         self.seqs: Sequence[int | None] = ()
         """The seqs of the messages, in the order of the calls; known after the block."""
+
+    @property
+    def output(self) -> Any:
+        """The output to record for the step, which the block may set. If `done`, the recorded output.
+
+        Setting it raises InvalidValue or TooLarge for what cannot be recorded.
+        """
+        return self._output
+
+    @output.setter
+    def output(self, output: Any) -> None:
+        self._recorder.value(output, "output", self._step_id)
+        self._output: Any = output
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"messages={len(self._messages)} acks={len(self._acks)}"
@@ -114,8 +126,12 @@ class RunCommit:
         self._acks.append(message)
 
     def context(self, values: Mapping[str, Any]) -> None:
-        """Set values in the run's context, as part of the transaction."""
+        """Set values in the run's context, as part of the transaction.
+
+        Raises InvalidValue or TooLarge if the context could not be recorded.
+        """
         self._check_open()
+        self._recorder.context_value({**self._context, **values})
         self._context.update(values)
 
     def complete(self) -> None:
@@ -135,19 +151,18 @@ class RunCommit:
 
     async def __aenter__(self) -> RunCommit:
         recorder = self._recorder
-        input = recorder.value(self._input, "input", self._step_id)
         row = recorder.recorded(self._step_id, COMMIT)
-        if row is not None and not same_json(row.input, input):
-            raise StepChanged(recorder.run_id, self._step_id, changed_text(row.input, input))
+        if row is not None and not same_json(row.input, self._input):
+            raise StepChanged(recorder.run_id, self._step_id, changed_text(row.input, self._input))
         if row is not None and row.status == StepStatus.COMPLETED:
-            self.done, self.output, self._open = True, row.output, True
+            self.done, self._output, self._open = True, row.output, True
             return self
         recorder.refuse_news(self._step_id)
         if row is not None and row.status != StepStatus.FAILED:
             raise StepChanged(recorder.run_id, self._step_id, f"the step recorded under this name is {row.status}")
         if not hasattr(recorder.hold.workflows, "commit"):
             raise TypeError("a commit needs a bot's connection: an open store has no messages beside its runs")
-        self._input, self._open = input, True
+        self._open = True
         return self
 
     async def __aexit__(
@@ -205,4 +220,4 @@ class RunCommit:
                 )
             await recorder.close_left()
             committed = await hold.record(commit)
-        self.output, self.seqs = row.output, committed.seqs
+        self._output, self.seqs = row.output, committed.seqs

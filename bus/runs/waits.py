@@ -53,10 +53,11 @@ class Waits(Execution):
         `list_waiting_approvals` returns: completed with an output like `{"approved": true, "by": "ann"}`, or
         failed.
         """
-        return self._approval(name, self._take_name(name), prompt, check_timeout(timeout))
-
-    async def _approval(self, name: str, step_id: str, prompt: Any, timeout: float | None) -> Any:
+        step_id = self._take_name(name)
         asked = self._recorder.value(prompt, "prompt", step_id)
+        return self._approval(name, step_id, asked, check_timeout(timeout))
+
+    async def _approval(self, name: str, step_id: str, asked: Any, timeout: float | None) -> Any:
         row = self._recorder.recorded(step_id, APPROVAL)
         if row is not None and not same_json(row.input, asked):
             raise StepChanged(self.id, step_id, changed_text(row.input, asked))

@@ -16,6 +16,7 @@ from bus.model.repository import WorkflowRepository
 from bus.runs.holding import Timing
 from bus.runs.opening import Executor, Start, open_run
 from bus.runs.run import Run
+from bus.runs.values import Values
 
 from .conftest import Clock, Place
 from .samples import ANN, BOB
@@ -96,6 +97,7 @@ class Programs:
         self.place = place
         self.workflows = place.workflows
         self.clock: Clock = place.clock
+        self.values = Values()
 
     def open(
         self,
@@ -110,7 +112,7 @@ class Programs:
     ) -> AbstractAsyncContextManager[Run]:
         """Open a run as ANN."""
         workflows = cast("WorkflowRepository", through or self.workflows)
-        executor = Executor(workflows, ANN, lease_seconds, timing or self.timing())
+        executor = Executor(workflows, ANN, lease_seconds, timing or self.timing(), values=self.values)
         return self._open(executor, id, workflow, timeout, start)
 
     def open_as_other(
