@@ -203,12 +203,8 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
-            case RemoveRuns():
-                return await remove_runs(connection, change)
-            case CommitWork():
-                return await self._commits.carry_out(transaction, change)
-            case RecoverRuns():
-                return await self._commits.recover(transaction, change)
+            case CommitWork() | RecoverRuns() | RemoveRuns():
+                return await self._change_runs(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(SAVE_MAILBOX, mailbox_row(state))
             case AddBot(bot):
@@ -262,6 +258,15 @@ class SqliteLog:
             case _:
                 assert_never(change)
         return None
+
+    async def _change_runs(self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns) -> Any:
+        match change:
+            case CommitWork():
+                return await self._commits.carry_out(transaction, change)
+            case RecoverRuns():
+                return await self._commits.recover(transaction, change)
+            case RemoveRuns():
+                return await remove_runs(transaction.connection, change)
 
     async def _subscribe(self, transaction: Transaction, change: AddSubscription) -> Subscribed:
         connection = transaction.connection
