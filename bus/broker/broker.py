@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
@@ -30,6 +30,7 @@ from ..core.effects import (
     Count,
     Effect,
     EmptyTap,
+    FindRuns,
     FindStart,
     Locate,
     Moment,
@@ -44,7 +45,7 @@ from ..core.effects import (
 )
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
-from ..model.repository import PageRequest, RunSurvey, Store, Surveyed, SurveyedRuns
+from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
 from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
@@ -56,6 +57,7 @@ from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
+from .waking import RunWaking
 
 __all__ = ["Broker", "open_broker", "system_moment"]
 
@@ -111,8 +113,13 @@ class Broker:
             moment=moment,
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
+        self._waking = RunWaking(core, store.workflows, moment=moment, carry_out=self._carry_out)
         self._workflows = WorkflowAnswers(
-            store.workflows, core.permitting.access, limits=settings.limits, noted=self._noting.deed
+            store.workflows,
+            core.permitting.access,
+            limits=settings.limits,
+            noted=self._noting.deed,
+            waking=self._waking,
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
         self._calling = 0
@@ -314,6 +321,8 @@ class Broker:
                     self._tasks.start_soon(self.reloading.answer, address, request)
                 case Locate():
                     self._tasks.start_soon(self._locate, effect)
+                case FindRuns():
+                    self._tasks.start_soon(self._waking.find, effect)
                 case _:
                     assert_never(effect)
         if not self._draining:
@@ -375,11 +384,8 @@ class Broker:
         self._carry_out(self._core.counted(count, waiting, self._moment()))
 
     async def _survey(self, survey: Survey) -> None:
-        request = survey.request
-        if isinstance(request, RunSurvey):
-            found: Sequence[Surveyed] | SurveyedRuns = await self._store.survey_runs(request)
-        else:
-            found = await self._store.survey(request)
+        of = survey.request
+        found: Any = await (self._store.survey_runs(of) if isinstance(of, RunSurvey) else self._store.survey(of))
         self._carry_out(self._core.surveyed(found, self._moment()))
 
     async def _locate(self, located: Locate) -> None:

@@ -43,6 +43,7 @@ from ..wire.calls import (
     SaveDefinition,
     UpdateRunStatus,
     UpdateStepStatus,
+    WatchRun,
 )
 from ..wire.frames import Code, Refusal
 
@@ -105,7 +106,7 @@ class CallRights:
                 if not seen and call.after is not None:  # what the store says of a run without that step
                     raise NotFound("step", call.after)
                 return seen
-            case GetRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
+            case GetRun() | WatchRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
                 return await self._sees(principal, call.run_id)
             case ListWaitingApprovals() if call.run_id is not None:
                 return await self._sees(principal, call.run_id)

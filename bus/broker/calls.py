@@ -46,6 +46,7 @@ from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 from .call_rights import CallRights
+from .waking import RunWaking
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
@@ -107,6 +108,7 @@ class WorkflowAnswers:
         *,
         limits: Limits,
         noted: Callable[[Ask, Note], None],
+        waking: RunWaking,
     ) -> None:
         self._workflows = workflows
         self._seconds_max = limits.query_seconds_max
@@ -114,6 +116,7 @@ class WorkflowAnswers:
         self._defining = anyio.Lock()
         """Held while a definition is looked at and then written: whose its id is must not change in between."""
         self._noted = noted
+        self._waking = waking
         self.frame_bytes_max = limits.frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
 
@@ -204,7 +207,8 @@ class WorkflowAnswers:
             value = self._cut(await self._workflows.page_step_logs(call.run_id, call.after))
         else:
             workflows = self._workflows if principal is None else self._workflows.on_behalf_of(principal.bot_id)
-            value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
+            with self._waking.waiting(ask, call):
+                value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
         if principal is not None and value is not None and isinstance(call, GetDefinition | GetDefinitionByName):
             value = next(iter(await self._rights.seen(principal, [value])), None)
         return self._done(ask, request, call, value)
@@ -214,6 +218,7 @@ class WorkflowAnswers:
         note = _deed(call, value) if call.writes else None
         if note is not None:
             self._noted(ask, note)
+        self._waking.tell(ask, call, value)
         return self._frame(request, call, value)
 
     def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:

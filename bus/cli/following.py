@@ -1,7 +1,7 @@
 """Reading a run completely, and following it until it ends: redrawn on a terminal, otherwise a line per change.
 
-Owns the polling: the worker does not notify of changes. If a step begins and ends between two polls, one line
-reports both.
+Owns when it is read: when the worker says that something happened, and from time to time. If a step begins and ends
+between two readings, one line reports both.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .streams import say
 
 __all__ = ["follow", "read_view"]
 
-_LOOK_SECONDS = 0.5
-"""The time between two polls: short for a person, and negligible load for a worker."""
+_LOOK_SECONDS = 0.2
+"""The least time between two readings: short for a person, and little load for a worker."""
 
 _ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 """The final statuses. A crashed run may be claimed by another bot, or resumed by a person."""
@@ -54,18 +54,22 @@ async def follow(link: Link, given: str) -> RunStatus:
 
 async def _follow(bot: Bot, run: WorkflowRun, show: Callable[[RunView], None]) -> RunStatus:
     names: dict[str, str] | None = None
+    polls, woken = bot.workflows.timing.polls(), bot.workflows.woken(run.id)
+    run = await _again(bot, run)
     while True:
         view = await read_view(bot, run, names)
         show(view)
         if run.status in _ENDS:
             return run.status
         names = view.names
+        await polls.pause(woken)
         await anyio.sleep(_LOOK_SECONDS)
+        woken = bot.workflows.woken(run.id)
         run = await _again(bot, run)
 
 
 async def _again(bot: Bot, run: WorkflowRun) -> WorkflowRun:
-    found = await bot.workflows.get_run(run.id)
+    found = await bot.workflows.watch_run(run.id)
     if found is None:
         raise Impossible(f"run {run.id!r} was deleted")
     return found

@@ -33,7 +33,6 @@ from ..wire.frames import (
     Code,
     Deliver,
     ErrorFrame,
-    Extend,
     Gap,
     Goodbye,
     Hello,
@@ -41,15 +40,17 @@ from ..wire.frames import (
     Ping,
     Published,
     StoredMessage,
+    Wake,
     Welcome,
 )
-from ..wire.limits import HELD_MAX, PUBLISH_MESSAGES_MAX
+from ..wire.limits import PUBLISH_MESSAGES_MAX
 from .deliveries import Deliveries, of_another_log
 from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .unsent import Unsent
 from .waiting import Awaited, Deadlines, Request, Ticket
+from .wakes import Wakes
 
 __all__ = ["Connection"]
 
@@ -105,6 +106,7 @@ class Connection:
         self._outbox: list[bytes] = []
         self._acks: list[int] = []
         self.deliveries = Deliveries()
+        self.wakes = Wakes()
         self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
@@ -265,12 +267,11 @@ class Connection:
 
     def _returning_hello(self) -> Hello:
         """Return a hello that names the messages this bot holds, and proves that it is the same client."""
-        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token)
+        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token, wakes=True)
         if self.welcome is None:
             return hello
-        settling = (message.seq for request in self._requests.values() for message in request.settles)
-        holds = sorted({*self.deliveries.held, *settling})[:HELD_MAX]
-        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=holds)
+        settling = [message for request in self._requests.values() for message in request.settles]
+        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=self.deliveries.holding(settling))
 
     def _opened(self, welcome: Welcome) -> None:
         before = self.welcome
@@ -298,6 +299,7 @@ class Connection:
             else:
                 self._transmit(request.frame)
         self.connected.set()
+        self.wakes.wake_all()
         self._welcomed.set()
         self._wake.set()
 
@@ -336,17 +338,16 @@ class Connection:
                 _logger.warning("nothing heard from the worker for %.0f s: reconnecting", now - self._heard_at)
                 self._lost.set()
                 return
-            if self.deliveries.held:
-                self._transmit(encode(Extend(seqs=list(self.deliveries.held))))
-            self._transmit(encode(Ping()))
+            for frame in (*self.deliveries.upkeep(), Ping()):
+                self._transmit(encode(frame))
             self._drain()
             self._beat()
 
     def note_progress(self, message_id: str) -> None:
         """Tell the worker that work on a message was recorded, if it is held and was delivered before."""
-        for message in self.deliveries.held.values():
-            if message.id == message_id and message.attempt > 1 and self.welcome is not None:
-                self._transmit(encode(Extend(seqs=[message.seq], progress=True)))
+        progress = self.deliveries.progress(message_id)
+        if progress is not None and self.welcome is not None:
+            self._transmit(encode(progress))
 
     # ── Frames out ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -444,6 +445,8 @@ class Connection:
                 self._refused(frame)
             case Gap():
                 self._gap(frame)
+            case Wake(runs=run_ids):
+                self.wakes.wake(run_ids)
             case Closing():
                 self._lost.set()
 

@@ -9,10 +9,11 @@ Pure.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import NotInFlight
-from ..wire.frames import Code, StoredMessage
+from ..wire.frames import Code, Extend, StoredMessage
+from ..wire.limits import HELD_MAX
 
 __all__ = ["Deliveries", "of_another_log"]
 
@@ -49,6 +50,19 @@ class Deliveries:
     def holds(self, message: StoredMessage) -> bool:
         """Return True if a message is still held, and its seq does not name another one by now."""
         return self.held.get(message.seq) is message
+
+    def holding(self, settling: Iterable[StoredMessage]) -> list[int]:
+        """Return the seqs of the messages that are held, and of those whose settling was not answered."""
+        return sorted({*self.held, *(message.seq for message in settling)})[:HELD_MAX]
+
+    def upkeep(self) -> list[Extend]:
+        """Return what says that the messages are still held, to be sent from time to time."""
+        return [Extend(seqs=list(self.held))] if self.held else []
+
+    def progress(self, message_id: str) -> Extend | None:
+        """Return what says that work on a message was recorded, if it is held and was delivered before."""
+        seqs = [each.seq for each in self.held.values() if each.id == message_id and each.attempt > 1]
+        return Extend(seqs=seqs, progress=True) if seqs else None
 
     def settle(self, message: StoredMessage) -> None:
         """Note that a message is settled: repeats of it are dropped from now on."""

@@ -29,6 +29,7 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .waking import Waking
 
 __all__ = ["Committing"]
 
@@ -37,12 +38,19 @@ class Committing:
     """See the module."""
 
     def __init__(
-        self, directory: Directory, admission: Admission, batches: Batches, dispatch: Dispatch, turn: Turn
+        self,
+        directory: Directory,
+        admission: Admission,
+        batches: Batches,
+        dispatch: Dispatch,
+        waking: Waking,
+        turn: Turn,
     ) -> None:
         self._directory = directory
         self.admission = admission
         self._batches = batches
         self.dispatch = dispatch
+        self.waking = waking
         self.turn = turn
         self._number = 0
         """The number of the last accepted commit, which distinguishes commits with the same id."""
@@ -137,6 +145,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._if_tainted = if_tainted
         self._admission = by.admission
         self._dispatch = by.dispatch
+        self._waking = by.waking
         self._turn = by.turn
 
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
@@ -180,6 +189,8 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
             self._admission.add_channels(self._work.channels)
             for lot, outcome in zip(self._work.lots, added, strict=True):
                 self._admission.enter(lot, outcome, at)
+        if self._work.run_id is not None:
+            self._waking.happened(self._work.run_id, by_holder=True, stopped=self._work.status is not None)
         for mailbox in self._settled:
             self._dispatch.settle_committed(mailbox, self._work.number)
 

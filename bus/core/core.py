@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Principal, Purpose
-from ..model.repository import Applied, LogState, Page, PageRequest, Surveyed, SurveyedRuns
+from ..model.repository import Applied, LogState, Page, PageRequest, RunNews, Surveyed, SurveyedRuns
 from ..settings import Security, Settings
 from ..wire.frames import (
     Ack,
@@ -53,7 +53,7 @@ from .batches import Batch, Batches
 from .committing import Committing
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Ask, Count, Effect, FindStart, Locate, Moment, Note, Turn
+from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
 from .flushing import Flushing
 from .founding import Founding
@@ -71,6 +71,7 @@ from .scheduling import Scheduling
 from .settling import Settling
 from .shares import Shares
 from .subscribing import Subscribing
+from .waking import Waking
 from .welcoming import Welcoming
 
 __all__ = ["Core"]
@@ -107,8 +108,9 @@ class Core:
         self._admission = admission = self._with_limits(self._scheduling, self._founding)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
-        self._committing = Committing(self.directory, admission, self._batches, self.dispatch, self._turn)
-        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, self._turn)
+        self.waking = waking = Waking(self.sessions, self._turn)
+        self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
+        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -181,6 +183,7 @@ class Core:
             pausing=self._pausing,
             returning=self._returning,
             shares=self.shares,
+            waking=self.waking,
             welcoming=welcoming,
             turn=self._turn,
             settings=self._settings,
@@ -343,6 +346,17 @@ class Core:
         self._turn.note(note.event, **note.fields)
         return self._turn.take()
 
+    def look_at_runs(self, moment: Moment) -> list[Effect]:
+        """Look up the runs that `waking` was told of outside of an event."""
+        self._turn.moment = moment
+        return self._finish()
+
+    def runs_found(self, asked: FindRuns, news: Sequence[RunNews], moment: Moment) -> list[Effect]:
+        """Wake who waits for runs that were looked up."""
+        self._turn.moment = moment
+        self.waking.found(asked, news)
+        return self._finish()
+
     def unreachable(self, address: bytes, moment: Moment, unsent: Container[int] = ()) -> list[Effect]:
         """End the session of a connection that can no longer be sent to.
 
@@ -399,6 +413,7 @@ class Core:
 
     def _finish(self) -> list[Effect]:
         self.dispatch.run()
+        self.waking.look_up()
         return self._turn.take()
 
     # ── Batches ──────────────────────────────────────────────────────────────────────────────────────────
@@ -427,7 +442,7 @@ class Core:
     def _receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
         session = self._session_of(address, principal)
         if isinstance(request, Enrol) or (principal is not None and principal.purpose is Purpose.ENROL):
-            self._enrol(address, request, principal)
+            self._key_manager().receive(address, request, principal)
             return
         if isinstance(request, Hello):
             self._opening.hello(address, request, principal)
@@ -468,27 +483,12 @@ class Core:
             case May() | Reload():
                 self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
-                self._manage_keys(session, request)
+                self._key_manager().request(session, request)
             case _:  # a query or a workflow call, as the type of Ask.query checks
                 self._turn.add(Ask(address, session.bot_id, request, session.principal))
 
-    def _manage_keys(self, session: Session, request: AddKeyFrame | RevokeKeyFrame | Keys) -> None:
+    def _key_manager(self) -> Enrolling:
+        """Return who manages keys. Raise Refusal if this worker has none."""
         if self._enrolling is None:
             raise Refusal(Code.FORBIDDEN, _NO_KEYS)
-        match request:
-            case AddKeyFrame():
-                self._enrolling.add(session, request)
-            case RevokeKeyFrame():
-                self._enrolling.revoke(session, request)
-            case Keys():
-                self._enrolling.require_admin(session, "keys", request.bot or "")
-                self._turn.add(Ask(session.address, session.bot_id, request, session.principal))
-
-    def _enrol(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
-        if self._enrolling is None or principal is None:
-            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
-        if not isinstance(request, Enrol):
-            text = f"an invitation may only say enrol: enrol a key of your own for bot {principal.bot_name!r}"
-            details = {"action": str(request.__struct_config__.tag), "object": "", "rule": "purpose"}
-            raise Refusal(Code.FORBIDDEN, text, details=details)
-        self._enrolling.enrol(address, request, principal)
+        return self._enrolling

@@ -39,6 +39,7 @@ __all__ = [
     "Count",
     "Effect",
     "EmptyTap",
+    "FindRuns",
     "FindStart",
     "Locate",
     "Moment",
@@ -148,6 +149,16 @@ class FindStart(NamedTuple):
     time: str
 
 
+class FindRuns(NamedTuple):
+    """Read what is known of runs that changed, and pass it to `Core.runs_found`.
+
+    `run_ids` are True for those that somebody else than their holder changed; `slots` asks who is next for theirs.
+    """
+
+    run_ids: Mapping[str, bool]
+    slots: bool
+
+
 class Locate(NamedTuple):
     """Find the recipients of messages that a request names, and pass them to `Core.located`.
 
@@ -162,7 +173,21 @@ class Locate(NamedTuple):
     mailboxes: tuple[Mailbox, ...] = ()
 
 
-Effect = Send | Silence | Tap | EmptyTap | Note | Read | Count | Survey | Ask | FindStart | Locate | Reconfigure
+Effect = (
+    Send
+    | Silence
+    | Tap
+    | EmptyTap
+    | Note
+    | Read
+    | Count
+    | Survey
+    | Ask
+    | FindStart
+    | FindRuns
+    | Locate
+    | Reconfigure
+)
 
 
 def unsent(failed: Send, queue: Iterable[Effect]) -> set[int]:

@@ -27,12 +27,12 @@ from ..model.records import BotRecord, later
 from ..model.repository import AddBot, AddKey, Change, MailboxState, RevokeKeys
 from ..settings import Limits
 from ..wire.answers import Enrolled, KeyAdded, KeysRevoked
-from ..wire.frames import AddKeyFrame, Code, Enrol, ErrorFrame, Refusal, RevokeKeyFrame
+from ..wire.frames import AddKeyFrame, Code, Enrol, ErrorFrame, Keys, Refusal, RequestFrame, RevokeKeyFrame
 from ..wire.keys import canonical_public
 from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
-from .effects import Silence, Turn
+from .effects import Ask, Silence, Turn
 from .founding import Founding
 from .keyring import Keyring
 
@@ -80,6 +80,26 @@ class Enrolling:
 
     def __repr__(self) -> str:
         return f"<Enrolling {self._keyring} adding={len(self._adding)}>"
+
+    def request(self, session: Session, request: AddKeyFrame | RevokeKeyFrame | Keys) -> None:
+        """Handle a frame about keys. Raise Refusal if it is invalid or not allowed."""
+        match request:
+            case AddKeyFrame():
+                self.add(session, request)
+            case RevokeKeyFrame():
+                self.revoke(session, request)
+            case Keys():
+                self.require_admin(session, "keys", request.bot or "")
+                self._turn.add(Ask(session.address, session.bot_id, request, session.principal))
+
+    def receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
+        """Handle an enrol frame, or what an invitation says instead. Raise Refusal if it is not allowed."""
+        assert principal is not None, "a worker with keys knows who says something"
+        if not isinstance(request, Enrol):
+            text = f"an invitation may only say enrol: enrol a key of your own for bot {principal.bot_name!r}"
+            details = {"action": str(request.__struct_config__.tag), "object": "", "rule": "purpose"}
+            raise Refusal(Code.FORBIDDEN, text, details=details)
+        self.enrol(address, request, principal)
 
     # ── Adding ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -26,6 +26,7 @@ from .founding import Founding
 from .pausing import Pausing
 from .returning import Returning
 from .shares import Shares
+from .waking import Waking
 from .welcoming import Welcoming
 
 __all__ = ["Opening"]
@@ -45,6 +46,7 @@ class Opening:
         pausing: Pausing,
         returning: Returning,
         shares: Shares,
+        waking: Waking,
         welcoming: Welcoming,
         turn: Turn,
         settings: Settings,
@@ -59,6 +61,7 @@ class Opening:
         self._pausing = pausing
         self._returning = returning
         self._shares = shares
+        self._waking = waking
         self._welcoming = welcoming
         self._turn = turn
         self._settings = settings
@@ -119,13 +122,15 @@ class Opening:
     def _new_session(self, address: bytes, hello: Hello) -> Session:
         limits = self._settings.limits
         credit = limits.in_flight_default if hello.max_in_flight is None else hello.max_in_flight
-        return Session(
+        session = Session(
             address,
             self._new_id(),
             self._turn.moment.now,
             credit=min(credit, limits.in_flight_max),
             in_flight_bytes_max=limits.in_flight_bytes_max,
         )
+        session.wakes = hello.wakes
+        return session
 
     def _register(self, session: Session, hello: Hello) -> None:
         wall = self._turn.moment.wall
@@ -204,6 +209,7 @@ class Opening:
     def end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """End a session. What it had in flight has failed if it `vanished`, except what is `unsent`."""
         self._sessions.remove(session)
+        self._waking.leave(session)
         if session.opening:
             return
         self._dispatch.see(session.bot_id)

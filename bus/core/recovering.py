@@ -19,6 +19,7 @@ from ..wire.frames import Code
 from .batches import Batches, Job
 from .dispatch import Dispatch
 from .effects import Turn
+from .waking import Waking
 
 __all__ = ["Recovering"]
 
@@ -29,10 +30,13 @@ _RUNS_AT_ONCE = 100
 class Recovering:
     """See the module."""
 
-    def __init__(self, settings: Workflows, batches: Batches, dispatch: Dispatch, turn: Turn) -> None:
+    def __init__(
+        self, settings: Workflows, batches: Batches, dispatch: Dispatch, waking: Waking, turn: Turn
+    ) -> None:
         self._settings = settings
         self._batches = batches
         self._dispatch = dispatch
+        self._waking = waking
         self._turn = turn
         self._asked = False
         self._due: float | None = None
@@ -51,8 +55,10 @@ class Recovering:
         self._batches.add(_RecoverJob(self, change))
 
     def recovered(self, recovered: Recovered) -> None:
-        """Deliver the messages to the last holders, and sweep again at once if there may be more runs."""
+        """Tell the last holders, and who waits for the runs, and sweep again at once if there may be more."""
         self._dispatch.enter(*stored_lots(recovered.messages))
+        for lost in recovered.runs:
+            self._waking.happened(lost.run.id)
         more = len(recovered.runs) == _RUNS_AT_ONCE
         self._rest(0.0 if more else self._settings.sweep_seconds)
 

@@ -65,5 +65,6 @@ class Welcoming:
                 max_publish_messages=limits.messages_per_publish_max,
                 sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
                 not_held=list(not_held),
+                wakes=session.wakes,
             ),
         )

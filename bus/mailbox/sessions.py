@@ -54,6 +54,7 @@ class Session:
         "principal",
         "served",
         "waiting",
+        "wakes",
     )
 
     def __init__(
@@ -89,6 +90,9 @@ class Session:
         """Who the key of its connection says it is; None without keys."""
         self.client: str | None = None
         """Its client, by `client_of`, if that has a token to prove its identity in later sessions."""
+
+        self.wakes = False
+        """Whether its client is told of runs to which something happens."""
 
     def __repr__(self) -> str:
         state = "opening" if self.opening else "open"

@@ -71,7 +71,15 @@ from .lots import (
 from .records import BotMessage, BotSubscription, Channel
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
-from .workflows import RunOwners, StepCreation, StepMove, WorkflowRepository, WorkflowRules, WorkflowStore
+from .workflows import (
+    RunNews,
+    RunOwners,
+    StepCreation,
+    StepMove,
+    WorkflowRepository,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 __all__ = [
     "AddBot",
@@ -115,6 +123,7 @@ __all__ = [
     "RemoveSecurityEvents",
     "RemoveSubscription",
     "RevokeKeys",
+    "RunNews",
     "RunOwners",
     "RunSurvey",
     "SaveMailbox",

@@ -29,7 +29,15 @@ from .records import (
     WorkflowStepLog,
 )
 
-__all__ = ["RunOwners", "StepCreation", "StepMove", "WorkflowRepository", "WorkflowRules", "WorkflowStore"]
+__all__ = [
+    "RunNews",
+    "RunOwners",
+    "StepCreation",
+    "StepMove",
+    "WorkflowRepository",
+    "WorkflowRules",
+    "WorkflowStore",
+]
 
 
 class WorkflowRules(msgspec.Struct, frozen=True):
@@ -84,6 +92,18 @@ class RunOwners(msgspec.Struct, frozen=True):
     created_by: str | None
     holder: str | None
     last_holder: str | None
+
+
+class RunNews(msgspec.Struct, frozen=True):
+    """What is to be known of a run that changed, to tell who waits for it.
+
+    `next_runs` are the runs that wait for the slots it shares and have one now, in their order.
+    """
+
+    run_id: str
+    ended: bool
+    last_holder: str | None
+    next_runs: tuple[str, ...] = ()
 
 
 class WorkflowRepository(Protocol):
@@ -173,6 +193,12 @@ class WorkflowRepository(Protocol):
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
+
+    async def watch_run(self, run_id: str) -> WorkflowRun | None:
+        """Return a run by id. Over a connection, the worker then says when something happens to it.
+
+        That is said until the run or the session ends, and is a hint: call again then, and also from time to time.
+        """
 
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
         """Return the definition that a run was created with, or None if the run does not exist or has none."""
@@ -264,6 +290,12 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""
+
+    async def news_of(self, run_ids: Sequence[str], *, slots: bool) -> list[RunNews]:
+        """Return what is to be known of runs that changed; those that do not exist are left out.
+
+        Without `slots`, nobody asks which runs are next.
+        """
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """End the holds of runs whose lease has expired, oldest first, at most `limit`, in one transaction.

@@ -15,6 +15,7 @@ import anyio
 
 from ..client.lending import waiting_for_reply
 from ..model.records import WorkflowDefinition, WorkflowRun
+from .holding import AGAIN_SECONDS
 from .recorder import Recorder
 from .replay import WAIT_SECONDS_MAX, check_name
 
@@ -96,12 +97,14 @@ class Execution:
     async def _left_again(self, step_id: str) -> NoReturn:
         """Wait until a call is cancelled that was cancelled before: its program takes the same path."""
         _logger.warning("step %r of run %r was left before, and waits until it is left again", step_id, self.id)
+        polls = self._hold.timing.polls()
         async with waiting_for_reply():
             while True:
-                await self._hold.rest()
+                woken = self._hold.woken()
+                looked = await self._hold.rest()
                 self._recorder.refuse_news(step_id)
-                await self._hold.look()
-                await anyio.sleep(self._hold.renewal_seconds)
+                looked = await self._hold.look() and looked
+                await polls.pause(woken, again=not looked)
 
     async def _wait_until(self, until: datetime) -> None:
         hold, timing = self._hold, self._hold.timing
@@ -110,13 +113,13 @@ class Execution:
         end = anyio.current_time() + timing.left(until)
         async with waiting_for_reply() if rests else contextlib.nullcontext():
             while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
+                woken, looked = hold.woken(), True
                 if rests:
-                    await hold.rest()
-                    await hold.look()
+                    looked = await hold.rest() and await hold.look()
                 else:
                     hold.check()
-                most = hold.renewal_seconds if rests else timing.poll_seconds_max
-                await timing.sleep(max(0.0, min(timing.left(until), left, most)))
+                most = timing.poll_seconds_max if looked else AGAIN_SECONDS
+                await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
 
 
 def check_timeout(timeout: float | None) -> float | None:

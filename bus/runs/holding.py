@@ -52,9 +52,8 @@ from ..errors import (
 )
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
-from .slots import SlotKey, SlotQueue
 
-__all__ = ["AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "meant", "no_fault"]
+__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "meant", "no_fault", "wait"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """Errors of a worker that cannot write this now; they say nothing about the run."""
@@ -69,7 +68,19 @@ _LEAVE_SECONDS = 5.0
 
 _RENEWALS_A_LEASE = 3
 
+AGAIN_SECONDS = 2.0
+"""How soon to look again, at the latest, when the worker could not answer."""
+
+_GLANCE_SECONDS = 1.0
+"""How long a hold is not checked again: somebody may be told of every step of the run."""
+
 T = TypeVar("T")
+
+
+async def wait(event: anyio.Event, seconds: float) -> None:
+    """Wait until an event is set, for so many seconds at most."""
+    with anyio.move_on_after(seconds):
+        await event.wait()
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,16 +89,18 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     poll_seconds: float = 0.05
     poll_seconds_max: float = 2.0
-    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
-    """Waits for the next look at a sleep: a clock that a test moves has a sleep of its own."""
-    answered: Callable[[], anyio.Event] = anyio.Event
-    """Returns the event that is set when this program next answers an approval: waiting runs then check at once."""
-    slots: SlotQueue = msgspec.field(default_factory=SlotQueue)
-    """Who waits for a slot in this program."""
+    wait: Callable[[anyio.Event, float], Awaitable[None]] = wait
+    """Waits for an event for so many seconds at most: a clock that a test moves has a wait of its own."""
+    woken: Callable[[str], anyio.Event] = lambda run_id: anyio.Event()
+    """Returns an event that is set when something happens to the run with this id, or may have been missed.
 
-    def polls(self, seconds_max: float) -> _Polls:
+    A program that waits takes the event, looks at the store, and then waits for the event. Without a worker nobody
+    sets it, so the program also looks from time to time.
+    """
+
+    def polls(self, seconds_max: float = math.inf) -> _Polls:
         """Begin a wait with a check at least every `seconds_max`."""
-        return _Polls(self.poll_seconds, min(self.poll_seconds_max, seconds_max))
+        return _Polls(self, seconds_max)
 
     def left(self, until: datetime) -> float:
         """Return the seconds until a time; 0 or less if it has passed."""
@@ -97,14 +110,19 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 class _Polls:
     """The growing pauses of one wait, randomised to keep concurrent waits apart."""
 
-    def __init__(self, seconds: float, seconds_max: float) -> None:
-        self._seconds = min(seconds, seconds_max)
-        self._seconds_max = seconds_max
+    def __init__(self, timing: Timing, seconds_max: float) -> None:
+        self._timing = timing
+        self._seconds_max = min(timing.poll_seconds_max, seconds_max)
+        self._seconds = min(timing.poll_seconds, self._seconds_max)
 
-    async def pause(self, woken: anyio.Event | None = None, *, seconds_max: float = math.inf) -> None:
-        with anyio.move_on_after(min(self._seconds * random.uniform(0.75, 1.0), seconds_max)):
-            await (woken or anyio.Event()).wait()
-        self._seconds = min(self._seconds * 2, self._seconds_max)
+    async def pause(self, woken: anyio.Event, *, seconds_max: float = math.inf, again: bool = False) -> None:
+        """Wait for the next check: soon, if the last one has to be made `again`, because the worker was away."""
+        seconds = self._seconds
+        if again:
+            seconds = min(seconds, AGAIN_SECONDS)
+        else:
+            self._seconds = min(self._seconds * 2, self._seconds_max)
+        await wait(woken, min(seconds * random.uniform(0.75, 1.0), seconds_max))
 
 
 class Hold:
@@ -124,8 +142,6 @@ class Hold:
         """Why nothing more can be written; a RunError if the run was lost."""
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
-        self.slot: SlotKey = (run_id, None)
-        """With which runs it shares slots."""
         self._bot_id = bot_id
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
@@ -136,6 +152,8 @@ class Hold:
         self.working = 0
         """How many steps and commits are running."""
         self._renewing = anyio.CancelScope()
+        self._stirred = anyio.Event()
+        """Set when the run is held again, or lost."""
         self.home = Home(f"run {run_id!r}")
         self.home.enter()
 
@@ -157,21 +175,16 @@ class Hold:
         """
         until = math.inf if timeout is None else anyio.current_time() + timeout
         polls = self.timing.polls(self.renewal_seconds)
-        with self.timing.slots.turn(self.slot) as turn:
-            while True:
-                turn.begin()
-                try:
-                    return await self._claim()
-                except (RunHeld, RunPaused, SlotsTaken) as error:
-                    refusal = error
-                if (left := until - anyio.current_time()) <= 0:
-                    raise RunBusy(self.run_id, timeout or 0, str(refusal))
-                woken = turn.wait() if isinstance(refusal, SlotsTaken) else None
-                async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
-                    await polls.pause(woken, seconds_max=left)
-
-    def _free_slot(self) -> None:
-        self.timing.slots.freed(self.slot)
+        while True:
+            woken = self.woken()
+            try:
+                return await self._claim()
+            except (RunHeld, RunPaused, SlotsTaken) as error:
+                refusal = error
+            if (left := until - anyio.current_time()) <= 0:
+                raise RunBusy(self.run_id, timeout or 0, str(refusal))
+            async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+                await polls.pause(woken, seconds_max=left)
 
     async def _claim(self) -> Claim:
         async def claim() -> Claim:
@@ -179,6 +192,7 @@ class Hold:
                 self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
             )
             self.fence, self.held, self._unsure = claimed.fence, True, None
+            self._stir()
             return claimed
 
         try:
@@ -204,6 +218,8 @@ class Hold:
             yield
         finally:
             self.working -= 1
+            if not self.working:
+                self.woken().set()  # what only waits gives the run back now
 
     @asynccontextmanager
     async def ending(self) -> AsyncIterator[None]:
@@ -214,50 +230,60 @@ class Hold:
             except (ClosedError, WorkerUnavailable):
                 self.held, self._unsure = False, RunStatus.PENDING  # it may have ended nevertheless
                 raise
-        self._free_slot()
 
-    async def rest(self) -> None:
+    async def rest(self) -> bool:
         """Release the run as paused if it is held and nothing is running.
 
-        If the worker is away, call this again.
+        Return False if that has to be done again, because the worker is away.
         """
         async with self._lock:
             self.check()
             if (self.held or self._unsure) and not self.working:
                 self.held = False  # from here on a refused renewal means nothing
                 self._unsure = RunStatus.PAUSED
-                with contextlib.suppress(*AWAY):
+                try:
                     await self.guard(self.workflows.release_run(self.run_id, self.fence, RunStatus.PAUSED))
-                    self._unsure = None
-                    self._free_slot()
+                except AWAY:
+                    return False
+                self._unsure = None
+        return True
 
-    async def look(self) -> None:
-        """Check whether the released run has ended. Raises RunCancelled or RunLost if so."""
-        with contextlib.suppress(*AWAY):
+    async def look(self) -> bool:
+        """Check whether the released run has ended. Raises RunCancelled or RunLost if so.
+
+        Return False if that has to be done again, because the worker is away.
+        """
+        try:
             run = await self.workflows.get_run(self.run_id)
-            if run is None or run.status in RUN_ENDS:
-                raise self.lose("gone" if run is None else run.status)
+        except AWAY:
+            return False
+        if run is None or run.status in RUN_ENDS:
+            raise self.lose("gone" if run is None else run.status)
+        return True
+
+    def woken(self) -> anyio.Event:
+        """Return the event to wait for, to be taken before the store is looked at."""
+        return self.timing.woken(self.run_id)
 
     async def _take_again(self) -> None:
         before = self.fence
         polls = self.timing.polls(self.renewal_seconds)
-        with self.timing.slots.turn(self.slot) as turn:
-            while True:
-                turn.begin()
-                try:
-                    claim = await self._claim()
-                    break
-                except SlotsTaken:
-                    await polls.pause(turn.wait())
-                except AWAY:
-                    await polls.pause()
-                except RunPaused:
-                    async with waiting_for_reply():
-                        await polls.pause()
-                except RunHeld:
-                    raise self.lose(RunStatus.RUNNING) from None
-                except InvalidTransition as error:
-                    raise self.lose(error.current) from None
+        while True:
+            woken = self.woken()
+            try:
+                claim = await self._claim()
+                break
+            except SlotsTaken:
+                await polls.pause(woken)
+            except AWAY:
+                await polls.pause(woken, again=True)
+            except RunPaused:
+                async with waiting_for_reply():
+                    await polls.pause(woken)
+            except RunHeld:
+                raise self.lose(RunStatus.RUNNING) from None
+            except InvalidTransition as error:
+                raise self.lose(error.current) from None
         if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
             await self.give_back()
             raise self.lose(RunStatus.PENDING)
@@ -273,17 +299,27 @@ class Hold:
         self.held, self._unsure = False, None
         with anyio.move_on_after(_LEAVE_SECONDS, shield=True), contextlib.suppress(BusError):
             await self.workflows.release_run(self.run_id, self.fence, status)
-        self._free_slot()
 
     # ── Renewing ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def keep(self, work: anyio.CancelScope) -> None:
-        """Renew the lease until `stop_renewing`; cancel `work` if the run is lost."""
+        """Renew the lease until `stop_renewing`, while the run is held; cancel `work` if the run is lost."""
         with self._renewing:
             while self.failure is None:
-                await anyio.sleep(self.renewal_seconds)
+                stirred, woken = self._stirred, self.woken()
+                if not self.held:
+                    await stirred.wait()
+                    continue
+                await wait(woken, self.renewal_seconds)
                 await self._renew()
+                if woken.is_set():
+                    await wait(self._stirred, _GLANCE_SECONDS)
             work.cancel()
+
+    def _stir(self) -> None:
+        """Let `keep` see that the run is held again, or lost."""
+        self._stirred.set()
+        self._stirred = anyio.Event()
 
     async def _renew(self) -> None:
         if not self.held:
@@ -300,6 +336,7 @@ class Hold:
         except BusError as error:
             if self.held:
                 self.failure = error
+                self._stir()
 
     def stop_renewing(self) -> None:
         """End `keep`."""
@@ -319,6 +356,7 @@ class Hold:
                 RunCancelled(self.run_id) if status == RunStatus.CANCELLED else RunLost(self.run_id, status)
             )
         self.held = False
+        self._stir()
         return self.failure
 
     async def guard(self, call: Awaitable[T]) -> T:

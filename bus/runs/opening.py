@@ -78,7 +78,6 @@ async def open_run(
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
-    hold.slot = found.workflow_id, found.concurrency_key
     claimed = await _claim(hold, timeout)
     recorder = Recorder(hold, claimed, executor.progressed, executor.values)
     run = Run(recorder, claimed, definition)

@@ -43,6 +43,9 @@ from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
+_BACKSTOP_SECONDS = 30.0
+"""How often a program that waits looks at the store if the worker says nothing: it should not have to."""
+
 _PORTION_RECORDS = 64
 """Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
@@ -56,8 +59,7 @@ class RemoteWorkflows(RemoteCommits):
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
-        self._answered = anyio.Event()
-        self._timing = Timing(answered=lambda: self._answered)
+        self._backstop_seconds = _BACKSTOP_SECONDS
         self._values = Values()
 
     def __repr__(self) -> str:
@@ -135,8 +137,26 @@ class RemoteWorkflows(RemoteCommits):
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
         progressed = self._caller.connection.note_progress
-        executor = Executor(self, welcome.bot_id, lease_seconds, self._timing, progressed, self._values)
+        executor = Executor(self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values)
         return open_run(executor, workflow, start, timeout=timeout)
+
+    @property
+    def timing(self) -> Timing:
+        """How programs wait for what happens to runs: a worker that does not say so is asked often."""
+        welcome = self._caller.connection.welcome
+        if welcome is None or not welcome.wakes:
+            return Timing(woken=self.woken)
+        backstop = self._backstop_seconds
+        return Timing(woken=self.woken, poll_seconds=backstop, poll_seconds_max=backstop)
+
+    def woken(self, run_id: str) -> anyio.Event:
+        """Return an event that is set when the worker says that something happens to a run.
+
+        It says that to the bot that held the run last, if another bot does something to it, and after `watch_run`
+        or a refused claim to the session that called it. The event is also set when the connection is renewed. Take
+        it before you look at the run, and look from time to time as well.
+        """
+        return self._caller.connection.wakes.of(run_id)
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,6 +234,11 @@ class RemoteWorkflows(RemoteCommits):
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))
         return found
 
+    async def watch_run(self, run_id: str) -> WorkflowRun | None:
+        """Return a run by id, and let `woken` know of its changes, until it or the session ends."""
+        found: WorkflowRun | None = await self._call(calls.WatchRun(run_id=run_id))
+        return found
+
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
         """Return the definition that a run was created with."""
         found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
@@ -289,7 +314,7 @@ class RemoteWorkflows(RemoteCommits):
     ) -> WorkflowStepLog:
         """Move a step log, identified by its own id, to a status. None keeps output and error.
 
-        Without a fence it may be an answer: waiting runs of this bot then check at once.
+        Without a fence it may be an answer: a program of this bot that waits for it checks at once.
         """
         call = calls.UpdateStepStatus(
             step_id=step_id,
@@ -300,8 +325,7 @@ class RemoteWorkflows(RemoteCommits):
         )
         moved: WorkflowStepLog = await self._call(call)
         if fence is None:
-            self._answered.set()
-            self._answered = anyio.Event()
+            self._caller.connection.wakes.wake([moved.run_id])
         return moved
 
     async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:

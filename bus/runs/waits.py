@@ -5,7 +5,6 @@ Owns when a wait is over, and that its end is a record. While it waits, the run 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Coroutine
 from datetime import datetime
@@ -89,18 +88,20 @@ class Waits(Execution):
             async with self._hold.work():
                 await self._recorder.create(row)
         timing, deadline = self._hold.timing, deadline_of(row)
-        polls = timing.polls(timing.poll_seconds_max)
+        polls = timing.polls()
         left = math.inf
         async with waiting_for_reply():
             while row.status not in _STEP_ENDS and left > 0:
-                answered = timing.answered()
-                await self._hold.rest()
+                woken = self._hold.woken()
+                looked = await self._hold.rest()
                 left = math.inf if deadline is None else timing.left(deadline)
                 # A person may take days, during which the worker may be restarted.
-                with contextlib.suppress(*AWAY):
+                try:
                     row = await self._look_at(row)
+                except AWAY:
+                    looked = False
                 if row.status not in _STEP_ENDS and left > 0:
-                    await polls.pause(answered, seconds_max=left)
+                    await polls.pause(woken, seconds_max=left, again=not looked)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
                 try:

@@ -61,6 +61,7 @@ __all__ = [
     "SaveDefinition",
     "UpdateRunStatus",
     "UpdateStepStatus",
+    "WatchRun",
     "decode_call",
     "read_result",
 ]
@@ -186,6 +187,14 @@ class GetRun(Call, frozen=True, kw_only=True):
     """Asks for a run."""
 
     method = "get_run"
+    result = WorkflowRun | None
+    run_id: str
+
+
+class WatchRun(Call, frozen=True, kw_only=True):
+    """Asks for a run, and to be woken at its changes."""
+
+    method = "watch_run"
     result = WorkflowRun | None
     run_id: str
 
@@ -332,7 +341,7 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, GetRunDefinition, ListRuns, ListAllRuns,
+    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
     ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
     ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from msgspec import Meta, Raw
 
 from ..model.records import RunStatus, WorkflowStepLog
 from .codes import RETRY, Code, Refusal
-from .fields import ClientFrame, Credits, Id, Name, QueryLimit, RequestId, Seq, Seqs, are_ids, is_id, is_name
+from .fields import ClientFrame, Credits, Id, Name, RequestId, Seq, Seqs, are_ids, is_id, is_name
 from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
 from .limits import (
     ANSWER_ITEMS_MAX,
@@ -25,12 +25,12 @@ from .limits import (
     HELD_MAX,
     NAK_SECONDS_MAX,
     NAME_CHARACTERS_MAX,
-    NUMBER_MAX,
     PUBLISH_MESSAGES_MAX,
     REASON_CHARACTERS_MAX,
     TOKEN_CHARACTERS_MIN,
     WAIT_SECONDS_MAX,
 )
+from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
 from .rights_frames import May, Reload
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "ToBot",
     "ToChannel",
     "Unsubscribe",
+    "Wake",
     "Welcome",
     "WorkerFrame",
     "Workflow",
@@ -114,6 +115,8 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """The messages delivered to it before and not settled, in the log of that `epoch`."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
     """Its messages whose first replies it still awaits."""
+    wakes: bool = False
+    """Whether it is to be told of runs to which something happens."""
 
     @property
     def name(self) -> str:
@@ -234,82 +237,12 @@ class Credit(ClientFrame, frozen=True, tag="credit"):
     request: RequestId | None = None
 
 
-class History(ClientFrame, frozen=True, tag="history"):
-    """Reads a conversation: exactly one of between, channel and thread."""
-
-    request: RequestId
-    between: tuple[str, str] | None = None
-    channel: Name | None = None
-    thread: Id | None = None
-    sender: str | None = None
-    """Whose message the thread's is, by name or id, if several bots used the id."""
-    before_seq: Seq | None = None
-    limit: QueryLimit = 50
-
-
-class MessageQuery(ClientFrame, frozen=True, tag="message"):
-    """Asks for a message, and its state; with `sender`, a name or id, for that bot's."""
-
-    request: RequestId
-    id: Id
-    sender: str | None = None
-
-
-class Bots(ClientFrame, frozen=True, tag="bots"):
-    """Asks for bots, by name: those after a name, or all."""
-
-    request: RequestId
-    after: Name | None = None
-
-
-class Channels(ClientFrame, frozen=True, tag="channels"):
-    """Asks for channels, by name: those after a name, or all."""
-
-    request: RequestId
-    after: Name | None = None
-
-
-class Subscriptions(ClientFrame, frozen=True, tag="subscriptions"):
-    """Asks for a bot's subscriptions, or a channel's subscribers; those after a channel, or after a bot's name."""
-
-    request: RequestId
-    bot: str | None = None
-    channel: Name | None = None
-    after: Name | None = None
-
-
-class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):
-    """Asks for a mailbox's dead letters, without the newest `offset` ones."""
-
-    request: RequestId
-    bot: str | None = None
-    limit: QueryLimit = 50
-    offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
-
-
 class RetryDeadLetters(ClientFrame, frozen=True, tag="retry_dead_letters"):
     """Puts dead letters back into a bot's mailbox."""
 
     request: RequestId
     bot: str
     seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)]
-
-
-class Audit(ClientFrame, frozen=True, tag="audit"):
-    """Asks for security events, in their order: those after an id, or all."""
-
-    request: RequestId
-    bot: str | None = None
-    event: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
-    since: str | None = None
-    after: Seq = 0
-    limit: QueryLimit = 50
-
-
-class Status(ClientFrame, frozen=True, tag="status"):
-    """Asks for the worker's status."""
-
-    request: RequestId
 
 
 class Workflow(ClientFrame, frozen=True, tag="workflow"):
@@ -376,6 +309,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """How many sessions share the bot's mailbox, including this one; those without credit do not count."""
     not_held: list[int] = []
     """Those of the hello's `holds` that are not in flight for this session."""
+    wakes: bool = False
+    """Whether the session is told of runs to which something happens."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):
@@ -480,7 +415,13 @@ class Gap(_WorkerFrame, frozen=True, tag="gap"):
     reason: str
 
 
-WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap
+class Wake(_WorkerFrame, frozen=True, tag="wake"):
+    """Something happened to these runs, or they may have a slot: look at them again."""
+
+    runs: list[str]
+
+
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake
 
 
 def begins_a_wait(request: RequestFrame) -> bool:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
 import bus
@@ -34,10 +33,7 @@ class Buyer:
         self.bot = bot
         self.answers: list[Any] = []
         self.ended = anyio.Event()
-        timing = bot.workflows._timing
-        bot.workflows._timing = msgspec.structs.replace(
-            timing, poll_seconds=LONG_SECONDS, poll_seconds_max=LONG_SECONDS
-        )
+        bot.workflows._backstop_seconds = LONG_SECONDS
         bot.on_message("order")(self.buy)
 
     async def buy(self, message: bus.Message) -> None:

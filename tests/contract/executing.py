@@ -130,14 +130,14 @@ class Programs:
             yield run
 
     def timing(self) -> Timing:
-        return Timing(clock=self.clock, poll_seconds=0.005, poll_seconds_max=0.02, sleep=self._sleep)
+        return Timing(clock=self.clock, poll_seconds=0.005, poll_seconds_max=0.02, wait=self._wait)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep until the clock was moved so far."""
+    async def _wait(self, event: anyio.Event, seconds: float) -> None:
+        """Wait until the clock was moved so far, or for an event."""
         wake_up = self.clock.now + timedelta(seconds=seconds)
 
         async def is_over() -> bool:
-            return self.clock.now >= wake_up
+            return event.is_set() or self.clock.now >= wake_up
 
         await self.until(is_over)
 

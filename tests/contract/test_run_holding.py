@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
 import bus
@@ -287,41 +286,6 @@ async def test_runs_with_one_slot_go_one_after_another_in_their_order(programs: 
                 await seen.wait_for(id)
                 finish[id].set()
     assert order == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("ends", ["completed", "given back", "resting"])
-async def test_a_free_slot_wakes_the_first_that_waits_in_the_program(programs: Programs, ends: str) -> None:
-    await programs.workflows.save_definition(definition("w", concurrency=1))
-    timing = msgspec.structs.replace(programs.timing(), poll_seconds=1000, poll_seconds_max=1000)
-    seen, leave = Seen(), anyio.Event()
-
-    async def first(run: Run) -> None:
-        seen.note("a")
-        await leave.wait()
-        if ends == "given back":
-            raise bus.WorkerUnavailable("no answer")
-        if ends == "resting":
-            await run.sleep(10_000)
-
-    async def execute(id: str) -> None:
-        with suppress(bus.WorkerUnavailable):
-            async with programs.open(id, timing=timing, lease_seconds=3000) as run:
-                if id == "a":
-                    await first(run)
-                seen.note(id)
-
-    async def waits() -> bool:
-        return any(run.id == "b" and run.queued_at for run in await programs.workflows.list_all_runs())
-
-    with anyio.fail_after(BOUND_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(execute, "a")
-            await seen.wait_for("a")
-            tasks.start_soon(execute, "b")
-            await programs.until(waits)
-            leave.set()
-            await seen.wait_for("b")
-            tasks.cancel_scope.cancel()
 
 
 async def test_a_run_without_a_slot_says_so_in_time(programs: Programs) -> None:

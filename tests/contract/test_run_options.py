@@ -12,6 +12,7 @@ import pytest
 import bus
 from bus.errors import Conflict
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
+from bus.runs.holding import wait
 from bus.runs.run import Run
 
 from .conftest import Place
@@ -95,7 +96,7 @@ async def _move_on(programs: Programs, seen: Seen) -> None:
 async def test_a_clock_that_is_put_back_makes_no_sleep_longer(
     programs: Programs, workflow: WorkflowDefinition
 ) -> None:
-    timing = msgspec.structs.replace(programs.timing(), sleep=anyio.sleep)
+    timing = msgspec.structs.replace(programs.timing(), wait=wait)
 
     async def put_back() -> None:
         await programs.until(lambda: programs.rows("nap"))

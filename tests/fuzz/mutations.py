@@ -158,6 +158,7 @@ WORKER_FRAMES: list[dict[str, Any]] = [
     {"op": "error", "request": 5, "code": "bad_request", "message": "no", "retry": False, "details": {"a": [1]}},
     {"op": "closing"},
     {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
+    {"op": "wake", "runs": ["run-1"]},
 ]  # fmt: skip
 """Frames of every op that a worker may send."""
 

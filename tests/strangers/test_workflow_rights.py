@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from bus.broker.calls import WorkflowAnswers
+from bus.broker.waking import RunWaking
 from bus.core.effects import Ask
 from bus.model.records import (
     BotOwner,
@@ -72,6 +73,10 @@ class House(Keyed):
 
     deeds: list[str]
 
+    def waking(self) -> RunWaking:
+        """Return who is told what happens to runs: nobody here waits."""
+        return RunWaking(self.core, self.store.workflows, moment=lambda: self.moment, carry_out=lambda _: None)
+
     async def call(self, bot: str, name: str, **arguments: Any) -> Any:
         """Let a bot make a workflow call; return its value, or the error frame."""
         answers = WorkflowAnswers(
@@ -79,6 +84,7 @@ class House(Keyed):
             self.core.permitting.access,
             limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
+            waking=self.waking(),
         )
         principal = self.principal(bot)
         request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
@@ -250,7 +256,11 @@ async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
 
 async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: House) -> None:
     answers = WorkflowAnswers(
-        house.store.workflows, house.core.permitting.access, limits=Limits(), noted=lambda *_: None
+        house.store.workflows,
+        house.core.permitting.access,
+        limits=Limits(),
+        noted=lambda *_: None,
+        waking=house.waking(),
     )
     frames: list[bytes] = []
 

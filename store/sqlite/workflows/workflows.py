@@ -29,12 +29,13 @@ from bus.model.records import (
 )
 from bus.model.retrying import is_set_aside
 from bus.model.values import json_value, normal_record, row_range, status_value
-from bus.model.workflows import RunOwners, StepCreation, StepMove, WorkflowRules
+from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
 from ..file.writer import Transaction
 from .definitions import SqliteDefinitions, definition_record
 from .keeping import delete_run
+from .news import find_news
 from .retrying import Retrying
 from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
 from .runs import run_change
@@ -135,6 +136,14 @@ class SqliteWorkflows(SqliteDefinitions):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         return await find_run(self._database.read, run_id)
+
+    async def watch_run(self, run_id: str) -> WorkflowRun | None:
+        """Return a run by id."""
+        return await self.get_run(run_id)
+
+    async def news_of(self, run_ids: Sequence[str], *, slots: bool) -> list[RunNews]:
+        """Return what is to be known of runs that changed."""
+        return await find_news(self._database.read, run_ids, self.lease_now() if slots else None)
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids."""

@@ -1,0 +1,95 @@
+"""What workflow calls change, passed to the core, which decides who looks at runs again, and reads what it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..core.core import Core
+from ..core.effects import Ask, Effect, FindRuns, Moment
+from ..errors import RunHeld, RunPaused, SlotsTaken
+from ..model.records import RunStatus
+from ..model.repository import WorkflowStore
+from ..model.transitions import RUN_TRANSITIONS
+from ..wire.calls import (
+    Call,
+    ClaimRun,
+    CreateRun,
+    CreateStepLog,
+    ForkRun,
+    ReleaseRun,
+    RetryRun,
+    UpdateRunStatus,
+    UpdateStepStatus,
+    WatchRun,
+)
+
+__all__ = ["RunWaking"]
+
+
+class RunWaking:
+    """See the module. `carry_out` carries out what follows."""
+
+    def __init__(
+        self,
+        core: Core,
+        workflows: WorkflowStore,
+        *,
+        moment: Callable[[], Moment],
+        carry_out: Callable[[list[Effect]], None],
+    ) -> None:
+        self._core = core
+        self._workflows = workflows
+        self._moment = moment
+        self._carry_out = carry_out
+
+    def __repr__(self) -> str:
+        return f"<RunWaking for {self._core}>"
+
+    @contextmanager
+    def waiting(self, ask: Ask, call: Call) -> Iterator[None]:
+        """Let a session wait, from the beginning of a call on, for the run that it watches, or cannot claim."""
+        waking = self._core.waking
+        session, stops = self._core.sessions.get(ask.address), waking.stops
+        if session is not None and isinstance(call, WatchRun):
+            waking.watch(session, call.run_id)
+        try:
+            yield
+        except (RunHeld, RunPaused, SlotsTaken):
+            if session is not None and isinstance(call, ClaimRun):
+                waking.refused(session, call.run_id, stops=stops)
+                self._carry_out(self._core.look_at_runs(self._moment()))
+            raise
+        if session is not None and isinstance(call, ClaimRun):
+            waking.claimed(session, call.run_id)
+
+    def tell(self, ask: Ask, call: Call, value: Any) -> None:
+        """Tell what a call changed, which is on disk, to those who wait for the run."""
+        match call:
+            case WatchRun() if value is not None and not RUN_TRANSITIONS[value.status]:
+                self._core.waking.unwatch(call.run_id)
+            case UpdateRunStatus():
+                stopped = call.status is not RunStatus.RUNNING
+                self._happened(call.run_id, by_holder=call.fence is not None, stopped=stopped)
+            case UpdateStepStatus():
+                self._happened(value.run_id, by_holder=call.fence is not None, stopped=False)
+            case CreateStepLog():
+                self._happened(value.run_id, by_holder=True, stopped=False)
+            case RetryRun():
+                self._happened(call.run_id)
+            case ReleaseRun():
+                self._happened(call.run_id, by_holder=True)
+            case ClaimRun():
+                self._happened(call.run_id, by_holder=True, stopped=False)
+            case CreateRun() | ForkRun():
+                self._happened(value.id, by_holder=True, stopped=False)
+
+    def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
+        self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
+        self._carry_out(self._core.look_at_runs(self._moment()))
+
+    async def find(self, asked: FindRuns) -> None:
+        """Look up what the core asks about runs."""
+        news = await self._workflows.news_of(list(asked.run_ids), slots=asked.slots)
+        self._carry_out(self._core.runs_found(asked, news, self._moment()))

@@ -1,0 +1,42 @@
+"""What the worker says about runs: that something happened to them.
+
+Owns the events that waiting tasks take before they look at the store. They are set as well when the connection is
+renewed, because nothing is said to a session that has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakValueDictionary
+
+import anyio
+
+__all__ = ["Wakes"]
+
+
+class Wakes:
+    """See the module. An event is kept for as long as a task has it."""
+
+    def __init__(self) -> None:
+        self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Wakes waiting={len(self._events)}>"
+
+    def of(self, run_id: str) -> anyio.Event:
+        """Return an event that is set the next time that something happens to a run, as far as the worker says."""
+        event = self._events.get(run_id)
+        if event is None or event.is_set():
+            event = self._events[run_id] = anyio.Event()
+        return event
+
+    def wake(self, run_ids: Iterable[str]) -> None:
+        """Wake who waits for these runs."""
+        for run_id in run_ids:
+            event = self._events.get(run_id)
+            if event is not None:
+                event.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody: what happened meanwhile is not known."""
+        self.wake(list(self._events))

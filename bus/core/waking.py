@@ -1,0 +1,175 @@
+"""Who looks at a run again: what happened to runs, and which sessions are told.
+
+Owns the sessions that wait for something of a run. Its rules:
+
+- A session is woken for a run that its bot held last, if somebody else changed it; for one that it watches; and for
+  one that it could not claim, when that changed, or has a slot.
+- A program that changes the run that it executes wakes only the others that wait: it knows.
+- A wake is a hint. What became of the run is in the store, which is asked once for all that happened meanwhile.
+
+Only sessions whose client said so in its hello are woken.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from ..mailbox.sessions import Session, Sessions
+from ..model.repository import RunNews
+from ..wire.frames import Wake
+from .effects import FindRuns, Turn
+
+__all__ = ["Waking"]
+
+_WAITED_FOR_MAX = 100_000
+"""Runs that one session watches, or cannot claim; beyond it, the ones it asked for first are forgotten."""
+
+_RUNS_AT_ONCE = 1000
+"""Runs that are looked up together, and named in one frame."""
+
+
+class _Waits:
+    """Which sessions wait for which runs."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, dict[Session, None]] = {}
+        self._run_ids: dict[Session, dict[str, None]] = {}
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._sessions
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def add(self, session: Session, run_id: str) -> None:
+        """Note that a session waits for a run."""
+        run_ids = self._run_ids.setdefault(session, {})
+        run_ids.pop(run_id, None)
+        run_ids[run_id] = None
+        self._sessions.setdefault(run_id, {})[session] = None
+        if len(run_ids) > _WAITED_FOR_MAX:
+            self.remove(session, next(iter(run_ids)))
+
+    def remove(self, session: Session, run_id: str) -> None:
+        """Note that a session waits for a run no more."""
+        run_ids = self._run_ids.get(session, {})
+        if run_id not in run_ids:
+            return
+        del run_ids[run_id], self._sessions[run_id][session]
+        if not run_ids:
+            del self._run_ids[session]
+        if not self._sessions[run_id]:
+            del self._sessions[run_id]
+
+    def remove_session(self, session: Session) -> None:
+        """Note that a session has ended."""
+        for run_id in list(self._run_ids.get(session, ())):
+            self.remove(session, run_id)
+
+    def remove_run(self, run_id: str) -> None:
+        """Note that nothing happens to a run any more."""
+        for session in self.of(run_id):
+            self.remove(session, run_id)
+
+    def of(self, run_id: str) -> list[Session]:
+        """Return who waits for a run."""
+        return list(self._sessions.get(run_id, ()))
+
+
+class Waking:
+    """See the module."""
+
+    def __init__(self, sessions: Sessions, turn: Turn) -> None:
+        self.stops = 0
+        """How many changes there were after which a run may have stopped."""
+        self._sessions = sessions
+        self._turn = turn
+        self._watchers = _Waits()
+        self._claimants = _Waits()
+        self._changed: dict[str, bool] = {}
+        """The runs to look up, in order; True for those that somebody else than their program changed."""
+        self._asked = False
+
+    def __repr__(self) -> str:
+        return f"<Waking watched={len(self._watchers)} claimed={len(self._claimants)} changed={len(self._changed)}>"
+
+    # ── Who waits ────────────────────────────────────────────────────────────────────────────────────────
+
+    def watch(self, session: Session, run_id: str) -> None:
+        """Wake a session at each change of a run, until that ends."""
+        if session.wakes:
+            self._watchers.add(session, run_id)
+
+    def unwatch(self, run_id: str) -> None:
+        """Note that nothing happens to a run any more."""
+        self._watchers.remove_run(run_id)
+        self._claimants.remove_run(run_id)
+
+    def refused(self, session: Session, run_id: str, *, stops: int) -> None:
+        """Wake a session for a run that it could not claim, when that changes, or has a slot.
+
+        `stops` is their number before the run was claimed: what stopped since may have been what it waits for.
+        """
+        if session.wakes:
+            self._claimants.add(session, run_id)
+            if stops != self.stops:
+                self._changed.setdefault(run_id, False)
+
+    def claimed(self, session: Session, run_id: str) -> None:
+        """Note that a session has claimed a run, and waits for it no more."""
+        self._claimants.remove(session, run_id)
+
+    def leave(self, session: Session) -> None:
+        """Note that a session has ended."""
+        self._watchers.remove_session(session)
+        self._claimants.remove_session(session)
+
+    # ── What happened ────────────────────────────────────────────────────────────────────────────────────
+
+    def happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
+        """Note that a run was changed, on disk.
+
+        `by_holder` says that the program that executes it did that; `stopped` that it may not be running any more.
+        """
+        self.stops += stopped
+        waits = run_id in self._watchers or run_id in self._claimants
+        if not by_holder:
+            self._changed[run_id] = True
+        elif waits or (stopped and self._claimants):
+            self._changed.setdefault(run_id, False)
+
+    def look_up(self) -> None:
+        """Ask the store about what happened, unless it is being asked."""
+        if self._changed and not self._asked:
+            self._asked = True
+            asked = dict(islice(self._changed.items(), _RUNS_AT_ONCE))
+            for run_id in asked:
+                del self._changed[run_id]
+            self._turn.add(FindRuns(asked, slots=len(self._claimants) > 0))
+
+    def found(self, asked: FindRuns, news: Sequence[RunNews]) -> None:
+        """Wake who waits for runs that were looked up, and for the slots that they left."""
+        self._asked = False
+        woken: dict[Session, dict[str, None]] = {}
+
+        def wake(sessions: Iterable[Session], run_id: str) -> None:
+            for session in sessions:
+                woken.setdefault(session, {})[run_id] = None
+
+        known = {each.run_id: each for each in news}
+        for run_id, by_others in asked.run_ids.items():
+            found = known.get(run_id)
+            wake([*self._watchers.of(run_id), *self._claimants.of(run_id)], run_id)
+            if found is not None and found.last_holder is not None and by_others:
+                wake((each for each in self._sessions.of_bot(found.last_holder) if each.wakes), run_id)
+            if found is None or found.ended:
+                self.unwatch(run_id)
+        for each in news:
+            for run_id in each.next_runs:
+                wake(self._claimants.of(run_id), run_id)
+        for session, run_ids in woken.items():
+            for start in range(0, len(run_ids), _RUNS_AT_ONCE):
+                self._turn.send(session.address, Wake(runs=list(run_ids)[start : start + _RUNS_AT_ONCE]))

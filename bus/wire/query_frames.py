@@ -1,0 +1,85 @@
+"""The frames that ask something about bots and messages, documented in `docs/protocol.md`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from .fields import ClientFrame, Id, Name, QueryLimit, RequestId, Seq
+from .limits import NAME_CHARACTERS_MAX, NUMBER_MAX
+
+__all__ = ["Audit", "Bots", "Channels", "DeadLetters", "History", "MessageQuery", "Status", "Subscriptions"]
+
+
+class History(ClientFrame, frozen=True, tag="history"):
+    """Reads a conversation: exactly one of between, channel and thread."""
+
+    request: RequestId
+    between: tuple[str, str] | None = None
+    channel: Name | None = None
+    thread: Id | None = None
+    sender: str | None = None
+    """Whose message the thread's is, by name or id, if several bots used the id."""
+    before_seq: Seq | None = None
+    limit: QueryLimit = 50
+
+
+class MessageQuery(ClientFrame, frozen=True, tag="message"):
+    """Asks for a message, and its state; with `sender`, a name or id, for that bot's."""
+
+    request: RequestId
+    id: Id
+    sender: str | None = None
+
+
+class Bots(ClientFrame, frozen=True, tag="bots"):
+    """Asks for bots, by name: those after a name, or all."""
+
+    request: RequestId
+    after: Name | None = None
+
+
+class Channels(ClientFrame, frozen=True, tag="channels"):
+    """Asks for channels, by name: those after a name, or all."""
+
+    request: RequestId
+    after: Name | None = None
+
+
+class Subscriptions(ClientFrame, frozen=True, tag="subscriptions"):
+    """Asks for a bot's subscriptions, or a channel's subscribers; those after a channel, or after a bot's name."""
+
+    request: RequestId
+    bot: str | None = None
+    channel: Name | None = None
+    after: Name | None = None
+
+
+class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):
+    """Asks for a mailbox's dead letters, without the newest `offset` ones."""
+
+    request: RequestId
+    bot: str | None = None
+    limit: QueryLimit = 50
+    offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
+
+
+class Audit(ClientFrame, frozen=True, tag="audit"):
+    """Asks for security events, in their order: those after an id, or all."""
+
+    request: RequestId
+    bot: str | None = None
+    event: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+    since: str | None = None
+    after: Seq = 0
+    limit: QueryLimit = 50
+
+
+class Status(ClientFrame, frozen=True, tag="status"):
+    """Asks for the worker's status."""
+
+    request: RequestId
