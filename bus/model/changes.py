@@ -45,14 +45,13 @@ __all__ = [
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemoveRuns",
     "RemoveSubscription",
     "RevokeKeys",
     "SaveMailbox",
     "SeenBot",
     "Subscribed",
     "Subscription",
-    "SurveyRequest",
-    "Surveyed",
     "UnsettledState",
     "group_mailbox_id",
     "timestamp_of",
@@ -126,6 +125,16 @@ class RemoveMessages(msgspec.Struct, frozen=True):
     """
 
     seqs: tuple[int, ...]
+
+
+class RemoveRuns(msgspec.Struct, frozen=True):
+    """Remove runs for good, with all that belongs to them. Answered with the number of runs removed.
+
+    Those stay that have not ended, or ended after `ended_until`: they were retried in the meantime.
+    """
+
+    run_ids: tuple[str, ...]
+    ended_until: str
 
 
 class CommitWork(msgspec.Struct, frozen=True):
@@ -282,6 +291,7 @@ Change = (
     | AddMessages
     | ReleaseDue
     | RemoveMessages
+    | RemoveRuns
     | CommitWork
     | RecoverRuns
     | SaveMailbox
@@ -460,23 +470,3 @@ class FindRequest(msgspec.Struct, frozen=True):
     sender_bot_id: str | None = None
     asker_bot_id: str | None = None
     asker_channels: Collection[str] = ()
-
-
-class SurveyRequest(msgspec.Struct, frozen=True):
-    """Which part of the log retention reads: the messages after a seq, of one channel or (None) of all."""
-
-    channel: str | None
-    after_seq: int
-    through_seq: int
-    messages_max: int
-
-
-class Surveyed(msgspec.Struct, frozen=True, gc=False):
-    """A message without its contents; `size_bytes` is that of its body and headers."""
-
-    seq: int
-    sender_bot_id: str
-    recipient_bot_id: str | None
-    recipient_channel: str | None
-    timestamp: str
-    size_bytes: int

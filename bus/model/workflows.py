@@ -187,6 +187,13 @@ class WorkflowRepository(Protocol):
         `new_id` is another run, and NotFound for a run or a step without a record.
         """
 
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended, with its step logs and commits; return False if it does not exist.
+
+        Raises Conflict for a run that has not ended. Afterwards its id means a new run: so do not delete one whose
+        message may be delivered again.
+        """
+
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
 

@@ -266,6 +266,11 @@ class RemoteWorkflows(RemoteCommits):
         )
         return created
 
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended. Return False if it did not exist, perhaps because the call was repeated."""
+        deleted: bool = await self._call(calls.DeleteRun(run_id=run_id))
+        return deleted
+
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))

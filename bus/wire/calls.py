@@ -38,6 +38,7 @@ __all__ = [
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
+    "DeleteRun",
     "ForkRun",
     "GetCompletedStepIds",
     "GetDefinition",
@@ -172,6 +173,15 @@ class ForkRun(Call, frozen=True, kw_only=True):
     run_id: str
     new_id: str
     before_step: str | None = None
+
+
+class DeleteRun(Call, frozen=True, kw_only=True):
+    """Deletes a run that has ended."""
+
+    method = "delete_run"
+    answer = bool
+    writes = True
+    run_id: str
 
 
 class GetRun(Call, frozen=True, kw_only=True):
@@ -332,7 +342,7 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
+    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
     ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
     ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip

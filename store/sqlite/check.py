@@ -64,6 +64,8 @@ _JSON_COLUMNS = (
     ("workflow_runs", "trigger_payload"),
     ("workflow_runs", "definition"),
     ("workflow_runs", "result"),
+    ("workflow_runs", "attributes"),
+    ("workflow_schedules", "schedule"),
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
     ("workflow_signals", "payload"),

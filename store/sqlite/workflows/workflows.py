@@ -34,6 +34,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 from ..file.database import Database
 from ..file.writer import Transaction
 from .definitions import SqliteDefinitions, definition_record
+from .keeping import delete_run
 from .news import find_news
 from .retrying import Retrying
 from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
@@ -128,6 +129,10 @@ class SqliteWorkflows(SqliteDefinitions):
         return await self._write(
             lambda connection, now: self.retrying.fork(connection, run_id, new_id, before_step, now, by=self._by)
         )
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended, with all that belongs to it."""
+        return await self._write(lambda connection, _: delete_run(connection, run_id))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
