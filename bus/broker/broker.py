@@ -45,7 +45,7 @@ from ..core.effects import (
 )
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
-from ..model.repository import PageRequest, Store
+from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
 from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
@@ -384,8 +384,9 @@ class Broker:
         self._carry_out(self._core.counted(count, waiting, self._moment()))
 
     async def _survey(self, survey: Survey) -> None:
-        rows = await self._store.survey(survey.request)
-        self._carry_out(self._core.surveyed(rows, self._moment()))
+        of = survey.request
+        found: Any = await (self._store.survey_runs(of) if isinstance(of, RunSurvey) else self._store.survey(of))
+        self._carry_out(self._core.surveyed(found, self._moment()))
 
     async def _locate(self, located: Locate) -> None:
         messages = await self._store.locate(located.seqs)
