@@ -35,6 +35,7 @@ from ..wire.calls import (
     GetRun,
     GetRunDefinition,
     GetStepLog,
+    LeaveQueue,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
@@ -83,7 +84,7 @@ class CallRights:
                 return await self._permit_deletion(principal, call.definition_id)
             case CreateRun():
                 await self._permit_run(principal, call.run)
-            case ClaimRun():
+            case ClaimRun() | LeaveQueue():
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
