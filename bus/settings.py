@@ -368,6 +368,12 @@ class Workflows(_Section, frozen=True):
     sweep_seconds: Seconds = 5.0
     """How often runs with expired leases are searched for and marked as crashed: a third of a lease."""
 
+    ended_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
+    """Runs that ended longer ago than this are removed, with their steps; 0 means no limit."""
+
+    ended_runs_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """Of each workflow, the runs beyond this number of those that ended last are removed; 0 means no limit."""
+
 
 class Log(_Section, frozen=True):
     """What the worker reports to its operators."""

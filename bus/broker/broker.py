@@ -46,7 +46,7 @@ from ..core.effects import (
 )
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
-from ..model.repository import PageRequest, Store
+from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
 from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
@@ -385,8 +385,9 @@ class Broker:
         self._carry_out(self._core.counted(count, waiting, self._moment()))
 
     async def _survey(self, survey: Survey) -> None:
-        rows = await self._store.survey(survey.request)
-        self._carry_out(self._core.surveyed(rows, self._moment()))
+        of = survey.request
+        found: Any = await (self._store.survey_runs(of) if isinstance(of, RunSurvey) else self._store.survey(of))
+        self._carry_out(self._core.surveyed(found, self._moment()))
 
     async def _locate(self, located: Locate) -> None:
         messages = await self._store.locate(located.seqs)
@@ -489,8 +490,7 @@ async def open_broker(
 
     `secret` is the worker's own secret key, which it needs if it has keys.
     """
-    # Who waits for a slot comes back soon, and who does not is not waited for.
-    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)
+    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
     keyed = None
     if core.keyring is not None:

@@ -29,6 +29,7 @@ from ..wire.calls import (
     CreateRun,
     CreateStepLog,
     DeleteDefinition,
+    DeleteRun,
     ForkRun,
     GetCompletedStepIds,
     GetLease,
@@ -84,6 +85,10 @@ class CallRights:
                 return await self._permit_deletion(principal, call.definition_id)
             case CreateRun():
                 await self._permit_run(principal, call.run)
+            case DeleteRun():
+                if not await self._sees(principal, call.run_id):
+                    return False
+                self._require_operator(principal, await self._owners(principal, call.run_id))
             case ClaimRun() | LeaveQueue():
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)

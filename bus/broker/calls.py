@@ -27,6 +27,7 @@ from ..wire.calls import (
     ClaimRun,
     CreateStepLog,
     DeleteDefinition,
+    DeleteRun,
     ForkRun,
     GetCompletedStepIds,
     GetDefinition,
@@ -54,6 +55,7 @@ _PORTION_RECORDS = 16
 
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
+    DeleteRun: False,
     GetCompletedStepIds: [],
     ListStepLogs: [],
     ListWaitingApprovals: [],
@@ -348,6 +350,8 @@ def _deed(call: Call, value: Any) -> Note | None:
             return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
         case ForkRun():
             return Note("run_operated", {"object": call.run_id, "status": "forked"})
+        case DeleteRun() if value:
+            return Note("run_deleted", {"object": call.run_id})
         case DeleteDefinition() if value:
             return Note("definition_deleted", {"object": call.definition_id})
         case _:

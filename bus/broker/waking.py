@@ -8,8 +8,8 @@ from typing import Any
 
 from ..core.core import Core
 from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
-from ..errors import RunHeld, RunPaused, SlotsTaken
-from ..model.records import RunStatus
+from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
+from ..model.records import RunStatus, WorkflowRun, parse_timestamp
 from ..model.repository import RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
@@ -60,7 +60,7 @@ class RunWaking:
             return
         try:
             yield
-        except (RunHeld, RunPaused, SlotsTaken):
+        except (RunHeld, RunNotDue, RunPaused, SlotsTaken):
             waking.refused(session, call.run_id, stops=stops)
             if self._core.sessions.get(ask.address) is not session:
                 waking.leave(session)  # it ended meanwhile
@@ -91,10 +91,17 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True, stopped=False)
+                self._expect(value)
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
+
+    def _expect(self, run: WorkflowRun) -> None:
+        """Let it be noticed when the time of a new run has come."""
+        if run.not_before is not None:
+            left = parse_timestamp(run.not_before) - parse_timestamp(self._moment().wall)
+            self._core.recovering.expect(left.total_seconds())
 
     async def do(self, effect: FindRuns | EndPlaces) -> None:
         """Carry out what the core asks of the store."""

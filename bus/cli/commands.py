@@ -19,6 +19,7 @@ COMMANDS = {
     "keys": "bus.cli.keys:keys",
     "listen": "bus.cli.messages:listen",
     "pause": "bus.cli.runs:pause",
+    "prune": "bus.cli.pruning:prune",
     "publish": "bus.cli.messages:publish",
     "reject": "bus.cli.approvals:reject",
     "reload": "bus.cli.rights:reload",

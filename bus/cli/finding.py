@@ -12,7 +12,17 @@ from ..model.records import GlobalOwner, Owner, RunStatus, RunSummary, WorkflowD
 from ..model.repository import WorkflowRepository
 from .ending import Impossible
 
-__all__ = ["NEWEST_RUNS", "bot_names", "find_run", "find_summary", "find_workflow", "newest_runs", "owner_name"]
+__all__ = [
+    "NEWEST_RUNS",
+    "bot_names",
+    "check_workflow",
+    "ended_runs",
+    "find_run",
+    "find_summary",
+    "find_workflow",
+    "newest_runs",
+    "owner_name",
+]
 
 NEWEST_RUNS = 1000
 """How many of the newest runs are searched for an id's prefix; also the limit of one answer."""
@@ -64,7 +74,7 @@ async def newest_runs(
     Raises Impossible if the workflow does not exist.
     """
     if workflow is not None:
-        await _check_workflow(workflows, workflow)
+        await check_workflow(workflows, workflow)
     found: dict[str, RunSummary] = {}
     searched = 0
     while len(found) < limit and searched < _RUNS_SEARCHED_MAX:
@@ -78,7 +88,20 @@ async def newest_runs(
     return list(found.values())[:limit]
 
 
-async def _check_workflow(workflows: WorkflowRepository, given: str) -> None:
+async def ended_runs(workflows: WorkflowRepository, status: RunStatus, workflow: str | None) -> list[RunSummary]:
+    """List all runs with a status, of one workflow by name or id, or of all."""
+    found: dict[str, RunSummary] = {}
+    read = 0
+    while True:
+        page = await workflows.list_all_runs(status, NEWEST_RUNS, offset=read)
+        found |= {run.id: run for run in page if workflow in (None, run.workflow_name, run.workflow_id)}
+        read += len(page)
+        if len(page) < NEWEST_RUNS:
+            return list(found.values())
+
+
+async def check_workflow(workflows: WorkflowRepository, given: str) -> None:
+    """Raise Impossible if no workflow has this name or id."""
     definitions = await workflows.list_definitions()
     if not any(given in (each.name, each.id) for each in definitions):
         raise Impossible(_no_workflow(given, [each.name for each in definitions]))

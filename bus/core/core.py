@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Principal, Purpose
-from ..model.repository import Applied, LogState, Page, PageRequest, RunNews, Surveyed
+from ..model.repository import Applied, LogState, Page, PageRequest, RunNews, Surveyed, SurveyedRuns
 from ..settings import Security, Settings
 from ..wire.frames import (
     Ack,
@@ -58,6 +58,7 @@ from .enrolling import Enrolling
 from .flushing import Flushing
 from .founding import Founding
 from .hearing import Hearing
+from .keeping import Keeping
 from .keyring import Keyring
 from .opening import Opening
 from .pausing import Pausing
@@ -65,7 +66,6 @@ from .permitting import Permitting
 from .publishing import Publishing
 from .recording import SecurityRecord
 from .recovering import Recovering
-from .retention import Retention
 from .returning import Returning
 from .scheduling import Scheduling
 from .settling import Settling
@@ -110,7 +110,7 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
-        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
+        self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -140,8 +140,8 @@ class Core:
             turn=self._turn,
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
-        self._retention = Retention(
-            settings.retention,
+        self._keeping = Keeping(
+            settings,
             directory=self.directory,
             batches=self._batches,
             dispatch=self.dispatch,
@@ -309,10 +309,10 @@ class Core:
         self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
         return self._finish()
 
-    def surveyed(self, rows: Sequence[Surveyed], moment: Moment) -> list[Effect]:
-        """Handle the part of the log that retention asked for."""
+    def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:
+        """Handle the part of the log, or the runs, that retention asked for."""
         self._turn.moment = moment
-        self._retention.surveyed(rows)
+        self._keeping.surveyed(found)
         return self._finish()
 
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
@@ -385,9 +385,9 @@ class Core:
         if self._enrolling is not None:
             self._enrolling.expire()
         self._scheduling.release()
-        self._recovering.tick()
+        self.recovering.tick()
         self.waking.tick(moment.now)
-        self._retention.tick()
+        self._keeping.tick()
         self._record.tick(moment.now, self._turn.steady())
         if deaf:
             for session in self.sessions:

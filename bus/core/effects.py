@@ -14,7 +14,7 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Principal
-from ..model.repository import PageRequest, SurveyRequest
+from ..model.repository import PageRequest, RunSurvey, SurveyRequest
 from ..wire.codec import encode
 from ..wire.frames import (
     RETRY,
@@ -119,9 +119,9 @@ class Count(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Read a part of the log for retention, and pass it to `Core.surveyed`."""
+    """Read a part of the log, or runs, for retention, and pass it to `Core.surveyed`."""
 
-    request: SurveyRequest
+    request: SurveyRequest | RunSurvey
 
 
 class Ask(NamedTuple):

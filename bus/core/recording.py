@@ -80,6 +80,7 @@ _KINDS: Mapping[str, _Kind] = {
     "refused": _Kind(object="object", detail="code"),
     "dead_letters_retried": _Kind(object="mailbox", detail="messages", deed=True),
     "definition_deleted": _Kind(object="object", deed=True),
+    "run_deleted": _Kind(object="object", deed=True),
     "run_operated": _Kind(object="object", detail="status", deed=True),
     "step_decided": _Kind(object="object", detail="status", deed=True),
 }

@@ -14,7 +14,7 @@ At most one portion is read or removed at a time, in the same batches as all oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..model.records import later
@@ -25,6 +25,7 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Survey, Turn
+from .needing import holders, wanting
 
 __all__ = ["Retention"]
 
@@ -179,7 +180,7 @@ class Retention:
 
     def _removable(self, rows: Sequence[Surveyed]) -> _Removal:
         """Return the messages that no mailbox still has to deliver, or that may be lost."""
-        holders = self._holders(frozenset(row.seq for row in rows))
+        held = holders(self._directory, frozenset(row.seq for row in rows))
         behind: dict[tuple[str | None, str | None], list[Mailbox]] = {}
         losing: dict[Mailbox, dict[int, str | None]] = {}
         removable: list[Surveyed] = []
@@ -188,7 +189,7 @@ class Retention:
             if source not in behind:
                 behind[source] = [
                     mailbox
-                    for mailbox in self._wanting(row)
+                    for mailbox in wanting(self._directory, row)
                     if not mailbox.leaving.is_through(rows[-1].seq, source[1])
                 ]
             needing = [
@@ -196,7 +197,7 @@ class Retention:
                 for mailbox in behind[source]
                 if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
-            needing += [mailbox for mailbox in holders.get(row.seq, ()) if mailbox not in needing]
+            needing += [mailbox for mailbox in held.get(row.seq, ()) if mailbox not in needing]
             if not needing or (
                 self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)
             ):
@@ -204,21 +205,6 @@ class Retention:
                 for mailbox in needing:
                     losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
         return _Removal(removable, losing)
-
-    def _holders(self, seqs: Set[int]) -> dict[int, list[Mailbox]]:
-        """Return, by seq, the mailboxes that have it in flight, returned or dead, even of a channel they left."""
-        holders: dict[int, list[Mailbox]] = {}
-        for mailbox in self._directory.mailboxes.values():
-            for seq in mailbox.leaving.holds(seqs):
-                holders.setdefault(seq, []).append(mailbox)
-        return holders
-
-    def _wanting(self, row: Surveyed) -> Iterable[Mailbox]:
-        if row.recipient_channel is None:
-            mailbox = self._directory.mailboxes.get(row.recipient_bot_id or "")
-            return () if mailbox is None else (mailbox,)
-        entry = self._directory.channels.get(row.recipient_channel)
-        return () if entry is None else entry.mailboxes.values()
 
     def look_again(self, removal: _Removal) -> _Removal:
         """Return what may still be removed: some messages may have been delivered or retried in the meantime."""

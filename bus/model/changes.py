@@ -45,14 +45,13 @@ __all__ = [
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemoveRuns",
     "RemoveSubscription",
     "RevokeKeys",
     "SaveMailbox",
     "SeenBot",
     "Subscribed",
     "Subscription",
-    "SurveyRequest",
-    "Surveyed",
     "UnsettledState",
     "group_mailbox_id",
     "timestamp_of",
@@ -128,6 +127,16 @@ class RemoveMessages(msgspec.Struct, frozen=True):
     seqs: tuple[int, ...]
 
 
+class RemoveRuns(msgspec.Struct, frozen=True):
+    """Remove runs for good, with all that belongs to them. Answered with the number of runs removed.
+
+    Those stay that have not ended, or ended after `ended_until`: they were retried in the meantime.
+    """
+
+    run_ids: tuple[str, ...]
+    ended_until: str
+
+
 class CommitWork(msgspec.Struct, frozen=True):
     """Carry out a commit as a whole or not at all: fence, steps, context, status, and messages.
 
@@ -152,18 +161,20 @@ class CommitWork(msgspec.Struct, frozen=True):
     number: int
     as_holder: bool = False
     """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
+    result: Any = None
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):
     """End the holds of runs whose lease has expired, and notify each last holder by a message from `sender_name`.
 
-    Answered `Recovered`.
+    Answered `Recovered`, with the runs that may start since the time `due_after`.
     """
 
     runs_max: int
     sender_id: str
     sender_name: str
     timestamp: str
+    due_after: str = ""
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -280,6 +291,7 @@ Change = (
     | AddMessages
     | ReleaseDue
     | RemoveMessages
+    | RemoveRuns
     | CommitWork
     | RecoverRuns
     | SaveMailbox
@@ -326,10 +338,17 @@ class NotCommitted(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """Runs that were recovered, and the messages that notify their last holders."""
+    """Runs that were recovered, and the messages that notify their last holders.
+
+    `due` has the ids of pending runs that may start now, whose time came until `due_until`; in `next_seconds` the
+    next one will.
+    """
 
     runs: list[RecoveredRun]
     messages: list[LogMessage]
+    due: list[str] = []
+    due_until: str = ""
+    next_seconds: float | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -451,23 +470,3 @@ class FindRequest(msgspec.Struct, frozen=True):
     sender_bot_id: str | None = None
     asker_bot_id: str | None = None
     asker_channels: Collection[str] = ()
-
-
-class SurveyRequest(msgspec.Struct, frozen=True):
-    """Which part of the log retention reads: the messages after a seq, of one channel or (None) of all."""
-
-    channel: str | None
-    after_seq: int
-    through_seq: int
-    messages_max: int
-
-
-class Surveyed(msgspec.Struct, frozen=True, gc=False):
-    """A message without its contents; `size_bytes` is that of its body and headers."""
-
-    seq: int
-    sender_bot_id: str
-    recipient_bot_id: str | None
-    recipient_channel: str | None
-    timestamp: str
-    size_bytes: int

@@ -41,14 +41,13 @@ from .changes import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveRuns,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
     SeenBot,
     Subscribed,
     Subscription,
-    Surveyed,
-    SurveyRequest,
     UnsettledState,
     group_mailbox_id,
     timestamp_of,
@@ -71,6 +70,7 @@ from .lots import (
 )
 from .records import BotMessage, BotSubscription, Channel
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
+from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
 from .workflows import (
     RunNews,
     RunOwners,
@@ -96,6 +96,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "DeadLetter",
+    "EndedRun",
     "FindRequest",
     "Group",
     "HistoryRequest",
@@ -118,11 +119,13 @@ __all__ = [
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
     "RevokeKeys",
     "RunNews",
     "RunOwners",
+    "RunSurvey",
     "SaveMailbox",
     "SecurityEvent",
     "SecurityRequest",
@@ -137,6 +140,7 @@ __all__ = [
     "Subscription",
     "SurveyRequest",
     "Surveyed",
+    "SurveyedRuns",
     "UnsettledState",
     "WorkflowRepository",
     "WorkflowRules",
@@ -214,6 +218,9 @@ class MessageLog(Protocol):
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Return a part of the log, without contents, in the order of seqs."""
+
+    async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
+        """Return runs that have ended, in the order in which they did, with the messages that have their ids."""
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""

@@ -146,7 +146,8 @@ class WorkflowRepository(Protocol):
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal; otherwise raise Conflict.
 
-        The run keeps the definition as it is at this moment.
+        The run keeps the definition as it is at this moment. With `not_before`, a time, nobody can claim it
+        earlier.
         """
 
     async def update_run_status(
@@ -157,9 +158,11 @@ class WorkflowRepository(Protocol):
         context: Any = None,
         *,
         fence: int | None = None,
+        result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context.
 
+        A run that becomes completed may get a `result`, which has at most 1 MiB.
         Making a crashed run pending or paused without a fence means that a person resumed it, and resets its
         recoveries.
         """
@@ -182,6 +185,13 @@ class WorkflowRepository(Protocol):
         It begins with copies of the records that ended and began before the first of `before_step`; without a step,
         of all but those that a retry would set aside. Repeating the call returns the same run. Raises Conflict if
         `new_id` is another run, and NotFound for a run or a step without a record.
+        """
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended, with its step logs and commits; return False if it does not exist.
+
+        Raises Conflict for a run that has not ended. Afterwards its id means a new run: so do not delete one whose
+        message may be delivered again.
         """
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
@@ -228,9 +238,10 @@ class WorkflowRepository(Protocol):
         session. A slot is kept free for it meanwhile: use `leave_queue` if you do not want it any more.
 
         Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
-        error that says why) and that was not made pending since; SlotsTaken while as many runs of its workflow and
-        concurrency key are running, or have waited longer, as the definition allows; InvalidTransition for a run
-        that has ended; and Conflict for one that crashed too often, which a person has to resume.
+        error that says why) and that was not made pending since; RunNotDue before its `not_before`; SlotsTaken
+        while as many runs of its workflow and concurrency key are running, or have waited longer, as the definition
+        allows; InvalidTransition for a run that has ended; and Conflict for one that crashed too often, which a
+        person has to resume.
         """
 
     async def leave_queue(self, run_id: str) -> None:

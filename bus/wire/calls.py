@@ -38,6 +38,7 @@ __all__ = [
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
+    "DeleteRun",
     "ForkRun",
     "GetCompletedStepIds",
     "GetDefinition",
@@ -73,10 +74,10 @@ Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of one call. `result` is the type of its value; `writes` is True if it changes something."""
+    """The arguments of one call. `answer` is the type of its value; `writes` is True if it changes something."""
 
     method: ClassVar[str]
-    result: ClassVar[Any]
+    answer: ClassVar[Any]
     writes: ClassVar[bool] = False
 
 
@@ -91,7 +92,7 @@ class SaveDefinition(Call, frozen=True, kw_only=True):
     """Inserts or replaces a definition."""
 
     method = "save_definition"
-    result = None
+    answer = None
     writes = True
     definition: WorkflowDefinition
 
@@ -100,7 +101,7 @@ class GetDefinition(Call, frozen=True, kw_only=True):
     """Asks for a definition."""
 
     method = "get_definition"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     definition_id: str
 
 
@@ -108,7 +109,7 @@ class GetDefinitionByName(Call, frozen=True, kw_only=True):
     """Asks for a definition by name and owner."""
 
     method = "get_definition_by_name"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     name: str
     owner: Owner
 
@@ -117,7 +118,7 @@ class ListDefinitions(ListCall, frozen=True, kw_only=True):
     """Asks for the definitions of one owner, or of all."""
 
     method = "list_definitions"
-    result = list[WorkflowDefinition]
+    answer = list[WorkflowDefinition]
     owner: Owner | None = None
 
 
@@ -125,7 +126,7 @@ class DeleteDefinition(Call, frozen=True, kw_only=True):
     """Deletes a definition, with its runs if `cascade` is set."""
 
     method = "delete_definition"
-    result = bool
+    answer = bool
     writes = True
     definition_id: str
     cascade: bool = False
@@ -135,7 +136,7 @@ class CreateRun(Call, frozen=True, kw_only=True):
     """Creates a run."""
 
     method = "create_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run: WorkflowRun
 
@@ -144,20 +145,21 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     """Moves a run to a status."""
 
     method = "update_run_status"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     status: RunStatus
     error: str | None = None
     context: Any = None
     fence: Number | None = None
+    result: Any = None
 
 
 class RetryRun(Call, frozen=True, kw_only=True):
     """Lets a run that stopped go on."""
 
     method = "retry_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     from_step: str | None = None
@@ -167,18 +169,27 @@ class ForkRun(Call, frozen=True, kw_only=True):
     """Creates a run with the records of another one."""
 
     method = "fork_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     new_id: str
     before_step: str | None = None
 
 
+class DeleteRun(Call, frozen=True, kw_only=True):
+    """Deletes a run that has ended."""
+
+    method = "delete_run"
+    answer = bool
+    writes = True
+    run_id: str
+
+
 class GetRun(Call, frozen=True, kw_only=True):
     """Asks for a run."""
 
     method = "get_run"
-    result = WorkflowRun | None
+    answer = WorkflowRun | None
     run_id: str
 
 
@@ -186,7 +197,7 @@ class WatchRun(Call, frozen=True, kw_only=True):
     """Asks for a run, and to be woken at its changes."""
 
     method = "watch_run"
-    result = WorkflowRun | None
+    answer = WorkflowRun | None
     run_id: str
 
 
@@ -194,7 +205,7 @@ class GetRunDefinition(Call, frozen=True, kw_only=True):
     """Asks for the definition that a run was created with."""
 
     method = "get_run_definition"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     run_id: str
 
 
@@ -202,7 +213,7 @@ class ListRuns(ListCall, frozen=True, kw_only=True):
     """Asks for a workflow's runs."""
 
     method = "list_runs"
-    result = list[WorkflowRun]
+    answer = list[WorkflowRun]
     workflow_id: str
     limit: Number | None = 50
 
@@ -211,7 +222,7 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
     """Asks for runs of all workflows, without their contexts."""
 
     method = "list_all_runs"
-    result = list[RunSummary]
+    answer = list[RunSummary]
     status: RunStatus | None = None
     limit: Number | None = 50
 
@@ -220,14 +231,14 @@ class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
     """Asks for the runs that are running without a live lease."""
 
     method = "list_crashed_runs"
-    result = list[WorkflowRun]
+    answer = list[WorkflowRun]
 
 
 class ClaimRun(Call, frozen=True, kw_only=True):
     """Claims a run for the session's bot; `holder` may name only that bot."""
 
     method = "claim_run"
-    result = Claim
+    answer = Claim
     writes = True
     run_id: str
     holder: str | None = None
@@ -240,7 +251,7 @@ class LeaveQueue(Call, frozen=True, kw_only=True):
     """Gives up the place of a run that was to wait for a slot."""
 
     method = "leave_queue"
-    result = None
+    answer = None
     writes = True
     run_id: str
 
@@ -249,7 +260,7 @@ class RenewRun(Call, frozen=True, kw_only=True):
     """Restarts a lease."""
 
     method = "renew_run"
-    result = Lease
+    answer = Lease
     writes = True
     run_id: str
     fence: Number
@@ -260,7 +271,7 @@ class ReleaseRun(Call, frozen=True, kw_only=True):
     """Releases a run."""
 
     method = "release_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     fence: Number
@@ -271,7 +282,7 @@ class GetLease(Call, frozen=True, kw_only=True):
     """Asks who holds a run."""
 
     method = "get_lease"
-    result = Lease | None
+    answer = Lease | None
     run_id: str
 
 
@@ -279,7 +290,7 @@ class CreateStepLog(Call, frozen=True, kw_only=True):
     """Creates a step log."""
 
     method = "create_step_log"
-    result = WorkflowStepLog
+    answer = WorkflowStepLog
     writes = True
     step: WorkflowStepLog
     fence: Number | None = None
@@ -289,7 +300,7 @@ class UpdateStepStatus(Call, frozen=True, kw_only=True):
     """Moves a step log to a status."""
 
     method = "update_step_status"
-    result = WorkflowStepLog
+    answer = WorkflowStepLog
     writes = True
     step_id: str
     status: StepStatus
@@ -302,7 +313,7 @@ class GetStepLog(Call, frozen=True, kw_only=True):
     """Asks for a step log by its own id."""
 
     method = "get_step_log"
-    result = WorkflowStepLog | None
+    answer = WorkflowStepLog | None
     step_id: str
 
 
@@ -310,7 +321,7 @@ class ListStepLogs(ListCall, frozen=True, kw_only=True):
     """Asks for a run's step logs."""
 
     method = "list_step_logs"
-    result = list[WorkflowStepLog]
+    answer = list[WorkflowStepLog]
     run_id: str
 
 
@@ -318,7 +329,7 @@ class PageStepLogs(Call, frozen=True, kw_only=True):
     """Asks for a run's step logs after one of them, as many as fit into the answer."""
 
     method = "page_step_logs"
-    result = StepPage
+    answer = StepPage
     run_id: str
     after: str | None = None
 
@@ -327,7 +338,7 @@ class GetCompletedStepIds(Call, frozen=True, kw_only=True):
     """Asks for the completed steps of a run."""
 
     method = "get_completed_step_ids"
-    result = list[str]
+    answer = list[str]
     run_id: str
 
 
@@ -335,14 +346,14 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
     """Asks which step logs wait for an approval."""
 
     method = "list_waiting_approvals"
-    result = list[WorkflowStepLog]
+    answer = list[WorkflowStepLog]
     run_id: str | None = None
     limit: Number | None = 50
 
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
+    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
     ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus,
     GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
@@ -351,7 +362,7 @@ CALLS = {kind.method: kind for kind in _ALL}
 """The calls by method name."""
 
 _decoders = {method: msgspec.json.Decoder(kind) for method, kind in CALLS.items()}
-_result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind in CALLS.items()}
+_result_decoders = {method: msgspec.json.Decoder(kind.answer) for method, kind in CALLS.items()}
 
 
 def decode_call(request: Workflow) -> Call:
@@ -374,7 +385,7 @@ def read_result(method: str, value: bytes) -> Any:
     try:
         return _result_decoders[method].decode(value)
     except msgspec.ValidationError:
-        kind = CALLS[method].result
+        kind = CALLS[method].answer
         return msgspec.convert(_known(msgspec.json.decode(value), msgspec.inspect.type_info(kind)), kind)
 
 

@@ -43,15 +43,18 @@ from bus.model.repository import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
     RevokeKeys,
+    RunSurvey,
     SaveMailbox,
     SecurityEvent,
     SecurityRequest,
     SeenBot,
     Subscribed,
     Surveyed,
+    SurveyedRuns,
     SurveyRequest,
     group_mailbox_id,
     lots_of,
@@ -74,6 +77,7 @@ from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
+from .workflows.keeping import remove_runs, survey_runs
 
 __all__ = ["SqliteLog"]
 
@@ -199,10 +203,8 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
-            case CommitWork():
-                return await self._commits.carry_out(transaction, change)
-            case RecoverRuns():
-                return await self._commits.recover(transaction, change)
+            case CommitWork() | RecoverRuns() | RemoveRuns():
+                return await self._change_runs(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(SAVE_MAILBOX, mailbox_row(state))
             case AddBot(bot):
@@ -256,6 +258,15 @@ class SqliteLog:
             case _:
                 assert_never(change)
         return None
+
+    async def _change_runs(self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns) -> Any:
+        match change:
+            case CommitWork():
+                return await self._commits.carry_out(transaction, change)
+            case RecoverRuns():
+                return await self._commits.recover(transaction, change)
+            case RemoveRuns():
+                return await remove_runs(transaction.connection, change)
 
     async def _subscribe(self, transaction: Transaction, change: AddSubscription) -> Subscribed:
         connection = transaction.connection
@@ -349,6 +360,10 @@ class SqliteLog:
                 (channel, after, through, request.messages_max),
             )
         return [Surveyed(*row) for row in rows]
+
+    async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
+        """Return runs that have ended, in the order in which they did."""
+        return await survey_runs(self._database.read, survey)
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom."""

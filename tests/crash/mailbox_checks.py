@@ -160,17 +160,17 @@ def outside(ledger: Ledger) -> Iterator[Fault]:
         message = handed.message
         if message.channel is None:
             continue
-        timeline = ledger.timeline(handed.bot, message.channel)
+        timeline, hello = ledger.timeline(handed.bot, message.channel), ledger.sessions.get(handed.session)
         what = f"{handed.bot} was handed seq {message.seq} of {message.channel!r} at {handed.at} s"
         if ledger.retries[handed.mailbox, message.seq]:
             continue  # a dead letter of a channel that was left
-        if not timeline.may_come(handed.index, message.seq):
+        if not timeline.may_come(handed.index, message.seq, hello):
             yield "not_subscribed", f"{what}, outside of any subscription that it may have had"
         elif handed.mailbox != handed.bot:
             group = ledger.groups.get(handed.mailbox)
             if group is None or not group.may_come(handed.index, message.seq):
                 yield "not_subscribed", f"{what}, by the group {handed.mailbox}, which has not begun by then"
-        elif message.sender == handed.bot and not timeline.may_echo(handed.index, message.seq):
+        elif message.sender == handed.bot and not timeline.may_echo(handed.index, message.seq, hello):
             yield "not_subscribed", f"{what}, which is its own, and never asked for an echo"
 
 

@@ -47,7 +47,7 @@ class Call:
 class Episode:
     """A time in which a subscription stood, or may have. `early` says that it was asked to begin in the past."""
 
-    __slots__ = ("begins", "begun", "certain", "early", "echo", "ended", "group", "leaving", "low")
+    __slots__ = ("begins", "begun", "certain", "early", "echo", "ended", "ended_in", "group", "leaving", "low")
 
     def __init__(self, call: Call, low: int, subscribe: Subscribe) -> None:
         self.begins = call.index
@@ -63,11 +63,21 @@ class Episode:
         self.leaving: int | None = None
         """Where somebody began to end it: from there on nothing new is owed."""
         self.ended: int | None = None
-        """Where it was acknowledged as ended: from there on nothing may come."""
+        """Where it was acknowledged as ended: from there on nothing may be sent."""
+        self.ended_in = ""
+        """The session in which it was ended."""
 
-    def may_cover(self, index: int, seq: int) -> bool:
-        """Tell whether a delivery at this event may be its own."""
-        return self.begins < index and seq > self.low and (self.ended is None or index < self.ended)
+    def may_cover(self, index: int, seq: int, hello: Call | None) -> bool:
+        """Tell whether a delivery at this event, in the session of a hello, may be its own.
+
+        Another session than the one that ended it may read late what was sent before.
+        """
+        if self.begins >= index or seq <= self.low:
+            return False
+        if self.ended is None or index < self.ended:
+            return True
+        ok = None if hello is None or hello.index >= self.ended else hello.ok
+        return ok is not None and ok.session != self.ended_in
 
     def must_cover(self, seq: int) -> bool:
         """Tell whether a message is owed by it, whatever happens."""
@@ -99,9 +109,9 @@ class Timeline:
                 assert isinstance(call.invoke.action, Unsubscribe)
                 self._unsubscribe(call)
 
-    def may_come(self, index: int, seq: int) -> bool:
-        """Tell whether a message of this channel may be delivered at an event."""
-        return any(episode.may_cover(index, seq) for episode in self.episodes)
+    def may_come(self, index: int, seq: int, hello: Call | None = None) -> bool:
+        """Tell whether a message of this channel may be delivered at an event, in the session of a hello."""
+        return any(episode.may_cover(index, seq, hello) for episode in self.episodes)
 
     def is_owed(self, seq: int) -> bool:
         """Tell whether a message of this channel must have been delivered by the end."""
@@ -123,9 +133,9 @@ class Timeline:
         """Tell whether the bot's own message is owed to it as well."""
         return any(episode.echo for episode in self.episodes if episode.must_cover(seq))
 
-    def may_echo(self, index: int, seq: int) -> bool:
-        """Tell whether the bot's own message may be delivered to it at an event."""
-        return any(episode.echo for episode in self.episodes if episode.may_cover(index, seq))
+    def may_echo(self, index: int, seq: int, hello: Call | None = None) -> bool:
+        """Tell whether the bot's own message may be delivered to it at an event, in the session of a hello."""
+        return any(episode.echo for episode in self.episodes if episode.may_cover(index, seq, hello))
 
     def started_early(self, index: int) -> bool:
         """Tell whether, before an event, somebody subscribed from the past on: that goes back in the log."""
@@ -190,7 +200,7 @@ class Timeline:
         if not any(stands for stands, _ in self._pending):
             for episode in self.episodes:
                 if episode.ended is None:
-                    episode.ended = call.ends
+                    episode.ended, episode.ended_in = call.ends, call.session
         self.possible = {False, *(stands for stands, _ in self._pending)}
 
 

@@ -259,6 +259,22 @@ def test_a_delivery_after_the_end_of_a_subscription_is_seen(story: Story) -> Non
     assert story.verdict().kinds == {"not_subscribed"}
 
 
+@pytest.mark.parametrize(("open_before", "kinds"), [(True, set()), (False, {"not_subscribed"})])
+def test_another_session_may_read_late_what_was_sent_before_the_end(open_before: bool, kinds: set[str]) -> None:
+    story = Story()
+    story.hello("bob", "bob/1")
+    if open_before:
+        story.hello("bob/1", "bob/2")
+    story.subscribe("bob")
+    story.publish("ann", "a", seqs=(1,))
+    story.keep((1, "a"))
+    story.unsubscribe("bob")
+    if not open_before:
+        story.hello("bob/1", "bob/2")
+    story.take("bob/2", (1, "a"))
+    assert story.verdict().kinds == kinds
+
+
 def test_a_delivery_from_before_a_subscription_is_seen(story: Story) -> None:
     story.take("bob/1", (1, "a"))
     story.subscribe("cid", start_seq=1)

@@ -27,6 +27,7 @@ from bus.core.core import Core
 from bus.core.effects import Ask, Count, Effect, FindStart, Moment, Read, Send, Survey
 from bus.errors import InvalidValue
 from bus.model.records import timestamp
+from bus.model.repository import SurveyRequest
 from bus.settings import Delivery, Limits, Settings
 from bus.wire.calls import decode_call
 from bus.wire.codec import decode_request, decode_worker_frame, encode
@@ -169,7 +170,7 @@ class Play:
                     queue.extend(self._core.page_read(request, self.log.read_page(request), self._moment))
                 case Count(request):
                     queue.extend(self._core.counted(effect, self.log.backlog(request), self._moment))
-                case Survey(request):
+                case Survey(SurveyRequest() as request):
                     queue.extend(self._core.surveyed(self.log.survey(request), self._moment))
                 case FindStart():
                     queue.extend(self._core.start_found(effect, 0, self._moment))

@@ -27,6 +27,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    EndedRun,
     Group,
     LogMessage,
     LogState,
@@ -44,9 +45,11 @@ from bus.model.repository import (
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
     RevokeKeys,
+    RunSurvey,
     SaveMailbox,
     SecurityEvent,
     SecuritySpan,
@@ -54,6 +57,7 @@ from bus.model.repository import (
     Subscribed,
     Subscription,
     Surveyed,
+    SurveyedRuns,
     SurveyRequest,
     each,
     group_mailbox_id,
@@ -82,6 +86,8 @@ class FakeLog:
         self.keys: dict[str, Key] = {}
         self.commits: dict[str, tuple[str, list[int | None]]] = {}
         self.events: dict[int, SecurityEvent] = {}
+        self.runs: dict[str, tuple[str, str, int]] = {}
+        """Runs that have ended: of which workflow, when, and with how many steps."""
         self.is_any_tainted = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
@@ -120,6 +126,11 @@ class FakeLog:
                     del self.by_id[key_of(self.messages.pop(seq))]
                 self.removed.update(gone)
                 return len(gone)
+            case RemoveRuns(ids, until):
+                old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
+                for id in old:
+                    del self.runs[id]
+                return len(old)
             case CommitWork():
                 answer = self._commit(change)
                 if isinstance(answer, Committed):
@@ -306,6 +317,30 @@ class FakeLog:
             and request.channel in (None, message.recipient_channel)
         ]
         return found[: request.messages_max]
+
+    def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
+        workflows = sorted({workflow for workflow, _, _ in self.runs.values()})
+        later = (each for each in workflows if each > survey.after_workflow_id)
+        workflow_id = survey.workflow_id or next(later, None)
+        if workflow_id is None:
+            return SurveyedRuns(None, [])
+        numbers = {id: number for number, id in enumerate(self.runs)}
+        theirs = sorted(
+            (ended_at, numbers[id], id, steps)
+            for id, (workflow, ended_at, steps) in self.runs.items()
+            if workflow == workflow_id
+        )
+        newest = theirs[-survey.newest_max :] if survey.newest_max else theirs
+        found = [
+            EndedRun(id, (ended_at, number), steps, self._of_id(id))
+            for ended_at, number, id, steps in theirs
+            if (ended_at, number) > survey.after
+            and (ended_at < survey.before or (ended_at, number, id, steps) not in newest)
+        ]
+        return SurveyedRuns(workflow_id, found[: survey.runs_max])
+
+    def _of_id(self, id: str) -> list[Surveyed]:
+        return [_surveyed(message) for (known, _), message in self.by_id.items() if known == id]
 
     def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         return [_surveyed(self.messages[seq]) for seq in sorted(set(seqs)) if seq in self.messages]

@@ -23,7 +23,7 @@ from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import AddSubscription, Subscription, group_mailbox_id
+from bus.model.repository import AddSubscription, Subscription, SurveyRequest, group_mailbox_id
 from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
@@ -473,8 +473,8 @@ class Simulation:
                 return self.log.read_page(request)
             case Count(request):
                 return self.log.backlog(request)
-            case Survey(request):
-                return self.log.survey(request)
+            case Survey(SurveyRequest() as survey):
+                return self.log.survey(survey)
             case Locate():
                 return self.log.locate(question.seqs)
 

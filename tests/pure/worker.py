@@ -12,6 +12,7 @@ import msgspec
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey
 from bus.model.records import timestamp
+from bus.model.repository import RunSurvey, SurveyRequest
 from bus.settings import Delivery, Settings
 from bus.wire.frames import Hello, Publication, Publish, ToBot, ToChannel
 
@@ -77,7 +78,9 @@ class Worker:
                     said += self.do(self.core.page_read(request, self.log.read_page(request), self.moment))
                 case Count(request):
                     said += self.do(self.core.counted(effect, self.log.backlog(request), self.moment))
-                case Survey(request):
+                case Survey(RunSurvey() as survey):
+                    said += self.do(self.core.surveyed(self.log.survey_runs(survey), self.moment))
+                case Survey(SurveyRequest() as request):
                     said += self.do(self.core.surveyed(self.log.survey(request), self.moment))
                 case Locate():
                     said += self.do(self.core.located(effect, self.log.locate(effect.seqs), self.moment))

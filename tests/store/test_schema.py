@@ -29,7 +29,15 @@ COLUMNS = {
         | concurrency_key TEXT | holder_bot_id TEXT | fence INTEGER!=0 | lease_expires_at TEXT | claim_id TEXT
         | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT
         | stopped INTEGER!=0 | created_by_bot_id TEXT | last_holder_bot_id TEXT | progress INTEGER!=0
-        | forked_from TEXT""",
+        | forked_from TEXT | result TEXT | parent_run_id TEXT | not_before TEXT | cleans_up INTEGER!=0
+        | cancel_by TEXT | cancel_reason TEXT | attributes TEXT | schedule_id TEXT | scheduled_at TEXT""",
+    "workflow_signals": """
+        run_id TEXT! | id TEXT! | name TEXT! | payload TEXT | sender TEXT | sent_at TEXT! | taken_by TEXT""",
+    "workflow_run_attributes": "name TEXT! | value TEXT! | started_at TEXT! | run_id TEXT!",
+    "workflow_schedules": """
+        id TEXT | workflow_id TEXT! | schedule TEXT! | is_cron INTEGER! | paused INTEGER!=0 | anchor TEXT!
+        | next_at TEXT | queued_at TEXT | last_at TEXT | last_run_id TEXT | fired INTEGER!=0 | skipped INTEGER!=0
+        | error TEXT | created_at TEXT! | created_by_bot_id TEXT""",
     "workflow_steps": """
         id TEXT | run_id TEXT! | step_id TEXT! | step_name TEXT! | status TEXT! | attempt INTEGER!=1
         | idempotency_key TEXT | input TEXT | output TEXT | error TEXT | started_at TEXT | completed_at TEXT""",
@@ -63,6 +71,9 @@ PRIMARY_KEYS = {
     "workflows": ["id"],
     "workflow_runs": ["id"],
     "workflow_steps": ["id"],
+    "workflow_signals": ["run_id", "id"],
+    "workflow_run_attributes": ["name", "value", "started_at", "run_id"],
+    "workflow_schedules": ["id"],
     "bot_messages": ["seq"],
     "bot_channels": ["name"],
     "bot_subscriptions": ["bot_id", "channel_name"],
@@ -80,6 +91,9 @@ FOREIGN_KEYS = [
     ("workflows", "owner_bot_id", "bots", "id", "NO ACTION"),
     ("workflow_runs", "workflow_id", "workflows", "id", "NO ACTION"),
     ("workflow_steps", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("workflow_signals", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("workflow_run_attributes", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("workflow_schedules", "workflow_id", "workflows", "id", "CASCADE"),
     ("workflow_commits", "run_id", "workflow_runs", "id", "CASCADE"),
     ("bot_subscriptions", "channel_name", "bot_channels", "name", "CASCADE"),
     ("channel_groups", "channel_name", "bot_channels", "name", "CASCADE"),
@@ -92,7 +106,18 @@ INDEXES = {
     "idx_workflow_runs_newest_of_workflow": ("workflow_runs", ["workflow_id", "started_at"]),
     "idx_workflow_runs_newest_of_status": ("workflow_runs", ["status", "started_at"]),
     "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
-    "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
+    "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key", "queue_place"]),
+    "idx_workflow_runs_parent_run_id": ("workflow_runs", ["parent_run_id"]),
+    "idx_workflow_runs_not_before": ("workflow_runs", ["not_before"]),
+    "idx_workflow_runs_cancel_by": ("workflow_runs", ["cancel_by"]),
+    "idx_workflow_signals_waiting": ("workflow_signals", ["run_id"]),
+    "idx_workflow_runs_ended": ("workflow_runs", ["workflow_id", None]),
+    "idx_workflow_runs_newest_of_key": ("workflow_runs", ["concurrency_key", "started_at"]),
+    "idx_workflow_runs_schedule": ("workflow_runs", ["schedule_id", "scheduled_at"]),
+    "idx_workflow_run_attributes_run_id": ("workflow_run_attributes", ["run_id"]),
+    "idx_workflow_schedules_workflow_id": ("workflow_schedules", ["workflow_id"]),
+    "idx_workflow_schedules_next_at": ("workflow_schedules", ["next_at"]),
+    "idx_workflow_schedules_queued_at": ("workflow_schedules", ["queued_at"]),
     "idx_workflow_steps_run_id": ("workflow_steps", ["run_id", None]),
     "idx_workflow_steps_waiting": ("workflow_steps", ["run_id"]),
     "idx_bot_messages_id": ("bot_messages", ["id"]),

@@ -158,10 +158,12 @@ def test_what_people_do_to_runs_is_recorded(worker: Worker) -> None:
     call("retry_run", run_id="r")
     call("fork_run", run_id="r", new_id="f")
     call("update_run_status", run_id="r", status="cancelled")
+    call("delete_run", run_id="r")
     call("delete_definition", definition_id="d", cascade=True)
     recorded(neighbour, "step_decided", bot="neighbour", object="r/ask", detail="completed")
     for detail in ("pending", "forked", "cancelled"):
         recorded(neighbour, "run_operated", bot="neighbour", object="r", detail=detail)
+    recorded(neighbour, "run_deleted", bot="neighbour", object="r")
     recorded(neighbour, "definition_deleted", bot="neighbour", object="d")
     assert BODY not in str(audit(neighbour))
 

@@ -379,6 +379,22 @@ async def test_a_run_is_retried_by_who_may_operate_on_it(house: House) -> None:
     assert (await house.call("mender", "retry_run", run_id="d"))["status"] == "pending"
 
 
+async def test_a_run_is_deleted_by_who_may_operate_on_it(house: House) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+    assert await house.refused("operator", "delete_run", run_id="r") == "conflict"
+    await house.call("deployer", "update_run_status", run_id="r", status="completed", fence=fence)
+    assert await house.refused("deployer", "delete_run", run_id="r") == "forbidden"
+    assert await house.refused("approver", "delete_run", run_id="r") == "forbidden"
+    assert await house.call("eve", "delete_run", run_id="r") is False, "as if it did not exist"
+    house.deeds.clear()
+    assert await house.call("operator", "delete_run", run_id="r") is True
+    assert await house.call("operator", "delete_run", run_id="r") is False
+    assert house.deeds == ["run_deleted"]
+    fence = await house.held("ann", "own", "digest")
+    await house.call("ann", "update_run_status", run_id="own", status="failed", fence=fence)
+    assert await house.call("ann", "delete_run", run_id="own") is True
+
+
 async def test_a_run_is_forked_by_who_may_operate_on_it_and_create_one(house: House) -> None:
     fence = await house.held("ann", "r", "digest")
     await house.call("ann", "update_run_status", run_id="r", status="completed", fence=fence)

@@ -34,6 +34,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 from ..file.database import Database
 from ..file.writer import Transaction
 from .definitions import SqliteDefinitions, definition_record
+from .keeping import delete_run
 from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
 from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
@@ -109,9 +110,10 @@ class SqliteWorkflows(SqliteDefinitions):
         context: Any = None,
         *,
         fence: int | None = None,
+        result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by)
+        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by, result=result)
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
@@ -127,6 +129,10 @@ class SqliteWorkflows(SqliteDefinitions):
         return await self._write(
             lambda connection, now: self.retrying.fork(connection, run_id, new_id, before_step, now, by=self._by)
         )
+
+    async def delete_run(self, run_id: str) -> bool:
+        """Delete a run that has ended, with all that belongs to it."""
+        return await self._write(lambda connection, _: delete_run(connection, run_id))
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
@@ -207,7 +213,7 @@ class SqliteWorkflows(SqliteDefinitions):
         if place_seconds is not None:
             place = self._lease_seconds(min(place_seconds, self._rules.lease_seconds_max), "place_seconds")
 
-        async def operation(connection: aiosqlite.Connection, _: str) -> Claim | SlotsTaken:
+        async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken:
             now = self._lease_clock()
             claimant = Claimant(
                 holder,
@@ -216,6 +222,7 @@ class SqliteWorkflows(SqliteDefinitions):
                 place_until=timestamp(now + place),
                 place_enough=timestamp(now + place / 2),
                 claim_id=claim_id,
+                wall=wall,
             )
             return await self.runs.claim(connection, run_id, claimant)
 

@@ -1,0 +1,158 @@
+"""The command `prune`: deleting runs that have ended, with their steps.
+
+Owns which runs are chosen. Each is deleted by a call of its own, so a command that is interrupted has deleted some
+of them, and can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import msgspec
+import rich_click as click
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from ..bot import Bot
+from ..errors import Conflict
+from ..model.records import RunStatus, RunSummary, timestamp
+from .console import console_for, show_json
+from .ending import ask
+from .finding import check_workflow, ended_runs
+from .options import Link, linked, span_seconds
+from .streams import note, plain, say
+
+__all__ = ["prune"]
+
+_ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+_DELETIONS_AT_ONCE = 32
+"""Deletions that are asked for at a time: they share a transaction, and leave the worker room for others."""
+
+
+class _Chosen(msgspec.Struct, frozen=True):
+    """Which runs to delete."""
+
+    workflow: str | None
+    statuses: tuple[RunStatus, ...]
+    ended_before: str | None
+    keep: int
+
+    async def find(self, bot: Bot) -> list[RunSummary]:
+        """Return the runs, those that ended first before the others."""
+        found: list[RunSummary] = []
+        for status in self.statuses:
+            found += await ended_runs(bot.workflows, status, self.workflow)
+        found.sort(key=lambda run: (_ended_at(run), run.id), reverse=True)
+        newer: Counter[str] = Counter()
+        chosen: list[RunSummary] = []
+        for run in found:
+            newer[run.workflow_id] += 1
+            old = self.ended_before is None or _ended_at(run) < self.ended_before
+            if old and newer[run.workflow_id] > self.keep:
+                chosen.append(run)
+        return chosen[::-1]
+
+
+def _ended_at(run: RunSummary) -> str:
+    return run.completed_at or run.started_at
+
+
+def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the time before which runs are old enough."""
+    if value is None:
+        return None
+    seconds = span_seconds(value)
+    if seconds is not None:
+        with suppress(OverflowError):
+            return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+    raise click.BadParameter(f"{value!r} is not a span of time: use 90s, 30m, 12h or 30d")
+
+
+@click.command()
+@click.option("--older-than", metavar="SPAN", callback=_age, help="Runs that ended longer ago: 12h, 30d.")
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Of each workflow, all but the newest N.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice([status.value for status in _ENDED]),
+    multiple=True,
+    help="Only runs with this status; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say which runs they are.")
+@linked("console")
+def prune(
+    link: Link,
+    older_than: str | None,
+    keep: int | None,
+    workflow: str | None,
+    statuses: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Delete runs that were completed, failed or cancelled, with all their steps.
+
+    Say which by --older-than, --keep or both; `--keep 0` means all. With --status, the newest are counted among the
+    runs with that status. Runs that have not ended are never deleted.
+
+    A deleted run cannot be looked at, retried or forked any more. If the message that began it is delivered again,
+    as by `posthouse dead-letters retry`, it begins a new run.
+    """
+    if older_than is None and keep is None:
+        raise click.UsageError("say which runs: --older-than SPAN, --keep N, or both (--keep 0: all that ended)")
+    wanted = tuple(map(RunStatus, statuses)) or _ENDED
+    chosen = _Chosen(workflow, wanted, older_than, keep or 0)
+
+    async def pruned(bot: Bot) -> tuple[list[RunSummary], list[str]]:
+        if workflow is not None:
+            await check_workflow(bot.workflows, workflow)
+        found = await chosen.find(bot)
+        return found, [] if dry_run else await _delete(bot, found)
+
+    found, refused = ask(link, pruned)
+    if link.as_json:
+        show_json({"runs": [run.id for run in found], "deleted": 0 if dry_run else len(found) - len(refused)})
+        return
+    if dry_run:
+        for run in found:
+            say(plain(f"run {run.id} of {run.workflow_name} is {run.status} since {_ended_at(run)}"))
+        say(f"{_count(len(found))} would be deleted")
+        return
+    for text in refused:
+        note(text)
+    say(f"{_count(len(found) - len(refused))} deleted")
+
+
+def _count(runs: int) -> str:
+    return f"{runs:,} run{'' if runs == 1 else 's'}"
+
+
+async def _delete(bot: Bot, runs: list[RunSummary]) -> list[str]:
+    """Delete runs, and return why some were not: they go on again meanwhile."""
+    refused: list[str] = []
+    left = iter(runs)
+    with _bar(len(runs)) as (bar, task):
+
+        async def work() -> None:
+            for run in left:
+                try:
+                    await bot.workflows.delete_run(run.id)
+                except Conflict as error:
+                    refused.append(error.message)
+                bar.advance(task)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(_DELETIONS_AT_ONCE):
+                tasks.start_soon(work)
+    return refused
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[tuple[Progress, TaskID]]:
+    console = console_for(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar, bar.add_task("deleting runs", total=total)
