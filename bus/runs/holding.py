@@ -54,7 +54,7 @@ from ..errors import (
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
 
-__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "meant", "no_fault", "wait"]
+__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Polls", "Timing", "ended", "meant", "no_fault", "wait"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """Errors of a worker that cannot write this now; they say nothing about the run."""
