@@ -170,8 +170,8 @@ class RemoteWorkflows(RemoteCommits):
             run_at=run_at,
         )
         executor = self._executor()
-        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
-        return self.handle(created.id)
+        found = await find_or_create(executor, workflow, start.plain(self._values, workflow))
+        return self.handle(found.run.id)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, with which its result can be waited for."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uuid_utils
@@ -22,7 +22,7 @@ from .recorder import Begin
 from .replay import same_json
 from .values import Values
 
-__all__ = ["LEASE_SECONDS", "Executor", "Start", "find_or_create"]
+__all__ = ["LEASE_SECONDS", "Executor", "Found", "Start", "find_or_create"]
 
 LEASE_SECONDS = 15.0
 """How long a run stays with a process that died: the worker's own default."""
@@ -72,10 +72,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def find_or_create(
-    executor: Executor, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
-    """Return a run and the definition with which it was created; create it if it does not exist.
+class Found(NamedTuple):
+    """A run, the definition with which it was created, and whether that was just now."""
+
+    run: WorkflowRun
+    definition: WorkflowDefinition | None
+    is_new: bool = False
+
+
+async def find_or_create(executor: Executor, workflow: str, start: Start) -> Found:
+    """Return a run; create it if it does not exist.
 
     Raises UnknownWorkflow, or Conflict if it is of another workflow or was started with another input.
     """
@@ -98,7 +104,7 @@ async def find_or_create(
         not_before=None if start.run_at is None else timestamp(start.run_at),
     )
     try:
-        return await workflows.create_run(run), definition
+        return Found(await workflows.create_run(run), definition, is_new=True)
     except Conflict:
         # Another program has just created it.
         found = await workflows.get_run(run.id)
@@ -107,15 +113,13 @@ async def find_or_create(
         return await _known(workflows, found, workflow, start)
 
 
-async def _known(
-    workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+async def _known(workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start) -> Found:
     if workflow not in (run.workflow_name, run.workflow_id):
         raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
     recorded = run.context.get("input") if isinstance(run.context, dict) else None
     if None not in (start.input, recorded) and not same_json(recorded, json_value(start.input, "input of a run")):
         raise Conflict(f"run {run.id!r} was started with another input: start another run, or pass no input")
-    return run, await workflows.get_run_definition(run.id)
+    return Found(run, await workflows.get_run_definition(run.id))
 
 
 async def _definition(executor: Executor, workflow: str, given: WorkflowDefinition | None) -> WorkflowDefinition:
