@@ -33,11 +33,13 @@ from ..wire.calls import (
     GetDefinition,
     GetDefinitionByName,
     ListCall,
+    ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
     SaveDefinition,
+    SendSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
@@ -58,6 +60,7 @@ _NOTHING: dict[type[Call], Any] = {
     DeleteRun: False,
     GetCompletedStepIds: [],
     ListStepLogs: [],
+    ListSignals: [],
     ListWaitingApprovals: [],
     PageStepLogs: {"steps": [], "more": False},
 }
@@ -228,7 +231,8 @@ class WorkflowAnswers:
         return frame
 
     async def _listed(self, call: ListCall, principal: Principal | None) -> list[msgspec.Raw]:
-        of_one_run = isinstance(call, ListStepLogs) or (isinstance(call, ListWaitingApprovals) and call.run_id)
+        of_one_run = isinstance(call, ListStepLogs | ListSignals)
+        of_one_run = of_one_run or (isinstance(call, ListWaitingApprovals) and call.run_id is not None)
         if principal is None or of_one_run or self._rights.reads_all(principal):
             return await self._list(call)
         return await self._list_seen(call, principal)
@@ -327,7 +331,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 
 
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
-    """Return a method's arguments. A bot can claim runs only for itself."""
+    """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
@@ -335,6 +339,11 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
             )
         arguments["holder"] = bot_id
+    if isinstance(call, SendSignal):
+        if call.sender not in (None, bot_id, bot_name):
+            text = f"bot {bot_name!r} cannot send a signal as {call.sender[:NAME_CHARACTERS_MAX]!r}"
+            raise Refusal(Code.FORBIDDEN, text)
+        arguments["sender"] = bot_name
     return arguments
 
 

@@ -7,6 +7,7 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -26,6 +27,7 @@ from ..model.records import (
     Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -403,6 +405,46 @@ class RemoteWorkflows(RemoteCommits):
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
+
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it; `sender` may be this bot only.
+
+        Without an `id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable, pass
+        one: the same signal is returned.
+        """
+        call = calls.SendSignal(
+            run_id=run_id,
+            name=name,
+            payload=self._values.plain(payload, f"payload of signal {name!r}"),
+            id=id or str(uuid_utils.uuid7()),
+            sender=sender,
+        )
+        sent: Signal = await self._call(call)
+        return sent
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await self._list(calls.ListSignals(run_id=run_id, names=names, limit=limit, offset=offset))
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
+        taken: WorkflowStepLog = await self._call(call)
+        return taken
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -29,6 +29,7 @@ __all__ = [
     "result_text",
     "run_record",
     "summary_record",
+    "time_text",
 ]
 
 RUN_COLUMNS = (
@@ -60,7 +61,7 @@ def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
     if run.not_before is not None:
-        run = msgspec.structs.replace(run, not_before=_time(run.not_before, f"not_before of run {run.id!r}"))
+        run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
     row = (
         run.id,
@@ -87,7 +88,8 @@ def result_text(run_id: str, result: Any) -> str | None:
     return None if result is None else json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX)
 
 
-def _time(text: str, what: str) -> str:
+def time_text(text: str, what: str) -> str:
+    """Return a time in the form that is stored. Raises InvalidValue."""
     try:
         return timestamp(parse_timestamp(text))
     except ValueError as error:

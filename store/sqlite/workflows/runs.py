@@ -264,6 +264,13 @@ class Runs:
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
+    async def check_fence(
+        self, connection: aiosqlite.Connection, run_id: str, fence: int | None, by: str | None
+    ) -> None:
+        """Raise Fenced if a write has another fence than the run's, and NotFound if there is no such run."""
+        status, hold = await self._find_hold(connection, run_id)
+        _check_fence(status, hold, run_id, fence, by)
+
     async def due(
         self, connection: aiosqlite.Connection, after: str, now: str, limit: int
     ) -> tuple[list[str], str, float | None]:

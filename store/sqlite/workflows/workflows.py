@@ -6,20 +6,24 @@ transaction, so that other transactions can include such changes.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import aiosqlite
+import msgspec
 
 from bus.errors import InvalidValue, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
     Claim,
     Lease,
+    NewSignal,
     RecoveredRun,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -37,8 +41,9 @@ from .definitions import SqliteDefinitions, definition_record
 from .keeping import delete_run
 from .news import find_news
 from .retrying import Retrying
-from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
+from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record, time_text
 from .runs import run_change
+from .signals import Signals, find_signals, new_signal
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
@@ -87,6 +92,7 @@ class SqliteWorkflows(SqliteDefinitions):
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
         self.steps = Steps(self.runs.check_size)
+        self.signals = Signals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
 
@@ -364,3 +370,38 @@ class SqliteWorkflows(SqliteDefinitions):
             _WAITING.format(condition), (*of_run, *row_range(limit, offset))
         )
         return [step_record(row) for row in rows]
+
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it."""
+        signal = new_signal(NewSignal(id=id or str(uuid.uuid4()), run_id=run_id, name=name, payload=payload))
+        return await self._write(lambda connection, now: self.signals.send(connection, signal, sender, now))
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await find_signals(self._database.read, run_id, names, row_range(limit, offset))
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
+        new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
+        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        last = None if until is None else time_text(until, "until")
+
+        async def operation(transaction: Transaction) -> WorkflowStepLog:
+            return await self.signals.take(transaction, new, names, last, self.now())
+
+        return await self._database.writer.run(operation)
