@@ -10,21 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..errors import TooLarge
 from ..model.exact import Encode
 from ..model.records import (
     Claim,
     Lease,
-    Owner,
     RunStatus,
     RunSummary,
     Signal,
@@ -34,11 +30,9 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import json_value
 from ..wire import calls as calls
-from ..wire.frames import Workflow
-from ..wire.limits import FRAME_ROOM_BYTES
-from .commits import RemoteCommits
+from .definitions import RemoteDefinitions
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
@@ -51,11 +45,11 @@ __all__ = ["RemoteWorkflows"]
 _BACKSTOP_SECONDS = 30.0
 """How often a program that waits looks at the store if the worker says nothing: it should not have to."""
 
-_PORTION_RECORDS = 64
-"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
+_PLACE_SECONDS = 3600.0
+"""How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
 
-class RemoteWorkflows(RemoteCommits):
+class RemoteWorkflows(RemoteDefinitions):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -180,7 +174,9 @@ class RemoteWorkflows(RemoteCommits):
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
         progressed = self._caller.connection.note_progress
-        return Executor(self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values)
+        return Executor(
+            self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
+        )
 
     @property
     def timing(self) -> Timing:
@@ -189,7 +185,9 @@ class RemoteWorkflows(RemoteCommits):
         if welcome is None or not welcome.wakes:
             return Timing(woken=self.woken)
         backstop = self._backstop_seconds
-        return Timing(woken=self.woken, poll_seconds=backstop, poll_seconds_max=backstop)
+        return Timing(
+            woken=self.woken, place_seconds=_PLACE_SECONDS, poll_seconds=backstop, poll_seconds_max=backstop
+        )
 
     def woken(self, run_id: str) -> anyio.Event:
         """Return an event that is set when the worker says that something happens to a run.
@@ -199,33 +197,6 @@ class RemoteWorkflows(RemoteCommits):
         it before you look at the run, and look from time to time as well.
         """
         return self._caller.connection.wakes.of(run_id)
-
-    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id."""
-        await self._call(calls.SaveDefinition(definition=definition))
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Return a definition by id."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
-        return found
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Return a definition by name and owner."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
-        return found
-
-    async def list_definitions(
-        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists those of all owners."""
-        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
-        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
-        return deleted
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -305,7 +276,13 @@ class RemoteWorkflows(RemoteCommits):
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
     async def claim_run(
-        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+        self,
+        run_id: str,
+        holder: str,
+        lease_seconds: float | None = None,
+        *,
+        claim_id: str | None = None,
+        place_seconds: float | None = None,
     ) -> Claim:
         """Claim a run that nobody holds; `holder` must be this bot, by name or id.
 
@@ -317,9 +294,14 @@ class RemoteWorkflows(RemoteCommits):
             holder=holder,
             lease_seconds=lease_seconds,
             claim_id=claim_id or str(uuid_utils.uuid7()),
+            place_seconds=place_seconds,
         )
         claimed: Claim = await self._call(call)
         return claimed
+
+    async def leave_queue(self, run_id: str) -> None:
+        """Keep no slot for a run whose claim was refused."""
+        await self._call(calls.LeaveQueue(run_id=run_id))
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
         """Restart the lease."""
@@ -346,6 +328,10 @@ class RemoteWorkflows(RemoteCommits):
         """Create, or return the existing step log if all fields are equal."""
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
+
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> None:
+        """Send a call of `create_step_log`, whose answer nobody waits for."""
+        self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
 
     async def update_step_status(
         self,
@@ -445,44 +431,3 @@ class RemoteWorkflows(RemoteCommits):
         call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
         taken: WorkflowStepLog = await self._call(call)
         return taken
-
-    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _call(self, call: calls.Call) -> Any:
-        what = f"arguments of {call.method}"
-        arguments = json_text(call, what).encode()
-        welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
-        value = await self._caller.ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
-        return calls.read_result(call.method, value)
-
-    async def _list(self, call: calls.ListCall) -> list[Any]:
-        try:
-            found: list[Any] = await self._call(call)
-        except TooLarge:
-            found = await self._list_in_parts(call)
-        return found
-
-    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
-        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
-        found: dict[str, Any] = {}
-        read, portion = 0, _PORTION_RECORDS
-        while call.limit is None or read < call.limit:
-            size = portion if call.limit is None else min(portion, call.limit - read)
-            try:
-                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
-            except TooLarge:
-                if size == 1:
-                    raise
-                portion = max(1, size // 4)
-                continue
-            found |= {record.id: record for record in part}
-            read += len(part)
-            if len(part) < size:
-                break
-        return list(found.values())
-
-
-def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
-    return Workflow(request=number, call=method, arguments=arguments)
