@@ -19,6 +19,7 @@ from ..client.caller import Caller
 from ..client.settling import Settler
 from ..errors import TooLarge
 from ..model.exact import Encode
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
@@ -244,15 +245,36 @@ class RemoteWorkflows(RemoteCommits):
         found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
         return found
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
-        return await self._list(calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset))
+    async def list_runs(
+        self,
+        workflow_id: str,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
+    ) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first: those of a filter, after the run with the id `after`."""
+        call = calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
 
     async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+        self,
+        status: RunStatus | None = None,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
     ) -> list[RunSummary]:
-        """List runs of all workflows, newest first."""
-        return await self._list(calls.ListAllRuns(status=status, limit=limit, offset=offset))
+        """List runs of all workflows, newest first; else like `list_runs`."""
+        call = calls.ListAllRuns(status=status, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
+
+    async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
+        """Count runs by workflow and status: at most the newest hundred thousand."""
+        counts: RunCounts = await self._call(calls.CountRuns(where=where))
+        return counts
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""

@@ -14,6 +14,7 @@ import msgspec.inspect
 from msgspec import Meta
 
 from ..errors import InvalidValue
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
@@ -35,6 +36,7 @@ __all__ = [
     "CALLS",
     "Call",
     "ClaimRun",
+    "CountRuns",
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
@@ -214,6 +216,8 @@ class ListRuns(ListCall, frozen=True, kw_only=True):
     result = list[WorkflowRun]
     workflow_id: str
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
 
 
 class ListAllRuns(ListCall, frozen=True, kw_only=True):
@@ -223,6 +227,16 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
     result = list[RunSummary]
     status: RunStatus | None = None
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
+
+
+class CountRuns(Call, frozen=True, kw_only=True):
+    """Asks how many runs there are."""
+
+    method = "count_runs"
+    result = RunCounts
+    where: RunFilter | None = None
 
 
 class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
@@ -342,7 +356,7 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
+    CountRuns, ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
     ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 

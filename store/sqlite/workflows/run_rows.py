@@ -22,6 +22,7 @@ from ..file.reader import Reader, is_text
 __all__ = [
     "RUN_COLUMNS",
     "SUMMARY",
+    "SUMMARY_COLUMNS",
     "NewRun",
     "find_owners",
     "find_run",
@@ -35,10 +36,12 @@ RUN_COLUMNS = (
     " completed_at, error, concurrency_key"
 )
 
-SUMMARY = """
-    SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
-        holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped
-    FROM workflow_runs"""
+SUMMARY_COLUMNS = (
+    "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
+    " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped"
+)
+
+SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
 
 _OWNERS = """
     SELECT run.id, workflow.name, workflow.owner_bot_id, run.created_by_bot_id, run.holder_bot_id,
