@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Rejected,
         ReplyTimeout,
         RequestError,
+        ResultTimeout,
         Revoked,
         RunBusy,
         RunCancelled,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         RunGivenUp,
         RunHeld,
         RunLost,
+        RunNotDue,
         RunPaused,
         SlotsTaken,
         StepChanged,
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     )
     from .runs.calling import step_threads
     from .runs.commits import CommitReceipt
+    from .runs.handle import RunHandle
     from .runs.replay import Retry
     from .runs.run import Run
     from .wire.answers import (
@@ -162,6 +165,7 @@ __all__ = [
     "Reloaded",
     "ReplyTimeout",
     "RequestError",
+    "ResultTimeout",
     "Retry",
     "RetryPolicy",
     "Revoked",
@@ -171,8 +175,10 @@ __all__ = [
     "RunError",
     "RunFailed",
     "RunGivenUp",
+    "RunHandle",
     "RunHeld",
     "RunLost",
+    "RunNotDue",
     "RunPaused",
     "RunStatus",
     "RunSummary",
@@ -214,6 +220,7 @@ _MODULES = (
     "client.message",
     "runs.calling",
     "runs.commits",
+    "runs.handle",
     "runs.run",
     "bot",
 )

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..core.core import Core
 from ..core.effects import Ask, Effect, FindRuns, Moment
-from ..errors import RunHeld, RunPaused, SlotsTaken
-from ..model.records import RunStatus
+from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
+from ..model.records import RunStatus, WorkflowRun, parse_timestamp
 from ..model.repository import WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
@@ -56,7 +56,7 @@ class RunWaking:
             waking.watch(session, call.run_id)
         try:
             yield
-        except (RunHeld, RunPaused, SlotsTaken):
+        except (RunHeld, RunNotDue, RunPaused, SlotsTaken):
             if session is not None and isinstance(call, ClaimRun):
                 waking.refused(session, call.run_id, stops=stops)
                 self._carry_out(self._core.look_at_runs(self._moment()))
@@ -84,10 +84,17 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True, stopped=False)
+                self._expect(value)
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
+
+    def _expect(self, run: WorkflowRun) -> None:
+        """Let it be noticed when the time of a new run has come."""
+        if run.not_before is not None:
+            left = parse_timestamp(run.not_before) - parse_timestamp(self._moment().wall)
+            self._core.recovering.expect(left.total_seconds())
 
     async def find(self, asked: FindRuns) -> None:
         """Look up what the core asks about runs."""

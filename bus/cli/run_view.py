@@ -85,7 +85,11 @@ def _outcome(step: WorkflowStepLog) -> str:
         return _first_line(step.error)
     if step.output is None:
         return ""
-    text = msgspec.json.encode(step.output).decode()
+    return _shortened(step.output)
+
+
+def _shortened(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHORT_CHARACTERS else f"{text[: _SHORT_CHARACTERS - 1]}…"
 
 
@@ -135,10 +139,13 @@ def _facts(view: RunView) -> Facts:
         "lost": f"{recoveries} times found without a live holder" if recoveries else "",
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",
+        "parent": run.parent_run_id or "",
+        "not before": _time(run.not_before) if run.status == RunStatus.PENDING else "",
         "started": _time(run.started_at),
         "ended": _time(run.completed_at),
         "took": _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
         "error": run.error or "",
+        "result": "" if run.result is None else _shortened(run.result),
     }
 
 

@@ -33,6 +33,9 @@ from .waking import Waking
 
 __all__ = ["Committing"]
 
+_LATER = ("result",)
+"""Fields that earlier workers did not know. A commit without them has the digest that it had there."""
+
 
 class Committing:
     """See the module."""
@@ -92,6 +95,7 @@ class Committing:
             timestamp="",
             number=self._number,
             as_holder=session.principal is not None,
+            result=commit.result,
         )
         self._batches.add(
             _CommitJob(
@@ -206,9 +210,11 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
 
 
 def _check(commit: Commit) -> None:
-    of_a_run = commit.steps or commit.context is not None or commit.status is not None or commit.error is not None
+    values = (commit.context, commit.status, commit.error, commit.result)
+    of_a_run = commit.steps or any(value is not None for value in values)
     if (commit.run_id is None) != (commit.fence is None) or (of_a_run and commit.run_id is None):
-        raise Refusal(Code.BAD_REQUEST, "a run's steps, context, status and error need its run_id and its fence")
+        text = "a run's steps, context, status, error and result need its run_id and its fence"
+        raise Refusal(Code.BAD_REQUEST, text)
     for step in commit.steps:
         if step.run_id != commit.run_id:
             raise Refusal(Code.BAD_REQUEST, f"step {step.step_id!r} belongs to another run, {step.run_id!r}")
@@ -223,13 +229,16 @@ def _encode(commit: Commit) -> bytes:
     cut the value below that depth, so a truncated value is never stored.
     """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
+    for name in _LATER:
+        if content[name] is None:
+            del content[name]
     try:
         encoded = encode(content)
     except RecursionError:
         raise Refusal(Code.BAD_REQUEST, f"a value is nested deeper than {BODY_DEPTH_MAX}") from None
     if not is_suspicious(encoded):
         return encoded
-    values = [(commit.context, "the context")]
+    values = [(commit.context, "the context"), (commit.result, "the result")]
     values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
     values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
     for value, what in values:

@@ -110,7 +110,7 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
-        self._recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
+        self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = Subscribing(
             self.directory,
@@ -385,7 +385,7 @@ class Core:
         if self._enrolling is not None:
             self._enrolling.expire()
         self._scheduling.release()
-        self._recovering.tick()
+        self.recovering.tick()
         self._keeping.tick()
         self._record.tick(moment.now, self._turn.steady())
         if deaf:

@@ -5,6 +5,8 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
+The same sweep finds the runs whose time to start has come, and those who wait for them are told.
+
 Pure.
 """
 
@@ -40,6 +42,8 @@ class Recovering:
         self._turn = turn
         self._asked = False
         self._due: float | None = None
+        self._due_after = ""
+        """The time until which the runs that may start are known."""
 
     def __repr__(self) -> str:
         return f"<Recovering {'asked' if self._asked else 'idle'}>"
@@ -51,7 +55,7 @@ class Recovering:
         if self._asked or (self._due is not None and self._turn.moment.now < self._due):
             return
         self._asked = True
-        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
+        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="", due_after=self._due_after)
         self._batches.add(_RecoverJob(self, change))
 
     def recovered(self, recovered: Recovered) -> None:
@@ -59,8 +63,18 @@ class Recovering:
         self._dispatch.enter(*stored_lots(recovered.messages))
         for lost in recovered.runs:
             self._waking.happened(lost.run.id)
-        more = len(recovered.runs) == _RUNS_AT_ONCE
+        for run_id in recovered.due:
+            self._waking.happened(run_id, stopped=False)
+        self._due_after = recovered.due_until
+        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due))
         self._rest(0.0 if more else self._settings.sweep_seconds)
+        if recovered.next_seconds is not None:
+            self.expect(recovered.next_seconds)
+
+    def expect(self, seconds: float) -> None:
+        """Sweep in so many seconds at the latest: a run may start then."""
+        if self._due is not None:
+            self._due = min(self._due, self._turn.moment.now + max(seconds, 0.0))
 
     def not_recovered(self) -> None:
         """Note that nothing was recovered: the next sweep tries again."""

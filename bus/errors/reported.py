@@ -28,6 +28,7 @@ from .storing import (
     NotFound,
     RunGivenUp,
     RunHeld,
+    RunNotDue,
     RunPaused,
     SlotsTaken,
     StorageBusy,
@@ -43,8 +44,8 @@ __all__ = [
 _BY_NAME: dict[str, type[RequestError]] = {
     kind.error_name: kind
     for kind in (
-        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunGivenUp, RunHeld, RunPaused, Fenced, SlotsTaken,
-        TooLarge, InvalidValue, StorageFull, StorageBusy, Unapproved,
+        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunGivenUp, RunHeld, RunNotDue, RunPaused, Fenced,
+        SlotsTaken, TooLarge, InvalidValue, StorageFull, StorageBusy, Unapproved,
     )
 }  # fmt: skip
 

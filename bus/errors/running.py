@@ -17,6 +17,7 @@ __all__ = [
     "ApprovalTimedOut",
     "FailRun",
     "Rejected",
+    "ResultTimeout",
     "RunBusy",
     "RunCancelled",
     "RunError",
@@ -72,6 +73,14 @@ class RunCancelled(RunError):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, f"run {run_id!r} was cancelled")
+
+
+class ResultTimeout(RunError, TimeoutError):
+    """A run did not end in time; `status` is its status. It goes on, and its result can be asked for again."""
+
+    def __init__(self, run_id: str, timeout: float, status: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} has not ended within {timeout:g} s: it is {status}")
+        self.status = status
 
 
 class RunFailed(RunError):

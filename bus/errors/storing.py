@@ -25,6 +25,7 @@ __all__ = [
     "Refused",
     "RunGivenUp",
     "RunHeld",
+    "RunNotDue",
     "RunPaused",
     "SlotsTaken",
     "StorageBusy",
@@ -132,6 +133,17 @@ class RunGivenUp(Conflict):
             run_id,
             recoveries,
         )
+
+
+class RunNotDue(Conflict):
+    """A run is to start later, so it cannot be claimed before `not_before`."""
+
+    error_name = "run_not_due"
+    attributes = ("run_id", "not_before")
+    run_id = not_before = ""
+
+    def __init__(self, run_id: str, not_before: str) -> None:
+        super().__init__(f"run {run_id!r} is not to start before {not_before}", run_id, not_before)
 
 
 class RunPaused(Conflict):

@@ -161,18 +161,20 @@ class CommitWork(msgspec.Struct, frozen=True):
     number: int
     as_holder: bool = False
     """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
+    result: Any = None
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):
     """End the holds of runs whose lease has expired, and notify each last holder by a message from `sender_name`.
 
-    Answered `Recovered`.
+    Answered `Recovered`, with the runs that may start since the time `due_after`.
     """
 
     runs_max: int
     sender_id: str
     sender_name: str
     timestamp: str
+    due_after: str = ""
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -336,10 +338,17 @@ class NotCommitted(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """Runs that were recovered, and the messages that notify their last holders."""
+    """Runs that were recovered, and the messages that notify their last holders.
+
+    `due` has the ids of pending runs that may start now, whose time came until `due_until`; in `next_seconds` the
+    next one will.
+    """
 
     runs: list[RecoveredRun]
     messages: list[LogMessage]
+    due: list[str] = []
+    due_until: str = ""
+    next_seconds: float | None = None
 
 
 class Released(msgspec.Struct, frozen=True):

@@ -19,7 +19,16 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import Fenced, InvalidTransition, InvalidValue, RunGivenUp, RunHeld, RunPaused, SlotsTaken
+from ..errors import (
+    Fenced,
+    InvalidTransition,
+    InvalidValue,
+    RunGivenUp,
+    RunHeld,
+    RunNotDue,
+    RunPaused,
+    SlotsTaken,
+)
 from .records import RunStatus, WorkflowRun
 from .transitions import advance_run
 
@@ -70,12 +79,16 @@ class HeldRun(msgspec.Struct, frozen=True):
 
 
 class Claimant(msgspec.Struct, frozen=True):
-    """Who claims a run at `now`, and for how long; `claim_id` identifies a repeated claim."""
+    """Who claims a run at `now`, and for how long; `claim_id` identifies a repeated claim.
+
+    `now` is by the clock of leases, and `wall` by the one of a run's times.
+    """
 
     holder: str
     now: str
     expires_at: str
     claim_id: str | None = None
+    wall: str = ""
 
 
 class Slots(msgspec.Struct, frozen=True):
@@ -114,7 +127,7 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     """Return a run as held by its claimant; if it must wait for a slot, unchanged but with its place in the queue.
 
     `recorded` is how many of its steps are completed, if it is taken over from a lost holder. Raises RunHeld,
-    RunPaused, InvalidTransition or RunGivenUp if it cannot be claimed at all.
+    RunPaused, RunNotDue, InvalidTransition or RunGivenUp if it cannot be claimed at all.
     """
     run, hold = held.run, held.hold
     repeated = hold.claim_id is not None and hold.claim_id == claimant.claim_id and hold.holder == claimant.holder
@@ -123,6 +136,8 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     after = advance_run(run, RunStatus.RUNNING, error=None, context=None, now=claimant.now)
     if hold.stopped:
         raise RunPaused(run.id, run.error or "paused")
+    if run.status == RunStatus.PENDING and run.not_before is not None and run.not_before > claimant.wall:
+        raise RunNotDue(run.id, run.not_before)
     if hold.holder is not None and hold.expires_at is not None and hold.expires_at > claimant.now:
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     runs_already = run.status == RunStatus.RUNNING

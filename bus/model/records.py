@@ -282,7 +282,11 @@ class WorkflowDefinition(Record, frozen=True):
 
 
 class WorkflowRun(Record, frozen=True):
-    """One execution of a workflow. `context` and `trigger_payload` are JSON values."""
+    """One execution of a workflow. `context`, `trigger_payload` and `result` are JSON values.
+
+    A completed run may have a `result`. `parent_run_id` is the run that started it, and nobody claims it before
+    `not_before`.
+    """
 
     id: str
     workflow_id: str
@@ -295,6 +299,9 @@ class WorkflowRun(Record, frozen=True):
     completed_at: str | None = None
     error: str | None = None
     concurrency_key: str | None = None
+    result: Any = None
+    parent_run_id: str | None = None
+    not_before: str | None = None
 
 
 class WorkflowStepLog(Record, frozen=True):
@@ -343,6 +350,8 @@ class RunSummary(Record, frozen=True):
     recoveries: int
     queued_at: str | None
     stopped: bool = False
+    parent_run_id: str | None = None
+    not_before: str | None = None
 
 
 class Lease(Record, frozen=True):

@@ -47,11 +47,14 @@ _RUN_ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CRASHED, RunStatus
 _STEP_ENDS = {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}
 
 
-def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, context: Any, now: str) -> WorkflowRun:
+def advance_run(
+    run: WorkflowRun, status: RunStatus, *, error: str | None, context: Any, now: str, result: Any = None
+) -> WorkflowRun:
     """Return the run after a move, or the same object if nothing changes.
 
-    `error=None` clears the error, `context=None` keeps the context. `completed_at` is set once, on the first end,
-    and cleared when a crashed run continues. Raises InvalidTransition if there is no such move.
+    `error=None` clears the error; `context=None` and `result=None` keep the context and the result. `completed_at`
+    is set once, on the first end, and cleared when a crashed run continues. Raises InvalidTransition if there is no
+    such move.
     """
     completed_at = run.completed_at
     if status != run.status:
@@ -62,6 +65,7 @@ def advance_run(run: WorkflowRun, status: RunStatus, *, error: str | None, conte
         error=error,
         context=run.context if context is None else context,
         completed_at=completed_at,
+        result=run.result if result is None else result,
     )
     if status in RUN_TRANSITIONS[run.status]:
         return after

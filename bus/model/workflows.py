@@ -147,7 +147,8 @@ class WorkflowRepository(Protocol):
     async def create_run(self, run: WorkflowRun) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal; otherwise raise Conflict.
 
-        The run keeps the definition as it is at this moment.
+        The run keeps the definition as it is at this moment. With `not_before`, a time, nobody can claim it
+        earlier.
         """
 
     async def update_run_status(
@@ -158,9 +159,11 @@ class WorkflowRepository(Protocol):
         context: Any = None,
         *,
         fence: int | None = None,
+        result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context.
 
+        A run that becomes completed may get a `result`, which has at most 1 MiB.
         Making a crashed run pending or paused without a fence means that a person resumed it, and resets its
         recoveries.
         """
@@ -247,9 +250,10 @@ class WorkflowRepository(Protocol):
         `claim_id` while it holds the run: it gets the same fence, and its lease restarts.
 
         Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
-        error that says why) and that was not made pending since; SlotsTaken while as many runs of its workflow and
-        concurrency key are running, or have waited longer, as the definition allows; InvalidTransition for a run
-        that has ended; and Conflict for one that crashed too often, which a person has to resume.
+        error that says why) and that was not made pending since; RunNotDue before its `not_before`; SlotsTaken
+        while as many runs of its workflow and concurrency key are running, or have waited longer, as the definition
+        allows; InvalidTransition for a run that has ended; and Conflict for one that crashed too often, which a
+        person has to resume.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:

@@ -66,13 +66,14 @@ class RemoteCommits:
         error: str | None = None,
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
+        result: Any = None,
     ) -> CommitReceipt:
         """Do all this in one transaction, or nothing of it. Return when it is on the worker's disk.
 
         It checks the `fence` of a run (which `run_id` requires), writes each step log as given (one with a new id
-        is created, a known one moves to its status), writes the context and the status, stores the messages, and
-        acks messages in flight for this bot. Committing the same `id` again returns the first answer if its
-        contents are the same; so the drafts, too, need the ids that they had.
+        is created, a known one moves to its status), writes the context, the status, and the `result` of a
+        completed run, stores the messages, and acks messages in flight for this bot. Committing the same `id` again
+        returns the first answer if its contents are the same; so the drafts, too, need the ids that they had.
 
         Raises Fenced, InvalidTransition, InvalidValue, NotFound, Conflict (for an id with other contents, and for
         an ack of a message that was settled before), TooLarge for what does not fit into a record or a frame, and
@@ -89,6 +90,7 @@ class RemoteCommits:
         commit_id = id or str(uuid_utils.uuid7())
         steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
         context = json_value(context, "the context of a commit")
+        result = json_value(result, "the result of a commit")
 
         def frame(number: int) -> Commit:
             return Commit(
@@ -102,6 +104,7 @@ class RemoteCommits:
                 error=error,
                 messages=publications,
                 acks=[message.seq for message in acks],
+                result=result,
             )
 
         answer = await self._commit(frame, acks)

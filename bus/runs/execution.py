@@ -81,6 +81,20 @@ class Execution:
         return self.context.get("input") if isinstance(self.context, dict) else None
 
     @property
+    def result(self) -> Any:
+        """The result with which the run is completed, or was: `run.result = page`; None if there is none.
+
+        It is returned to whoever waits for it (`RunHandle.result`), as it is read back from JSON, and has at most
+        1 MiB. It is recorded when the run is completed; of a completed run it stays as it is. Setting it raises
+        InvalidValue or TooLarge for what cannot be recorded.
+        """
+        return self._recorder.result
+
+    @result.setter
+    def result(self, result: Any) -> None:
+        self._recorder.set_result(result)
+
+    @property
     def trigger_payload(self) -> Any:
         """The payload of its trigger."""
         return self._run.trigger_payload

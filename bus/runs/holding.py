@@ -44,6 +44,7 @@ from ..errors import (
     RunFailed,
     RunHeld,
     RunLost,
+    RunNotDue,
     RunPaused,
     SlotsTaken,
     StorageBusy,
@@ -179,11 +180,12 @@ class Hold:
             woken = self.woken()
             try:
                 return await self._claim()
-            except (RunHeld, RunPaused, SlotsTaken) as error:
+            except (RunHeld, RunNotDue, RunPaused, SlotsTaken) as error:
                 refusal = error
             if (left := until - anyio.current_time()) <= 0:
                 raise RunBusy(self.run_id, timeout or 0, str(refusal))
-            async with waiting_for_reply() if isinstance(refusal, RunPaused) else contextlib.nullcontext():
+            long = isinstance(refusal, RunNotDue | RunPaused)
+            async with waiting_for_reply() if long else contextlib.nullcontext():
                 await polls.pause(woken, seconds_max=left)
 
     async def _claim(self) -> Claim:

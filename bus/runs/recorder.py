@@ -32,6 +32,8 @@ class Recorder:
         self.values = values
         self.completed = run.status == RunStatus.COMPLETED
         """Whether the run is completed: then only recorded steps are available."""
+        self.result: Any = run.result
+        """What the run is completed with."""
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
         self._progressed: Callable[[str], None] | None = progressed
@@ -95,6 +97,13 @@ class Recorder:
     def context_value(self, changes: dict[str, Any] | None = None) -> Any:
         """Return the context as it would be recorded, with some values changed."""
         return self._plain_context(self._context if changes is None else {**self._context, **changes})
+
+    def set_result(self, result: Any) -> None:
+        """Set what the run is completed with, unless it is completed. Raise InvalidValue or TooLarge."""
+        what, name = f"result of run {self.run_id!r}", f"result of {self._workflow}"
+        value = self.values.plain(result, what, bytes_max=STEP_VALUE_BYTES_MAX, name=name)
+        if not self.completed:
+            self.result = value
 
     def is_saved(self, context: Any) -> bool:
         """Return True if the context is recorded as it is."""

@@ -8,6 +8,7 @@ call may be repeated; a claim carries an id for that purpose.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -32,14 +33,16 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import CONTEXT_BYTES_MAX, json_text, json_value
+from ..model.values import json_text, json_value
 from ..wire import calls as calls
 from ..wire.frames import Workflow
 from ..wire.limits import FRAME_ROOM_BYTES
 from .commits import RemoteCommits
+from .handle import RunHandle
 from .holding import Timing
-from .opening import LEASE_SECONDS, TIMEOUT_SECONDS, Executor, Start, open_run
+from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
+from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
@@ -122,24 +125,61 @@ class RemoteWorkflows(RemoteCommits):
         """
         start = Start(
             id=id,
-            input=self._values.plain(input, f"input of a run of {workflow!r}"),
-            context=self._values.plain(
-                context or {},
-                f"context of a run of {workflow!r}",
-                bytes_max=CONTEXT_BYTES_MAX,
-                name=f"context of {workflow}",
-            ),
+            input=input,
+            context=context or {},
             concurrency_key=concurrency_key,
             trigger_type=trigger_type,
-            trigger_payload=self._values.plain(trigger_payload, f"trigger_payload of a run of {workflow!r}"),
+            trigger_payload=trigger_payload,
             definition=definition,
         )
+        start = start.plain(self._values, workflow)
+        return open_run(self._executor(lease_seconds), workflow, start, timeout=timeout)
+
+    async def start(
+        self,
+        workflow: str,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        run_at: datetime | None = None,
+        context: dict[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        trigger_type: str = "manual",
+        trigger_payload: Any = None,
+        definition: WorkflowDefinition | None = None,
+    ) -> RunHandle:
+        """Create a run of a workflow for another program, or this one, to execute, and return a handle of it.
+
+        When this returns, the run is on disk, pending. It begins when a program opens it (`run` with its id), and
+        not before `run_at`. With an `id` this may be repeated: a run that exists is not created again. The other
+        arguments are those of `run`.
+
+        Raises UnknownWorkflow, and Conflict for an `id` that has another workflow or input.
+        """
+        start = Start(
+            id=id,
+            input=input,
+            context=context or {},
+            concurrency_key=concurrency_key,
+            trigger_type=trigger_type,
+            trigger_payload=trigger_payload,
+            definition=definition,
+            run_at=run_at,
+        )
+        executor = self._executor()
+        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
+        return self.handle(created.id)
+
+    def handle(self, run_id: str) -> RunHandle:
+        """Return a handle of a run, with which its result can be waited for."""
+        return RunHandle(self, run_id, self.timing)
+
+    def _executor(self, lease_seconds: float = LEASE_SECONDS) -> Executor:
         welcome = self._caller.connection.welcome
         if welcome is None:
-            raise RuntimeError("a run needs a connected bot: open it inside the bot's context")
+            raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
         progressed = self._caller.connection.note_progress
-        executor = Executor(self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values)
-        return open_run(executor, workflow, start, timeout=timeout)
+        return Executor(self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values)
 
     @property
     def timing(self) -> Timing:
@@ -201,6 +241,7 @@ class RemoteWorkflows(RemoteCommits):
         context: Any = None,
         *,
         fence: int | None = None,
+        result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
         call = calls.UpdateRunStatus(
@@ -209,6 +250,7 @@ class RemoteWorkflows(RemoteCommits):
             error=json_value(error, f"error of run {run_id!r}"),
             context=json_value(context, f"context of run {run_id!r}"),
             fence=fence,
+            result=json_value(result, f"result of run {run_id!r}"),
         )
         moved: WorkflowRun = await self._call(call)
         return moved

@@ -47,6 +47,7 @@ class CommittingWorkflows(Protocol):
         error: str | None = None,
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
+        result: Any = None,
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
@@ -134,13 +135,17 @@ class RunCommit:
         self._recorder.context_value({**self._context, **values})
         self._context.update(values)
 
-    def complete(self) -> None:
+    def complete(self, result: Any = msgspec.UNSET) -> None:
         """Complete the run as part of the transaction, as if it had been completed before it was opened.
+
+        `result` is the run's (`Run.result`): by default what was set there.
 
         Leaving the run's block then writes nothing, and an exception does not fail it. Leaving this block raises
         RuntimeError while other steps are running.
         """
         self._check_open()
+        if result is not msgspec.UNSET:
+            self._recorder.set_result(result)
         self._completes = True
 
     def _check_open(self) -> None:
@@ -202,6 +207,7 @@ class RunCommit:
                 steps=[row],
                 context=context if changed else None,
                 status=RunStatus.COMPLETED if self._completes else None,
+                result=recorder.result if self._completes else None,
                 messages=self._messages,
                 acks=self._acks,
             )

@@ -75,10 +75,10 @@ Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of one call. `result` is the type of its value; `writes` is True if it changes something."""
+    """The arguments of one call. `answer` is the type of its value; `writes` is True if it changes something."""
 
     method: ClassVar[str]
-    result: ClassVar[Any]
+    answer: ClassVar[Any]
     writes: ClassVar[bool] = False
 
 
@@ -93,7 +93,7 @@ class SaveDefinition(Call, frozen=True, kw_only=True):
     """Inserts or replaces a definition."""
 
     method = "save_definition"
-    result = None
+    answer = None
     writes = True
     definition: WorkflowDefinition
 
@@ -102,7 +102,7 @@ class GetDefinition(Call, frozen=True, kw_only=True):
     """Asks for a definition."""
 
     method = "get_definition"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     definition_id: str
 
 
@@ -110,7 +110,7 @@ class GetDefinitionByName(Call, frozen=True, kw_only=True):
     """Asks for a definition by name and owner."""
 
     method = "get_definition_by_name"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     name: str
     owner: Owner
 
@@ -119,7 +119,7 @@ class ListDefinitions(ListCall, frozen=True, kw_only=True):
     """Asks for the definitions of one owner, or of all."""
 
     method = "list_definitions"
-    result = list[WorkflowDefinition]
+    answer = list[WorkflowDefinition]
     owner: Owner | None = None
 
 
@@ -127,7 +127,7 @@ class DeleteDefinition(Call, frozen=True, kw_only=True):
     """Deletes a definition, with its runs if `cascade` is set."""
 
     method = "delete_definition"
-    result = bool
+    answer = bool
     writes = True
     definition_id: str
     cascade: bool = False
@@ -137,7 +137,7 @@ class CreateRun(Call, frozen=True, kw_only=True):
     """Creates a run."""
 
     method = "create_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run: WorkflowRun
 
@@ -146,20 +146,21 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     """Moves a run to a status."""
 
     method = "update_run_status"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     status: RunStatus
     error: str | None = None
     context: Any = None
     fence: Number | None = None
+    result: Any = None
 
 
 class RetryRun(Call, frozen=True, kw_only=True):
     """Lets a run that stopped go on."""
 
     method = "retry_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     from_step: str | None = None
@@ -169,7 +170,7 @@ class ForkRun(Call, frozen=True, kw_only=True):
     """Creates a run with the records of another one."""
 
     method = "fork_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     new_id: str
@@ -180,7 +181,7 @@ class DeleteRun(Call, frozen=True, kw_only=True):
     """Deletes a run that has ended."""
 
     method = "delete_run"
-    result = bool
+    answer = bool
     writes = True
     run_id: str
 
@@ -189,7 +190,7 @@ class GetRun(Call, frozen=True, kw_only=True):
     """Asks for a run."""
 
     method = "get_run"
-    result = WorkflowRun | None
+    answer = WorkflowRun | None
     run_id: str
 
 
@@ -197,7 +198,7 @@ class WatchRun(Call, frozen=True, kw_only=True):
     """Asks for a run, and to be woken at its changes."""
 
     method = "watch_run"
-    result = WorkflowRun | None
+    answer = WorkflowRun | None
     run_id: str
 
 
@@ -205,7 +206,7 @@ class GetRunDefinition(Call, frozen=True, kw_only=True):
     """Asks for the definition that a run was created with."""
 
     method = "get_run_definition"
-    result = WorkflowDefinition | None
+    answer = WorkflowDefinition | None
     run_id: str
 
 
@@ -213,7 +214,7 @@ class ListRuns(ListCall, frozen=True, kw_only=True):
     """Asks for a workflow's runs."""
 
     method = "list_runs"
-    result = list[WorkflowRun]
+    answer = list[WorkflowRun]
     workflow_id: str
     limit: Number | None = 50
     where: RunFilter | None = None
@@ -224,7 +225,7 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
     """Asks for runs of all workflows, without their contexts."""
 
     method = "list_all_runs"
-    result = list[RunSummary]
+    answer = list[RunSummary]
     status: RunStatus | None = None
     limit: Number | None = 50
     where: RunFilter | None = None
@@ -243,14 +244,14 @@ class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
     """Asks for the runs that are running without a live lease."""
 
     method = "list_crashed_runs"
-    result = list[WorkflowRun]
+    answer = list[WorkflowRun]
 
 
 class ClaimRun(Call, frozen=True, kw_only=True):
     """Claims a run for the session's bot; `holder` may name only that bot."""
 
     method = "claim_run"
-    result = Claim
+    answer = Claim
     writes = True
     run_id: str
     holder: str | None = None
@@ -262,7 +263,7 @@ class RenewRun(Call, frozen=True, kw_only=True):
     """Restarts a lease."""
 
     method = "renew_run"
-    result = Lease
+    answer = Lease
     writes = True
     run_id: str
     fence: Number
@@ -273,7 +274,7 @@ class ReleaseRun(Call, frozen=True, kw_only=True):
     """Releases a run."""
 
     method = "release_run"
-    result = WorkflowRun
+    answer = WorkflowRun
     writes = True
     run_id: str
     fence: Number
@@ -284,7 +285,7 @@ class GetLease(Call, frozen=True, kw_only=True):
     """Asks who holds a run."""
 
     method = "get_lease"
-    result = Lease | None
+    answer = Lease | None
     run_id: str
 
 
@@ -292,7 +293,7 @@ class CreateStepLog(Call, frozen=True, kw_only=True):
     """Creates a step log."""
 
     method = "create_step_log"
-    result = WorkflowStepLog
+    answer = WorkflowStepLog
     writes = True
     step: WorkflowStepLog
     fence: Number | None = None
@@ -302,7 +303,7 @@ class UpdateStepStatus(Call, frozen=True, kw_only=True):
     """Moves a step log to a status."""
 
     method = "update_step_status"
-    result = WorkflowStepLog
+    answer = WorkflowStepLog
     writes = True
     step_id: str
     status: StepStatus
@@ -315,7 +316,7 @@ class GetStepLog(Call, frozen=True, kw_only=True):
     """Asks for a step log by its own id."""
 
     method = "get_step_log"
-    result = WorkflowStepLog | None
+    answer = WorkflowStepLog | None
     step_id: str
 
 
@@ -323,7 +324,7 @@ class ListStepLogs(ListCall, frozen=True, kw_only=True):
     """Asks for a run's step logs."""
 
     method = "list_step_logs"
-    result = list[WorkflowStepLog]
+    answer = list[WorkflowStepLog]
     run_id: str
 
 
@@ -331,7 +332,7 @@ class PageStepLogs(Call, frozen=True, kw_only=True):
     """Asks for a run's step logs after one of them, as many as fit into the answer."""
 
     method = "page_step_logs"
-    result = StepPage
+    answer = StepPage
     run_id: str
     after: str | None = None
 
@@ -340,7 +341,7 @@ class GetCompletedStepIds(Call, frozen=True, kw_only=True):
     """Asks for the completed steps of a run."""
 
     method = "get_completed_step_ids"
-    result = list[str]
+    answer = list[str]
     run_id: str
 
 
@@ -348,7 +349,7 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
     """Asks which step logs wait for an approval."""
 
     method = "list_waiting_approvals"
-    result = list[WorkflowStepLog]
+    answer = list[WorkflowStepLog]
     run_id: str | None = None
     limit: Number | None = 50
 
@@ -364,7 +365,7 @@ CALLS = {kind.method: kind for kind in _ALL}
 """The calls by method name."""
 
 _decoders = {method: msgspec.json.Decoder(kind) for method, kind in CALLS.items()}
-_result_decoders = {method: msgspec.json.Decoder(kind.result) for method, kind in CALLS.items()}
+_result_decoders = {method: msgspec.json.Decoder(kind.answer) for method, kind in CALLS.items()}
 
 
 def decode_call(request: Workflow) -> Call:
@@ -387,7 +388,7 @@ def read_result(method: str, value: bytes) -> Any:
     try:
         return _result_decoders[method].decode(value)
     except msgspec.ValidationError:
-        kind = CALLS[method].result
+        kind = CALLS[method].answer
         return msgspec.convert(_known(msgspec.json.decode(value), msgspec.inspect.type_info(kind)), kind)
 
 

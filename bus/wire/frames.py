@@ -13,25 +13,22 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from ..model.records import RunStatus, WorkflowStepLog
 from .codes import RETRY, Code, Refusal
 from .fields import ClientFrame, Credits, Id, Name, RequestId, Seq, Seqs, are_ids, is_id, is_name
 from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
 from .limits import (
     ANSWER_ITEMS_MAX,
     AWAITED_MAX,
-    COMMIT_ITEMS_MAX,
-    ERROR_CHARACTERS_MAX,
     HELD_MAX,
     NAK_SECONDS_MAX,
     NAME_CHARACTERS_MAX,
     PUBLISH_MESSAGES_MAX,
     REASON_CHARACTERS_MAX,
     TOKEN_CHARACTERS_MIN,
-    WAIT_SECONDS_MAX,
 )
 from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
 from .rights_frames import May, Reload
+from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -135,45 +132,6 @@ class Goodbye(ClientFrame, frozen=True, tag="goodbye"):
     request: RequestId
 
 
-class ToBot(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="direct",
-    omit_defaults=True,
-):  # fmt: skip
-    """One bot, by name or by id."""
-
-    bot: str | None = None
-    bot_id: str | None = None
-
-
-class ToChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="channel", gc=False):
-    """The subscribers of a channel."""
-
-    name: str
-
-
-class Publication(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
-):
-    """One message of a publish frame. The body is kept as the bytes that were sent."""
-
-    id: str
-    recipient: ToBot | ToChannel
-    body: Raw
-    message_type: str = "message"
-    reply_to: str | None = None
-    headers: dict[str, str] = {}
-    expects_reply: bool = False
-    ttl: Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)] | None = None
-    delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
-
-
-class Publish(ClientFrame, frozen=True, tag="publish"):
-    """Messages to store and deliver."""
-
-    request: RequestId
-    messages: list[Publication]
-
-
 class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a subscription starts: at a seq, or at a time."""
 
@@ -251,21 +209,6 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
     request: RequestId
     call: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
     arguments: Raw = Raw(b"{}")
-
-
-class Commit(ClientFrame, frozen=True, tag="commit"):
-    """Commits a bot's work for a run, or for a message, in one transaction."""
-
-    request: RequestId
-    id: Id
-    run_id: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
-    fence: Seq | None = None
-    steps: Annotated[list[WorkflowStepLog], Meta(max_length=COMMIT_ITEMS_MAX)] = []
-    context: Any = None
-    status: RunStatus | None = None
-    error: Annotated[str, Meta(max_length=ERROR_CHARACTERS_MAX)] | None = None
-    messages: Annotated[list[Publication], Meta(max_length=COMMIT_ITEMS_MAX)] = []
-    acks: Seqs = []
 
 
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status

@@ -63,10 +63,12 @@ _JSON_COLUMNS = (
     ("workflow_runs", "context"),
     ("workflow_runs", "trigger_payload"),
     ("workflow_runs", "definition"),
+    ("workflow_runs", "result"),
     ("workflow_runs", "attributes"),
     ("workflow_schedules", "schedule"),
     ("workflow_steps", "input"),
     ("workflow_steps", "output"),
+    ("workflow_signals", "payload"),
 )
 
 _MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"

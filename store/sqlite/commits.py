@@ -132,8 +132,11 @@ class Commits:
         await self._conversations.open(transaction.connection, lots, change.timestamp)
         seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
         assert seqs == list(range(first, first + len(messages))), "their ids are new"
+        due = await self._runs.due(transaction.connection, change.due_after, self._now(), change.runs_max)
         return Recovered(
-            found, [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)]
+            found,
+            [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)],
+            *due,
         )
 
 

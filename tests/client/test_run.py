@@ -10,7 +10,8 @@ import pytest
 import bus
 from bus.errors import InvalidValue
 from bus.model.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
-from bus.runs.opening import Executor, Start, open_run
+from bus.runs.opening import open_run
+from bus.runs.starting import Executor, Start
 from bus.testing import Worker
 from tests.contract.executing import Seen, mortal
 

@@ -11,7 +11,8 @@ import pytest
 import bus
 from bus.errors import Fenced
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
-from bus.runs.opening import Executor, Start, open_run
+from bus.runs.opening import open_run
+from bus.runs.starting import Executor, Start
 from bus.testing import Worker
 from tests.contract.executing import Seen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -224,3 +225,30 @@ async def test_who_waits_looks_again_when_the_connection_is_renewed(worker: Work
             await woken.wait()
             await other.wait()
         assert bob.workflows.woken("r") is not woken
+
+
+async def test_a_run_that_is_to_start_later_is_opened_when_its_time_has_come(worker: Worker) -> None:
+    with anyio.fail_after(BOUND_SECONDS):
+        async with patient(worker, "ann") as ann, worker.connect(bot="bob") as bob:
+            begin = datetime.now(UTC) + timedelta(seconds=0.3)
+            handle = await bob.workflows.start("work", definition=WORK, run_at=begin)
+            async with opened(ann, handle.id) as run:
+                assert datetime.now(UTC) >= begin
+                assert run.fence == 1
+
+
+async def test_who_waits_for_a_result_gets_it_when_the_run_ends(worker: Worker) -> None:
+    results: list[Any] = []
+
+    async def wait(handle: bus.RunHandle) -> None:
+        results.append(await handle.result())
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with patient(worker, "ann") as ann, worker.connect(bot="bob") as bob:
+            handle = await ann.workflows.start("work", definition=WORK)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait, handle)
+                await anyio.wait_all_tasks_blocked()
+                async with opened(bob, handle.id) as run:
+                    run.result = "done"
+    assert results == ["done"]

@@ -14,8 +14,9 @@ from bus.errors import ClosedError, WorkerUnavailable
 from bus.model.records import RunStatus, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 from bus.runs.holding import Timing
-from bus.runs.opening import Executor, Start, open_run
+from bus.runs.opening import open_run
 from bus.runs.run import Run
+from bus.runs.starting import Executor, Start
 from bus.runs.values import Values
 
 from .conftest import Clock, Place

@@ -41,6 +41,7 @@ MIGRATIONS = {
     "20261130_0011_taint": "584ca663b854941ae353ab4caeafe9209a82d6df46d9cad23d174b16d9cd10b3",
     "20261130_0012_order_of_steps": "331790cf6e646a0a865b42111cda6ec0d08c7559ac86afe9e49f6c25f93d5197",
     "20261130_0013_retried_runs": "5ab4525e5a527f73814045472647fc812cb484429200dc376436531dfc07b763",
+    "20261130_0015_signals": "cd7b01f9230b55788a80c5cd9cc20a2ccf76dcb30dcbc2d8b35ac80437b5b48f",
     "20261130_0016_keeping_and_schedules": "7c5a72974dc7303088b7f5baae7434cd1832251b612bba491ec3e9337e3b11e3",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""

@@ -184,14 +184,21 @@ CREATE TABLE workflow_runs (
     holder_bot_id TEXT, fence INTEGER NOT NULL DEFAULT 0, lease_expires_at TEXT, claim_id TEXT,
     recoveries INTEGER NOT NULL DEFAULT 0, queue_place INTEGER, queued_at TEXT, queued_until TEXT, definition TEXT,
     stopped INTEGER NOT NULL DEFAULT 0, created_by_bot_id TEXT, last_holder_bot_id TEXT,
-    progress INTEGER NOT NULL DEFAULT 0, forked_from TEXT, attributes TEXT, schedule_id TEXT, scheduled_at TEXT
+    progress INTEGER NOT NULL DEFAULT 0, forked_from TEXT,
+    result TEXT, parent_run_id TEXT, not_before TEXT,
+    cleans_up INTEGER NOT NULL DEFAULT 0, cancel_by TEXT, cancel_reason TEXT,
+    attributes TEXT, schedule_id TEXT, scheduled_at TEXT
 );
+CREATE INDEX idx_workflow_runs_cancel_by ON workflow_runs (cancel_by) WHERE cancel_by IS NOT NULL;
 CREATE INDEX idx_workflow_runs_ended ON workflow_runs (workflow_id, COALESCE(completed_at, started_at))
     WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX idx_workflow_runs_newest_of_key ON workflow_runs (concurrency_key, started_at)
     WHERE concurrency_key IS NOT NULL;
 CREATE INDEX idx_workflow_runs_newest_of_status ON workflow_runs (status, started_at);
 CREATE INDEX idx_workflow_runs_newest_of_workflow ON workflow_runs (workflow_id, started_at);
+CREATE INDEX idx_workflow_runs_not_before ON workflow_runs (not_before)
+    WHERE not_before IS NOT NULL AND status = 'pending';
+CREATE INDEX idx_workflow_runs_parent_run_id ON workflow_runs (parent_run_id) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX idx_workflow_runs_queued ON workflow_runs (workflow_id, concurrency_key) WHERE queue_place IS NOT NULL;
 CREATE INDEX idx_workflow_runs_running ON workflow_runs (workflow_id, concurrency_key) WHERE status = 'running';
 CREATE UNIQUE INDEX idx_workflow_runs_schedule ON workflow_runs (schedule_id, scheduled_at)
@@ -217,6 +224,18 @@ CREATE TABLE workflow_steps (
 );
 CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id, COALESCE(started_at, completed_at, '~'));
 CREATE INDEX idx_workflow_steps_waiting ON workflow_steps (run_id) WHERE status = 'waiting_approval';
+
+CREATE TABLE workflow_signals (
+    run_id   TEXT NOT NULL REFERENCES workflow_runs (id) ON DELETE CASCADE,
+    id       TEXT NOT NULL,
+    name     TEXT NOT NULL,
+    payload  TEXT,
+    sender   TEXT,
+    sent_at  TEXT NOT NULL,
+    taken_by TEXT,
+    PRIMARY KEY (run_id, id)
+);
+CREATE INDEX idx_workflow_signals_waiting ON workflow_signals (run_id) WHERE taken_by IS NULL;
 
 CREATE TABLE workflow_run_attributes (
     name       TEXT NOT NULL,

@@ -29,7 +29,10 @@ COLUMNS = {
         | concurrency_key TEXT | holder_bot_id TEXT | fence INTEGER!=0 | lease_expires_at TEXT | claim_id TEXT
         | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT
         | stopped INTEGER!=0 | created_by_bot_id TEXT | last_holder_bot_id TEXT | progress INTEGER!=0
-        | forked_from TEXT | attributes TEXT | schedule_id TEXT | scheduled_at TEXT""",
+        | forked_from TEXT | result TEXT | parent_run_id TEXT | not_before TEXT | cleans_up INTEGER!=0
+        | cancel_by TEXT | cancel_reason TEXT | attributes TEXT | schedule_id TEXT | scheduled_at TEXT""",
+    "workflow_signals": """
+        run_id TEXT! | id TEXT! | name TEXT! | payload TEXT | sender TEXT | sent_at TEXT! | taken_by TEXT""",
     "workflow_run_attributes": "name TEXT! | value TEXT! | started_at TEXT! | run_id TEXT!",
     "workflow_schedules": """
         id TEXT | workflow_id TEXT! | schedule TEXT! | is_cron INTEGER! | paused INTEGER!=0 | anchor TEXT!
@@ -68,6 +71,7 @@ PRIMARY_KEYS = {
     "workflows": ["id"],
     "workflow_runs": ["id"],
     "workflow_steps": ["id"],
+    "workflow_signals": ["run_id", "id"],
     "workflow_run_attributes": ["name", "value", "started_at", "run_id"],
     "workflow_schedules": ["id"],
     "bot_messages": ["seq"],
@@ -87,6 +91,7 @@ FOREIGN_KEYS = [
     ("workflows", "owner_bot_id", "bots", "id", "NO ACTION"),
     ("workflow_runs", "workflow_id", "workflows", "id", "NO ACTION"),
     ("workflow_steps", "run_id", "workflow_runs", "id", "CASCADE"),
+    ("workflow_signals", "run_id", "workflow_runs", "id", "CASCADE"),
     ("workflow_run_attributes", "run_id", "workflow_runs", "id", "CASCADE"),
     ("workflow_schedules", "workflow_id", "workflows", "id", "CASCADE"),
     ("workflow_commits", "run_id", "workflow_runs", "id", "CASCADE"),
@@ -102,6 +107,10 @@ INDEXES = {
     "idx_workflow_runs_newest_of_status": ("workflow_runs", ["status", "started_at"]),
     "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
     "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
+    "idx_workflow_runs_parent_run_id": ("workflow_runs", ["parent_run_id"]),
+    "idx_workflow_runs_not_before": ("workflow_runs", ["not_before"]),
+    "idx_workflow_runs_cancel_by": ("workflow_runs", ["cancel_by"]),
+    "idx_workflow_signals_waiting": ("workflow_signals", ["run_id"]),
     "idx_workflow_runs_ended": ("workflow_runs", ["workflow_id", None]),
     "idx_workflow_runs_newest_of_key": ("workflow_runs", ["concurrency_key", "started_at"]),
     "idx_workflow_runs_schedule": ("workflow_runs", ["schedule_id", "scheduled_at"]),

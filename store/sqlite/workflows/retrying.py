@@ -34,7 +34,7 @@ _SET_ASIDE = f"""
 _FORK = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, forked_from, created_by_bot_id)
     SELECT ?1, workflow_id, workflow_name, 'pending', trigger_type, trigger_payload, context, ?2, NULL, NULL,
-        concurrency_key, definition, ?3, ?5
+        concurrency_key, NULL, NULL, NULL, definition, ?3, ?5
     FROM workflow_runs WHERE id = ?4"""
 
 # By its key (docs/workflows.md), or by its answer, for clients that write no keys.

@@ -12,9 +12,9 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.errors import RecordDamaged
-from bus.model.records import RunStatus, RunSummary, WorkflowRun
-from bus.model.values import CONTEXT_BYTES_MAX, json_text, normal_record
+from bus.errors import InvalidValue, RecordDamaged
+from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
+from bus.model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, normal_record
 from bus.model.workflows import RunOwners
 
 from ..file.reader import Reader, is_text
@@ -27,18 +27,20 @@ __all__ = [
     "find_owners",
     "find_run",
     "new_run",
+    "result_text",
     "run_record",
     "summary_record",
 ]
 
 RUN_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
-    " completed_at, error, concurrency_key"
+    " completed_at, error, concurrency_key, result, parent_run_id, not_before"
 )
+"""What a run is created with; the columns of its record."""
 
 SUMMARY_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
-    " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped"
+    " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before"
 )
 
 SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
@@ -60,6 +62,8 @@ class NewRun(msgspec.Struct, frozen=True):
 def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
+    if run.not_before is not None:
+        run = msgspec.structs.replace(run, not_before=_time(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
     row = (
         run.id,
@@ -73,14 +77,30 @@ def new_run(run: WorkflowRun) -> NewRun:
         run.completed_at,
         run.error,
         run.concurrency_key,
+        result_text(run.id, run.result),
+        run.parent_run_id,
+        run.not_before,
     )
     return NewRun(run, row)
 
 
+def result_text(run_id: str, result: Any) -> str | None:
+    """Return a run's result as it is stored. Raises InvalidValue or TooLarge."""
+    what = f"result of run {run_id!r}"
+    return None if result is None else json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX)
+
+
+def _time(text: str, what: str) -> str:
+    try:
+        return timestamp(parse_timestamp(text))
+    except ValueError as error:
+        raise InvalidValue(what, str(error)) from error
+
+
 def run_record(row: sqlite3.Row) -> WorkflowRun:
     """Return the run that these columns hold. Raise RecordDamaged if they are not valid."""
-    # The decoder reports damage in the two columns left out, which may be large.
-    if not is_text((*row[:5], *row[7:])):
+    # The decoder reports damage in the three columns left out, which may be large.
+    if not is_text((*row[:5], *row[7:11], *row[12:])):
         raise RecordDamaged("workflow_runs", f"id {row[0]}")
     try:
         return WorkflowRun(
@@ -95,6 +115,9 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             completed_at=row[8],
             error=row[9],
             concurrency_key=row[10],
+            result=None if row[11] is None else msgspec.json.decode(row[11]),
+            parent_run_id=row[12],
+            not_before=row[13],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -136,6 +159,8 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             recoveries=row[12],
             queued_at=row[13],
             stopped=bool(row[14]),
+            parent_run_id=row[15],
+            not_before=row[16],
         )
     except ValueError as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

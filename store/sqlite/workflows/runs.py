@@ -14,9 +14,9 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
 from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
-from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun
+from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, same_values, status_value
@@ -24,7 +24,7 @@ from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
 from ..file.writer import refusal
-from .run_rows import RUN_COLUMNS, SUMMARY, NewRun, find_run, run_record, summary_record
+from .run_rows import RUN_COLUMNS, SUMMARY, NewRun, find_run, result_text, run_record, summary_record
 
 __all__ = ["RunChange", "Runs", "run_change"]
 
@@ -35,7 +35,8 @@ _HOLD_COLUMNS = (
 
 _INSERT = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, created_by_bot_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT definition FROM workflows WHERE id = ?2), ?12)"""
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
+        (SELECT definition FROM workflows WHERE id = ?2), ?15)"""
 
 _FIND = f"SELECT {RUN_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
@@ -43,9 +44,9 @@ _FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
 _UPDATE = """
     UPDATE workflow_runs
-    SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), fence = ?, holder_bot_id = ?,
-        lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?, queued_at = ?, queued_until = ?,
-        stopped = ?, last_holder_bot_id = ?, progress = ?
+    SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), result = COALESCE(?, result),
+        fence = ?, holder_bot_id = ?, lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?,
+        queued_at = ?, queued_until = ?, stopped = ?, last_holder_bot_id = ?, progress = ?
     WHERE id = ?"""
 
 _RECORDED = "SELECT COUNT(*) FROM workflow_steps WHERE run_id = ? AND status IN ('completed', 'skipped')"
@@ -71,6 +72,16 @@ _INTERRUPT = """
     UPDATE workflow_steps SET status = 'failed', error = 'interrupted', completed_at = COALESCE(completed_at, ?1)
     WHERE status = 'running' AND run_id IN (SELECT value FROM json_each(?2))"""
 
+# The condition is the one of idx_workflow_runs_not_before.
+_DUE = """
+    SELECT id, not_before FROM workflow_runs
+    WHERE not_before IS NOT NULL AND status = 'pending' AND not_before > ?1 AND not_before <= ?2
+    ORDER BY not_before LIMIT ?3"""
+
+_NEXT_DUE = """
+    SELECT MIN(not_before) FROM workflow_runs
+    WHERE not_before IS NOT NULL AND status = 'pending' AND not_before > ?1"""
+
 _LOST = f"""{SUMMARY}
     WHERE status = 'running' AND lease_expires_at <= ? ORDER BY started_at, rowid LIMIT ? OFFSET ?"""
 
@@ -88,13 +99,18 @@ _CRASH = f"""
 
 
 class RunChange(msgspec.Struct, frozen=True):
-    """A checked move of a run to a status: `context` as it will be read back, and its text; None keeps it."""
+    """A checked move of a run to a status: context and result as they will be read back, and as texts.
+
+    None keeps them.
+    """
 
     run_id: str
     status: RunStatus
     error: str | None
     context: Any
     context_text: str | None
+    result: Any
+    result_text: str | None
     fence: int | None
     by: str | None
     """The bot that must own the fence, if any must."""
@@ -108,12 +124,25 @@ def run_change(
     context: Any,
     fence: int | None,
     by: str | None = None,
+    result: Any = None,
 ) -> RunChange:
     """Check a change before it is queued. Raises InvalidValue or TooLarge."""
+    if result is not None and status != RunStatus.COMPLETED:
+        raise InvalidValue("result", f"only a run that is completed has one, and this one becomes {status}")
     what = f"context of run {run_id!r}"
     text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
     reason = json_value(error, f"error of run {run_id!r}")
-    return RunChange(run_id, status_value(status, RunStatus), reason, json_value(context, what), text, fence, by)
+    return RunChange(
+        run_id,
+        status_value(status, RunStatus),
+        reason,
+        json_value(context, what),
+        text,
+        json_value(result, f"result of run {run_id!r}"),
+        result_text(run_id, result),
+        fence,
+        by,
+    )
 
 
 class Runs:
@@ -147,18 +176,20 @@ class Runs:
         self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str
     ) -> WorkflowRun:
         _check_fence(held.run.status, held.hold, change.run_id, change.fence, change.by)
-        after = advance_run(held.run, change.status, error=change.error, context=change.context, now=now)
-        if change.context is not None:
+        after = advance_run(
+            held.run, change.status, error=change.error, context=change.context, now=now, result=change.result
+        )
+        if change.context is not None or change.result is not None:
             self.check_size(after, f"run {change.run_id!r}")
         moved = move(held, after, fenced=change.fence is not None)
         if moved is not held:
-            await self.write(connection, moved, change.context_text)
+            await self.write(connection, moved, change.context_text, change.result_text)
         return after
 
     async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
         """Check a commit's fence, and write its context and status; without a status, that stays."""
         run_id, by = work.run_id or "", work.bot_id if work.as_holder else None
-        if work.status is None and work.context is None:
+        if work.status is None and work.context is None and work.result is None:
             current, hold = await self._find_hold(connection, run_id)
             _check_fence(current, hold, run_id, work.fence, by)
             return
@@ -166,7 +197,9 @@ class Runs:
         # A lost hold is reported first, whatever else is wrong with the commit.
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
-        change = run_change(run_id, status, error=error, context=work.context, fence=work.fence, by=by)
+        change = run_change(
+            run_id, status, error=error, context=work.context, fence=work.fence, by=by, result=work.result
+        )
         await self._move(connection, held, change, now)
 
     async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
@@ -231,6 +264,16 @@ class Runs:
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
+    async def due(
+        self, connection: aiosqlite.Connection, after: str, now: str, limit: int
+    ) -> tuple[list[str], str, float | None]:
+        """Return the pending runs whose time to start has come since a time, until when, and when the next will."""
+        rows = list(await connection.execute_fetchall(_DUE, (after, now, limit)))
+        until = rows[-1][1] if len(rows) == limit else now
+        [[next_at]] = await connection.execute_fetchall(_NEXT_DUE, (until,))
+        left = None if next_at is None else (parse_timestamp(next_at) - parse_timestamp(now)).total_seconds()
+        return [row[0] for row in rows], until, left
+
     def check_size(self, record: msgspec.Struct, what: str) -> None:
         """Raise TooLarge for a record that could not be sent to its readers."""
         bytes_max = self.rules.record_bytes_max
@@ -243,13 +286,19 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[11:]))
+        return HeldRun(run_record(row), HoldState(*row[14:]))
 
-    async def write(self, connection: aiosqlite.Connection, held: HeldRun, context_text: str | None = None) -> None:
-        """Write a run's status and hold, and its context if that has changed."""
+    async def write(
+        self,
+        connection: aiosqlite.Connection,
+        held: HeldRun,
+        context_text: str | None = None,
+        result_text: str | None = None,
+    ) -> None:
+        """Write a run's status and hold, and its context and result if they have changed."""
         run, hold = held.run, held.hold
-        values = (run.status, run.error, run.completed_at, context_text, *msgspec.structs.astuple(hold), run.id)
-        await connection.execute(_UPDATE, values)
+        values = (run.status, run.error, run.completed_at, context_text, result_text)
+        await connection.execute(_UPDATE, (*values, *msgspec.structs.astuple(hold), run.id))
 
     async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, HoldState]:
         """Return a run's status and hold, without its context, which may be large."""

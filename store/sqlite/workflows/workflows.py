@@ -108,9 +108,10 @@ class SqliteWorkflows(SqliteRunLists):
         context: Any = None,
         *,
         fence: int | None = None,
+        result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by)
+        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by, result=result)
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
@@ -169,9 +170,9 @@ class SqliteWorkflows(SqliteRunLists):
         """Claim a run that nobody holds, under a lease and with a new fence."""
         seconds = self._lease_seconds(lease_seconds)
 
-        async def operation(connection: aiosqlite.Connection, _: str) -> Claim | SlotsTaken:
+        async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken:
             now = self._lease_clock()
-            claimant = Claimant(holder, timestamp(now), timestamp(now + seconds), claim_id)
+            claimant = Claimant(holder, timestamp(now), timestamp(now + seconds), claim_id, wall)
             return await self.runs.claim(connection, run_id, claimant)
 
         claimed = await self._write(operation)

@@ -1,0 +1,92 @@
+"""A handle of a run, for a program that does not execute it: what became of it, and its result.
+
+Owns waiting for a run's end. What is reported is what the store says; a wake only lets it be looked at sooner.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+
+from ..client.lending import waiting_for_reply
+from ..errors import NotFound, ResultTimeout
+from ..model.records import RunStatus, WorkflowRun
+from ..model.repository import WorkflowRepository
+from .holding import AWAY, RUN_ENDS, Timing, ended
+
+__all__ = ["RunHandle"]
+
+
+class RunHandle:
+    """A run by its id: `handle = await bot.workflows.start("digest", url)`, or `bot.workflows.handle(id)`."""
+
+    def __init__(self, workflows: WorkflowRepository, run_id: str, timing: Timing) -> None:
+        self._workflows = workflows
+        self._id = run_id
+        self._timing = timing
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self._id!r}>"
+
+    @property
+    def id(self) -> str:
+        """The id of the run."""
+        return self._id
+
+    async def run(self) -> WorkflowRun:
+        """Return the run as it is stored. Raise NotFound if it does not exist."""
+        found = await self._workflows.get_run(self._id)
+        if found is None:
+            raise NotFound("run", self._id)
+        return found
+
+    async def status(self) -> RunStatus:
+        """Return its status. Raise NotFound if it does not exist."""
+        return (await self.run()).status
+
+    async def result(self, *, timeout: float | None = None) -> Any:
+        """Wait until the run has ended, and return its result; None if it was completed without one.
+
+        A handler that waits here lends its place to another one. A worker that is away is waited for too. Raises
+        RunFailed if the run has failed, RunCancelled if it was cancelled, ResultTimeout after `timeout` seconds
+        (None: never), and NotFound if it does not exist. A run that is paused or crashed may go on, and is waited
+        for.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
+        until = math.inf if timeout is None else anyio.current_time() + timeout
+        polls = self._timing.polls()
+        status = "unknown, because the worker is away"
+        async with waiting_for_reply():
+            while True:
+                woken = self._timing.woken(self._id)
+                run = await self._watched()
+                if run is not None:
+                    status = run.status
+                    if status in RUN_ENDS:
+                        break
+                if (left := until - anyio.current_time()) <= 0:
+                    raise ResultTimeout(self._id, timeout or 0, status)
+                await polls.pause(woken, seconds_max=left, again=run is None)
+        if run.status != RunStatus.COMPLETED:
+            raise ended(run.id, run.status, run.error)
+        return run.result
+
+    async def _watched(self) -> WorkflowRun | None:
+        """Return the run, and be woken at its next change; None if the worker is away."""
+        try:
+            run = await self._workflows.watch_run(self._id)
+        except AWAY:
+            return None
+        if run is None:
+            raise NotFound("run", self._id)
+        return run
+
+    async def cancel(self, reason: str | None = None) -> WorkflowRun:
+        """Cancel the run; `reason` is kept as its error. Return it, however often this is called.
+
+        Raises InvalidTransition if it has ended in another way, and NotFound if it does not exist.
+        """
+        return await self._workflows.update_run_status(self._id, RunStatus.CANCELLED, reason)

@@ -1,0 +1,136 @@
+"""How a run comes to be: found by its id, or created for somebody to execute.
+
+Owns what a run is created with, and whether a known run is the one that is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import uuid_utils
+
+from ..errors import Conflict, UnknownWorkflow
+from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
+from ..model.repository import WorkflowRepository
+from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
+from ..wire.limits import NAME_CHARACTERS_MAX
+from .holding import Timing
+from .replay import same_json
+from .values import Values
+
+__all__ = ["LEASE_SECONDS", "Executor", "Start", "find_or_create"]
+
+LEASE_SECONDS = 15.0
+"""How long a run stays with a process that died: the worker's own default."""
+
+
+class Executor(msgspec.Struct, frozen=True):
+    """Who executes runs, and where they are kept."""
+
+    workflows: WorkflowRepository
+    bot_id: str
+    lease_seconds: float = LEASE_SECONDS
+    timing: Timing = Timing()
+    progressed: Callable[[str], None] = lambda run_id: None
+    """Called with a run's id when the first step of its program is recorded."""
+    values: Values = msgspec.field(default_factory=Values)
+    """How what its runs record is written and read."""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is created with, if it does not exist yet."""
+
+    id: str | None = None
+    input: Any = None
+    context: dict[str, Any] = {}
+    concurrency_key: str | None = None
+    trigger_type: str = "manual"
+    trigger_payload: Any = None
+    definition: WorkflowDefinition | None = None
+    run_at: datetime | None = None
+    """Before this time, nobody claims it."""
+
+    def __post_init__(self) -> None:
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            raise ValueError(f"run_at must have a time zone, as datetime.now(UTC) has; not {self.run_at}")
+
+    def plain(self, values: Values, workflow: str) -> Start:
+        """Return it with its values as they are read back from JSON. Raise InvalidValue or TooLarge."""
+        what = f"of a run of {workflow!r}"
+        name = f"context of {workflow}"
+        return msgspec.structs.replace(
+            self,
+            input=values.plain(self.input, f"input {what}"),
+            context=values.plain(self.context, f"context {what}", bytes_max=CONTEXT_BYTES_MAX, name=name),
+            trigger_payload=values.plain(self.trigger_payload, f"trigger_payload {what}"),
+        )
+
+
+async def find_or_create(
+    executor: Executor, workflow: str, start: Start
+) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+    """Return a run and the definition with which it was created; create it if it does not exist.
+
+    Raises UnknownWorkflow, or Conflict if it is of another workflow or was started with another input.
+    """
+    workflows = executor.workflows
+    if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
+        raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
+    if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
+        return await _known(workflows, found, workflow, start)
+    definition = await _definition(executor, workflow, start.definition)
+    context = start.context if start.input is None else {**start.context, "input": start.input}
+    run = WorkflowRun(
+        id=start.id or str(uuid_utils.uuid7()),
+        workflow_id=definition.id,
+        workflow_name=definition.name,
+        trigger_type=start.trigger_type,
+        started_at=timestamp(executor.timing.clock()),
+        context=context,
+        trigger_payload=start.trigger_payload,
+        concurrency_key=start.concurrency_key,
+        not_before=None if start.run_at is None else timestamp(start.run_at),
+    )
+    try:
+        return await workflows.create_run(run), definition
+    except Conflict:
+        # Another program has just created it.
+        found = await workflows.get_run(run.id)
+        if found is None:
+            raise
+        return await _known(workflows, found, workflow, start)
+
+
+async def _known(
+    workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start
+) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+    if workflow not in (run.workflow_name, run.workflow_id):
+        raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
+    recorded = run.context.get("input") if isinstance(run.context, dict) else None
+    if None not in (start.input, recorded) and not same_json(recorded, json_value(start.input, "input of a run")):
+        raise Conflict(f"run {run.id!r} was started with another input: start another run, or pass no input")
+    return run, await workflows.get_run_definition(run.id)
+
+
+async def _definition(executor: Executor, workflow: str, given: WorkflowDefinition | None) -> WorkflowDefinition:
+    workflows = executor.workflows
+    if given is not None:
+        if not isinstance(given, WorkflowDefinition):
+            raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
+        if workflow not in (given.name, given.id):
+            raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
+        known = await workflows.get_definition(given.id)
+        if known is None or not same_values(known, given):
+            await workflows.save_definition(given)
+        return given
+    for owner in (BotOwner(bot_id=executor.bot_id), GlobalOwner()):
+        found = await workflows.get_definition_by_name(workflow, owner)
+        if found is not None:
+            return found
+    found = await workflows.get_definition(workflow)
+    if found is None:
+        raise UnknownWorkflow(workflow, executor.bot_id)
+    return found
