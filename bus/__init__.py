@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         WorkerUnavailable,
         WrongWorker,
     )
+    from .model.filters import RunCount, RunCounts, RunFilter
     from .model.records import (
         BotOwner,
         Claim,
@@ -172,8 +173,11 @@ __all__ = [
     "Run",
     "RunBusy",
     "RunCancelled",
+    "RunCount",
+    "RunCounts",
     "RunError",
     "RunFailed",
+    "RunFilter",
     "RunGivenUp",
     "RunHandle",
     "RunHeld",
@@ -211,6 +215,7 @@ __all__ = [
 _MODULES = (
     "errors",
     "model.records",
+    "model.filters",
     "runs.replay",
     "wire.frames",
     "wire.answers",

@@ -44,9 +44,9 @@ async def find_run(workflows: WorkflowRepository, given: str) -> WorkflowRun:
     run = await workflows.get_run(given)
     if run is not None:
         return run
-    found = [each.id for each in await workflows.list_all_runs(limit=_NAMED_MAX + 1, where=_with_id(given))]
+    found = [each.id for each in await workflows.list_all_runs(limit=_RUNS_A_LIST, where=_with_id(given))]
     if len(found) > 1:
-        raise Impossible(f"several run ids begin with {given!r}: {_some(found)}; give more of the id")
+        raise Impossible(f"{len(found)} run ids begin with {given!r}: {_some(found)}; give more of the id")
     run = await workflows.get_run(found[0]) if found else None
     if run is None:
         raise Impossible(f"no run {given!r}, and none begins with it; 'posthouse runs' lists them")

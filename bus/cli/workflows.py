@@ -31,7 +31,8 @@ __all__ = ["workflows"]
 def workflows(context: click.Context, link: Link) -> None:
     """List workflows, save one, or show one.
 
-    Without a subcommand: name, owner, version and steps of all, and how many of their runs have which status. `posthouse runs --workflow NAME` lists a workflow's runs.
+    Without a subcommand: name, owner, version and steps of all, and how many of their runs have which status.
+    `posthouse runs --workflow NAME` lists a workflow's runs.
     """
     if context.invoked_subcommand is None:
         _list(link)

@@ -102,6 +102,7 @@ class RemoteWorkflows(RemoteCommits):
         input: Any = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -113,8 +114,9 @@ class RemoteWorkflows(RemoteCommits):
         `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
         first if the run is new. With an `id` the run is created, or continues where it stopped; the arguments for
         creation are ignored if it exists, but another `input` than the one in its context, under that name, raises
-        Conflict. If another program
-        holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
+        Conflict. `attributes` are few short texts by which it is found (`bus.RunFilter`).
+
+        If another program holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
 
         Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
         error because the worker cannot be reached or a limit was reached. A completed run can be opened too: then
@@ -128,6 +130,7 @@ class RemoteWorkflows(RemoteCommits):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -144,6 +147,7 @@ class RemoteWorkflows(RemoteCommits):
         run_at: datetime | None = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -161,6 +165,7 @@ class RemoteWorkflows(RemoteCommits):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,

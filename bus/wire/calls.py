@@ -236,7 +236,7 @@ class CountRuns(Call, frozen=True, kw_only=True):
     """Asks how many runs there are."""
 
     method = "count_runs"
-    result = RunCounts
+    answer = RunCounts
     where: RunFilter | None = None
 
 
@@ -357,8 +357,8 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    CountRuns, ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus, GetStepLog,
-    ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    CountRuns, ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus,
+    GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

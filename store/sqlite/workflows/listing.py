@@ -1,8 +1,8 @@
 """Lists of runs in SQLite, and their numbers.
 
-Owns the SQL of what a filter means. Each filter of its own is a range of an index, read newest first, so that a list
-takes no longer than what it returns: status, workflow, concurrency key, attribute, time, the beginning of an id. Of
-several, SQLite chooses one, and looks at what that finds for the others.
+Owns the SQL of what a filter means. Each filter alone is a range of an index that is read newest first, so that a
+list takes no longer than what it returns: status, workflow, concurrency key, attribute, time. Of several, SQLite
+chooses one, and looks through what that finds for the others.
 """
 
 from __future__ import annotations
