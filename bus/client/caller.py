@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ from ..errors import MalformedAnswer, WorkerUnavailable
 from ..wire.frames import StoredMessage
 from ..wire.refusals import refusal
 from .connection import Connection
+from .waiting import Make
 
 __all__ = ["Caller"]
 
@@ -31,7 +32,7 @@ class Caller:
     async def ask(
         self,
         what: str,
-        make: Callable[[int], msgspec.Struct],
+        make: Make,
         *,
         once: bool = False,
         settles: Sequence[StoredMessage] = (),
@@ -49,7 +50,7 @@ class Caller:
     async def request(
         self,
         what: str,
-        make: Callable[[int], msgspec.Struct],
+        make: Make,
         answer: type[T],
         *,
         once: bool = False,

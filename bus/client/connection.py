@@ -49,7 +49,7 @@ from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .unsent import Unsent
-from .waiting import Awaited, Deadlines, Request, Ticket
+from .waiting import Awaited, Deadlines, Make, Request, Ticket
 from .wakes import Wakes
 
 __all__ = ["Connection"]
@@ -120,12 +120,7 @@ class Connection:
     # ── For callers ──────────────────────────────────────────────────────────────────────────────────────
 
     async def request(
-        self,
-        make: Callable[[int], msgspec.Struct],
-        *,
-        once: bool = False,
-        settles: Sequence[StoredMessage] = (),
-        timeout: float | None = None,
+        self, make: Make, *, once: bool = False, settles: Sequence[StoredMessage] = (), timeout: float | None = None
     ) -> msgspec.Raw:
         """Send a request and return the value of its answer. Raises RequestError if it is refused.
 
@@ -134,14 +129,9 @@ class Connection:
         has another log by then. A frame too large for the worker raises TooLarge at once, because the worker could
         not tell which request it refuses.
         """
-        self._check()
         due_at = self.due_at(timeout)
-        number = self._next_number()
-        request = Request(encode(make(number)), once=once, settles=settles)
-        if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
-            raise TooLarge("the frame", len(request.frame), self.welcome.max_frame_bytes)
-        self._requests[number] = request
-        self._post(request.frame)
+        number = self.post(make, once=once, settles=settles)
+        request = self._requests[number]
         try:
             await self._deadlines.wait(request, due_at)
         finally:
@@ -150,6 +140,17 @@ class Connection:
             raise request.error
         assert request.value is not None
         return request.value
+
+    def post(self, make: Make, *, once: bool = False, settles: Sequence[StoredMessage] = ()) -> int:
+        """Send a request, and return its number. It is repeated like any other, though nobody may wait for it."""
+        self._check()
+        number = self._next_number()
+        request = Request(encode(make(number)), once=once, settles=settles)
+        if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
+            raise TooLarge("the frame", len(request.frame), self.welcome.max_frame_bytes)
+        self._requests[number] = request
+        self._post(request.frame)
+        return number
 
     async def publish(self, ticket: Ticket, due_at: float) -> None:
         """Publish messages, in order; return when each has its outcome. Waits while the window is full.
@@ -437,8 +438,8 @@ class Connection:
             case Published():
                 self._published(frame)
             case Ok(request=number):
-                if number in self._requests:
-                    self._finish(self._requests[number], value=frame.value)
+                if (request := self._requests.pop(number, None)) is not None:
+                    self._finish(request, value=frame.value)
             case Welcome():
                 self._opened(frame)
             case ErrorFrame():
@@ -476,13 +477,12 @@ class Connection:
             self._turned_away(failure, for_good=not error.retry and not renewed)
             self._lost.set()
             return
-        request = self._requests.get(error.request) if error.request is not None else None
+        request = self._requests.pop(error.request, None) if error.request is not None else None
         if request is None:
             _logger.warning("the worker refused a frame: %s", failure)
         else:
             self._finish(request, error=failure)
             if request.parts:
-                del self._requests[error.request or 0]
                 self._leave_window(request)
 
     def _leave_window(self, request: Request) -> None:

@@ -6,7 +6,7 @@ Owns the one timer that ends their waits. A timer for each would cost the event 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,7 +17,10 @@ from ..errors import BusError, request_error
 from ..wire.frames import RETRY, ItemError, Published, StoredMessage
 from .home import Event, Home
 
-__all__ = ["Awaited", "Deadlines", "Part", "Receipt", "Request", "Ticket"]
+__all__ = ["Awaited", "Deadlines", "Make", "Part", "Receipt", "Request", "Ticket"]
+
+Make = Callable[[int], msgspec.Struct]
+"""Makes the frame of a request with its number."""
 
 _LOOK_SECONDS = 10.0
 """How long the timer sleeps if nothing is due sooner: later deadlines need not wake it."""

@@ -69,6 +69,9 @@ _LEAVE_SECONDS = 5.0
 
 _RENEWALS_A_LEASE = 3
 
+_SURE_SECONDS = 1.0
+"""How long after a confirmed write a step may begin without another one."""
+
 AGAIN_SECONDS = 2.0
 """How soon to look again, at the latest, when the worker could not answer."""
 
@@ -152,6 +155,8 @@ class Hold:
         """The status with which the run was to be given back, while it is unknown whether it was."""
         self.working = 0
         """How many steps and commits are running."""
+        self._sure_at = -math.inf
+        """When the worker was last asked for something that it carried out only for the run's holder."""
         self._renewing = anyio.CancelScope()
         self._stirred = anyio.Event()
         """Set when the run is held again, or lost."""
@@ -166,6 +171,11 @@ class Hold:
     def renewal_seconds(self) -> float:
         """How often the lease is renewed, and a run that is not held is checked."""
         return self.lease_seconds / _RENEWALS_A_LEASE
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the worker has just confirmed that the run is held: nobody else can have taken it since."""
+        return self.held and anyio.current_time() - self._sure_at < min(_SURE_SECONDS, self.renewal_seconds)
 
     # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
 
@@ -190,10 +200,11 @@ class Hold:
 
     async def _claim(self) -> Claim:
         async def claim() -> Claim:
+            asked_at = anyio.current_time()
             claimed = await self.workflows.claim_run(
                 self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
             )
-            self.fence, self.held, self._unsure = claimed.fence, True, None
+            self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
             return claimed
 
@@ -363,10 +374,13 @@ class Hold:
 
     async def guard(self, call: Awaitable[T]) -> T:
         """Await a write with the fence. Raise RunLost or RunCancelled if it is fenced."""
+        asked_at = anyio.current_time()
         try:
-            return await call
+            value = await call
         except Fenced as error:
             raise self.lose(error.status) from None
+        self._sure_at = asked_at
+        return value
 
     async def record(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a repeatable write that must not be lost to a cancellation."""

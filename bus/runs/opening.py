@@ -45,7 +45,9 @@ async def open_run(
         timing=executor.timing,
     )
     claimed = await _claim(hold, timeout)
-    recorder = Recorder(hold, claimed, executor.progressed, executor.values)
+    # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
+    begin = executor.begin if hold.fence == 1 else None
+    recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
     run = Run(recorder, claimed, definition)
     if run.completed:
         await recorder.load()

@@ -13,20 +13,31 @@ from typing import Any
 import msgspec
 import uuid_utils
 
-from ..errors import InvalidTransition, InvalidValue, StepChanged, TooLarge
+from ..errors import InvalidTransition, InvalidValue, NotFound, StepChanged, TooLarge
 from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
 from .replay import LEFT, Names, Records, kind_of
 from .values import Context, Values
 
-__all__ = ["Recorder"]
+__all__ = ["Begin", "Recorder"]
+
+Begin = Callable[[WorkflowStepLog, int], None]
+"""Sends the record that a step begins, with the run's fence, before any record that is sent later."""
 
 
 class Recorder:
     """See the module."""
 
-    def __init__(self, hold: Hold, run: WorkflowRun, progressed: Callable[[str], None], values: Values) -> None:
+    def __init__(
+        self,
+        hold: Hold,
+        run: WorkflowRun,
+        progressed: Callable[[str], None],
+        values: Values,
+        *,
+        begin: Begin | None = None,
+    ) -> None:
         self.hold = hold
         self.run_id = run.id
         self.values = values
@@ -37,6 +48,7 @@ class Recorder:
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
         self._progressed: Callable[[str], None] | None = progressed
+        self._begin = begin
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
@@ -200,13 +212,22 @@ class Recorder:
             idempotency_key=row.idempotency_key,
             completed_at=timestamp(self.hold.timing.clock()),
         )
-        await self.hold.guard(self._workflows.create_step_log(closed, fence=self.hold.fence))
+        await self.hold.guard(self._create(closed))
         self._records.note(closed)
+
+    async def begin(self, row: WorkflowStepLog) -> None:
+        """Record that a step begins; if the run is surely held, without waiting for the answer."""
+        if self._begin is None or not self.hold.is_sure:
+            await self.create(row)
+            return
+        await self.close_left()
+        self._begin(row, self.hold.fence)
+        self._records.note(row)
 
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""
         await self.close_left()
-        await self.hold.guard(self._workflows.create_step_log(row, fence=self.hold.fence))
+        await self.hold.guard(self._create(row))
         self._records.note(row)
 
     async def end(
@@ -217,23 +238,32 @@ class Recorder:
         It is the existing step log, or a new one if the step was not announced.
         """
         await self.close_left()
+        now = timestamp(self.hold.timing.clock())
+        whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
         if self._records.has_all([row]):
-            ended = await self.hold.record(
-                lambda: self._workflows.update_step_status(row.id, status, output, error, fence=self.hold.fence)
-            )
+            ended = await self.hold.record(lambda: self._move(whole))
         else:
-            now = timestamp(self.hold.timing.clock())
-            whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
             self._records.note(whole)  # first: a cancelled program may record it without an answer
             try:
-                ended = await self.hold.record(
-                    lambda: self._workflows.create_step_log(whole, fence=self.hold.fence)
-                )
+                ended = await self.hold.record(lambda: self._create(whole))
             except (InvalidValue, TooLarge):
                 self._records.forget(whole)
                 raise
         self.note(ended)
         return ended
+
+    async def _move(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        """Record the end of a step log; create it if its beginning, which nobody waited for, was refused."""
+        fence = self.hold.fence
+        try:
+            return await self._workflows.update_step_status(row.id, row.status, row.output, row.error, fence=fence)
+        except NotFound:
+            if self._begin is None:
+                raise
+            return await self._create(row)
+
+    async def _create(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        return await self._workflows.create_step_log(row, fence=self.hold.fence)
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""

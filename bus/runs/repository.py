@@ -18,6 +18,7 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
+from ..client.waiting import Make
 from ..errors import TooLarge
 from ..model.exact import Encode
 from ..model.filters import RunCounts, RunFilter
@@ -184,7 +185,9 @@ class RemoteWorkflows(RemoteCommits):
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
         progressed = self._caller.connection.note_progress
-        return Executor(self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values)
+        return Executor(
+            self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
+        )
 
     @property
     def timing(self) -> Timing:
@@ -372,6 +375,10 @@ class RemoteWorkflows(RemoteCommits):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> None:
+        """Send a call of `create_step_log`, whose answer nobody waits for."""
+        self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+
     async def update_step_status(
         self,
         step_id: str,
@@ -434,13 +441,17 @@ class RemoteWorkflows(RemoteCommits):
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _call(self, call: calls.Call) -> Any:
+        value = await self._caller.ask(call.method, self._frame_of(call))
+        return calls.read_result(call.method, value)
+
+    def _frame_of(self, call: calls.Call) -> Make:
+        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
         welcome = self._caller.connection.welcome
         if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
             raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
-        value = await self._caller.ask(f"{call.method}", partial(_frame, call.method, msgspec.Raw(arguments)))
-        return calls.read_result(call.method, value)
+        return partial(_frame, call.method, msgspec.Raw(arguments))
 
     async def _list(self, call: calls.ListCall) -> list[Any]:
         try:

@@ -132,10 +132,11 @@ class Run(Waits):
         attempt during which the process ends is retried, so the function may be carried out more than once. Raises
         InvalidValue or TooLarge for an input or output that cannot be recorded.
 
-        Before the function is called, the beginning of the step is recorded, which also checks that this program
-        still holds the run. With `announce=False` only the end is recorded, which takes half the time for a short
-        step. Then nobody sees the step while it runs, another program may already hold the run, and an attempt that
-        ends the process is not counted.
+        The beginning of the step is recorded, too. It is on disk before the function is called if the run was
+        opened again, or if the worker has not confirmed for a second that this program holds the run; otherwise it
+        is on its way. With `announce=False` only the end is recorded, which takes less processor time. Then nobody
+        sees the step while it runs, another program may already hold the run, and an attempt that ends the process
+        is not counted.
 
         An attempt that takes longer than `timeout` seconds is cancelled and fails, which is recorded; another one
         may follow. A step that a cancel scope of yours ends is recorded as left when the program goes on: when the
@@ -204,7 +205,7 @@ class Run(Waits):
         async with self._hold.work():
             try:
                 if call.announce:
-                    await self._recorder.create(row)
+                    await self._recorder.begin(row)
                 result = await self._called(call)
             except Exception:
                 raise

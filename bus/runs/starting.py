@@ -18,6 +18,7 @@ from ..model.repository import WorkflowRepository
 from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .holding import Timing
+from .recorder import Begin
 from .replay import same_json
 from .values import Values
 
@@ -38,6 +39,8 @@ class Executor(msgspec.Struct, frozen=True):
     """Called with a run's id when the first step of its program is recorded."""
     values: Values = msgspec.field(default_factory=Values)
     """How what its runs record is written and read."""
+    begin: Begin | None = None
+    """How the beginning of a step is recorded without waiting for the answer, if that is possible."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):

@@ -136,7 +136,7 @@ class RemoteBackend:
 
     def __init__(self, path: Path) -> None:
         self._clock = Clock()
-        settings = Settings(limits=Limits(frame_bytes_max=FRAME_BYTES_MAX))
+        settings = Settings(limits=Limits(frame_bytes_max=FRAME_BYTES_MAX, answers_bytes_max=2 * FRAME_BYTES_MAX))
         self.worker = Worker(path, settings, clock=self._clock)
         self._opened = 0
 
