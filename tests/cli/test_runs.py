@@ -295,6 +295,6 @@ def test_runs_are_found_by_what_is_known_of_them(posthouse: Posthouse) -> None:
         assert listed[0]["attributes"] == run.attributes
     before = posthouse.json("runs", "--workflow", "known", "--until", "2026-06-01T00:00:00Z")
     assert [each["id"] for each in before] == ["known-2", "known-1"]
-    assert "with      customer=ann  plan=a=b" in posthouse.answer("run", "known-3")
+    assert "with      customer=ann  plan=a=b" in posthouse.run("run", "known-3").stdout
     for wrong in (["--attribute", "customer"], ["--attribute", "=ann"], ["--since", "yesterday"]):
         assert posthouse.run("runs", *wrong).returncode == 2
