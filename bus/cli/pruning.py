@@ -24,7 +24,7 @@ from .ending import ask
 from .finding import newest_runs
 from .options import Link, linked
 from .streams import note, plain, say
-from .times import Time
+from .times import TimeOption
 
 __all__ = ["prune"]
 
@@ -63,7 +63,7 @@ def _ended_at(run: RunSummary) -> str:
 
 
 @click.command()
-@click.option("--older-than", metavar="SPAN", type=Time(), help="Runs that ended longer ago: 12h, 30d.")
+@click.option("--older-than", metavar="SPAN", type=TimeOption(), help="Runs that ended longer ago: 12h, 30d.")
 @click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Of each workflow, all but the newest N.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
 @click.option(

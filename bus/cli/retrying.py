@@ -18,7 +18,7 @@ from .ending import Impossible, ask
 from .finding import find_run, newest_runs
 from .options import Link, WithText, linked, shown
 from .streams import plain, say
-from .times import Time
+from .times import TimeOption
 
 __all__ = ["fork", "retry"]
 
@@ -71,8 +71,8 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
 @click.option("--workflow", metavar="NAME", help="All runs of this workflow that stopped, by name or id.")
 @click.option("--status", type=click.Choice([each.value for each in _STOPPED]), help="All that have this status.")
 @click.option("--error", metavar="TEXT", help="All whose error contains this text.")
-@click.option("--since", type=Time(), help="All that started at this time or later.")
-@click.option("--until", type=Time(), help="All that started before this time.")
+@click.option("--since", type=TimeOption(), help="All that started at this time or later.")
+@click.option("--until", type=TimeOption(), help="All that started before this time.")
 @click.option("--dry-run", is_flag=True, help="Only list them.")
 @linked("console")
 def retry(

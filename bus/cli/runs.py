@@ -23,7 +23,7 @@ from .following import follow, read_view
 from .options import Link, WithText, linked, shown
 from .run_view import RunView, hint, run_rows, show_run
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
-from .times import Time
+from .times import TimeOption
 
 __all__ = ["cancel", "pause", "resume", "runs", "show_one"]
 
@@ -60,8 +60,10 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
     callback=_attributes,
     help="Only runs with this attribute; may be repeated.",
 )
-@click.option("--since", type=Time(), help="Only runs that started then or later: 1h for an hour ago, or a time.")
-@click.option("--until", type=Time(), help="Only runs that started before.")
+@click.option(
+    "--since", type=TimeOption(), help="Only runs that started then or later: 1h for an hour ago, or a time."
+)
+@click.option("--until", type=TimeOption(), help="Only runs that started before.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

@@ -9,10 +9,10 @@ import rich_click as click
 from ..model.records import parse_timestamp, timestamp
 from .options import span_seconds
 
-__all__ = ["Time"]
+__all__ = ["TimeOption"]
 
 
-class Time(click.ParamType[str]):
+class TimeOption(click.ParamType[str]):
     """A time as text, in the stored form: given in RFC 3339, or as a span of time before now."""
 
     name = "TIME"
