@@ -53,7 +53,7 @@ from bus.wire.addresses import nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
-from store import open_store
+from store import database_path, open_store
 
 __all__ = ["check", "exit_codes", "main", "program", "serve", "worker_key"]
 
@@ -197,7 +197,7 @@ async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broke
             secret = None if key is None else key.secret
             broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
             if key is not None:
-                await _introduce_admin(broker, key, settings.store.database)
+                await _introduce_admin(broker, key, database_path(settings.store.database))
             prepare(broker)
             _allow_descriptors(settings.limits.sessions_max)
             for warning in store.warnings:
@@ -221,7 +221,7 @@ def worker_key(settings: Settings) -> WorkerKey | None:
         return None
     if (fault := curve_fault()) is not None:
         raise SettingsError(f'security.mode is "keys", but {fault}')
-    path = find_key_file(settings.store.database, settings.security.key_file)
+    path = find_key_file(database_path(settings.store.database), settings.security.key_file)
     key = open_worker_key(path)
     if key.is_new:
         _log.warning("worker_key_made", file=path.name, key=key.public)

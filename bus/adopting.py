@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import uuid_utils
 
-from store import open_store
+from store import database_path, open_store
 
 from .client.bot_keys import new_credentials
 from .client.credentials import Credentials, read_credentials, write_credentials
@@ -62,17 +62,21 @@ async def stopped_worker(settings: Settings) -> AsyncIterator[StoppedWorker]:
     Raises DatabaseInUse if it runs, DatabaseUnusable if there is no such database, what `open_store` raises, and
     KeyFileUnusable.
     """
-    database = settings.store.database
-    _require(database)
+    database = _find(settings.store.database)
     async with open_store(database, rules=settings.workflow_rules) as store:
         key = open_worker_key(find_key_file(database, settings.security.key_file))
         addresses = Addresses(nearest(settings.listen.command), nearest(settings.listen.tap), key.public)
         yield StoppedWorker(store.log, await store.log.load(), addresses)
 
 
-def _require(database: str) -> None:
+def _find(url: str) -> str:
+    try:
+        database = database_path(url)
+    except ValueError as error:
+        raise DatabaseUnusable(f"store.database: {error}") from None
     if not os.path.exists(database):
         raise DatabaseUnusable(f"{database} does not exist; name the database of the worker with --database")
+    return database
 
 
 class StoppedWorker:

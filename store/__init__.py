@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bus.model.repository import Store, StoreWatch, WorkflowRules
 
-__all__ = ["open_store"]
+__all__ = ["database_path", "open_store"]
 
 
 def open_store(
@@ -33,6 +33,14 @@ def open_store(
     DatabaseNewer or StoreFailed if the file cannot be used; it is then left unchanged. StoreFailed also ends the
     context later, if the disk reports an error, or the file is removed, moved or replaced.
     """
+    path = database_path(url)
+    from .sqlite import open_sqlite_store
+
+    return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)
+
+
+def database_path(url: str) -> str:
+    """Return the path of the file that a URL of `open_store` names. Raise ValueError if it names none."""
     scheme, separator, path = url.partition("://")
     if not separator:
         path = url
@@ -46,6 +54,4 @@ def open_store(
         raise ValueError(f"{path!r} cannot name a file")
     if not Path(path).name:
         raise ValueError(f"{path} names a folder, not a file")
-    from .sqlite import open_sqlite_store
-
-    return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)
+    return path

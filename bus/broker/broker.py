@@ -30,6 +30,7 @@ from ..core.effects import (
     Count,
     Effect,
     EmptyTap,
+    EndPlaces,
     FindRuns,
     FindStart,
     Locate,
@@ -321,8 +322,8 @@ class Broker:
                     self._tasks.start_soon(self.reloading.answer, address, request)
                 case Locate():
                     self._tasks.start_soon(self._locate, effect)
-                case FindRuns():
-                    self._tasks.start_soon(self._waking.find, effect)
+                case FindRuns() | EndPlaces():
+                    self._tasks.start_soon(self._waking.do, effect)
                 case _:
                     assert_never(effect)
         if not self._draining:
@@ -489,6 +490,7 @@ async def open_broker(
 
     `secret` is the worker's own secret key, which it needs if it has keys.
     """
+    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
     keyed = None
     if core.keyring is not None:

@@ -36,6 +36,7 @@ from ..wire.calls import (
     GetRun,
     GetRunDefinition,
     GetStepLog,
+    LeaveQueue,
     ListAllRuns,
     ListRuns,
     ListStepLogs,
@@ -90,7 +91,7 @@ class CallRights:
                 if not await self._sees(principal, call.run_id):
                     return False
                 self._require_operator(principal, await self._owners(principal, call.run_id))
-            case ClaimRun():
+            case ClaimRun() | LeaveQueue():
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core.core import Core
-from ..core.effects import Ask, Effect, FindRuns, Moment
+from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
 from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
 from ..model.records import RunStatus, WorkflowRun, parse_timestamp
-from ..model.repository import WorkflowStore
+from ..model.repository import RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
     Call,
@@ -18,6 +18,7 @@ from ..wire.calls import (
     CreateRun,
     CreateStepLog,
     ForkRun,
+    LeaveQueue,
     ReleaseRun,
     RetryRun,
     UpdateRunStatus,
@@ -54,15 +55,18 @@ class RunWaking:
         session, stops = self._core.sessions.get(ask.address), waking.stops
         if session is not None and isinstance(call, WatchRun):
             waking.watch(session, call.run_id)
+        if session is None or not isinstance(call, ClaimRun):
+            yield
+            return
         try:
             yield
         except (RunHeld, RunNotDue, RunPaused, SlotsTaken):
-            if session is not None and isinstance(call, ClaimRun):
-                waking.refused(session, call.run_id, stops=stops)
-                self._carry_out(self._core.look_at_runs(self._moment()))
+            waking.refused(session, call.run_id, stops=stops)
+            if self._core.sessions.get(ask.address) is not session:
+                waking.leave(session)  # it ended meanwhile
+            self._carry_out(self._core.look_at_runs(self._moment()))
             raise
-        if session is not None and isinstance(call, ClaimRun):
-            waking.claimed(session, call.run_id)
+        waking.claimed(session, call.run_id)
 
     def tell(self, ask: Ask, call: Call, value: Any) -> None:
         """Tell what a call changed, which is on disk, to those who wait for the run."""
@@ -78,6 +82,9 @@ class RunWaking:
                 self._happened(value.run_id, by_holder=True, stopped=False)
             case RetryRun():
                 self._happened(call.run_id)
+            case LeaveQueue():
+                self._core.waking.unclaimed(ask.address, call.run_id)
+                self._happened(call.run_id, by_holder=True)
             case ReleaseRun():
                 self._happened(call.run_id, by_holder=True)
             case ClaimRun():
@@ -96,7 +103,22 @@ class RunWaking:
             left = parse_timestamp(run.not_before) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())
 
-    async def find(self, asked: FindRuns) -> None:
-        """Look up what the core asks about runs."""
-        news = await self._workflows.news_of(list(asked.run_ids), slots=asked.slots)
+    async def do(self, effect: FindRuns | EndPlaces) -> None:
+        """Carry out what the core asks of the store."""
+        if isinstance(effect, EndPlaces):
+            await self._end_places(effect)
+        else:
+            await self._find(effect)
+
+    async def _find(self, asked: FindRuns) -> None:
+        if asked.run_ids:
+            news = await self._workflows.news_of(list(asked.run_ids), slots=asked.slots)
+        else:
+            news = [RunNews(id, False, None, (id,)) for id in await self._workflows.next_runs()]
         self._carry_out(self._core.runs_found(asked, news, self._moment()))
+
+    async def _end_places(self, ended: EndPlaces) -> None:
+        await self._workflows.end_places(ended.run_ids, 0)
+        for run_id in ended.run_ids:
+            self._core.waking.happened(run_id, by_holder=True)
+        self._carry_out(self._core.look_at_runs(self._moment()))

@@ -108,7 +108,7 @@ class Core:
         self._admission = admission = self._with_limits(self._scheduling, self._founding)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
-        self.waking = waking = Waking(self.sessions, self._turn)
+        self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
@@ -386,6 +386,7 @@ class Core:
             self._enrolling.expire()
         self._scheduling.release()
         self.recovering.tick()
+        self.waking.tick(moment.now)
         self._keeping.tick()
         self._record.tick(moment.now, self._turn.steady())
         if deaf:

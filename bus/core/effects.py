@@ -39,6 +39,7 @@ __all__ = [
     "Count",
     "Effect",
     "EmptyTap",
+    "EndPlaces",
     "FindRuns",
     "FindStart",
     "Locate",
@@ -153,10 +154,17 @@ class FindRuns(NamedTuple):
     """Read what is known of runs that changed, and pass it to `Core.runs_found`.
 
     `run_ids` are True for those that somebody else than their holder changed; `slots` asks who is next for theirs.
+    Without `run_ids`, it asks who is next for any slot.
     """
 
     run_ids: Mapping[str, bool]
     slots: bool
+
+
+class EndPlaces(NamedTuple):
+    """Keep no places for these runs: the sessions that claimed them have ended."""
+
+    run_ids: tuple[str, ...]
 
 
 class Locate(NamedTuple):
@@ -185,6 +193,7 @@ Effect = (
     | Ask
     | FindStart
     | FindRuns
+    | EndPlaces
     | Locate
     | Reconfigure
 )

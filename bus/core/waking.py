@@ -20,7 +20,7 @@ from itertools import islice
 from ..mailbox.sessions import Session, Sessions
 from ..model.repository import RunNews
 from ..wire.frames import Wake
-from .effects import FindRuns, Turn
+from .effects import EndPlaces, FindRuns, Turn
 
 __all__ = ["Waking"]
 
@@ -64,10 +64,12 @@ class _Waits:
         if not self._sessions[run_id]:
             del self._sessions[run_id]
 
-    def remove_session(self, session: Session) -> None:
-        """Note that a session has ended."""
-        for run_id in list(self._run_ids.get(session, ())):
+    def remove_session(self, session: Session) -> tuple[str, ...]:
+        """Note that a session has ended; return the runs for which nobody else waits."""
+        run_ids = list(self._run_ids.get(session, ()))
+        for run_id in run_ids:
             self.remove(session, run_id)
+        return tuple(run_id for run_id in run_ids if run_id not in self)
 
     def remove_run(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""
@@ -82,7 +84,7 @@ class _Waits:
 class Waking:
     """See the module."""
 
-    def __init__(self, sessions: Sessions, turn: Turn) -> None:
+    def __init__(self, sessions: Sessions, turn: Turn, look_seconds: float) -> None:
         self.stops = 0
         """How many changes there were after which a run may have stopped."""
         self._sessions = sessions
@@ -92,6 +94,9 @@ class Waking:
         self._changed: dict[str, bool] = {}
         """The runs to look up, in order; True for those that somebody else than their program changed."""
         self._asked = False
+        self._look_seconds = look_seconds
+        self._look_at = 0.0
+        self._slots_due = False
 
     def __repr__(self) -> str:
         return f"<Waking watched={len(self._watchers)} claimed={len(self._claimants)} changed={len(self._changed)}>"
@@ -100,8 +105,7 @@ class Waking:
 
     def watch(self, session: Session, run_id: str) -> None:
         """Wake a session at each change of a run, until that ends."""
-        if session.wakes:
-            self._watchers.add(session, run_id)
+        self._watchers.add(session, run_id)
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""
@@ -113,19 +117,26 @@ class Waking:
 
         `stops` is their number before the run was claimed: what stopped since may have been what it waits for.
         """
-        if session.wakes:
-            self._claimants.add(session, run_id)
-            if stops != self.stops:
-                self._changed.setdefault(run_id, False)
+        self._claimants.add(session, run_id)
+        if stops != self.stops:
+            self._changed.setdefault(run_id, False)
 
     def claimed(self, session: Session, run_id: str) -> None:
         """Note that a session has claimed a run, and waits for it no more."""
         self._claimants.remove(session, run_id)
 
+    def unclaimed(self, address: bytes, run_id: str) -> None:
+        """Note that the session at an address does not wait for a run any more."""
+        session = self._sessions.get(address)
+        if session is not None:
+            self._claimants.remove(session, run_id)
+
     def leave(self, session: Session) -> None:
         """Note that a session has ended."""
         self._watchers.remove_session(session)
-        self._claimants.remove_session(session)
+        given_up = self._claimants.remove_session(session)
+        if given_up:
+            self._turn.add(EndPlaces(given_up))
 
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,6 +152,12 @@ class Waking:
         elif waits or (stopped and self._claimants):
             self._changed.setdefault(run_id, False)
 
+    def tick(self, now: float) -> None:
+        """Look for free slots from time to time: places end, and definitions change, without anybody being told."""
+        if now >= self._look_at:
+            self._look_at = now + self._look_seconds
+            self._slots_due = len(self._claimants) > 0
+
     def look_up(self) -> None:
         """Ask the store about what happened, unless it is being asked."""
         if self._changed and not self._asked:
@@ -149,6 +166,9 @@ class Waking:
             for run_id in asked:
                 del self._changed[run_id]
             self._turn.add(FindRuns(asked, slots=len(self._claimants) > 0))
+        elif self._slots_due and not self._asked:
+            self._asked, self._slots_due = True, False
+            self._turn.add(FindRuns({}, slots=True))
 
     def found(self, asked: FindRuns, news: Sequence[RunNews]) -> None:
         """Wake who waits for runs that were looked up, and for the slots that they left."""
@@ -157,14 +177,15 @@ class Waking:
 
         def wake(sessions: Iterable[Session], run_id: str) -> None:
             for session in sessions:
-                woken.setdefault(session, {})[run_id] = None
+                if session.wakes:
+                    woken.setdefault(session, {})[run_id] = None
 
         known = {each.run_id: each for each in news}
         for run_id, by_others in asked.run_ids.items():
             found = known.get(run_id)
             wake([*self._watchers.of(run_id), *self._claimants.of(run_id)], run_id)
             if found is not None and found.last_holder is not None and by_others:
-                wake((each for each in self._sessions.of_bot(found.last_holder) if each.wakes), run_id)
+                wake(self._sessions.of_bot(found.last_holder), run_id)
             if found is None or found.ended:
                 self.unwatch(run_id)
         for each in news:

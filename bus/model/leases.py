@@ -81,12 +81,16 @@ class HeldRun(msgspec.Struct, frozen=True):
 class Claimant(msgspec.Struct, frozen=True):
     """Who claims a run at `now`, and for how long; `claim_id` identifies a repeated claim.
 
+    If it must wait, its place is kept until `place_until`. One that is kept beyond `place_enough` is left as it is,
+    so that a claim that is repeated need not be written each time.
     `now` is by the clock of leases, and `wall` by the one of a run's times.
     """
 
     holder: str
     now: str
     expires_at: str
+    place_until: str
+    place_enough: str
     claim_id: str | None = None
     wall: str = ""
 
@@ -124,7 +128,7 @@ def check_fence(
 
 
 def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: int, recorded: int = 0) -> HeldRun:
-    """Return a run as held by its claimant; if it must wait for a slot, unchanged but with its place in the queue.
+    """Return a run as held by its claimant; if it must wait for a slot, unchanged but for its place in the queue.
 
     `recorded` is how many of its steps are completed, if it is taken over from a lost holder. Raises RunHeld,
     RunPaused, RunNotDue, InvalidTransition or RunGivenUp if it cannot be claimed at all.
@@ -148,7 +152,8 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     if (runs_already or run.status == RunStatus.CRASHED) and recoveries > recoveries_max:
         raise RunGivenUp(run.id, recoveries)
     if slots.taken and not runs_already:
-        return HeldRun(run, _queued(hold, claimant, slots))
+        is_kept = hold.queued_until is not None and hold.queued_until > claimant.place_enough
+        return held if is_kept else HeldRun(run, _queued(hold, claimant, slots))
     return HeldRun(
         after,
         HoldState(
@@ -169,7 +174,7 @@ def _queued(hold: HoldState, claimant: Claimant, slots: Slots) -> HoldState:
         hold,
         queue_place=slots.next_place if first else hold.queue_place,
         queued_at=claimant.now if first else hold.queued_at,
-        queued_until=claimant.expires_at,
+        queued_until=claimant.place_until,
     )
 
 

@@ -242,18 +242,34 @@ class WorkflowRepository(Protocol):
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
     async def claim_run(
-        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+        self,
+        run_id: str,
+        holder: str,
+        lease_seconds: float | None = None,
+        *,
+        claim_id: str | None = None,
+        place_seconds: float | None = None,
     ) -> Claim:
         """Claim a run that nobody holds: it becomes running, held by a bot (id) under a lease, with a new fence.
 
         Steps that were left running become failed, "interrupted". The same holder may repeat a claim with its
         `claim_id` while it holds the run: it gets the same fence, and its lease restarts.
 
+        A run without a slot keeps its place in the queue for as long as its lease would be, or for `place_seconds`,
+        at most the longest lease, and each further claim prolongs that; over a connection, the place ends with the
+        session. A slot is kept free for it meanwhile: use `leave_queue` if you do not want it any more.
+
         Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
         error that says why) and that was not made pending since; RunNotDue before its `not_before`; SlotsTaken
         while as many runs of its workflow and concurrency key are running, or have waited longer, as the definition
         allows; InvalidTransition for a run that has ended; and Conflict for one that crashed too often, which a
         person has to resume.
+        """
+
+    async def leave_queue(self, run_id: str) -> None:
+        """Keep no slot for a run whose claim was refused, because nobody waits for it any more.
+
+        It gets its old place back when it is claimed again. Does nothing for a run without a place.
         """
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
@@ -316,6 +332,12 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""
+
+    async def end_places(self, run_ids: Sequence[str] | None, seconds: float) -> None:
+        """Keep the places of these runs, None for all, for at most so many seconds from now on."""
+
+    async def next_runs(self) -> list[str]:
+        """Return the runs that wait for a slot and have one now, of all workflows."""
 
     async def news_of(self, run_ids: Sequence[str], *, slots: bool) -> list[RunNews]:
         """Return what is to be known of runs that changed; those that do not exist are left out.

@@ -54,7 +54,7 @@ from ..errors import (
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
 
-__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Timing", "ended", "meant", "no_fault", "wait"]
+__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Polls", "Timing", "ended", "meant", "no_fault", "wait"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """Errors of a worker that cannot write this now; they say nothing about the run."""
@@ -101,17 +101,19 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     A program that waits takes the event, looks at the store, and then waits for the event. Without a worker nobody
     sets it, so the program also looks from time to time.
     """
+    place_seconds: float | None = None
+    """How long a run that waits for a slot keeps its place; None if it has to be claimed again within a lease."""
 
-    def polls(self, seconds_max: float = math.inf) -> _Polls:
+    def polls(self, seconds_max: float = math.inf) -> Polls:
         """Begin a wait with a check at least every `seconds_max`."""
-        return _Polls(self, seconds_max)
+        return Polls(self, seconds_max)
 
     def left(self, until: datetime) -> float:
         """Return the seconds until a time; 0 or less if it has passed."""
         return (until - self.clock()).total_seconds()
 
 
-class _Polls:
+class Polls:
     """The growing pauses of one wait, randomised to keep concurrent waits apart."""
 
     def __init__(self, timing: Timing, seconds_max: float) -> None:
@@ -158,6 +160,8 @@ class Hold:
         self._sure_at = -math.inf
         """When the worker was last asked for something that it carried out only for the run's holder."""
         self._renewing = anyio.CancelScope()
+        self._queued = False
+        """Whether it has a place in the queue for a slot."""
         self._stirred = anyio.Event()
         """Set when the run is held again, or lost."""
         self.home = Home(f"run {run_id!r}")
@@ -185,24 +189,44 @@ class Hold:
         Raises InvalidTransition for a run that has ended.
         """
         until = math.inf if timeout is None else anyio.current_time() + timeout
-        polls = self.timing.polls(self.renewal_seconds)
-        while True:
-            woken = self.woken()
-            try:
-                return await self._claim()
-            except (RunHeld, RunNotDue, RunPaused, SlotsTaken) as error:
-                refusal = error
-            if (left := until - anyio.current_time()) <= 0:
-                raise RunBusy(self.run_id, timeout or 0, str(refusal))
-            long = isinstance(refusal, RunNotDue | RunPaused)
-            async with waiting_for_reply() if long else contextlib.nullcontext():
-                await polls.pause(woken, seconds_max=left)
+        polls = self._claim_polls()
+        async with self._queueing():
+            while True:
+                woken = self.woken()
+                try:
+                    return await self._claim()
+                except (RunHeld, RunNotDue, RunPaused, SlotsTaken) as error:
+                    refusal = error
+                if (left := until - anyio.current_time()) <= 0:
+                    raise RunBusy(self.run_id, timeout or 0, str(refusal))
+                long = isinstance(refusal, RunNotDue | RunPaused)
+                async with waiting_for_reply() if long else contextlib.nullcontext():
+                    await polls.pause(woken, seconds_max=left)
+
+    def _claim_polls(self) -> Polls:
+        """Begin to claim the run, which may have to keep its place by that."""
+        return self.timing.polls(math.inf if self.timing.place_seconds else self.renewal_seconds)
+
+    @asynccontextmanager
+    async def _queueing(self) -> AsyncIterator[None]:
+        """Give up the run's place for a slot if the block does not claim it."""
+        self._queued = False
+        try:
+            yield
+        except BaseException:
+            if self._queued:
+                await self.record_at_last(lambda: self.workflows.leave_queue(self.run_id))
+            raise
 
     async def _claim(self) -> Claim:
         async def claim() -> Claim:
             asked_at = anyio.current_time()
             claimed = await self.workflows.claim_run(
-                self.run_id, self._bot_id, self.lease_seconds, claim_id=self._claim_id
+                self.run_id,
+                self._bot_id,
+                self.lease_seconds,
+                claim_id=self._claim_id,
+                place_seconds=self.timing.place_seconds,
             )
             self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
@@ -210,6 +234,9 @@ class Hold:
 
         try:
             return await claim()
+        except SlotsTaken:
+            self._queued = True
+            raise
         except anyio.get_cancelled_exc_class():
             # The claim may have succeeded unnoticed: the same claim again tells, and can then be given back.
             await self.record_at_last(claim)
@@ -280,12 +307,18 @@ class Hold:
 
     async def _take_again(self) -> None:
         before = self.fence
-        polls = self.timing.polls(self.renewal_seconds)
+        async with self._queueing():
+            claim = await self._claim_again()
+        if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
+            await self.give_back()
+            raise self.lose(RunStatus.PENDING)
+
+    async def _claim_again(self) -> Claim:
+        polls = self._claim_polls()
         while True:
             woken = self.woken()
             try:
-                claim = await self._claim()
-                break
+                return await self._claim()
             except SlotsTaken:
                 await polls.pause(woken)
             except AWAY:
@@ -297,9 +330,6 @@ class Hold:
                 raise self.lose(RunStatus.RUNNING) from None
             except InvalidTransition as error:
                 raise self.lose(error.current) from None
-        if claim.fence > before + 1 and self.moved_on is not None and await self.moved_on(claim):
-            await self.give_back()
-            raise self.lose(RunStatus.PENDING)
 
     async def give_back(self) -> None:
         """Release the run, even if this is cancelled, and ignore errors.

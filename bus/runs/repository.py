@@ -51,6 +51,9 @@ __all__ = ["RemoteWorkflows"]
 _BACKSTOP_SECONDS = 30.0
 """How often a program that waits looks at the store if the worker says nothing: it should not have to."""
 
+_PLACE_SECONDS = 3600.0
+"""How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
+
 _PORTION_RECORDS = 64
 """Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
@@ -196,7 +199,9 @@ class RemoteWorkflows(RemoteCommits):
         if welcome is None or not welcome.wakes:
             return Timing(woken=self.woken)
         backstop = self._backstop_seconds
-        return Timing(woken=self.woken, poll_seconds=backstop, poll_seconds_max=backstop)
+        return Timing(
+            woken=self.woken, place_seconds=_PLACE_SECONDS, poll_seconds=backstop, poll_seconds_max=backstop
+        )
 
     def woken(self, run_id: str) -> anyio.Event:
         """Return an event that is set when the worker says that something happens to a run.
@@ -333,7 +338,13 @@ class RemoteWorkflows(RemoteCommits):
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
     async def claim_run(
-        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+        self,
+        run_id: str,
+        holder: str,
+        lease_seconds: float | None = None,
+        *,
+        claim_id: str | None = None,
+        place_seconds: float | None = None,
     ) -> Claim:
         """Claim a run that nobody holds; `holder` must be this bot, by name or id.
 
@@ -345,9 +356,14 @@ class RemoteWorkflows(RemoteCommits):
             holder=holder,
             lease_seconds=lease_seconds,
             claim_id=claim_id or str(uuid_utils.uuid7()),
+            place_seconds=place_seconds,
         )
         claimed: Claim = await self._call(call)
         return claimed
+
+    async def leave_queue(self, run_id: str) -> None:
+        """Keep no slot for a run whose claim was refused."""
+        await self._call(calls.LeaveQueue(run_id=run_id))
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
         """Restart the lease."""

@@ -49,6 +49,7 @@ __all__ = [
     "GetRun",
     "GetRunDefinition",
     "GetStepLog",
+    "LeaveQueue",
     "ListAllRuns",
     "ListCall",
     "ListCrashedRuns",
@@ -257,6 +258,16 @@ class ClaimRun(Call, frozen=True, kw_only=True):
     holder: str | None = None
     lease_seconds: float | None = None
     claim_id: str | None = None
+    place_seconds: float | None = None
+
+
+class LeaveQueue(Call, frozen=True, kw_only=True):
+    """Gives up the place of a run that was to wait for a slot."""
+
+    method = "leave_queue"
+    answer = None
+    writes = True
+    run_id: str
 
 
 class RenewRun(Call, frozen=True, kw_only=True):
@@ -357,8 +368,8 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    CountRuns, ListCrashedRuns, ClaimRun, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus,
-    GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

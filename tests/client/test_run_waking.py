@@ -9,10 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 import bus
-from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
+from bus.errors import SlotsTaken
+from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
+from bus.runs.holding import Timing
+from bus.runs.opening import open_run
+from bus.runs.starting import Executor, Start
 from bus.testing import Worker
 from tests.contract.executing import Seen
 
@@ -225,6 +230,132 @@ async def test_who_waits_looks_again_when_the_connection_is_renewed(worker: Work
             await woken.wait()
             await other.wait()
         assert bob.workflows.woken("r") is not woken
+
+
+# ── Slots ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Counted:
+    """Workflows that count the claims."""
+
+    def __init__(self, workflows: Any) -> None:
+        self._workflows = workflows
+        self.claims = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workflows, name)
+
+    async def claim_run(self, *args: Any, **options: Any) -> Any:
+        self.claims += 1
+        return await self._workflows.claim_run(*args, **options)
+
+
+async def test_slots_are_handed_over_between_programs_in_order_and_without_asking(worker: Worker) -> None:
+    """Sixty runs at twenty at once, in two programs: each is claimed at most twice, and three rounds do."""
+    runs, at_once = 60, 20
+    many = msgspec.structs.replace(WORK, concurrency=at_once)
+    started: list[int] = []
+    ended = [anyio.Event() for _ in range(runs)]
+    changed = Seen()
+
+    async def execute(workflows: Any, bot_id: str, timing: Timing, number: int) -> None:
+        executor = Executor(workflows, bot_id, LONG_SECONDS, timing)
+        async with open_run(executor, "work", Start(id=f"r{number}", definition=many), timeout=None):
+            started.append(number)
+            changed.note("started")
+            await ended[number].wait()
+        changed.note("ended")
+
+    async with patient(worker, "ann") as ann, patient(worker, "bob") as bob:
+        await ann.workflows.save_definition(many)
+        programs = []
+        for bot in (ann, bob):
+            welcome = bot._connection.welcome
+            assert welcome is not None
+            programs.append((Counted(bot.workflows), welcome.bot_id, bot.workflows.timing))
+        with anyio.fail_after(2 * BOUND_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for number in range(runs):
+                    tasks.start_soon(execute, *programs[number % 2], number)
+                    if number < at_once:
+                        await changed.wait_for("started", number + 1)
+                    else:
+                        await is_queued(ann, f"r{number}")
+                for done in range(0, runs, at_once):
+                    await changed.wait_for("started", done + at_once)
+                    assert sorted(started) == list(range(done + at_once)), "the next ones, and all of them"
+                    for number in range(done, done + at_once):
+                        ended[number].set()
+        waited = runs - at_once
+        claims = sum(counted.claims for counted, _, _ in programs)
+        assert claims <= runs + 2 * waited, "each run that waits is woken about once"
+
+
+async def test_who_gives_up_or_goes_away_blocks_nobody(worker: Worker) -> None:
+    seen, leave = Seen(), anyio.Event()
+
+    async def hold(bot: bus.Bot) -> None:
+        async with opened(bot, "a"):
+            seen.note("a")
+            await leave.wait()
+
+    async def wait(bot: bus.Bot, id: str) -> None:
+        async with opened(bot, id):
+            seen.note(id)
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with patient(worker, "ann") as ann, anyio.create_task_group() as tasks:
+            tasks.start_soon(hold, ann)
+            await seen.wait_for("a")
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(wait, ann, "b")
+                await is_queued(ann, "b")
+                waiting.cancel_scope.cancel()
+            async with patient(worker, "bob") as bob, anyio.create_task_group() as waiting:
+                waiting.start_soon(wait, bob, "c")
+                await is_queued(ann, "c")
+                bob._connection.reconnect()  # as after a break: it keeps its place
+                waiting.cancel_scope.cancel()
+            tasks.start_soon(wait, ann, "d")
+            await is_queued(ann, "d")
+            leave.set()
+            await seen.wait_for("d")
+            assert seen.calls == {"a": 1, "d": 1}
+
+
+async def test_a_place_is_kept_while_nobody_claims_again(worker: Worker) -> None:
+    async def wait(bot: bus.Bot) -> None:
+        async with bot.workflows.run("work", id="b", definition=WORK, lease_seconds=0.1, timeout=None):
+            raise AssertionError("there is no slot")
+
+    async with (
+        patient(worker, "ann") as ann,
+        patient(worker, "bob") as bob,
+        opened(ann, "a"),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(wait, bob)
+        with anyio.fail_after(BOUND_SECONDS):
+            await is_queued(ann, "b")
+            await anyio.sleep(0.3)  # longer than the lease that it asked for
+            await new_run(ann, "c")
+            with pytest.raises(SlotsTaken) as refused:
+                await ann.workflows.claim_run("c", "ann")
+        assert refused.value.ahead == 1
+        tasks.cancel_scope.cancel()
+
+
+async def new_run(bot: bus.Bot, id: str) -> None:
+    """Create a run that nobody opens."""
+    await bot.workflows.create_run(
+        WorkflowRun(
+            id=id,
+            workflow_id="work",
+            workflow_name="work",
+            trigger_type="manual",
+            started_at="2026-01-01T00:00:00Z",
+        )
+    )
 
 
 async def test_a_run_that_is_to_start_later_is_opened_when_its_time_has_come(worker: Worker) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.core.effects import Effect, FindRuns
+from bus.core.effects import Effect, EndPlaces, FindRuns
 from bus.core.waking import _WAITED_FOR_MAX, Waking
 from bus.mailbox.sessions import Session
 from bus.model.repository import RunNews
@@ -132,12 +132,31 @@ def test_what_happens_meanwhile_is_looked_up_once(worker: Worker) -> None:
 
 
 def test_nobody_waits_after_the_end_of_its_session(worker: Worker) -> None:
-    worker.core.waking.watch(session(worker, "bob"), "r")
-    worker.core.waking.refused(session(worker, "bob"), "s", stops=0)
-    worker.core.unreachable(b"bob", worker.moment)
-    for run_id in ("r", "s"):
-        worker.core.waking.happened(run_id, by_holder=True)
+    waking = worker.core.waking
+    waking.watch(session(worker, "bob"), "r")
+    for bot, run_id in (("bob", "s"), ("bob", "t"), ("cat", "t")):
+        waking.refused(session(worker, bot), run_id, stops=0)
+    ended = [each for each in worker.core.unreachable(b"bob", worker.moment) if isinstance(each, EndPlaces)]
+    assert ended == [EndPlaces(("s",))], "another session waits for the other one"
+    waking.unclaimed(b"cat", "t")
+    for run_id in ("r", "s", "t"):
+        waking.happened(run_id, by_holder=True)
     assert look(worker) is None
+
+
+def test_free_slots_are_looked_for_from_time_to_time_while_somebody_waits(worker: Worker) -> None:
+    def asked() -> list[FindRuns]:
+        return [each for each in worker.core.tick(worker.moment) if isinstance(each, FindRuns)]
+
+    assert asked() == []
+    worker.core.waking.refused(session(worker, "bob"), "r", stops=0)
+    assert asked() == []
+    worker.now += worker.settings.workflows.sweep_seconds
+    [sweep] = asked()
+    assert sweep == FindRuns({}, slots=True)
+    effects = worker.core.runs_found(sweep, [news(worker, "r", next_runs=("r",))], worker.moment)
+    assert woken(effects) == {b"bob": ["r"]}
+    assert asked() == []
 
 
 def test_what_one_session_waits_for_is_bounded(worker: Worker) -> None:

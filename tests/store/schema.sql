@@ -199,7 +199,8 @@ CREATE INDEX idx_workflow_runs_newest_of_workflow ON workflow_runs (workflow_id,
 CREATE INDEX idx_workflow_runs_not_before ON workflow_runs (not_before)
     WHERE not_before IS NOT NULL AND status = 'pending';
 CREATE INDEX idx_workflow_runs_parent_run_id ON workflow_runs (parent_run_id) WHERE parent_run_id IS NOT NULL;
-CREATE INDEX idx_workflow_runs_queued ON workflow_runs (workflow_id, concurrency_key) WHERE queue_place IS NOT NULL;
+CREATE INDEX idx_workflow_runs_queued ON workflow_runs (workflow_id, concurrency_key, queue_place)
+    WHERE queue_place IS NOT NULL;
 CREATE INDEX idx_workflow_runs_running ON workflow_runs (workflow_id, concurrency_key) WHERE status = 'running';
 CREATE UNIQUE INDEX idx_workflow_runs_schedule ON workflow_runs (schedule_id, scheduled_at)
     WHERE schedule_id IS NOT NULL;

@@ -33,7 +33,7 @@ IDS_OF_SENDERS = "20261130_0007_ids_of_senders"
 MESSAGES = 1500
 
 
-_LATER = ("keys", "security_events")
+_LATER = ("keys", "security_events", "workflow_run_attributes", "workflow_schedules", "workflow_signals")
 """Tables that are later than this migration."""
 
 

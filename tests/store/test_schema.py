@@ -106,7 +106,7 @@ INDEXES = {
     "idx_workflow_runs_newest_of_workflow": ("workflow_runs", ["workflow_id", "started_at"]),
     "idx_workflow_runs_newest_of_status": ("workflow_runs", ["status", "started_at"]),
     "idx_workflow_runs_running": ("workflow_runs", ["workflow_id", "concurrency_key"]),
-    "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key"]),
+    "idx_workflow_runs_queued": ("workflow_runs", ["workflow_id", "concurrency_key", "queue_place"]),
     "idx_workflow_runs_parent_run_id": ("workflow_runs", ["parent_run_id"]),
     "idx_workflow_runs_not_before": ("workflow_runs", ["not_before"]),
     "idx_workflow_runs_cancel_by": ("workflow_runs", ["cancel_by"]),

@@ -186,6 +186,13 @@ def test_a_libzmq_that_cannot_have_keys_is_refused(monkeypatch: pytest.MonkeyPat
     assert key.is_new
 
 
+def test_it_is_beside_the_database_that_a_url_names(tmp_path: Path) -> None:
+    store = StoreSettings(database=f"sqlite:///{tmp_path}/house.db")
+    made = worker_key(Settings(store=store, security=Security(mode="keys")))
+    assert made is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["house.db-key"]
+
+
 def test_the_first_start_leaves_credentials_that_may_manage_keys(tmp_path: Path) -> None:
     worker = forked_worker(tmp_path, CONFIGURATION)
     file = find_admin_file(worker.database)

@@ -224,7 +224,8 @@ class Runs:
         if held.hold.holder is not None:
             [[recorded]] = await connection.execute_fetchall(_RECORDED, (run_id,))
         after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max, recorded=recorded)
-        await self.write(connection, after)
+        if after is not held:
+            await self.write(connection, after)
         if after.hold.holder is None or after.hold.expires_at is None:
             return slots.refusal(run_id)
         if after.hold.fence != held.hold.fence:

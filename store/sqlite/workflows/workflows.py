@@ -35,7 +35,7 @@ from ..file.writer import Transaction
 from .definitions import definition_record
 from .keeping import delete_run
 from .listing import SqliteRunLists
-from .news import find_news
+from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
 from .run_rows import find_owners, find_run, new_run
 from .runs import run_change
@@ -165,20 +165,50 @@ class SqliteWorkflows(SqliteRunLists):
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
     async def claim_run(
-        self, run_id: str, holder: str, lease_seconds: float | None = None, *, claim_id: str | None = None
+        self,
+        run_id: str,
+        holder: str,
+        lease_seconds: float | None = None,
+        *,
+        claim_id: str | None = None,
+        place_seconds: float | None = None,
     ) -> Claim:
         """Claim a run that nobody holds, under a lease and with a new fence."""
         seconds = self._lease_seconds(lease_seconds)
+        place = seconds
+        if place_seconds is not None:
+            place = self._lease_seconds(min(place_seconds, self._rules.lease_seconds_max), "place_seconds")
 
         async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken:
             now = self._lease_clock()
-            claimant = Claimant(holder, timestamp(now), timestamp(now + seconds), claim_id, wall)
+            claimant = Claimant(
+                holder,
+                timestamp(now),
+                timestamp(now + seconds),
+                place_until=timestamp(now + place),
+                place_enough=timestamp(now + place / 2),
+                claim_id=claim_id,
+                wall=wall,
+            )
             return await self.runs.claim(connection, run_id, claimant)
 
         claimed = await self._write(operation)
         if isinstance(claimed, SlotsTaken):
             raise claimed
         return claimed
+
+    async def leave_queue(self, run_id: str) -> None:
+        """Keep no slot for a run whose claim was refused."""
+        await self.end_places([run_id], 0)
+
+    async def end_places(self, run_ids: Sequence[str] | None, seconds: float) -> None:
+        """Keep the places of these runs for at most so many seconds from now on."""
+        until = timestamp(self._lease_clock() + timedelta(seconds=seconds))
+        await self._write(lambda connection, _: end_places(connection, run_ids, until))
+
+    async def next_runs(self) -> list[str]:
+        """Return the runs that wait for a slot and have one now."""
+        return await find_next(self._database.read, self.lease_now())
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
         """Restart the lease."""
@@ -205,11 +235,11 @@ class SqliteWorkflows(SqliteRunLists):
         )
         return Lease(run_id=run_id, holder=rows[0][0], fence=rows[0][1], expires_at=rows[0][2]) if rows else None
 
-    def _lease_seconds(self, lease_seconds: float | None) -> timedelta:
+    def _lease_seconds(self, lease_seconds: float | None, what: str = "lease_seconds") -> timedelta:
         seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
         most = self._rules.lease_seconds_max
         if not 0 < seconds <= most:
-            raise InvalidValue("lease_seconds", f"must be above 0 and at most {most:g}, not {seconds:g}")
+            raise InvalidValue(what, f"must be above 0 and at most {most:g}, not {seconds:g}")
         return timedelta(seconds=seconds)
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
