@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         WorkerUnavailable,
         WrongWorker,
     )
+    from .model.filters import RunCount, RunCounts, RunFilter
     from .model.records import (
         BotOwner,
         Claim,
@@ -176,9 +177,12 @@ __all__ = [
     "Run",
     "RunBusy",
     "RunCancelled",
+    "RunCount",
+    "RunCounts",
     "RunEnded",
     "RunError",
     "RunFailed",
+    "RunFilter",
     "RunGivenUp",
     "RunHandle",
     "RunHeld",
@@ -219,6 +223,7 @@ __all__ = [
 _MODULES = (
     "errors",
     "model.records",
+    "model.filters",
     "runs.replay",
     "wire.frames",
     "wire.answers",

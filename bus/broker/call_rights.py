@@ -38,6 +38,8 @@ from ..wire.calls import (
     GetRunDefinition,
     GetStepLog,
     LeaveQueue,
+    ListAllRuns,
+    ListRuns,
     ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
@@ -119,6 +121,9 @@ class CallRights:
                 return seen
             case GetRun() | WatchRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
                 return await self._sees(principal, call.run_id)
+            case ListRuns() | ListAllRuns() if call.after is not None:
+                if not await self._sees(principal, call.after):
+                    raise NotFound("run", call.after)
             case ListWaitingApprovals() if call.run_id is not None:
                 return await self._sees(principal, call.run_id)
             case _:  # the store asks for the holder, or `seen` picks out what may be read

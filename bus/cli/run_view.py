@@ -158,6 +158,7 @@ def _facts(view: RunView) -> Facts:
         "key": run.concurrency_key or "",
         "parent": run.parent_run_id or "",
         "not before": _time(run.not_before) if run.status == RunStatus.PENDING else "",
+        "with": "  ".join(f"{name}={value}" for name, value in run.attributes.items()),
         "started": _time(run.started_at),
         "ended": _time(run.completed_at),
         "took": _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),

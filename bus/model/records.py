@@ -287,7 +287,7 @@ class WorkflowRun(Record, frozen=True):
     """One execution of a workflow. `context`, `trigger_payload` and `result` are JSON values.
 
     A completed run may have a `result`. `parent_run_id` is the run that started it, and nobody claims it before
-    `not_before`.
+    `not_before`. `attributes` are at most 16 short texts by which it is found (`RunFilter`).
     """
 
     id: str
@@ -304,6 +304,7 @@ class WorkflowRun(Record, frozen=True):
     result: Any = None
     parent_run_id: str | None = None
     not_before: str | None = None
+    attributes: dict[str, str] = {}
 
 
 class WorkflowStepLog(Record, frozen=True):
@@ -374,6 +375,7 @@ class RunSummary(Record, frozen=True):
     stopped: bool = False
     parent_run_id: str | None = None
     not_before: str | None = None
+    attributes: dict[str, str] = {}
 
 
 class Lease(Record, frozen=True):

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..errors import Refused, StoreError
+from .filters import RunCounts, RunFilter
 from .records import (
     Claim,
     Lease,
@@ -218,13 +219,34 @@ class WorkflowRepository(Protocol):
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
         """Return the definition that a run was created with, or None if the run does not exist or has none."""
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
+    async def list_runs(
+        self,
+        workflow_id: str,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
+    ) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first: those of a filter, after the run with the id `after`.
+
+        Going on after the last of each list reads any number of runs in a time that grows with it. Raises NotFound
+        if the run `after` does not exist any more; then begin again.
+        """
 
     async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+        self,
+        status: RunStatus | None = None,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
     ) -> list[RunSummary]:
-        """List runs of all workflows for people, newest first, of one status or of any."""
+        """List runs of all workflows for people, newest first, of one status or of any; else like `list_runs`."""
+
+    async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
+        """Count runs by workflow and status: at most the newest hundred thousand."""
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""

@@ -18,6 +18,7 @@ import uuid_utils
 from ..client.caller import Caller
 from ..client.settling import Settler
 from ..model.exact import Encode
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
@@ -97,6 +98,7 @@ class RemoteWorkflows(RemoteDefinitions):
         input: Any = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -108,8 +110,9 @@ class RemoteWorkflows(RemoteDefinitions):
         `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
         first if the run is new. With an `id` the run is created, or continues where it stopped; the arguments for
         creation are ignored if it exists, but another `input` than the one in its context, under that name, raises
-        Conflict. If another program
-        holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
+        Conflict. `attributes` are few short texts by which it is found (`bus.RunFilter`).
+
+        If another program holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
 
         Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
         error because the worker cannot be reached or a limit was reached. A completed run can be opened too: then
@@ -123,6 +126,7 @@ class RemoteWorkflows(RemoteDefinitions):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -139,6 +143,7 @@ class RemoteWorkflows(RemoteDefinitions):
         run_at: datetime | None = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -156,6 +161,7 @@ class RemoteWorkflows(RemoteDefinitions):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -259,15 +265,36 @@ class RemoteWorkflows(RemoteDefinitions):
         found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
         return found
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
-        return await self._list(calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset))
+    async def list_runs(
+        self,
+        workflow_id: str,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
+    ) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first: those of a filter, after the run with the id `after`."""
+        call = calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
 
     async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+        self,
+        status: RunStatus | None = None,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
     ) -> list[RunSummary]:
-        """List runs of all workflows, newest first."""
-        return await self._list(calls.ListAllRuns(status=status, limit=limit, offset=offset))
+        """List runs of all workflows, newest first; else like `list_runs`."""
+        call = calls.ListAllRuns(status=status, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
+
+    async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
+        """Count runs by workflow and status: at most the newest hundred thousand."""
+        counts: RunCounts = await self._call(calls.CountRuns(where=where))
+        return counts
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""

@@ -15,6 +15,7 @@ import msgspec.inspect
 from msgspec import Meta
 
 from ..errors import InvalidValue
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
@@ -37,6 +38,7 @@ __all__ = [
     "CALLS",
     "Call",
     "ClaimRun",
+    "CountRuns",
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
@@ -221,6 +223,8 @@ class ListRuns(ListCall, frozen=True, kw_only=True):
     answer = list[WorkflowRun]
     workflow_id: str
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
 
 
 class ListAllRuns(ListCall, frozen=True, kw_only=True):
@@ -230,6 +234,16 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
     answer = list[RunSummary]
     status: RunStatus | None = None
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
+
+
+class CountRuns(Call, frozen=True, kw_only=True):
+    """Asks how many runs there are."""
+
+    method = "count_runs"
+    answer = RunCounts
+    where: RunFilter | None = None
 
 
 class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
@@ -394,8 +408,8 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus,
-    GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
     SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip
 

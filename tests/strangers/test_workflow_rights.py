@@ -137,6 +137,23 @@ async def test_limits_and_offsets_count_what_is_seen(house: House) -> None:
     assert await listed(limit=0) == []
 
 
+async def test_runs_are_found_and_counted_among_those_that_are_seen(house: House) -> None:
+    for number in range(60):
+        bot, workflow = ("deployer", "deploy-web") if number % 3 else ("ann", "digest")
+        run = msgspec.structs.replace(house.run(f"{number:02}", workflow), attributes={"customer": "c"})
+        await house.call(bot, "create_run", run=run)
+    for where in (None, {"attributes": {"customer": "c"}}, {"id_prefix": "0"}):
+        for bot, theirs in (("ann", "digest"), ("deployer", "deploy-web"), ("eve", ""), ("ops", "all")):
+            found = await house.call(bot, "list_all_runs", where=where, limit=500)
+            counted = await house.call(bot, "count_runs", where=where)
+            assert sum(count["runs"] for count in counted["counts"]) == len(found)
+            assert {run["workflow_name"] for run in found} <= {theirs} or theirs == "all"
+            assert bool(found) is bool(theirs)
+    assert await house.refused("eve", "list_all_runs", after="00") == "not_found"
+    assert await house.refused("ann", "list_all_runs", after="01") == "not_found"
+    assert len(await house.call("ann", "list_all_runs", after="57", limit=500)) == 19
+
+
 async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
     theirs = WorkflowDefinition(id="id-annals", name="annals", owner=BotOwner(bot_id=house.principal("ann").bot_id))
     assert await house.refused("eve", "save_definition", definition=theirs) == "forbidden"
