@@ -88,6 +88,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "send_signal": {"run_id": "run-1", "name": "paid", "payload": {"x": [1]}, "id": ID % 80},
     "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
     "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
+    "count_runs": {"where": {"status": "failed"}},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
 }
 

@@ -21,7 +21,7 @@ from ..file.writer import Transaction
 from .runs import Runs
 from .steps import NewStep, Steps
 
-__all__ = ["Signals", "find_signals", "give_back", "new_signal"]
+__all__ = ["RunSignals", "find_signals", "give_back", "new_signal"]
 
 _ID_CHARACTERS_MAX = 128
 """As for a run: ids and names of signals are keys of an index, and are read by people."""
@@ -61,7 +61,7 @@ def new_signal(signal: NewSignal) -> NewSignal:
     return signal
 
 
-class Signals:
+class RunSignals:
     """Changes of signals."""
 
     def __init__(self, runs: Runs, steps: Steps) -> None:
@@ -69,7 +69,7 @@ class Signals:
         self._steps = steps
 
     def __repr__(self) -> str:
-        return f"<Signals to {self._runs}>"
+        return f"<RunSignals of {self._runs}>"
 
     async def send(
         self, connection: aiosqlite.Connection, signal: NewSignal, sender: str | None, now: str

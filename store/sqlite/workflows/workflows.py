@@ -43,7 +43,7 @@ from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
 from .run_rows import find_owners, find_run, new_run, time_text
 from .runs import run_change
-from .signals import Signals, find_signals, new_signal
+from .signals import RunSignals, find_signals, new_signal
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
@@ -90,7 +90,7 @@ class SqliteWorkflows(SqliteRunLists):
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
         self.steps = Steps(self.runs.check_size)
-        self.signals = Signals(self.runs, self.steps)
+        self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
 
@@ -367,7 +367,7 @@ class SqliteWorkflows(SqliteRunLists):
         )
         return [step_record(row) for row in rows]
 
-    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def send_signal(
         self,
