@@ -368,6 +368,9 @@ class Workflows(_Section, frozen=True):
     sweep_seconds: Seconds = 5.0
     """How often runs with expired leases are searched for and marked as crashed: a third of a lease."""
 
+    signals_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """How many signals may wait for one run: they wait until its program takes them."""
+
     ended_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Runs that ended longer ago than this are removed, with their steps; 0 means no limit."""
 
@@ -402,6 +405,7 @@ class Settings(_Section, frozen=True):
             lease_seconds=self.workflows.lease_seconds,
             lease_seconds_max=self.workflows.lease_seconds_max,
             recoveries_max=self.workflows.recoveries_max,
+            signals_max=self.workflows.signals_max,
             record_bytes_max=self.limits.frame_bytes_max - _ANSWER_ROOM_BYTES,
         )
 

@@ -7,6 +7,7 @@ reads; but a read waits for the writes before it, and a write for the reads.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import structlog
 from ..core.access import Access
 from ..core.effects import Ask, Note
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
+from ..model.filters import RunCount, RunCounts
 from ..model.keys import Principal
 from ..model.records import RunStatus, StepPage, WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
@@ -25,6 +27,7 @@ from ..wire.calls import (
     CALLS,
     Call,
     ClaimRun,
+    CountRuns,
     CreateStepLog,
     DeleteDefinition,
     DeleteRun,
@@ -33,11 +36,13 @@ from ..wire.calls import (
     GetDefinition,
     GetDefinitionByName,
     ListCall,
+    ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
     SaveDefinition,
+    SendSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
@@ -53,11 +58,15 @@ __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 _PORTION_RECORDS = 16
 """Records of a list that are read at once: with the largest steps some 32 MiB."""
 
+_COUNTED_RECORDS = 256
+"""Runs that are read at once to be counted: these are small."""
+
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
     DeleteRun: False,
     GetCompletedStepIds: [],
     ListStepLogs: [],
+    ListSignals: [],
     ListWaitingApprovals: [],
     PageStepLogs: {"steps": [], "more": False},
 }
@@ -203,6 +212,8 @@ class WorkflowAnswers:
             return self._frame(request, call, _NOTHING.get(type(call)))
         if isinstance(call, ListCall):
             value: Any = await self._listed(call, principal)
+        elif isinstance(call, CountRuns) and principal is not None and not self._rights.reads_all(principal):
+            value = await self._count_seen(call, principal)
         elif isinstance(call, PageStepLogs):
             value = self._cut(await self._workflows.page_step_logs(call.run_id, call.after))
         else:
@@ -228,7 +239,8 @@ class WorkflowAnswers:
         return frame
 
     async def _listed(self, call: ListCall, principal: Principal | None) -> list[msgspec.Raw]:
-        of_one_run = isinstance(call, ListStepLogs) or (isinstance(call, ListWaitingApprovals) and call.run_id)
+        of_one_run = isinstance(call, ListStepLogs | ListSignals)
+        of_one_run = of_one_run or (isinstance(call, ListWaitingApprovals) and call.run_id is not None)
         if principal is None or of_one_run or self._rights.reads_all(principal):
             return await self._list(call)
         return await self._list_seen(call, principal)
@@ -274,10 +286,32 @@ class WorkflowAnswers:
                     if len(page) < _PORTION_RECORDS or len(found.written) == call.limit:
                         return found.written
         except TimeoutError:
-            text = (
-                f"looking for what you may see takes longer than {self._seconds_max:g} s, the maximum; ask for less"
-            )
-            raise Refusal(Code.BUSY, text) from None
+            raise self._too_slow() from None
+
+    async def _count_seen(self, call: CountRuns, principal: Principal) -> RunCounts:
+        """Count the runs that a bot may see."""
+        numbers: Counter[tuple[str, RunStatus]] = Counter()
+        read = 0
+        try:
+            with anyio.fail_after(self._seconds_max):
+                while True:
+                    page = await self._workflows.list_all_runs(
+                        None, _COUNTED_RECORDS, offset=read, where=call.where
+                    )
+                    numbers.update(
+                        (run.workflow_id, run.status) for run in await self._rights.seen(principal, page)
+                    )
+                    read += len(page)
+                    if len(page) < _COUNTED_RECORDS:
+                        break
+        except TimeoutError:
+            raise self._too_slow() from None
+        counts = [RunCount(workflow_id=key[0], status=key[1], runs=runs) for key, runs in sorted(numbers.items())]
+        return RunCounts(counts=tuple(counts))
+
+    def _too_slow(self) -> Refusal:
+        text = f"looking for what you may see takes longer than {self._seconds_max:g} s, the maximum; ask for less"
+        return Refusal(Code.BUSY, text)
 
     def too_large(self, call: Call, size_bytes: int) -> TooLarge:
         """Return the error for an answer that does not fit into a frame."""
@@ -327,7 +361,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 
 
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
-    """Return a method's arguments. A bot can claim runs only for itself."""
+    """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
@@ -335,6 +369,11 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
             )
         arguments["holder"] = bot_id
+    if isinstance(call, SendSignal):
+        if call.sender not in (None, bot_id, bot_name):
+            text = f"bot {bot_name!r} cannot send a signal as {call.sender[:NAME_CHARACTERS_MAX]!r}"
+            raise Refusal(Code.FORBIDDEN, text)
+        arguments["sender"] = bot_name
     return arguments
 
 

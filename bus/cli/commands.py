@@ -30,6 +30,7 @@ COMMANDS = {
     "runs": "bus.cli.runs:runs",
     "send": "bus.cli.messages:send",
     "serve": "worker:serve",
+    "signal": "bus.cli.signals:signal",
     "status": "bus.cli.messages:status",
     "subscriptions": "bus.cli.messages:subscriptions",
     "workflows": "bus.cli.workflows:workflows",

@@ -1,6 +1,6 @@
 """Finding what people name: a run by its id or the beginning of it, a workflow by name or id, a bot by id.
 
-Owns the limits of the search, and says so if nothing is found: only the newest runs are searched by prefix.
+Owns the wording of what is found nowhere, or several times.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..bot import Bot
-from ..model.records import GlobalOwner, Owner, RunStatus, RunSummary, WorkflowDefinition, WorkflowRun
+from ..errors import NotFound
+from ..model.filters import RunFilter
+from ..model.records import GlobalOwner, Owner, RunSummary, WorkflowDefinition, WorkflowRun
 from ..model.repository import WorkflowRepository
 from .ending import Impossible
 
 __all__ = [
-    "NEWEST_RUNS",
     "bot_names",
-    "check_workflow",
-    "ended_runs",
     "find_run",
     "find_summary",
     "find_workflow",
@@ -24,11 +23,8 @@ __all__ = [
     "owner_name",
 ]
 
-NEWEST_RUNS = 1000
-"""How many of the newest runs are searched for an id's prefix; also the limit of one answer."""
-
-_RUNS_SEARCHED_MAX = 20_000
-"""How many of the newest runs are searched for those of one workflow."""
+_RUNS_A_LIST = 1000
+"""Runs in one answer."""
 
 _NAMED_MAX = 5
 
@@ -48,59 +44,45 @@ async def find_run(workflows: WorkflowRepository, given: str) -> WorkflowRun:
     run = await workflows.get_run(given)
     if run is not None:
         return run
-    newest = await workflows.list_all_runs(limit=NEWEST_RUNS)
-    found = [each.id for each in newest if each.id.startswith(given)]
+    found = [each.id for each in await workflows.list_all_runs(limit=_RUNS_A_LIST, where=_with_id(given))]
     if len(found) > 1:
         raise Impossible(f"{len(found)} run ids begin with {given!r}: {_some(found)}; give more of the id")
     run = await workflows.get_run(found[0]) if found else None
     if run is None:
-        raise Impossible(
-            f"no run {given!r}, and none of the newest {NEWEST_RUNS:,} begins with it; 'posthouse runs' lists them"
-        )
+        raise Impossible(f"no run {given!r}, and none begins with it; 'posthouse runs' lists them")
     return run
 
 
 async def find_summary(workflows: WorkflowRepository, run: WorkflowRun) -> RunSummary | None:
-    """Return the summary of a run if it is one of the newest with its status."""
-    newest = await workflows.list_all_runs(run.status, NEWEST_RUNS)
-    return next((each for each in newest if each.id == run.id), None)
+    """Return the summary of a run."""
+    found = await workflows.list_all_runs(limit=_NAMED_MAX, where=_with_id(run.id))
+    return next((each for each in found if each.id == run.id), None)
 
 
-async def newest_runs(
-    workflows: WorkflowRepository, *, status: RunStatus | None, workflow: str | None, limit: int
-) -> list[RunSummary]:
-    """List the newest runs, of one workflow by name or id, or of all.
+def _with_id(prefix: str) -> RunFilter:
+    return RunFilter(id_prefix=prefix)
 
-    Raises Impossible if the workflow does not exist.
-    """
-    if workflow is not None:
-        await check_workflow(workflows, workflow)
-    found: dict[str, RunSummary] = {}
-    searched = 0
-    while len(found) < limit and searched < _RUNS_SEARCHED_MAX:
-        wanted = min(NEWEST_RUNS, limit - len(found)) if workflow is None else NEWEST_RUNS
-        page = await workflows.list_all_runs(status, wanted, offset=searched)
-        # A run that begins between two pages shifts the second, so another run may come twice.
-        found |= {run.id: run for run in page if workflow in (None, run.workflow_name, run.workflow_id)}
-        searched += len(page)
+
+async def newest_runs(workflows: WorkflowRepository, where: RunFilter, limit: int | None) -> list[RunSummary]:
+    """List the newest runs of a filter, at most `limit`. Raise Impossible if its workflow does not exist."""
+    if where.workflow is not None:
+        await _check_workflow(workflows, where.workflow)
+    found: list[RunSummary] = []
+    while limit is None or len(found) < limit:
+        wanted = _RUNS_A_LIST if limit is None else min(_RUNS_A_LIST, limit - len(found))
+        try:
+            after = found[-1].id if found else None
+            page = await workflows.list_all_runs(limit=wanted, where=where, after=after)
+        except NotFound:  # that run was deleted in between
+            found.pop()
+            continue
+        found += page
         if len(page) < wanted:
             break
-    return list(found.values())[:limit]
+    return found
 
 
-async def ended_runs(workflows: WorkflowRepository, status: RunStatus, workflow: str | None) -> list[RunSummary]:
-    """List all runs with a status, of one workflow by name or id, or of all."""
-    found: dict[str, RunSummary] = {}
-    read = 0
-    while True:
-        page = await workflows.list_all_runs(status, NEWEST_RUNS, offset=read)
-        found |= {run.id: run for run in page if workflow in (None, run.workflow_name, run.workflow_id)}
-        read += len(page)
-        if len(page) < NEWEST_RUNS:
-            return list(found.values())
-
-
-async def check_workflow(workflows: WorkflowRepository, given: str) -> None:
+async def _check_workflow(workflows: WorkflowRepository, given: str) -> None:
     """Raise Impossible if no workflow has this name or id."""
     definitions = await workflows.list_definitions()
     if not any(given in (each.name, each.id) for each in definitions):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
 
 import anyio
 import msgspec
@@ -18,12 +17,14 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from ..bot import Bot
 from ..errors import Conflict
-from ..model.records import RunStatus, RunSummary, timestamp
+from ..model.filters import RunFilter
+from ..model.records import RunStatus, RunSummary
 from .console import console_for, show_json
 from .ending import ask
-from .finding import check_workflow, ended_runs
-from .options import Link, linked, span_seconds
+from .finding import newest_runs
+from .options import Link, linked
 from .streams import note, plain, say
+from .times import TimeOption
 
 __all__ = ["prune"]
 
@@ -45,7 +46,7 @@ class _Chosen(msgspec.Struct, frozen=True):
         """Return the runs, those that ended first before the others."""
         found: list[RunSummary] = []
         for status in self.statuses:
-            found += await ended_runs(bot.workflows, status, self.workflow)
+            found += await newest_runs(bot.workflows, RunFilter(status=status, workflow=self.workflow), None)
         found.sort(key=lambda run: (_ended_at(run), run.id), reverse=True)
         newer: Counter[str] = Counter()
         chosen: list[RunSummary] = []
@@ -61,19 +62,8 @@ def _ended_at(run: RunSummary) -> str:
     return run.completed_at or run.started_at
 
 
-def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Return the time before which runs are old enough."""
-    if value is None:
-        return None
-    seconds = span_seconds(value)
-    if seconds is not None:
-        with suppress(OverflowError):
-            return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
-    raise click.BadParameter(f"{value!r} is not a span of time: use 90s, 30m, 12h or 30d")
-
-
 @click.command()
-@click.option("--older-than", metavar="SPAN", callback=_age, help="Runs that ended longer ago: 12h, 30d.")
+@click.option("--older-than", metavar="SPAN", type=TimeOption(), help="Runs that ended longer ago: 12h, 30d.")
 @click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Of each workflow, all but the newest N.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
 @click.option(
@@ -107,8 +97,6 @@ def prune(
     chosen = _Chosen(workflow, wanted, older_than, keep or 0)
 
     async def pruned(bot: Bot) -> tuple[list[RunSummary], list[str]]:
-        if workflow is not None:
-            await check_workflow(bot.workflows, workflow)
         found = await chosen.find(bot)
         return found, [] if dry_run else await _delete(bot, found)
 

@@ -5,20 +5,20 @@ Owns which runs a search means, and that the message which began a run is delive
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 import rich_click as click
 import uuid_utils
 
 from ..bot import Bot
 from ..errors import Conflict, InvalidTransition, NotFound, RequestError
-from ..model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
+from ..model.filters import RunFilter
+from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run, newest_runs
 from .options import Link, WithText, linked, shown
 from .streams import plain, say
+from .times import TimeOption
 
 __all__ = ["fork", "retry"]
 
@@ -26,18 +26,6 @@ _STOPPED = (RunStatus.FAILED, RunStatus.CRASHED, RunStatus.PAUSED)
 
 _SEARCHED_MAX = 20_000
 """How many of the newest runs of each status a search considers."""
-
-
-class _Time(click.ParamType[str]):
-    """A time as text, in the stored form."""
-
-    name = "TIME"
-
-    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> str:
-        try:
-            return timestamp(parse_timestamp(str(value)))
-        except ValueError as error:
-            self.fail(f"{error}; for instance {timestamp(datetime.now().astimezone())}", param, context)
 
 
 class _Search(msgspec.Struct, frozen=True):
@@ -57,17 +45,14 @@ class _Search(msgspec.Struct, frozen=True):
         """Return True for a run that stopped because of an error, and that is searched for."""
         if run.stopped or (run.status == RunStatus.PAUSED and run.error is None):
             return False
-        return (
-            (self.error is None or self.error in (run.error or ""))
-            and (self.since is None or run.started_at >= self.since)
-            and (self.until is None or run.started_at < self.until)
-        )
+        return self.error is None or self.error in (run.error or "")
 
     async def find(self, bot: Bot) -> list[RunSummary]:
         """Return the runs, oldest first."""
         found: list[RunSummary] = []
         for status in _STOPPED if self.status is None else (RunStatus(self.status),):
-            found += await newest_runs(bot.workflows, status=status, workflow=self.workflow, limit=_SEARCHED_MAX)
+            where = RunFilter(status=status, workflow=self.workflow, since=self.since, until=self.until)
+            found += await newest_runs(bot.workflows, where, _SEARCHED_MAX)
         return sorted(filter(self.means, found), key=lambda run: (run.started_at, run.id))
 
 
@@ -86,8 +71,8 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
 @click.option("--workflow", metavar="NAME", help="All runs of this workflow that stopped, by name or id.")
 @click.option("--status", type=click.Choice([each.value for each in _STOPPED]), help="All that have this status.")
 @click.option("--error", metavar="TEXT", help="All whose error contains this text.")
-@click.option("--since", type=_Time(), help="All that started at this time or later.")
-@click.option("--until", type=_Time(), help="All that started before this time.")
+@click.option("--since", type=TimeOption(), help="All that started at this time or later.")
+@click.option("--until", type=TimeOption(), help="All that started before this time.")
 @click.option("--dry-run", is_flag=True, help="Only list them.")
 @linked("console")
 def retry(

@@ -7,12 +7,14 @@ learns of it at its next write.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import msgspec
 import rich_click as click
 
 from ..bot import Bot
 from ..errors import InvalidTransition
+from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
@@ -21,6 +23,7 @@ from .following import follow, read_view
 from .options import Link, WithText, linked, shown
 from .run_view import RunView, hint, run_rows, show_run
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
+from .times import TimeOption
 
 __all__ = ["cancel", "pause", "resume", "runs", "show_one"]
 
@@ -33,6 +36,13 @@ _run_id = click.argument("run_id", metavar="RUN", callback=shown)
 _reason = click.option("--reason", metavar="TEXT", help="The reason, stored as the run's error after your name.")
 
 
+def _attributes(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    for each in given:
+        if not all(each.partition("=")):
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE")
+    return dict(each.split("=", 1) for each in given)
+
+
 # ── Viewing ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -41,6 +51,19 @@ _reason = click.option("--reason", metavar="TEXT", help="The reason, stored as t
     "--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with this status."
 )
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
+@click.option("--key", metavar="KEY", help="Only runs with this concurrency key.")
+@click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_attributes,
+    help="Only runs with this attribute; may be repeated.",
+)
+@click.option(
+    "--since", type=TimeOption(), help="Only runs that started then or later: 1h for an hour ago, or a time."
+)
+@click.option("--until", type=TimeOption(), help="Only runs that started before.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -50,17 +73,16 @@ _reason = click.option("--reason", metavar="TEXT", help="The reason, stored as t
     help="The maximum number to show.",
 )
 @linked("console")
-def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> None:
+def runs(link: Link, limit: int, status: str | None, key: str | None, **wanted: Any) -> None:
     """List the runs of workflows, the newest first.
 
     `--status crashed` lists those that lost their holder, `--status running` those being executed. Only the first
     line of an error is shown; `posthouse run RUN` shows all of it, and the steps.
     """
-    wanted = None if status is None else RunStatus(status)
+    where = RunFilter(status=None if status is None else RunStatus(status), concurrency_key=key, **wanted)
 
     async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str]]:
-        found = await newest_runs(bot.workflows, status=wanted, workflow=workflow, limit=limit)
-        return found, await bot_names(bot)
+        return await newest_runs(bot.workflows, where, limit), await bot_names(bot)
 
     found, names = ask(link, listed)
     if link.as_json:
@@ -76,7 +98,7 @@ def runs(link: Link, status: str | None, workflow: str | None, limit: int) -> No
 def show_one(link: Link, run_id: str, watch: bool) -> None:
     """Show a run: its status, who holds it, and its steps.
 
-    RUN is its id, or the beginning of it if that is unambiguous among the newest 1,000 runs. `--json` includes
+    RUN is its id, or the beginning of it if that is unambiguous. `--json` includes
     everything, even contexts, inputs and outputs.
 
     With `--watch` the view is redrawn on a terminal; otherwise each change is a line, or with `--json` an object

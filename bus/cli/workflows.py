@@ -13,11 +13,12 @@ import rich_click as click
 from click.core import ParameterSource
 
 from ..bot import Bot
-from ..model.records import RunSummary, WorkflowDefinition
+from ..model.filters import RunCounts
+from ..model.records import WorkflowDefinition
 from ..wire.refusals import refusal
 from .console import show_facts, show_json, show_rows
 from .ending import ask
-from .finding import NEWEST_RUNS, bot_names, find_workflow, owner_name
+from .finding import bot_names, find_workflow, owner_name
 from .options import Link, WithText, decoded, linked, shown
 from .streams import note, plain, say, stream_fault
 
@@ -30,8 +31,8 @@ __all__ = ["workflows"]
 def workflows(context: click.Context, link: Link) -> None:
     """List workflows, save one, or show one.
 
-    Without a subcommand: name, owner, version and steps of all, and how many of the newest 1,000 runs have which
-    status. `posthouse runs --workflow NAME` lists a workflow's runs.
+    Without a subcommand: name, owner, version and steps of all, and how many of their runs have which status.
+    `posthouse runs --workflow NAME` lists a workflow's runs.
     """
     if context.invoked_subcommand is None:
         _list(link)
@@ -42,15 +43,13 @@ def workflows(context: click.Context, link: Link) -> None:
 
 
 def _list(link: Link) -> None:
-    async def listed(bot: Bot) -> tuple[list[WorkflowDefinition], list[RunSummary], dict[str, str]]:
-        found = await bot.workflows.list_definitions()
-        newest = await bot.workflows.list_all_runs(limit=NEWEST_RUNS) if found else []
-        return found, newest, await bot_names(bot)
+    async def listed(bot: Bot) -> tuple[list[WorkflowDefinition], RunCounts, dict[str, str]]:
+        return await bot.workflows.list_definitions(), await bot.workflows.count_runs(), await bot_names(bot)
 
-    found, newest, names = ask(link, listed)
+    found, counted, names = ask(link, listed)
     counts = {each.id: Counter[str]() for each in found}
-    for run in newest:
-        counts.setdefault(run.workflow_id, Counter())[run.status] += 1
+    for count in counted.counts:
+        counts.setdefault(count.workflow_id, Counter())[count.status] += count.runs
     if link.as_json:
         show_json([_value(each, names) | {"runs": counts[each.id]} for each in found])
         return
@@ -66,8 +65,8 @@ def _list(link: Link) -> None:
         for each in found
     ]
     show_rows(("workflow", "owner", "version", "steps", "runs", "id"), rows, nothing="no workflows")
-    if len(newest) == NEWEST_RUNS:
-        note(f"only the newest {NEWEST_RUNS:,} runs were counted")
+    if counted.more:
+        note(f"only the newest {sum(count.runs for count in counted.counts):,} runs were counted")
 
 
 def _value(definition: WorkflowDefinition, names: dict[str, str]) -> dict[str, Any]:

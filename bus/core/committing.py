@@ -29,11 +29,12 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .run_rights import RunRights
 from .waking import Waking
 
 __all__ = ["Committing"]
 
-_LATER = ("result",)
+_LATER = ("result", "signals")
 """Fields that earlier workers did not know. A commit without them has the digest that it had there."""
 
 
@@ -96,6 +97,9 @@ class Committing:
             number=self._number,
             as_holder=session.principal is not None,
             result=commit.result,
+            signals=commit.signals,
+            sender=session.bot_name,
+            rights=None if session.principal is None else RunRights(self.admission.access, session.principal),
         )
         self._batches.add(
             _CommitJob(
@@ -195,6 +199,8 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 self._admission.enter(lot, outcome, at)
         if self._work.run_id is not None:
             self._waking.happened(self._work.run_id, by_holder=True, stopped=self._work.status is not None)
+        for signal in self._work.signals:
+            self._waking.happened(signal.run_id, stopped=False)
         for mailbox in self._settled:
             self._dispatch.settle_committed(mailbox, self._work.number)
 
@@ -230,7 +236,7 @@ def _encode(commit: Commit) -> bytes:
     """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
     for name in _LATER:
-        if content[name] is None:
+        if content[name] is None or (content[name] == [] and name != "result"):
             del content[name]
     try:
         encoded = encode(content)
@@ -241,6 +247,7 @@ def _encode(commit: Commit) -> bytes:
     values = [(commit.context, "the context"), (commit.result, "the result")]
     values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
     values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
+    values += [(signal.payload, f"the payload of signal {signal.name!r}") for signal in commit.signals]
     for value, what in values:
         fault = value_fault(value, what)
         if fault is not None:

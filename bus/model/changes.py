@@ -15,8 +15,9 @@ import msgspec
 from ..errors import RecordDamaged, Refused
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
-from .records import BotRecord, Channel, RecoveredRun, RunStatus, WorkflowStepLog
+from .records import BotRecord, Channel, NewSignal, RecoveredRun, RunStatus, WorkflowStepLog
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
+from .workflows import CommitRights
 
 __all__ = [
     "AddBot",
@@ -162,6 +163,11 @@ class CommitWork(msgspec.Struct, frozen=True):
     as_holder: bool = False
     """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
     result: Any = None
+    signals: Sequence[NewSignal] = ()
+    sender: str = ""
+    """The name of the bot, for signals."""
+    rights: CommitRights | None = None
+    """What the bot may do to other runs; None: everything."""
 
 
 class RecoverRuns(msgspec.Struct, frozen=True):

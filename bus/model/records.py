@@ -32,6 +32,7 @@ __all__ = [
     "GlobalOwner",
     "Lease",
     "ManualTrigger",
+    "NewSignal",
     "Owner",
     "Recipient",
     "Record",
@@ -40,6 +41,7 @@ __all__ = [
     "RetryStrategy",
     "RunStatus",
     "RunSummary",
+    "Signal",
     "StepPage",
     "StepStatus",
     "StepType",
@@ -285,7 +287,7 @@ class WorkflowRun(Record, frozen=True):
     """One execution of a workflow. `context`, `trigger_payload` and `result` are JSON values.
 
     A completed run may have a `result`. `parent_run_id` is the run that started it, and nobody claims it before
-    `not_before`.
+    `not_before`. `attributes` are at most 16 short texts by which it is found (`RunFilter`).
     """
 
     id: str
@@ -302,6 +304,7 @@ class WorkflowRun(Record, frozen=True):
     result: Any = None
     parent_run_id: str | None = None
     not_before: str | None = None
+    attributes: dict[str, str] = {}
 
 
 class WorkflowStepLog(Record, frozen=True):
@@ -319,6 +322,26 @@ class WorkflowStepLog(Record, frozen=True):
     error: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
+
+
+class NewSignal(Record, frozen=True):
+    """A signal to be sent to a run. `payload` is a JSON value; a run has one signal with an `id`."""
+
+    id: str
+    run_id: str
+    name: str
+    payload: Any = None
+
+
+class Signal(Record, frozen=True):
+    """A signal that was sent to a run: by whom (a bot's name), and when. `payload` is a JSON value."""
+
+    id: str
+    run_id: str
+    name: str
+    payload: Any
+    sender: str | None
+    sent_at: str
 
 
 class StepPage(Record, frozen=True):
@@ -352,6 +375,7 @@ class RunSummary(Record, frozen=True):
     stopped: bool = False
     parent_run_id: str | None = None
     not_before: str | None = None
+    attributes: dict[str, str] = {}
 
 
 class Lease(Record, frozen=True):

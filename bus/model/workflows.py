@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import StoreError
+from ..errors import Refused, StoreError
+from .filters import RunCounts, RunFilter
 from .records import (
     Claim,
     Lease,
@@ -22,6 +23,7 @@ from .records import (
     RecoveredRun,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -30,6 +32,7 @@ from .records import (
 )
 
 __all__ = [
+    "CommitRights",
     "RunNews",
     "RunOwners",
     "StepCreation",
@@ -51,6 +54,9 @@ class WorkflowRules(msgspec.Struct, frozen=True):
 
     recoveries_max: int = 5
     """How often a run may be found without a live holder before only a person can resume it."""
+
+    signals_max: int = 1000
+    """How many signals may wait for one run."""
 
     record_bytes_max: int | None = None
     """The maximum size of a definition, run or step log as JSON, if it is read in one frame. None: no limit."""
@@ -104,6 +110,13 @@ class RunNews(msgspec.Struct, frozen=True):
     ended: bool
     last_holder: str | None
     next_runs: tuple[str, ...] = ()
+
+
+class CommitRights(Protocol):
+    """What the bot of a commit may do to the runs that it names, decided where it is known whose they are."""
+
+    def refuse_signal(self, owners: RunOwners) -> Refused | None:
+        """Return why the bot may not send a signal to a run, or None."""
 
 
 class WorkflowRepository(Protocol):
@@ -206,13 +219,34 @@ class WorkflowRepository(Protocol):
     async def get_run_definition(self, run_id: str) -> WorkflowDefinition | None:
         """Return the definition that a run was created with, or None if the run does not exist or has none."""
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
+    async def list_runs(
+        self,
+        workflow_id: str,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
+    ) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first: those of a filter, after the run with the id `after`.
+
+        Going on after the last of each list reads any number of runs in a time that grows with it. Raises NotFound
+        if the run `after` does not exist any more; then begin again.
+        """
 
     async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+        self,
+        status: RunStatus | None = None,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
     ) -> list[RunSummary]:
-        """List runs of all workflows for people, newest first, of one status or of any."""
+        """List runs of all workflows for people, newest first, of one status or of any; else like `list_runs`."""
+
+    async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
+        """Count runs by workflow and status: at most the newest hundred thousand."""
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
@@ -300,6 +334,41 @@ class WorkflowRepository(Protocol):
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first, of one run or of all that have not ended."""
+
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, and return it as it is kept until the run takes it (`Run.wait`).
+
+        Without an `id` it gets one; with an `id` the call may be repeated, and returns the same signal. `sender` is
+        the name of the bot, which a worker sets. A payload has at most 256 KiB.
+
+        Raises NotFound, RunEnded for a run that has ended, TooManySignals while too many wait for the run, Conflict
+        for an `id` that another signal of the run has, and InvalidValue or TooLarge.
+        """
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first, of some names or of any."""
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names, in one transaction; return the step log.
+
+        The signal is its output, and is taken by no other step. If there is none that was sent `until` a time, the
+        step stays pending. A step log that does not exist is created, as pending; one that has ended is returned
+        as it is, so the call may be repeated.
+        """
 
 
 class WorkflowStore(WorkflowRepository, Protocol):

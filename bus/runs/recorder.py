@@ -7,9 +7,10 @@ record means on the next execution.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import anyio
 import msgspec
 import uuid_utils
 
@@ -251,6 +252,17 @@ class Recorder:
                 raise
         self.note(ended)
         return ended
+
+    async def take(self, row: WorkflowStepLog, names: Sequence[str], until: str | None) -> WorkflowStepLog:
+        """Record that a step takes a signal, if one of these names waits, and return the record.
+
+        A program that is cancelled meanwhile gets the signal all the same: it would not be sent again.
+        """
+        await self.close_left()
+        with anyio.CancelScope(shield=True):
+            taken = await self.hold.guard(self._workflows.take_signal(row, names, until, fence=self.hold.fence))
+        self.note(taken)
+        return taken
 
     async def _move(self, row: WorkflowStepLog) -> WorkflowStepLog:
         """Record the end of a step log; create it if its beginning, which nobody waited for, was refused."""

@@ -7,37 +7,33 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import Make
-from ..errors import TooLarge
 from ..model.exact import Encode
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
-    Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import json_value
 from ..wire import calls as calls
-from ..wire.frames import Workflow
-from ..wire.limits import FRAME_ROOM_BYTES
-from .commits import RemoteCommits
+from .definitions import RemoteDefinitions
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
@@ -53,11 +49,8 @@ _BACKSTOP_SECONDS = 30.0
 _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
-_PORTION_RECORDS = 64
-"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
-
-class RemoteWorkflows(RemoteCommits):
+class RemoteWorkflows(RemoteDefinitions):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -105,6 +98,7 @@ class RemoteWorkflows(RemoteCommits):
         input: Any = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -116,8 +110,9 @@ class RemoteWorkflows(RemoteCommits):
         `workflow` is the name of a definition, this bot's own or a global one, or its id; `definition` is saved
         first if the run is new. With an `id` the run is created, or continues where it stopped; the arguments for
         creation are ignored if it exists, but another `input` than the one in its context, under that name, raises
-        Conflict. If another program
-        holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
+        Conflict. `attributes` are few short texts by which it is found (`bus.RunFilter`).
+
+        If another program holds it, or it has no slot, this waits for at most `timeout` seconds (None: forever).
 
         Leaving the block completes the run, an exception fails it, and a cancellation gives it back; so does an
         error because the worker cannot be reached or a limit was reached. A completed run can be opened too: then
@@ -131,6 +126,7 @@ class RemoteWorkflows(RemoteCommits):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -147,6 +143,7 @@ class RemoteWorkflows(RemoteCommits):
         run_at: datetime | None = None,
         context: dict[str, Any] | None = None,
         concurrency_key: str | None = None,
+        attributes: dict[str, str] | None = None,
         trigger_type: str = "manual",
         trigger_payload: Any = None,
         definition: WorkflowDefinition | None = None,
@@ -164,6 +161,7 @@ class RemoteWorkflows(RemoteCommits):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
+            attributes=attributes or {},
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -205,33 +203,6 @@ class RemoteWorkflows(RemoteCommits):
         it before you look at the run, and look from time to time as well.
         """
         return self._caller.connection.wakes.of(run_id)
-
-    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id."""
-        await self._call(calls.SaveDefinition(definition=definition))
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Return a definition by id."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
-        return found
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Return a definition by name and owner."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
-        return found
-
-    async def list_definitions(
-        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists those of all owners."""
-        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
-        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
-        return deleted
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -294,15 +265,36 @@ class RemoteWorkflows(RemoteCommits):
         found: WorkflowDefinition | None = await self._call(calls.GetRunDefinition(run_id=run_id))
         return found
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
-        return await self._list(calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset))
+    async def list_runs(
+        self,
+        workflow_id: str,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
+    ) -> list[WorkflowRun]:
+        """List a workflow's runs, newest first: those of a filter, after the run with the id `after`."""
+        call = calls.ListRuns(workflow_id=workflow_id, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
 
     async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
+        self,
+        status: RunStatus | None = None,
+        limit: int | None = 50,
+        *,
+        offset: int = 0,
+        where: RunFilter | None = None,
+        after: str | None = None,
     ) -> list[RunSummary]:
-        """List runs of all workflows, newest first."""
-        return await self._list(calls.ListAllRuns(status=status, limit=limit, offset=offset))
+        """List runs of all workflows, newest first; else like `list_runs`."""
+        call = calls.ListAllRuns(status=status, limit=limit, offset=offset, where=where, after=after)
+        return await self._list(call)
+
+    async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
+        """Count runs by workflow and status: at most the newest hundred thousand."""
+        counts: RunCounts = await self._call(calls.CountRuns(where=where))
+        return counts
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
@@ -427,47 +419,42 @@ class RemoteWorkflows(RemoteCommits):
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
 
-    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _call(self, call: calls.Call) -> Any:
-        value = await self._caller.ask(call.method, self._frame_of(call))
-        return calls.read_result(call.method, value)
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it; `sender` may be this bot only.
 
-    def _frame_of(self, call: calls.Call) -> Make:
-        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
-        what = f"arguments of {call.method}"
-        arguments = json_text(call, what).encode()
-        welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
-        return partial(_frame, call.method, msgspec.Raw(arguments))
+        Without an `id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable, pass
+        one: the same signal is returned.
+        """
+        call = calls.SendSignal(
+            run_id=run_id,
+            name=name,
+            payload=self._values.plain(payload, f"payload of signal {name!r}"),
+            id=id or str(uuid_utils.uuid7()),
+            sender=sender,
+        )
+        sent: Signal = await self._call(call)
+        return sent
 
-    async def _list(self, call: calls.ListCall) -> list[Any]:
-        try:
-            found: list[Any] = await self._call(call)
-        except TooLarge:
-            found = await self._list_in_parts(call)
-        return found
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await self._list(calls.ListSignals(run_id=run_id, names=names, limit=limit, offset=offset))
 
-    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
-        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
-        found: dict[str, Any] = {}
-        read, portion = 0, _PORTION_RECORDS
-        while call.limit is None or read < call.limit:
-            size = portion if call.limit is None else min(portion, call.limit - read)
-            try:
-                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
-            except TooLarge:
-                if size == 1:
-                    raise
-                portion = max(1, size // 4)
-                continue
-            found |= {record.id: record for record in part}
-            read += len(part)
-            if len(part) < size:
-                break
-        return list(found.values())
-
-
-def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
-    return Workflow(request=number, call=method, arguments=arguments)
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
+        taken: WorkflowStepLog = await self._call(call)
+        return taken

@@ -53,6 +53,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     trigger_type: str = "manual"
     trigger_payload: Any = None
     definition: WorkflowDefinition | None = None
+    attributes: dict[str, str] = {}
     run_at: datetime | None = None
     """Before this time, nobody claims it."""
 
@@ -101,6 +102,7 @@ async def find_or_create(executor: Executor, workflow: str, start: Start) -> Fou
         context=context,
         trigger_payload=start.trigger_payload,
         concurrency_key=start.concurrency_key,
+        attributes=start.attributes,
         not_before=None if start.run_at is None else timestamp(start.run_at),
     )
     try:

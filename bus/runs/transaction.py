@@ -16,7 +16,8 @@ import uuid_utils
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
-from ..model.records import RunStatus, StepStatus, WorkflowStepLog
+from ..model.records import NewSignal, RunStatus, StepStatus, WorkflowStepLog
+from ..model.values import SIGNAL_BYTES_MAX
 from ..wire.codec import encode
 from .recorder import Recorder
 from .replay import COMMIT, changed_text, same_json
@@ -48,6 +49,7 @@ class CommittingWorkflows(Protocol):
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
         result: Any = None,
+        signals: Sequence[NewSignal] = (),
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
@@ -68,6 +70,7 @@ class RunCommit:
         self._messages: list[Draft] = []
         self._bytes = 0
         self._acks: list[Message] = []
+        self._signals: list[NewSignal] = []
         self._context: dict[str, Any] = {}
         self._completes = False
         self._open = False
@@ -115,11 +118,29 @@ class RunCommit:
         """
         self._check_open()
         draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
-        self._bytes += len(encode(publication(draft, draft.id or ""))) + 1
-        bytes_max = getattr(self._recorder.hold.workflows, "commit_bytes_max", None)
-        if bytes_max is not None and self._bytes > bytes_max:
-            raise TooLarge(f"the frame of commit {self._step_id!r}", self._bytes, bytes_max)
+        self._add_bytes(len(encode(publication(draft, draft.id or ""))))
         self._messages.append(draft)
+
+    def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal to a run, as part of the transaction.
+
+        Raises InvalidValue or TooLarge for a payload that cannot be sent, or does not fit into the frame. If the
+        run has ended or does not exist when the block is left, nothing of the transaction is carried out.
+        """
+        self._check_open()
+        what = f"payload of signal {name!r}"
+        value = self._recorder.values.plain(payload, what, bytes_max=SIGNAL_BYTES_MAX, name=what)
+        signal = NewSignal(id=str(uuid_utils.uuid7()), run_id=run_id, name=name, payload=value)
+        self._add_bytes(len(encode(signal)))
+        self._signals.append(signal)
+
+    def _add_bytes(self, size_bytes: int) -> None:
+        """Raise TooLarge if the transaction would not fit into a frame with so many bytes more."""
+        size_bytes += self._bytes + 1
+        bytes_max = getattr(self._recorder.hold.workflows, "commit_bytes_max", None)
+        if bytes_max is not None and size_bytes > bytes_max:
+            raise TooLarge(f"the frame of commit {self._step_id!r}", size_bytes, bytes_max)
+        self._bytes = size_bytes
 
     def ack(self, message: Message) -> None:
         """Settle a message that was delivered to this bot."""
@@ -210,6 +231,7 @@ class RunCommit:
                 result=recorder.result if self._completes else None,
                 messages=self._messages,
                 acks=self._acks,
+                signals=self._signals,
             )
             # In the call itself, because `Hold.record` finishes it even if it is cancelled.
             recorder.note(row)

@@ -7,6 +7,7 @@ Pure: bytes in, values out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -14,12 +15,14 @@ import msgspec.inspect
 from msgspec import Meta
 
 from ..errors import InvalidValue
+from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
     Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -35,6 +38,7 @@ __all__ = [
     "CALLS",
     "Call",
     "ClaimRun",
+    "CountRuns",
     "CreateRun",
     "CreateStepLog",
     "DeleteDefinition",
@@ -53,6 +57,7 @@ __all__ = [
     "ListCrashedRuns",
     "ListDefinitions",
     "ListRuns",
+    "ListSignals",
     "ListStepLogs",
     "ListWaitingApprovals",
     "PageStepLogs",
@@ -60,6 +65,8 @@ __all__ = [
     "RenewRun",
     "RetryRun",
     "SaveDefinition",
+    "SendSignal",
+    "TakeSignal",
     "UpdateRunStatus",
     "UpdateStepStatus",
     "WatchRun",
@@ -216,6 +223,8 @@ class ListRuns(ListCall, frozen=True, kw_only=True):
     answer = list[WorkflowRun]
     workflow_id: str
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
 
 
 class ListAllRuns(ListCall, frozen=True, kw_only=True):
@@ -225,6 +234,16 @@ class ListAllRuns(ListCall, frozen=True, kw_only=True):
     answer = list[RunSummary]
     status: RunStatus | None = None
     limit: Number | None = 50
+    where: RunFilter | None = None
+    after: str | None = None
+
+
+class CountRuns(Call, frozen=True, kw_only=True):
+    """Asks how many runs there are."""
+
+    method = "count_runs"
+    answer = RunCounts
+    where: RunFilter | None = None
 
 
 class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
@@ -351,11 +370,47 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
     limit: Number | None = 50
 
 
+class SendSignal(Call, frozen=True, kw_only=True):
+    """Sends a signal to a run; `sender` may name only the session's bot."""
+
+    method = "send_signal"
+    answer = Signal
+    writes = True
+    run_id: str
+    name: str
+    payload: Any = None
+    id: str | None = None
+    sender: str | None = None
+
+
+class ListSignals(ListCall, frozen=True, kw_only=True):
+    """Asks for the signals of a run that were not taken."""
+
+    method = "list_signals"
+    answer = list[Signal]
+    run_id: str
+    names: Sequence[str] | None = None
+    limit: Number | None = 50
+
+
+class TakeSignal(Call, frozen=True, kw_only=True):
+    """Completes a step with a signal, if one waits."""
+
+    method = "take_signal"
+    answer = WorkflowStepLog
+    writes = True
+    step: WorkflowStepLog
+    names: Sequence[str]
+    until: str | None = None
+    fence: Number | None = None
+
+
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog, UpdateStepStatus,
-    GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

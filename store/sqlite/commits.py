@@ -9,10 +9,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
+import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, RecordDamaged, Refused
-from bus.model.records import RecoveredRun, WorkflowStepLog
+from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.records import NewSignal, RecoveredRun, WorkflowStepLog
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -28,6 +29,8 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
+from .workflows.run_rows import find_owners
+from .workflows.signals import new_signal
 from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
 
@@ -51,6 +54,7 @@ class Commits:
         self._runs = workflows.runs
         self._steps = workflows.steps
         self._retrying = workflows.retrying
+        self._signals = workflows.signals
         # The runs' own clocks, independent of the timestamps of the log's messages.
         self._now, self._lease_now = workflows.now, workflows.lease_now
 
@@ -80,6 +84,8 @@ class Commits:
             await self._runs.checkpoint(connection, work, self._now())
         for step in work.steps:
             await self._record(transaction, step, work)
+        for signal in work.signals:
+            await self._signal(connection, signal, work)
         for channel in work.channels:
             await connection.execute(
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
@@ -111,6 +117,14 @@ class Commits:
         new = new_step(step, fence=work.fence)
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
+
+    async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
+        if work.rights is not None:
+            owners = (await find_owners(connection, [signal.run_id])).get(signal.run_id)
+            refused = NotFound("run", signal.run_id) if owners is None else work.rights.refuse_signal(owners)
+            if refused is not None:
+                raise refused
+        await self._signals.send(connection, new_signal(signal), work.sender, self._now())
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
         """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""

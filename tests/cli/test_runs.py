@@ -6,13 +6,14 @@ import json
 import os
 import pty
 import subprocess
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from bus.errors import Fenced
-from bus.model.records import RunStatus, StepStatus, WorkflowStepLog
+from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from bus.model.repository import WorkflowRepository
 from worker import main
 
@@ -56,7 +57,7 @@ def test_the_list_is_a_table_newest_first(posthouse: Posthouse) -> None:
     assert found[0].keys() == {
         "id", "workflow_id", "workflow_name", "status", "trigger_type", "started_at", "completed_at", "error",
         "concurrency_key", "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
-        "holder_name",
+        "parent_run_id", "not_before", "attributes", "holder_name",
     }  # fmt: skip
     assert [each["id"] for each in posthouse.json("runs", "--status", "failed", "--workflow", "tabled")] == [
         "tabled-3"
@@ -121,7 +122,7 @@ def test_an_id_may_be_given_by_its_beginning(posthouse: Posthouse) -> None:
         code, line = posthouse.refusal(command, "gone")
         assert (code, line) == (
             1,
-            "posthouse: no run 'gone', and none of the newest 1,000 begins with it; 'posthouse runs' lists them",
+            "posthouse: no run 'gone', and none begins with it; 'posthouse runs' lists them",
         )
 
 
@@ -273,3 +274,27 @@ def test_what_has_ended_stays_so(posthouse: Posthouse) -> None:
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     ended = CliRunner().invoke(main, arguments, env={"POSTHOUSE_URL": "tcp://127.0.0.1:1"})
     assert (ended.exit_code, ended.stdout) == (2, "")
+
+
+def test_runs_are_found_by_what_is_known_of_them(posthouse: Posthouse) -> None:
+    created(posthouse, "known", "known-1", "known-2")
+    run = WorkflowRun(
+        id="known-3",
+        workflow_id="known",
+        workflow_name="known",
+        trigger_type="manual",
+        started_at=timestamp(datetime.now(UTC)),
+        concurrency_key="eu",
+        attributes={"customer": "ann", "plan": "a=b"},
+    )
+    work(posthouse, "author", lambda workflows: workflows.create_run(run))
+    found = ["--attribute", "customer=ann"], ["--attribute", "plan=a=b"], ["--key", "eu"], ["--since", "1h"]
+    for options in found:
+        listed = posthouse.json("runs", "--workflow", "known", *options)
+        assert [each["id"] for each in listed] == ["known-3"], options
+        assert listed[0]["attributes"] == run.attributes
+    before = posthouse.json("runs", "--workflow", "known", "--until", "2026-06-01T00:00:00Z")
+    assert [each["id"] for each in before] == ["known-2", "known-1"]
+    assert "with      customer=ann  plan=a=b" in posthouse.run("run", "known-3").stdout
+    for wrong in (["--attribute", "customer"], ["--attribute", "=ann"], ["--since", "yesterday"]):
+        assert posthouse.run("runs", *wrong).returncode == 2

@@ -77,3 +77,18 @@ async def test_a_definition_whose_runs_are_deleted_can_be_deleted(
     await workflows.create_run(run("r", status=RunStatus.FAILED))
     await workflows.delete_run("r")
     assert await workflows.delete_definition("w") is True
+
+
+@pytest.mark.parametrize("status", sorted(set(RunStatus) - {RunStatus.COMPLETED, RunStatus.CANCELLED}))
+async def test_a_run_stays_while_the_run_that_started_it_may_go_on(
+    workflows: WorkflowRepository, workflow: WorkflowDefinition, status: RunStatus
+) -> None:
+    await workflows.create_run(run("parent", status=status))
+    await workflows.create_run(run("child", status=RunStatus.COMPLETED, parent_run_id="parent"))
+    with pytest.raises(Conflict, match="started by run 'parent'"):
+        await workflows.delete_run("child")
+    if status == RunStatus.FAILED:
+        assert await workflows.delete_run("parent") is True
+    else:
+        await workflows.update_run_status("parent", RunStatus.CANCELLED)
+    assert await workflows.delete_run("child") is True

@@ -20,13 +20,13 @@ STEP_FIELDS = {
 }  # fmt: skip
 RUN_FIELDS = {
     "id", "workflow_id", "workflow_name", "status", "trigger_type", "trigger_payload", "context", "started_at",
-    "completed_at", "error", "concurrency_key",
+    "completed_at", "error", "concurrency_key", "result", "parent_run_id", "not_before", "attributes",
 }  # fmt: skip
 LOG_FIELDS = {
     "id", "run_id", "step_id", "step_name", "status", "attempt", "idempotency_key", "input", "output", "error",
     "started_at", "completed_at",
 }  # fmt: skip
-SUMMARY_FIELDS = RUN_FIELDS - {"trigger_payload", "context"} | {
+SUMMARY_FIELDS = RUN_FIELDS - {"trigger_payload", "context", "result"} | {
     "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
 }  # fmt: skip
 

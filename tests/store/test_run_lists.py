@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bus.model.filters import RunFilter
 from bus.model.records import RunStatus
 from bus.model.repository import Store, WorkflowStore
 from store.sqlite.file.reader import Reader
@@ -50,8 +51,16 @@ async def plan(
             lambda workflows: workflows.list_all_runs(),
             "SCAN workflow_runs USING INDEX idx_workflow_runs_started_at",
         ),
+        (
+            lambda workflows: workflows.list_all_runs(where=RunFilter(concurrency_key="k")),
+            "SEARCH workflow_runs USING INDEX idx_workflow_runs_newest_of_key (concurrency_key=?)",
+        ),
+        (
+            lambda workflows: workflows.list_all_runs(where=RunFilter(since="2026-01-01T00:00:00Z")),
+            "SEARCH workflow_runs USING INDEX idx_workflow_runs_started_at (started_at>?)",
+        ),
     ],
-    ids=["of a workflow", "of a status", "all"],
+    ids=["of a workflow", "of a status", "all", "of a key", "since a time"],
 )
 async def test_runs_are_found_newest_first(
     store: Store,
@@ -61,6 +70,26 @@ async def test_runs_are_found_newest_first(
     step: str,
 ) -> None:
     assert await plan(store, path, monkeypatch, ask) == [step], "and nothing is sorted"
+
+
+async def test_runs_are_found_by_an_attribute_newest_first(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = RunFilter(attributes={"customer": "ann", "plan": "big"})
+    steps = await plan(store, path, monkeypatch, lambda workflows: workflows.list_all_runs(where=where))
+    assert steps[:2] == [
+        "SEARCH workflow_run_attributes USING PRIMARY KEY (name=? AND value=?)",
+        "SEARCH workflow_runs USING INDEX sqlite_autoindex_workflow_runs_1 (id=?)",
+    ], "and nothing is sorted"
+    assert not any("TEMP B-TREE" in step for step in steps)
+
+
+async def test_a_run_is_found_by_the_beginning_of_its_id(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = RunFilter(id_prefix="r")
+    steps = await plan(store, path, monkeypatch, lambda workflows: workflows.list_all_runs(where=where))
+    assert steps[0] == "SEARCH workflow_runs USING INDEX sqlite_autoindex_workflow_runs_1 (id>? AND id<?)"
 
 
 async def test_what_waits_of_one_run_is_found(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

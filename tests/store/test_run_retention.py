@@ -139,6 +139,26 @@ async def test_a_run_that_goes_on_meanwhile_stays(store: Store, log: MessageLog)
     assert sorted(run.id for run in await store.workflows.list_all_runs()) == ["a", "b"]
 
 
+async def test_a_run_stays_while_the_run_that_started_it_may_go_on(store: Store, log: MessageLog) -> None:
+    await fill(store, "v", "parent", status=RunStatus.FAILED)
+    await fill(store, "w")
+    child = WorkflowRun(
+        id="child",
+        workflow_id="w",
+        workflow_name="w",
+        trigger_type="manual",
+        started_at=at(0),
+        completed_at=at(0),
+        status=RunStatus.COMPLETED,
+        parent_run_id="parent",
+    )
+    await store.workflows.create_run(child)
+    assert await ids(log, workflow_id="w", before=at(9)) == []
+    assert (await log.apply([RemoveRuns(("child",), at(9))])).answers == [0]
+    assert await store.workflows.delete_run("parent") is True
+    assert await ids(log, workflow_id="w", before=at(9)) == ["child"]
+
+
 async def test_a_survey_reads_no_more_than_it_returns(store: Store, log: MessageLog, path: Path) -> None:
     await fill(store, "w", *"abc")
     with closing(sqlite3.connect(path)) as connection:

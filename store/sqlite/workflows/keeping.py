@@ -24,6 +24,11 @@ _ENDED = "status IN ('completed', 'failed', 'cancelled')"
 # The expression is the one of idx_workflow_runs_ended.
 _ENDED_AT = "COALESCE(completed_at, started_at)"
 
+# What a run that may go on has started: a retry would start it again.
+_FREE = """
+    NOT EXISTS (SELECT 1 FROM workflow_runs AS parent
+        WHERE parent.id = run.parent_run_id AND parent.status NOT IN ('completed', 'cancelled'))"""
+
 _FIRST_TO_GO = f"""
     SELECT {_ENDED_AT}, rowid FROM workflow_runs WHERE workflow_id = ? AND {_ENDED}
     ORDER BY {_ENDED_AT} DESC, rowid DESC LIMIT 1 OFFSET ?"""
@@ -33,6 +38,7 @@ SURVEY = f"""
     FROM workflow_runs AS run
     WHERE workflow_id = ?1 AND {_ENDED} AND {_ENDED_AT} BETWEEN ?2 AND ?4
         AND ({_ENDED_AT}, rowid) > (?2, ?3) AND ({_ENDED_AT}, rowid) <= (?4, ?5)
+        AND {_FREE}
     ORDER BY {_ENDED_AT}, rowid LIMIT ?6"""
 
 # The log's first messages with these ids, and those of other senders.
@@ -43,8 +49,10 @@ _MESSAGES = """
 _MESSAGES_OF_RUNS = f"{_MESSAGES.format(copied=0)} UNION ALL {_MESSAGES.format(copied=1)}"
 
 _REMOVE = f"""
-    DELETE FROM workflow_runs
-    WHERE id IN (SELECT value FROM json_each(?1)) AND {_ENDED} AND {_ENDED_AT} <= ?2"""
+    DELETE FROM workflow_runs AS run
+    WHERE id IN (SELECT value FROM json_each(?1)) AND {_ENDED} AND {_ENDED_AT} <= ?2 AND {_FREE}"""
+
+_DELETE = f"DELETE FROM workflow_runs AS run WHERE id = ? AND {_ENDED} AND {_FREE}"
 
 
 async def survey_runs(reader: Reader, survey: RunSurvey) -> SurveyedRuns:
@@ -77,12 +85,14 @@ async def remove_runs(connection: aiosqlite.Connection, change: RemoveRuns) -> i
 
 async def delete_run(connection: aiosqlite.Connection, run_id: str) -> bool:
     """Delete a run that has ended; return False if it does not exist. Raise Conflict if it has not ended."""
-    cursor = await connection.execute(f"DELETE FROM workflow_runs WHERE id = ? AND {_ENDED}", (run_id,))
+    cursor = await connection.execute(_DELETE, (run_id,))
     if cursor.rowcount:
         return True
     rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
-        "SELECT status FROM workflow_runs WHERE id = ?", (run_id,)
+        "SELECT status, parent_run_id FROM workflow_runs WHERE id = ?", (run_id,)
     )
-    for (status,) in rows:
+    for status, parent in rows:
+        if status in ("completed", "failed", "cancelled"):
+            raise Conflict(f"run {run_id!r} was started by run {parent!r}, which may go on")
         raise Conflict(f"run {run_id!r} is {status}: only a run that has ended is deleted; cancel it first")
     return False

@@ -16,8 +16,9 @@ from bus.model.records import RunStatus, WorkflowRun
 from bus.model.retrying import SET_ASIDE, StepMark, forked, set_aside
 from bus.model.values import json_text
 
-from .run_rows import RUN_COLUMNS
+from .run_rows import RUN_COLUMNS, add_attributes
 from .runs import Runs
+from .signals import give_back
 from .steps import STEP_ORDER
 
 __all__ = ["Retrying"]
@@ -34,7 +35,7 @@ _SET_ASIDE = f"""
 _FORK = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, forked_from, created_by_bot_id)
     SELECT ?1, workflow_id, workflow_name, 'pending', trigger_type, trigger_payload, context, ?2, NULL, NULL,
-        concurrency_key, NULL, NULL, NULL, definition, ?3, ?5
+        concurrency_key, NULL, NULL, NULL, attributes, definition, ?3, ?5
     FROM workflow_runs WHERE id = ?4"""
 
 # By its key (docs/workflows.md), or by its answer, for clients that write no keys.
@@ -84,7 +85,9 @@ class Retrying:
                 return held.run
         after = retry(held, lease_now)
         ids = set_aside(marks, from_step)
-        await connection.execute(_SET_ASIDE, (now, json_text(ids, "step log ids")))
+        set_aside_ids = json_text(ids, "step log ids")
+        await connection.execute(_SET_ASIDE, (now, set_aside_ids))
+        await give_back(connection, run_id, set_aside_ids)
         await self._runs.write(connection, after)
         return after.run
 
@@ -119,6 +122,7 @@ class Retrying:
         await connection.execute(_FORK, (new_id, now, origin, run_id, by))
         await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids"), by is not None))
         created = (await self._runs.find(connection, new_id)).run
+        await add_attributes(connection, created)
         self._runs.check_size(created, f"run {new_id!r}")
         return created
 

@@ -13,6 +13,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import InvalidValue, RecordDamaged
+from bus.model.filters import checked_attributes
 from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
 from bus.model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, normal_record
 from bus.model.workflows import RunOwners
@@ -22,31 +23,42 @@ from ..file.reader import Reader, is_text
 __all__ = [
     "RUN_COLUMNS",
     "SUMMARY",
+    "SUMMARY_COLUMNS",
     "NewRun",
+    "add_attributes",
     "find_owners",
     "find_run",
     "new_run",
     "result_text",
     "run_record",
     "summary_record",
+    "time_text",
 ]
 
 RUN_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
-    " completed_at, error, concurrency_key, result, parent_run_id, not_before"
+    " completed_at, error, concurrency_key, result, parent_run_id, not_before, attributes"
 )
 """What a run is created with; the columns of its record."""
 
-SUMMARY = """
-    SELECT id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,
-        holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before
-    FROM workflow_runs"""
+SUMMARY_COLUMNS = (
+    "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
+    " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before,"
+    " attributes"
+)
+
+SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
 
 _OWNERS = """
     SELECT run.id, workflow.name, workflow.owner_bot_id, run.created_by_bot_id, run.holder_bot_id,
         run.last_holder_bot_id
     FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = run.workflow_id
     WHERE run.id IN (SELECT value FROM json_each(?))"""
+
+
+_ADD_ATTRIBUTES = """
+    INSERT INTO workflow_run_attributes (name, value, started_at, run_id)
+    SELECT key, value, ?, ? FROM json_each(?)"""
 
 
 class NewRun(msgspec.Struct, frozen=True):
@@ -60,7 +72,7 @@ def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
     if run.not_before is not None:
-        run = msgspec.structs.replace(run, not_before=_time(run.not_before, f"not_before of run {run.id!r}"))
+        run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
     row = (
         run.id,
@@ -77,8 +89,15 @@ def new_run(run: WorkflowRun) -> NewRun:
         result_text(run.id, run.result),
         run.parent_run_id,
         run.not_before,
+        json_text(checked_attributes(run.attributes), "attributes") if run.attributes else None,
     )
     return NewRun(run, row)
+
+
+async def add_attributes(connection: aiosqlite.Connection, run: WorkflowRun) -> None:
+    """Enter a new run where it is found by its attributes."""
+    if run.attributes:
+        await connection.execute(_ADD_ATTRIBUTES, (run.started_at, run.id, json_text(run.attributes, "attributes")))
 
 
 def result_text(run_id: str, result: Any) -> str | None:
@@ -87,7 +106,8 @@ def result_text(run_id: str, result: Any) -> str | None:
     return None if result is None else json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX)
 
 
-def _time(text: str, what: str) -> str:
+def time_text(text: str, what: str) -> str:
+    """Return a time in the form that is stored. Raises InvalidValue."""
     try:
         return timestamp(parse_timestamp(text))
     except ValueError as error:
@@ -115,6 +135,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             result=None if row[11] is None else msgspec.json.decode(row[11]),
             parent_run_id=row[12],
             not_before=row[13],
+            attributes=_attributes(row[14]),
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -158,6 +179,11 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             stopped=bool(row[14]),
             parent_run_id=row[15],
             not_before=row[16],
+            attributes=_attributes(row[17]),
         )
-    except ValueError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
+
+
+def _attributes(text: str | None) -> dict[str, str]:
+    return {} if text is None else msgspec.json.decode(text, type=dict[str, str])

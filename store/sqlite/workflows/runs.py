@@ -24,7 +24,16 @@ from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
 from ..file.writer import refusal
-from .run_rows import RUN_COLUMNS, SUMMARY, NewRun, find_run, result_text, run_record, summary_record
+from .run_rows import (
+    RUN_COLUMNS,
+    SUMMARY,
+    NewRun,
+    add_attributes,
+    find_run,
+    result_text,
+    run_record,
+    summary_record,
+)
 
 __all__ = ["RunChange", "Runs", "run_change"]
 
@@ -35,8 +44,8 @@ _HOLD_COLUMNS = (
 
 _INSERT = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, created_by_bot_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
-        (SELECT definition FROM workflows WHERE id = ?2), ?15)"""
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+        (SELECT definition FROM workflows WHERE id = ?2), ?16)"""
 
 _FIND = f"SELECT {RUN_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
@@ -164,6 +173,7 @@ class Runs:
             raise Conflict(f"run {run.id!r} is stored with other fields")
         try:
             await connection.execute(_INSERT, (*new.row, by))
+            await add_attributes(connection, run)
         except sqlite3.IntegrityError as error:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         return run
@@ -265,6 +275,13 @@ class Runs:
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
+    async def check_fence(
+        self, connection: aiosqlite.Connection, run_id: str, fence: int | None, by: str | None
+    ) -> None:
+        """Raise Fenced if a write has another fence than the run's, and NotFound if there is no such run."""
+        status, hold = await self._find_hold(connection, run_id)
+        _check_fence(status, hold, run_id, fence, by)
+
     async def due(
         self, connection: aiosqlite.Connection, after: str, now: str, limit: int
     ) -> tuple[list[str], str, float | None]:
@@ -287,7 +304,7 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[14:]))
+        return HeldRun(run_record(row), HoldState(*row[15:]))
 
     async def write(
         self,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import aiosqlite
 import msgspec
 
 from bus.errors import (
@@ -156,6 +157,11 @@ class Steps:
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
+
+    async def find(self, connection: aiosqlite.Connection, id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
+        rows = await connection.execute_fetchall(f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE id = ?", (id,))
+        return next((step_record(row) for row in rows), None)
 
     async def write_all(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool = False

@@ -1,25 +1,28 @@
 """The WorkflowRepository over SQLite: each write is one operation of the writer, each read one statement.
 
-Owns the SQL of lists. `definitions` keeps definitions. `runs` and `steps` change a run or a step log within a
-transaction, so that other transactions can include such changes.
+Owns the reading of leases and steps. `definitions` keeps definitions, and `listing` lists runs. `runs` and `steps`
+change a run or a step log within a transaction, so that other transactions can include such changes.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import aiosqlite
+import msgspec
 
 from bus.errors import InvalidValue, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
     Claim,
     Lease,
+    NewSignal,
     RecoveredRun,
     RunStatus,
-    RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -33,12 +36,14 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 
 from ..file.database import Database
 from ..file.writer import Transaction
-from .definitions import SqliteDefinitions, definition_record
+from .definitions import definition_record
 from .keeping import delete_run
+from .listing import SqliteRunLists
 from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
-from .run_rows import RUN_COLUMNS, SUMMARY, find_owners, find_run, new_run, run_record, summary_record
+from .run_rows import find_owners, find_run, new_run, time_text
 from .runs import run_change
+from .signals import RunSignals, find_signals, new_signal
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
@@ -55,8 +60,6 @@ __all__ = ["SqliteWorkflows"]
 _T = TypeVar("_T")
 
 
-_CRASHED = "WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= ?)"
-
 # The condition is the one of idx_workflow_steps_waiting, which must be named: SQLite would rather have the order of
 # all steps of a run. Approvals of a run that has ended no longer matter.
 _WAITING = f"""
@@ -72,7 +75,7 @@ _PAGE_BYTES = 1024 * 1024
 """Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
-class SqliteWorkflows(SqliteDefinitions):
+class SqliteWorkflows(SqliteRunLists):
     """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(
@@ -87,6 +90,7 @@ class SqliteWorkflows(SqliteDefinitions):
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
         self.steps = Steps(self.runs.check_size)
+        self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
 
@@ -157,44 +161,12 @@ class SqliteWorkflows(SqliteDefinitions):
         )
         return definition_record(rows[0]) if rows else None
 
-    async def list_runs(self, workflow_id: str, limit: int | None = 50, *, offset: int = 0) -> list[WorkflowRun]:
-        """List a workflow's runs, newest first."""
-        return await self._runs(
-            "WHERE workflow_id = ? ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
-            (workflow_id, *row_range(limit, offset)),
-        )
-
-    async def list_all_runs(
-        self, status: RunStatus | None = None, limit: int | None = 50, *, offset: int = 0
-    ) -> list[RunSummary]:
-        """List runs of all workflows, newest first."""
-        wanted = () if status is None else (status_value(status, RunStatus),)
-        condition = "WHERE status = ?" if wanted else ""
-        rows = await self._database.read.execute_fetchall(
-            f"{SUMMARY} {condition} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
-            (*wanted, *row_range(limit, offset)),
-        )
-        return [summary_record(row) for row in rows]
-
-    async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
-        """List the runs that are `running` without a live lease, oldest first."""
-        return await self._runs(
-            f"{_CRASHED} ORDER BY started_at, rowid LIMIT ? OFFSET ?",
-            (self.lease_now(), *row_range(limit, offset)),
-        )
-
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """End the holds of runs whose lease has expired."""
         most, _ = row_range(limit, 0)
         return await self._write(
             lambda connection, now: self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
         )
-
-    async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
-        rows = await self._database.read.execute_fetchall(
-            f"SELECT {RUN_COLUMNS} FROM workflow_runs {sql}", parameters
-        )
-        return [run_record(row) for row in rows]
 
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
@@ -394,3 +366,38 @@ class SqliteWorkflows(SqliteDefinitions):
             _WAITING.format(condition), (*of_run, *row_range(limit, offset))
         )
         return [step_record(row) for row in rows]
+
+    # ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it."""
+        signal = new_signal(NewSignal(id=id or str(uuid.uuid4()), run_id=run_id, name=name, payload=payload))
+        return await self._write(lambda connection, now: self.signals.send(connection, signal, sender, now))
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await find_signals(self._database.read, run_id, names, row_range(limit, offset))
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
+        new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
+        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        last = None if until is None else time_text(until, "until")
+
+        async def operation(transaction: Transaction) -> WorkflowStepLog:
+            return await self.signals.take(transaction, new, names, last, self.now())
+
+        return await self._database.writer.run(operation)
