@@ -31,8 +31,8 @@ async def start(programs: Programs, **given: Any) -> RunHandle:
     """Start a run as BOB."""
     workflows = programs.place.others
     executor = Executor(workflows, BOB, timing=programs.timing())
-    created, _ = await find_or_create(executor, "w", Start(**given))
-    return RunHandle(workflows, created.id, executor.timing)
+    found = await find_or_create(executor, "w", Start(**given))
+    return RunHandle(workflows, found.run.id, executor.timing)
 
 
 async def test_a_result_reaches_who_waits_for_it(programs: Programs, workflow: WorkflowDefinition) -> None:
