@@ -11,7 +11,7 @@ import pytest
 import bus
 from bus.errors import InvalidTransition, InvalidValue, NotFound, RunNotDue, TooLarge
 from bus.model.records import RunStatus, WorkflowDefinition, timestamp
-from bus.model.values import STEP_VALUE_BYTES_MAX
+from bus.model.values import OUTPUT_BYTES_MAX
 from bus.runs.handle import RunHandle
 from bus.runs.starting import Executor, Start, find_or_create
 
@@ -106,7 +106,7 @@ async def test_a_result_is_checked_where_it_is_set(programs: Programs, workflow:
         with pytest.raises(InvalidValue):
             opened.result = object()
         with pytest.raises(TooLarge):
-            opened.result = "x" * STEP_VALUE_BYTES_MAX
+            opened.result = "x" * OUTPUT_BYTES_MAX
         opened.result = "small"
     with pytest.raises(InvalidValue, match="only a run that is completed"):
         await programs.workflows.update_run_status("r", RunStatus.RUNNING, result=1)
