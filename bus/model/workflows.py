@@ -30,6 +30,7 @@ from .records import (
     WorkflowRun,
     WorkflowStepLog,
 )
+from .values import OUTPUT_BYTES_MAX
 
 __all__ = [
     "CommitRights",
@@ -55,11 +56,14 @@ class WorkflowRules(msgspec.Struct, frozen=True):
     recoveries_max: int = 5
     """How often a run may be found without a live holder before only a person can resume it."""
 
+    output_bytes_max: int = OUTPUT_BYTES_MAX
+    """The maximum size of a step's output as JSON."""
+
     signals_max: int = 1000
     """How many signals may wait for one run."""
 
     record_bytes_max: int | None = None
-    """The maximum size of a definition, run or step log as JSON, if it is read in one frame. None: no limit."""
+    """The maximum size of a definition, run or step log as JSON, if it is sent to its readers. None: no limit."""
 
 
 class StepCreation(msgspec.Struct, frozen=True):
@@ -133,6 +137,10 @@ class WorkflowRepository(Protocol):
 
     Lists return at most `limit` records (None: all), skipping the first `offset`.
     """
+
+    @property
+    def output_bytes_max(self) -> int:
+        """The maximum size of a step's output as JSON, in bytes."""
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -381,6 +389,9 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     def on_behalf_of(self, bot_id: str) -> WorkflowStore:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
+
+    def limited(self, record_bytes_max: int) -> WorkflowStore:
+        """Return the same store with a smaller maximum for records that are written or claimed."""
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""

@@ -22,7 +22,8 @@ from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import json_value, normal_record
 from ..wire.answers import CommitAnswer
 from ..wire.frames import Commit
-from ..wire.limits import COMMIT_ITEMS_MAX, FRAME_ROOM_BYTES
+from ..wire.limits import COMMIT_ITEMS_MAX
+from .remote_values import RemoteValues
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
 
@@ -41,18 +42,12 @@ class CommitReceipt(msgspec.Struct, frozen=True):
     seqs: tuple[int | None, ...]
 
 
-class RemoteCommits:
+class RemoteCommits(RemoteValues):
     """The commit method of a bot's workflows."""
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
-        self._caller = caller
+        super().__init__(caller)
         self._settler = settler
-
-    @property
-    def commit_bytes_max(self) -> int | None:
-        """The size of the messages that fit into one commit; None before the bot is connected."""
-        welcome = self._caller.connection.welcome
-        return None if welcome is None else welcome.max_frame_bytes - FRAME_ROOM_BYTES
 
     async def commit(
         self,

@@ -17,7 +17,6 @@ from ..model.records import Owner, WorkflowDefinition
 from ..model.values import json_text
 from ..wire import calls as calls
 from ..wire.frames import Workflow
-from ..wire.limits import FRAME_ROOM_BYTES
 from .commits import RemoteCommits
 
 __all__ = ["RemoteDefinitions"]
@@ -64,9 +63,9 @@ class RemoteDefinitions(RemoteCommits):
         """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
-        welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
+        most = self.arguments_bytes_max
+        if most is not None and len(arguments) > most:
+            raise TooLarge(what, len(arguments), most)
         return partial(_frame, call.method, msgspec.Raw(arguments))
 
     async def _list(self, call: calls.ListCall) -> list[Any]:

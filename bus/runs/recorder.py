@@ -23,7 +23,7 @@ from .values import Context, Values
 
 __all__ = ["Begin", "Recorder"]
 
-Begin = Callable[[WorkflowStepLog, int], None]
+Begin = Callable[[WorkflowStepLog, int], bool]
 """Sends the record that a step begins, with the run's fence, before any record that is sent later."""
 
 
@@ -114,7 +114,7 @@ class Recorder:
     def set_result(self, result: Any) -> None:
         """Set what the run is completed with, unless it is completed. Raise InvalidValue or TooLarge."""
         what, name = f"result of run {self.run_id!r}", f"result of {self._workflow}"
-        value = self.values.plain(result, what, bytes_max=STEP_VALUE_BYTES_MAX, name=name)
+        value = self.values.plain(result, what, bytes_max=self._workflows.output_bytes_max, name=name)
         if not self.completed:
             self.result = value
 
@@ -218,12 +218,12 @@ class Recorder:
 
     async def begin(self, row: WorkflowStepLog) -> None:
         """Record that a step begins; if the run is surely held, without waiting for the answer."""
-        if self._begin is None or not self.hold.is_sure:
-            await self.create(row)
-            return
-        await self.close_left()
-        self._begin(row, self.hold.fence)
-        self._records.note(row)
+        if self._begin is not None and self.hold.is_sure:
+            await self.close_left()
+            if self._begin(row, self.hold.fence):
+                self._records.note(row)
+                return
+        await self.create(row)
 
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""
@@ -280,4 +280,5 @@ class Recorder:
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
         name = f"{kind} of {self._workflow}/{step_id.partition('#')[0]}"
-        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=STEP_VALUE_BYTES_MAX, name=name)
+        most = self._workflows.output_bytes_max if kind == "output" else STEP_VALUE_BYTES_MAX
+        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)

@@ -17,7 +17,7 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..model.exact import Encode
+from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
@@ -39,7 +39,6 @@ from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
-from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
@@ -60,35 +59,9 @@ class RemoteWorkflows(RemoteDefinitions):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
-        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
-
-    @property
-    def encode(self) -> Encode | None:
-        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
-
-        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
-        hook.
-        """
-        return self._values.encode
-
-    @encode.setter
-    def encode(self, encode: Encode | None) -> None:
-        self._values.encode = encode
-
-    @property
-    def decode(self) -> Decode | None:
-        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
-
-        It is called with both, and raises NotImplementedError for other types.
-        """
-        return self._values.decode
-
-    @decode.setter
-    def decode(self, decode: Decode | None) -> None:
-        self._values.decode = decode
 
     def run(
         self,
@@ -168,8 +141,8 @@ class RemoteWorkflows(RemoteDefinitions):
             run_at=run_at,
         )
         executor = self._executor()
-        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
-        return self.handle(created.id)
+        found = await find_or_create(executor, workflow, start.plain(self._values, workflow))
+        return self.handle(found.run.id)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, with which its result can be waited for."""
@@ -356,9 +329,13 @@ class RemoteWorkflows(RemoteDefinitions):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
-    def _begin_step(self, step: WorkflowStepLog, fence: int) -> None:
-        """Send a call of `create_step_log`, whose answer nobody waits for."""
-        self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
+        try:
+            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+        except FrameTooLarge:
+            return False
+        return True
 
     async def update_step_status(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uuid_utils
@@ -22,7 +22,16 @@ from .recorder import Begin
 from .replay import same_json
 from .values import Values
 
-__all__ = ["LEASE_SECONDS", "Executor", "Start", "check_input", "find_definition", "find_or_create", "new_run"]
+__all__ = [
+    "LEASE_SECONDS",
+    "Executor",
+    "Found",
+    "Start",
+    "check_input",
+    "find_definition",
+    "find_or_create",
+    "new_run",
+]
 
 LEASE_SECONDS = 15.0
 """How long a run stays with a process that died: the worker's own default."""
@@ -73,10 +82,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def find_or_create(
-    executor: Executor, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
-    """Return a run and the definition with which it was created; create it if it does not exist.
+class Found(NamedTuple):
+    """A run, the definition with which it was created, and whether that was just now."""
+
+    run: WorkflowRun
+    definition: WorkflowDefinition | None
+    is_new: bool = False
+
+
+async def find_or_create(executor: Executor, workflow: str, start: Start) -> Found:
+    """Return a run; create it if it does not exist.
 
     Raises UnknownWorkflow, or Conflict if it is of another workflow or was started with another input.
     """
@@ -88,7 +103,7 @@ async def find_or_create(
     definition = await find_definition(workflows, executor.bot_id, workflow, start.definition)
     run = new_run(definition, start, executor.timing.clock())
     try:
-        return await workflows.create_run(run), definition
+        return Found(await workflows.create_run(run), definition, is_new=True)
     except Conflict:
         # Another program has just created it.
         found = await workflows.get_run(run.id)
@@ -116,13 +131,11 @@ def new_run(
     )
 
 
-async def _known(
-    workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+async def _known(workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start) -> Found:
     if workflow not in (run.workflow_name, run.workflow_id):
         raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
     check_input(run, start.input)
-    return run, await workflows.get_run_definition(run.id)
+    return Found(run, await workflows.get_run_definition(run.id))
 
 
 def check_input(run: WorkflowRun, input: Any) -> None:

@@ -175,7 +175,7 @@ class RunCommit:
     def _add_bytes(self, size_bytes: int) -> None:
         """Raise TooLarge if the transaction would not fit into a frame with so many bytes more."""
         size_bytes += self._bytes + 1
-        bytes_max = getattr(self._recorder.hold.workflows, "commit_bytes_max", None)
+        bytes_max = getattr(self._recorder.hold.workflows, "arguments_bytes_max", None)
         if bytes_max is not None and size_bytes > bytes_max:
             raise TooLarge(f"the frame of commit {self._step_id!r}", size_bytes, bytes_max)
         self._bytes = size_bytes

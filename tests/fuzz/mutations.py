@@ -119,6 +119,9 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "subscribe", "request": 9, "channel": "work", "group": "team", "start": "all"},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"seq": 2}},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"time": TIME}},
+    {"op": "part", "request": 9, "upload": ID % 80, "offset": 0, "total": 2, "data": "e30="},
+    {"op": "whole", "request": 9, "upload": ID % 80},
+    {"op": "read_part", "request": 9, "of": 8, "offset": 0},
     {"op": "unsubscribe", "request": 10, "channel": "news"},
     {"op": "ack", "seqs": [1, 2], "request": 11},
     {"op": "ack", "seqs": [1]},
@@ -165,6 +168,7 @@ WORKER_FRAMES: list[dict[str, Any]] = [
     {"op": "closing"},
     {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
     {"op": "wake", "runs": ["run-1"]},
+    {"op": "in_parts", "request": 4, "total": 2000000},
 ]  # fmt: skip
 """Frames of every op that a worker may send."""
 

@@ -86,6 +86,8 @@ class House(Keyed):
             limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
             waking=self.waking(),
+            large=self.core.large,
+            now=lambda: self.moment.now,
         )
         principal = self.principal(bot)
         request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))

@@ -179,6 +179,8 @@ async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: 
         limits=Limits(),
         noted=lambda *_: None,
         waking=house.waking(),
+        large=house.core.large,
+        now=lambda: house.moment.now,
     )
     frames: list[bytes] = []
 

@@ -15,7 +15,7 @@ import msgspec
 from bus.errors import InvalidValue, RecordDamaged
 from bus.model.filters import checked_attributes
 from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
-from bus.model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, normal_record
+from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, normal_record
 from bus.model.workflows import RunOwners
 
 from ..file.reader import Reader, is_text
@@ -101,10 +101,10 @@ async def add_attributes(connection: aiosqlite.Connection, run: WorkflowRun) -> 
         await connection.execute(_ADD_ATTRIBUTES, (run.started_at, run.id, json_text(run.attributes, "attributes")))
 
 
-def result_text(run_id: str, result: Any) -> str | None:
+def result_text(run_id: str, result: Any, bytes_max: int = OUTPUT_BYTES_MAX) -> str | None:
     """Return a run's result as it is stored. Raises InvalidValue or TooLarge."""
     what = f"result of run {run_id!r}"
-    return None if result is None else json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX)
+    return None if result is None else json_text(result, what, bytes_max=bytes_max)
 
 
 def time_text(text: str, what: str) -> str:

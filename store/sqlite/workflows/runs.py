@@ -19,7 +19,7 @@ from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, c
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
-from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, same_values, status_value
+from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, json_value, same_values, status_value
 from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
@@ -134,6 +134,7 @@ def run_change(
     fence: int | None,
     by: str | None = None,
     result: Any = None,
+    result_bytes_max: int = OUTPUT_BYTES_MAX,
 ) -> RunChange:
     """Check a change before it is queued. Raises InvalidValue or TooLarge."""
     if result is not None and status != RunStatus.COMPLETED:
@@ -148,7 +149,7 @@ def run_change(
         json_value(context, what),
         text,
         json_value(result, f"result of run {run_id!r}"),
-        result_text(run_id, result),
+        result_text(run_id, result, result_bytes_max),
         fence,
         by,
     )
@@ -219,7 +220,14 @@ class Runs:
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
         change = run_change(
-            run_id, status, error=error, context=work.context, fence=work.fence, by=by, result=work.result
+            run_id,
+            status,
+            error=error,
+            context=work.context,
+            fence=work.fence,
+            by=by,
+            result=work.result,
+            result_bytes_max=self.rules.output_bytes_max,
         )
         await self._move(connection, held, change, now)
 

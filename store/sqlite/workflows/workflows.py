@@ -89,7 +89,7 @@ class SqliteWorkflows(SqliteRunLists):
     ) -> None:
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
-        self.steps = Steps(self.runs.check_size)
+        self.steps = Steps(self.runs.check_size, rules.output_bytes_max)
         self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
@@ -97,6 +97,16 @@ class SqliteWorkflows(SqliteRunLists):
     def on_behalf_of(self, bot_id: str) -> SqliteWorkflows:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
         return SqliteWorkflows(self._database, self._rules, self._clock, self._lease_clock, by=bot_id)
+
+    def limited(self, record_bytes_max: int) -> SqliteWorkflows:
+        """Return the same store with a smaller maximum for records that are written or claimed."""
+        rules = msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max)
+        return SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=self._by)
+
+    @property
+    def output_bytes_max(self) -> int:
+        """The maximum size of a step's output as JSON."""
+        return self._rules.output_bytes_max
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,7 +127,16 @@ class SqliteWorkflows(SqliteRunLists):
         result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by, result=result)
+        change = run_change(
+            run_id,
+            status,
+            error=error,
+            context=context,
+            fence=fence,
+            by=self._by,
+            result=result,
+            result_bytes_max=self._rules.output_bytes_max,
+        )
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
@@ -305,7 +324,7 @@ class SqliteWorkflows(SqliteRunLists):
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):
             return write
-        new = new_step(write.step, fence=write.fence, by=write.by)
+        new = new_step(write.step, fence=write.fence, by=write.by, output_bytes_max=self._rules.output_bytes_max)
         self.runs.check_size(new.step, f"step {write.step.step_id!r}")
         return new
 
