@@ -91,6 +91,8 @@ class CallRights:
                 return await self._permit_deletion(principal, call.definition_id)
             case CreateRun():
                 await self._permit_run(principal, call.run)
+                if call.run.parent_run_id is not None and call.fence is None:
+                    self._require_operator(principal, await self._owners(principal, call.run.parent_run_id))
             case DeleteRun():
                 if not await self._sees(principal, call.run_id):
                     return False

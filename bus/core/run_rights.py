@@ -1,4 +1,4 @@
-"""Which runs a bot sees, and which it may send signals to.
+"""Which runs a bot sees, which it may send signals to, and which it may create.
 
 Asked by calls before they are carried out, and by the store in the transaction of a commit, which alone knows whose
 the runs are that the commit names.
@@ -54,3 +54,13 @@ class RunRights:
         if not self.sees(owners):
             return NotFound("run", owners.run_id)
         return NotAllowed(self._principal.bot_name, Action.SIGNAL, owners.workflow_name, verdict.rule)
+
+    def refuse_run(self, workflow_name: str, owner: str | None) -> Refused | None:
+        """Return why the bot may not create a run of a workflow, which belongs to the bot `owner`, or None."""
+        own = owner in (None, self._principal.bot_id)
+        verdict = self._access.judge(self._principal, Action.RUN, workflow_name, own=own)
+        if verdict.allowed:
+            return None
+        if not self.may_any(workflow_name, (Action.DEFINE, Action.RUN, Action.OPERATE), own=own):
+            return NotFound("workflow", workflow_name)
+        return NotAllowed(self._principal.bot_name, Action.RUN, workflow_name, verdict.rule)

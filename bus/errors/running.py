@@ -155,5 +155,5 @@ ENDED = (RunCancelled, RunFailed, RunGivenUp)
 """Errors of runs that are not opened again before a person has retried them: repeating what raised them is useless.
 """
 
-MEANT = (ApprovalTimedOut, FailRun, Rejected, StepFailed, WaitTimedOut)
+MEANT = (ApprovalTimedOut, FailRun, Rejected, RunCancelled, RunFailed, StepFailed, WaitTimedOut)
 """Errors that fail a run whose block they leave: its author or a person meant that. Any other one pauses it."""

@@ -15,7 +15,7 @@ import msgspec
 from ..errors import RecordDamaged, Refused
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
-from .records import BotRecord, Channel, NewSignal, RecoveredRun, RunStatus, WorkflowStepLog
+from .records import BotRecord, Channel, NewSignal, RecoveredRun, RunStatus, WorkflowRun, WorkflowStepLog
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
 from .workflows import CommitRights
 
@@ -163,6 +163,8 @@ class CommitWork(msgspec.Struct, frozen=True):
     as_holder: bool = False
     """Whether the fence must be that of the bot, and what waits for an approval is not to be answered."""
     result: Any = None
+    runs: Sequence[WorkflowRun] = ()
+    """Runs to create, for the run of the commit."""
     signals: Sequence[NewSignal] = ()
     sender: str = ""
     """The name of the bot, for signals."""

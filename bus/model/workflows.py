@@ -122,6 +122,9 @@ class CommitRights(Protocol):
     def refuse_signal(self, owners: RunOwners) -> Refused | None:
         """Return why the bot may not send a signal to a run, or None."""
 
+    def refuse_run(self, workflow_name: str, owner: str | None) -> Refused | None:
+        """Return why the bot may not create a run of a workflow, which belongs to the bot `owner`, or None."""
+
 
 class WorkflowRepository(Protocol):
     """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows.md).
@@ -164,11 +167,13 @@ class WorkflowRepository(Protocol):
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal; otherwise raise Conflict.
 
         The run keeps the definition as it is at this moment. With `not_before`, a time, nobody can claim it
-        earlier.
+        earlier. With a `fence`, that of the run `parent_run_id`, it is created for that run by its holder, which
+        may repeat the call: it returns what has become of the run, if that is of the same workflow. Raises
+        NotFound if there is no such parent.
         """
 
     async def update_run_status(

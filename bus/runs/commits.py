@@ -18,7 +18,7 @@ from ..client.draft import Draft, publication
 from ..client.message import Message
 from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
-from ..model.records import NewSignal, RunStatus, WorkflowStepLog
+from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import json_value, normal_record
 from ..wire.answers import CommitAnswer
 from ..wire.frames import Commit
@@ -62,13 +62,15 @@ class RemoteCommits(RemoteValues):
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
         result: Any = None,
+        runs: Sequence[WorkflowRun] = (),
         signals: Sequence[NewSignal] = (),
     ) -> CommitReceipt:
         """Do all this in one transaction, or nothing of it. Return when it is on the worker's disk.
 
         It checks the `fence` of a run (which `run_id` requires), writes each step log as given (one with a new id
         is created, a known one moves to its status), writes the context, the status, and the `result` of a
-        completed run, stores the messages, sends `signals` to runs, and acks messages in flight for this bot.
+        completed run, creates `runs` whose parent it is, stores the messages, sends `signals` to runs, and acks
+        messages in flight for this bot.
         Committing the same `id` again returns the first answer if its contents are the same; so the drafts, too,
         need the ids that they had.
 
@@ -102,6 +104,7 @@ class RemoteCommits(RemoteValues):
                 messages=publications,
                 acks=[message.seq for message in acks],
                 result=result,
+                runs=list(runs),
                 signals=list(signals),
             )
 

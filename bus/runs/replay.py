@@ -26,6 +26,7 @@ from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timest
 
 __all__ = [
     "APPROVAL",
+    "CALL",
     "COMMIT",
     "FINAL",
     "GIVEN_BACK",
@@ -33,6 +34,7 @@ __all__ = [
     "INTERRUPTIONS_MAX",
     "LEFT",
     "SIGNAL",
+    "START",
     "STEP",
     "TIMED_OUT",
     "UNRECORDED",
@@ -59,7 +61,7 @@ __all__ = [
     "wait_key",
 ]
 
-STEP, APPROVAL, COMMIT, SIGNAL = "step", "approval", "commit", "signal"
+STEP, APPROVAL, COMMIT, SIGNAL, START, CALL = "step", "approval", "commit", "signal", "start", "call"
 """What a step log records. The idempotency key says so if no function was called. It answers no other kind."""
 
 _UNTIL = " until "
@@ -327,7 +329,7 @@ def check_name(name: Any) -> None:
 def kind_of(row: WorkflowStepLog) -> str:
     """Return the kind of call that a step log records: STEP if a function was called, or for a sleep."""
     kind = (row.idempotency_key or "").partition(_UNTIL)[0]
-    return kind if kind in (APPROVAL, COMMIT, SIGNAL) else STEP
+    return kind if kind in (APPROVAL, COMMIT, SIGNAL, START, CALL) else STEP
 
 
 def wait_key(kind: str, deadline: datetime | None) -> str:

@@ -179,9 +179,9 @@ class RemoteWorkflows(RemoteDefinitions):
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal."""
-        created: WorkflowRun = await self._call(calls.CreateRun(run=run))
+        created: WorkflowRun = await self._call(calls.CreateRun(run=run, fence=fence))
         return created
 
     async def update_run_status(

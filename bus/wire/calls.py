@@ -146,6 +146,7 @@ class CreateRun(Call, frozen=True, kw_only=True):
     answer = WorkflowRun
     writes = True
     run: WorkflowRun
+    fence: Number | None = None
 
 
 class UpdateRunStatus(Call, frozen=True, kw_only=True):

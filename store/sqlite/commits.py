@@ -13,7 +13,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
-from bus.model.records import NewSignal, RecoveredRun, WorkflowStepLog
+from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -29,7 +29,7 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
-from .workflows.run_rows import find_owners
+from .workflows.run_rows import find_owners, find_workflow, new_run
 from .workflows.signals import new_signal
 from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
@@ -84,6 +84,8 @@ class Commits:
             await self._runs.checkpoint(connection, work, self._now())
         for step in work.steps:
             await self._record(transaction, step, work)
+        for run in work.runs:
+            await self._start(connection, run, work)
         for signal in work.signals:
             await self._signal(connection, signal, work)
         for channel in work.channels:
@@ -117,6 +119,19 @@ class Commits:
         new = new_step(step, fence=work.fence, output_bytes_max=self._runs.rules.output_bytes_max)
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
+
+    async def _start(self, connection: aiosqlite.Connection, run: WorkflowRun, work: CommitWork) -> None:
+        """Create a run for the run of the commit."""
+        if work.rights is not None:
+            workflow = await find_workflow(connection, run.workflow_id)
+            if workflow is None or workflow[0] != run.workflow_name:
+                raise NotFound("workflow", run.workflow_id)
+            refused = work.rights.refuse_run(*workflow)
+            if refused is not None:
+                raise refused
+        new = new_run(run)
+        self._runs.check_size(new.run, f"run {run.id!r}")
+        await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
 
     async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
         if work.rights is not None:

@@ -140,3 +140,67 @@ async def test_a_signal_wakes_the_run_that_waits_for_it(worker: Worker) -> None:
                 woken = payer.workflows.woken("r")
             await handle.signal("paid", 3)
     assert [(signal.payload, signal.sender) for signal in signals] == [(3, "payer")]
+
+
+async def test_a_commit_starts_children_with_all_else_or_not_at_all(worker: Worker) -> None:
+    async with worker.connect(bot="seller") as bot:
+
+        async def book(run: bus.Run, name: str, workflow: str = "digest") -> list[bus.RunHandle]:
+            async with run.commit(name) as tx:
+                handles = [tx.start("digest", number, name=f"part-{number}") for number in range(2)]
+                handles.append(tx.start(workflow, concurrency_key="k"))
+                tx.publish("news", "booked")
+            return handles
+
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            with pytest.raises(bus.UnknownWorkflow):
+                await book(run, "wrong", "never")
+            assert [each.id for each in await bot.workflows.list_runs("digest")] == ["r"]
+            booked = await book(run, "book")
+            assert [handle.id for handle in booked] == ["r/book/part-0", "r/book/part-1", "r/book/digest"]
+        async with bot.workflows.run("digest", id="r") as run:
+            assert [handle.id for handle in await book(run, "book")] == [handle.id for handle in booked]
+        children = [await handle.run() for handle in booked]
+        assert [(child.parent_run_id, child.status) for child in children] == [("r", RunStatus.PENDING)] * 3
+        assert [child.context for child in children] == [{"input": 0}, {"input": 1}, {}]
+        assert children[2].concurrency_key == "k"
+        assert len(await bot.workflows.list_runs("digest")) == 4
+        assert len(await bot.history(channel="news")) == 1
+
+
+async def test_a_commit_starts_each_name_once(worker: Worker) -> None:
+    async with worker.connect(bot="seller") as bot:
+
+        async def book(run: bus.Run) -> None:
+            async with run.commit("book") as tx:
+                tx.start("digest")
+                tx.start("digest")
+
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            with pytest.raises(ValueError, match="started twice"):
+                await book(run)
+
+
+async def test_a_call_is_woken_by_the_end_of_its_child(worker: Worker) -> None:
+    results = list[object]()
+
+    async def call(bot: bus.Bot) -> None:
+        bot.workflows._backstop_seconds = 3000.0
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            results.append(await run.call("digest", 3))
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with (
+            worker.connect(bot="parent") as parent,
+            worker.connect(bot="child") as other,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(call, parent)
+            woken = other.workflows.woken("r")
+            while (seen := await other.workflows.watch_run("r")) is None or seen.status != RunStatus.PAUSED:
+                with anyio.move_on_after(0.05):
+                    await woken.wait()
+                woken = other.workflows.woken("r")
+            async with other.workflows.run("digest", id="r/digest") as run:
+                run.result = run.input + 1
+    assert results == [4]

@@ -1,4 +1,4 @@
-"""Signals to runs of others: who may send them, in whose name, and who takes them."""
+"""Signals and children: who may send them to runs of others, take them, and start runs for other runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.model.records import NewSignal, WorkflowStepLog
@@ -78,3 +79,38 @@ async def test_only_the_holder_takes_a_signal(house: House) -> None:
     assert (taken["status"], taken["output"]["id"]) == ("completed", "a")
     await house.call("ops", "send_signal", run_id="r", name="paid", id="b")
     assert (await house.call("ops", "take_signal", step=wait("u"), names=["paid"]))["output"]["id"] == "b"
+
+
+async def test_a_child_is_created_by_the_holder_of_its_parent(house: House) -> None:
+    fence = await house.held("ann", "r", "digest")
+    child = msgspec.structs.replace(house.run("c", "digest"), parent_run_id="r")
+    assert await house.refused("eve", "create_run", run=child, fence=fence) == "fenced"
+    assert await house.refused("eve", "create_run", run=child) == "not_found"
+    orphan = house.run("c", "digest")
+    assert await house.refused("ann", "create_run", run=orphan, fence=fence) == "bad_request"
+    assert (await house.call("ann", "create_run", run=child, fence=fence))["parent_run_id"] == "r"
+    assert (await house.call("ann", "create_run", run=child, fence=fence))["id"] == "c", "a repeat"
+    other = msgspec.structs.replace(child, id="d")
+    assert (await house.call("ops", "create_run", run=other)).get("code") == "forbidden", "ops may not run"
+
+
+async def test_a_child_in_a_commit_needs_the_right_to_create_it(house: House) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+
+    async def start(number: int, workflow: str, **fields: Any) -> Any:
+        run = msgspec.structs.replace(house.run(f"c{number}", workflow), **{"parent_run_id": "r", **fields})
+        id = f"00000000-0000-4000-8000-{number:012}"
+        frame = Commit(request=number, id=id, run_id="r", fence=fence, runs=[run])
+        [answer] = await house.say("deployer", frame)
+        return answer.get("code")
+
+    assert await start(1, "digest") == "not_found"
+    assert await start(2, "deploy-web", workflow_name="digest") == "not_found"
+    assert await start(3, "deploy-web", parent_run_id="q") == "bad_request"
+    assert await start(4, "deploy-web", status="completed") == "bad_request"
+    assert await start(5, "deploy-web") is None
+    assert [run["id"] for run in await house.call("deployer", "list_runs", workflow_id="id-deploy-web")] == [
+        "c5",
+        "r",
+    ]
+    assert (await house.call("deployer", "claim_run", run_id="c5"))["fence"] == 1, "it created it"

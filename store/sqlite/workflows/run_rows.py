@@ -28,6 +28,7 @@ __all__ = [
     "add_attributes",
     "find_owners",
     "find_run",
+    "find_workflow",
     "new_run",
     "result_text",
     "run_record",
@@ -154,6 +155,12 @@ async def find_owners(reader: aiosqlite.Connection | Reader, run_ids: Sequence[s
     ids = json_text(list(run_ids), "run ids")
     rows: Iterable[sqlite3.Row] = await reader.execute_fetchall(_OWNERS, (ids,))
     return {row[0]: RunOwners(*row) for row in rows if is_text(row)}
+
+
+async def find_workflow(connection: aiosqlite.Connection, id: str) -> tuple[str, str | None] | None:
+    """Return the name of a definition, and the bot that it belongs to, if any; None if it does not exist."""
+    rows = await connection.execute_fetchall("SELECT name, owner_bot_id FROM workflows WHERE id = ?", (id,))
+    return next(((row[0], row[1]) for row in rows), None)
 
 
 def summary_record(row: sqlite3.Row) -> RunSummary:

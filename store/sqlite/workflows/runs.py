@@ -164,12 +164,23 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs {self.rules}>"
 
-    async def create(self, connection: aiosqlite.Connection, new: NewRun, by: str | None = None) -> WorkflowRun:
-        """Create a run with its workflow's definition, of the bot `by`; or return the equal one that exists."""
+    async def create(
+        self, connection: aiosqlite.Connection, new: NewRun, by: str | None = None, *, fence: int | None = None
+    ) -> WorkflowRun:
+        """Create a run with its workflow's definition, of the bot `by`; or return the equal one that exists.
+
+        With a fence, that of its parent, the one that exists may have changed since it was created.
+        """
         run = new.run
+        if run.parent_run_id is not None:
+            await self.check_fence(connection, run.parent_run_id, fence, by)
+        elif fence is not None:
+            raise InvalidValue("fence", "it is that of the parent, and this run has none")
         stored = await find_run(connection, run.id)
         if stored is not None:
-            if same_values(stored, run):
+            child = (run.parent_run_id, run.workflow_id)
+            known = fence is not None and child == (stored.parent_run_id, stored.workflow_id)
+            if known or same_values(stored, run):
                 return stored
             raise Conflict(f"run {run.id!r} is stored with other fields")
         try:

@@ -110,11 +110,11 @@ class SqliteWorkflows(SqliteRunLists):
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal."""
         new = new_run(run)
         self.runs.check_size(new.run, f"run {run.id!r}")
-        return await self._write(lambda connection, _: self.runs.create(connection, new, self._by))
+        return await self._write(lambda connection, _: self.runs.create(connection, new, self._by, fence=fence))
 
     async def update_run_status(
         self,
