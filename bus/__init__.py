@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         WrongWorker,
     )
     from .model.filters import RunCount, RunCounts, RunFilter
+    from .model.occurrences import CronTimes, IntervalTimes
     from .model.records import (
         BotOwner,
         Claim,
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
         WorkflowStepLog,
         timestamp,
     )
+    from .model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
     from .runs.calling import step_threads
     from .runs.commits import CommitReceipt
     from .runs.handle import RunHandle
@@ -123,12 +125,14 @@ __all__ = [
     "BotConflict",
     "BotOwner",
     "BusError",
+    "CatchUp",
     "Claim",
     "ClosedError",
     "CommitReceipt",
     "Conflict",
     "Credentials",
     "CredentialsError",
+    "CronTimes",
     "DefinitionInUse",
     "Draft",
     "FailRun",
@@ -138,6 +142,7 @@ __all__ = [
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
@@ -160,6 +165,7 @@ __all__ = [
     "Message",
     "NotFound",
     "NotInFlight",
+    "Overlap",
     "Receipt",
     "RecordDamaged",
     "Rejected",
@@ -186,6 +192,7 @@ __all__ = [
     "RunPaused",
     "RunStatus",
     "RunSummary",
+    "ScheduleStatus",
     "SlotsTaken",
     "StepChanged",
     "StepFailed",
@@ -204,6 +211,7 @@ __all__ = [
     "WorkerUnavailable",
     "WorkflowDefinition",
     "WorkflowRun",
+    "WorkflowSchedule",
     "WorkflowStep",
     "WorkflowStepLog",
     "WrongWorker",
@@ -216,6 +224,8 @@ _MODULES = (
     "errors",
     "model.records",
     "model.filters",
+    "model.occurrences",
+    "model.schedules",
     "runs.replay",
     "wire.frames",
     "wire.answers",

@@ -50,6 +50,8 @@ __all__ = [
     "RevokeKeys",
     "SaveMailbox",
     "SeenBot",
+    "StartScheduled",
+    "Started",
     "Subscribed",
     "Subscription",
     "UnsettledState",
@@ -175,6 +177,19 @@ class RecoverRuns(msgspec.Struct, frozen=True):
     sender_name: str
     timestamp: str
     due_after: str = ""
+    due_max: int = 100
+
+
+class StartScheduled(msgspec.Struct, frozen=True):
+    """Start the runs of schedules that are due, at most about `runs_max`, and tell the bots that they name.
+
+    Answered `Started`.
+    """
+
+    runs_max: int
+    sender_id: str
+    sender_name: str
+    timestamp: str
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -294,6 +309,7 @@ Change = (
     | RemoveRuns
     | CommitWork
     | RecoverRuns
+    | StartScheduled
     | SaveMailbox
     | AddDeadLetters
     | RemoveDeadLetters
@@ -314,7 +330,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 def timestamp_of(changes: Iterable[Change]) -> str:
     """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
-    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns
+    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
     return next((change.timestamp for change in changes if isinstance(change, dated)), "")
 
 
@@ -349,6 +365,18 @@ class Recovered(msgspec.Struct, frozen=True):
     due: list[str] = []
     due_until: str = ""
     next_seconds: float | None = None
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The runs that schedules started, and the messages about them.
+
+    In `next_seconds` the next time comes; None if there is none. `more` if more of them may be due already.
+    """
+
+    run_ids: list[str]
+    messages: list[LogMessage]
+    next_seconds: float | None = None
+    more: bool = False
 
 
 class Released(msgspec.Struct, frozen=True):

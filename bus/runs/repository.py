@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import Make
-from ..errors import TooLarge
 from ..model.exact import Encode
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
@@ -34,14 +30,12 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import json_value
 from ..wire import calls as calls
-from ..wire.frames import Workflow
-from ..wire.limits import FRAME_ROOM_BYTES
-from .commits import RemoteCommits
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
+from .remote_schedules import RemoteSchedules
 from .run import Run
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 from .values import Decode, Values
@@ -54,11 +48,8 @@ _BACKSTOP_SECONDS = 30.0
 _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
-_PORTION_RECORDS = 64
-"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
-
-class RemoteWorkflows(RemoteCommits):
+class RemoteWorkflows(RemoteSchedules):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -453,48 +444,3 @@ class RemoteWorkflows(RemoteCommits):
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
-
-    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _call(self, call: calls.Call) -> Any:
-        value = await self._caller.ask(call.method, self._frame_of(call))
-        return calls.read_result(call.method, value)
-
-    def _frame_of(self, call: calls.Call) -> Make:
-        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
-        what = f"arguments of {call.method}"
-        arguments = json_text(call, what).encode()
-        welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
-        return partial(_frame, call.method, msgspec.Raw(arguments))
-
-    async def _list(self, call: calls.ListCall) -> list[Any]:
-        try:
-            found: list[Any] = await self._call(call)
-        except TooLarge:
-            found = await self._list_in_parts(call)
-        return found
-
-    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
-        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
-        found: dict[str, Any] = {}
-        read, portion = 0, _PORTION_RECORDS
-        while call.limit is None or read < call.limit:
-            size = portion if call.limit is None else min(portion, call.limit - read)
-            try:
-                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
-            except TooLarge:
-                if size == 1:
-                    raise
-                portion = max(1, size // 4)
-                continue
-            found |= {record.id: record for record in part}
-            read += len(part)
-            if len(part) < size:
-                break
-        return list(found.values())
-
-
-def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
-    return Workflow(request=number, call=method, arguments=arguments)
