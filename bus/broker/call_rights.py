@@ -13,15 +13,16 @@ Whether something is allowed is decided by `core.access`; here is what has to be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..core.access import Access
+from ..core.run_rights import RunRights
 from ..errors import Conflict, NotFound, Unapproved
 from ..model.keys import Principal
 from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
-from ..model.rights import OWN, Action
+from ..model.rights import Action
 from ..model.schedules import ScheduleStatus
 from ..settings_rights import READ_ALL
 from ..wire.calls import (
@@ -40,11 +41,14 @@ from ..wire.calls import (
     LeaveQueue,
     ListAllRuns,
     ListRuns,
+    ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
     SaveDefinition,
+    SendSignal,
+    TakeSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     WatchRun,
@@ -89,6 +93,8 @@ class CallRights:
                 return await self._permit_deletion(principal, call.definition_id)
             case CreateRun():
                 await self._permit_run(principal, call.run)
+                if call.run.parent_run_id is not None and call.fence is None:
+                    self._require_operator(principal, await self._owners(principal, call.run.parent_run_id))
             case DeleteRun():
                 if not await self._sees(principal, call.run_id):
                     return False
@@ -111,6 +117,12 @@ class CallRights:
                 if isinstance(call, GetScheduleTimes):
                     raise NotFound("schedule", call.schedule_id)
                 return False
+            case SendSignal():
+                await self._permit_signal(principal, call.run_id)
+            case TakeSignal(fence=None):
+                self._require_operator(principal, await self._owners(principal, call.step.run_id))
+            case ListSignals():
+                return await self._sees(principal, call.run_id)
             case GetStepLog():
                 step = await self._workflows.get_step_log(call.step_id)
                 return step is not None and await self._sees(principal, step.run_id)
@@ -129,6 +141,14 @@ class CallRights:
             case _:  # the store asks for the holder, or `seen` picks out what may be read
                 pass
         return True
+
+    async def _permit_signal(self, principal: Principal, run_id: str) -> None:
+        owners = (await self._workflows.owners_of([run_id])).get(run_id)
+        if owners is None:
+            raise NotFound("run", run_id)
+        refused = RunRights(self._access, principal).refuse_signal(owners)
+        if refused is not None:
+            raise refused
 
     async def step_write(self, principal: Principal | None, call: Call) -> StepCreation | StepMove:
         """Return the write that a call asks for. Raise Refusal or NotFound if it is not allowed."""
@@ -285,19 +305,12 @@ class CallRights:
         return owners is not None and self._sees_run(principal, owners)
 
     def _sees_run(self, principal: Principal, owners: RunOwners) -> bool:
-        if principal.bot_id in (owners.created_by, owners.holder, owners.last_holder):
-            return self._access.may(principal, Action.READ, OWN)
-        name, own = owners.workflow_name, owners.owner == principal.bot_id
-        return self._may_any(principal, name, (Action.RUN, Action.OPERATE), own=own)
+        return RunRights(self._access, principal).sees(owners)
 
     def _sees_definition(self, principal: Principal, definition: WorkflowDefinition) -> bool:
         own = _owner(definition) in (None, principal.bot_id)
-        return self._may_any(principal, definition.name, (Action.DEFINE, Action.RUN, Action.OPERATE), own=own)
-
-    def _may_any(self, principal: Principal, name: str, actions: Iterable[Action], *, own: bool) -> bool:
-        if self._access.may(principal, Action.READ, READ_ALL) or self._access.may(principal, Action.APPROVE, name):
-            return True
-        return any(self._access.may(principal, action, name, own=own) for action in actions)
+        actions = (Action.DEFINE, Action.RUN, Action.OPERATE)
+        return RunRights(self._access, principal).may_any(definition.name, actions, own=own)
 
 
 def _owner(definition: WorkflowDefinition) -> str | None:

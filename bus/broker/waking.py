@@ -21,6 +21,8 @@ from ..wire.calls import (
     LeaveQueue,
     ReleaseRun,
     RetryRun,
+    SendSignal,
+    TakeSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     WatchRun,
@@ -80,6 +82,10 @@ class RunWaking:
             case UpdateStepStatus():
                 self._happened(value.run_id, by_holder=call.fence is not None, stopped=False)
             case CreateStepLog():
+                self._happened(value.run_id, by_holder=True, stopped=False)
+            case SendSignal():
+                self._happened(call.run_id, stopped=False)
+            case TakeSignal():
                 self._happened(value.run_id, by_holder=True, stopped=False)
             case RetryRun():
                 self._happened(call.run_id)

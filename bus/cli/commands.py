@@ -31,6 +31,7 @@ COMMANDS = {
     "schedules": "bus.cli.schedules:schedules",
     "send": "bus.cli.messages:send",
     "serve": "worker:serve",
+    "signal": "bus.cli.signals:signal",
     "status": "bus.cli.messages:status",
     "subscriptions": "bus.cli.messages:subscriptions",
     "workflows": "bus.cli.workflows:workflows",

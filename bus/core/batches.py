@@ -139,7 +139,9 @@ class Batch:
             mailbox.not_saved()
 
     def answered(self, answers: Sequence[Any]) -> Iterator[Answered]:
-        """Yield the jobs in the order of their changes, with the log's answers to these."""
+        """Yield the jobs in the order of their changes, with the log's answers to these: all of it is on disk."""
+        for mailbox, _ in self._buried:
+            mailbox.dead_letters.stored()
         for jobs, start, end in self._parts:
             if not jobs[0].lots:
                 yield Answered([(jobs[0], answers[start:end])])

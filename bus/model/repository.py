@@ -35,19 +35,14 @@ from .changes import (
     NoteKeyUse,
     Page,
     PageRequest,
-    Recovered,
-    RecoverRuns,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
-    RemoveRuns,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
     SeenBot,
-    Started,
-    StartScheduled,
     Subscribed,
     Subscription,
     UnsettledState,
@@ -71,6 +66,7 @@ from .lots import (
     stored_lots,
 )
 from .records import BotMessage, BotSubscription, Channel
+from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
 from .workflows import (

@@ -36,7 +36,7 @@ async def open_run(
     """Hold an existing or new run of a workflow around a block; see `RemoteWorkflows.run`."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
-    found, definition = await find_or_create(executor, workflow, start or Start())
+    found, definition, is_new = await find_or_create(executor, workflow, start or Start())
     hold = Hold(
         executor.workflows,
         found.id,
@@ -46,7 +46,8 @@ async def open_run(
     )
     claimed = await _claim(hold, timeout)
     # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
-    begin = executor.begin if hold.fence == 1 else None
+    is_first = hold.fence == 1
+    begin = executor.begin if is_first else None
     recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
     run = Run(recorder, claimed, definition)
     if run.completed:
@@ -57,9 +58,10 @@ async def open_run(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
-            loaded = False
+            loaded = is_new and is_first  # then there is nothing to load
             try:
-                await recorder.load()
+                if not loaded:
+                    await recorder.load()
                 loaded = True
                 yield run
                 await _complete(recorder)

@@ -7,6 +7,7 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -16,14 +17,14 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..model.exact import Encode
+from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
-    Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -35,10 +36,9 @@ from ..wire import calls as calls
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
-from .remote_schedules import RemoteSchedules
 from .run import Run
+from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
-from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
@@ -59,35 +59,9 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
-        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
-
-    @property
-    def encode(self) -> Encode | None:
-        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
-
-        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
-        hook.
-        """
-        return self._values.encode
-
-    @encode.setter
-    def encode(self, encode: Encode | None) -> None:
-        self._values.encode = encode
-
-    @property
-    def decode(self) -> Decode | None:
-        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
-
-        It is called with both, and raises NotImplementedError for other types.
-        """
-        return self._values.decode
-
-    @decode.setter
-    def decode(self, decode: Decode | None) -> None:
-        self._values.decode = decode
 
     def run(
         self,
@@ -167,8 +141,8 @@ class RemoteWorkflows(RemoteSchedules):
             run_at=run_at,
         )
         executor = self._executor()
-        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
-        return self.handle(created.id)
+        found = await find_or_create(executor, workflow, start.plain(self._values, workflow))
+        return self.handle(found.run.id)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, with which its result can be waited for."""
@@ -203,38 +177,11 @@ class RemoteWorkflows(RemoteSchedules):
         """
         return self._caller.connection.wakes.of(run_id)
 
-    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id."""
-        await self._call(calls.SaveDefinition(definition=definition))
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Return a definition by id."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
-        return found
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Return a definition by name and owner."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
-        return found
-
-    async def list_definitions(
-        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists those of all owners."""
-        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
-        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
-        return deleted
-
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal."""
-        created: WorkflowRun = await self._call(calls.CreateRun(run=run))
+        created: WorkflowRun = await self._call(calls.CreateRun(run=run, fence=fence))
         return created
 
     async def update_run_status(
@@ -382,9 +329,13 @@ class RemoteWorkflows(RemoteSchedules):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
-    def _begin_step(self, step: WorkflowStepLog, fence: int) -> None:
-        """Send a call of `create_step_log`, whose answer nobody waits for."""
-        self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
+        try:
+            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+        except FrameTooLarge:
+            return False
+        return True
 
     async def update_step_status(
         self,
@@ -444,3 +395,43 @@ class RemoteWorkflows(RemoteSchedules):
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
+
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it; `sender` may be this bot only.
+
+        Without an `id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable, pass
+        one: the same signal is returned.
+        """
+        call = calls.SendSignal(
+            run_id=run_id,
+            name=name,
+            payload=self._values.plain(payload, f"payload of signal {name!r}"),
+            id=id or str(uuid_utils.uuid7()),
+            sender=sender,
+        )
+        sent: Signal = await self._call(call)
+        return sent
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await self._list(calls.ListSignals(run_id=run_id, names=names, limit=limit, offset=offset))
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
+        taken: WorkflowStepLog = await self._call(call)
+        return taken

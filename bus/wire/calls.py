@@ -7,6 +7,7 @@ Pure: bytes in, values out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from ..model.records import (
     Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -55,6 +57,7 @@ __all__ = [
     "ListCrashedRuns",
     "ListDefinitions",
     "ListRuns",
+    "ListSignals",
     "ListStepLogs",
     "ListWaitingApprovals",
     "PageStepLogs",
@@ -62,6 +65,8 @@ __all__ = [
     "RenewRun",
     "RetryRun",
     "SaveDefinition",
+    "SendSignal",
+    "TakeSignal",
     "UpdateRunStatus",
     "UpdateStepStatus",
     "WatchRun",
@@ -121,6 +126,7 @@ class CreateRun(Call, frozen=True, kw_only=True):
     answer = WorkflowRun
     writes = True
     run: WorkflowRun
+    fence: Number | None = None
 
 
 class UpdateRunStatus(Call, frozen=True, kw_only=True):
@@ -345,12 +351,48 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
     limit: Number | None = 50
 
 
+class SendSignal(Call, frozen=True, kw_only=True):
+    """Sends a signal to a run; `sender` may name only the session's bot."""
+
+    method = "send_signal"
+    answer = Signal
+    writes = True
+    run_id: str
+    name: str
+    payload: Any = None
+    id: str | None = None
+    sender: str | None = None
+
+
+class ListSignals(ListCall, frozen=True, kw_only=True):
+    """Asks for the signals of a run that were not taken."""
+
+    method = "list_signals"
+    answer = list[Signal]
+    run_id: str
+    names: Sequence[str] | None = None
+    limit: Number | None = 50
+
+
+class TakeSignal(Call, frozen=True, kw_only=True):
+    """Completes a step with a signal, if one waits."""
+
+    method = "take_signal"
+    answer = WorkflowStepLog
+    writes = True
+    step: WorkflowStepLog
+    names: Sequence[str]
+    until: str | None = None
+    fence: Number | None = None
+
+
 _ALL: tuple[type[Call], ...] = (
     *SCHEDULE_CALLS,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
     CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
     UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, RecordDamaged, Refused
-from bus.model.records import RecoveredRun, WorkflowStepLog
+from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -32,7 +33,9 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
+from .workflows.run_rows import find_owners, find_workflow, new_run
 from .workflows.schedules import StartedRun, seconds_to_next, start_due
+from .workflows.signals import new_signal
 from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
 
@@ -56,6 +59,7 @@ class Commits:
         self._runs = workflows.runs
         self._steps = workflows.steps
         self._retrying = workflows.retrying
+        self._signals = workflows.signals
         # The runs' own clocks, independent of the timestamps of the log's messages.
         self._now, self._lease_now = workflows.now, workflows.lease_now
 
@@ -85,6 +89,10 @@ class Commits:
             await self._runs.checkpoint(connection, work, self._now())
         for step in work.steps:
             await self._record(transaction, step, work)
+        for run in work.runs:
+            await self._start(connection, run, work)
+        for signal in work.signals:
+            await self._signal(connection, signal, work)
         for channel in work.channels:
             await connection.execute(
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
@@ -113,9 +121,30 @@ class Commits:
             )
             await self._steps.write(transaction, move, self._now())
             return
-        new = new_step(step, fence=work.fence)
+        new = new_step(step, fence=work.fence, output_bytes_max=self._runs.rules.output_bytes_max)
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
+
+    async def _start(self, connection: aiosqlite.Connection, run: WorkflowRun, work: CommitWork) -> None:
+        """Create a run for the run of the commit."""
+        if work.rights is not None:
+            workflow = await find_workflow(connection, run.workflow_id)
+            if workflow is None or workflow[0] != run.workflow_name:
+                raise NotFound("workflow", run.workflow_id)
+            refused = work.rights.refuse_run(*workflow)
+            if refused is not None:
+                raise refused
+        new = new_run(run)
+        self._runs.check_size(new.run, f"run {run.id!r}")
+        await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
+
+    async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
+        if work.rights is not None:
+            owners = (await find_owners(connection, [signal.run_id])).get(signal.run_id)
+            refused = NotFound("run", signal.run_id) if owners is None else work.rights.refuse_signal(owners)
+            if refused is not None:
+                raise refused
+        await self._signals.send(connection, new_signal(signal), work.sender, self._now())
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
         """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""

@@ -1,4 +1,4 @@
-"""A worker that is killed again and again around the times of its schedules: each time starts one run, none is lost."""
+"""A worker that is killed around the times of its schedules: each time starts one run, and none is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..model.schedules import ScheduleStatus, WorkflowSchedule
 from ..wire import schedule_calls as calls
-from .remote_calls import RemoteCalls
+from .definitions import RemoteDefinitions
 
 __all__ = ["RemoteSchedules"]
 
 
-class RemoteSchedules(RemoteCalls):
+class RemoteSchedules(RemoteDefinitions):
     """The part of `bot.workflows` about schedules; `bus.model.workflows` documents each method."""
 
     async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
