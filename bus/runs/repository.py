@@ -33,11 +33,11 @@ from ..model.records import (
 )
 from ..model.values import json_value
 from ..wire import calls as calls
-from .definitions import RemoteDefinitions
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
+from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 
 __all__ = ["RemoteWorkflows"]
@@ -49,7 +49,7 @@ _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
 
-class RemoteWorkflows(RemoteDefinitions):
+class RemoteWorkflows(RemoteSchedules):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
