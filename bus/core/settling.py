@@ -19,7 +19,7 @@ from ..model.repository import RemoveDeadLetters, Surveyed
 from ..model.rights import Action
 from ..wire.answers import Retried
 from ..wire.codec import encode
-from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
+from ..wire.frames import Ack, Code, Extend, Nak, Ok, Park, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .access import Access
 from .batches import Batches, Job
@@ -45,6 +45,10 @@ class Settling:
 
     def __repr__(self) -> str:
         return f"<Settling {self._batches}>"
+
+    def park(self, session: Session, request: Park) -> None:
+        """Let messages wait that nobody is at work on."""
+        self._dispatch.park(session, request.seqs)
 
     def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
         """Carry out a bot's ack, nak, term or extend.

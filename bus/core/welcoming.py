@@ -66,5 +66,6 @@ class Welcoming:
                 sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
                 not_held=list(not_held),
                 wakes=session.wakes,
+                max_parked=limits.parked_max,
             ),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -64,6 +65,14 @@ def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
         items = {seq: mailbox.outstanding.get(seq) for seq in theirs}
         lost = [seq for seq, item in items.items() if item is None or item.session is not session]
         yield from _named(f"in flight for {session} alone", lost)
+        parked = {seq: items[seq] for seq in theirs if seq in session.parked}
+        kept = [seq for seq, item in parked.items() if item is None or item.envelope or item.deadline < math.inf]
+        yield from _named("parked with its text or a deadline", kept)
+        yield from _named("parked outside of what is in flight", session.parked - session.in_flight.keys())
+        yield from _named("parked as a reply that is waited for", session.parked & session.express)
+        waiting = {seq for due, seqs in mailbox.outstanding._deadlines._heap for seq in seqs}
+        due = [seq for seq in theirs if seq not in session.parked and seq not in waiting]
+        yield from _named("in flight without a deadline", due)
 
 
 def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:
