@@ -347,11 +347,12 @@ class Dispatch:
         return list(mailboxes)
 
     def extend(self, session: Session, seqs: Sequence[int], *, progress: bool = False) -> None:
-        """Restart the ack_wait of messages that are still being worked on; with progress, forget their failures."""
+        """Restart the ack_wait of messages that are being worked on; with progress, forget their failures."""
         for seq in seqs:
             mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
-                mailbox.outstanding.extend(seq, self._turn.moment.now)
+                if mailbox.outstanding.extend(seq, self._turn.moment.now):
+                    self.touch(mailbox)
                 if progress and mailbox.outstanding.note_progress(seq):
                     self.save_again([mailbox])
 

@@ -41,8 +41,7 @@ from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
 __all__ = ["Outstanding"]
 
-_ID_FIELD = b'"id":"'
-"""What precedes a message's id in its JSON; the seq is before it, and nothing else."""
+_ID_FIELD = b'"id":"'  # what precedes a message's id in its JSON: the seq is before it, and nothing else
 
 
 class Outstanding:
@@ -162,20 +161,22 @@ class Outstanding:
         self._deadlines.add(deadline, seqs)
         self.dirty = True
 
-    def extend(self, seq: int, now: float) -> None:
-        """Restart the ack_wait of a message that is in flight; one that was parked is so no more."""
+    def extend(self, seq: int, now: float) -> bool:
+        """Restart the ack_wait of a message that is in flight; return True if it was parked until now."""
         item = self._own(seq)
         item.deadline = now + self._delivery.ack_wait_seconds
-        if item.session is not None and seq in item.session.parked:
-            item.session.parked.remove(seq)
-            self._deadlines.add(item.deadline, [seq])
+        if item.session is None or seq not in item.session.parked:
+            return False
+        item.session.parked.remove(seq)
+        self._deadlines.add(item.deadline, [seq])
+        return True
 
     def park(self, seq: int) -> None:
         """Let a message that is in flight wait without a deadline, outside the credit and without its text."""
         item = self._own(seq)
-        assert item.session is not None, "it is in flight"
         item.deadline, item.identity = math.inf, self.identity(seq)
-        item.session.park(seq, len(self._wires.get(seq, b"")))
+        if item.session is not None:
+            item.session.park(seq, len(self._wires.get(seq, b"")))
         self.unload(seq)
 
     def note_progress(self, seq: int) -> bool:

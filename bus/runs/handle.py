@@ -14,7 +14,8 @@ from ..client.lending import waiting_for_reply
 from ..errors import NotFound, ResultTimeout
 from ..model.records import RunStatus, WorkflowRun
 from ..model.repository import WorkflowRepository
-from .holding import AWAY, RUN_ENDS, Timing, ended
+from .holding import AWAY, RUN_ENDS, ended
+from .timing import Timing
 
 __all__ = ["RunHandle"]
 

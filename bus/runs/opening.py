@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from ..errors import BusError, InvalidTransition
-from ..model.records import RunStatus, WorkflowRun
+from ..model.records import RunStatus, WorkflowDefinition, WorkflowRun
 from .holding import RUN_ENDS, Hold, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
@@ -44,6 +44,15 @@ async def open_run(
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
+    with hold.in_handler():
+        async with _opened(executor, hold, definition, timeout) as run:
+            yield run
+
+
+@asynccontextmanager
+async def _opened(
+    executor: Executor, hold: Hold, definition: WorkflowDefinition | None, timeout: float | None
+) -> AsyncIterator[Run]:
     claimed = await _claim(hold, timeout)
     # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
     begin = executor.begin if hold.fence == 1 else None

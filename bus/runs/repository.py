@@ -40,10 +40,10 @@ from ..wire.frames import Workflow
 from ..wire.limits import FRAME_ROOM_BYTES
 from .commits import RemoteCommits
 from .handle import RunHandle
-from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
+from .timing import Crowd, Timing
 from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
@@ -68,6 +68,7 @@ class RemoteWorkflows(RemoteCommits):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._crowd = Crowd()
         self._values = Values()
 
     def __repr__(self) -> str:
@@ -200,7 +201,11 @@ class RemoteWorkflows(RemoteCommits):
             return Timing(woken=self.woken)
         backstop = self._backstop_seconds
         return Timing(
-            woken=self.woken, place_seconds=_PLACE_SECONDS, poll_seconds=backstop, poll_seconds_max=backstop
+            woken=self.woken,
+            crowd=self._crowd,
+            place_seconds=_PLACE_SECONDS,
+            poll_seconds=backstop,
+            poll_seconds_max=backstop,
         )
 
     def woken(self, run_id: str) -> anyio.Event:

@@ -287,6 +287,8 @@ class Promises:
             for fault in placement_faults(mailbox):
                 raise Violation(f"{mailbox}: {fault}")
             self._check_backlog(mailbox)
+            if mailbox.timed and mailbox not in core.dispatch._timed:
+                raise Violation(f"{mailbox} has deadlines, and nobody looks at them")
         if core.last_seq > self.log.last_seq:
             raise Violation("the core is ahead of the disk")
 
