@@ -122,9 +122,10 @@ class Inbox:
         if welcome is None or self._messages or self.max_in_flight == 0:
             return
         warning = self._forgotten.look(
-            [each for seq, each in deliveries.held.items() if seq not in deliveries.parked],
+            deliveries.held.values(),
             anyio.current_time(),
-            messages_max=min(self.max_in_flight, welcome.max_in_flight or self.max_in_flight),
+            messages_max=min(self.max_in_flight, welcome.max_in_flight or self.max_in_flight)
+            + len(deliveries.parked),
         )
         if warning is not None:
             _logger.warning("bot %r: %s", self._name, warning)

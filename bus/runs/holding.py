@@ -102,6 +102,8 @@ class Hold:
         """The status with which the run was to be given back, while it is unknown whether it was."""
         self.working = 0
         """How many steps and commits are running."""
+        self._is_to_rest = False
+        """Whether the run is to be given back when none is running any more."""
         self._sure_at = -math.inf
         """When the worker was last asked for something that it carried out only for the run's holder."""
         self._renewing = anyio.CancelScope()
@@ -207,7 +209,8 @@ class Hold:
             yield
         finally:
             self.working -= 1
-            if not self.working:
+            if self._is_to_rest and not self.working:
+                self._is_to_rest = False
                 self.woken().set()  # what only waits gives the run back now
 
     @asynccontextmanager
@@ -227,6 +230,7 @@ class Hold:
         """
         async with self._lock:
             self.check()
+            self._is_to_rest = self.working > 0
             if (self.held or self._unsure) and not self.working:
                 self.held = False  # from here on a refused renewal means nothing
                 self._unsure = RunStatus.PAUSED
@@ -317,14 +321,19 @@ class Hold:
     async def keep(self, work: anyio.CancelScope) -> None:
         """Renew the lease until `stop_renewing`, while the run is held; cancel `work` if the run is lost."""
         with self._renewing:
+            due_at = anyio.current_time() + self.renewal_seconds
             while self.failure is None:
                 stirred, woken = self._stirred, self.woken()
                 if not self.held:
                     await stirred.wait()
+                    due_at = anyio.current_time() + self.renewal_seconds
                     continue
-                await wait(woken, self.renewal_seconds)
-                await self._renew()
-                if woken.is_set():
+                await wait(woken, max(0.0, due_at - anyio.current_time()))
+                if anyio.current_time() >= due_at:
+                    await self._renew()
+                    due_at = anyio.current_time() + self.renewal_seconds
+                elif self.held:
+                    await self._check_lease()
                     await wait(self._stirred, _GLANCE_SECONDS)
             work.cancel()
 
@@ -332,6 +341,18 @@ class Hold:
         """Let `keep` see that the run is held again, or lost."""
         self._stirred.set()
         self._stirred = anyio.Event()
+
+    async def _check_lease(self) -> None:
+        """Look whether this program still holds the run, after somebody did something to it."""
+        fence = self.fence
+        with contextlib.suppress(BusError):  # renewing it tells too
+            lease = await self.workflows.get_lease(self.run_id)
+            if lease is not None and lease.fence == fence:
+                return
+            run = await self.workflows.get_run(self.run_id)
+            async with self._lock:
+                if self.held and self.fence == fence:
+                    self.lose("gone" if run is None else run.status)
 
     async def _renew(self) -> None:
         if not self.held:
