@@ -202,7 +202,7 @@ class Limits(_Section, frozen=True):
     parked_max: Annotated[int, Meta(ge=0, le=PARKED_MAX)] = PARKED_MAX
     """Messages that a session may have in flight outside its credit, because their runs wait.
 
-    They are part of the mailbox's row, which is written at most every `mailbox_flush_seconds`: some 500 kB.
+    They are part of the mailbox's row, which is written at most every `mailbox_flush_seconds`: some 300 kB.
     """
 
     in_flight_bytes_max: PositiveInt = 8 * 1024 * 1024
