@@ -16,8 +16,9 @@ from msgspec import Meta
 
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
+from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
 from .settings_rights import ChannelRights, Role, rights_fault, section_fault
-from .settings_words import in_words
+from .settings_words import channel_fault, in_words
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
@@ -283,6 +284,12 @@ class Limits(_Section, frozen=True):
     workflow_bytes_max: PositiveInt = 128 * 1024 * 1024
     """The same in bytes of their frames: what checkpoints that wait for the disk may cost in memory."""
 
+    parts_bytes_max: PositiveInt = 128 * 1024 * 1024
+    """What is on its way in parts, of all bots: frames that are not whole yet, and answers that are being read."""
+
+    parts_per_bot_bytes_max: PositiveInt = 64 * 1024 * 1024
+    """The same of one bot: half, so that none of them takes all the room."""
+
     socket_frames_max: PositiveInt = 10_000
     """Frames for one connection: the answers to all open publishes, the largest credit, and about as much again."""
 
@@ -371,8 +378,14 @@ class Workflows(_Section, frozen=True):
     """How often a run may lose its holder, without recording a step in between, before only a person can let it go
     on: it may be what kills its holders."""
 
+    output_bytes_max: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = OUTPUT_BYTES_MAX
+    """The output of a step: what models and pages return. It is decoded and written at once, in memory."""
+
     sweep_seconds: Seconds = 5.0
     """How often runs with expired leases are searched for and marked as crashed: a third of a lease."""
+
+    signals_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """How many signals may wait for one run: they wait until its program takes them."""
 
     ended_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Runs that ended longer ago than this are removed, with their steps; 0 means no limit."""
@@ -408,8 +421,16 @@ class Settings(_Section, frozen=True):
             lease_seconds=self.workflows.lease_seconds,
             lease_seconds_max=self.workflows.lease_seconds_max,
             recoveries_max=self.workflows.recoveries_max,
-            record_bytes_max=self.limits.frame_bytes_max - _ANSWER_ROOM_BYTES,
+            signals_max=self.workflows.signals_max,
+            output_bytes_max=self.workflows.output_bytes_max,
+            record_bytes_max=self.whole_bytes_max - _ANSWER_ROOM_BYTES,
         )
+
+    @property
+    def whole_bytes_max(self) -> int:
+        """What a frame in parts may have: a step's input and output, a context, and messages for one batch."""
+        values = STEP_VALUE_BYTES_MAX + self.workflows.output_bytes_max + CONTEXT_BYTES_MAX
+        return max(self.limits.frame_bytes_max, values + self.limits.batch_bytes_max)
 
     def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
         """Return these settings with some replaced. Raise SettingsError if the result is invalid."""
@@ -439,6 +460,11 @@ class Settings(_Section, frozen=True):
                 "limits.socket_frames_max must not be below limits.publishes_in_flight_max and limits.in_flight_max"
                 " together: a client that keeps to these would be cut off"
             )
+        if not self.whole_bytes_max <= self.limits.parts_per_bot_bytes_max <= self.limits.parts_bytes_max:
+            raise ValueError(
+                f"limits.parts_per_bot_bytes_max must be at least {self.whole_bytes_max}, which a commit may have,"
+                " and not be above limits.parts_bytes_max; raise them with workflows.output_bytes_max"
+            )
         if self.workflows.lease_seconds > self.workflows.lease_seconds_max:
             raise ValueError("workflows.lease_seconds must not be above workflows.lease_seconds_max")
 
@@ -466,18 +492,5 @@ def parse_settings(text: str) -> Settings:
         return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
         raise SettingsError(
-            _channel_fault(data) or section_fault(data.get("security")) or in_words(error, data, Settings)
+            channel_fault(data, Keep) or section_fault(data.get("security")) or in_words(error, data, Settings)
         ) from error
-
-
-def _channel_fault(data: dict[str, Any]) -> str | None:
-    """Return what is wrong with the limits of a single channel, whose name msgspec does not report."""
-    retention = data.get("retention")
-    channels = retention.get("channels") if isinstance(retention, dict) else None
-    for name, keep in channels.items() if isinstance(channels, dict) else ():
-        try:
-            msgspec.convert(keep, Keep)
-        except msgspec.ValidationError as error:
-            found = keep if isinstance(keep, dict) else {}
-            return f"the limits of channel {name!r} in [retention.channels]: {in_words(error, found, Keep)}"
-    return None

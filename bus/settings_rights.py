@@ -41,7 +41,7 @@ ROLE_SCOPE = "role:"
 CONVERSATION_SCOPE, CHANNEL_SCOPE, READ_ALL = "conversation:", "channel:", "all"
 """What `read` is about, besides `own`."""
 
-_MAY_BE_OWN = frozenset({Action.READ, Action.RETRY, Action.DEFINE, Action.RUN, Action.OPERATE})
+_MAY_BE_OWN = frozenset({Action.READ, Action.RETRY, Action.DEFINE, Action.RUN, Action.OPERATE, Action.SIGNAL})
 """The actions for which `own` means something."""
 
 _Entries = tuple[str, ...]
@@ -154,6 +154,7 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     run: _Entries = ()
     operate: _Entries = ()
     approve: _Entries = ()
+    signal: _Entries = ()
     admin: _Entries = ()
     deny: tuple[Deny, ...] = ()
     limits: RoleLimits = RoleLimits()
@@ -210,8 +211,9 @@ _SHIPPED: Mapping[str, Role] = {
         define=(OWN,),
         run=(OWN,),
         operate=(OWN,),
+        signal=(OWN,),
     ),
-    OPS_ROLE: Role(tap=("**",), read=(READ_ALL,), retry=("**",), operate=("**",), approve=("**",)),
+    OPS_ROLE: Role(tap=("**",), read=(READ_ALL,), retry=("**",), operate=("**",), approve=("**",), signal=("**",)),
     ADMIN_ROLE: Role(
         publish=("**",),
         send=("**",),
@@ -224,6 +226,7 @@ _SHIPPED: Mapping[str, Role] = {
         run=("**",),
         operate=("**",),
         approve=("**",),
+        signal=("**",),
         admin=("**",),
     ),
 }

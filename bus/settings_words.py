@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["in_words"]
+__all__ = ["channel_fault", "in_words"]
 
 _PLACE = re.compile(r"(?P<fault>.*?)(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
 
@@ -118,3 +118,16 @@ def _walk(shape: type[msgspec.Struct], prefix: str) -> Iterable[str]:
         yield prefix + field.name
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from _walk(field.type, f"{prefix}{field.name}.")
+
+
+def channel_fault(data: dict[str, Any], kind: type) -> str | None:
+    """Return what is wrong with the limits of a single channel, whose name msgspec does not report."""
+    retention = data.get("retention")
+    channels = retention.get("channels") if isinstance(retention, dict) else None
+    for name, keep in channels.items() if isinstance(channels, dict) else ():
+        try:
+            msgspec.convert(keep, kind)
+        except msgspec.ValidationError as error:
+            found = keep if isinstance(keep, dict) else {}
+            return f"the limits of channel {name!r} in [retention.channels]: {in_words(error, found, kind)}"
+    return None

@@ -106,12 +106,7 @@ class Broker:
         self._outgoing = Outgoing(sockets.command, settings.limits)
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
         self._answering = Answering(
-            core,
-            store.log,
-            queries=self._queries,
-            outgoing=self._outgoing,
-            limits=settings.limits,
-            moment=moment,
+            core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._waking = RunWaking(core, store.workflows, moment=moment, carry_out=self._carry_out)
@@ -121,6 +116,8 @@ class Broker:
             limits=settings.limits,
             noted=self._noting.deed,
             waking=self._waking,
+            large=core.large,
+            now=lambda: moment().now,
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
         self._calling = 0

@@ -13,15 +13,17 @@ Whether something is allowed is decided by `core.access`; here is what has to be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..core.access import Access
+from ..core.run_rights import RunRights
 from ..errors import Conflict, NotFound, Unapproved
 from ..model.keys import Principal
 from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
-from ..model.rights import OWN, Action
+from ..model.rights import Action
+from ..model.schedules import ScheduleStatus
 from ..settings_rights import READ_ALL
 from ..wire.calls import (
     Call,
@@ -39,16 +41,20 @@ from ..wire.calls import (
     LeaveQueue,
     ListAllRuns,
     ListRuns,
+    ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
     SaveDefinition,
+    SendSignal,
+    TakeSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     WatchRun,
 )
 from ..wire.frames import Code, Refusal
+from ..wire.schedule_calls import DeleteSchedule, GetSchedule, GetScheduleTimes, PauseSchedule, SaveSchedule
 
 __all__ = ["CallRights"]
 
@@ -87,6 +93,8 @@ class CallRights:
                 return await self._permit_deletion(principal, call.definition_id)
             case CreateRun():
                 await self._permit_run(principal, call.run)
+                if call.run.parent_run_id is not None and call.fence is None:
+                    self._require_operator(principal, await self._owners(principal, call.run.parent_run_id))
             case DeleteRun():
                 if not await self._sees(principal, call.run_id):
                     return False
@@ -101,6 +109,20 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 self._require_operator(principal, owners)
                 self._require_creator(principal, owners.workflow_name, owners.owner)
+            case SaveSchedule() | PauseSchedule() | DeleteSchedule():
+                return await self._permit_schedule(principal, call)
+            case GetSchedule() | GetScheduleTimes():
+                if await self._seen_schedule(principal, call.schedule_id) is not None:
+                    return True
+                if isinstance(call, GetScheduleTimes):
+                    raise NotFound("schedule", call.schedule_id)
+                return False
+            case SendSignal():
+                await self._permit_signal(principal, call.run_id)
+            case TakeSignal(fence=None):
+                self._require_operator(principal, await self._owners(principal, call.step.run_id))
+            case ListSignals():
+                return await self._sees(principal, call.run_id)
             case GetStepLog():
                 step = await self._workflows.get_step_log(call.step_id)
                 return step is not None and await self._sees(principal, step.run_id)
@@ -119,6 +141,14 @@ class CallRights:
             case _:  # the store asks for the holder, or `seen` picks out what may be read
                 pass
         return True
+
+    async def _permit_signal(self, principal: Principal, run_id: str) -> None:
+        owners = (await self._workflows.owners_of([run_id])).get(run_id)
+        if owners is None:
+            raise NotFound("run", run_id)
+        refused = RunRights(self._access, principal).refuse_signal(owners)
+        if refused is not None:
+            raise refused
 
     async def step_write(self, principal: Principal | None, call: Call) -> StepCreation | StepMove:
         """Return the write that a call asks for. Raise Refusal or NotFound if it is not allowed."""
@@ -181,6 +211,44 @@ class CallRights:
         if run.workflow_name != definition.name:  # rights are asked by that name
             raise Refusal(Code.BAD_REQUEST, f"workflow {run.workflow_id!r} is named {definition.name!r}")
 
+    async def _permit_schedule(
+        self, principal: Principal, call: SaveSchedule | PauseSchedule | DeleteSchedule
+    ) -> bool:
+        """Return whether a schedule is to be changed: who saves it needs the right to create its runs."""
+        id = call.schedule.id if isinstance(call, SaveSchedule) else call.schedule_id
+        known = await self._workflows.get_schedule(id)
+        if known is not None:
+            seen = await self._seen_schedule(principal, id)
+            if seen is None and isinstance(call, SaveSchedule):
+                raise Conflict(f"the id {id!r} belongs to another schedule")
+            if seen is not None:
+                own = principal.bot_id in (known.created_by, _owner(seen))
+                self._access.require(principal, Action.OPERATE, seen.name, own=own)
+            known = known if seen is not None else None
+        if isinstance(call, SaveSchedule):
+            definition = await self._workflows.get_definition(call.schedule.workflow_id)
+            if definition is None or not self._sees_definition(principal, definition):
+                raise NotFound("workflow", call.schedule.workflow_id)
+            self._require_creator(principal, definition.name, _owner(definition))
+            if call.schedule.bot is not None:
+                self._access.require(principal, Action.SEND, call.schedule.bot)
+        elif known is None and isinstance(call, PauseSchedule):
+            raise NotFound("schedule", id)
+        return isinstance(call, SaveSchedule) or known is not None
+
+    async def _seen_schedule(self, principal: Principal, schedule_id: str) -> WorkflowDefinition | None:
+        """Return the workflow of a schedule; None if it does not exist, or is not to be seen.
+
+        Those see it that would see a run that its creator created.
+        """
+        status = await self._workflows.get_schedule(schedule_id)
+        definition = None if status is None else await self._workflows.get_definition(status.schedule.workflow_id)
+        if status is None or definition is None:
+            return None
+        owner, creator = _owner(definition), status.created_by
+        owners = RunOwners(schedule_id, definition.name, owner, creator, None, None)
+        return definition if self._sees_run(principal, owners) else None
+
     def _require_creator(self, principal: Principal, workflow_name: str, owner: str | None) -> None:
         self._access.require(principal, Action.RUN, workflow_name, own=owner in (None, principal.bot_id))
 
@@ -218,6 +286,8 @@ class CallRights:
 
     async def seen(self, principal: Principal, records: Sequence[Any]) -> list[Any]:
         """Return those of some records that a bot may see: definitions, runs, or steps that wait."""
+        if records and isinstance(records[0], ScheduleStatus):
+            return [each for each in records if await self._seen_schedule(principal, each.id) is not None]
         ids = list(
             dict.fromkeys(_run_id(record) for record in records if not isinstance(record, WorkflowDefinition))
         )
@@ -235,19 +305,12 @@ class CallRights:
         return owners is not None and self._sees_run(principal, owners)
 
     def _sees_run(self, principal: Principal, owners: RunOwners) -> bool:
-        if principal.bot_id in (owners.created_by, owners.holder, owners.last_holder):
-            return self._access.may(principal, Action.READ, OWN)
-        name, own = owners.workflow_name, owners.owner == principal.bot_id
-        return self._may_any(principal, name, (Action.RUN, Action.OPERATE), own=own)
+        return RunRights(self._access, principal).sees(owners)
 
     def _sees_definition(self, principal: Principal, definition: WorkflowDefinition) -> bool:
         own = _owner(definition) in (None, principal.bot_id)
-        return self._may_any(principal, definition.name, (Action.DEFINE, Action.RUN, Action.OPERATE), own=own)
-
-    def _may_any(self, principal: Principal, name: str, actions: Iterable[Action], *, own: bool) -> bool:
-        if self._access.may(principal, Action.READ, READ_ALL) or self._access.may(principal, Action.APPROVE, name):
-            return True
-        return any(self._access.may(principal, action, name, own=own) for action in actions)
+        actions = (Action.DEFINE, Action.RUN, Action.OPERATE)
+        return RunRights(self._access, principal).may_any(definition.name, actions, own=own)
 
 
 def _owner(definition: WorkflowDefinition) -> str | None:

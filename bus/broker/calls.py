@@ -17,6 +17,7 @@ import structlog
 
 from ..core.access import Access
 from ..core.effects import Ask, Note
+from ..core.large import LargeFrames
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.filters import RunCount, RunCounts
 from ..model.keys import Principal
@@ -36,11 +37,13 @@ from ..wire.calls import (
     GetDefinition,
     GetDefinitionByName,
     ListCall,
+    ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
     SaveDefinition,
+    SendSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
@@ -48,22 +51,30 @@ from ..wire.calls import (
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
 from .call_rights import CallRights
 from .waking import RunWaking
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
 
-_PORTION_RECORDS = 16
-"""Records of a list that are read at once: with the largest steps some 32 MiB."""
+_PORTION_RECORDS = 8
+"""Records of a list that are read at once: with the largest steps some 140 MiB."""
+
+_ANSWER_ROOM_BYTES = 1024
+"""Room around a record in an answer of one frame."""
 
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
 
+_PAUSED = {True: "paused", False: "resumed"}
+
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
     DeleteRun: False,
+    DeleteSchedule: False,
     GetCompletedStepIds: [],
     ListStepLogs: [],
+    ListSignals: [],
     ListWaitingApprovals: [],
     PageStepLogs: {"steps": [], "more": False},
 }
@@ -97,6 +108,14 @@ class StepsAsked(NamedTuple):
     together: Round
 
 
+class _StepAsked(NamedTuple):
+    """The write of a step log, for the call with an index."""
+
+    place: int
+    call: Call
+    write: StepCreation | StepMove
+
+
 STEP_CALLS = frozenset({CreateStepLog.method, UpdateStepStatus.method})
 """Calls that are carried out together if they arrive together."""
 
@@ -115,14 +134,19 @@ class WorkflowAnswers:
         limits: Limits,
         noted: Callable[[Ask, Note], None],
         waking: RunWaking,
+        large: LargeFrames,
+        now: Callable[[], float],
     ) -> None:
         self._workflows = workflows
+        self._framed = workflows.limited(limits.frame_bytes_max - _ANSWER_ROOM_BYTES)
         self._seconds_max = limits.query_seconds_max
         self._rights = CallRights(access, workflows)
         self._defining = anyio.Lock()
-        """Held while a definition is looked at and then written: whose its id is must not change in between."""
+        """Held while a definition or schedule is looked at and then written: whose its id is must not change."""
         self._noted = noted
         self._waking = waking
+        self._large = large
+        self._now = now
         self.frame_bytes_max = limits.frame_bytes_max
         self._rounds: dict[bytes, Round] = {}
 
@@ -156,34 +180,42 @@ class WorkflowAnswers:
         A task and a place in the store's queue for each would cost more than the write itself.
         """
         frames: list[bytes] = [b""] * len(asked)
-        writes: list[tuple[int, Call, StepCreation | StepMove]] = []
+        writes: list[_StepAsked] = []
         try:
             for index, (ask, request, _) in enumerate(asked):
                 try:
                     call = decode_call(request)
-                    writes.append((index, call, await self._rights.step_write(ask.principal, call)))
+                    write = await self._rights.step_write(ask.principal, call)
+                    writes.append(_StepAsked(index, call, write))
                 except Exception as error:
                     frames[index] = _refused(request, error)
-            for (index, call, _), outcome in zip(writes, await self._write_steps(writes), strict=True):
-                request = asked[index].call
-                try:
-                    frames[index] = self._done(asked[index].ask, request, call, _value(outcome))
-                except Exception as error:
-                    frames[index] = _refused(request, error)
+            in_parts = {ask.address: self._large.are_read_by(ask.address) for ask, _, _ in asked}
+            for each in set(in_parts.values()):
+                some = [write for write in writes if in_parts[asked[write.place].ask.address] is each]
+                for (index, call, _), outcome in zip(some, await self._write_steps(some, each), strict=True):
+                    request = asked[index].call
+                    try:
+                        frames[index] = self._done(asked[index].ask, request, call, _value(outcome))
+                    except Exception as error:
+                        frames[index] = _refused(request, error)
         finally:
             for ask, _, together in asked:
                 self._end(ask.address, together)
         return frames
 
     async def _write_steps(
-        self, writes: Sequence[tuple[int, Call, StepCreation | StepMove]]
+        self, writes: Sequence[_StepAsked], in_parts: bool
     ) -> Sequence[WorkflowStepLog | Exception]:
         try:
-            return await self._workflows.write_steps([write for _, _, write in writes])
+            return await self._store(in_parts).write_steps([each.write for each in writes])
         except StoreFailure:
             raise
         except Exception as error:
             return [error] * len(writes)
+
+    def _store(self, in_parts: bool) -> WorkflowStore:
+        """Return the store for a client: one that reads no answers in parts writes nothing it could not read."""
+        return self._workflows if in_parts else self._framed
 
     def _end(self, address: bytes, together: Round) -> None:
         together.open -= 1
@@ -195,7 +227,9 @@ class WorkflowAnswers:
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)
-        if ask.principal is not None and isinstance(call, SaveDefinition | DeleteDefinition):
+        if ask.principal is not None and isinstance(
+            call, SaveDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
+        ):
             async with self._defining:
                 return await self._carry_out(ask, request, call, bot_name)
         return await self._carry_out(ask, request, call, bot_name)
@@ -203,18 +237,21 @@ class WorkflowAnswers:
     async def _carry_out(self, ask: Ask, request: Workflow, call: Call, bot_name: str) -> bytes:
         principal = ask.principal
         if principal is not None and request.call in STEP_CALLS:
-            [outcome] = await self._workflows.write_steps([await self._rights.step_write(principal, call)])
+            store = self._store(self._large.are_read_by(ask.address))
+            [outcome] = await store.write_steps([await self._rights.step_write(principal, call)])
             return self._done(ask, request, call, _value(outcome))
         if principal is not None and not await self._rights.permit(principal, call):
-            return self._frame(request, call, _NOTHING.get(type(call)))
+            return self._frame(ask, request, call, _NOTHING.get(type(call)))
+        in_parts = self._large.are_read_by(ask.address)
         if isinstance(call, ListCall):
-            value: Any = await self._listed(call, principal)
+            value: Any = await self._listed(call, principal, in_parts=in_parts)
         elif isinstance(call, CountRuns) and principal is not None and not self._rights.reads_all(principal):
             value = await self._count_seen(call, principal)
         elif isinstance(call, PageStepLogs):
             value = self._cut(await self._workflows.page_step_logs(call.run_id, call.after))
         else:
-            workflows = self._workflows if principal is None else self._workflows.on_behalf_of(principal.bot_id)
+            workflows = self._store(in_parts)
+            workflows = workflows if principal is None else workflows.on_behalf_of(principal.bot_id)
             with self._waking.waiting(ask, call):
                 value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
         if principal is not None and value is not None and isinstance(call, GetDefinition | GetDefinitionByName):
@@ -227,23 +264,27 @@ class WorkflowAnswers:
         if note is not None:
             self._noted(ask, note)
         self._waking.tell(ask, call, value)
-        return self._frame(request, call, value)
+        return self._frame(ask, request, call, value)
 
-    def _frame(self, request: Workflow, call: Call, value: Any) -> bytes:
+    def _frame(self, ask: Ask, request: Workflow, call: Call, value: Any) -> bytes:
         frame = ok_frame(request.request, value)
-        if len(frame) > self.frame_bytes_max:
+        if len(frame) <= self.frame_bytes_max:
+            return frame
+        kept = self._large.answer(ask.address, request.request, frame, self._now())
+        if kept is None:
             raise self.too_large(call, len(frame))
-        return frame
+        return kept
 
-    async def _listed(self, call: ListCall, principal: Principal | None) -> list[msgspec.Raw]:
-        of_one_run = isinstance(call, ListStepLogs) or (isinstance(call, ListWaitingApprovals) and call.run_id)
+    async def _listed(self, call: ListCall, principal: Principal | None, *, in_parts: bool) -> list[msgspec.Raw]:
+        of_one_run = isinstance(call, ListStepLogs | ListSignals)
+        of_one_run = of_one_run or (isinstance(call, ListWaitingApprovals) and call.run_id is not None)
         if principal is None or of_one_run or self._rights.reads_all(principal):
-            return await self._list(call)
-        return await self._list_seen(call, principal)
+            return await self._list(call, in_parts=in_parts)
+        return await self._list_seen(call, principal, in_parts=in_parts)
 
-    async def _list(self, call: ListCall) -> list[msgspec.Raw]:
+    async def _list(self, call: ListCall, *, in_parts: bool) -> list[msgspec.Raw]:
         """Read a list in portions, as long as it fits into a frame. Concurrent inserts may shift them."""
-        found, read = _Found(call, self), 0
+        found, read = _Found(call, self, in_parts=in_parts), 0
         while True:
             portion = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
             page = await _method(self._workflows, call)(**_filter(call), limit=portion, offset=call.offset + read)
@@ -264,9 +305,9 @@ class WorkflowAnswers:
             steps.append(msgspec.Raw(written))
         return {"steps": steps, "more": page.more or len(steps) < len(page.steps)}
 
-    async def _list_seen(self, call: ListCall, principal: Principal) -> list[msgspec.Raw]:
+    async def _list_seen(self, call: ListCall, principal: Principal, *, in_parts: bool) -> list[msgspec.Raw]:
         """Read a list likewise, of what a bot may see: `limit` and `offset` count nothing else."""
-        found, read, passed_over = _Found(call, self), 0, 0
+        found, read, passed_over = _Found(call, self, in_parts=in_parts), 0, 0
         try:
             with anyio.fail_after(self._seconds_max):
                 while True:
@@ -316,15 +357,16 @@ class WorkflowAnswers:
         elif call.writes:
             hint = "it was carried out; only the record cannot be sent"
         else:
-            hint = "raise the worker's limits.frame_bytes_max"
+            hint = "this client does not read answers in parts: use one that does"
         error = TooLarge(f"the answer to {call.method}", size_bytes, self.frame_bytes_max)
         return error.reworded(f"{error}; {hint}")
 
 
 class _Found:
-    """The records of a list, each once, as long as they fit into a frame."""
+    """The records of a list, each once, as long as they fit into a frame; `in_parts`, one may be larger."""
 
-    def __init__(self, call: ListCall, answers: WorkflowAnswers) -> None:
+    def __init__(self, call: ListCall, answers: WorkflowAnswers, *, in_parts: bool) -> None:
+        self._alone_max = 1 if in_parts else 0
         self._call = call
         self._answers = answers
         self._records: dict[str, msgspec.Raw] = {}
@@ -335,7 +377,7 @@ class _Found:
         for record in records:
             written = self._records[record.id] = msgspec.Raw(encode(record))
             self._size_bytes += len(bytes(written)) + 1
-            if self._size_bytes > self._answers.frame_bytes_max:
+            if self._size_bytes > self._answers.frame_bytes_max and len(self._records) > self._alone_max:
                 raise self._answers.too_large(self._call, self._size_bytes)
 
     @property
@@ -357,7 +399,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 
 
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
-    """Return a method's arguments. A bot can claim runs only for itself."""
+    """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
     if isinstance(call, ClaimRun):
         if call.holder not in (None, bot_id, bot_name):
@@ -365,6 +407,11 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
             )
         arguments["holder"] = bot_id
+    if isinstance(call, SendSignal):
+        if call.sender not in (None, bot_id, bot_name):
+            text = f"bot {bot_name!r} cannot send a signal as {call.sender[:NAME_CHARACTERS_MAX]!r}"
+            raise Refusal(Code.FORBIDDEN, text)
+        arguments["sender"] = bot_name
     return arguments
 
 
@@ -380,6 +427,12 @@ def _deed(call: Call, value: Any) -> Note | None:
             return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
         case ForkRun():
             return Note("run_operated", {"object": call.run_id, "status": "forked"})
+        case SaveSchedule():
+            return Note("schedule_changed", {"object": call.schedule.id, "status": "saved"})
+        case PauseSchedule():
+            return Note("schedule_changed", {"object": call.schedule_id, "status": _PAUSED[call.paused]})
+        case DeleteSchedule() if value:
+            return Note("schedule_changed", {"object": call.schedule_id, "status": "deleted"})
         case DeleteRun() if value:
             return Note("run_deleted", {"object": call.run_id})
         case DeleteDefinition() if value:

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.core import Core
 from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
 from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
-from ..model.records import RunStatus, WorkflowRun, parse_timestamp
+from ..model.records import RunStatus, parse_timestamp
 from ..model.repository import RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
@@ -21,10 +21,13 @@ from ..wire.calls import (
     LeaveQueue,
     ReleaseRun,
     RetryRun,
+    SendSignal,
+    TakeSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     WatchRun,
 )
+from ..wire.schedule_calls import PauseSchedule, SaveSchedule
 
 __all__ = ["RunWaking"]
 
@@ -80,6 +83,10 @@ class RunWaking:
                 self._happened(value.run_id, by_holder=call.fence is not None, stopped=False)
             case CreateStepLog():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+            case SendSignal():
+                self._happened(call.run_id, stopped=False)
+            case TakeSignal():
+                self._happened(value.run_id, by_holder=True, stopped=False)
             case RetryRun():
                 self._happened(call.run_id)
             case LeaveQueue():
@@ -91,16 +98,18 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True, stopped=False)
-                self._expect(value)
+                self._expect(value.not_before)
+            case SaveSchedule() | PauseSchedule():
+                self._expect(value.next_at)
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
 
-    def _expect(self, run: WorkflowRun) -> None:
-        """Let it be noticed when the time of a new run has come."""
-        if run.not_before is not None:
-            left = parse_timestamp(run.not_before) - parse_timestamp(self._moment().wall)
+    def _expect(self, time: str | None) -> None:
+        """Let it be noticed when the time of a new run, or of a schedule, has come."""
+        if time is not None:
+            left = parse_timestamp(time) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())
 
     async def do(self, effect: FindRuns | EndPlaces) -> None:

@@ -38,7 +38,8 @@ async def read_view(bot: Bot, run: WorkflowRun, names: dict[str, str] | None = N
         names = await bot_names(bot)
     queued_or_lost = run.status in (RunStatus.PENDING, RunStatus.CRASHED)
     summary = await find_summary(workflows, run) if queued_or_lost else None
-    return RunView(run, lease, await workflows.list_step_logs(run.id), names, summary)
+    signals = [] if run.status in _ENDS else await workflows.list_signals(run.id)
+    return RunView(run, lease, await workflows.list_step_logs(run.id), names, summary, signals)
 
 
 async def follow(link: Link, given: str) -> RunStatus:

@@ -37,6 +37,7 @@ __all__ = [
     "Link",
     "WithText",
     "address_of",
+    "body_of",
     "decoded",
     "drafted",
     "id_of",
@@ -188,7 +189,7 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
     return headers
 
 
-def _body(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
+def body_of(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
     """Return a text that is JSON byte for byte, or else the text as a JSON string."""
     value = value.removeprefix(_HIDDEN)
     try:
@@ -357,7 +358,7 @@ def worded(command: Command) -> Command:
             "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
         ),
         click.option("--type", "message_type", default="message", show_default=True, help="The kind of message."),
-        click.argument("body", callback=_body),
+        click.argument("body", callback=body_of),
     ):
         command = part(command)
     return command

@@ -7,6 +7,7 @@ read or followed is not known here.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,16 @@ import msgspec
 from rich.console import Console, Group
 from rich.text import Text
 
-from ..model.records import Lease, RunStatus, RunSummary, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
+from ..model.records import (
+    Lease,
+    RunStatus,
+    RunSummary,
+    Signal,
+    WorkflowRun,
+    WorkflowStepLog,
+    parse_timestamp,
+    timestamp,
+)
 from .console import Facts, StatusText, Time, fact_lines, show_facts, show_rows, table
 from .streams import plain, say
 
@@ -38,6 +48,7 @@ class RunView(msgspec.Struct, frozen=True):
     steps: list[WorkflowStepLog]
     names: dict[str, str]
     summary: RunSummary | None = None
+    signals: Sequence[Signal] = ()
 
     @property
     def holder(self) -> str:
@@ -47,7 +58,7 @@ class RunView(msgspec.Struct, frozen=True):
     def value(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         lease = None if self.lease is None else msgspec.to_builtins(self.lease) | {"holder_name": self.holder}
-        return {"run": self.run, "lease": lease, "steps": self.steps}
+        return {"run": self.run, "lease": lease, "steps": self.steps, "signals": self.signals}
 
 
 # ── Times and texts ──────────────────────────────────────────────────────────────────────────────────────
@@ -86,6 +97,12 @@ def _outcome(step: WorkflowStepLog) -> str:
     if step.output is None:
         return ""
     return _shortened(step.output)
+
+
+def _waiting(signals: Sequence[Signal]) -> str:
+    """Return which signals the run has not taken."""
+    counts = Counter(signal.name for signal in signals)
+    return ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counts.items())
 
 
 def _shortened(value: Any) -> str:
@@ -145,6 +162,7 @@ def _facts(view: RunView) -> Facts:
         "started": _time(run.started_at),
         "ended": _time(run.completed_at),
         "took": _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
+        "signals": _waiting(view.signals),
         "error": run.error or "",
         "result": "" if run.result is None else _shortened(run.result),
     }

@@ -11,7 +11,8 @@ from ..errors import MalformedAnswer, WorkerUnavailable
 from ..wire.frames import StoredMessage
 from ..wire.refusals import refusal
 from .connection import Connection
-from .waiting import Make
+from .large import LargeRequests
+from .waiting import AnsweredInParts, FrameTooLarge, Make
 
 __all__ = ["Caller"]
 
@@ -25,6 +26,7 @@ class Caller:
         self.connection = connection
         self.timeout = timeout
         self._url = url
+        self._large = LargeRequests(connection)
 
     def __repr__(self) -> str:
         return f"<Caller of {self._url} timeout={self.timeout}>"
@@ -43,7 +45,10 @@ class Caller:
         `once` and `settles` are those of `Connection.request`.
         """
         try:
-            return await self.connection.request(make, once=once, settles=settles, timeout=self.timeout)
+            try:
+                return await self.connection.request(make, once=once, settles=settles, timeout=self.timeout)
+            except (FrameTooLarge, AnsweredInParts) as found:
+                return await self._large.go_on(found, make, settles=settles, timeout=self.timeout)
         except TimeoutError:
             raise self.unavailable(what) from None
 

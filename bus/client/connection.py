@@ -25,12 +25,13 @@ import anyio.lowlevel
 import msgspec
 import uuid_utils
 
-from ..errors import AddressError, BusError, ClosedError, KeyRefused, TooLarge, WorkerUnavailable, request_error
+from ..errors import AddressError, BusError, ClosedError, KeyRefused, WorkerUnavailable, request_error
 from ..transport import Break, Port
 from ..wire.codec import ack_frame, decode_worker_frame, encode, publish_frame
 from ..wire.frames import (
     Closing,
     Code,
+    Commit,
     Deliver,
     ErrorFrame,
     Gap,
@@ -42,14 +43,16 @@ from ..wire.frames import (
     StoredMessage,
     Wake,
     Welcome,
+    Workflow,
 )
 from ..wire.limits import PUBLISH_MESSAGES_MAX
+from ..wire.parts_frames import InParts
 from .deliveries import Deliveries, of_another_log
 from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .unsent import Unsent
-from .waiting import Awaited, Deadlines, Make, Request, Ticket
+from .waiting import Awaited, Deadlines, FrameTooLarge, Make, Request, Ticket
 from .wakes import Wakes
 
 __all__ = ["Connection"]
@@ -126,8 +129,8 @@ class Connection:
 
         It is repeated in later sessions until it is answered or TimeoutError is raised. A request that may be sent
         only `once` raises WorkerUnavailable instead. One that `settles` messages raises NotInFlight if the worker
-        has another log by then. A frame too large for the worker raises TooLarge at once, because the worker could
-        not tell which request it refuses.
+        has another log by then. A frame too large for the worker raises FrameTooLarge at once, because the worker
+        could not tell which request it refuses, and an answer larger than a frame raises AnsweredInParts.
         """
         due_at = self.due_at(timeout)
         number = self.post(make, once=once, settles=settles)
@@ -145,9 +148,10 @@ class Connection:
         """Send a request, and return its number. It is repeated like any other, though nobody may wait for it."""
         self._check()
         number = self._next_number()
-        request = Request(encode(make(number)), once=once, settles=settles)
+        frame = make(number)
+        request = Request(encode(frame), once=once, settles=settles)
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
-            raise TooLarge("the frame", len(request.frame), self.welcome.max_frame_bytes)
+            raise FrameTooLarge(request.frame, isinstance(frame, Commit | Workflow))
         self._requests[number] = request
         self._post(request.frame)
         return number
@@ -208,7 +212,7 @@ class Connection:
         self.failure = self.failure or error
         self.home.leave()
         for request in self._requests.values():
-            self._finish(request, error=self.failure)
+            request.fail(self.failure)
         self._unsent.fail(self.failure)
         self.connected.set()
         self._room.set()
@@ -268,7 +272,7 @@ class Connection:
 
     def _returning_hello(self) -> Hello:
         """Return a hello that names the messages this bot holds, and proves that it is the same client."""
-        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token, wakes=True)
+        hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token, wakes=True, parts=True)
         if self.welcome is None:
             return hello
         hello = msgspec.structs.replace(hello, epoch=self.welcome.epoch)
@@ -295,9 +299,9 @@ class Connection:
         for request in list(self._requests.values()):
             if request.once:
                 text = "the session ended before this was confirmed: the message may be redelivered"
-                self._finish(request, error=WorkerUnavailable(text))
+                request.fail(WorkerUnavailable(text))
             elif request.settles and renewed:
-                self._finish(request, error=of_another_log())
+                request.fail(of_another_log())
             else:
                 self._transmit(request.frame)
         self.connected.set()
@@ -438,9 +442,9 @@ class Connection:
                 self._delivered(messages)
             case Published():
                 self._published(frame)
-            case Ok(request=number):
+            case Ok(request=number) | InParts(request=number):
                 if (request := self._requests.pop(number, None)) is not None:
-                    self._finish(request, value=frame.value)
+                    request.answer(frame)
             case Welcome():
                 self._opened(frame)
             case ErrorFrame():
@@ -482,19 +486,10 @@ class Connection:
         if request is None:
             _logger.warning("the worker refused a frame: %s", failure)
         else:
-            self._finish(request, error=failure)
+            request.fail(failure)
             if request.parts:
                 self._leave_window(request)
 
     def _leave_window(self, request: Request) -> None:
         self._in_flight -= sum(part.stop - part.start for part in request.parts)
         self._room.set()
-
-    def _finish(self, request: Request, *, value: msgspec.Raw | None = None, error: BusError | None = None) -> None:
-        if request.done:
-            return  # the first outcome counts
-        request.value, request.error = value, error
-        for part in request.parts:
-            if error is not None:
-                part.fail(error)
-        request.finish()

@@ -14,10 +14,21 @@ import anyio
 import msgspec
 
 from ..errors import BusError, request_error
-from ..wire.frames import RETRY, ItemError, Published, StoredMessage
+from ..wire.frames import RETRY, ItemError, Ok, Published, StoredMessage
+from ..wire.parts_frames import InParts
 from .home import Event, Home
 
-__all__ = ["Awaited", "Deadlines", "Make", "Part", "Receipt", "Request", "Ticket"]
+__all__ = [
+    "AnsweredInParts",
+    "Awaited",
+    "Deadlines",
+    "FrameTooLarge",
+    "Make",
+    "Part",
+    "Receipt",
+    "Request",
+    "Ticket",
+]
 
 Make = Callable[[int], msgspec.Struct]
 """Makes the frame of a request with its number."""
@@ -37,6 +48,24 @@ class Receipt(msgspec.Struct, frozen=True):
     seq: int
     duplicate: bool = False
     scheduled: bool = False
+
+
+class FrameTooLarge(Exception):
+    """A frame is larger than the worker takes at once; it may be sent in parts if it is about workflows."""
+
+    def __init__(self, frame: bytes, may_be_in_parts: bool) -> None:
+        super().__init__(frame, may_be_in_parts)
+        self.frame = frame
+        self.may_be_in_parts = may_be_in_parts
+
+
+class AnsweredInParts(Exception):
+    """The answer is larger than a frame, and is to be read in parts."""
+
+    def __init__(self, request: int, total: int) -> None:
+        super().__init__(request, total)
+        self.request = request
+        self.total = total
 
 
 class Awaited:
@@ -122,7 +151,24 @@ class Request(Awaited):
         self.settles = settles
         """The messages that it settles: it is not repeated if the worker has another log."""
         self.value: msgspec.Raw | None = None
-        self.error: BusError | None = None
+        self.error: BusError | AnsweredInParts | None = None
+
+    def answer(self, answer: Ok | InParts) -> None:
+        """Note the answer, unless it failed before."""
+        if not self.done:
+            if isinstance(answer, Ok):
+                self.value = answer.value
+            else:
+                self.error = AnsweredInParts(answer.request, answer.total)
+            self.finish()
+
+    def fail(self, error: BusError) -> None:
+        """Note that it failed, with all its messages, unless it was answered before."""
+        if not self.done:
+            self.error = error
+            for part in self.parts:
+                part.fail(error)
+            self.finish()
 
     def settle(self, published: Published) -> None:
         """Note what became of each message in its parts, as the worker published them."""

@@ -54,6 +54,7 @@ class Admission:
         self._dispatch = dispatch
         self._turn = turn
         self._limits = limits
+        self.access = permitting.access
         self._checking = Checking(directory, permitting, turn, limits)
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ from ..model.repository import (
     Outcome,
     RecoverRuns,
     ReleaseDue,
+    StartScheduled,
     joined,
     outcomes_of,
 )
@@ -138,7 +139,9 @@ class Batch:
             mailbox.not_saved()
 
     def answered(self, answers: Sequence[Any]) -> Iterator[Answered]:
-        """Yield the jobs in the order of their changes, with the log's answers to these."""
+        """Yield the jobs in the order of their changes, with the log's answers to these: all of it is on disk."""
+        for mailbox, _ in self._buried:
+            mailbox.dead_letters.stored()
         for jobs, start, end in self._parts:
             if not jobs[0].lots:
                 yield Answered([(jobs[0], answers[start:end])])
@@ -207,6 +210,6 @@ def _sender(job: Job[Any]) -> str:
 
 def _at(change: Change, timestamp: str) -> Change:
     """Set the batch's time on changes that add messages to the log: timestamps never go back."""
-    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
+    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns | StartScheduled):
         return msgspec.structs.replace(change, timestamp=timestamp)
     return change

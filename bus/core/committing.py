@@ -19,6 +19,7 @@ import msgspec
 from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
+from ..model.records import RunStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
@@ -29,11 +30,12 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .run_rights import RunRights
 from .waking import Waking
 
 __all__ = ["Committing"]
 
-_LATER = ("result",)
+_LATER = ("result", "runs", "signals")
 """Fields that earlier workers did not know. A commit without them has the digest that it had there."""
 
 
@@ -96,6 +98,10 @@ class Committing:
             number=self._number,
             as_holder=session.principal is not None,
             result=commit.result,
+            runs=commit.runs,
+            signals=commit.signals,
+            sender=session.bot_name,
+            rights=None if session.principal is None else RunRights(self.admission.access, session.principal),
         )
         self._batches.add(
             _CommitJob(
@@ -195,6 +201,10 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 self._admission.enter(lot, outcome, at)
         if self._work.run_id is not None:
             self._waking.happened(self._work.run_id, by_holder=True, stopped=self._work.status is not None)
+        for run in self._work.runs:
+            self._waking.happened(run.id, by_holder=True, stopped=False)
+        for signal in self._work.signals:
+            self._waking.happened(signal.run_id, stopped=False)
         for mailbox in self._settled:
             self._dispatch.settle_committed(mailbox, self._work.number)
 
@@ -215,6 +225,10 @@ def _check(commit: Commit) -> None:
     if (commit.run_id is None) != (commit.fence is None) or (of_a_run and commit.run_id is None):
         text = "a run's steps, context, status, error and result need its run_id and its fence"
         raise Refusal(Code.BAD_REQUEST, text)
+    for run in commit.runs:
+        if commit.run_id is None or run.parent_run_id != commit.run_id or run.status is not RunStatus.PENDING:
+            text = f"run {run.id!r} must be pending, and have the run of the commit as its parent_run_id"
+            raise Refusal(Code.BAD_REQUEST, text)
     for step in commit.steps:
         if step.run_id != commit.run_id:
             raise Refusal(Code.BAD_REQUEST, f"step {step.step_id!r} belongs to another run, {step.run_id!r}")
@@ -230,7 +244,7 @@ def _encode(commit: Commit) -> bytes:
     """
     content: dict[str, Any] = msgspec.structs.asdict(commit) | {"request": 0}
     for name in _LATER:
-        if content[name] is None:
+        if content[name] is None or (content[name] == [] and name != "result"):
             del content[name]
     try:
         encoded = encode(content)
@@ -241,6 +255,9 @@ def _encode(commit: Commit) -> bytes:
     values = [(commit.context, "the context"), (commit.result, "the result")]
     values += [(step.input, f"the input of step {step.step_id!r}") for step in commit.steps]
     values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
+    values += [(run.context, f"the context of run {run.id!r}") for run in commit.runs]
+    values += [(run.trigger_payload, f"the trigger_payload of run {run.id!r}") for run in commit.runs]
+    values += [(signal.payload, f"the payload of signal {signal.name!r}") for signal in commit.signals]
     for value, what in values:
         fault = value_fault(value, what)
         if fault is not None:

@@ -47,6 +47,7 @@ from ..wire.frames import (
     Term,
     Unsubscribe,
 )
+from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 from .access import Access
 from .administering import Administering
 from .admission import Admission
@@ -61,6 +62,7 @@ from .founding import Founding
 from .hearing import Hearing
 from .keeping import Keeping
 from .keyring import Keyring
+from .large import LargeFrames
 from .opening import Opening
 from .pausing import Pausing
 from .permitting import Permitting
@@ -106,6 +108,7 @@ class Core:
         access = Access(settings.security)
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
+        self.large = LargeFrames(self.sessions, self.shares, settings)
         self._admission = admission = self._with_limits(self._scheduling, self._founding)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
@@ -149,7 +152,6 @@ class Core:
             turn=self._turn,
         )
         self._flushing = self._with_flushes(self._record)
-        self._swept_at = 0.0
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
     def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
@@ -181,6 +183,7 @@ class Core:
             batches=self._batches,
             dispatch=self.dispatch,
             founding=self._founding,
+            large=self.large,
             pausing=self._pausing,
             returning=self._returning,
             shares=self.shares,
@@ -389,6 +392,7 @@ class Core:
         self.recovering.tick()
         self.waking.tick(moment.now)
         self._keeping.tick()
+        self.large.expire(moment.now)
         self._record.tick(moment.now, self._turn.steady())
         if deaf:
             for session in self.sessions:
@@ -396,11 +400,7 @@ class Core:
             self.dispatch.wait_anew(self.sessions)
         if deaf or late:
             return self._finish()
-        timeout = self._settings.delivery.session_timeout_seconds
-        if moment.now - self._swept_at >= timeout / 10:
-            self._swept_at = moment.now
-            for session in self.sessions.silent(moment.now - timeout):
-                self._opening.end(session, vanished=True)
+        self._opening.end_silent(moment.now)
         self.dispatch.expire()
         self.dispatch.tapping.send_heads()
         return self._finish()
@@ -465,10 +465,8 @@ class Core:
                 self._publishing.request(session, request)
             case Commit():
                 self._committing.request(session, request)
-            case Ack() | Nak() | Term() | Extend():
-                self._settling.settle(session, request)
-            case Park():
-                self._settling.park(session, request)
+            case Ack() | Nak() | Term() | Extend() | Park():
+                self._settling.request(session, request)
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
                 self.dispatch.touch_session(session)
@@ -488,6 +486,10 @@ class Core:
                 self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
                 self._key_manager().request(session, request)
+            case PartFrame() | ReadPart():
+                self.large.request(session, request, self._turn)
+            case WholeFrame():
+                self._receive(address, self.large.whole(session, request), principal)
             case _:  # a query or a workflow call, as the type of Ask.query checks
                 self._turn.add(Ask(address, session.bot_id, request, session.principal))
 

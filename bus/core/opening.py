@@ -23,6 +23,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Locate, Turn
 from .founding import Founding
+from .large import LargeFrames
 from .pausing import Pausing
 from .returning import Returning
 from .shares import Shares
@@ -43,6 +44,7 @@ class Opening:
         batches: Batches,
         dispatch: Dispatch,
         founding: Founding,
+        large: LargeFrames,
         pausing: Pausing,
         returning: Returning,
         shares: Shares,
@@ -58,6 +60,7 @@ class Opening:
         self._batches = batches
         self._dispatch = dispatch
         self._founding = founding
+        self._large = large
         self._pausing = pausing
         self._returning = returning
         self._shares = shares
@@ -69,6 +72,7 @@ class Opening:
         self._receive = receive
         self._registering: dict[str, list[tuple[bytes, Hello]]] = {}
         self._claimed: set[str] = set()
+        self._swept_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Opening {self._sessions} registering={len(self._registering)}>"
@@ -130,6 +134,7 @@ class Opening:
             in_flight_bytes_max=limits.in_flight_bytes_max,
         )
         session.wakes = hello.wakes
+        session.in_parts = hello.parts
         return session
 
     def _register(self, session: Session, hello: Hello) -> None:
@@ -206,10 +211,19 @@ class Opening:
         if earlier is not None:
             self.end(earlier, vanished=False)
 
+    def end_silent(self, now: float) -> None:
+        """End the sessions that have been silent for too long, if it is time to look."""
+        timeout = self._settings.delivery.session_timeout_seconds
+        if now - self._swept_at >= timeout / 10:
+            self._swept_at = now
+            for session in self._sessions.silent(now - timeout):
+                self.end(session, vanished=True)
+
     def end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """End a session. What it had in flight has failed if it `vanished`, except what is `unsent`."""
         self._sessions.remove(session)
         self._waking.leave(session)
+        self._large.forget(session.address)
         if session.opening:
             return
         self._dispatch.see(session.bot_id)

@@ -46,11 +46,14 @@ class Settling:
     def __repr__(self) -> str:
         return f"<Settling {self._batches}>"
 
-    def park(self, session: Session, request: Park) -> None:
-        """Let messages wait that nobody is at work on."""
-        self._dispatch.park(session, request.seqs)
+    def request(self, session: Session, request: Ack | Nak | Term | Extend | Park) -> None:
+        """Carry out what a bot says of messages that it has."""
+        if isinstance(request, Park):
+            self._dispatch.park(session, request.seqs)
+        else:
+            self._settle(session, request)
 
-    def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
+    def _settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
         """Carry out a bot's ack, nak, term or extend.
 
         Messages that it cannot change are looked up in the log before it is answered: only the mailbox that a

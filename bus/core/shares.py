@@ -36,6 +36,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     backlog: int
     questions: int
+    parts_bytes: int
     of_role: frozenset[str] = frozenset()
 
     @property
@@ -65,6 +66,7 @@ class Shares:
             delayed=limits.scheduled_per_bot_max,
             backlog=limits.backlog_per_sender_max,
             questions=limits.queries_per_bot_max,
+            parts_bytes=limits.parts_per_bot_bytes_max,
         )
         self._remembered: dict[RoleLimits, Share] = {}
 

@@ -25,7 +25,9 @@ from .storing import (
     Fenced,
     InvalidTransition,
     InvalidValue,
+    NotAllowed,
     NotFound,
+    RunEnded,
     RunGivenUp,
     RunHeld,
     RunNotDue,
@@ -34,6 +36,7 @@ from .storing import (
     StorageBusy,
     StorageFull,
     TooLarge,
+    TooManySignals,
     Unapproved,
 )
 
@@ -44,8 +47,9 @@ __all__ = [
 _BY_NAME: dict[str, type[RequestError]] = {
     kind.error_name: kind
     for kind in (
-        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunGivenUp, RunHeld, RunNotDue, RunPaused, Fenced,
-        SlotsTaken, TooLarge, InvalidValue, StorageFull, StorageBusy, Unapproved,
+        NotFound, Conflict, InvalidTransition, DefinitionInUse, RunEnded, RunGivenUp, RunHeld, RunNotDue,
+        RunPaused, Fenced, SlotsTaken, TooLarge, TooManySignals, InvalidValue, StorageFull, StorageBusy, Unapproved,
+        NotAllowed,
     )
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ __all__ = [
     "StepChanged",
     "StepFailed",
     "UnknownWorkflow",
+    "WaitTimedOut",
 ]
 
 
@@ -139,6 +140,14 @@ class ApprovalTimedOut(RunError):
         self.step_id = step_id
 
 
+class WaitTimedOut(RunError):
+    """No signal that a run waited for was sent in time; what is sent later is kept for the next wait."""
+
+    def __init__(self, run_id: str, step_id: str) -> None:
+        super().__init__(run_id, f"no signal came in time for {step_id!r}")
+        self.step_id = step_id
+
+
 NOT_NOW = (LimitReached, NotInFlight, StorageBusy, StorageFull, RunBusy, RunLost)
 """Temporary errors, not the caller's fault: a handler that raises one is slowed down, and has not failed."""
 
@@ -146,5 +155,5 @@ ENDED = (RunCancelled, RunFailed, RunGivenUp)
 """Errors of runs that are not opened again before a person has retried them: repeating what raised them is useless.
 """
 
-MEANT = (ApprovalTimedOut, FailRun, Rejected, StepFailed)
+MEANT = (ApprovalTimedOut, FailRun, Rejected, RunCancelled, RunFailed, StepFailed, WaitTimedOut)
 """Errors that fail a run whose block they leave: its author or a person meant that. Any other one pauses it."""

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from .portable import Portable
-from .requests import BusError, Forbidden, RequestError
+from .requests import BusError, Forbidden, LimitReached, RequestError
 
 __all__ = [
     "Conflict",
@@ -19,10 +19,12 @@ __all__ = [
     "Fenced",
     "InvalidTransition",
     "InvalidValue",
+    "NotAllowed",
     "NotFound",
     "NotInFlight",
     "RecordDamaged",
     "Refused",
+    "RunEnded",
     "RunGivenUp",
     "RunHeld",
     "RunNotDue",
@@ -35,6 +37,7 @@ __all__ = [
     "StoreFailed",
     "StoreFailure",
     "TooLarge",
+    "TooManySignals",
     "Unapproved",
 ]
 
@@ -146,6 +149,17 @@ class RunNotDue(Conflict):
         super().__init__(f"run {run_id!r} is not to start before {not_before}", run_id, not_before)
 
 
+class RunEnded(Conflict):
+    """A run has ended, so it takes no signals any more; `status` says how."""
+
+    error_name = "run_ended"
+    attributes = ("run_id", "status")
+    run_id = status = ""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(f"run {run_id!r} is {status}: it has ended, and takes no signals", run_id, status)
+
+
 class RunPaused(Conflict):
     """A run was paused with a reason, so it cannot be claimed until it is made pending again."""
 
@@ -197,6 +211,18 @@ class Unapproved(Refused, Forbidden):
         )
 
 
+class NotAllowed(Refused, Forbidden):
+    """A bot may not do that to a run of a workflow; `rule` says why."""
+
+    code = "forbidden"
+    error_name = "not_allowed"
+    attributes = ("bot", "action", "object", "rule")
+    bot = action = object = rule = ""
+
+    def __init__(self, bot: str, action: str, object: str, rule: str) -> None:
+        super().__init__(f"bot {bot!r} may not {action} {object!r}: {rule}", bot, action, object, rule)
+
+
 class SlotsTaken(Refused):
     """As many runs of a workflow and a concurrency key are running as its definition allows: try again later.
 
@@ -218,6 +244,21 @@ class SlotsTaken(Refused):
             concurrency,
             ahead,
         )
+
+
+class TooManySignals(Refused, LimitReached):
+    """As many signals as are allowed, `waiting`, wait for a run; it takes them when its program waits for them."""
+
+    code = "busy"
+    retry = True
+    hint = "'posthouse run' shows what waits; send it again when the run has taken some"
+    error_name = "too_many_signals"
+    attributes = ("run_id", "waiting")
+    run_id = ""
+    waiting = 0
+
+    def __init__(self, run_id: str, waiting: int) -> None:
+        super().__init__(f"{waiting} signals wait for run {run_id!r}, and no more may", run_id, waiting)
 
 
 class TooLarge(Refused):

@@ -28,6 +28,7 @@ class DeadLetterBox:
         self.reviving: set[int] = set()
         self._outstanding = outstanding
         self._unsaved: list[DeadLetter] = []
+        self._saving = 0
 
     def __repr__(self) -> str:
         return f"<DeadLetterBox dead={len(self.dead)} unsaved={len(self._unsaved)} reviving={len(self.reviving)}>"
@@ -40,6 +41,11 @@ class DeadLetterBox:
     def unsaved(self) -> bool:
         """Whether there are dead letters that are not stored yet."""
         return bool(self._unsaved)
+
+    @property
+    def unstored(self) -> int:
+        """How many dead letters are on their way to the disk: nobody finds them there yet."""
+        return len(self._unsaved) + self._saving
 
     def restore(self, seq: int) -> None:
         """Add a stored dead letter."""
@@ -60,13 +66,19 @@ class DeadLetterBox:
         self._unsaved.append(dead_letter)
 
     def take_unsaved(self) -> list[DeadLetter]:
-        """Return the dead letters that are not stored yet, and clear them; `not_saved` restores them."""
+        """Return the dead letters that are not stored yet, to be stored now: `stored` or `not_saved` follows."""
         unsaved, self._unsaved = self._unsaved, []
+        self._saving = len(unsaved)
         return unsaved
+
+    def stored(self) -> None:
+        """Note that the dead letters that were taken are on disk."""
+        self._saving = 0
 
     def not_saved(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters that were not stored for the next transaction."""
         self._unsaved[:0] = dead_letters
+        self._saving = 0
 
     def put_back(self, seqs: Iterable[int]) -> list[int]:
         """Prepare to retry dead letters; return the seqs that are some. Call `revive` once that is on disk."""

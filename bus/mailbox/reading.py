@@ -58,8 +58,11 @@ class Reading:
         return self._parts.sources.after(self._parts.intake.loaded_seq)
 
     def loaded(self) -> int:
-        """Return how many messages are unsettled and in memory; `unread` is the rest."""
-        return len(self._parts.outstanding) + len(self._parts.intake)
+        """Return how many messages are unsettled and in memory; `unread` is the rest.
+
+        One that was given up counts until it can be found among the dead letters, so that it is always somewhere.
+        """
+        return len(self._parts.outstanding) + len(self._parts.intake) + self._parts.dead_letters.unstored
 
     def unread(self, last_seq: int) -> PageRequest:
         """Return what is unsettled and not in memory, to be counted."""

@@ -48,6 +48,7 @@ class Session:
         "in_flight",
         "in_flight_bytes",
         "in_flight_bytes_max",
+        "in_parts",
         "last_heard",
         "mailbox_ids",
         "opening",
@@ -94,6 +95,8 @@ class Session:
         self.client: str | None = None
         """Its client, by `client_of`, if that has a token to prove its identity in later sessions."""
 
+        self.in_parts = False
+        """Whether it reads answers in parts that are larger than a frame."""
         self.wakes = False
         """Whether its client is told of runs to which something happens."""
 

@@ -1,6 +1,7 @@
 """Checks of a workflow's definition before it is saved: whether it could be executed.
 
-Owns these checks. A definition saved by an earlier version is returned unchecked.
+Owns these checks. A cron line is checked only where it can be read. A definition saved by an earlier version is
+returned unchecked.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from ..errors import InvalidValue
-from .records import WorkflowDefinition
+from .occurrences import CronTimes, can_read_cron, check_times
+from .records import CronTrigger, WorkflowDefinition
 
 __all__ = ["check_definition"]
 
@@ -26,6 +28,12 @@ def check_definition(definition: WorkflowDefinition) -> None:
 def _faults(definition: WorkflowDefinition) -> Iterator[str]:
     if definition.concurrency is not None and not 1 <= definition.concurrency < 2**31:
         yield f"concurrency must be 1 or more, not {definition.concurrency}"
+    for trigger in definition.triggers:
+        if isinstance(trigger, CronTrigger) and can_read_cron():
+            try:
+                check_times(CronTimes(line=trigger.schedule, timezone=trigger.timezone or "UTC"))
+            except InvalidValue as error:
+                yield error.reason
     known: set[str] = set()
     for step in definition.steps:
         if step.id in known:

@@ -32,6 +32,7 @@ __all__ = [
     "GlobalOwner",
     "Lease",
     "ManualTrigger",
+    "NewSignal",
     "Owner",
     "Recipient",
     "Record",
@@ -40,6 +41,7 @@ __all__ = [
     "RetryStrategy",
     "RunStatus",
     "RunSummary",
+    "Signal",
     "StepPage",
     "StepStatus",
     "StepType",
@@ -320,6 +322,26 @@ class WorkflowStepLog(Record, frozen=True):
     error: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
+
+
+class NewSignal(Record, frozen=True):
+    """A signal to be sent to a run. `payload` is a JSON value; a run has one signal with an `id`."""
+
+    id: str
+    run_id: str
+    name: str
+    payload: Any = None
+
+
+class Signal(Record, frozen=True):
+    """A signal that was sent to a run: by whom (a bot's name), and when. `payload` is a JSON value."""
+
+    id: str
+    run_id: str
+    name: str
+    payload: Any
+    sender: str | None
+    sent_at: str
 
 
 class StepPage(Record, frozen=True):

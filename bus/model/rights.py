@@ -46,6 +46,8 @@ class Action(enum.StrEnum):
     """To change runs of a workflow, by its name, that another bot holds or nobody does."""
     APPROVE = "approve"
     """To answer what waits for an approval in runs of a workflow, by its name."""
+    SIGNAL = "signal"
+    """To send signals to runs of a workflow, by its name."""
     ADMIN = "admin"
     """What concerns the worker itself: `reload`, `may` about other bots, `audit`."""
 

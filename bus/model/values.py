@@ -18,6 +18,8 @@ from .exact import Encode, exact_json
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
+    "OUTPUT_BYTES_MAX",
+    "SIGNAL_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
     "json_bytes",
     "json_text",
@@ -30,7 +32,13 @@ __all__ = [
 ]
 
 STEP_VALUE_BYTES_MAX = 1024 * 1024
-"""A step's input or output: a checkpoint is read back whole; larger data belongs in a file (docs/design.md)."""
+"""A step's input, or what it asks: it is compared and shown; larger data belongs in a file (docs/design.md)."""
+
+OUTPUT_BYTES_MAX = 16 * 1024 * 1024
+"""A step's output, unless the store's rules say otherwise: pages and answers of models are of that size."""
+
+SIGNAL_BYTES_MAX = 256 * 1024
+"""A signal's payload, which waits beside others until a run takes it: as much as a message's body."""
 
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""

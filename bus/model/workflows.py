@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import StoreError
+from ..errors import Refused, StoreError
 from .filters import RunCounts, RunFilter
 from .records import (
     Claim,
@@ -23,14 +23,18 @@ from .records import (
     RecoveredRun,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
 )
+from .schedules import ScheduleStatus, WorkflowSchedule
+from .values import OUTPUT_BYTES_MAX
 
 __all__ = [
+    "CommitRights",
     "RunNews",
     "RunOwners",
     "StepCreation",
@@ -53,8 +57,14 @@ class WorkflowRules(msgspec.Struct, frozen=True):
     recoveries_max: int = 5
     """How often a run may be found without a live holder before only a person can resume it."""
 
+    output_bytes_max: int = OUTPUT_BYTES_MAX
+    """The maximum size of a step's output as JSON."""
+
+    signals_max: int = 1000
+    """How many signals may wait for one run."""
+
     record_bytes_max: int | None = None
-    """The maximum size of a definition, run or step log as JSON, if it is read in one frame. None: no limit."""
+    """The maximum size of a definition, run or step log as JSON, if it is sent to its readers. None: no limit."""
 
 
 class StepCreation(msgspec.Struct, frozen=True):
@@ -107,6 +117,16 @@ class RunNews(msgspec.Struct, frozen=True):
     next_runs: tuple[str, ...] = ()
 
 
+class CommitRights(Protocol):
+    """What the bot of a commit may do to the runs that it names, decided where it is known whose they are."""
+
+    def refuse_signal(self, owners: RunOwners) -> Refused | None:
+        """Return why the bot may not send a signal to a run, or None."""
+
+    def refuse_run(self, workflow_name: str, owner: str | None) -> Refused | None:
+        """Return why the bot may not create a run of a workflow, which belongs to the bot `owner`, or None."""
+
+
 class WorkflowRepository(Protocol):
     """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows.md).
 
@@ -118,6 +138,10 @@ class WorkflowRepository(Protocol):
 
     Lists return at most `limit` records (None: all), skipping the first `offset`.
     """
+
+    @property
+    def output_bytes_max(self) -> int:
+        """The maximum size of a step's output as JSON, in bytes."""
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,11 +168,13 @@ class WorkflowRepository(Protocol):
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal; otherwise raise Conflict.
 
         The run keeps the definition as it is at this moment. With `not_before`, a time, nobody can claim it
-        earlier.
+        earlier. With a `fence`, that of the run `parent_run_id`, it is created for that run by its holder, which
+        may repeat the call: it returns what has become of the run, if that is of the same workflow. Raises
+        NotFound if there is no such parent.
         """
 
     async def update_run_status(
@@ -323,12 +349,82 @@ class WorkflowRepository(Protocol):
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first, of one run or of all that have not ended."""
 
+    # ── Schedules ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
+        """Insert or replace a schedule by id; from then on it starts runs, until it is paused or deleted.
+
+        Each of its times starts one run at most, whatever is killed, and however the clock is set. New times begin
+        after now; if they stay, so does the next one. The counts stay. Repeating the call changes nothing.
+
+        Raises InvalidValue for times that never come, NotFound for an unknown workflow or bot, and InvalidValue for
+        a cron line if the package that reads them is not installed where the worker runs.
+        """
+
+    async def get_schedule(self, schedule_id: str) -> ScheduleStatus | None:
+        """Return a schedule by id, and how far it is."""
+
+    async def list_schedules(
+        self, workflow_id: str | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[ScheduleStatus]:
+        """List schedules by id, of one workflow or of all."""
+
+    async def get_schedule_times(self, schedule_id: str, count: int = 5) -> list[str]:
+        """Return the next times of a schedule, at most 1000, also if it is paused. Raises NotFound."""
+
+    async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
+        """Let a schedule start no runs, or with `paused=False` go on with the first time after now.
+
+        Times that pass meanwhile are not caught up. Repeating the call changes nothing. Raises NotFound.
+        """
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule; return False if it does not exist. The runs that it started stay."""
+
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, and return it as it is kept until the run takes it (`Run.wait`).
+
+        Without an `id` it gets one; with an `id` the call may be repeated, and returns the same signal. `sender` is
+        the name of the bot, which a worker sets. A payload has at most 256 KiB.
+
+        Raises NotFound, RunEnded for a run that has ended, TooManySignals while too many wait for the run, Conflict
+        for an `id` that another signal of the run has, and InvalidValue or TooLarge.
+        """
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first, of some names or of any."""
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names, in one transaction; return the step log.
+
+        The signal is its output, and is taken by no other step. If there is none that was sent `until` a time, the
+        step stays pending. A step log that does not exist is created, as pending; one that has ended is returned
+        as it is, so the call may be repeated.
+        """
+
 
 class WorkflowStore(WorkflowRepository, Protocol):
     """The repository beside its storage, with what only the worker uses."""
 
     def on_behalf_of(self, bot_id: str) -> WorkflowStore:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
+
+    def limited(self, record_bytes_max: int) -> WorkflowStore:
+        """Return the same store with a smaller maximum for records that are written or claimed."""
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""

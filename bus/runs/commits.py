@@ -18,11 +18,12 @@ from ..client.draft import Draft, publication
 from ..client.message import Message
 from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
-from ..model.records import RunStatus, WorkflowStepLog
+from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import json_value, normal_record
 from ..wire.answers import CommitAnswer
 from ..wire.frames import Commit
-from ..wire.limits import COMMIT_ITEMS_MAX, FRAME_ROOM_BYTES
+from ..wire.limits import COMMIT_ITEMS_MAX
+from .remote_values import RemoteValues
 
 __all__ = ["CommitReceipt", "RemoteCommits"]
 
@@ -41,18 +42,12 @@ class CommitReceipt(msgspec.Struct, frozen=True):
     seqs: tuple[int | None, ...]
 
 
-class RemoteCommits:
+class RemoteCommits(RemoteValues):
     """The commit method of a bot's workflows."""
 
     def __init__(self, caller: Caller, settler: Settler) -> None:
-        self._caller = caller
+        super().__init__(caller)
         self._settler = settler
-
-    @property
-    def commit_bytes_max(self) -> int | None:
-        """The size of the messages that fit into one commit; None before the bot is connected."""
-        welcome = self._caller.connection.welcome
-        return None if welcome is None else welcome.max_frame_bytes - FRAME_ROOM_BYTES
 
     async def commit(
         self,
@@ -67,13 +62,17 @@ class RemoteCommits:
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
         result: Any = None,
+        runs: Sequence[WorkflowRun] = (),
+        signals: Sequence[NewSignal] = (),
     ) -> CommitReceipt:
         """Do all this in one transaction, or nothing of it. Return when it is on the worker's disk.
 
         It checks the `fence` of a run (which `run_id` requires), writes each step log as given (one with a new id
         is created, a known one moves to its status), writes the context, the status, and the `result` of a
-        completed run, stores the messages, and acks messages in flight for this bot. Committing the same `id` again
-        returns the first answer if its contents are the same; so the drafts, too, need the ids that they had.
+        completed run, creates `runs` whose parent it is, stores the messages, sends `signals` to runs, and acks
+        messages in flight for this bot.
+        Committing the same `id` again returns the first answer if its contents are the same; so the drafts, too,
+        need the ids that they had.
 
         Raises Fenced, InvalidTransition, InvalidValue, NotFound, Conflict (for an id with other contents, and for
         an ack of a message that was settled before), TooLarge for what does not fit into a record or a frame, and
@@ -105,6 +104,8 @@ class RemoteCommits:
                 messages=publications,
                 acks=[message.seq for message in acks],
                 result=result,
+                runs=list(runs),
+                signals=list(signals),
             )
 
         answer = await self._commit(frame, acks)

@@ -12,7 +12,7 @@ import anyio
 
 from ..client.lending import waiting_for_reply
 from ..errors import NotFound, ResultTimeout
-from ..model.records import RunStatus, WorkflowRun
+from ..model.records import RunStatus, Signal, WorkflowRun
 from ..model.repository import WorkflowRepository
 from .holding import AWAY, RUN_ENDS, ended
 from .timing import Timing
@@ -74,6 +74,10 @@ class RunHandle:
         if run.status != RunStatus.COMPLETED:
             raise ended(run.id, run.status, run.error)
         return run.result
+
+    async def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Signal:
+        """Send the run a signal, for which it waits with `Run.wait`, now or later; see `send_signal`."""
+        return await self._workflows.send_signal(self._id, name, payload, id=id)
 
     async def _watched(self) -> WorkflowRun | None:
         """Return the run, and be woken at its next change; None if the worker is away."""

@@ -93,7 +93,7 @@ class Hold:
         """Why nothing more can be written; a RunError if the run was lost."""
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
-        self._bot_id = bot_id
+        self.bot_id = bot_id
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
         # Acquired without a turn of the loop, in which other tasks would begin to work.
@@ -173,7 +173,7 @@ class Hold:
             asked_at = anyio.current_time()
             claimed = await self.workflows.claim_run(
                 self.run_id,
-                self._bot_id,
+                self.bot_id,
                 self.lease_seconds,
                 claim_id=self._claim_id,
                 place_seconds=self.timing.place_seconds,

@@ -7,9 +7,10 @@ record means on the next execution.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import anyio
 import msgspec
 import uuid_utils
 
@@ -22,7 +23,7 @@ from .values import Context, Values
 
 __all__ = ["Begin", "Recorder"]
 
-Begin = Callable[[WorkflowStepLog, int], None]
+Begin = Callable[[WorkflowStepLog, int], bool]
 """Sends the record that a step begins, with the run's fence, before any record that is sent later."""
 
 
@@ -113,7 +114,7 @@ class Recorder:
     def set_result(self, result: Any) -> None:
         """Set what the run is completed with, unless it is completed. Raise InvalidValue or TooLarge."""
         what, name = f"result of run {self.run_id!r}", f"result of {self._workflow}"
-        value = self.values.plain(result, what, bytes_max=STEP_VALUE_BYTES_MAX, name=name)
+        value = self.values.plain(result, what, bytes_max=self._workflows.output_bytes_max, name=name)
         if not self.completed:
             self.result = value
 
@@ -217,12 +218,12 @@ class Recorder:
 
     async def begin(self, row: WorkflowStepLog) -> None:
         """Record that a step begins; if the run is surely held, without waiting for the answer."""
-        if self._begin is None or not self.hold.is_sure:
-            await self.create(row)
-            return
-        await self.close_left()
-        self._begin(row, self.hold.fence)
-        self._records.note(row)
+        if self._begin is not None and self.hold.is_sure:
+            await self.close_left()
+            if self._begin(row, self.hold.fence):
+                self._records.note(row)
+                return
+        await self.create(row)
 
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""
@@ -252,6 +253,17 @@ class Recorder:
         self.note(ended)
         return ended
 
+    async def take(self, row: WorkflowStepLog, names: Sequence[str], until: str | None) -> WorkflowStepLog:
+        """Record that a step takes a signal, if one of these names waits, and return the record.
+
+        A program that is cancelled meanwhile gets the signal all the same: it would not be sent again.
+        """
+        await self.close_left()
+        with anyio.CancelScope(shield=True):
+            taken = await self.hold.guard(self._workflows.take_signal(row, names, until, fence=self.hold.fence))
+        self.note(taken)
+        return taken
+
     async def _move(self, row: WorkflowStepLog) -> WorkflowStepLog:
         """Record the end of a step log; create it if its beginning, which nobody waited for, was refused."""
         fence = self.hold.fence
@@ -268,4 +280,5 @@ class Recorder:
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
         name = f"{kind} of {self._workflow}/{step_id.partition('#')[0]}"
-        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=STEP_VALUE_BYTES_MAX, name=name)
+        most = self._workflows.output_bytes_max if kind == "output" else STEP_VALUE_BYTES_MAX
+        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)

@@ -26,12 +26,15 @@ from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timest
 
 __all__ = [
     "APPROVAL",
+    "CALL",
     "COMMIT",
     "FINAL",
     "GIVEN_BACK",
     "INTERRUPTED",
     "INTERRUPTIONS_MAX",
     "LEFT",
+    "SIGNAL",
+    "START",
     "STEP",
     "TIMED_OUT",
     "UNRECORDED",
@@ -47,7 +50,6 @@ __all__ = [
     "Retry",
     "Unrecorded",
     "Wanted",
-    "approval_key",
     "changed_text",
     "check_name",
     "deadline_of",
@@ -56,9 +58,10 @@ __all__ = [
     "is_late",
     "kind_of",
     "same_json",
+    "wait_key",
 ]
 
-STEP, APPROVAL, COMMIT = "step", "approval", "commit"
+STEP, APPROVAL, COMMIT, SIGNAL, START, CALL = "step", "approval", "commit", "signal", "start", "call"
 """What a step log records. The idempotency key says so if no function was called. It answers no other kind."""
 
 _UNTIL = " until "
@@ -326,19 +329,19 @@ def check_name(name: Any) -> None:
 def kind_of(row: WorkflowStepLog) -> str:
     """Return the kind of call that a step log records: STEP if a function was called, or for a sleep."""
     kind = (row.idempotency_key or "").partition(_UNTIL)[0]
-    return kind if kind in (APPROVAL, COMMIT) else STEP
+    return kind if kind in (APPROVAL, COMMIT, SIGNAL, START, CALL) else STEP
 
 
-def approval_key(deadline: datetime | None) -> str:
-    """Return the idempotency key of an approval, which says until when it can be given."""
-    return APPROVAL if deadline is None else f"{APPROVAL}{_UNTIL}{timestamp(deadline)}"
+def wait_key(kind: str, deadline: datetime | None) -> str:
+    """Return the idempotency key of a wait for an approval or a signal, which says until when it lasts."""
+    return kind if deadline is None else f"{kind}{_UNTIL}{timestamp(deadline)}"
 
 
 def deadline_of(row: WorkflowStepLog) -> datetime | None:
-    """Return until when an approval can be given; None if there is no end."""
+    """Return until when an approval can be given, or a signal comes in time; None if there is no end."""
     kind, _, until = (row.idempotency_key or "").partition(_UNTIL)
     try:
-        return parse_timestamp(until) if kind == APPROVAL and until else None
+        return parse_timestamp(until) if kind in (APPROVAL, SIGNAL) and until else None
     except ValueError:  # somebody else's key
         return None
 

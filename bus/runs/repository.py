@@ -7,44 +7,38 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import Make
-from ..errors import TooLarge
-from ..model.exact import Encode
+from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
-    Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_text, json_value
+from ..model.values import json_value
 from ..wire import calls as calls
-from ..wire.frames import Workflow
-from ..wire.limits import FRAME_ROOM_BYTES
-from .commits import RemoteCommits
 from .handle import RunHandle
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
+from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 from .timing import Crowd, Timing
-from .values import Decode, Values
 
 __all__ = ["RemoteWorkflows"]
 
@@ -54,11 +48,8 @@ _BACKSTOP_SECONDS = 30.0
 _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
-_PORTION_RECORDS = 64
-"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
 
-
-class RemoteWorkflows(RemoteCommits):
+class RemoteWorkflows(RemoteSchedules):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -69,35 +60,9 @@ class RemoteWorkflows(RemoteCommits):
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
         self._crowd = Crowd()
-        self._values = Values()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
-
-    @property
-    def encode(self) -> Encode | None:
-        """A function that returns a JSON value for one of a type that JSON does not know; set it before runs begin.
-
-        It raises NotImplementedError for other types. Dataclasses, pydantic models and what msgspec knows need no
-        hook.
-        """
-        return self._values.encode
-
-    @encode.setter
-    def encode(self, encode: Encode | None) -> None:
-        self._values.encode = encode
-
-    @property
-    def decode(self) -> Decode | None:
-        """A function that returns a value of a type from its JSON value, for types in `returns=` of steps.
-
-        It is called with both, and raises NotImplementedError for other types.
-        """
-        return self._values.decode
-
-    @decode.setter
-    def decode(self, decode: Decode | None) -> None:
-        self._values.decode = decode
 
     def run(
         self,
@@ -177,8 +142,8 @@ class RemoteWorkflows(RemoteCommits):
             run_at=run_at,
         )
         executor = self._executor()
-        created, _ = await find_or_create(executor, workflow, start.plain(self._values, workflow))
-        return self.handle(created.id)
+        found = await find_or_create(executor, workflow, start.plain(self._values, workflow))
+        return self.handle(found.run.id)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, with which its result can be waited for."""
@@ -217,38 +182,11 @@ class RemoteWorkflows(RemoteCommits):
         """
         return self._caller.connection.wakes.of(run_id)
 
-    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_definition(self, definition: WorkflowDefinition) -> None:
-        """Insert or replace by id."""
-        await self._call(calls.SaveDefinition(definition=definition))
-
-    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
-        """Return a definition by id."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
-        return found
-
-    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
-        """Return a definition by name and owner."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
-        return found
-
-    async def list_definitions(
-        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[WorkflowDefinition]:
-        """List by name, owner, id; `None` lists those of all owners."""
-        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
-
-    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
-        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
-        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
-        return deleted
-
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal."""
-        created: WorkflowRun = await self._call(calls.CreateRun(run=run))
+        created: WorkflowRun = await self._call(calls.CreateRun(run=run, fence=fence))
         return created
 
     async def update_run_status(
@@ -396,9 +334,13 @@ class RemoteWorkflows(RemoteCommits):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
-    def _begin_step(self, step: WorkflowStepLog, fence: int) -> None:
-        """Send a call of `create_step_log`, whose answer nobody waits for."""
-        self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
+        try:
+            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
+        except FrameTooLarge:
+            return False
+        return True
 
     async def update_step_status(
         self,
@@ -459,47 +401,42 @@ class RemoteWorkflows(RemoteCommits):
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
 
-    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _call(self, call: calls.Call) -> Any:
-        value = await self._caller.ask(call.method, self._frame_of(call))
-        return calls.read_result(call.method, value)
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it; `sender` may be this bot only.
 
-    def _frame_of(self, call: calls.Call) -> Make:
-        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
-        what = f"arguments of {call.method}"
-        arguments = json_text(call, what).encode()
-        welcome = self._caller.connection.welcome
-        if welcome is not None and len(arguments) > welcome.max_frame_bytes - FRAME_ROOM_BYTES:
-            raise TooLarge(what, len(arguments), welcome.max_frame_bytes - FRAME_ROOM_BYTES)
-        return partial(_frame, call.method, msgspec.Raw(arguments))
+        Without an `id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable, pass
+        one: the same signal is returned.
+        """
+        call = calls.SendSignal(
+            run_id=run_id,
+            name=name,
+            payload=self._values.plain(payload, f"payload of signal {name!r}"),
+            id=id or str(uuid_utils.uuid7()),
+            sender=sender,
+        )
+        sent: Signal = await self._call(call)
+        return sent
 
-    async def _list(self, call: calls.ListCall) -> list[Any]:
-        try:
-            found: list[Any] = await self._call(call)
-        except TooLarge:
-            found = await self._list_in_parts(call)
-        return found
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await self._list(calls.ListSignals(run_id=run_id, names=names, limit=limit, offset=offset))
 
-    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
-        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
-        found: dict[str, Any] = {}
-        read, portion = 0, _PORTION_RECORDS
-        while call.limit is None or read < call.limit:
-            size = portion if call.limit is None else min(portion, call.limit - read)
-            try:
-                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
-            except TooLarge:
-                if size == 1:
-                    raise
-                portion = max(1, size // 4)
-                continue
-            found |= {record.id: record for record in part}
-            read += len(part)
-            if len(part) < size:
-                break
-        return list(found.values())
-
-
-def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
-    return Workflow(request=number, call=method, arguments=arguments)
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
+        taken: WorkflowStepLog = await self._call(call)
+        return taken

@@ -21,6 +21,7 @@ import msgspec
 from ..errors import InvalidValue, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import StepStatus, WorkflowStepLog, timestamp
 from .calling import call_function
+from .children import Children
 from .execution import check_timeout
 from .holding import no_fault
 from .replay import (
@@ -42,7 +43,6 @@ from .replay import (
 )
 from .transaction import RunCommit
 from .values import ReadAs
-from .waits import Waits
 
 __all__ = ["Run", "StepOptions"]
 
@@ -68,7 +68,7 @@ class StepOptions(TypedDict, total=False):
     """Arguments of the function by name."""
 
 
-class Run(Waits):
+class Run(Children):
     """One execution of a workflow, held by this program: `async with bot.workflows.run("digest") as run:`.
 
     When a call returns, what it recorded is on the worker's disk. Every call that writes raises RunLost if another

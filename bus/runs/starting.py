@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uuid_utils
@@ -22,7 +22,16 @@ from .replay import same_json
 from .timing import Timing
 from .values import Values
 
-__all__ = ["LEASE_SECONDS", "Executor", "Start", "find_or_create"]
+__all__ = [
+    "LEASE_SECONDS",
+    "Executor",
+    "Found",
+    "Start",
+    "check_input",
+    "find_definition",
+    "find_or_create",
+    "new_run",
+]
 
 LEASE_SECONDS = 15.0
 """How long a run stays with a process that died: the worker's own default."""
@@ -73,10 +82,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def find_or_create(
-    executor: Executor, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
-    """Return a run and the definition with which it was created; create it if it does not exist.
+class Found(NamedTuple):
+    """A run, the definition with which it was created, and whether that was just now."""
+
+    run: WorkflowRun
+    definition: WorkflowDefinition | None
+    is_new: bool = False
+
+
+async def find_or_create(executor: Executor, workflow: str, start: Start) -> Found:
+    """Return a run; create it if it does not exist.
 
     Raises UnknownWorkflow, or Conflict if it is of another workflow or was started with another input.
     """
@@ -85,22 +100,10 @@ async def find_or_create(
         raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow, start)
-    definition = await _definition(executor, workflow, start.definition)
-    context = start.context if start.input is None else {**start.context, "input": start.input}
-    run = WorkflowRun(
-        id=start.id or str(uuid_utils.uuid7()),
-        workflow_id=definition.id,
-        workflow_name=definition.name,
-        trigger_type=start.trigger_type,
-        started_at=timestamp(executor.timing.clock()),
-        context=context,
-        trigger_payload=start.trigger_payload,
-        concurrency_key=start.concurrency_key,
-        attributes=start.attributes,
-        not_before=None if start.run_at is None else timestamp(start.run_at),
-    )
+    definition = await find_definition(workflows, executor.bot_id, workflow, start.definition)
+    run = new_run(definition, start, executor.timing.clock())
     try:
-        return await workflows.create_run(run), definition
+        return Found(await workflows.create_run(run), definition, is_new=True)
     except Conflict:
         # Another program has just created it.
         found = await workflows.get_run(run.id)
@@ -109,19 +112,43 @@ async def find_or_create(
         return await _known(workflows, found, workflow, start)
 
 
-async def _known(
-    workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start
-) -> tuple[WorkflowRun, WorkflowDefinition | None]:
+def new_run(
+    definition: WorkflowDefinition, start: Start, now: datetime, *, parent_run_id: str | None = None
+) -> WorkflowRun:
+    """Return the record of a run that is to be created."""
+    return WorkflowRun(
+        id=start.id or str(uuid_utils.uuid7()),
+        workflow_id=definition.id,
+        workflow_name=definition.name,
+        trigger_type=start.trigger_type,
+        started_at=timestamp(now),
+        context=start.context if start.input is None else {**start.context, "input": start.input},
+        trigger_payload=start.trigger_payload,
+        concurrency_key=start.concurrency_key,
+        attributes=start.attributes,
+        parent_run_id=parent_run_id,
+        not_before=None if start.run_at is None else timestamp(start.run_at),
+    )
+
+
+async def _known(workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start) -> Found:
     if workflow not in (run.workflow_name, run.workflow_id):
         raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
+    check_input(run, start.input)
+    return Found(run, await workflows.get_run_definition(run.id))
+
+
+def check_input(run: WorkflowRun, input: Any) -> None:
+    """Raise Conflict if a run was started with another input."""
     recorded = run.context.get("input") if isinstance(run.context, dict) else None
-    if None not in (start.input, recorded) and not same_json(recorded, json_value(start.input, "input of a run")):
+    if None not in (input, recorded) and not same_json(recorded, json_value(input, "input of a run")):
         raise Conflict(f"run {run.id!r} was started with another input: start another run, or pass no input")
-    return run, await workflows.get_run_definition(run.id)
 
 
-async def _definition(executor: Executor, workflow: str, given: WorkflowDefinition | None) -> WorkflowDefinition:
-    workflows = executor.workflows
+async def find_definition(
+    workflows: WorkflowRepository, bot_id: str, workflow: str, given: WorkflowDefinition | None = None
+) -> WorkflowDefinition:
+    """Return the definition that a bot means by a name or an id; save the one that is given. Or UnknownWorkflow."""
     if given is not None:
         if not isinstance(given, WorkflowDefinition):
             raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
@@ -131,11 +158,11 @@ async def _definition(executor: Executor, workflow: str, given: WorkflowDefiniti
         if known is None or not same_values(known, given):
             await workflows.save_definition(given)
         return given
-    for owner in (BotOwner(bot_id=executor.bot_id), GlobalOwner()):
+    for owner in (BotOwner(bot_id=bot_id), GlobalOwner()):
         found = await workflows.get_definition_by_name(workflow, owner)
         if found is not None:
             return found
     found = await workflows.get_definition(workflow)
     if found is None:
-        raise UnknownWorkflow(workflow, executor.bot_id)
+        raise UnknownWorkflow(workflow, bot_id)
     return found

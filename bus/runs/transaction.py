@@ -16,10 +16,14 @@ import uuid_utils
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
-from ..model.records import RunStatus, StepStatus, WorkflowStepLog
+from ..model.records import NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from ..model.values import SIGNAL_BYTES_MAX
 from ..wire.codec import encode
+from .children import Child, child_id
+from .handle import RunHandle
 from .recorder import Recorder
-from .replay import COMMIT, changed_text, same_json
+from .replay import COMMIT, changed_text, check_name, same_json
+from .starting import find_definition, new_run
 
 __all__ = ["CommitResult", "CommittingWorkflows", "RunCommit"]
 
@@ -48,6 +52,8 @@ class CommittingWorkflows(Protocol):
         messages: Sequence[Draft] = (),
         acks: Sequence[Message] = (),
         result: Any = None,
+        runs: Sequence[WorkflowRun] = (),
+        signals: Sequence[NewSignal] = (),
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
@@ -68,6 +74,8 @@ class RunCommit:
         self._messages: list[Draft] = []
         self._bytes = 0
         self._acks: list[Message] = []
+        self._signals: list[NewSignal] = []
+        self._children: dict[str, Child] = {}
         self._context: dict[str, Any] = {}
         self._completes = False
         self._open = False
@@ -115,11 +123,62 @@ class RunCommit:
         """
         self._check_open()
         draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
-        self._bytes += len(encode(publication(draft, draft.id or ""))) + 1
-        bytes_max = getattr(self._recorder.hold.workflows, "commit_bytes_max", None)
-        if bytes_max is not None and self._bytes > bytes_max:
-            raise TooLarge(f"the frame of commit {self._step_id!r}", self._bytes, bytes_max)
+        self._add_bytes(len(encode(publication(draft, draft.id or ""))))
         self._messages.append(draft)
+
+    def start(
+        self, workflow: str, input: Any = None, *, name: str | None = None, concurrency_key: str | None = None
+    ) -> RunHandle:
+        """Start a run of a workflow, the run's child, as part of the transaction, and return a handle of it.
+
+        Its id is made of the run's id, the commit and `name`, by default the workflow's: use a name once in a block
+        (ValueError). Raises InvalidValue or TooLarge for an input that cannot be recorded, or does not fit into the
+        frame. Leaving the block raises UnknownWorkflow if there is no such workflow. See `Run.start`.
+        """
+        self._check_open()
+        recorder = self._recorder
+        what = name or workflow
+        check_name(what)
+        id = child_id(recorder.run_id, f"{self._step_id}/{what}")
+        if id in self._children:
+            raise ValueError(f"{what!r} is started twice in commit {self._name!r}: give each a name=")
+        child = Child(
+            workflow=workflow,
+            input=recorder.value(input, "input", f"{self._step_id}/{what}"),
+            concurrency_key=concurrency_key,
+        )
+        self._add_bytes(len(encode(child)))
+        self._children[id] = child
+        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
+
+    async def _runs(self) -> list[WorkflowRun]:
+        hold, now = self._recorder.hold, self._recorder.hold.timing.clock()
+        runs: list[WorkflowRun] = []
+        for id, child in self._children.items():
+            definition = await find_definition(hold.workflows, hold.bot_id, child.workflow)
+            runs.append(new_run(definition, child.start(id), now, parent_run_id=self._recorder.run_id))
+        return runs
+
+    def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal to a run, as part of the transaction.
+
+        Raises InvalidValue or TooLarge for a payload that cannot be sent, or does not fit into the frame. If the
+        run has ended or does not exist when the block is left, nothing of the transaction is carried out.
+        """
+        self._check_open()
+        what = f"payload of signal {name!r}"
+        value = self._recorder.values.plain(payload, what, bytes_max=SIGNAL_BYTES_MAX, name=what)
+        signal = NewSignal(id=str(uuid_utils.uuid7()), run_id=run_id, name=name, payload=value)
+        self._add_bytes(len(encode(signal)))
+        self._signals.append(signal)
+
+    def _add_bytes(self, size_bytes: int) -> None:
+        """Raise TooLarge if the transaction would not fit into a frame with so many bytes more."""
+        size_bytes += self._bytes + 1
+        bytes_max = getattr(self._recorder.hold.workflows, "arguments_bytes_max", None)
+        if bytes_max is not None and size_bytes > bytes_max:
+            raise TooLarge(f"the frame of commit {self._step_id!r}", size_bytes, bytes_max)
+        self._bytes = size_bytes
 
     def ack(self, message: Message) -> None:
         """Settle a message that was delivered to this bot."""
@@ -198,6 +257,7 @@ class RunCommit:
         context = recorder.context_value(self._context)
         changed = not recorder.is_saved(context)
         commit_id = str(uuid_utils.uuid7())
+        runs = await self._runs()
 
         async def commit() -> CommitResult:
             committed = await cast("CommittingWorkflows", hold.workflows).commit(
@@ -210,6 +270,8 @@ class RunCommit:
                 result=recorder.result if self._completes else None,
                 messages=self._messages,
                 acks=self._acks,
+                runs=runs,
+                signals=self._signals,
             )
             # In the call itself, because `Hold.record` finishes it even if it is cancelled.
             recorder.note(row)

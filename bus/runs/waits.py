@@ -1,4 +1,4 @@
-"""What a run waits for: a person's answer, and a time.
+"""What a run waits for: a person's answer, a signal, and a time.
 
 Owns when a wait is over, and that its end is a record. While it waits, the run is nobody's (`holding`).
 """
@@ -6,7 +6,7 @@ Owns when a wait is over, and that its end is a record. While it waits, the run 
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,21 +15,22 @@ import anyio.lowlevel
 import msgspec
 
 from ..client.lending import waiting_for_reply
-from ..errors import ApprovalTimedOut, InvalidTransition, Rejected, StepChanged
-from ..model.records import StepStatus, WorkflowStepLog, timestamp
+from ..errors import ApprovalTimedOut, InvalidTransition, Rejected, StepChanged, WaitTimedOut
+from ..model.records import Signal, StepStatus, WorkflowStepLog, parse_timestamp, timestamp
 from .execution import Execution, check_timeout
 from .holding import AWAY
 from .replay import (
     APPROVAL,
     LEFT,
+    SIGNAL,
     STEP,
     TIMED_OUT,
     WAIT_SECONDS_MAX,
-    approval_key,
     changed_text,
     deadline_of,
     is_late,
     same_json,
+    wait_key,
 )
 
 __all__ = ["Waits"]
@@ -63,7 +64,7 @@ class Waits(Execution):
         if row is None or row.status not in _STEP_ENDS:
             self._recorder.refuse_news(step_id)
             new = row is None
-            key = approval_key(None if timeout is None else self._later(timeout))
+            key = wait_key(APPROVAL, None if timeout is None else self._later(timeout))
             row = row or self._recorder.row(
                 step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=key
             )
@@ -119,6 +120,83 @@ class Waits(Execution):
             return found
         run = await self._workflows.get_run(self.id)
         raise self._hold.lose("gone" if run is None else run.status)
+
+    def wait(
+        self, *names: str, timeout: float | None = None, name: str | None = None
+    ) -> Coroutine[Any, Any, Signal]:
+        """Wait for the first signal of one of these names, and return it: `(await run.wait("paid")).payload`.
+
+        A signal that was sent before is taken at once, the oldest first. Each is taken by one wait, which records
+        it: after a restart the same wait returns the same signal. If none was sent `timeout` seconds after the wait
+        was recorded, WaitTimedOut is raised, and is raised from then on; a signal that comes later is kept for the
+        next wait. After a restart, only the rest is waited for.
+
+        Meanwhile the run is paused, unless other steps are running: it occupies no slot, and a handler that waits
+        here lends its place to another one. Signals are sent with `RunHandle.signal`, `bot.workflows.send_signal`,
+        `tx.signal` or a command. The wait is recorded under `name`, by default the names of its signals.
+        """
+        if not names:
+            raise TypeError('write run.wait("paid"), or run.wait("paid", "refused") for the first of several')
+        step_name = name or " or ".join(names)
+        return self._wait(step_name, self._take_name(step_name), names, check_timeout(timeout))
+
+    async def _wait(self, name: str, step_id: str, names: Sequence[str], timeout: float | None) -> Signal:
+        asked = {"signals": list(names)}
+        row = self._recorder.recorded(step_id, SIGNAL)
+        if row is not None and not same_json(row.input, asked):
+            raise StepChanged(self.id, step_id, changed_text(row.input, asked))
+        if row is None or row.status not in _STEP_ENDS:
+            self._recorder.refuse_news(step_id)
+            key = wait_key(SIGNAL, None if timeout is None else self._later(timeout))
+            # Pending, not running: a claim would treat a running step as interrupted.
+            row = row or self._recorder.row(
+                step_id, name, status=StepStatus.PENDING, input=asked, idempotency_key=key
+            )
+            try:
+                row = await self._signalled(row, names)
+            except anyio.get_cancelled_exc_class():
+                self._recorder.leave(row)
+                raise
+        if row.error == LEFT:
+            await self._left_again(step_id)
+        if row.error == TIMED_OUT:
+            raise WaitTimedOut(self.id, step_id)
+        return msgspec.convert(row.output, Signal)
+
+    async def _signalled(self, row: WorkflowStepLog, names: Sequence[str]) -> WorkflowStepLog:
+        """Return the record of a wait with the signal that it took, or with the end of its time."""
+        deadline = deadline_of(row)
+        until = None if deadline is None else timestamp(deadline)
+        async with self._hold.work():
+            row = await self._recorder.take(row, names, until)
+        while row.status not in _STEP_ENDS:
+            left = await self._until_signal(names, deadline)
+            async with self._hold.work():
+                row = await self._recorder.take(row, names, until)
+                if row.status not in _STEP_ENDS and left <= 0:
+                    row = await self._recorder.end(row, StepStatus.FAILED, error=TIMED_OUT)
+        return row
+
+    async def _until_signal(self, names: Sequence[str], deadline: datetime | None) -> float:
+        """Wait until there is a signal to take, or the time is over; return how much of it is left."""
+        hold, timing = self._hold, self._hold.timing
+        polls = timing.polls()
+        async with waiting_for_reply():
+            while True:
+                woken = hold.woken()
+                looked = await hold.rest() and await hold.look()
+                left = math.inf if deadline is None else timing.left(deadline)
+                waiting: Sequence[Signal] = ()
+                try:
+                    waiting = await self._workflows.list_signals(self.id, names, 1)
+                except AWAY:
+                    looked = False
+                in_time = [
+                    each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
+                ]
+                if in_time or left <= 0:
+                    return left
+                await polls.pause(woken, seconds_max=left, again=not looked)
 
     def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
         """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.

@@ -7,11 +7,11 @@ Pure: bytes in, values out.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import msgspec.inspect
-from msgspec import Meta
 
 from ..errors import InvalidValue
 from ..model.filters import RunCounts, RunFilter
@@ -21,6 +21,7 @@ from ..model.records import (
     Owner,
     RunStatus,
     RunSummary,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -28,9 +29,10 @@ from ..model.records import (
     WorkflowStepLog,
 )
 from .bodies import body_fault, is_suspicious
+from .call import Call, ListCall, Number
 from .frames import Workflow
-from .limits import NUMBER_MAX
 from .refusals import refusal
+from .schedule_calls import SCHEDULE_CALLS
 
 __all__ = [
     "CALLS",
@@ -55,6 +57,7 @@ __all__ = [
     "ListCrashedRuns",
     "ListDefinitions",
     "ListRuns",
+    "ListSignals",
     "ListStepLogs",
     "ListWaitingApprovals",
     "PageStepLogs",
@@ -62,32 +65,14 @@ __all__ = [
     "RenewRun",
     "RetryRun",
     "SaveDefinition",
+    "SendSignal",
+    "TakeSignal",
     "UpdateRunStatus",
     "UpdateStepStatus",
     "WatchRun",
     "decode_call",
     "read_result",
 ]
-
-Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
-
-
-# ── The calls ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of one call. `answer` is the type of its value; `writes` is True if it changes something."""
-
-    method: ClassVar[str]
-    answer: ClassVar[Any]
-    writes: ClassVar[bool] = False
-
-
-class ListCall(Call, frozen=True, kw_only=True):
-    """A list; a null limit asks for all of it."""
-
-    limit: Number | None = None
-    offset: Number = 0
 
 
 class SaveDefinition(Call, frozen=True, kw_only=True):
@@ -141,6 +126,7 @@ class CreateRun(Call, frozen=True, kw_only=True):
     answer = WorkflowRun
     writes = True
     run: WorkflowRun
+    fence: Number | None = None
 
 
 class UpdateRunStatus(Call, frozen=True, kw_only=True):
@@ -365,11 +351,48 @@ class ListWaitingApprovals(ListCall, frozen=True, kw_only=True):
     limit: Number | None = 50
 
 
+class SendSignal(Call, frozen=True, kw_only=True):
+    """Sends a signal to a run; `sender` may name only the session's bot."""
+
+    method = "send_signal"
+    answer = Signal
+    writes = True
+    run_id: str
+    name: str
+    payload: Any = None
+    id: str | None = None
+    sender: str | None = None
+
+
+class ListSignals(ListCall, frozen=True, kw_only=True):
+    """Asks for the signals of a run that were not taken."""
+
+    method = "list_signals"
+    answer = list[Signal]
+    run_id: str
+    names: Sequence[str] | None = None
+    limit: Number | None = 50
+
+
+class TakeSignal(Call, frozen=True, kw_only=True):
+    """Completes a step with a signal, if one waits."""
+
+    method = "take_signal"
+    answer = WorkflowStepLog
+    writes = True
+    step: WorkflowStepLog
+    names: Sequence[str]
+    until: str | None = None
+    fence: Number | None = None
+
+
 _ALL: tuple[type[Call], ...] = (
+    *SCHEDULE_CALLS,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
     CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
     UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
+    SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from ..model.values import STEP_VALUE_BYTES_MAX
 from .codes import RETRY, Code, Refusal
 from .fields import ClientFrame, Credits, Id, Name, RequestId, Seq, Seqs, are_ids, is_id, is_name
 from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
@@ -27,6 +28,7 @@ from .limits import (
     REASON_CHARACTERS_MAX,
     TOKEN_CHARACTERS_MIN,
 )
+from .parts_frames import InParts, PartFrame, ReadPart, WholeFrame
 from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
@@ -118,6 +120,8 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """Its messages whose first replies it still awaits."""
     wakes: bool = False
     """Whether it is to be told of runs to which something happens."""
+    parts: bool = False
+    """Whether it reads answers in parts that are larger than a frame."""
 
     @property
     def name(self) -> str:
@@ -227,7 +231,8 @@ OfSession = Hello | Ping | Goodbye
 KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
-)
+    | PartFrame | WholeFrame | ReadPart
+)  # fmt: skip
 
 
 # ── From the worker ──────────────────────────────────────────────────────────────────────────────────────
@@ -266,6 +271,10 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """How many messages the session may park."""
     wakes: bool = False
     """Whether the session is told of runs to which something happens."""
+    max_parts_bytes: int = 0
+    """The maximum of a frame in parts; 0 if the worker takes none."""
+    max_output_bytes: int = STEP_VALUE_BYTES_MAX
+    """The maximum of a step's output."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):
@@ -376,7 +385,7 @@ class Wake(_WorkerFrame, frozen=True, tag="wake"):
     runs: list[str]
 
 
-WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | InParts
 
 
 def begins_a_wait(request: RequestFrame) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "NAME_CHARACTERS_MAX",
     "NUMBER_MAX",
     "PARKED_MAX",
+    "PART_ROOM_BYTES",
     "PUBLISH_MESSAGES_MAX",
     "PUBLISH_ROOM_BYTES",
     "REASON_CHARACTERS_MAX",
@@ -84,6 +85,9 @@ SOCKET_PATH_BYTES_MAX = 107
 
 FRAME_ROOM_BYTES = 256
 """Room in a frame around the records of an answer, or the arguments of a call."""
+
+PART_ROOM_BYTES = 256
+"""Room in a frame around the data of a part."""
 
 PUBLISH_ROOM_BYTES = 128
 """Room in a publish frame around its messages."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw
 
-from ..model.records import RunStatus, WorkflowStepLog
+from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from .fields import ClientFrame, Id, RequestId, Seq, Seqs
 from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
 
@@ -71,3 +71,6 @@ class Commit(ClientFrame, frozen=True, tag="commit"):
     acks: Seqs = []
     result: Any = None
     """Of a run that is completed by it."""
+    runs: Annotated[list[WorkflowRun], Meta(max_length=COMMIT_ITEMS_MAX)] = []
+    """Runs to be created, whose parent is the run of the commit."""
+    signals: Annotated[list[NewSignal], Meta(max_length=COMMIT_ITEMS_MAX)] = []

@@ -1,4 +1,4 @@
-"""Commits: a run's progress and its outgoing messages in one transaction, once; and notices of crashed runs.
+"""Commits: a run's progress and its outgoing messages in one transaction, once; and notices of runs.
 
 Owns the record of carried out commits, and that each is carried out as a whole or not at all, whatever else the
 transaction contains. `runs` and `steps` change runs and steps, and `arrivals` adds messages.
@@ -7,19 +7,24 @@ transaction contains. `runs` and `steps` change runs and steps, and `arrivals` a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, RecordDamaged, Refused
-from bus.model.records import RecoveredRun, WorkflowStepLog
+from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
 from bus.model.repository import (
     Committed,
     CommitWork,
+    LogMessage,
     NewMessage,
     NotCommitted,
     Recovered,
     RecoverRuns,
+    Started,
+    StartScheduled,
     StepMove,
     each,
     lots_of,
@@ -28,6 +33,9 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
+from .workflows.run_rows import find_owners, find_workflow, new_run
+from .workflows.schedules import StartedRun, seconds_to_next, start_due
+from .workflows.signals import new_signal
 from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
 
@@ -51,6 +59,7 @@ class Commits:
         self._runs = workflows.runs
         self._steps = workflows.steps
         self._retrying = workflows.retrying
+        self._signals = workflows.signals
         # The runs' own clocks, independent of the timestamps of the log's messages.
         self._now, self._lease_now = workflows.now, workflows.lease_now
 
@@ -80,6 +89,10 @@ class Commits:
             await self._runs.checkpoint(connection, work, self._now())
         for step in work.steps:
             await self._record(transaction, step, work)
+        for run in work.runs:
+            await self._start(connection, run, work)
+        for signal in work.signals:
+            await self._signal(connection, signal, work)
         for channel in work.channels:
             await connection.execute(
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
@@ -108,9 +121,30 @@ class Commits:
             )
             await self._steps.write(transaction, move, self._now())
             return
-        new = new_step(step, fence=work.fence)
+        new = new_step(step, fence=work.fence, output_bytes_max=self._runs.rules.output_bytes_max)
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
+
+    async def _start(self, connection: aiosqlite.Connection, run: WorkflowRun, work: CommitWork) -> None:
+        """Create a run for the run of the commit."""
+        if work.rights is not None:
+            workflow = await find_workflow(connection, run.workflow_id)
+            if workflow is None or workflow[0] != run.workflow_name:
+                raise NotFound("workflow", run.workflow_id)
+            refused = work.rights.refuse_run(*workflow)
+            if refused is not None:
+                raise refused
+        new = new_run(run)
+        self._runs.check_size(new.run, f"run {run.id!r}")
+        await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
+
+    async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
+        if work.rights is not None:
+            owners = (await find_owners(connection, [signal.run_id])).get(signal.run_id)
+            refused = NotFound("run", signal.run_id) if owners is None else work.rights.refuse_signal(owners)
+            if refused is not None:
+                raise refused
+        await self._signals.send(connection, new_signal(signal), work.sender, self._now())
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
         """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
@@ -126,18 +160,28 @@ class Commits:
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
+        due = await self._runs.due(transaction.connection, change.due_after, self._now(), change.due_max)
+        return Recovered(found, await self._send(transaction, messages, change.timestamp), *due)
+
+    async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
+        """Start the runs of schedules that are due, and add messages for the bots that are to open them."""
+        connection, now = transaction.connection, self._now()
+        started, more = await start_due(connection, self._runs, now, change.runs_max)
+        messages = [_start_notice(each, change) for each in started if each.bot_id is not None]
+        sent = await self._send(transaction, messages, change.timestamp) if messages else []
+        return Started([each.run.id for each in started], sent, await seconds_to_next(connection, now), more)
+
+    async def _send(
+        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str
+    ) -> list[LogMessage]:
+        """Add messages of the worker to the log; return them as they are there."""
         first = transaction.last_seq + 1
         lots = lots_of(messages)
-        added = await self._arrivals.add(transaction, lots, change.timestamp)
-        await self._conversations.open(transaction.connection, lots, change.timestamp)
+        added = await self._arrivals.add(transaction, lots, timestamp)
+        await self._conversations.open(transaction.connection, lots, timestamp)
         seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
         assert seqs == list(range(first, first + len(messages))), "their ids are new"
-        due = await self._runs.due(transaction.connection, change.due_after, self._now(), change.runs_max)
-        return Recovered(
-            found,
-            [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)],
-            *due,
-        )
+        return [in_log(message, seq, timestamp) for seq, message in enumerate(messages, first)]
 
 
 def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
@@ -150,13 +194,28 @@ def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
         "recoveries": run.recoveries,
         "error": run.error,
     }
+    return _message("workflow.crashed", recovered.holder, body, change)
+
+
+def _start_notice(started: StartedRun, change: StartScheduled) -> NewMessage:
+    run = started.run
+    body = {
+        "run_id": run.id,
+        "workflow_id": run.workflow_id,
+        "workflow_name": run.workflow_name,
+        **run.trigger_payload,
+    }
+    return _message("workflow.start", started.bot_id, body, change)
+
+
+def _message(kind: str, bot_id: str | None, body: Any, change: RecoverRuns | StartScheduled) -> NewMessage:
     return NewMessage(
         id=str(uuid.uuid4()),
         sender_bot_id=change.sender_id,
         sender_bot_name=change.sender_name,
-        recipient_bot_id=recovered.holder,
+        recipient_bot_id=bot_id,
         recipient_channel=None,
-        message_type="workflow.crashed",
+        message_type=kind,
         body=msgspec.json.encode(body),
         reply_to=None,
         headers=b"{}",

@@ -74,3 +74,133 @@ async def test_a_start_needs_a_workflow_and_a_connection(worker: Worker) -> None
             await asker.workflows.claim_run(handle.id, "asker")
     with pytest.raises(RuntimeError, match="connected bot"):
         await bus.Bot("nobody").workflows.start("digest")
+
+
+async def test_a_commit_sends_signals_with_all_else_or_not_at_all(worker: Worker) -> None:
+    async with worker.connect(bot="payer") as payer, worker.connect(bot="seller") as seller:
+        order = await seller.workflows.start("digest", definition=DIGEST)
+        gone = await seller.workflows.start("digest")
+        await gone.cancel()
+
+        async def pay(run: bus.Run, name: str, *run_ids: str) -> None:
+            async with run.commit(name) as tx:
+                for run_id in run_ids:
+                    tx.signal(run_id, "paid", {"amount": 3})
+                tx.publish("news", "paid")
+
+        async with payer.workflows.run("digest", id="payment") as run:
+            with pytest.raises(bus.RunEnded):
+                await pay(run, "refused", order.id, gone.id)
+            assert await seller.workflows.list_signals(order.id) == []
+            await pay(run, "pay", order.id)
+        async with payer.workflows.run("digest", id="payment") as run:
+            await pay(run, "pay", order.id)  # it was done before
+        with anyio.fail_after(BOUND_SECONDS):
+            async with seller.workflows.run("digest", id=order.id) as run:
+                paid = await run.wait("paid")
+        assert (paid.payload, paid.sender) == ({"amount": 3}, "payer")
+        assert await seller.workflows.list_signals(order.id) == []
+        assert len(await payer.history(channel="news")) == 1
+
+
+async def test_what_a_commit_cannot_signal_is_refused_where_it_is_added(worker: Worker) -> None:
+    async with worker.connect(bot="payer") as bot:
+
+        async def pay(run: bus.Run, payload: object) -> None:
+            async with run.commit("pay") as tx:
+                tx.signal("r", "paid", payload)
+
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            with pytest.raises(bus.InvalidValue, match="payload of signal 'paid'"):
+                await pay(run, object())
+            with pytest.raises(bus.TooLarge):
+                await pay(run, "x" * 300_000)
+
+
+async def test_a_signal_wakes_the_run_that_waits_for_it(worker: Worker) -> None:
+    signals = list[bus.Signal]()
+
+    async def wait(bot: bus.Bot) -> None:
+        bot.workflows._backstop_seconds = 3000.0  # so long that it looks only when it is woken
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            signals.append(await run.wait("paid"))
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with (
+            worker.connect(bot="seller") as seller,
+            worker.connect(bot="payer") as payer,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(wait, seller)
+            handle = payer.workflows.handle("r")
+            woken = payer.workflows.woken("r")
+            while (seen := await payer.workflows.watch_run("r")) is None or seen.status != RunStatus.PAUSED:
+                with anyio.move_on_after(0.05):
+                    await woken.wait()
+                woken = payer.workflows.woken("r")
+            await handle.signal("paid", 3)
+    assert [(signal.payload, signal.sender) for signal in signals] == [(3, "payer")]
+
+
+async def test_a_commit_starts_children_with_all_else_or_not_at_all(worker: Worker) -> None:
+    async with worker.connect(bot="seller") as bot:
+
+        async def book(run: bus.Run, name: str, workflow: str = "digest") -> list[bus.RunHandle]:
+            async with run.commit(name) as tx:
+                handles = [tx.start("digest", number, name=f"part-{number}") for number in range(2)]
+                handles.append(tx.start(workflow, concurrency_key="k"))
+                tx.publish("news", "booked")
+            return handles
+
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            with pytest.raises(bus.UnknownWorkflow):
+                await book(run, "wrong", "never")
+            assert [each.id for each in await bot.workflows.list_runs("digest")] == ["r"]
+            booked = await book(run, "book")
+            assert [handle.id for handle in booked] == ["r/book/part-0", "r/book/part-1", "r/book/digest"]
+        async with bot.workflows.run("digest", id="r") as run:
+            assert [handle.id for handle in await book(run, "book")] == [handle.id for handle in booked]
+        children = [await handle.run() for handle in booked]
+        assert [(child.parent_run_id, child.status) for child in children] == [("r", RunStatus.PENDING)] * 3
+        assert [child.context for child in children] == [{"input": 0}, {"input": 1}, {}]
+        assert children[2].concurrency_key == "k"
+        assert len(await bot.workflows.list_runs("digest")) == 4
+        assert len(await bot.history(channel="news")) == 1
+
+
+async def test_a_commit_starts_each_name_once(worker: Worker) -> None:
+    async with worker.connect(bot="seller") as bot:
+
+        async def book(run: bus.Run) -> None:
+            async with run.commit("book") as tx:
+                tx.start("digest")
+                tx.start("digest")
+
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            with pytest.raises(ValueError, match="started twice"):
+                await book(run)
+
+
+async def test_a_call_is_woken_by_the_end_of_its_child(worker: Worker) -> None:
+    results = list[object]()
+
+    async def call(bot: bus.Bot) -> None:
+        bot.workflows._backstop_seconds = 3000.0
+        async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+            results.append(await run.call("digest", 3))
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with (
+            worker.connect(bot="parent") as parent,
+            worker.connect(bot="child") as other,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(call, parent)
+            woken = other.workflows.woken("r")
+            while (seen := await other.workflows.watch_run("r")) is None or seen.status != RunStatus.PAUSED:
+                with anyio.move_on_after(0.05):
+                    await woken.wait()
+                woken = other.workflows.woken("r")
+            async with other.workflows.run("digest", id="r/digest") as run:
+                run.result = run.input + 1
+    assert results == [4]

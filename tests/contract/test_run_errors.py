@@ -88,7 +88,9 @@ async def test_an_error_of_the_program_pauses_the_run(
     assert seen.calls == {1: 1}
 
 
-@pytest.mark.parametrize("output", [object(), math.nan, "x" * (1024 * 1024 + 1)], ids=["object", "nan", "large"])
+@pytest.mark.parametrize(
+    "output", [object(), math.nan, "x" * (16 * 1024 * 1024 + 1)], ids=["object", "nan", "large"]
+)
 async def test_what_returned_no_record_is_not_called_again_before_the_run_is_retried(
     programs: Programs, workflow: WorkflowDefinition, output: Any
 ) -> None:

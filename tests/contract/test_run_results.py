@@ -11,7 +11,7 @@ import pytest
 import bus
 from bus.errors import InvalidTransition, InvalidValue, NotFound, RunNotDue, TooLarge
 from bus.model.records import RunStatus, WorkflowDefinition, timestamp
-from bus.model.values import STEP_VALUE_BYTES_MAX
+from bus.model.values import OUTPUT_BYTES_MAX
 from bus.runs.handle import RunHandle
 from bus.runs.starting import Executor, Start, find_or_create
 
@@ -31,8 +31,8 @@ async def start(programs: Programs, **given: Any) -> RunHandle:
     """Start a run as BOB."""
     workflows = programs.place.others
     executor = Executor(workflows, BOB, timing=programs.timing())
-    created, _ = await find_or_create(executor, "w", Start(**given))
-    return RunHandle(workflows, created.id, executor.timing)
+    found = await find_or_create(executor, "w", Start(**given))
+    return RunHandle(workflows, found.run.id, executor.timing)
 
 
 async def test_a_result_reaches_who_waits_for_it(programs: Programs, workflow: WorkflowDefinition) -> None:
@@ -106,7 +106,7 @@ async def test_a_result_is_checked_where_it_is_set(programs: Programs, workflow:
         with pytest.raises(InvalidValue):
             opened.result = object()
         with pytest.raises(TooLarge):
-            opened.result = "x" * STEP_VALUE_BYTES_MAX
+            opened.result = "x" * OUTPUT_BYTES_MAX
         opened.result = "small"
     with pytest.raises(InvalidValue, match="only a run that is completed"):
         await programs.workflows.update_run_status("r", RunStatus.RUNNING, result=1)

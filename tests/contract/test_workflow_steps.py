@@ -137,18 +137,20 @@ async def test_completed_step_ids(workflows: WorkflowRepository, running: Workfl
 
 @pytest.mark.parametrize("field", ["input", "output"])
 async def test_step_values_have_a_limit(workflows: WorkflowRepository, running: WorkflowRun, field: str) -> None:
-    most = "ü" * (MIB // 2 - 1)
+    limit = MIB if field == "input" else workflows.output_bytes_max
+    assert limit == (MIB if field == "input" else 16 * MIB)
+    most = "ü" * (limit // 2 - 1)
     created = await workflows.create_step_log(step("s", step_id="fetch", **{field: most}))
     with pytest.raises(TooLarge, match=f"{field} of step 'fetch'") as refusal:
         await workflows.create_step_log(step("s2", step_id="fetch", **{field: most + "x"}))
-    assert (refusal.value.size_bytes, refusal.value.bytes_max) == (MIB + 1, MIB)
+    assert (refusal.value.size_bytes, refusal.value.bytes_max) == (limit + 1, limit)
     assert await workflows.list_step_logs("r") == [created]
 
 
 async def test_output_over_the_limit_changes_nothing(workflows: WorkflowRepository, running: WorkflowRun) -> None:
     created = await workflows.create_step_log(step("s", step_id="fetch", status=StepStatus.RUNNING))
     with pytest.raises(TooLarge, match="output of step 'fetch'"):
-        await workflows.update_step_status("s", StepStatus.COMPLETED, output="x" * (MIB - 1))
+        await workflows.update_step_status("s", StepStatus.COMPLETED, output="x" * (16 * MIB - 1))
     assert await workflows.list_step_logs("r") == [created]
-    moved = await workflows.update_step_status("s", StepStatus.COMPLETED, output="x" * (MIB - 2))
+    moved = await workflows.update_step_status("s", StepStatus.COMPLETED, output="x" * (16 * MIB - 2))
     assert await workflows.list_step_logs("r") == [moved]

@@ -85,6 +85,10 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "fork_run": {"run_id": "run-1", "new_id": "run-2", "before_step": "fetch"},
     "get_step_log": {"step_id": ID % 50},
     "page_step_logs": {"run_id": "run-1", "after": ID % 50},
+    "send_signal": {"run_id": "run-1", "name": "paid", "payload": {"x": [1]}, "id": ID % 80},
+    "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
+    "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
+    "count_runs": {"where": {"status": "failed"}},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
 }
 
@@ -109,10 +113,15 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "commit", "request": 6, "id": ID % 70, "messages": [_message(6)], "acks": [1]},
     {"op": "commit", "request": 7, "id": ID % 71, "run_id": "run-1", "fence": 1, "steps": [_STEP],
      "context": {"v": 3}, "status": "completed", "error": None},
+    {"op": "commit", "request": 7, "id": ID % 72, "run_id": "run-1", "fence": 1, "status": "completed",
+     "result": {"v": 3}, "signals": [{"id": ID % 81, "run_id": "run-2", "name": "paid", "payload": 1}]},
     {"op": "subscribe", "request": 8, "channel": "news", "echo": True},
     {"op": "subscribe", "request": 9, "channel": "work", "group": "team", "start": "all"},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"seq": 2}},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"time": TIME}},
+    {"op": "part", "request": 9, "upload": ID % 80, "offset": 0, "total": 2, "data": "e30="},
+    {"op": "whole", "request": 9, "upload": ID % 80},
+    {"op": "read_part", "request": 9, "of": 8, "offset": 0},
     {"op": "unsubscribe", "request": 10, "channel": "news"},
     {"op": "ack", "seqs": [1, 2], "request": 11},
     {"op": "ack", "seqs": [1]},
@@ -160,6 +169,7 @@ WORKER_FRAMES: list[dict[str, Any]] = [
     {"op": "closing"},
     {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
     {"op": "wake", "runs": ["run-1"]},
+    {"op": "in_parts", "request": 4, "total": 2000000},
 ]  # fmt: skip
 """Frames of every op that a worker may send."""
 

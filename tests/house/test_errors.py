@@ -20,7 +20,7 @@ from bus.errors import NotFound, Portable, RequestError
 
 ROOT = Path(__file__).parents[2]
 
-SAMPLES: dict[str, Any] = {"str": "x", "int": 3, "float": 1.5, "bool": True, "Code": "busy"}
+SAMPLES: dict[str, Any] = {"str": "x", "int": 3, "float": 1.5, "bool": True, "bytes": b"x", "Code": "busy"}
 
 
 def kinds() -> Iterator[type[Exception]]:

@@ -141,8 +141,13 @@ def test_the_store_keeps_workflows_by_what_is_set() -> None:
     text = "[workflows]\nlease_seconds = 1.5\nlease_seconds_max = 20\nrecoveries_max = 0"
     rules = parse_settings(f"{text}\n[limits]\nframe_bytes_max = 300_000").workflow_rules
     assert (rules.lease_seconds, rules.lease_seconds_max, rules.recoveries_max) == (1.5, 20, 0)
+    settings = parse_settings("[workflows]\noutput_bytes_max = 2048")
+    assert rules.output_bytes_max == 16 * 1024 * 1024
+    assert settings.workflow_rules.output_bytes_max == 2048
     assert rules.record_bytes_max is not None
-    assert rules.record_bytes_max < 300_000, "there must be room for the rest of a frame"
+    assert rules.record_bytes_max < Settings().whole_bytes_max, "there must be room for the rest of a frame"
+    with pytest.raises(SettingsError, match="parts_per_bot_bytes_max must be at least"):
+        parse_settings("[workflows]\noutput_bytes_max = 67108864")
     assert Settings().workflow_rules.lease_seconds == WorkflowRules().lease_seconds
 
 

@@ -71,6 +71,10 @@ class Wire:
         match content.get("call"):
             case "claim_run":
                 return "claim"
+            case "take_signal":
+                return f"take {arguments['step']['step_id']}"
+            case "create_run" if arguments.get("fence") is not None:
+                return f"child {arguments['run']['id'].partition('/')[2]}"
             case "create_step_log":
                 step = arguments["step"]
                 self._steps[step["id"]] = step["step_id"]

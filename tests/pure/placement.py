@@ -60,6 +60,7 @@ def _faults_of_unsettled(mailbox: Mailbox) -> Iterator[str]:
 
 
 def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
+    timed = {seq for _, seqs in mailbox.outstanding._deadlines._heap for seq in seqs}
     for session in mailbox.sessions:
         theirs = [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == mailbox.id]
         items = {seq: mailbox.outstanding.get(seq) for seq in theirs}
@@ -70,9 +71,8 @@ def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
         yield from _named("parked with its text or a deadline", kept)
         yield from _named("parked outside of what is in flight", session.parked - session.in_flight.keys())
         yield from _named("parked as a reply that is waited for", session.parked & session.express)
-        waiting = {seq for due, seqs in mailbox.outstanding._deadlines._heap for seq in seqs}
-        due = [seq for seq in theirs if seq not in session.parked and seq not in waiting]
-        yield from _named("in flight without a deadline", due)
+        timeless = [seq for seq in theirs if seq not in session.parked and seq not in timed]
+        yield from _named("in flight without a deadline", timeless)
 
 
 def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:

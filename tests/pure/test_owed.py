@@ -6,7 +6,18 @@ from typing import Literal
 
 import pytest
 
-from bus.wire.frames import Ack, Nak, RetryDeadLetters, StartAt, Subscribe, Term, ToBot, ToChannel, Unsubscribe
+from bus.wire.frames import (
+    Ack,
+    Code,
+    Nak,
+    RetryDeadLetters,
+    StartAt,
+    Subscribe,
+    Term,
+    ToBot,
+    ToChannel,
+    Unsubscribe,
+)
 
 from .worker import Worker, delivered, published
 
@@ -92,6 +103,24 @@ def test_a_start_beyond_the_end_waits_for_its_seq_and_harms_nothing_else(group: 
         worker.commit(flush=True)
         worker.hello("eve")
     assert got == [1, 3, 5, 6, 7, 8]
+
+
+def test_what_was_given_up_counts_as_unsettled_until_it_is_a_dead_letter_on_disk() -> None:
+    """Whoever waits until nothing is left finds all that was given up."""
+    worker = Worker()
+    worker.hello("bob")
+    worker.say(b"bob", published(ToBot(bot="bob")))
+    worker.commit()
+    [mailbox] = worker.core.directory.mailboxes.values()
+    worker.say(b"bob", Term(seqs=[1]))
+    assert (mailbox.reading.loaded(), worker.log.dead_letters) == (1, {})
+    batch = worker.core.take_batch(worker.moment, flush=True)
+    assert batch is not None
+    assert mailbox.reading.loaded() == 1, "it is being written"
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    assert mailbox.reading.loaded() == 1
+    worker.commit(flush=True)
+    assert (mailbox.reading.loaded(), list(worker.log.dead_letters)) == (0, [(mailbox.id, 1)])
 
 
 def test_a_retry_is_stored_with_the_removal_of_its_dead_letter() -> None:

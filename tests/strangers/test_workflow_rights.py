@@ -11,126 +11,27 @@ import msgspec
 import pytest
 
 from bus.broker.calls import WorkflowAnswers
-from bus.broker.waking import RunWaking
 from bus.core.effects import Ask
 from bus.model.records import (
     BotOwner,
     GlobalOwner,
-    Owner,
     RunStatus,
     StepStatus,
     WorkflowDefinition,
-    WorkflowRun,
     WorkflowStepLog,
 )
 from bus.model.repository import AddDeadLetters, DeadLetter, RemoveDeadLetters
 from bus.settings import Limits
 from bus.wire.frames import Commit, Workflow
 
-from .keyed import Keyed, keyed
+from .house import NOW, House, opened
 
 pytestmark = pytest.mark.anyio
-
-CONFIGURATION = """
-[security.roles.deployer]
-read = ["own"]
-run = ["deploy-*"]
-
-[security.roles.approver]
-approve = ["deploy-*"]
-
-[security.roles.operator]
-read = ["own"]
-run = ["deploy-*"]
-operate = ["deploy-*"]
-
-[security.roles.mender]
-operate = ["deploy-*"]
-
-[security.roles.both]
-read = ["own"]
-run = ["deploy-*"]
-approve = ["deploy-*"]
-"""
-
-BOTS = {
-    "ann": (),
-    "eve": (),
-    "ops": ("ops",),
-    "deployer": ("deployer",),
-    "approver": ("approver",),
-    "both": ("both",),
-    "operator": ("operator",),
-    "partner": ("operator",),
-    "mender": ("mender",),
-}
-
-NOW = "2026-01-01T00:00:00.000000Z"
-
-
-class House(Keyed):
-    """A worker with workflows. `deeds` has what is to be recorded."""
-
-    deeds: list[str]
-
-    def waking(self) -> RunWaking:
-        """Return who is told what happens to runs: nobody here waits."""
-        return RunWaking(self.core, self.store.workflows, moment=lambda: self.moment, carry_out=lambda _: None)
-
-    async def call(self, bot: str, name: str, **arguments: Any) -> Any:
-        """Let a bot make a workflow call; return its value, or the error frame."""
-        answers = WorkflowAnswers(
-            self.store.workflows,
-            self.core.permitting.access,
-            limits=Limits(),
-            noted=lambda _, deed: self.deeds.append(deed.event),
-            waking=self.waking(),
-        )
-        principal = self.principal(bot)
-        request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
-        ask = Ask(bot.encode(), principal.bot_id, request, principal)
-        frame = await answers.answer(ask, request, answers.begin(ask, request), bot_name=bot)
-        decoded = msgspec.json.decode(frame)
-        return decoded["value"] if decoded["op"] == "ok" else decoded
-
-    async def refused(self, bot: str, name: str, **arguments: Any) -> str:
-        """Return the code with which a call is refused."""
-        answer = await self.call(bot, name, **arguments)
-        assert isinstance(answer, dict), answer
-        assert answer.get("op") == "error", answer
-        return str(answer["code"])
-
-    async def define(self, name: str, owner: Owner | None = None) -> None:
-        definition = WorkflowDefinition(id=f"id-{name}", name=name, owner=owner or GlobalOwner())
-        await self.store.workflows.save_definition(definition)
-
-    def run(self, id: str, workflow: str) -> WorkflowRun:
-        return WorkflowRun(
-            id=id, workflow_id=f"id-{workflow}", workflow_name=workflow, trigger_type="manual", started_at=NOW
-        )
-
-    async def held(self, bot: str, id: str, workflow: str) -> int:
-        """Let a bot create and claim a run; return the fence."""
-        created = await self.call(bot, "create_run", run=self.run(id, workflow))
-        assert created["id"] == id, created
-        claimed = await self.call(bot, "claim_run", run_id=id)
-        return int(claimed["fence"])
-
-    async def waiting(self, bot: str, run: str, fence: int) -> None:
-        step = WorkflowStepLog(
-            id="s", run_id=run, step_id="ask", step_name="Ask", status=StepStatus.WAITING_APPROVAL
-        )
-        assert (await self.call(bot, "create_step_log", step=step, fence=fence))["id"] == "s"
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with keyed(tmp_path, CONFIGURATION, BOTS) as keyed_house:
-        house = House(keyed_house.core, keyed_house.store, keyed_house.keys)
-        house.deeds = []
-        for name in ("digest", "deploy-web"):
-            await house.define(name)
-        await house.define("annals", BotOwner(bot_id=house.principal("ann").bot_id))
+    async with opened(tmp_path) as house:
         yield house
 
 
@@ -278,6 +179,8 @@ async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: 
         limits=Limits(),
         noted=lambda *_: None,
         waking=house.waking(),
+        large=house.core.large,
+        now=lambda: house.moment.now,
     )
     frames: list[bytes] = []
 
@@ -472,3 +375,45 @@ async def test_a_dead_letter_with_the_id_of_another_bots_run_does_not_retry_it(h
             ]
         )
         assert (await house.call("ann", "get_run", run_id=id))["status"] == status
+
+
+def schedule(workflow: str, **fields: Any) -> dict[str, Any]:
+    return {"id": "s", "workflow_id": f"id-{workflow}", "times": {"type": "interval", "seconds": 60}, **fields}
+
+
+async def test_a_schedule_is_saved_by_who_may_create_its_runs(house: House) -> None:
+    for bot, workflow, code in (
+        ("approver", "deploy-web", "forbidden"),
+        ("eve", "annals", "not_found"),
+    ):
+        assert await house.refused(bot, "save_schedule", schedule=schedule(workflow)) == code
+    assert (
+        await house.refused("deployer", "save_schedule", schedule=schedule("deploy-web", bot="ann")) == "forbidden"
+    )
+    saved = await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    assert saved["created_by"] == house.principal("deployer").bot_id
+    assert house.deeds[-1] == "schedule_changed"
+    assert (await house.call("ann", "save_schedule", schedule=schedule("digest", id="d", bot="eve")))["id"] == "d"
+
+
+async def test_a_schedule_of_others_is_changed_by_who_may_operate_on_its_runs(house: House) -> None:
+    await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    again = schedule("deploy-web", input=1)
+    assert await house.refused("both", "save_schedule", schedule=again) == "forbidden"
+    for call in ("pause_schedule", "delete_schedule"):
+        assert await house.refused("both", call, schedule_id="s") == "forbidden"
+    assert await house.refused("ann", "save_schedule", schedule=schedule("digest")) == "conflict"
+    assert (await house.call("operator", "save_schedule", schedule=again))["schedule"]["input"] == 1
+    assert (await house.call("mender", "pause_schedule", schedule_id="s"))["paused"] is True
+    assert await house.call("operator", "delete_schedule", schedule_id="s") is True
+
+
+async def test_schedules_that_may_not_be_seen_do_not_exist(house: House) -> None:
+    await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    assert await house.call("eve", "get_schedule", schedule_id="s") is None
+    assert await house.call("eve", "list_schedules") == []
+    assert await house.call("eve", "delete_schedule", schedule_id="s") is False
+    assert await house.refused("eve", "pause_schedule", schedule_id="s") == "not_found"
+    assert await house.refused("eve", "get_schedule_times", schedule_id="s") == "not_found"
+    assert [each["id"] for each in await house.call("approver", "list_schedules")] == ["s"]
+    assert len(await house.call("approver", "get_schedule_times", schedule_id="s")) == 5

@@ -18,6 +18,7 @@ from bus.model.values import json_text
 
 from .run_rows import RUN_COLUMNS, add_attributes
 from .runs import Runs
+from .signals import give_back
 from .steps import STEP_ORDER
 
 __all__ = ["Retrying"]
@@ -84,7 +85,9 @@ class Retrying:
                 return held.run
         after = retry(held, lease_now)
         ids = set_aside(marks, from_step)
-        await connection.execute(_SET_ASIDE, (now, json_text(ids, "step log ids")))
+        set_aside_ids = json_text(ids, "step log ids")
+        await connection.execute(_SET_ASIDE, (now, set_aside_ids))
+        await give_back(connection, run_id, set_aside_ids)
         await self._runs.write(connection, after)
         return after.run
 

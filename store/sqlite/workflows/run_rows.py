@@ -15,7 +15,7 @@ import msgspec
 from bus.errors import InvalidValue, RecordDamaged
 from bus.model.filters import checked_attributes
 from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
-from bus.model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, normal_record
+from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, normal_record
 from bus.model.workflows import RunOwners
 
 from ..file.reader import Reader, is_text
@@ -28,10 +28,12 @@ __all__ = [
     "add_attributes",
     "find_owners",
     "find_run",
+    "find_workflow",
     "new_run",
     "result_text",
     "run_record",
     "summary_record",
+    "time_text",
 ]
 
 RUN_COLUMNS = (
@@ -71,7 +73,7 @@ def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
     if run.not_before is not None:
-        run = msgspec.structs.replace(run, not_before=_time(run.not_before, f"not_before of run {run.id!r}"))
+        run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
     row = (
         run.id,
@@ -99,13 +101,14 @@ async def add_attributes(connection: aiosqlite.Connection, run: WorkflowRun) -> 
         await connection.execute(_ADD_ATTRIBUTES, (run.started_at, run.id, json_text(run.attributes, "attributes")))
 
 
-def result_text(run_id: str, result: Any) -> str | None:
+def result_text(run_id: str, result: Any, bytes_max: int = OUTPUT_BYTES_MAX) -> str | None:
     """Return a run's result as it is stored. Raises InvalidValue or TooLarge."""
     what = f"result of run {run_id!r}"
-    return None if result is None else json_text(result, what, bytes_max=STEP_VALUE_BYTES_MAX)
+    return None if result is None else json_text(result, what, bytes_max=bytes_max)
 
 
-def _time(text: str, what: str) -> str:
+def time_text(text: str, what: str) -> str:
+    """Return a time in the form that is stored. Raises InvalidValue."""
     try:
         return timestamp(parse_timestamp(text))
     except ValueError as error:
@@ -152,6 +155,12 @@ async def find_owners(reader: aiosqlite.Connection | Reader, run_ids: Sequence[s
     ids = json_text(list(run_ids), "run ids")
     rows: Iterable[sqlite3.Row] = await reader.execute_fetchall(_OWNERS, (ids,))
     return {row[0]: RunOwners(*row) for row in rows if is_text(row)}
+
+
+async def find_workflow(connection: aiosqlite.Connection, id: str) -> tuple[str, str | None] | None:
+    """Return the name of a definition, and the bot that it belongs to, if any; None if it does not exist."""
+    rows = await connection.execute_fetchall("SELECT name, owner_bot_id FROM workflows WHERE id = ?", (id,))
+    return next(((row[0], row[1]) for row in rows), None)
 
 
 def summary_record(row: sqlite3.Row) -> RunSummary:

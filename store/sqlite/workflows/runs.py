@@ -19,7 +19,7 @@ from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, c
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
-from bus.model.values import CONTEXT_BYTES_MAX, json_text, json_value, same_values, status_value
+from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, json_value, same_values, status_value
 from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
@@ -134,6 +134,7 @@ def run_change(
     fence: int | None,
     by: str | None = None,
     result: Any = None,
+    result_bytes_max: int = OUTPUT_BYTES_MAX,
 ) -> RunChange:
     """Check a change before it is queued. Raises InvalidValue or TooLarge."""
     if result is not None and status != RunStatus.COMPLETED:
@@ -148,7 +149,7 @@ def run_change(
         json_value(context, what),
         text,
         json_value(result, f"result of run {run_id!r}"),
-        result_text(run_id, result),
+        result_text(run_id, result, result_bytes_max),
         fence,
         by,
     )
@@ -163,12 +164,23 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs {self.rules}>"
 
-    async def create(self, connection: aiosqlite.Connection, new: NewRun, by: str | None = None) -> WorkflowRun:
-        """Create a run with its workflow's definition, of the bot `by`; or return the equal one that exists."""
+    async def create(
+        self, connection: aiosqlite.Connection, new: NewRun, by: str | None = None, *, fence: int | None = None
+    ) -> WorkflowRun:
+        """Create a run with its workflow's definition, of the bot `by`; or return the equal one that exists.
+
+        With a fence, that of its parent, the one that exists may have changed since it was created.
+        """
         run = new.run
+        if run.parent_run_id is not None:
+            await self.check_fence(connection, run.parent_run_id, fence, by)
+        elif fence is not None:
+            raise InvalidValue("fence", "it is that of the parent, and this run has none")
         stored = await find_run(connection, run.id)
         if stored is not None:
-            if same_values(stored, run):
+            child = (run.parent_run_id, run.workflow_id)
+            known = fence is not None and child == (stored.parent_run_id, stored.workflow_id)
+            if known or same_values(stored, run):
                 return stored
             raise Conflict(f"run {run.id!r} is stored with other fields")
         try:
@@ -208,7 +220,14 @@ class Runs:
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
         status, error = (held.run.status, held.run.error) if work.status is None else (work.status, work.error)
         change = run_change(
-            run_id, status, error=error, context=work.context, fence=work.fence, by=by, result=work.result
+            run_id,
+            status,
+            error=error,
+            context=work.context,
+            fence=work.fence,
+            by=by,
+            result=work.result,
+            result_bytes_max=self.rules.output_bytes_max,
         )
         await self._move(connection, held, change, now)
 
@@ -274,6 +293,13 @@ class Runs:
         )
         crashed = [summary_record(row) for row in rows]
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+
+    async def check_fence(
+        self, connection: aiosqlite.Connection, run_id: str, fence: int | None, by: str | None
+    ) -> None:
+        """Raise Fenced if a write has another fence than the run's, and NotFound if there is no such run."""
+        status, hold = await self._find_hold(connection, run_id)
+        _check_fence(status, hold, run_id, fence, by)
 
     async def due(
         self, connection: aiosqlite.Connection, after: str, now: str, limit: int

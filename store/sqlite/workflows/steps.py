@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import aiosqlite
 import msgspec
 
 from bus.errors import (
@@ -21,13 +22,14 @@ from bus.errors import (
     InvalidValue,
     NotFound,
     RecordDamaged,
+    StorageBusy,
     StoreError,
     Unapproved,
 )
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import STEP_BEGINS, advance_step
-from bus.model.values import STEP_VALUE_BYTES_MAX, json_text, same_values
+from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import is_text
@@ -74,19 +76,31 @@ _CREATE = f"""
 
 _NEW_VALUES = f"({', '.join('?' * (len(_NAMES) + 2))})"
 
-_OF_STEP = ", ".join(f"step.{name}" for name in _NAMES)
+_LARGE_CHARACTERS = 1024 * 1024
+"""Longer outputs are read one by one: many of them at once would fill memory."""
 
-# For each place, step log id and run id: the step log, and the fence of that run; without a run id, of its own.
+_LARGE_AT_ONCE_MAX = 4
+"""So many of them are read for writes that are carried out together; further ones have to try again."""
+
+_OF_STEP = ", ".join(
+    f"CASE WHEN length(step.output) <= {_LARGE_CHARACTERS} THEN step.output END"
+    if name == "output"
+    else f"step.{name}"
+    for name in _NAMES
+)
+
+# For each place, step log id and run id: the step log, and the fence of that run; without a run id, of its own. A
+# large output is left out.
 _FIND = f"""
     WITH asked (place, id, run_id) AS (VALUES %s)
-    SELECT {_OF_STEP}, run.fence, run.status, run.last_holder_bot_id
+    SELECT {_OF_STEP}, run.fence, run.status, run.last_holder_bot_id, length(step.output) > {_LARGE_CHARACTERS}
     FROM asked
         LEFT JOIN workflow_steps AS step ON step.id = asked.id
         LEFT JOIN workflow_runs AS run ON run.id = COALESCE(asked.run_id, step.run_id)
     ORDER BY asked.place"""
 
 _PORTION_STEPS = 64
-"""Step logs read at once: with the largest inputs and outputs 128 MiB."""
+"""Step logs read at once: few enough to hold them all in memory, whose outputs are mostly small."""
 
 # A step that was never running began when it ended; one that neither ran nor ended comes last, because '~' is after
 # every time. The expression is the one of idx_workflow_steps_run_id; rowid is the order of creation.
@@ -117,7 +131,9 @@ class NewStep(msgspec.Struct, frozen=True):
 StepWrite = NewStep | StepMove
 
 
-def new_step(step: WorkflowStepLog, *, fence: int | None, by: str | None = None) -> NewStep:
+def new_step(
+    step: WorkflowStepLog, *, fence: int | None, by: str | None = None, output_bytes_max: int = OUTPUT_BYTES_MAX
+) -> NewStep:
     """Check a step log, already in its JSON form, before it is queued; with `by`, the fence must be that bot's.
 
     Raise InvalidValue or TooLarge.
@@ -134,8 +150,8 @@ def new_step(step: WorkflowStepLog, *, fence: int | None, by: str | None = None)
         step.status,
         step.attempt,
         step.idempotency_key,
-        _text(step.input, f"input of step {step.step_id!r}"),
-        _text(step.output, f"output of step {step.step_id!r}"),
+        _text(step.input, f"input of step {step.step_id!r}", STEP_VALUE_BYTES_MAX),
+        _text(step.output, f"output of step {step.step_id!r}", output_bytes_max),
         step.error,
     )
     return NewStep(step, row, fence, by)
@@ -144,8 +160,11 @@ def new_step(step: WorkflowStepLog, *, fence: int | None, by: str | None = None)
 class Steps:
     """Changes of step logs; `check_size` refuses a record that could not be sent to its readers."""
 
-    def __init__(self, check_size: CheckSize) -> None:
+    def __init__(self, check_size: CheckSize, output_bytes_max: int = OUTPUT_BYTES_MAX) -> None:
         self._check_size = check_size
+        self._output_bytes_max = output_bytes_max
+        self._large = 0
+        """How many large outputs were read for the writes that are being carried out."""
 
     def __repr__(self) -> str:
         return "<Steps>"
@@ -157,6 +176,11 @@ class Steps:
             raise outcome
         return outcome
 
+    async def find(self, connection: aiosqlite.Connection, id: str) -> WorkflowStepLog | None:
+        """Return a step log by its own id."""
+        rows = await connection.execute_fetchall(f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE id = ?", (id,))
+        return next((step_record(row) for row in rows), None)
+
     async def write_all(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool = False
     ) -> list[WorkflowStepLog | StoreError]:
@@ -164,6 +188,7 @@ class Steps:
 
         `last` says that the operation writes nothing more.
         """
+        self._large = 0
         last = last and len(writes) <= _PORTION_STEPS
         outcomes: list[WorkflowStepLog | StoreError] = []
         for begin in range(0, len(writes), _PORTION_STEPS):
@@ -211,6 +236,8 @@ class Steps:
         outcomes: list[WorkflowStepLog | StoreError] = []
         for write, row in zip(writes, rows, strict=True):
             try:
+                if row[15] and _id(write) not in found.known:
+                    row = await self._with_large_output(transaction, row)
                 if isinstance(write, NewStep):
                     outcomes.append(found.create(write, row, now))
                 else:
@@ -231,12 +258,22 @@ class Steps:
             raise Conflict(str(error)) from error
         return outcomes
 
+    async def _with_large_output(self, transaction: Transaction, row: sqlite3.Row) -> Any:
+        """Return a row with its output. Raise StorageBusy if too many were read already."""
+        self._large += 1
+        if self._large > _LARGE_AT_ONCE_MAX:
+            raise StorageBusy("too many steps with large outputs are written at once; try again later")
+        [[output]] = await transaction.connection.execute_fetchall(
+            "SELECT output FROM workflow_steps WHERE id = ?", (row[0],)
+        )
+        return (*row[:8], output, *row[9:])
+
     def _move(self, found: _Found, change: StepMove, row: sqlite3.Row, now: str) -> WorkflowStepLog:
         step, hold = found.step(change.step_id, row)
         if step is None or hold is None:
             raise NotFound("step", change.step_id)
         hold.check(step.run_id, change.fence, change.by)
-        text = _text(change.output, f"output of step {step.step_id!r}")
+        text = _text(change.output, f"output of step {step.step_id!r}", self._output_bytes_max)
         after = advance_step(step, change.status, output=change.output, error=change.error, now=now)
         if change.answers is not None and after is not step:
             _check_answer(step, change)
@@ -314,8 +351,8 @@ class _Found:
         return step
 
 
-def _text(value: Any, what: str) -> str | None:
-    return None if value is None else json_text(value, what, bytes_max=STEP_VALUE_BYTES_MAX)
+def _text(value: Any, what: str, bytes_max: int) -> str | None:
+    return None if value is None else json_text(value, what, bytes_max=bytes_max)
 
 
 def _value(text: str | None) -> Any:

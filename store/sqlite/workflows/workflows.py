@@ -6,19 +6,23 @@ change a run or a step log within a transaction, so that other transactions can 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import aiosqlite
+import msgspec
 
 from bus.errors import InvalidValue, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
     Claim,
     Lease,
+    NewSignal,
     RecoveredRun,
     RunStatus,
+    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -34,11 +38,12 @@ from ..file.database import Database
 from ..file.writer import Transaction
 from .definitions import definition_record
 from .keeping import delete_run
-from .listing import SqliteRunLists
 from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
-from .run_rows import find_owners, find_run, new_run
+from .run_rows import find_owners, find_run, new_run, time_text
 from .runs import run_change
+from .schedules import SqliteSchedules
+from .signals import RunSignals, find_signals, new_signal
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
@@ -70,7 +75,7 @@ _PAGE_BYTES = 1024 * 1024
 """Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
-class SqliteWorkflows(SqliteRunLists):
+class SqliteWorkflows(SqliteSchedules):
     """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(
@@ -84,7 +89,8 @@ class SqliteWorkflows(SqliteRunLists):
     ) -> None:
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
-        self.steps = Steps(self.runs.check_size)
+        self.steps = Steps(self.runs.check_size, rules.output_bytes_max)
+        self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
 
@@ -92,13 +98,23 @@ class SqliteWorkflows(SqliteRunLists):
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
         return SqliteWorkflows(self._database, self._rules, self._clock, self._lease_clock, by=bot_id)
 
+    def limited(self, record_bytes_max: int) -> SqliteWorkflows:
+        """Return the same store with a smaller maximum for records that are written or claimed."""
+        rules = msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max)
+        return SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=self._by)
+
+    @property
+    def output_bytes_max(self) -> int:
+        """The maximum size of a step's output as JSON."""
+        return self._rules.output_bytes_max
+
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def create_run(self, run: WorkflowRun) -> WorkflowRun:
+    async def create_run(self, run: WorkflowRun, *, fence: int | None = None) -> WorkflowRun:
         """Create, or return the existing run if all fields are equal."""
         new = new_run(run)
         self.runs.check_size(new.run, f"run {run.id!r}")
-        return await self._write(lambda connection, _: self.runs.create(connection, new, self._by))
+        return await self._write(lambda connection, _: self.runs.create(connection, new, self._by, fence=fence))
 
     async def update_run_status(
         self,
@@ -111,7 +127,16 @@ class SqliteWorkflows(SqliteRunLists):
         result: Any = None,
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context."""
-        change = run_change(run_id, status, error=error, context=context, fence=fence, by=self._by, result=result)
+        change = run_change(
+            run_id,
+            status,
+            error=error,
+            context=context,
+            fence=fence,
+            by=self._by,
+            result=result,
+            result_bytes_max=self._rules.output_bytes_max,
+        )
         return await self._write(lambda connection, now: self.runs.move(connection, change, now))
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
@@ -299,7 +324,7 @@ class SqliteWorkflows(SqliteRunLists):
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):
             return write
-        new = new_step(write.step, fence=write.fence, by=write.by)
+        new = new_step(write.step, fence=write.fence, by=write.by, output_bytes_max=self._rules.output_bytes_max)
         self.runs.check_size(new.step, f"step {write.step.step_id!r}")
         return new
 
@@ -360,3 +385,38 @@ class SqliteWorkflows(SqliteRunLists):
             _WAITING.format(condition), (*of_run, *row_range(limit, offset))
         )
         return [step_record(row) for row in rows]
+
+    # ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send_signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+    ) -> Signal:
+        """Send a signal to a run, which keeps it until the run takes it."""
+        signal = new_signal(NewSignal(id=id or str(uuid.uuid4()), run_id=run_id, name=name, payload=payload))
+        return await self._write(lambda connection, now: self.signals.send(connection, signal, sender, now))
+
+    async def list_signals(
+        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
+    ) -> list[Signal]:
+        """List the signals of a run that were not taken, oldest first."""
+        return await find_signals(self._database.read, run_id, names, row_range(limit, offset))
+
+    async def take_signal(
+        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest waiting signal of these names."""
+        pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
+        new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
+        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        last = None if until is None else time_text(until, "until")
+
+        async def operation(transaction: Transaction) -> WorkflowStepLog:
+            return await self.signals.take(transaction, new, names, last, self.now())
+
+        return await self._database.writer.run(operation)

@@ -1,0 +1,99 @@
+"""Definitions of workflows over a bot's connection, and how all of its workflow calls are made.
+
+Owns that a call looks as if the store were local: its result is a record, and a list that does not fit into a frame
+is read in parts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ..client.waiting import Make
+from ..errors import TooLarge
+from ..model.records import Owner, WorkflowDefinition
+from ..model.values import json_text
+from ..wire import calls as calls
+from ..wire.frames import Workflow
+from .commits import RemoteCommits
+
+__all__ = ["RemoteDefinitions"]
+
+_PORTION_RECORDS = 64
+"""Records requested at once if not all of them fit into a frame; fewer if these do not either."""
+
+
+class RemoteDefinitions(RemoteCommits):
+    """The part of a bot's workflows that keeps definitions."""
+
+    async def save_definition(self, definition: WorkflowDefinition) -> None:
+        """Insert or replace by id."""
+        await self._call(calls.SaveDefinition(definition=definition))
+
+    async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
+        """Return a definition by id."""
+        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
+        return found
+
+    async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
+        """Return a definition by name and owner."""
+        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
+        return found
+
+    async def list_definitions(
+        self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[WorkflowDefinition]:
+        """List by name, owner, id; `None` lists those of all owners."""
+        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
+
+    async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
+        """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
+        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
+        return deleted
+
+    # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _call(self, call: calls.Call) -> Any:
+        value = await self._caller.ask(call.method, self._frame_of(call))
+        return calls.read_result(call.method, value)
+
+    def _frame_of(self, call: calls.Call) -> Make:
+        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
+        what = f"arguments of {call.method}"
+        arguments = json_text(call, what).encode()
+        most = self.arguments_bytes_max
+        if most is not None and len(arguments) > most:
+            raise TooLarge(what, len(arguments), most)
+        return partial(_frame, call.method, msgspec.Raw(arguments))
+
+    async def _list(self, call: calls.ListCall) -> list[Any]:
+        try:
+            found: list[Any] = await self._call(call)
+        except TooLarge:
+            found = await self._list_in_parts(call)
+        return found
+
+    async def _list_in_parts(self, call: calls.ListCall) -> list[Any]:
+        """Request a list in parts that fit into a frame. Raises TooLarge for a single record that does not."""
+        found: dict[str, Any] = {}
+        read, portion = 0, _PORTION_RECORDS
+        while call.limit is None or read < call.limit:
+            size = portion if call.limit is None else min(portion, call.limit - read)
+            try:
+                part = await self._call(msgspec.structs.replace(call, limit=size, offset=call.offset + read))
+            except TooLarge:
+                if size == 1:
+                    raise
+                portion = max(1, size // 4)
+                continue
+            found |= {record.id: record for record in part}
+            read += len(part)
+            if len(part) < size:
+                break
+        return list(found.values())
+
+
+def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
+    return Workflow(request=number, call=method, arguments=arguments)

@@ -1,0 +1,154 @@
+"""Signals to runs in SQLite: kept until a step takes them, each once.
+
+Owns the SQL of signals. Every method is part of its caller's transaction and may be run twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aiosqlite
+import msgspec
+
+from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, RunEnded, TooManySignals
+from bus.model.records import NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
+from bus.model.transitions import RUN_TRANSITIONS
+from bus.model.values import SIGNAL_BYTES_MAX, json_text, json_value, normal_record, same_values
+from bus.model.workflows import StepMove
+
+from ..file.reader import Reader, is_text
+from ..file.writer import Transaction
+from .runs import Runs
+from .steps import NewStep, Steps
+
+__all__ = ["RunSignals", "find_signals", "give_back", "new_signal"]
+
+_ID_CHARACTERS_MAX = 128
+"""As for a run: ids and names of signals are keys of an index, and are read by people."""
+
+_COLUMNS = "run_id, id, name, payload, sender, sent_at"
+
+_FIND = f"SELECT {_COLUMNS} FROM workflow_signals WHERE run_id = ? AND id = ?"
+
+_STATUS = """
+    SELECT status, (SELECT COUNT(*) FROM workflow_signals WHERE run_id = ?1 AND taken_by IS NULL)
+    FROM workflow_runs WHERE id = ?1"""
+
+_INSERT = f"INSERT INTO workflow_signals ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+
+# INDEXED BY, because the primary key also begins with the run.
+_WAITING = f"""
+    SELECT {_COLUMNS} FROM workflow_signals INDEXED BY idx_workflow_signals_waiting
+    WHERE run_id = ?1 AND taken_by IS NULL AND (?2 IS NULL OR name IN (SELECT value FROM json_each(?2)))
+        AND (?3 IS NULL OR sent_at <= ?3)
+    ORDER BY rowid LIMIT ?4 OFFSET ?5"""
+
+_TAKE = "UPDATE workflow_signals SET taken_by = ? WHERE run_id = ? AND id = ?"
+
+_RETURN = """
+    UPDATE workflow_signals SET taken_by = NULL
+    WHERE run_id = ?1 AND taken_by IN (SELECT value FROM json_each(?2))"""
+
+
+def new_signal(signal: NewSignal) -> NewSignal:
+    """Check a signal before it is queued. Raises InvalidValue or TooLarge."""
+    signal = normal_record(signal, f"signal {signal.name!r}")
+    for what, text in (("id", signal.id), ("name", signal.name)):
+        if not 1 <= len(text) <= _ID_CHARACTERS_MAX:
+            reason = f"must have 1 to {_ID_CHARACTERS_MAX} characters, not {len(text)}"
+            raise InvalidValue(f"{what} of a signal", reason)
+    json_text(signal.payload, f"payload of signal {signal.name!r}", bytes_max=SIGNAL_BYTES_MAX)
+    return signal
+
+
+class RunSignals:
+    """Changes of signals."""
+
+    def __init__(self, runs: Runs, steps: Steps) -> None:
+        self._runs = runs
+        self._steps = steps
+
+    def __repr__(self) -> str:
+        return f"<RunSignals of {self._runs}>"
+
+    async def send(
+        self, connection: aiosqlite.Connection, signal: NewSignal, sender: str | None, now: str
+    ) -> Signal:
+        """Keep a signal for its run; or return the one with its id, if that is the same."""
+        sent = Signal(
+            id=signal.id,
+            run_id=signal.run_id,
+            name=signal.name,
+            payload=signal.payload,
+            sender=sender,
+            sent_at=now,
+        )
+        self._runs.check_size(sent, f"signal {signal.name!r}")
+        for row in await connection.execute_fetchall(_FIND, (signal.run_id, signal.id)):
+            stored = _record(row)
+            if same_values(stored, msgspec.structs.replace(sent, sent_at=stored.sent_at)):
+                return stored
+            raise Conflict(f"run {signal.run_id!r} has another signal with the id {signal.id!r}")
+        rows = list(await connection.execute_fetchall(_STATUS, (signal.run_id,)))
+        if not rows:
+            raise NotFound("run", signal.run_id)
+        status, waiting = rows[0]
+        if not RUN_TRANSITIONS[RunStatus(status)]:
+            raise RunEnded(signal.run_id, status)
+        if waiting >= self._runs.rules.signals_max:
+            raise TooManySignals(signal.run_id, waiting)
+        payload = None if signal.payload is None else json_text(signal.payload, "payload")
+        await connection.execute(_INSERT, (signal.run_id, signal.id, signal.name, payload, sender, now))
+        return sent
+
+    async def take(
+        self, transaction: Transaction, new: NewStep, names: Sequence[str], until: str | None, now: str
+    ) -> WorkflowStepLog:
+        """Complete a step with the oldest signal that it waits for; create the step if it does not exist."""
+        connection = transaction.connection
+        step = await self._known(connection, new)
+        if step is None:
+            step = await self._steps.write(transaction, new, now)
+        if step.status is not StepStatus.PENDING:
+            return step
+        wanted = json_text(list(names), "names of signals")
+        for row in await connection.execute_fetchall(_WAITING, (new.step.run_id, wanted, until, 1, 0)):
+            signal = _record(row)
+            await connection.execute(_TAKE, (step.id, signal.run_id, signal.id))
+            output = json_value(signal, f"signal {signal.name!r}")
+            move = StepMove(step.id, StepStatus.COMPLETED, output, None, new.fence, new.by)
+            step = await self._steps.write(transaction, move, now)
+        return step
+
+    async def _known(self, connection: aiosqlite.Connection, new: NewStep) -> WorkflowStepLog | None:
+        """Return the step log as it is stored. Raise Fenced, or Conflict if it is another run's."""
+        await self._runs.check_fence(connection, new.step.run_id, new.fence, new.by)
+        stored = await self._steps.find(connection, new.step.id)
+        if stored is not None and (stored.run_id, stored.step_id) != (new.step.run_id, new.step.step_id):
+            raise Conflict(f"step {stored.id!r} is stored with other fields")
+        return stored
+
+
+async def give_back(connection: aiosqlite.Connection, run_id: str, step_ids: str) -> None:
+    """Let the signals wait again that these step logs, a JSON array of their ids, had taken."""
+    await connection.execute(_RETURN, (run_id, step_ids))
+
+
+async def find_signals(
+    reader: Reader, run_id: str, names: Sequence[str] | None, part: tuple[int, int]
+) -> list[Signal]:
+    """Return the signals of a run that nobody has taken, oldest first, of some names or of any."""
+    wanted = None if names is None else json_text(list(names), "names of signals")
+    return [_record(row) for row in await reader.execute_fetchall(_WAITING, (run_id, wanted, None, *part))]
+
+
+def _record(row: Sequence[object]) -> Signal:
+    run_id, id, name, payload, sender, sent_at = row
+    if not is_text((run_id, id, name, sender, sent_at)):
+        raise RecordDamaged("workflow_signals", f"id {id}")
+    try:
+        value = None if payload is None else msgspec.json.decode(str(payload))
+        fields = {"id": id, "run_id": run_id, "name": name, "payload": value, "sender": sender, "sent_at": sent_at}
+        return msgspec.convert(fields, Signal)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordDamaged("workflow_signals", f"id {id}") from error
