@@ -261,7 +261,7 @@ FAULTS: dict[Fault, int] = {
     repeats_the_other_sources: 6,
     confirms_before_the_disk: 13,
     acknowledges_before_the_disk: 0,
-    delivers_after_leaving: 169,
+    delivers_after_leaving: 142,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 
