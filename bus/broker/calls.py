@@ -86,18 +86,26 @@ _log = structlog.get_logger("posthouse")
 class Round:
     """Consecutive calls of one session, either all writes or all reads, after those that came before."""
 
-    __slots__ = ("after", "done", "open", "writes")
+    __slots__ = ("_waiting", "after", "done", "open", "writes")
 
     def __init__(self, writes: bool, after: Round | None) -> None:
         self.writes = writes
         self.after = after
         self.open = 0
         self.done = anyio.Event()
+        self._waiting = 0
 
-    @property
-    def has_come(self) -> bool:
-        """Whether these calls may be carried out now."""
-        return self.after is None or self.after.done.is_set()
+    def arrive(self) -> bool:
+        """Return True if a call that arrives has to `wait`: the calls before are not done, or others still wait."""
+        waits = self._waiting > 0 or (self.after is not None and not self.after.done.is_set())
+        self._waiting += waits
+        return waits
+
+    async def wait(self) -> None:
+        """Return when the calls before are done, in the order in which calls arrived."""
+        if self.after is not None:
+            await self.after.done.wait()
+        self._waiting -= 1
 
 
 class StepsAsked(NamedTuple):
@@ -163,11 +171,16 @@ class WorkflowAnswers:
         together.open += 1
         return together
 
-    async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
-        """Carry out a call when its turn has come, and return the frame to send. Raises StoreFailure only."""
+    async def answer(
+        self, ask: Ask, call: Workflow, together: Round, *, bot_name: str, waits: bool = False
+    ) -> bytes:
+        """Carry out a call, if it `waits` when its turn has come, and return the frame to send.
+
+        Raises StoreFailure only.
+        """
         try:
-            if together.after is not None and not together.has_come:
-                await together.after.done.wait()
+            if waits:
+                await together.wait()
             return await self._answer(ask, call, bot_name)
         except Exception as error:
             return _refused(call, error)

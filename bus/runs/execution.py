@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -119,11 +120,12 @@ class Execution:
                 looked = await self._hold.look() and looked
                 await polls.pause(woken, again=not looked)
 
-    async def _wait_until(self, until: datetime) -> None:
+    async def _wait_until(self, until: datetime, seconds_max: float = math.inf) -> None:
+        """Wait until a time, but not for longer than `seconds_max`."""
         hold, timing = self._hold, self._hold.timing
         rests = timing.left(until) > hold.lease_seconds
         # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
-        end = anyio.current_time() + timing.left(until)
+        end = anyio.current_time() + min(timing.left(until), seconds_max)
         polls = timing.polls()
         async with waiting_for_reply() if rests else contextlib.nullcontext():
             while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
