@@ -35,13 +35,11 @@ from ..settings import Delivery
 from ..wire.codec import delivery_ending
 from .absent import Absent
 from .deadlines import AckDeadlines
-from .parcel import Envelope, Parcel, WireDeliveries
+from .parcel import Envelope, Parcel, WireDeliveries, id_of
 from .sessions import Session
 from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
 __all__ = ["Outstanding"]
-
-_ID_FIELD = b'"id":"'  # what precedes a message's id in its JSON: the seq is before it, and nothing else
 
 
 class Outstanding:
@@ -139,8 +137,7 @@ class Outstanding:
         wire, item = self._wires.get(seq), self._items.get(seq)
         if wire is None or item is None or item.envelope is None:
             return None if item is None else item.identity
-        start = wire.index(_ID_FIELD) + len(_ID_FIELD)
-        return item.envelope.sender_bot_id, wire[start : wire.index(b'"', start)].decode()
+        return item.envelope.sender_bot_id, id_of(wire)
 
     def use_reply(self, seq: int, reply_id: str) -> bool:
         """Use the right to reply to the sender of an unsettled message; return False if another message used it."""

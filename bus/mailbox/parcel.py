@@ -19,7 +19,11 @@ from ..model.repository import Lot, NewMessage, StoredLot
 from ..wire.codec import encode
 from ..wire.frames import ToBot, ToChannel
 
-__all__ = ["Envelope", "Parcel", "WireDeliveries", "parcel_of", "write_message"]
+__all__ = ["Envelope", "Parcel", "WireDeliveries", "id_of", "parcel_of", "write_message"]
+
+
+_ID_FIELD = b'"id":"'
+"""What precedes a message's id in its JSON; the seq is before it, and nothing else."""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -153,3 +157,9 @@ def parcel_of(stored: StoredLot) -> Parcel:
         ]
     envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
     return Parcel(envelope, seqs, wires, sum(map(len, wires)))
+
+
+def id_of(wire: bytes) -> str:
+    """Return the id of a message from its JSON."""
+    start = wire.index(_ID_FIELD) + len(_ID_FIELD)
+    return wire[start : wire.index(b'"', start)].decode()
