@@ -17,7 +17,6 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
@@ -335,12 +334,8 @@ class RemoteWorkflows(RemoteSchedules):
         return created
 
     def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
-        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
-        try:
-            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
-        except FrameTooLarge:
-            return False
-        return True
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if that is not possible."""
+        return self._call_later(calls.CreateStepLog(step=step, fence=fence))
 
     async def update_step_status(
         self,
