@@ -29,7 +29,7 @@ from store.sqlite.check import Check
 from ..integration.wire import TIMEOUT_SECONDS
 from ..integration.wire_worker import REPOSITORY, Worker
 from .command import Outcome, Progress, campaign, play
-from .shop import CLERK, SHOP, Line
+from .shop import CLERK, ORDER, SHOP, Line
 
 __all__ = ["contradictions", "orders", "play_round"]
 
@@ -119,8 +119,11 @@ class _Clerk:
     async def begin(self, count: int) -> None:
         for _ in range(count):
             body = {"total": self._chance.randrange(1000), "buggy": self._chance.random() < 0.2}
-            receipt = await self._bot.send(SHOP, body, message_type="order")
-            self.orders[receipt.id] = body
+            if self._chance.random() < 0.5:
+                id = (await self._bot.send(SHOP, body, message_type="order")).id
+            else:
+                id = (await self._bot.workflows.start("order", body, definition=ORDER)).id
+            self.orders[id] = body
 
     async def pay(self) -> None:
         """Pay what is not paid yet, each with one signal that is sent twice, and one more that nobody waits for."""
