@@ -37,15 +37,18 @@ from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
-from .model.records import timestamp
+from .model.records import WorkflowDefinition, timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
+from .runs.executing import RunFunction, RunFunctions
 from .runs.repository import RemoteWorkflows
+from .runs.starting import LEASE_SECONDS
 from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
 _H = TypeVar("_H", bound=Handler)
+_R = TypeVar("_R", bound=RunFunction)
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -116,7 +119,9 @@ class Bot(Asking):
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         answer = partial(take_answer, self.workflows)
-        self._application = Application(self, self._inbox, {APPROVE: answer, REJECT: answer})
+        self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
+        own = {APPROVE: answer, REJECT: answer}
+        self._application = Application(self, self._inbox, own, self._run_functions)
         self.gaps: list[Gap] = []
         """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 
@@ -373,6 +378,34 @@ class Bot(Asking):
         returned value is sent only to the sender, as a reply.
         """
         return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
+
+    def on_run(
+        self,
+        workflow: str,
+        *,
+        definition: WorkflowDefinition | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> Callable[[_R], _R]:
+        """Register an async function that executes the runs of a workflow: it takes the open `Run`.
+
+        `workflow` is the name or id of a definition, this bot's own or a global one; `definition` is saved when the
+        bot begins to serve. While it serves, it opens the runs that it held last, and those that nobody held yet:
+        at the beginning those that are pending or crashed, or waited when their program ended, and later those that
+        are started, retried, forked, resumed or lost by anybody. A run that a message of this bot began, and that
+        has its id, is left to the message's handler until the message is settled.
+
+        The run is open around the call as in `bot.workflows.run`: returning completes it, with the value as its
+        result unless that is None, and an exception fails or pauses it. A function has the place of a handler. When
+        the bot stops in order, its runs are given back, and opened when it serves again.
+        """
+        if not isinstance(workflow, str):
+            raise TypeError("write @bot.on_run(...) with the name of a workflow")
+
+        def register(function: _R) -> _R:
+            self._run_functions.add(workflow, function, definition, lease_seconds)
+            return function
+
+        return register
 
     async def serve(
         self,
