@@ -53,7 +53,10 @@ async def test_what_a_person_or_an_error_paused_waits(workflows: WorkflowReposit
     assert sorted(await opened(workflows)) == ["error", "stopped"]
 
 
-async def test_runs_belong_to_who_held_them_last(workflows: WorkflowRepository, others: WorkflowRepository) -> None:
+async def test_runs_belong_to_who_held_them_last(
+    place: Place, workflows: WorkflowRepository, others: WorkflowRepository
+) -> None:
+    await place.add_bots(ANN, BOB)
     await workflows.save_definition(definition("w"))
     await workflows.save_definition(definition("of-bob", owner=BotOwner(bot_id=BOB)))
     await workflows.create_run(run("a"))
