@@ -20,12 +20,13 @@ import msgspec
 
 import bus
 
-__all__ = ["CLERK", "ORDER", "SHOP", "Line"]
+__all__ = ["CLERK", "ORDER", "SHOP", "TICK", "Line"]
 
 SHOP, CLERK = "shop", "clerk"
 """The bots that execute orders, and that begin and answer them."""
 
 ORDER = bus.WorkflowDefinition(id="order", name="order", owner=bus.GlobalOwner())
+TICK = bus.WorkflowDefinition(id="tick", name="tick", owner=bus.GlobalOwner())
 _SHIPMENT = bus.WorkflowDefinition(id="shipment", name="shipment", owner=bus.GlobalOwner(), concurrency=4)
 
 _LEASE_SECONDS = 2.0
@@ -67,6 +68,7 @@ class Shop:
         bot.on_message("workflow.crashed")(self.leave)
         bot.on_run("order", definition=ORDER, lease_seconds=_LEASE_SECONDS)(self.execute)
         bot.on_run("shipment", definition=_SHIPMENT, lease_seconds=_LEASE_SECONDS)(self.ship)
+        bot.on_run("tick", definition=TICK, lease_seconds=_LEASE_SECONDS)(self.tick)
 
     async def begin(self, message: bus.Message) -> None:
         """Execute the order of a message."""
@@ -88,6 +90,10 @@ class Shop:
             return None
         return where
 
+    async def tick(self, run: bus.Run) -> None:
+        """Do what is done each second."""
+        await self._step(run, "tick", 0)
+
     async def leave(self, message: bus.Message) -> None:
         """Do nothing: the message that began the order comes again."""
 
@@ -104,7 +110,7 @@ class Shop:
         self._write("saw", run.id, "paid", [signal.name, signal.payload])
         shipped = await run.call("shipment", {"boats": 2})
         self._write("saw", run.id, "shipment", shipped)
-        answer = await run.approval("release", {"order": run.id})
+        answer = await run.approval("release", run.input)
         self._write("saw", run.id, "release", answer["by"])
         async with run.commit("confirm", output=charged) as tx:
             tx.publish("confirmed", {"order": run.id, "charged": charged})
