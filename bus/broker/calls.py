@@ -27,6 +27,7 @@ from ..settings import Limits
 from ..wire.calls import (
     CALLS,
     Call,
+    CancelRun,
     ClaimRun,
     CountRuns,
     CreateStepLog,
@@ -417,6 +418,8 @@ def _deed(call: Call, value: Any) -> Note | None:
             return Note("step_decided", {"object": step, "status": call.status})
         case UpdateRunStatus(fence=None):
             return Note("run_operated", {"object": call.run_id, "status": call.status})
+        case CancelRun():
+            return Note("run_operated", {"object": call.run_id, "status": RunStatus.CANCELLED})
         case RetryRun():
             return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
         case ForkRun():

@@ -9,11 +9,12 @@ from typing import Any
 from ..core.core import Core
 from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
 from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
-from ..model.records import RunStatus, WorkflowRun, parse_timestamp
+from ..model.records import RunStatus, parse_timestamp
 from ..model.repository import RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
     Call,
+    CancelRun,
     ClaimRun,
     CreateRun,
     CreateStepLog,
@@ -86,6 +87,9 @@ class RunWaking:
                 self._happened(call.run_id, stopped=False)
             case TakeSignal():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+            case CancelRun():
+                self._happened(call.run_id)
+                self._expect(value.cancel_by)
             case RetryRun():
                 self._happened(call.run_id)
             case LeaveQueue():
@@ -97,16 +101,16 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True, stopped=False)
-                self._expect(value)
+                self._expect(value.not_before)
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
 
-    def _expect(self, run: WorkflowRun) -> None:
-        """Let it be noticed when the time of a new run has come."""
-        if run.not_before is not None:
-            left = parse_timestamp(run.not_before) - parse_timestamp(self._moment().wall)
+    def _expect(self, at: str | None) -> None:
+        """Let it be noticed when a time has come: that of a new run, or that of a program that cleans up."""
+        if at is not None:
+            left = parse_timestamp(at) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())
 
     async def do(self, effect: FindRuns | EndPlaces) -> None:

@@ -5,7 +5,8 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
-The same sweep finds the runs whose time to start has come, and those who wait for them are told.
+The same sweep cancels the runs whose programs had their time to clean up, and finds those whose time to start has
+come. Who waits for them is told.
 
 Pure.
 """
@@ -65,8 +66,10 @@ class Recovering:
             self._waking.happened(lost.run.id)
         for run_id in recovered.due:
             self._waking.happened(run_id, stopped=False)
+        for run_id in recovered.cancelled:
+            self._waking.happened(run_id)
         self._due_after = recovered.due_until
-        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due))
+        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due), len(recovered.cancelled))
         self._rest(0.0 if more else self._settings.sweep_seconds)
         if recovered.next_seconds is not None:
             self.expect(recovered.next_seconds)

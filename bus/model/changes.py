@@ -348,8 +348,8 @@ class NotCommitted(msgspec.Struct, frozen=True):
 class Recovered(msgspec.Struct, frozen=True):
     """Runs that were recovered, and the messages that notify their last holders.
 
-    `due` has the ids of pending runs that may start now, whose time came until `due_until`; in `next_seconds` the
-    next one will.
+    `due` has the ids of pending runs that may start now, whose time came until `due_until`, and `cancelled` those
+    of runs whose programs had their time to clean up. In `next_seconds` there is the next one of either.
     """
 
     runs: list[RecoveredRun]
@@ -357,6 +357,7 @@ class Recovered(msgspec.Struct, frozen=True):
     due: list[str] = []
     due_until: str = ""
     next_seconds: float | None = None
+    cancelled: list[str] = []
 
 
 class Released(msgspec.Struct, frozen=True):

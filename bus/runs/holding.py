@@ -53,6 +53,7 @@ from ..errors import (
 )
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
+from .cancelling import Cancelling
 
 __all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Polls", "Timing", "ended", "meant", "no_fault", "wait"]
 
@@ -149,6 +150,7 @@ class Hold:
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
         self.bot_id = bot_id
+        self.cancelling = Cancelling(run_id)
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
         # Acquired without a turn of the loop, in which other tasks would begin to work.
@@ -227,7 +229,9 @@ class Hold:
                 self.lease_seconds,
                 claim_id=self._claim_id,
                 place_seconds=self.timing.place_seconds,
+                cleans_up=True,
             )
+            self.cancelling.note(claimed.run.cancel_by)
             self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
             return claimed
@@ -299,6 +303,7 @@ class Hold:
             return False
         if run is None or run.status in RUN_ENDS:
             raise self.lose("gone" if run is None else run.status)
+        self.cancelling.note(run.cancel_by)
         return True
 
     def woken(self) -> anyio.Event:
@@ -369,7 +374,8 @@ class Hold:
             return
         fence = self.fence
         try:
-            await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+            lease = await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+            self.cancelling.note(lease.cancel_by)
         except Fenced as error:
             async with self._lock:  # this program itself may be ending or releasing the run
                 if self.held and self.fence == fence:

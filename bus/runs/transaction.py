@@ -200,9 +200,11 @@ class RunCommit:
         `result` is the run's (`Run.result`): by default what was set there.
 
         Leaving the run's block then writes nothing, and an exception does not fail it. Leaving this block raises
-        RuntimeError while other steps are running.
+        RuntimeError while other steps are running. Raises RunCancelled if the run is being cancelled.
         """
         self._check_open()
+        if self._recorder.hold.cancelling.told:
+            self._recorder.hold.cancelling.tell()
         if result is not msgspec.UNSET:
             self._recorder.set_result(result)
         self._completes = True

@@ -37,6 +37,7 @@ from .refusals import refusal
 __all__ = [
     "CALLS",
     "Call",
+    "CancelRun",
     "ClaimRun",
     "CountRuns",
     "CreateRun",
@@ -163,6 +164,17 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     result: Any = None
 
 
+class CancelRun(Call, frozen=True, kw_only=True):
+    """Cancels a run, or asks its program to clean up first."""
+
+    method = "cancel_run"
+    answer = WorkflowRun
+    writes = True
+    run_id: str
+    reason: str | None = None
+    grace_seconds: float | None = None
+
+
 class RetryRun(Call, frozen=True, kw_only=True):
     """Lets a run that stopped go on."""
 
@@ -265,6 +277,7 @@ class ClaimRun(Call, frozen=True, kw_only=True):
     lease_seconds: float | None = None
     claim_id: str | None = None
     place_seconds: float | None = None
+    cleans_up: bool = False
 
 
 class LeaveQueue(Call, frozen=True, kw_only=True):
@@ -408,8 +421,8 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 _ALL: tuple[type[Call], ...] = (
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
+    ListAllRuns, CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
     UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
     SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip

@@ -13,7 +13,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
-from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
+from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog, parse_timestamp
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -29,6 +29,7 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
+from .workflows.cancelling import expire_cancels, next_cancel_by
 from .workflows.run_rows import find_owners, find_workflow, new_run
 from .workflows.signals import new_signal
 from .workflows.steps import new_step
@@ -81,7 +82,7 @@ class Commits:
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> Committed:
         connection = transaction.connection
         if work.run_id is not None and work.fence is not None:
-            await self._runs.checkpoint(connection, work, self._now())
+            await self._runs.checkpoint(connection, work, self._now(), lease_now=self._lease_now())
         for step in work.steps:
             await self._record(transaction, step, work)
         for run in work.runs:
@@ -161,11 +162,20 @@ class Commits:
         await self._conversations.open(transaction.connection, lots, change.timestamp)
         seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
         assert seqs == list(range(first, first + len(messages))), "their ids are new"
-        due = await self._runs.due(transaction.connection, change.due_after, self._now(), change.runs_max)
+        connection, now, lease_now = transaction.connection, self._now(), self._lease_now()
+        cancelled = await expire_cancels(self._runs, connection, change.runs_max, now=now, lease_now=lease_now)
+        due, until, left = await self._runs.due(connection, change.due_after, now, change.runs_max)
+        cancel_by = await next_cancel_by(connection, lease_now)
+        if cancel_by is not None:
+            seconds = (parse_timestamp(cancel_by) - parse_timestamp(lease_now)).total_seconds()
+            left = seconds if left is None else min(left, seconds)
         return Recovered(
             found,
             [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)],
-            *due,
+            due,
+            until,
+            left,
+            cancelled,
         )
 
 

@@ -86,6 +86,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "get_step_log": {"step_id": ID % 50},
     "page_step_logs": {"run_id": "run-1", "after": ID % 50},
     "send_signal": {"run_id": "run-1", "name": "paid", "payload": {"x": [1]}, "id": ID % 80},
+    "cancel_run": {"run_id": "run-1", "reason": "later", "grace_seconds": 5.0},
     "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
     "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
     "count_runs": {"where": {"status": "failed"}},
