@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         WrongWorker,
     )
     from .model.filters import RunCount, RunCounts, RunFilter
+    from .model.occurrences import CronTimes, IntervalTimes
     from .model.records import (
         BotOwner,
         Claim,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
         WorkflowStepLog,
         timestamp,
     )
+    from .model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
     from .runs.calling import step_threads
     from .runs.commits import CommitReceipt
     from .runs.handle import RunHandle
@@ -127,12 +129,14 @@ __all__ = [
     "BotConflict",
     "BotOwner",
     "BusError",
+    "CatchUp",
     "Claim",
     "ClosedError",
     "CommitReceipt",
     "Conflict",
     "Credentials",
     "CredentialsError",
+    "CronTimes",
     "DefinitionInUse",
     "Draft",
     "FailRun",
@@ -142,6 +146,7 @@ __all__ = [
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
@@ -164,6 +169,7 @@ __all__ = [
     "Message",
     "NotFound",
     "NotInFlight",
+    "Overlap",
     "Receipt",
     "RecordDamaged",
     "Rejected",
@@ -191,6 +197,7 @@ __all__ = [
     "RunPaused",
     "RunStatus",
     "RunSummary",
+    "ScheduleStatus",
     "Signal",
     "SlotsTaken",
     "StepChanged",
@@ -212,6 +219,7 @@ __all__ = [
     "WorkerUnavailable",
     "WorkflowDefinition",
     "WorkflowRun",
+    "WorkflowSchedule",
     "WorkflowStep",
     "WorkflowStepLog",
     "WrongWorker",
@@ -224,6 +232,8 @@ _MODULES = (
     "errors",
     "model.records",
     "model.filters",
+    "model.occurrences",
+    "model.schedules",
     "runs.replay",
     "wire.frames",
     "wire.answers",

@@ -402,13 +402,14 @@ class Broker:
         self._calling += 1
         self._calling_bytes += size_bytes
         together = self._workflows.begin(ask, call)
-        if call.call in STEP_CALLS and together.has_come:
+        waits = together.arrive()
+        if call.call in STEP_CALLS and not waits:
             if not self._steps_asked:
                 self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
             self._steps_asked.append(StepsAsked(ask, call, together))
         else:
             self._steps_asked = []  # later calls are carried out after this one
-            self._tasks.start_soon(self._carry_out_call, ask, call, together)
+            self._tasks.start_soon(self._carry_out_call, ask, call, together, waits)
 
     async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
         if asked is self._steps_asked:
@@ -419,10 +420,10 @@ class Broker:
             self._called(*(call for _, call, _ in asked))
         self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
 
-    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round) -> None:
+    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round, waits: bool) -> None:
         bot_name = self._core.directory.bots[ask.bot_id].name
         try:
-            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name)
+            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name, waits=waits)
         finally:
             self._called(call)
         self._carry_out([Send(ask.address, frame)])

@@ -23,6 +23,7 @@ from ..model.keys import Principal
 from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
 from ..model.rights import Action
+from ..model.schedules import ScheduleStatus
 from ..settings_rights import READ_ALL
 from ..wire.calls import (
     Call,
@@ -54,6 +55,7 @@ from ..wire.calls import (
     WatchRun,
 )
 from ..wire.frames import Code, Refusal
+from ..wire.schedule_calls import DeleteSchedule, GetSchedule, GetScheduleTimes, PauseSchedule, SaveSchedule
 
 __all__ = ["CallRights"]
 
@@ -108,6 +110,14 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 self._require_operator(principal, owners)
                 self._require_creator(principal, owners.workflow_name, owners.owner)
+            case SaveSchedule() | PauseSchedule() | DeleteSchedule():
+                return await self._permit_schedule(principal, call)
+            case GetSchedule() | GetScheduleTimes():
+                if await self._seen_schedule(principal, call.schedule_id) is not None:
+                    return True
+                if isinstance(call, GetScheduleTimes):
+                    raise NotFound("schedule", call.schedule_id)
+                return False
             case SendSignal():
                 await self._permit_signal(principal, call.run_id)
             case TakeSignal(fence=None):
@@ -202,6 +212,44 @@ class CallRights:
         if run.workflow_name != definition.name:  # rights are asked by that name
             raise Refusal(Code.BAD_REQUEST, f"workflow {run.workflow_id!r} is named {definition.name!r}")
 
+    async def _permit_schedule(
+        self, principal: Principal, call: SaveSchedule | PauseSchedule | DeleteSchedule
+    ) -> bool:
+        """Return whether a schedule is to be changed: who saves it needs the right to create its runs."""
+        id = call.schedule.id if isinstance(call, SaveSchedule) else call.schedule_id
+        known = await self._workflows.get_schedule(id)
+        if known is not None:
+            seen = await self._seen_schedule(principal, id)
+            if seen is None and isinstance(call, SaveSchedule):
+                raise Conflict(f"the id {id!r} belongs to another schedule")
+            if seen is not None:
+                own = principal.bot_id in (known.created_by, _owner(seen))
+                self._access.require(principal, Action.OPERATE, seen.name, own=own)
+            known = known if seen is not None else None
+        if isinstance(call, SaveSchedule):
+            definition = await self._workflows.get_definition(call.schedule.workflow_id)
+            if definition is None or not self._sees_definition(principal, definition):
+                raise NotFound("workflow", call.schedule.workflow_id)
+            self._require_creator(principal, definition.name, _owner(definition))
+            if call.schedule.bot is not None:
+                self._access.require(principal, Action.SEND, call.schedule.bot)
+        elif known is None and isinstance(call, PauseSchedule):
+            raise NotFound("schedule", id)
+        return isinstance(call, SaveSchedule) or known is not None
+
+    async def _seen_schedule(self, principal: Principal, schedule_id: str) -> WorkflowDefinition | None:
+        """Return the workflow of a schedule; None if it does not exist, or is not to be seen.
+
+        Those see it that would see a run that its creator created.
+        """
+        status = await self._workflows.get_schedule(schedule_id)
+        definition = None if status is None else await self._workflows.get_definition(status.schedule.workflow_id)
+        if status is None or definition is None:
+            return None
+        owner, creator = _owner(definition), status.created_by
+        owners = RunOwners(schedule_id, definition.name, owner, creator, None, None)
+        return definition if self._sees_run(principal, owners) else None
+
     def _require_creator(self, principal: Principal, workflow_name: str, owner: str | None) -> None:
         self._access.require(principal, Action.RUN, workflow_name, own=owner in (None, principal.bot_id))
 
@@ -239,6 +287,8 @@ class CallRights:
 
     async def seen(self, principal: Principal, records: Sequence[Any]) -> list[Any]:
         """Return those of some records that a bot may see: definitions, runs, or steps that wait."""
+        if records and isinstance(records[0], ScheduleStatus):
+            return [each for each in records if await self._seen_schedule(principal, each.id) is not None]
         ids = list(
             dict.fromkeys(_run_id(record) for record in records if not isinstance(record, WorkflowDefinition))
         )

@@ -52,6 +52,7 @@ from ..wire.calls import (
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
 from .call_rights import CallRights
 from .waking import RunWaking
 
@@ -66,9 +67,12 @@ _ANSWER_ROOM_BYTES = 1024
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
 
+_PAUSED = {True: "paused", False: "resumed"}
+
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
     DeleteRun: False,
+    DeleteSchedule: False,
     GetCompletedStepIds: [],
     ListStepLogs: [],
     ListSignals: [],
@@ -83,18 +87,26 @@ _log = structlog.get_logger("posthouse")
 class Round:
     """Consecutive calls of one session, either all writes or all reads, after those that came before."""
 
-    __slots__ = ("after", "done", "open", "writes")
+    __slots__ = ("_waiting", "after", "done", "open", "writes")
 
     def __init__(self, writes: bool, after: Round | None) -> None:
         self.writes = writes
         self.after = after
         self.open = 0
         self.done = anyio.Event()
+        self._waiting = 0
 
-    @property
-    def has_come(self) -> bool:
-        """Whether these calls may be carried out now."""
-        return self.after is None or self.after.done.is_set()
+    def arrive(self) -> bool:
+        """Return True if a call that arrives has to `wait`: the calls before are not done, or others still wait."""
+        waits = self._waiting > 0 or (self.after is not None and not self.after.done.is_set())
+        self._waiting += waits
+        return waits
+
+    async def wait(self) -> None:
+        """Return when the calls before are done, in the order in which calls arrived."""
+        if self.after is not None:
+            await self.after.done.wait()
+        self._waiting -= 1
 
 
 class StepsAsked(NamedTuple):
@@ -139,7 +151,7 @@ class WorkflowAnswers:
         self._seconds_max = limits.query_seconds_max
         self._rights = CallRights(access, workflows)
         self._defining = anyio.Lock()
-        """Held while a definition is looked at and then written: whose its id is must not change in between."""
+        """Held while a definition or schedule is looked at and then written: whose its id is must not change."""
         self._noted = noted
         self._waking = waking
         self._large = large
@@ -160,11 +172,16 @@ class WorkflowAnswers:
         together.open += 1
         return together
 
-    async def answer(self, ask: Ask, call: Workflow, together: Round, *, bot_name: str) -> bytes:
-        """Carry out a call when its turn has come, and return the frame to send. Raises StoreFailure only."""
+    async def answer(
+        self, ask: Ask, call: Workflow, together: Round, *, bot_name: str, waits: bool = False
+    ) -> bytes:
+        """Carry out a call, if it `waits` when its turn has come, and return the frame to send.
+
+        Raises StoreFailure only.
+        """
         try:
-            if together.after is not None and not together.has_come:
-                await together.after.done.wait()
+            if waits:
+                await together.wait()
             return await self._answer(ask, call, bot_name)
         except Exception as error:
             return _refused(call, error)
@@ -224,7 +241,9 @@ class WorkflowAnswers:
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)
-        if ask.principal is not None and isinstance(call, SaveDefinition | DeleteDefinition):
+        if ask.principal is not None and isinstance(
+            call, SaveDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
+        ):
             async with self._defining:
                 return await self._carry_out(ask, request, call, bot_name)
         return await self._carry_out(ask, request, call, bot_name)
@@ -424,6 +443,12 @@ def _deed(call: Call, value: Any) -> Note | None:
             return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
         case ForkRun():
             return Note("run_operated", {"object": call.run_id, "status": "forked"})
+        case SaveSchedule():
+            return Note("schedule_changed", {"object": call.schedule.id, "status": "saved"})
+        case PauseSchedule():
+            return Note("schedule_changed", {"object": call.schedule_id, "status": _PAUSED[call.paused]})
+        case DeleteSchedule() if value:
+            return Note("schedule_changed", {"object": call.schedule_id, "status": "deleted"})
         case DeleteRun() if value:
             return Note("run_deleted", {"object": call.run_id})
         case DeleteDefinition() if value:

@@ -28,6 +28,7 @@ from ..wire.calls import (
     UpdateStepStatus,
     WatchRun,
 )
+from ..wire.schedule_calls import PauseSchedule, SaveSchedule
 
 __all__ = ["RunWaking"]
 
@@ -102,13 +103,15 @@ class RunWaking:
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True, stopped=False)
                 self._expect(value.not_before)
+            case SaveSchedule() | PauseSchedule():
+                self._expect(value.next_at)
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
 
     def _expect(self, at: str | None) -> None:
-        """Let it be noticed when a time has come: that of a new run, or that of a program that cleans up."""
+        """Let it be noticed when a time has come: of a new run or a schedule, or of a program that cleans up."""
         if at is not None:
             left = parse_timestamp(at) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())

@@ -28,6 +28,7 @@ COMMANDS = {
     "retry": "bus.cli.retrying:retry",
     "run": "bus.cli.runs:show_one",
     "runs": "bus.cli.runs:runs",
+    "schedules": "bus.cli.schedules:schedules",
     "send": "bus.cli.messages:send",
     "serve": "worker:serve",
     "signal": "bus.cli.signals:signal",

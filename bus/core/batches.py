@@ -28,6 +28,7 @@ from ..model.repository import (
     Outcome,
     RecoverRuns,
     ReleaseDue,
+    StartScheduled,
     joined,
     outcomes_of,
 )
@@ -209,6 +210,6 @@ def _sender(job: Job[Any]) -> str:
 
 def _at(change: Change, timestamp: str) -> Change:
     """Set the batch's time on changes that add messages to the log: timestamps never go back."""
-    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns):
+    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns | StartScheduled):
         return msgspec.structs.replace(change, timestamp=timestamp)
     return change

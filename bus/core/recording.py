@@ -82,6 +82,7 @@ _KINDS: Mapping[str, _Kind] = {
     "definition_deleted": _Kind(object="object", deed=True),
     "run_deleted": _Kind(object="object", deed=True),
     "run_operated": _Kind(object="object", detail="status", deed=True),
+    "schedule_changed": _Kind(object="object", detail="status", deed=True),
     "step_decided": _Kind(object="object", detail="status", deed=True),
 }
 """The notes that are recorded. The others are about messages, and only logged."""

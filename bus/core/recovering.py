@@ -5,8 +5,8 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
-The same sweep cancels the runs whose programs had their time to clean up, and finds those whose time to start has
-come. Who waits for them is told.
+The same sweep cancels the runs whose programs had their time to clean up, finds the runs whose time to start has
+come, and starts those of schedules; those who wait for them are told.
 
 Pure.
 """
@@ -14,9 +14,10 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..model.records import WORKER_ID, WORKER_NAME
-from ..model.repository import Recovered, RecoverRuns, stored_lots
+from ..model.repository import Recovered, RecoverRuns, Started, StartScheduled, stored_lots
 from ..settings import Workflows
 from ..wire.frames import Code
 from .batches import Batches, Job
@@ -43,6 +44,8 @@ class Recovering:
         self._turn = turn
         self._asked = False
         self._due: float | None = None
+        self._patient_until: float | None = None
+        """Before this time, no hold is ended."""
         self._due_after = ""
         """The time until which the runs that may start are known."""
 
@@ -51,33 +54,42 @@ class Recovering:
 
     def tick(self) -> None:
         """End the holds whose lease has expired, when a sweep is due."""
+        now = self._turn.moment.now
         if self._due is None:
-            self._rest(self._settings.sweep_seconds)
-        if self._asked or (self._due is not None and self._turn.moment.now < self._due):
+            self._due = now + self._settings.sweep_seconds
+        if self._patient_until is None:
+            self._patient_until = now + self._settings.sweep_seconds
+        if self._asked or now < self._due:
             return
         self._asked = True
-        change = RecoverRuns(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="", due_after=self._due_after)
-        self._batches.add(_RecoverJob(self, change))
+        holds_max = _RUNS_AT_ONCE if now >= self._patient_until else 0
+        change = RecoverRuns(holds_max, WORKER_ID, WORKER_NAME, timestamp="", due_after=self._due_after)
+        start = StartScheduled(_RUNS_AT_ONCE, WORKER_ID, WORKER_NAME, timestamp="")
+        self._batches.add(_RecoverJob(self, change, start))
 
-    def recovered(self, recovered: Recovered) -> None:
+    def recovered(self, recovered: Recovered, started: Started) -> None:
         """Tell the last holders, and who waits for the runs, and sweep again at once if there may be more."""
-        self._dispatch.enter(*stored_lots(recovered.messages))
+        self._dispatch.enter(*stored_lots([*recovered.messages, *started.messages]))
         for lost in recovered.runs:
             self._waking.happened(lost.run.id)
         for run_id in recovered.due:
             self._waking.happened(run_id, stopped=False)
         for run_id in recovered.cancelled:
             self._waking.happened(run_id)
+        for run_id in started.run_ids:
+            self._waking.happened(run_id, stopped=False)
         self._due_after = recovered.due_until
-        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due), len(recovered.cancelled))
+        counts = (len(recovered.runs), len(recovered.due), len(recovered.cancelled))
+        more = _RUNS_AT_ONCE in counts or started.more
         self._rest(0.0 if more else self._settings.sweep_seconds)
-        if recovered.next_seconds is not None:
-            self.expect(recovered.next_seconds)
+        for seconds in (recovered.next_seconds, started.next_seconds):
+            if seconds is not None:
+                self.expect(seconds)
 
     def expect(self, seconds: float) -> None:
         """Sweep in so many seconds at the latest: a run may start then."""
-        if self._due is not None:
-            self._due = min(self._due, self._turn.moment.now + max(seconds, 0.0))
+        due = self._turn.moment.now + max(seconds, 0.0)
+        self._due = due if self._due is None else min(self._due, due)
 
     def not_recovered(self) -> None:
         """Note that nothing was recovered: the next sweep tries again."""
@@ -88,16 +100,17 @@ class Recovering:
         self._due = self._turn.moment.now + seconds
 
 
-class _RecoverJob(Job[Recovered]):
-    """The end of holds whose lease has expired."""
+class _RecoverJob(Job[Any]):
+    """The end of holds whose lease has expired, and the start of runs that are due."""
 
-    def __init__(self, recovering: Recovering, change: RecoverRuns) -> None:
-        super().__init__(changes=[change])
+    def __init__(self, recovering: Recovering, *changes: RecoverRuns | StartScheduled) -> None:
+        super().__init__(changes=changes)
         self._recovering = recovering
 
-    def done(self, answers: Sequence[Recovered], at: str) -> None:
-        """Send each last holder its message."""
-        self._recovering.recovered(answers[0])
+    def done(self, answers: Sequence[Any], at: str) -> None:
+        """Send the messages."""
+        recovered, started = answers
+        self._recovering.recovered(recovered, started)
 
     def failed(self, code: Code, message: str) -> None:
         """Leave it to the next sweep."""

@@ -243,10 +243,13 @@ class Outstanding:
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it has held since `earlier`; return what could be.
 
-        A message that another session has cannot be kept, nor a dead letter that is to be delivered anew.
+        A message that another session has cannot be kept, nor one that rests after a nak, whose delay holds, nor a
+        dead letter that is to be delivered anew.
         """
         items = ((seq, self._items[seq]) for seq in seqs)
-        kept = [seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier)]
+        kept = [
+            seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier) and not item.rests
+        ]
         if not kept:
             return kept
         deadline = now + self._delivery.ack_wait_seconds

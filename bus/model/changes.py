@@ -15,7 +15,8 @@ import msgspec
 from ..errors import RecordDamaged, Refused
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
-from .records import BotRecord, Channel, NewSignal, RecoveredRun, RunStatus, WorkflowRun, WorkflowStepLog
+from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
+from .run_changes import RecoverRuns, RemoveRuns, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
 from .workflows import CommitRights
 
@@ -40,13 +41,10 @@ __all__ = [
     "NoteKeyUse",
     "Page",
     "PageRequest",
-    "RecoverRuns",
-    "Recovered",
     "ReleaseDue",
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
-    "RemoveRuns",
     "RemoveSubscription",
     "RevokeKeys",
     "SaveMailbox",
@@ -128,16 +126,6 @@ class RemoveMessages(msgspec.Struct, frozen=True):
     seqs: tuple[int, ...]
 
 
-class RemoveRuns(msgspec.Struct, frozen=True):
-    """Remove runs for good, with all that belongs to them. Answered with the number of runs removed.
-
-    Those stay that have not ended, or ended after `ended_until`: they were retried in the meantime.
-    """
-
-    run_ids: tuple[str, ...]
-    ended_until: str
-
-
 class CommitWork(msgspec.Struct, frozen=True):
     """Carry out a commit as a whole or not at all: fence, steps, context, status, and messages.
 
@@ -170,19 +158,6 @@ class CommitWork(msgspec.Struct, frozen=True):
     """The name of the bot, for signals."""
     rights: CommitRights | None = None
     """What the bot may do to other runs; None: everything."""
-
-
-class RecoverRuns(msgspec.Struct, frozen=True):
-    """End the holds of runs whose lease has expired, and notify each last holder by a message from `sender_name`.
-
-    Answered `Recovered`, with the runs that may start since the time `due_after`.
-    """
-
-    runs_max: int
-    sender_id: str
-    sender_name: str
-    timestamp: str
-    due_after: str = ""
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -302,6 +277,7 @@ Change = (
     | RemoveRuns
     | CommitWork
     | RecoverRuns
+    | StartScheduled
     | SaveMailbox
     | AddDeadLetters
     | RemoveDeadLetters
@@ -322,7 +298,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 def timestamp_of(changes: Iterable[Change]) -> str:
     """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
-    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns
+    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
     return next((change.timestamp for change in changes if isinstance(change, dated)), "")
 
 
@@ -343,21 +319,6 @@ class NotCommitted(msgspec.Struct, frozen=True):
     """
 
     error: Refused | RecordDamaged | None
-
-
-class Recovered(msgspec.Struct, frozen=True):
-    """Runs that were recovered, and the messages that notify their last holders.
-
-    `due` has the ids of pending runs that may start now, whose time came until `due_until`, and `cancelled` those
-    of runs whose programs had their time to clean up. In `next_seconds` there is the next one of either.
-    """
-
-    runs: list[RecoveredRun]
-    messages: list[LogMessage]
-    due: list[str] = []
-    due_until: str = ""
-    next_seconds: float | None = None
-    cancelled: list[str] = []
 
 
 class Released(msgspec.Struct, frozen=True):

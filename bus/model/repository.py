@@ -35,13 +35,10 @@ from .changes import (
     NoteKeyUse,
     Page,
     PageRequest,
-    Recovered,
-    RecoverRuns,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
-    RemoveRuns,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
@@ -69,6 +66,7 @@ from .lots import (
     stored_lots,
 )
 from .records import BotMessage, BotSubscription, Channel
+from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
 from .workflows import (
@@ -131,6 +129,8 @@ __all__ = [
     "SecurityRequest",
     "SecuritySpan",
     "SeenBot",
+    "StartScheduled",
+    "Started",
     "StepCreation",
     "StepMove",
     "Store",

@@ -30,6 +30,7 @@ from .records import (
     WorkflowRun,
     WorkflowStepLog,
 )
+from .schedules import ScheduleStatus, WorkflowSchedule
 from .values import OUTPUT_BYTES_MAX
 
 __all__ = [
@@ -370,6 +371,38 @@ class WorkflowRepository(Protocol):
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first, of one run or of all that have not ended."""
+
+    # ── Schedules ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
+        """Insert or replace a schedule by id; from then on it starts runs, until it is paused or deleted.
+
+        Each of its times starts one run at most, whatever is killed, and however the clock is set. New times begin
+        after now; if they stay, so does the next one. The counts stay. Repeating the call changes nothing.
+
+        Raises InvalidValue for times that never come, NotFound for an unknown workflow or bot, and InvalidValue for
+        a cron line if the package that reads them is not installed where the worker runs.
+        """
+
+    async def get_schedule(self, schedule_id: str) -> ScheduleStatus | None:
+        """Return a schedule by id, and how far it is."""
+
+    async def list_schedules(
+        self, workflow_id: str | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[ScheduleStatus]:
+        """List schedules by id, of one workflow or of all."""
+
+    async def get_schedule_times(self, schedule_id: str, count: int = 5) -> list[str]:
+        """Return the next times of a schedule, at most 1000, also if it is paused. Raises NotFound."""
+
+    async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
+        """Let a schedule start no runs, or with `paused=False` go on with the first time after now.
+
+        Times that pass meanwhile are not caught up. Repeating the call changes nothing. Raises NotFound.
+        """
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule; return False if it does not exist. The runs that it started stay."""
 
     # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
@@ -151,15 +152,16 @@ class Execution:
                     await polls.pause(woken, again=not looked)
         raise AssertionError("it ends only when it is cancelled")
 
-    async def _wait_until(self, until: datetime) -> None:
+    async def _wait_until(self, until: datetime, seconds_max: float = math.inf) -> None:
+        """Wait until a time, but not for longer than `seconds_max`."""
         with self._hold.cancelling.interruptible():
-            await self._pass_time(until)
+            await self._pass_time(until, seconds_max)
 
-    async def _pass_time(self, until: datetime) -> None:
+    async def _pass_time(self, until: datetime, seconds_max: float) -> None:
         hold, timing = self._hold, self._hold.timing
         rests = timing.left(until) > hold.lease_seconds
         # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
-        end = anyio.current_time() + timing.left(until)
+        end = anyio.current_time() + min(timing.left(until), seconds_max)
         async with waiting_for_reply() if rests else contextlib.nullcontext():
             while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
                 woken, looked = hold.woken(), True

@@ -17,7 +17,6 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
@@ -33,11 +32,11 @@ from ..model.records import (
 )
 from ..model.values import json_value
 from ..wire import calls as calls
-from .definitions import RemoteDefinitions
 from .handle import RunHandle
 from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
+from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 
 __all__ = ["RemoteWorkflows"]
@@ -49,7 +48,7 @@ _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
 
-class RemoteWorkflows(RemoteDefinitions):
+class RemoteWorkflows(RemoteSchedules):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -344,12 +343,8 @@ class RemoteWorkflows(RemoteDefinitions):
         return created
 
     def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
-        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
-        try:
-            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
-        except FrameTooLarge:
-            return False
-        return True
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if that is not possible."""
+        return self._call_later(calls.CreateStepLog(step=step, fence=fence))
 
     async def update_step_status(
         self,

@@ -5,14 +5,17 @@ Owns what a run is created with, and whether a known run is the one that is mean
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 import uuid_utils
 
 from ..errors import Conflict, UnknownWorkflow
+from ..model.definitions import is_older
 from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
 from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
@@ -32,6 +35,8 @@ __all__ = [
     "find_or_create",
     "new_run",
 ]
+
+_logger = logging.getLogger("posthouse.client")
 
 LEASE_SECONDS = 15.0
 """How long a run stays with a process that died: the worker's own default."""
@@ -148,13 +153,19 @@ def check_input(run: WorkflowRun, input: Any) -> None:
 async def find_definition(
     workflows: WorkflowRepository, bot_id: str, workflow: str, given: WorkflowDefinition | None = None
 ) -> WorkflowDefinition:
-    """Return the definition that a bot means by a name or an id; save the one that is given. Or UnknownWorkflow."""
+    """Return the definition that a bot means by a name or an id. Raise UnknownWorkflow.
+
+    The one that is given is saved, unless a newer version of it is: then that one counts.
+    """
     if given is not None:
         if not isinstance(given, WorkflowDefinition):
             raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
             raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
         known = await workflows.get_definition(given.id)
+        if known is not None and known.name == given.name and is_older(given.version, known.version):
+            _tell_once(given.name, given.version, known.version)
+            return known
         if known is None or not same_values(known, given):
             await workflows.save_definition(given)
         return given
@@ -166,3 +177,11 @@ async def find_definition(
     if found is None:
         raise UnknownWorkflow(workflow, bot_id)
     return found
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(name: str, version: str, newer: str) -> None:
+    """Log that a program has an older definition, not at each start of a run."""
+    _logger.warning(
+        "workflow %r is saved in version %s, which counts, and not version %s of this program", name, newer, version
+    )

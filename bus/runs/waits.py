@@ -200,7 +200,8 @@ class Waits(Execution):
 
         Write `run.sleep(60)`, or with a name `run.sleep("cool down", 60)`. Sleeping for longer than a lease gives
         the run back as paused meanwhile, unless other steps are running: then it occupies no slot, and a handler
-        that sleeps lends its place to another one.
+        that sleeps lends its place to another one. A clock that is put back makes no sleep longer than it is here.
+        Raises StepChanged if another length is recorded.
         """
         name, duration = ("sleep", name_or_seconds) if seconds is None else (name_or_seconds, seconds)
         number = isinstance(duration, int | float) and 0 <= duration <= WAIT_SECONDS_MAX
@@ -220,11 +221,14 @@ class Waits(Execution):
             async with self._hold.work():
                 await self._recorder.create(row)
         wake_up = _wake_up(row, self.id)
+        if (recorded := row.input.get("seconds", duration)) != duration:
+            raise StepChanged(self.id, step_id, changed_text(recorded, duration))
         await self._leave_again(row)
         if row.status == StepStatus.PENDING:
             self._recorder.refuse_news(step_id)
             with self._leaving(row):
-                await self._wait_until(wake_up)
+                # A clock that was put back since the sleep was recorded makes it no longer.
+                await self._wait_until(wake_up, duration)
             async with self._hold.work():
                 await self._recorder.end(row, StepStatus.COMPLETED)
         await anyio.lowlevel.checkpoint()

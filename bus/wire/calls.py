@@ -8,11 +8,10 @@ Pure: bytes in, values out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import msgspec
 import msgspec.inspect
-from msgspec import Meta
 
 from ..errors import InvalidValue
 from ..model.filters import RunCounts, RunFilter
@@ -30,9 +29,10 @@ from ..model.records import (
     WorkflowStepLog,
 )
 from .bodies import body_fault, is_suspicious
+from .call import Call, ListCall, Number
 from .frames import Workflow
-from .limits import NUMBER_MAX
 from .refusals import refusal
+from .schedule_calls import SCHEDULE_CALLS
 
 __all__ = [
     "CALLS",
@@ -74,26 +74,6 @@ __all__ = [
     "decode_call",
     "read_result",
 ]
-
-Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
-
-
-# ── The calls ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of one call. `answer` is the type of its value; `writes` is True if it changes something."""
-
-    method: ClassVar[str]
-    answer: ClassVar[Any]
-    writes: ClassVar[bool] = False
-
-
-class ListCall(Call, frozen=True, kw_only=True):
-    """A list; a null limit asks for all of it."""
-
-    limit: Number | None = None
-    offset: Number = 0
 
 
 class SaveDefinition(Call, frozen=True, kw_only=True):
@@ -420,6 +400,7 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 
 _ALL: tuple[type[Call], ...] = (
+    *SCHEDULE_CALLS,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
     ListAllRuns, CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,

@@ -20,6 +20,7 @@ from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
 from .messages.conversations import Conversations, table_columns
 from .messages.taint import Taint, is_any_tainted
+from .workflows.schedules import cron_warning
 from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["SqliteStore", "open_sqlite_store", "steady_clock"]
@@ -57,8 +58,11 @@ async def open_sqlite_store(
             taint = Taint(present=await is_any_tainted(database.read))
             arrivals = Arrivals(taint, waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
+            unread = await cron_warning(database.read)
         workflows = SqliteWorkflows(database, rules, clock or _system_clock, clock or steady_clock())
-        yield SqliteStore(database, arrivals, conversations, workflows)
+        store = SqliteStore(database, arrivals, conversations, workflows)
+        store.warnings += unread
+        yield store
 
 
 def _system_clock() -> datetime:

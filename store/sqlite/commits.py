@@ -1,4 +1,4 @@
-"""Commits: a run's progress and its outgoing messages in one transaction, once; and notices of crashed runs.
+"""Commits: a run's progress and its outgoing messages in one transaction, once; and notices of runs.
 
 Owns the record of carried out commits, and that each is carried out as a whole or not at all, whatever else the
 transaction contains. `runs` and `steps` change runs and steps, and `arrivals` adds messages.
@@ -7,7 +7,8 @@ transaction contains. `runs` and `steps` change runs and steps, and `arrivals` a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import aiosqlite
 import msgspec
@@ -17,10 +18,13 @@ from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStep
 from bus.model.repository import (
     Committed,
     CommitWork,
+    LogMessage,
     NewMessage,
     NotCommitted,
     Recovered,
     RecoverRuns,
+    Started,
+    StartScheduled,
     StepMove,
     each,
     lots_of,
@@ -31,6 +35,7 @@ from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
 from .workflows.cancelling import expire_cancels, next_cancel_by
 from .workflows.run_rows import find_owners, find_workflow, new_run
+from .workflows.schedules import StartedRun, seconds_to_next, start_due
 from .workflows.signals import new_signal
 from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
@@ -156,27 +161,35 @@ class Commits:
         rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
-        first = transaction.last_seq + 1
-        lots = lots_of(messages)
-        added = await self._arrivals.add(transaction, lots, change.timestamp)
-        await self._conversations.open(transaction.connection, lots, change.timestamp)
-        seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
-        assert seqs == list(range(first, first + len(messages))), "their ids are new"
         connection, now, lease_now = transaction.connection, self._now(), self._lease_now()
         cancelled = await expire_cancels(self._runs, connection, change.runs_max, now=now, lease_now=lease_now)
-        due, until, left = await self._runs.due(connection, change.due_after, now, change.runs_max)
+        due, until, left = await self._runs.due(connection, change.due_after, now, change.due_max)
         cancel_by = await next_cancel_by(connection, lease_now)
         if cancel_by is not None:
             seconds = (parse_timestamp(cancel_by) - parse_timestamp(lease_now)).total_seconds()
             left = seconds if left is None else min(left, seconds)
-        return Recovered(
-            found,
-            [in_log(message, seq, change.timestamp) for seq, message in enumerate(messages, first)],
-            due,
-            until,
-            left,
-            cancelled,
-        )
+        sent = await self._send(transaction, messages, change.timestamp)
+        return Recovered(found, sent, due, until, left, cancelled)
+
+    async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
+        """Start the runs of schedules that are due, and add messages for the bots that are to open them."""
+        connection, now = transaction.connection, self._now()
+        started, more = await start_due(connection, self._runs, now, change.runs_max)
+        messages = [_start_notice(each, change) for each in started if each.bot_id is not None]
+        sent = await self._send(transaction, messages, change.timestamp) if messages else []
+        return Started([each.run.id for each in started], sent, await seconds_to_next(connection, now), more)
+
+    async def _send(
+        self, transaction: Transaction, messages: Sequence[NewMessage], timestamp: str
+    ) -> list[LogMessage]:
+        """Add messages of the worker to the log; return them as they are there."""
+        first = transaction.last_seq + 1
+        lots = lots_of(messages)
+        added = await self._arrivals.add(transaction, lots, timestamp)
+        await self._conversations.open(transaction.connection, lots, timestamp)
+        seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
+        assert seqs == list(range(first, first + len(messages))), "their ids are new"
+        return [in_log(message, seq, timestamp) for seq, message in enumerate(messages, first)]
 
 
 def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
@@ -189,13 +202,28 @@ def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
         "recoveries": run.recoveries,
         "error": run.error,
     }
+    return _message("workflow.crashed", recovered.holder, body, change)
+
+
+def _start_notice(started: StartedRun, change: StartScheduled) -> NewMessage:
+    run = started.run
+    body = {
+        "run_id": run.id,
+        "workflow_id": run.workflow_id,
+        "workflow_name": run.workflow_name,
+        **run.trigger_payload,
+    }
+    return _message("workflow.start", started.bot_id, body, change)
+
+
+def _message(kind: str, bot_id: str | None, body: Any, change: RecoverRuns | StartScheduled) -> NewMessage:
     return NewMessage(
         id=str(uuid.uuid4()),
         sender_bot_id=change.sender_id,
         sender_bot_name=change.sender_name,
-        recipient_bot_id=recovered.holder,
+        recipient_bot_id=bot_id,
         recipient_channel=None,
-        message_type="workflow.crashed",
+        message_type=kind,
         body=msgspec.json.encode(body),
         reply_to=None,
         headers=b"{}",

@@ -52,6 +52,7 @@ from bus.model.repository import (
     SecurityEvent,
     SecurityRequest,
     SeenBot,
+    StartScheduled,
     Subscribed,
     Surveyed,
     SurveyedRuns,
@@ -203,7 +204,7 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
-            case CommitWork() | RecoverRuns() | RemoveRuns():
+            case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(SAVE_MAILBOX, mailbox_row(state))
@@ -259,7 +260,9 @@ class SqliteLog:
                 assert_never(change)
         return None
 
-    async def _change_runs(self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns) -> Any:
+    async def _change_runs(
+        self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns | StartScheduled
+    ) -> Any:
         match change:
             case CommitWork():
                 return await self._commits.carry_out(transaction, change)
@@ -267,6 +270,8 @@ class SqliteLog:
                 return await self._commits.recover(transaction, change)
             case RemoveRuns():
                 return await remove_runs(transaction.connection, change)
+            case StartScheduled():
+                return await self._commits.start(transaction, change)
 
     async def _subscribe(self, transaction: Transaction, change: AddSubscription) -> Subscribed:
         connection = transaction.connection
@@ -423,7 +428,7 @@ def _stored(change: Change, answer: Any) -> Sequence[Lot]:
     match change:
         case AddMessages(lots):
             return [lot for lot, outcome in zip(lots, answer, strict=True) if _is_any_new(outcome)]
-        case ReleaseDue() | RecoverRuns():
+        case ReleaseDue() | RecoverRuns() | StartScheduled():
             return lots_of(answer.messages)
         case CommitWork() if isinstance(answer, Committed) and answer.added is not None:
             return _stored(AddMessages(change.lots, change.timestamp), answer.added)

@@ -42,6 +42,7 @@ class Kind(NamedTuple):
 
 KINDS_OF_FAULTS = [
     Kind("tests.crash.kills", "SIGKILL at random moments under load", "kills"),
+    Kind("tests.crash.orders", "SIGKILL of bots that execute runs, and of the worker", "kills"),
     Kind("tests.crash.exact_kills", "SIGKILL at one system call, and a power cut after half of them", "reached"),
     Kind("tests.crash.power_cuts", "power cuts at random moments under load", "cuts"),
     Kind("tests.crash.unfinished_syncs", "SIGKILL in a sync, then a power cut after the repeat's answer", "cuts"),

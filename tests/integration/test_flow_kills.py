@@ -1,4 +1,4 @@
-"""Runs with signals and children, or that clean up, whose bot or worker is killed: all happens once all the same."""
+"""Runs with signals and children, or that clean up, whose bot or worker is killed: all of it happens once."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ from bus.model.repository import (
     SecurityEvent,
     SecuritySpan,
     SeenBot,
+    Started,
+    StartScheduled,
     Subscribed,
     Subscription,
     Surveyed,
@@ -88,6 +90,8 @@ class FakeLog:
         self.events: dict[int, SecurityEvent] = {}
         self.runs: dict[str, tuple[str, str, int]] = {}
         """Runs that have ended: of which workflow, when, and with how many steps."""
+        self.started: list[Started] = []
+        """What schedules start, one answer after another."""
         self.is_any_tainted = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
@@ -138,6 +142,8 @@ class FakeLog:
                 return answer
             case RecoverRuns():
                 return Recovered([], [])
+            case StartScheduled():
+                return self._start(change)
             case SaveMailbox(state, settled_by):
                 seqs = {seq for number in self.committed for seq in settled_by.get(number, ())}
                 self.mailboxes[state.mailbox_id] = state.without(seqs)
@@ -254,6 +260,12 @@ class FakeLog:
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         self.commits[work.id] = (work.digest, seqs)
         return Committed(self.commits[work.id][1], added)
+
+    def _start(self, change: StartScheduled) -> Started:
+        if not self.started:
+            return Started([], [])
+        started = self.started.pop(0)
+        return replace(started, messages=[self._append(each, change.timestamp) for each in started.messages])
 
     def _release(self, change: ReleaseDue) -> Released:
         until = change.until or change.timestamp

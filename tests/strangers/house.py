@@ -78,9 +78,9 @@ class House(Keyed):
         """Return who is told what happens to runs: nobody here waits."""
         return RunWaking(self.core, self.store.workflows, moment=lambda: self.moment, carry_out=lambda _: None)
 
-    async def call(self, bot: str, name: str, /, **arguments: Any) -> Any:
-        """Let a bot make a workflow call; return its value, or the error frame."""
-        answers = WorkflowAnswers(
+    def answers(self) -> WorkflowAnswers:
+        """Return what answers workflow calls."""
+        return WorkflowAnswers(
             self.store.workflows,
             self.core.permitting.access,
             limits=Limits(),
@@ -89,6 +89,10 @@ class House(Keyed):
             large=self.core.large,
             now=lambda: self.moment.now,
         )
+
+    async def call(self, bot: str, name: str, /, **arguments: Any) -> Any:
+        """Let a bot make a workflow call; return its value, or the error frame."""
+        answers = self.answers()
         principal = self.principal(bot)
         request = Workflow(request=1, call=name, arguments=msgspec.Raw(msgspec.json.encode(arguments)))
         ask = Ask(bot.encode(), principal.bot_id, request, principal)

@@ -389,3 +389,45 @@ async def test_a_dead_letter_with_the_id_of_another_bots_run_does_not_retry_it(h
             ]
         )
         assert (await house.call("ann", "get_run", run_id=id))["status"] == status
+
+
+def schedule(workflow: str, **fields: Any) -> dict[str, Any]:
+    return {"id": "s", "workflow_id": f"id-{workflow}", "times": {"type": "interval", "seconds": 60}, **fields}
+
+
+async def test_a_schedule_is_saved_by_who_may_create_its_runs(house: House) -> None:
+    for bot, workflow, code in (
+        ("approver", "deploy-web", "forbidden"),
+        ("eve", "annals", "not_found"),
+    ):
+        assert await house.refused(bot, "save_schedule", schedule=schedule(workflow)) == code
+    assert (
+        await house.refused("deployer", "save_schedule", schedule=schedule("deploy-web", bot="ann")) == "forbidden"
+    )
+    saved = await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    assert saved["created_by"] == house.principal("deployer").bot_id
+    assert house.deeds[-1] == "schedule_changed"
+    assert (await house.call("ann", "save_schedule", schedule=schedule("digest", id="d", bot="eve")))["id"] == "d"
+
+
+async def test_a_schedule_of_others_is_changed_by_who_may_operate_on_its_runs(house: House) -> None:
+    await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    again = schedule("deploy-web", input=1)
+    assert await house.refused("both", "save_schedule", schedule=again) == "forbidden"
+    for call in ("pause_schedule", "delete_schedule"):
+        assert await house.refused("both", call, schedule_id="s") == "forbidden"
+    assert await house.refused("ann", "save_schedule", schedule=schedule("digest")) == "conflict"
+    assert (await house.call("operator", "save_schedule", schedule=again))["schedule"]["input"] == 1
+    assert (await house.call("mender", "pause_schedule", schedule_id="s"))["paused"] is True
+    assert await house.call("operator", "delete_schedule", schedule_id="s") is True
+
+
+async def test_schedules_that_may_not_be_seen_do_not_exist(house: House) -> None:
+    await house.call("deployer", "save_schedule", schedule=schedule("deploy-web"))
+    assert await house.call("eve", "get_schedule", schedule_id="s") is None
+    assert await house.call("eve", "list_schedules") == []
+    assert await house.call("eve", "delete_schedule", schedule_id="s") is False
+    assert await house.refused("eve", "pause_schedule", schedule_id="s") == "not_found"
+    assert await house.refused("eve", "get_schedule_times", schedule_id="s") == "not_found"
+    assert [each["id"] for each in await house.call("approver", "list_schedules")] == ["s"]
+    assert len(await house.call("approver", "get_schedule_times", schedule_id="s")) == 5

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import aiosqlite
+import anyio.to_thread
 import msgspec
 
-from bus.errors import DefinitionInUse, NotFound, RecordDamaged
+from bus.errors import Conflict, DefinitionInUse, NotFound, RecordDamaged
 from bus.model.definitions import check_definition
 from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
 from bus.model.values import json_text, normal_record, row_range
@@ -63,7 +64,10 @@ class SqliteDefinitions:
         """Insert or replace by id."""
         what = f"workflow {definition.id!r}"
         definition = normal_record(definition, what)
-        check_definition(definition)
+        if definition.triggers:  # a cron line's time zone is read from a file
+            await anyio.to_thread.run_sync(check_definition, definition)
+        else:
+            check_definition(definition)
         self.runs.check_size(definition, what)
         owner_type, owner_bot_id = _owner_columns(definition.owner)
         text = json_text(definition, what)
@@ -116,6 +120,13 @@ class SqliteDefinitions:
                 )
                 if runs:
                     raise DefinitionInUse(definition_id, runs)
+                [[schedules]] = await connection.execute_fetchall(
+                    "SELECT COUNT(*) FROM workflow_schedules WHERE workflow_id = ?", (definition_id,)
+                )
+                if schedules:
+                    raise Conflict(
+                        f"workflow {definition_id!r} has {schedules} schedules: delete them first, or use cascade"
+                    )
             cursor = await connection.execute("DELETE FROM workflows WHERE id = ?", (definition_id,))
             return cursor.rowcount > 0
 

@@ -39,11 +39,11 @@ from ..file.writer import Transaction
 from .cancelling import expire_cancels
 from .definitions import definition_record
 from .keeping import delete_run
-from .listing import SqliteRunLists
 from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
 from .run_rows import find_owners, find_run, new_run, time_text
 from .runs import run_change
+from .schedules import SqliteSchedules
 from .signals import RunSignals, find_signals, new_signal
 from .steps import (
     STEP_COLUMNS,
@@ -76,7 +76,7 @@ _PAGE_BYTES = 1024 * 1024
 """Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
-class SqliteWorkflows(SqliteRunLists):
+class SqliteWorkflows(SqliteSchedules):
     """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(

@@ -1,0 +1,330 @@
+"""Schedules in SQLite: saving and listing them, and starting the runs that are due.
+
+Owns their SQL. `bus.model.schedules` decides which runs are due, in a thread, because the rules of a time zone are
+read from a file. A run is created in the transaction that moves its schedule on, and knows of which schedule and
+time it is, so that each time starts one run at most.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+import aiosqlite
+import anyio.to_thread
+import msgspec
+
+from bus.errors import InvalidValue, NotFound, RecordDamaged
+from bus.model.filters import checked_attributes
+from bus.model.occurrences import CRON_MISSING, CronTimes, can_read_cron, check_times, next_time, next_times
+from bus.model.records import WorkflowRun, parse_timestamp
+from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule, due_runs, scheduled_run_id
+from bus.model.values import json_text, normal_record, row_range, same_values
+
+from ..file.reader import Reader
+from ..file.writer import refusal
+from .listing import SqliteRunLists
+from .run_rows import new_run
+from .runs import Runs
+
+__all__ = ["SqliteSchedules", "StartedRun", "cron_warning", "seconds_to_next", "start_due"]
+
+_ID_CHARACTERS_MAX = 100
+"""So that the id of a run, which is that of its schedule and a time, is not longer than ids may be."""
+
+_TIMES_MAX = 1000
+
+_COLUMNS = (
+    "id, schedule, paused, next_at, queued_at, last_at, last_run_id, fired, skipped, error, created_at,"
+    " created_by_bot_id, anchor"
+)
+
+_FIND = f"SELECT {_COLUMNS} FROM workflow_schedules WHERE id = ?"
+
+_LIST = f"SELECT {_COLUMNS} FROM workflow_schedules {{}} ORDER BY id LIMIT ? OFFSET ?"
+
+_SAVE = """
+    INSERT INTO workflow_schedules
+        (id, workflow_id, schedule, is_cron, anchor, next_at, created_at, created_by_bot_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id, schedule = excluded.schedule,
+        is_cron = excluded.is_cron, anchor = excluded.anchor, next_at = excluded.next_at, error = NULL"""
+
+_PAUSE = """
+    UPDATE workflow_schedules SET paused = ?2, next_at = ?3, queued_at = NULL, error = NULL WHERE id = ?1"""
+
+_BUSY = """
+    EXISTS (SELECT 1 FROM workflow_runs AS run
+        WHERE run.id = schedule.last_run_id AND run.status NOT IN ('completed', 'failed', 'cancelled'))"""
+
+# Each of the two is a range of an index. What waits for a run that has not ended is not looked at.
+_DUE = f"""
+    SELECT {_COLUMNS}, {_BUSY} FROM workflow_schedules AS schedule
+    WHERE paused = 0 AND next_at IS NOT NULL AND next_at <= ?1 AND is_cron <= ?2 ORDER BY next_at LIMIT ?3"""
+_QUEUED = f"""
+    SELECT {_COLUMNS}, 0 FROM workflow_schedules AS schedule
+    WHERE paused = 0 AND queued_at IS NOT NULL AND is_cron <= ?1 AND NOT {_BUSY} ORDER BY queued_at LIMIT ?2"""
+
+_MOVE_ON = """
+    UPDATE workflow_schedules
+    SET next_at = ?2, queued_at = ?3, fired = ?4, skipped = ?5, last_at = COALESCE(?6, last_at),
+        last_run_id = COALESCE(?7, last_run_id)
+    WHERE id = ?1"""
+
+_STOP = "UPDATE workflow_schedules SET next_at = NULL, queued_at = NULL, error = ?2 WHERE id = ?1"
+
+_NEXT = """
+    SELECT (SELECT MIN(next_at) FROM workflow_schedules WHERE paused = 0 AND next_at IS NOT NULL AND is_cron <= ?1),
+        EXISTS (SELECT 1 FROM workflow_schedules WHERE paused = 0 AND queued_at IS NOT NULL)"""
+
+_QUEUED_SECONDS = 1.0
+"""How often it is looked whether the run has ended for which another one waits."""
+
+
+class StartedRun(NamedTuple):
+    """A run that a schedule started, and the id of the bot that is to be told of it, if any is."""
+
+    run: WorkflowRun
+    bot_id: str | None
+
+
+class SqliteSchedules(SqliteRunLists):
+    """The schedules of a WorkflowRepository."""
+
+    _by: str | None
+
+    async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
+        """Insert or replace a schedule."""
+        schedule = await anyio.to_thread.run_sync(_checked, schedule)
+        text = json_text(schedule, f"schedule {schedule.id!r}")
+        new_run(_run(schedule, "", self.now(), ""))  # raises what its runs would
+
+        async def operation(connection: aiosqlite.Connection, now: str) -> ScheduleStatus:
+            await _check_names(connection, schedule)
+            known = next(iter(await connection.execute_fetchall(_FIND, (schedule.id,))), None)
+            anchor, next_at = now, None
+            if known is not None:
+                status = _status(known)
+                if same_values(status.schedule, schedule):
+                    return status
+                if same_values(status.schedule.times, schedule.times):
+                    anchor, next_at = known[12], status.next_at
+            if next_at is None and not (known is not None and known[2]):
+                next_at = await _next(schedule, anchor, now)
+            is_cron = isinstance(schedule.times, CronTimes)
+            values = (schedule.id, schedule.workflow_id, text, is_cron, anchor, next_at, now, self._by)
+            try:
+                await connection.execute(_SAVE, values)
+            except sqlite3.IntegrityError as error:
+                raise refusal(error, missing=NotFound("workflow", schedule.workflow_id)) from error
+            return await _find(connection, schedule.id)
+
+        return await self._write(operation)
+
+    async def get_schedule(self, schedule_id: str) -> ScheduleStatus | None:
+        """Return a schedule by id."""
+        rows = await self._database.read.execute_fetchall(_FIND, (schedule_id,))
+        return _status(rows[0]) if rows else None
+
+    async def list_schedules(
+        self, workflow_id: str | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[ScheduleStatus]:
+        """List schedules by id, of one workflow or of all."""
+        condition, of_one = ("", ()) if workflow_id is None else ("WHERE workflow_id = ?", (workflow_id,))
+        rows = await self._database.read.execute_fetchall(
+            _LIST.format(condition), (*of_one, *row_range(limit, offset))
+        )
+        return [_status(row) for row in rows]
+
+    async def get_schedule_times(self, schedule_id: str, count: int = 5) -> list[str]:
+        """Return the next times of a schedule."""
+        if not 1 <= count <= _TIMES_MAX:
+            raise InvalidValue("count", f"must be 1 to {_TIMES_MAX}, not {count}")
+        row = next(iter(await self._database.read.execute_fetchall(_FIND, (schedule_id,))), None)
+        if row is None:
+            raise NotFound("schedule", schedule_id)
+        times, anchor, now = _status(row).schedule.times, row[12], self.now()
+        return await anyio.to_thread.run_sync(lambda: list(islice(next_times(times, anchor, now), count)))
+
+    async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
+        """Let a schedule start no runs, or go on with the next time after now."""
+
+        async def operation(connection: aiosqlite.Connection, now: str) -> ScheduleStatus:
+            status = await _find(connection, schedule_id)
+            if status.paused == paused:
+                return status
+            [[anchor]] = await connection.execute_fetchall(
+                "SELECT anchor FROM workflow_schedules WHERE id = ?", (schedule_id,)
+            )
+            next_at = None if paused else await _next(status.schedule, anchor, now)
+            await connection.execute(_PAUSE, (schedule_id, paused, next_at))
+            return await _find(connection, schedule_id)
+
+        return await self._write(operation)
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule; its runs stay."""
+
+        async def operation(connection: aiosqlite.Connection, _: str) -> bool:
+            cursor = await connection.execute("DELETE FROM workflow_schedules WHERE id = ?", (schedule_id,))
+            return cursor.rowcount > 0
+
+        return await self._write(operation)
+
+
+def _checked(schedule: WorkflowSchedule) -> WorkflowSchedule:
+    """Return a schedule as it will be read back. Raise InvalidValue if it could never start a run."""
+    what = f"schedule {schedule.id!r}"
+    schedule = normal_record(schedule, what)
+    if not 1 <= len(schedule.id) <= _ID_CHARACTERS_MAX or not schedule.id.isprintable():
+        raise InvalidValue("id", f"a schedule's must have 1 to {_ID_CHARACTERS_MAX} printable characters")
+    check_times(schedule.times)
+    return msgspec.structs.replace(schedule, attributes=checked_attributes(schedule.attributes))
+
+
+async def _check_names(connection: aiosqlite.Connection, schedule: WorkflowSchedule) -> None:
+    if schedule.bot is not None and await _bot_id(connection, schedule.bot) is None:
+        raise NotFound("bot", schedule.bot)
+
+
+async def _bot_id(connection: aiosqlite.Connection, name: str) -> str | None:
+    rows = await connection.execute_fetchall("SELECT id FROM bots WHERE name = ?", (name,))
+    return next((row[0] for row in rows), None)
+
+
+async def _next(schedule: WorkflowSchedule, anchor: str, now: str) -> str | None:
+    return await anyio.to_thread.run_sync(next_time, schedule.times, anchor, now)
+
+
+async def _find(connection: aiosqlite.Connection, schedule_id: str) -> ScheduleStatus:
+    for row in await connection.execute_fetchall(_FIND, (schedule_id,)):
+        return _status(row)
+    raise NotFound("schedule", schedule_id)
+
+
+def _status(row: sqlite3.Row) -> ScheduleStatus:
+    """Return the schedule of a row. Raise RecordDamaged if it is not valid."""
+    try:
+        return ScheduleStatus(
+            id=row[0],
+            schedule=msgspec.json.decode(row[1], type=WorkflowSchedule),
+            paused=bool(row[2]),
+            next_at=row[3],
+            queued_at=row[4],
+            last_at=row[5],
+            last_run_id=row[6],
+            fired=row[7],
+            skipped=row[8],
+            error=row[9],
+            created_at=row[10],
+            created_by=row[11],
+        )
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordDamaged("workflow_schedules", f"id {row[0]}") from error
+
+
+# ── Starting runs ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def start_due(
+    connection: aiosqlite.Connection, runs: Runs, now: str, runs_max: int
+) -> tuple[list[StartedRun], bool]:
+    """Start the runs that are due at `now`; return them, and whether there may be more.
+
+    At most `runs_max` schedules are looked at. One whose times cannot be told starts nothing any more, and has the
+    error.
+    """
+    with_cron = int(can_read_cron())
+    rows = list(await connection.execute_fetchall(_QUEUED, (with_cron, runs_max)))
+    rows += await connection.execute_fetchall(_DUE, (now, with_cron, runs_max))
+    started: list[StartedRun] = []
+    seen: set[str] = set()
+    for row in rows:
+        if row[0] in seen:  # it was both; what is due now is looked at next time
+            continue
+        seen.add(row[0])
+        try:
+            started += await _start(connection, runs, row, now)
+        except (InvalidValue, RecordDamaged) as error:
+            await connection.execute(_STOP, (row[0], str(error)))
+        if len(started) >= runs_max:
+            return started, True
+    return started, len(rows) >= runs_max or len(seen) < len(rows)
+
+
+async def _start(connection: aiosqlite.Connection, runs: Runs, row: sqlite3.Row, now: str) -> list[StartedRun]:
+    status = _status(row)
+    state = ScheduleState(row[12], status.next_at, status.queued_at, status.fired, status.skipped)
+    decide = partial(due_runs, status.schedule, state, now=now, busy=bool(row[13]))
+    due = await anyio.to_thread.run_sync(decide)
+    [[name]] = await connection.execute_fetchall(
+        "SELECT name FROM workflows WHERE id = ?", (status.schedule.workflow_id,)
+    )
+    bot_id = None if status.schedule.bot is None else await _bot_id(connection, status.schedule.bot)
+    started: list[StartedRun] = []
+    for time in due.times:
+        run = await _create(connection, runs, _run(status.schedule, name, now, time), status, time)
+        if run is not None:
+            started.append(StartedRun(run, bot_id))
+    last_at, last_run = (due.times[-1], started[-1].run.id) if started else (None, None)
+    after = due.state
+    await connection.execute(
+        _MOVE_ON, (status.id, after.next_at, after.queued_at, after.fired, after.skipped, last_at, last_run)
+    )
+    return started
+
+
+def _run(schedule: WorkflowSchedule, workflow_name: str, now: str, time: str) -> WorkflowRun:
+    return WorkflowRun(
+        id=scheduled_run_id(schedule.id, time),
+        workflow_id=schedule.workflow_id,
+        workflow_name=workflow_name,
+        trigger_type="schedule",
+        started_at=now,
+        context={} if schedule.input is None else {"input": schedule.input},
+        trigger_payload={"schedule": schedule.id, "at": time},
+        concurrency_key=schedule.concurrency_key,
+        attributes=schedule.attributes,
+    )
+
+
+async def _create(
+    connection: aiosqlite.Connection, runs: Runs, run: WorkflowRun, status: ScheduleStatus, time: str
+) -> WorkflowRun | None:
+    """Create the run of a time; return None if that has started one before, as with a schedule that was deleted."""
+    known: Iterable[sqlite3.Row] = await connection.execute_fetchall(
+        "SELECT 1 FROM workflow_runs WHERE schedule_id = ? AND scheduled_at = ?", (status.id, time)
+    )
+    if list(known):
+        return None
+    taken: Iterable[sqlite3.Row] = await connection.execute_fetchall(
+        "SELECT 1 FROM workflow_runs WHERE id = ?", (run.id,)
+    )
+    if list(taken):  # somebody else created it, and it is not to keep this one from being started
+        run = msgspec.structs.replace(run, id=str(uuid.uuid4()))
+    created = await runs.create(connection, new_run(run), status.created_by)
+    await connection.execute(
+        "UPDATE workflow_runs SET schedule_id = ?, scheduled_at = ? WHERE id = ?", (status.id, time, run.id)
+    )
+    return created
+
+
+async def seconds_to_next(connection: aiosqlite.Connection, now: str) -> float | None:
+    """Return in how many seconds it is to be looked again; None if nothing waits for a time."""
+    [[next_at, queued]] = await connection.execute_fetchall(_NEXT, (int(can_read_cron()),))
+    waits = [_QUEUED_SECONDS] if queued else []
+    if next_at is not None:
+        waits.append(max(0.0, (parse_timestamp(next_at) - parse_timestamp(now)).total_seconds()))
+    return min(waits, default=None)
+
+
+async def cron_warning(reader: Reader) -> list[str]:
+    """Return what operators should know if there are cron lines that cannot be read."""
+    if can_read_cron():
+        return []
+    [[lines]] = await reader.execute_fetchall("SELECT COUNT(*) FROM workflow_schedules WHERE is_cron = 1")
+    return [f"{lines} schedules start no runs: {CRON_MISSING}"] if lines else []
