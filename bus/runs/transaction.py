@@ -16,10 +16,11 @@ import uuid_utils
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
-from ..model.records import NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import SIGNAL_BYTES_MAX
 from ..wire.codec import encode
 from .children import Child, child_id
+from .continuing import successor_id
 from .handle import RunHandle
 from .recorder import Recorder
 from .replay import COMMIT, changed_text, check_name, same_json
@@ -151,6 +152,28 @@ class RunCommit:
         self._children[id] = child
         return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
 
+    def continue_as_new(self, input: Any = None) -> RunHandle:
+        """Complete the run, and start its successor with another input, as part of the transaction.
+
+        See `Run.continue_as_new`. Raises InvalidValue or TooLarge for an input that cannot be recorded, and
+        ValueError if the run has a result: its successor will have one.
+        """
+        self._check_completable()
+        recorder = self._recorder
+        if recorder.result is not None:
+            raise ValueError(f"run {recorder.run_id!r} has a result: it cannot continue as a new run")
+        id = successor_id(recorder.run_id)
+        child = Child(
+            workflow=recorder.run.workflow_id,
+            input=recorder.value(input, "input", self._step_id),
+            concurrency_key=recorder.run.concurrency_key,
+            trigger_type=CONTINUED,
+        )
+        self._add_bytes(len(encode(child)))
+        self._children[id] = child
+        self._completes = True
+        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
+
     async def _runs(self) -> list[WorkflowRun]:
         hold, now = self._recorder.hold, self._recorder.hold.timing.clock()
         runs: list[WorkflowRun] = []
@@ -202,12 +225,16 @@ class RunCommit:
         Leaving the run's block then writes nothing, and an exception does not fail it. Leaving this block raises
         RuntimeError while other steps are running. Raises RunCancelled if the run is being cancelled.
         """
-        self._check_open()
-        if self._recorder.hold.cancelling.told:
-            self._recorder.hold.cancelling.tell()
+        self._check_completable()
         if result is not msgspec.UNSET:
             self._recorder.set_result(result)
         self._completes = True
+
+    def _check_completable(self) -> None:
+        """Raise RunCancelled if the run is being cancelled: it does not complete any more."""
+        self._check_open()
+        if self._recorder.hold.cancelling.told:
+            self._recorder.hold.cancelling.tell()
 
     def _check_open(self) -> None:
         if not self._open:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bus.errors import Fenced, InvalidTransition, InvalidValue, RunHeld, RunPaused, SlotsTaken
-from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, timestamp
+from bus.model.records import CONTINUED, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, timestamp
 from bus.model.repository import WorkflowRepository
 from bus.model.workflows import WorkflowRules
 
@@ -271,6 +271,21 @@ async def test_children_are_cancelled_with_their_parent(place: Place, workflow: 
     found = await workflows.get_run("a")
     assert found is not None
     assert (found.status, found.error) == (RunStatus.CANCELLED, "run r was cancelled: too late")
+
+
+async def test_the_successor_of_a_child_is_cancelled_with_the_parent(
+    workflows: WorkflowRepository, running: WorkflowRun
+) -> None:
+    for id, parent, trigger in (("c", "r", "run"), ("c~2", "c", CONTINUED), ("c~3", "c~2", CONTINUED)):
+        await workflows.create_run(run(id, parent_run_id=parent, trigger_type=trigger))
+        if id != "c~3":
+            await workflows.update_run_status(id, RunStatus.COMPLETED)
+    await workflows.cancel_run("r")
+    assert [await status(workflows, id) for id in ("c", "c~2", "c~3")] == [
+        RunStatus.COMPLETED,
+        RunStatus.COMPLETED,
+        RunStatus.CANCELLED,
+    ]
 
 
 async def test_a_program_that_cancels_its_own_run_cancels_the_children(

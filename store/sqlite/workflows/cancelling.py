@@ -14,7 +14,7 @@ import msgspec
 
 from bus.errors import RecordDamaged
 from bus.model.leases import HeldRun, cancel, expire_cancel
-from bus.model.records import RunStatus
+from bus.model.records import CONTINUED, RunStatus
 from bus.model.transitions import RUN_TRANSITIONS
 
 __all__ = ["CancelRequest", "cancel_children", "cancel_run", "close_steps", "expire_cancels", "next_cancel_by"]
@@ -23,9 +23,15 @@ _CLOSE = """
     UPDATE workflow_steps SET status = 'failed', error = 'cancelled', completed_at = COALESCE(completed_at, ?1)
     WHERE run_id = ?2 AND status IN ('pending', 'running', 'waiting_approval')"""
 
-_CHILDREN = """
-    SELECT id FROM workflow_runs
-    WHERE parent_run_id = ? AND status NOT IN ('completed', 'failed', 'cancelled')"""
+# A child that continued as a new run is completed, and has its successor as its child.
+_CHILDREN = f"""
+    WITH RECURSIVE child (id, status) AS (
+        SELECT id, status FROM workflow_runs WHERE parent_run_id = ?
+        UNION
+        SELECT next.id, next.status
+        FROM child JOIN workflow_runs AS next ON next.parent_run_id = child.id AND next.trigger_type = '{CONTINUED}'
+        WHERE child.status = 'completed')
+    SELECT id FROM child WHERE status NOT IN ('completed', 'failed', 'cancelled')"""
 
 _EXPIRED = """
     SELECT id FROM workflow_runs WHERE cancel_by IS NOT NULL AND cancel_by <= ? ORDER BY cancel_by LIMIT ?"""
