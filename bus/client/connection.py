@@ -275,8 +275,9 @@ class Connection:
         hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token, wakes=True, parts=True)
         if self.welcome is None:
             return hello
+        hello = msgspec.structs.replace(hello, epoch=self.welcome.epoch)
         settling = [message for request in self._requests.values() for message in request.settles]
-        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=self.deliveries.holding(settling))
+        return self.deliveries.returning(hello, settling, self.welcome.max_frame_bytes)
 
     def _opened(self, welcome: Welcome) -> None:
         before = self.welcome

@@ -110,6 +110,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     reply_id: str | None = None
     """The message that used the right to reply to this one, if somebody needed that right."""
     shared: bool = False
+    identity: tuple[str, str] | None = None
+    """Its sender and its id, while it is in flight and its text is not in memory."""
 
     @property
     def rests(self) -> bool:

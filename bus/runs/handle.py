@@ -16,7 +16,8 @@ from ..errors import NotFound, ResultTimeout, RunEnded
 from ..model.records import RunStatus, Signal, WorkflowRun
 from ..model.repository import WorkflowRepository
 from .continuing import find_latest, find_successor
-from .holding import AWAY, RUN_ENDS, Timing, ended
+from .holding import AWAY, RUN_ENDS, ended
+from .timing import Timing
 
 __all__ = ["RunHandle"]
 

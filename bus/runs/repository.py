@@ -33,11 +33,11 @@ from ..model.records import (
 from ..model.values import json_value
 from ..wire import calls as calls
 from .handle import RunHandle
-from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
 from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
+from .timing import Crowd, Timing
 
 __all__ = ["RemoteWorkflows"]
 
@@ -58,6 +58,7 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._crowd = Crowd()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
@@ -164,7 +165,11 @@ class RemoteWorkflows(RemoteSchedules):
             return Timing(woken=self.woken)
         backstop = self._backstop_seconds
         return Timing(
-            woken=self.woken, place_seconds=_PLACE_SECONDS, poll_seconds=backstop, poll_seconds_max=backstop
+            woken=self.woken,
+            crowd=self._crowd,
+            place_seconds=_PLACE_SECONDS,
+            poll_seconds=backstop,
+            poll_seconds_max=backstop,
         )
 
     def woken(self, run_id: str) -> anyio.Event:
