@@ -353,6 +353,7 @@ class Hold:
         with contextlib.suppress(BusError):  # renewing it tells too
             lease = await self.workflows.get_lease(self.run_id)
             if lease is not None and lease.fence == fence:
+                self.cancelling.note(lease.cancel_by)
                 return
             run = await self.workflows.get_run(self.run_id)
             async with self._lock:

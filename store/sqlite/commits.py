@@ -163,15 +163,16 @@ class Commits:
         )
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
-        """End the holds of runs whose lease has expired, and add a message for each last holder to the log."""
-        found = await self._runs.recover(
-            transaction.connection, change.runs_max, now=self._now(), lease_now=self._lease_now()
-        )
-        rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
-        bots = {row[0] for row in rows}
-        messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
+        """End the holds of runs whose lease has expired, and add a message for each last holder to the log.
+
+        Before that, cancel the runs whose programs had their time to clean up.
+        """
         connection, now, lease_now = transaction.connection, self._now(), self._lease_now()
         cancelled = await expire_cancels(self._runs, connection, change.runs_max, now=now, lease_now=lease_now)
+        found = await self._runs.recover(connection, change.runs_max, now=now, lease_now=lease_now)
+        rows = await connection.execute_fetchall("SELECT id FROM bots") if found else ()
+        bots = {row[0] for row in rows}
+        messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
         due, until, left = await self._runs.due(connection, change.due_after, now, change.due_max)
         cancel_by = await next_cancel_by(connection, lease_now)
         if cancel_by is not None:

@@ -115,7 +115,9 @@ async def test_a_program_that_cleans_up_keeps_its_hold(
     assert await workflows.get_run("r") == asked
     [summary] = await workflows.list_all_runs()
     assert summary.cancel_by == until
-    assert (await workflows.renew_run("r", fence)).cancel_by == until
+    lease = await workflows.renew_run("r", fence)
+    assert lease.cancel_by == until
+    assert await workflows.get_lease("r") == lease
     with pytest.raises(RunHeld):
         await workflows.claim_run("r", ANN, cleans_up=True)
     with pytest.raises(RunHeld):

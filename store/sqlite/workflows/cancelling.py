@@ -17,7 +17,15 @@ from bus.model.leases import HeldRun, cancel, expire_cancel
 from bus.model.records import CONTINUED, RunStatus
 from bus.model.transitions import RUN_TRANSITIONS
 
-__all__ = ["CancelRequest", "cancel_children", "cancel_run", "close_steps", "expire_cancels", "next_cancel_by"]
+__all__ = [
+    "CancelRequest",
+    "RunRows",
+    "cancel_children",
+    "cancel_run",
+    "close_steps",
+    "expire_cancels",
+    "next_cancel_by",
+]
 
 _CLOSE = """
     UPDATE workflow_steps SET status = 'failed', error = 'cancelled', completed_at = COALESCE(completed_at, ?1)

@@ -274,11 +274,11 @@ class SqliteWorkflows(SqliteSchedules):
     async def get_lease(self, run_id: str) -> Lease | None:
         """Return the lease of a run, live or expired."""
         rows = await self._database.read.execute_fetchall(
-            "SELECT holder_bot_id, fence, lease_expires_at FROM workflow_runs"
+            "SELECT holder_bot_id, fence, lease_expires_at, cancel_by FROM workflow_runs"
             " WHERE id = ? AND holder_bot_id IS NOT NULL",
             (run_id,),
         )
-        return Lease(run_id=run_id, holder=rows[0][0], fence=rows[0][1], expires_at=rows[0][2]) if rows else None
+        return next((_lease(run_id, row) for row in rows), None)
 
     def _lease_seconds(self, lease_seconds: float | None, what: str = "lease_seconds") -> timedelta:
         seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
@@ -440,3 +440,7 @@ class SqliteWorkflows(SqliteSchedules):
             return await self.signals.take(transaction, new, names, last, self.now())
 
         return await self._database.writer.run(operation)
+
+
+def _lease(run_id: str, row: Sequence[Any]) -> Lease:
+    return Lease(run_id=run_id, holder=row[0], fence=row[1], expires_at=row[2], cancel_by=row[3])
