@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
@@ -58,6 +59,7 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._timing = Timing()
         self._crowd = Crowd()
 
     def __repr__(self) -> str:
@@ -157,15 +159,20 @@ class RemoteWorkflows(RemoteSchedules):
             self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
         )
 
+    def keep_time(self, timing: Timing) -> None:
+        """Take the clock of runs from `timing`, for tests in which time is moved."""
+        self._timing = timing
+
     @property
     def timing(self) -> Timing:
         """How programs wait for what happens to runs: a worker that does not say so is asked often."""
         welcome = self._caller.connection.welcome
+        timing = msgspec.structs.replace(self._timing, woken=self.woken)
         if welcome is None or not welcome.wakes:
-            return Timing(woken=self.woken)
+            return timing
         backstop = self._backstop_seconds
-        return Timing(
-            woken=self.woken,
+        return msgspec.structs.replace(
+            timing,
             crowd=self._crowd,
             place_seconds=_PLACE_SECONDS,
             poll_seconds=backstop,

@@ -232,7 +232,7 @@ class Run(Children):
     async def _called(self, call: _StepCall) -> Any:
         cancelling = self._hold.cancelling
         try:
-            with anyio.move_on_after(call.timeout) as scope, in_run(None):
+            with self._hold.timing.limit(call.timeout) as scope, in_run(None):
                 cancelling.begin(scope)
                 try:
                     return await call_function(call.function, call.args, call.kwargs)

@@ -83,7 +83,7 @@ class Waits(Execution):
         if new:
             async with self._hold.work():
                 await self._recorder.create(row)
-        with self._hold.cancelling.interruptible():
+        with self._hold.cancelling.interruptible(), self._hold.timing.expects(deadline_of(row)):
             row = await self._until_answered(row)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
@@ -178,22 +178,23 @@ class Waits(Execution):
         """Wait until there is a signal to take, or the time is over; return how much of it is left."""
         hold, timing = self._hold, self._hold.timing
         polls = timing.polls()
-        async with waiting_for_reply():
-            while True:
-                woken = hold.woken()
-                looked = await hold.rest() and await hold.look()
-                left = math.inf if deadline is None else timing.left(deadline)
-                waiting: Sequence[Signal] = ()
-                try:
-                    waiting = await self._workflows.list_signals(self.id, names, 1)
-                except AWAY:
-                    looked = False
-                in_time = [
-                    each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
-                ]
-                if in_time or left <= 0:
-                    return left
-                await polls.pause(woken, seconds_max=left, again=not looked)
+        with timing.expects(deadline):
+            async with waiting_for_reply():
+                while True:
+                    woken = hold.woken()
+                    looked = await hold.rest() and await hold.look()
+                    left = math.inf if deadline is None else timing.left(deadline)
+                    waiting: Sequence[Signal] = ()
+                    try:
+                        waiting = await self._workflows.list_signals(self.id, names, 1)
+                    except AWAY:
+                        looked = False
+                    in_time = [
+                        each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
+                    ]
+                    if in_time or left <= 0:
+                        return left
+                    await polls.pause(woken, seconds_max=left, again=not looked)
 
     def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
         """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
