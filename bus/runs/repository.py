@@ -292,6 +292,34 @@ class RemoteWorkflows(RemoteSchedules):
         counts: RunCounts = await self._call(calls.CountRuns(where=where))
         return counts
 
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open, oldest first; `holder` must be this bot.
+
+        From then on, `woken` knows of others that it is to open.
+        """
+        ids = None if run_ids is None else list(run_ids)
+        call = calls.ListOpenRuns(
+            workflow=workflow, holder=holder, resting=resting, run_ids=ids, limit=limit, offset=offset
+        )
+        return await self._list(call)
+
+    async def open_runs(
+        self, workflow: str, *, resting: bool = False, run_ids: Sequence[str] | None = None
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open; see `list_open_runs`."""
+        welcome = self._caller.connection.welcome
+        assert welcome is not None, "the bot is connected"
+        return await self.list_open_runs(workflow, welcome.bot_id, resting=resting, run_ids=run_ids)
+
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
         return await self._list(calls.ListCrashedRuns(limit=limit, offset=offset))
