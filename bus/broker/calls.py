@@ -65,8 +65,6 @@ _ANSWER_ROOM_BYTES = 1024
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
 
-_PAUSED = {True: "paused", False: "resumed"}
-
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
     DeleteRun: False,

@@ -11,16 +11,16 @@ from ..wire.calls import (
     CancelRun,
     DeleteDefinition,
     DeleteRun,
-    DeleteSchedule,
     ForkRun,
-    PauseSchedule,
     RetryRun,
-    SaveSchedule,
     UpdateRunStatus,
     UpdateStepStatus,
 )
+from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
 
 __all__ = ["deed"]
+
+_PAUSED = {True: "paused", False: "resumed"}
 
 
 def deed(call: Call, value: Any) -> Note | None:

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import Refused, StoreError
+from ..errors import StoreError
 from .filters import RunCounts, RunFilter
+from .owners import CommitRights, RunOwners
 from .records import (
     Claim,
     Lease,
@@ -94,20 +95,6 @@ class StepMove(msgspec.Struct, frozen=True):
     answers: bool | None = None
 
 
-class RunOwners(msgspec.Struct, frozen=True):
-    """Whose a run is: its workflow's name and owner, its creator, and its holders, all by their ids.
-
-    `owner` is None for a global workflow, `holder` if nobody holds it.
-    """
-
-    run_id: str
-    workflow_name: str
-    owner: str | None
-    created_by: str | None
-    holder: str | None
-    last_holder: str | None
-
-
 class RunNews(msgspec.Struct, frozen=True):
     """What is to be known of a run that changed, to tell who waits for it.
 
@@ -124,16 +111,6 @@ class RunNews(msgspec.Struct, frozen=True):
     """The id and the name of its workflow."""
     owner: str | None = None
     """The bot that owns its workflow; None for a global one."""
-
-
-class CommitRights(Protocol):
-    """What the bot of a commit may do to the runs that it names, decided where it is known whose they are."""
-
-    def refuse_signal(self, owners: RunOwners) -> Refused | None:
-        """Return why the bot may not send a signal to a run, or None."""
-
-    def refuse_run(self, workflow_name: str, owner: str | None) -> Refused | None:
-        """Return why the bot may not create a run of a workflow, which belongs to the bot `owner`, or None."""
 
 
 class WorkflowRepository(Protocol):
