@@ -20,11 +20,12 @@ async def book(message: bus.Message) -> str:
 
 
 @bot.on_message("give back")
-async def give_back(message: bus.Message) -> str | None:
+async def give_back(message: bus.Message) -> str:
     booking = bookings.pop(message.body, None)
-    if booking is not None:
-        print(f"given back {booking}", flush=True)
-    return booking
+    if booking is None:
+        return "nothing was booked"  # an answer in any case: None would be none
+    print(f"given back {booking}", flush=True)
+    return f"{booking} is given back"
 
 
 if __name__ == "__main__":
