@@ -381,6 +381,9 @@ class Workflows(_Section, frozen=True):
     signals_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """How many signals may wait for one run: they wait until its program takes them."""
 
+    events: bool = False
+    """Whether events of runs are published on `posthouse.runs` even if nobody is subscribed: each is a message."""
+
     ended_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Runs that ended longer ago than this are removed, with their steps; 0 means no limit."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "RUNS_CHANNEL",
     "WORKER_ID",
     "WORKER_NAME",
     "BotMessage",
@@ -93,6 +94,10 @@ WORKER_ID = "00000000-0000-0000-0000-000000000000"
 
 WORKER_NAME = "posthouse"
 """The name that goes with it. Names that begin with it and a dot are reserved, too."""
+
+
+RUNS_CHANNEL = "posthouse.runs"
+"""The channel of the worker's events of runs. Nobody else publishes on it."""
 
 
 class BotRecord(Record, frozen=True):
