@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints bench-keys soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
+	@echo "make bench-waiting      what ten thousand runs cost that only wait; OPTIONS='--runs 1000 --rest 10' is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
 	@echo "make docs               the pages as a site, with the API from its docstrings: build/docs/site/index.html"
 	@echo "make clean              remove what these made"
@@ -81,6 +82,9 @@ bench: $(BENCH)/.installed
 
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
+
+bench-waiting: $(BIN)/.installed
+	$(BIN)/python -m bench.waiting $(OPTIONS)
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)

@@ -20,7 +20,7 @@ from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_
 from .settings_rights import ChannelRights, Role, rights_fault, section_fault
 from .settings_words import channel_fault, in_words
 from .wire.addresses import canonical, is_local, listening_fault
-from .wire.limits import CREDIT_MAX, PUBLISH_MESSAGES_MAX
+from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
     "Delivery",
@@ -199,6 +199,12 @@ class Limits(_Section, frozen=True):
 
     in_flight_max: Annotated[int, Meta(ge=1, le=CREDIT_MAX)] = CREDIT_MAX
     """The maximum credit of a session. Below the socket's queue, so that sends never block."""
+
+    parked_max: Annotated[int, Meta(ge=0, le=PARKED_MAX)] = PARKED_MAX
+    """Messages that a session may have in flight outside its credit, because their runs wait.
+
+    They are part of the mailbox's row, which is written at most every `mailbox_flush_seconds`: some 300 kB.
+    """
 
     in_flight_bytes_max: PositiveInt = 8 * 1024 * 1024
     """The bodies that a session may have in flight: what one slow bot costs in memory."""

@@ -133,28 +133,28 @@ class Connection:
         could not tell which request it refuses, and an answer larger than a frame raises AnsweredInParts.
         """
         due_at = self.due_at(timeout)
-        number = self.post(make, once=once, settles=settles)
-        request = self._requests[number]
+        request = self.post(make, once=once, settles=settles)
         try:
             await self._deadlines.wait(request, due_at)
         finally:
-            self._requests.pop(number, None)
+            self._requests.pop(request.number, None)
         if request.error is not None:
             raise request.error
         assert request.value is not None
         return request.value
 
-    def post(self, make: Make, *, once: bool = False, settles: Sequence[StoredMessage] = ()) -> int:
-        """Send a request, and return its number. It is repeated like any other, though nobody may wait for it."""
+    def post(self, make: Make, *, once: bool = False, settles: Sequence[StoredMessage] = ()) -> Request:
+        """Send a request, and return it. It is repeated like any other, though nobody may wait for it."""
         self._check()
         number = self._next_number()
         frame = make(number)
         request = Request(encode(frame), once=once, settles=settles)
+        request.number = number
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
             raise FrameTooLarge(request.frame, isinstance(frame, Commit | Workflow))
         self._requests[number] = request
         self._post(request.frame)
-        return number
+        return request
 
     async def publish(self, ticket: Ticket, due_at: float) -> None:
         """Publish messages, in order; return when each has its outcome. Waits while the window is full.
@@ -275,8 +275,9 @@ class Connection:
         hello = msgspec.structs.replace(self._hello(self._next_number()), token=self._token, wakes=True, parts=True)
         if self.welcome is None:
             return hello
+        hello = msgspec.structs.replace(hello, epoch=self.welcome.epoch)
         settling = [message for request in self._requests.values() for message in request.settles]
-        return msgspec.structs.replace(hello, epoch=self.welcome.epoch, holds=self.deliveries.holding(settling))
+        return self.deliveries.returning(hello, settling, self.welcome.max_frame_bytes)
 
     def _opened(self, welcome: Welcome) -> None:
         before = self.welcome

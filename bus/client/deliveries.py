@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from ..errors import NotInFlight
-from ..wire.frames import Code, Extend, StoredMessage
-from ..wire.limits import HELD_MAX
+from ..wire.frames import Code, Extend, Hello, Park, StoredMessage
+from ..wire.limits import HELD_MAX, PARKED_MAX
 
 __all__ = ["Deliveries", "of_another_log"]
+
+_SEQ_BYTES = 17
+"""A seq in a frame, with its comma: at most. Half of a hello's frame is for those of parked messages."""
 
 _SETTLED_REMEMBERED_MAX = 20_000
 """Settled seqs that are remembered to drop repeats: many times the largest credit."""
@@ -27,6 +32,10 @@ class Deliveries:
     def __init__(self) -> None:
         self.held: dict[int, StoredMessage] = {}
         """Messages that were delivered and are not settled, by seq."""
+        self.parked: set[int] = set()
+        """The seqs of those among them that nobody is at work on, as the worker was told."""
+        self._again: dict[str, int] = {}
+        """The seqs of those that were delivered before, by id."""
         self._settled: OrderedDict[int, str] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -44,6 +53,9 @@ class Deliveries:
             held = self.held.get(seq)
             if held is None or held.id != message.id:
                 self.held[seq] = message
+                self.parked.discard(seq)
+                if message.attempt > 1:
+                    self._again[message.id] = seq
                 new.append(message)
         return new, settled
 
@@ -51,22 +63,39 @@ class Deliveries:
         """Return True if a message is still held, and its seq does not name another one by now."""
         return self.held.get(message.seq) is message
 
-    def holding(self, settling: Iterable[StoredMessage]) -> list[int]:
-        """Return the seqs of the messages that are held, and of those whose settling was not answered."""
-        return sorted({*self.held, *(message.seq for message in settling)})[:HELD_MAX]
+    def returning(self, hello: Hello, settling: Iterable[StoredMessage], frame_bytes_max: int) -> Hello:
+        """Return a hello that names the messages that are held, and those whose settling was not answered."""
+        holds = sorted({*self.held, *(message.seq for message in settling)} - self.parked)
+        parked = sorted(self.parked)[: min(PARKED_MAX, frame_bytes_max // (2 * _SEQ_BYTES))]
+        return msgspec.structs.replace(hello, holds=holds[:HELD_MAX], parked=parked)
 
     def upkeep(self) -> list[Extend]:
-        """Return what says that the messages are still held, to be sent from time to time."""
-        return [Extend(seqs=list(self.held))] if self.held else []
+        """Return what says that messages are still being worked on, to be sent from time to time."""
+        seqs = [seq for seq in self.held if seq not in self.parked] if self.parked else list(self.held)
+        return [Extend(seqs=seqs)] if seqs else []
 
     def progress(self, message_id: str) -> Extend | None:
         """Return what says that work on a message was recorded, if it is held and was delivered before."""
-        seqs = [each.seq for each in self.held.values() if each.id == message_id and each.attempt > 1]
-        return Extend(seqs=seqs, progress=True) if seqs else None
+        seq = self._again.get(message_id)
+        return None if seq is None else Extend(seqs=[seq], progress=True)
+
+    def park(self, message: StoredMessage, most: int) -> Park | None:
+        """Return what says that nobody is at work on a message; None if it is not held, or `most` are parked."""
+        if not self.holds(message) or len(self.parked) >= most:
+            return None
+        self.parked.add(message.seq)
+        return Park(seqs=[message.seq])
+
+    def unpark(self, message: StoredMessage) -> Extend | None:
+        """Return what says that work on a message goes on; None if it was not parked."""
+        if message.seq not in self.parked:
+            return None
+        self.parked.remove(message.seq)
+        return Extend(seqs=[message.seq])
 
     def settle(self, message: StoredMessage) -> None:
         """Note that a message is settled: repeats of it are dropped from now on."""
-        self.held.pop(message.seq, None)
+        self._drop(message)
         self._settled[message.seq] = message.id
         if len(self._settled) > _SETTLED_REMEMBERED_MAX:
             self._settled.popitem(last=False)
@@ -74,7 +103,13 @@ class Deliveries:
     def release(self, message: StoredMessage) -> None:
         """Note that a message was returned or given up: it may be redelivered."""
         if self.holds(message):
-            del self.held[message.seq]
+            self._drop(message)
+
+    def _drop(self, message: StoredMessage) -> None:
+        self.held.pop(message.seq, None)
+        self.parked.discard(message.seq)
+        if self._again:
+            self._again.pop(message.id, None)
 
     def want_again(self) -> None:
         """Forget what was settled: the bot is about to ask for messages that it may have had."""
@@ -86,6 +121,8 @@ class Deliveries:
         Settled ids stay known, because the new log may be an older copy, which delivers those messages again.
         """
         self.held.clear()
+        self.parked.clear()
+        self._again.clear()
 
 
 def of_another_log() -> NotInFlight:

@@ -76,7 +76,8 @@ class Inbox:
         while not self._messages:
             if self._connection.failure is not None:
                 raise self._connection.failure
-            spent = len(self._connection.deliveries.held) >= self.max_in_flight
+            deliveries = self._connection.deliveries
+            spent = len(deliveries.held) - len(deliveries.parked) >= self.max_in_flight
             if spent and self._forgotten.is_due(self._connection.home.now()):
                 self.look_for_forgotten()
             self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
@@ -87,6 +88,21 @@ class Inbox:
         """Return the next message that has arrived, or None."""
         self._connection.home.check()
         return self._messages.popleft() if self._messages else None
+
+    def park(self, message: Message) -> bool:
+        """Let a message wait outside the credit, as nobody is at work on it; return False if that cannot be."""
+        welcome = self._connection.welcome
+        most = 0 if welcome is None else welcome.max_parked
+        frame = self._connection.deliveries.park(message.stored, most)
+        if frame is not None:
+            self._connection.send(frame)
+        return frame is not None
+
+    def unpark(self, message: Message) -> None:
+        """Note that work on a message goes on."""
+        frame = self._connection.deliveries.unpark(message.stored)
+        if frame is not None:
+            self._connection.send(frame)
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change the credit, and return when the worker has confirmed it."""
@@ -102,13 +118,14 @@ class Inbox:
 
     def look_for_forgotten(self) -> None:
         """Warn the author of a bot that gets no more messages because it settles none."""
-        welcome = self._connection.welcome
+        welcome, deliveries = self._connection.welcome, self._connection.deliveries
         if welcome is None or self._messages or self.max_in_flight == 0:
             return
         warning = self._forgotten.look(
-            self._connection.deliveries.held.values(),
+            deliveries.held.values(),
             anyio.current_time(),
-            messages_max=min(self.max_in_flight, welcome.max_in_flight or self.max_in_flight),
+            messages_max=min(self.max_in_flight, welcome.max_in_flight or self.max_in_flight)
+            + len(deliveries.parked),
         )
         if warning is not None:
             _logger.warning("bot %r: %s", self._name, warning)

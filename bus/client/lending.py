@@ -1,4 +1,7 @@
-"""A handler's place among the running ones, which it lends to another while it waits."""
+"""A handler's place among the running ones, which it lends to another while it waits.
+
+Owns also when nobody is at work on the handler's message: while all runs that the handler has opened only wait.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 import anyio
+
+from .message import Message
 
 __all__ = ["Lender", "Slot", "slot", "waiting_for_reply"]
 
@@ -20,13 +25,23 @@ class Lender(Protocol):
     async def take_back(self) -> None:
         """Reclaim a handler's place, once one is free."""
 
+    def park(self, message: Message) -> bool:
+        """Let a message wait outside the credit; return False if that cannot be."""
+
+    def unpark(self, message: Message) -> None:
+        """Note that work on a message goes on."""
+
 
 class Slot:
     """One handler's place among the running ones, lent while the handler waits for replies."""
 
-    def __init__(self, lender: Lender) -> None:
+    def __init__(self, lender: Lender, message: Message) -> None:
         self._lender = lender
+        self._message = message
         self._waiting = 0
+        self._runs = 0
+        self._resting = 0
+        self._parked = False
 
     async def __aenter__(self) -> None:
         self._waiting += 1
@@ -39,6 +54,33 @@ class Slot:
             # Shielded, because a handler cancelled here would otherwise end with a place that it does not hold.
             with anyio.CancelScope(shield=True):
                 await self._lender.take_back()
+
+    def run_opened(self) -> None:
+        """Note that the handler opens a run."""
+        self._runs += 1
+        self._look()
+
+    def run_closed(self) -> None:
+        """Note that the handler is done with a run, which did not rest."""
+        self._runs -= 1
+
+    def run_rests(self) -> None:
+        """Note that nothing is done in a run until it is taken again."""
+        self._resting += 1
+        self._look()
+
+    def run_taken(self) -> None:
+        """Note that work in a run goes on."""
+        self._resting -= 1
+        self._look()
+
+    def _look(self) -> None:
+        idle = 0 < self._runs == self._resting
+        if idle and not self._parked:
+            self._parked = self._lender.park(self._message)
+        elif self._parked and not idle:
+            self._parked = False
+            self._lender.unpark(self._message)
 
 
 slot: ContextVar[Slot | None] = ContextVar("posthouse_slot", default=None)

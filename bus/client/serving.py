@@ -244,6 +244,7 @@ class _Service:
         self._free = anyio.Semaphore(concurrency, fast_acquire=True)
         self._idle: list[_Idle] = []
         self._lent = 0
+        self._parked = 0
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
         self._handlers: anyio.CancelScope
@@ -321,9 +322,23 @@ class _Service:
         self._lent -= 1
         self._grant_for_lent()
 
+    def park(self, message: Message) -> bool:
+        """Let a message wait outside the credit, which its handler's place then does not need."""
+        parked = self._inbox.park(message)
+        if parked:
+            self._parked += 1
+            self._grant_for_lent()
+        return parked
+
+    def unpark(self, message: Message) -> None:
+        """Note that a handler goes on with its message."""
+        self._parked -= 1
+        self._inbox.unpark(message)
+
     def _grant_for_lent(self) -> None:
-        if not self._stopped.is_set():
-            self._inbox.grant(min(self._concurrency + self._lent, CREDIT_MAX))
+        credit = min(self._concurrency + max(self._lent - self._parked, 0), CREDIT_MAX)
+        if not self._stopped.is_set() and credit != self._inbox.max_in_flight:
+            self._inbox.grant(credit)
 
     async def _keep_handling(self, first: Message) -> None:
         """Handle messages, one after another: a new task for each one costs as much as all the rest.
@@ -333,7 +348,7 @@ class _Service:
         """
         message: Message | None = first
         while message is not None:
-            slot.set(Slot(self))
+            slot.set(Slot(self, message))
             context = copy_context()
             if not await self._handle(message) or _is_changed(context) or self._stopped.is_set():
                 return

@@ -133,7 +133,7 @@ class Part(NamedTuple):
 class Request(Awaited):
     """A frame that waits for its answer; a publish frame has `parts`."""
 
-    __slots__ = ("error", "frame", "once", "parts", "settles", "value")
+    __slots__ = ("error", "frame", "number", "once", "parts", "settles", "then", "value")
 
     def __init__(
         self,
@@ -150,8 +150,17 @@ class Request(Awaited):
         """Whether it is valid in its own session only, and is not repeated."""
         self.settles = settles
         """The messages that it settles: it is not repeated if the worker has another log."""
+        self.number = 0
+        self.then: Callable[[], None] | None = None
+        """Called when it is done, for those who do not wait for it."""
         self.value: msgspec.Raw | None = None
         self.error: BusError | AnsweredInParts | None = None
+
+    def finish(self) -> None:
+        """Note that it is done, and say so."""
+        super().finish()
+        if self.then is not None:
+            self.then()
 
     def answer(self, answer: Ok | InParts) -> None:
         """Note the answer, unless it failed before."""

@@ -34,6 +34,7 @@ from ..wire.frames import (
     May,
     Nak,
     Ok,
+    Park,
     Ping,
     Pong,
     Publish,
@@ -461,8 +462,8 @@ class Core:
                 self._publishing.request(session, request)
             case Commit():
                 self._committing.request(session, request)
-            case Ack() | Nak() | Term() | Extend():
-                self._settling.settle(session, request)
+            case Ack() | Nak() | Term() | Extend() | Park():
+                self._settling.request(session, request)
             case Credit():
                 session.credit = min(request.max_in_flight, self._settings.limits.in_flight_max)
                 self.dispatch.touch_session(session)

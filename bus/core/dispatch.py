@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.outstanding import WireDeliveries
-from ..mailbox.parcel import Parcel, parcel_of
+from ..mailbox.parcel import Parcel, WireDeliveries, parcel_of
 from ..mailbox.sessions import Session
 from ..mailbox.turns import HandedOut
 from ..mailbox.unsettled import Abandoned
@@ -348,18 +347,30 @@ class Dispatch:
         return list(mailboxes)
 
     def extend(self, session: Session, seqs: Sequence[int], *, progress: bool = False) -> None:
-        """Restart the ack_wait of messages that are still being worked on; with progress, forget their failures."""
+        """Restart the ack_wait of messages that are being worked on; with progress, forget their failures."""
         for seq in seqs:
             mailbox = self._directory.mailbox_in_flight(session, seq)
             if mailbox is not None:
-                mailbox.outstanding.extend(seq, self._turn.moment.now)
+                if mailbox.outstanding.extend(seq, self._turn.moment.now):
+                    self.touch(mailbox)
                 if progress and mailbox.outstanding.note_progress(seq):
                     self.save_again([mailbox])
+
+    def park(self, session: Session, seqs: Sequence[int]) -> None:
+        """Let messages in flight wait outside the credit, as many as one session may park."""
+        mailboxes: dict[Mailbox, None] = {}
+        for seq in dict.fromkeys(seqs):
+            mailbox = self._directory.mailbox_in_flight(session, seq)
+            room = len(session.parked) < self._settings.limits.parked_max
+            if mailbox is not None and room and seq not in session.parked:
+                mailbox.outstanding.park(seq)
+                mailboxes[mailbox] = None
+        self._freed(session, mailboxes)
 
     def wait_anew(self, sessions: Iterable[Session]) -> None:
         """Restart all waits for clients: the worker stood still, and could not hear them."""
         for session in sessions:
-            self.extend(session, list(session.in_flight))
+            self.extend(session, [seq for seq in session.in_flight if seq not in session.parked])
         for mailbox in self._timed:
             mailbox.outstanding.wait_anew()
 

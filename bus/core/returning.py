@@ -78,7 +78,8 @@ class Returning:
             if seqs:
                 kept.update(mailbox.claims.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
-        return [seq for seq in dict.fromkeys(hello.holds) if seq not in kept]
+        self._dispatch.park(session, [seq for seq in hello.parked if seq in kept])
+        return [seq for seq in dict.fromkeys((*hello.holds, *hello.parked)) if seq not in kept]
 
     def _mailboxes_awaiting(self, session: Session) -> Iterable[Mailbox]:
         """Return its bot's mailboxes, and those of groups it may have left, where its failures are undone too."""
@@ -118,7 +119,7 @@ class Returning:
                 self._dispatch.touch(mailbox)
 
     def _holds(self, hello: Hello) -> list[int]:
-        return list(dict.fromkeys(hello.holds)) if hello.epoch == self._epoch else []
+        return list(dict.fromkeys((*hello.holds, *hello.parked))) if hello.epoch == self._epoch else []
 
     def _mailbox_of(self, session: Session, message: Surveyed) -> Mailbox | None:
         """Return the mailbox of a session's bot that a message is for."""

@@ -19,7 +19,7 @@ from ..model.repository import RemoveDeadLetters, Surveyed
 from ..model.rights import Action
 from ..wire.answers import Retried
 from ..wire.codec import encode
-from ..wire.frames import Ack, Code, Extend, Nak, Ok, PassedOver, Refusal, RetryDeadLetters, Settled, Term
+from ..wire.frames import Ack, Code, Extend, Nak, Ok, Park, PassedOver, Refusal, RetryDeadLetters, Settled, Term
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .access import Access
 from .batches import Batches, Job
@@ -46,7 +46,14 @@ class Settling:
     def __repr__(self) -> str:
         return f"<Settling {self._batches}>"
 
-    def settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
+    def request(self, session: Session, request: Ack | Nak | Term | Extend | Park) -> None:
+        """Carry out what a bot says of messages that it has."""
+        if isinstance(request, Park):
+            self._dispatch.park(session, request.seqs)
+        else:
+            self._settle(session, request)
+
+    def _settle(self, session: Session, request: Ack | Nak | Term | Extend) -> None:
         """Carry out a bot's ack, nak, term or extend.
 
         Messages that it cannot change are looked up in the log before it is answered: only the mailbox that a

@@ -67,8 +67,8 @@ class Claims:
     def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.
 
-        Not kept: what another session has by now, what is being removed from the log, and dead letters that were
-        put back, which are delivered anew.
+        Not kept: what another session has by now, or has nak'ed with a delay that holds, what is being removed from
+        the log, and dead letters that were put back, which are delivered anew.
         """
         seqs = [seq for seq in seqs if seq not in self._losses.losing]
         return self._outstanding.keep(session, seqs, now, earlier=earlier)

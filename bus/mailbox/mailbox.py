@@ -42,8 +42,8 @@ from .delivering import Delivering
 from .intake import Intake
 from .leaving import Leaving
 from .losses import Losses
-from .outstanding import Outstanding, WireDeliveries
-from .parcel import Parcel
+from .outstanding import Outstanding
+from .parcel import Parcel, WireDeliveries
 from .parts import Parts
 from .reading import Reading
 from .sessions import Session
@@ -334,7 +334,10 @@ class Mailbox:
     def detach(
         self, session: Session, now: float, *, vanished: bool, unsent: Container[int] = ()
     ) -> list[Abandoned]:
-        """Remove a session, and return what it had in flight: failures if it vanished, but for the unsent."""
+        """Remove a session, and return what it had in flight.
+
+        If it vanished, these are failures, but for the unsent, and for the parked ones: nobody was at work on them.
+        """
         self.sessions.remove(session)
         loaded = self._has_credit()  # asked once: a session may have had a thousand messages
         abandoned: list[Abandoned | None] = []
@@ -342,7 +345,8 @@ class Mailbox:
             if self.outstanding.is_settling(seq):
                 self.outstanding.leave_to_commit(seq)
                 continue
-            failure = "its session vanished" if vanished and seq not in unsent else None
+            failed = vanished and seq not in unsent and seq not in session.parked
+            failure = "its session vanished" if failed else None
             abandoned.append(self._give_back(seq, now, failure=failure, gone=session.client, loaded=loaded))
         if not self.sessions:
             self.outstanding.unload_all()

@@ -24,8 +24,8 @@ Pure: time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, KeysView, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Collection, Iterable, Iterator, KeysView
 
 import msgspec
 
@@ -35,21 +35,11 @@ from ..settings import Delivery
 from ..wire.codec import delivery_ending
 from .absent import Absent
 from .deadlines import AckDeadlines
-from .parcel import Envelope, Parcel
+from .parcel import Envelope, Parcel, WireDeliveries, id_of
 from .sessions import Session
 from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
-__all__ = ["Outstanding", "WireDeliveries"]
-
-_ID_FIELD = b'"id":"'
-"""What precedes a message's id in its JSON; the seq is before it, and nothing else."""
-
-
-class WireDeliveries(NamedTuple):
-    """Messages as they go into a frame: the JSON of each is followed by the ending."""
-
-    wires: Sequence[bytes]
-    ending: bytes
+__all__ = ["Outstanding"]
 
 
 class Outstanding:
@@ -129,8 +119,7 @@ class Outstanding:
         item = Unsettled(1, 0, parcel.envelope, MessagePlace.IN_FLIGHT, session, deadline, shared=len(seqs) > 1)
         self._items.update(dict.fromkeys(seqs, item))
         self._wires.update(zip(seqs, parcel.wires, strict=True))
-        session.in_flight.update(dict.fromkeys(seqs, self._mailbox_id))
-        session.in_flight_bytes += parcel.size_bytes
+        session.take(seqs, self._mailbox_id, parcel.size_bytes)
         return WireDeliveries(parcel.wires, self._first_ending)
 
     def redeliver(self, seq: int, session: Session, deadline: float) -> WireDeliveries:
@@ -144,12 +133,11 @@ class Outstanding:
         return WireDeliveries((self._wires[seq],), ending)
 
     def identity(self, seq: int) -> tuple[str, str] | None:
-        """Return the sender and the id of an unsettled message; None if its text is not in memory."""
+        """Return the sender and the id of an unsettled message; None if they are not in memory."""
         wire, item = self._wires.get(seq), self._items.get(seq)
         if wire is None or item is None or item.envelope is None:
-            return None
-        start = wire.index(_ID_FIELD) + len(_ID_FIELD)
-        return item.envelope.sender_bot_id, wire[start : wire.index(b'"', start)].decode()
+            return None if item is None else item.identity
+        return item.envelope.sender_bot_id, id_of(wire)
 
     def use_reply(self, seq: int, reply_id: str) -> bool:
         """Use the right to reply to the sender of an unsettled message; return False if another message used it."""
@@ -163,14 +151,30 @@ class Outstanding:
         """Note the deadline of messages that were put in flight."""
         if self._deadlines.are_many(len(self._items)):
             self._deadlines.replace(
-                (item.deadline, seq) for seq, item in self._items.items() if item.place is MessagePlace.IN_FLIGHT
+                (item.deadline, seq)
+                for seq, item in self._items.items()
+                if item.place is MessagePlace.IN_FLIGHT and item.deadline < math.inf
             )
         self._deadlines.add(deadline, seqs)
         self.dirty = True
 
-    def extend(self, seq: int, now: float) -> None:
-        """Restart the ack_wait of a message that is in flight."""
-        self._own(seq).deadline = now + self._delivery.ack_wait_seconds
+    def extend(self, seq: int, now: float) -> bool:
+        """Restart the ack_wait of a message that is in flight; return True if it was parked until now."""
+        item = self._own(seq)
+        item.deadline = now + self._delivery.ack_wait_seconds
+        if item.session is None or seq not in item.session.parked:
+            return False
+        item.session.parked.remove(seq)
+        self._deadlines.add(item.deadline, [seq])
+        return True
+
+    def park(self, seq: int) -> None:
+        """Let a message that is in flight wait without a deadline, outside the credit and without its text."""
+        item = self._own(seq)
+        item.deadline, item.identity = math.inf, self.identity(seq)
+        if item.session is not None:
+            item.session.park(seq, len(self._wires.get(seq, b"")))
+        self.unload(seq)
 
     def note_progress(self, seq: int) -> bool:
         """Forget the failures of a message: its work made progress since. Return True if there were any."""
@@ -185,11 +189,9 @@ class Outstanding:
         """Forget messages that are in flight for a session, each named once: they are settled."""
         size_bytes = 0
         for seq in seqs:
-            del session.in_flight[seq], self._items[seq]
+            del self._items[seq]
             size_bytes += len(self._wires.pop(seq, b""))
-        session.in_flight_bytes -= size_bytes
-        if session.express:
-            session.express.difference_update(seqs)
+        session.drop(seqs, size_bytes)
         self.dirty = True
 
     def give_back(
@@ -209,6 +211,7 @@ class Outstanding:
         """
         item = self._own(seq)
         self._leave_session(seq, item)
+        item.identity = None
         self.dirty = True
         if failure is not None:
             item.failures += 1
@@ -230,7 +233,7 @@ class Outstanding:
         """Yield what was not settled in time, with the session that has it; `give_back` is to follow for each."""
         for seq in self._deadlines.due(now):
             item = self._items.get(seq)
-            if item is None or item.session is None:
+            if item is None or item.session is None or seq in item.session.parked:
                 continue
             if self.is_settling(seq):
                 self.extend(seq, now)
@@ -243,10 +246,13 @@ class Outstanding:
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it has held since `earlier`; return what could be.
 
-        A message that another session has cannot be kept, nor a dead letter that is to be delivered anew.
+        A message that another session has cannot be kept, nor one that rests after a nak, whose delay holds, nor a
+        dead letter that is to be delivered anew.
         """
         items = ((seq, self._items[seq]) for seq in seqs)
-        kept = [seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier)]
+        kept = [
+            seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier) and not item.rests
+        ]
         if not kept:
             return kept
         deadline = now + self._delivery.ack_wait_seconds
@@ -261,18 +267,14 @@ class Outstanding:
         item.due_at = None
         item.session = session
         item.deadline = deadline
-        session.in_flight[seq] = self._mailbox_id
         # It has no wire if a client has held it since before this worker knew of it.
-        session.in_flight_bytes += len(self._wires.get(seq, b""))
+        session.take((seq,), self._mailbox_id, len(self._wires.get(seq, b"")))
 
     def _leave_session(self, seq: int, item: Unsettled) -> None:
         session = item.session
         assert session is not None, "it is in flight"
         assert not item.shared, "what happens to it happens to it alone"
-        del session.in_flight[seq]
-        if session.express:
-            session.express.discard(seq)
-        session.in_flight_bytes -= len(self._wires.get(seq, b""))
+        session.drop((seq,), len(self._wires.get(seq, b"")))
         item.session = None
 
     def _own(self, seq: int) -> Unsettled:
@@ -428,7 +430,8 @@ class Outstanding:
         """Note that a commit on its way to the disk settles messages in flight, and restart their ack_wait."""
         self._settling[number] = frozenset(seqs)
         for seq in self._settling[number]:
-            self.extend(seq, now)
+            if self._items[seq].deadline < math.inf:  # otherwise it is parked, and has no ack_wait
+                self.extend(seq, now)
         self.dirty = True
 
     def leave_to_commit(self, seq: int) -> None:

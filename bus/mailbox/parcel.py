@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +19,11 @@ from ..model.repository import Lot, NewMessage, StoredLot
 from ..wire.codec import encode
 from ..wire.frames import ToBot, ToChannel
 
-__all__ = ["Envelope", "Parcel", "parcel_of", "write_message"]
+__all__ = ["Envelope", "Parcel", "WireDeliveries", "id_of", "parcel_of", "write_message"]
+
+
+_ID_FIELD = b'"id":"'
+"""What precedes a message's id in its JSON; the seq is before it, and nothing else."""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +36,13 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     def is_expired(self, wall: str) -> bool:
         """Return True if they have expired at a time of the wall clock."""
         return self.expires_at is not None and self.expires_at <= wall
+
+
+class WireDeliveries(NamedTuple):
+    """Messages as they go into a frame: the JSON of each is followed by the ending."""
+
+    wires: Sequence[bytes]
+    ending: bytes
 
 
 class Parcel(msgspec.Struct, frozen=True, gc=False):
@@ -145,3 +157,9 @@ def parcel_of(stored: StoredLot) -> Parcel:
         ]
     envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
     return Parcel(envelope, seqs, wires, sum(map(len, wires)))
+
+
+def id_of(wire: bytes) -> str:
+    """Return the id of a message from its JSON."""
+    start = wire.index(_ID_FIELD) + len(_ID_FIELD)
+    return wire[start : wire.index(b'"', start)].decode()

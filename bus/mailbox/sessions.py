@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Session:
         "last_heard",
         "mailbox_ids",
         "opening",
+        "parked",
         "principal",
         "served",
         "waiting",
@@ -76,6 +77,8 @@ class Session:
         """Ids of messages whose first reply goes to this session at once, and who was asked."""
         self.express: set[int] = set()
         """The replies among them that were delivered outside the credit."""
+        self.parked: set[int] = set()
+        """Those of them that wait without a deadline and outside the credit; their text is not in memory."""
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
         self.last_heard = now
@@ -111,7 +114,28 @@ class Session:
         """How many more messages may be delivered now; 0 if the bytes in flight are used up."""
         if self.in_flight_bytes >= self.in_flight_bytes_max:
             return 0
-        return self.credit - len(self.in_flight) + len(self.express)
+        return self.credit - len(self.in_flight) + len(self.express) + len(self.parked)
+
+    def take(self, seqs: Iterable[int], mailbox_id: str, size_bytes: int) -> None:
+        """Note what is in flight for it from now on."""
+        self.in_flight.update(dict.fromkeys(seqs, mailbox_id))
+        self.in_flight_bytes += size_bytes
+
+    def drop(self, seqs: Iterable[int], size_bytes: int) -> None:
+        """Note what is in flight for it no more, each named once."""
+        for seq in seqs:
+            del self.in_flight[seq]
+        self.in_flight_bytes -= size_bytes
+        if self.express:
+            self.express.difference_update(seqs)
+        if self.parked:
+            self.parked.difference_update(seqs)
+
+    def park(self, seq: int, size_bytes: int) -> None:
+        """Note that a message in flight waits outside the credit, without its text."""
+        self.express.discard(seq)
+        self.parked.add(seq)
+        self.in_flight_bytes -= size_bytes
 
     def expect(self, messages: Mapping[str, Asked], most: int) -> None:
         """Note messages whose first replies go to this session at once; beyond `most`, forget the oldest."""

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .outstanding import WireDeliveries
+from .parcel import WireDeliveries
 from .sessions import Session
 
 __all__ = ["HandedOut", "Turns"]

@@ -61,7 +61,7 @@ MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
     ),
     _P.RETURNED: frozenset({None, _P.IN_FLIGHT}),  # take_returned, discard; keep
     _P.DELAYED: frozenset({None, _P.IN_FLIGHT, _P.RETURNED}),  # discard; keep; release_due
-    _P.RESTING: frozenset({None, _P.IN_FLIGHT, _P.DELAYED}),  # discard; keep; release_due
+    _P.RESTING: frozenset({None, _P.DELAYED}),  # discard; release_due
     _P.SUSPENDED: frozenset(
         {
             None,  # discard; given_up: the client stayed away
@@ -110,6 +110,13 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     reply_id: str | None = None
     """The message that used the right to reply to this one, if somebody needed that right."""
     shared: bool = False
+    identity: tuple[str, str] | None = None
+    """Its sender and its id, while it is in flight and its text is not in memory."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it waits for the end of a nak's delay."""
+        return self.due_at is not None and self.place in (MessagePlace.DELAYED, MessagePlace.RESTING)
 
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "CONTINUED",
     "RUNS_CHANNEL",
     "WORKER_ID",
     "WORKER_NAME",
@@ -88,6 +89,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 # ── Bots, messages, channels ─────────────────────────────────────────────────────────────────────────────
+
+CONTINUED = "continued"
+"""The `trigger_type` of a run as which another one continues, its parent."""
 
 WORKER_ID = "00000000-0000-0000-0000-000000000000"
 """The nil UUID (RFC 9562): the sender of the worker's own messages. No bot has it."""

@@ -18,6 +18,7 @@ from ..client.lending import waiting_for_reply
 from ..errors import NotFound, StepChanged
 from ..model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..wire.limits import NAME_CHARACTERS_MAX
+from .continuing import find_latest, find_successor
 from .handle import RunHandle
 from .holding import AWAY, RUN_ENDS, ended
 from .replay import CALL, LEFT, START, changed_text, same_json
@@ -38,6 +39,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     run_at: datetime | None = None
     definition: WorkflowDefinition | None = None
+    trigger_type: str = "run"
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
             id=id,
             input=self.input,
             concurrency_key=self.concurrency_key,
-            trigger_type="run",
+            trigger_type=self.trigger_type,
             definition=self.definition,
             run_at=self.run_at,
         )
@@ -171,7 +173,7 @@ class Children(Waits):
 
     async def _begin_call(self, name: str, step_id: str, child: Child) -> WorkflowStepLog:
         async with self._hold.work():
-            created = await self._create(step_id, child)
+            created = await find_latest(self._workflows, await self._create(step_id, child))
             if created.status is RunStatus.FAILED:  # it was not seen to fail, or its failure was set aside
                 await self._workflows.retry_run(created.id)
             # Pending, not running: a claim would treat a running step as interrupted.
@@ -206,7 +208,11 @@ class Children(Waits):
                     if run is None:
                         raise NotFound("run", id)
                     if run.status in RUN_ENDS:
-                        return run
+                        successor = await find_successor(self._workflows, run)
+                        if successor is None:
+                            return run
+                        id = successor.id
+                        continue
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_at, mine, tasks.cancel_scope)
                     await polls.pause(woken, again=not looked)

@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ..client.waiting import Make
+from ..client.caller import Caller
+from ..client.room import CallRoom
+from ..client.settling import Settler
+from ..client.waiting import FrameTooLarge
 from ..errors import TooLarge
 from ..model.records import Owner, WorkflowDefinition
 from ..model.values import json_text
@@ -27,6 +30,10 @@ _PORTION_RECORDS = 64
 
 class RemoteDefinitions(RemoteCommits):
     """The part of a bot's workflows that keeps definitions."""
+
+    def __init__(self, caller: Caller, settler: Settler) -> None:
+        super().__init__(caller, settler)
+        self._room = CallRoom()
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
         """Insert or replace by id."""
@@ -56,17 +63,42 @@ class RemoteDefinitions(RemoteCommits):
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _call(self, call: calls.Call) -> Any:
-        value = await self._caller.ask(call.method, self._frame_of(call))
+        arguments = self._arguments_of(call)
+        make = partial(_frame, call.method, msgspec.Raw(arguments))
+        if isinstance(call, calls.RenewRun | calls.ReleaseRun):  # a run must not be lost because others wait
+            return calls.read_result(call.method, await self._caller.ask(call.method, make))
+        size_bytes = len(arguments)
+        await self._room.enter(size_bytes)
+        try:
+            value = await self._caller.ask(call.method, make)
+        finally:
+            self._room.leave(size_bytes)
         return calls.read_result(call.method, value)
 
-    def _frame_of(self, call: calls.Call) -> Make:
-        """Return what makes the frame of a call. Raise TooLarge if the worker would not take it."""
+    def _call_later(self, call: calls.Call) -> bool:
+        """Send a call whose answer nobody waits for. Return False if it has to wait, or is larger than a frame."""
+        arguments = self._arguments_of(call)
+        size_bytes = len(arguments)
+        if not self._room.enter_now(size_bytes):
+            return False
+        make = partial(_frame, call.method, msgspec.Raw(arguments))
+        try:
+            self._caller.connection.post(make).then = partial(self._room.leave, size_bytes)
+        except BaseException as error:
+            self._room.leave(size_bytes)
+            if isinstance(error, FrameTooLarge):
+                return False
+            raise
+        return True
+
+    def _arguments_of(self, call: calls.Call) -> bytes:
+        """Return the arguments of a call. Raise TooLarge if the worker would not take them."""
         what = f"arguments of {call.method}"
         arguments = json_text(call, what).encode()
         most = self.arguments_bytes_max
         if most is not None and len(arguments) > most:
             raise TooLarge(what, len(arguments), most)
-        return partial(_frame, call.method, msgspec.Raw(arguments))
+        return arguments
 
     async def _list(self, call: calls.ListCall) -> list[Any]:
         try:

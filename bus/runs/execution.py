@@ -16,7 +16,6 @@ import anyio
 
 from ..client.lending import waiting_for_reply
 from ..model.records import WorkflowDefinition, WorkflowRun
-from .holding import AGAIN_SECONDS
 from .recorder import Recorder
 from .replay import WAIT_SECONDS_MAX, check_name
 
@@ -127,14 +126,14 @@ class Execution:
         rests = timing.left(until) > hold.lease_seconds
         # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
         end = anyio.current_time() + min(timing.left(until), seconds_max)
+        polls = timing.polls()
         async with waiting_for_reply() if rests else contextlib.nullcontext():
             while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
-                woken, looked = hold.woken(), True
+                woken, most = hold.woken(), timing.poll_seconds_max
                 if rests:
-                    looked = await hold.rest() and await hold.look()
+                    most = polls.seconds(again=not (await hold.rest() and await hold.look()))
                 else:
                     hold.check()
-                most = timing.poll_seconds_max if looked else AGAIN_SECONDS
                 await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
 
 

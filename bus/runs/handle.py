@@ -9,18 +9,24 @@ import math
 from typing import Any
 
 import anyio
+import uuid_utils
 
 from ..client.lending import waiting_for_reply
-from ..errors import NotFound, ResultTimeout
+from ..errors import NotFound, ResultTimeout, RunEnded
 from ..model.records import RunStatus, Signal, WorkflowRun
 from ..model.repository import WorkflowRepository
-from .holding import AWAY, RUN_ENDS, Timing, ended
+from .continuing import find_latest, find_successor
+from .holding import AWAY, RUN_ENDS, ended
+from .timing import Timing
 
 __all__ = ["RunHandle"]
 
 
 class RunHandle:
-    """A run by its id: `handle = await bot.workflows.start("digest", url)`, or `bot.workflows.handle(id)`."""
+    """A run by its id: `handle = await bot.workflows.start("digest", url)`, or `bot.workflows.handle(id)`.
+
+    If the run continued as a new one (`Run.continue_as_new`), the handle follows it to the latest.
+    """
 
     def __init__(self, workflows: WorkflowRepository, run_id: str, timing: Timing) -> None:
         self._workflows = workflows
@@ -40,7 +46,7 @@ class RunHandle:
         found = await self._workflows.get_run(self._id)
         if found is None:
             raise NotFound("run", self._id)
-        return found
+        return await find_latest(self._workflows, found)
 
     async def status(self) -> RunStatus:
         """Return its status. Raise NotFound if it does not exist."""
@@ -57,16 +63,20 @@ class RunHandle:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
         until = math.inf if timeout is None else anyio.current_time() + timeout
-        polls = self._timing.polls()
+        id, polls = self._id, self._timing.polls()
         status = "unknown, because the worker is away"
         async with waiting_for_reply():
             while True:
-                woken = self._timing.woken(self._id)
-                run = await self._watched()
+                woken = self._timing.woken(id)
+                run = await self._watched(id)
                 if run is not None:
                     status = run.status
                     if status in RUN_ENDS:
-                        break
+                        successor = await find_successor(self._workflows, run)
+                        if successor is None:
+                            break
+                        id = successor.id
+                        continue
                 if (left := until - anyio.current_time()) <= 0:
                     raise ResultTimeout(self._id, timeout or 0, status)
                 await polls.pause(woken, seconds_max=left, again=run is None)
@@ -76,16 +86,23 @@ class RunHandle:
 
     async def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Signal:
         """Send the run a signal, for which it waits with `Run.wait`, now or later; see `send_signal`."""
-        return await self._workflows.send_signal(self._id, name, payload, id=id)
+        signal_id = id or str(uuid_utils.uuid7())
+        while True:
+            run = await self.run()
+            try:
+                return await self._workflows.send_signal(run.id, name, payload, id=signal_id)
+            except RunEnded:
+                if (await self.run()).id == run.id:
+                    raise  # otherwise it has just continued as a new one
 
-    async def _watched(self) -> WorkflowRun | None:
-        """Return the run, and be woken at its next change; None if the worker is away."""
+    async def _watched(self, id: str) -> WorkflowRun | None:
+        """Return a run, and be woken at its next change; None if the worker is away."""
         try:
-            run = await self._workflows.watch_run(self._id)
+            run = await self._workflows.watch_run(id)
         except AWAY:
             return None
         if run is None:
-            raise NotFound("run", self._id)
+            raise NotFound("run", id)
         return run
 
     async def cancel(self, reason: str | None = None) -> WorkflowRun:
@@ -93,4 +110,4 @@ class RunHandle:
 
         Raises InvalidTransition if it has ended in another way, and NotFound if it does not exist.
         """
-        return await self._workflows.update_run_status(self._id, RunStatus.CANCELLED, reason)
+        return await self._workflows.update_run_status((await self.run()).id, RunStatus.CANCELLED, reason)

@@ -17,19 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
-import msgspec
 import uuid_utils
 
 from ..client.home import Home
-from ..client.lending import waiting_for_reply
+from ..client.lending import slot, waiting_for_reply
 from ..errors import (
     MEANT,
     NOT_NOW,
@@ -53,8 +50,9 @@ from ..errors import (
 )
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
+from .timing import Polls, Timing, wait
 
-__all__ = ["AGAIN_SECONDS", "AWAY", "RUN_ENDS", "Hold", "Polls", "Timing", "ended", "meant", "no_fault", "wait"]
+__all__ = ["AWAY", "RUN_ENDS", "Hold", "ended", "meant", "no_fault"]
 
 AWAY = (LimitReached, StorageBusy, StorageFull, WorkerUnavailable)
 """Errors of a worker that cannot write this now; they say nothing about the run."""
@@ -72,63 +70,10 @@ _RENEWALS_A_LEASE = 3
 _SURE_SECONDS = 1.0
 """How long after a confirmed write a step may begin without another one."""
 
-AGAIN_SECONDS = 2.0
-"""How soon to look again, at the latest, when the worker could not answer."""
-
 _GLANCE_SECONDS = 1.0
 """How long a hold is not checked again: somebody may be told of every step of the run."""
 
 T = TypeVar("T")
-
-
-async def wait(event: anyio.Event, seconds: float) -> None:
-    """Wait until an event is set, for so many seconds at most."""
-    with anyio.move_on_after(seconds):
-        await event.wait()
-
-
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """The clock, and how often to check whether a wait is over: soon at first, then less often."""
-
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    poll_seconds: float = 0.05
-    poll_seconds_max: float = 2.0
-    wait: Callable[[anyio.Event, float], Awaitable[None]] = wait
-    """Waits for an event for so many seconds at most: a clock that a test moves has a wait of its own."""
-    woken: Callable[[str], anyio.Event] = lambda run_id: anyio.Event()
-    """Returns an event that is set when something happens to the run with this id, or may have been missed.
-
-    A program that waits takes the event, looks at the store, and then waits for the event. Without a worker nobody
-    sets it, so the program also looks from time to time.
-    """
-    place_seconds: float | None = None
-    """How long a run that waits for a slot keeps its place; None if it has to be claimed again within a lease."""
-
-    def polls(self, seconds_max: float = math.inf) -> Polls:
-        """Begin a wait with a check at least every `seconds_max`."""
-        return Polls(self, seconds_max)
-
-    def left(self, until: datetime) -> float:
-        """Return the seconds until a time; 0 or less if it has passed."""
-        return (until - self.clock()).total_seconds()
-
-
-class Polls:
-    """The growing pauses of one wait, randomised to keep concurrent waits apart."""
-
-    def __init__(self, timing: Timing, seconds_max: float) -> None:
-        self._timing = timing
-        self._seconds_max = min(timing.poll_seconds_max, seconds_max)
-        self._seconds = min(timing.poll_seconds, self._seconds_max)
-
-    async def pause(self, woken: anyio.Event, *, seconds_max: float = math.inf, again: bool = False) -> None:
-        """Wait for the next check: soon, if the last one has to be made `again`, because the worker was away."""
-        seconds = self._seconds
-        if again:
-            seconds = min(seconds, AGAIN_SECONDS)
-        else:
-            self._seconds = min(self._seconds * 2, self._seconds_max)
-        await wait(woken, min(seconds * random.uniform(0.75, 1.0), seconds_max))
 
 
 class Hold:
@@ -157,6 +102,8 @@ class Hold:
         """The status with which the run was to be given back, while it is unknown whether it was."""
         self.working = 0
         """How many steps and commits are running."""
+        self._is_to_rest = False
+        """Whether the run is to be given back when none is running any more."""
         self._sure_at = -math.inf
         """When the worker was last asked for something that it carried out only for the run's holder."""
         self._renewing = anyio.CancelScope()
@@ -164,6 +111,9 @@ class Hold:
         """Whether it has a place in the queue for a slot."""
         self._stirred = anyio.Event()
         """Set when the run is held again, or lost."""
+        self._slot = slot.get()
+        self._rests = False
+        """Whether nothing is done in the run: it is not held, and waits."""
         self.home = Home(f"run {run_id!r}")
         self.home.enter()
 
@@ -199,8 +149,8 @@ class Hold:
                     refusal = error
                 if (left := until - anyio.current_time()) <= 0:
                     raise RunBusy(self.run_id, timeout or 0, str(refusal))
-                long = isinstance(refusal, RunNotDue | RunPaused)
-                async with waiting_for_reply() if long else contextlib.nullcontext():
+                self._note(rests=True)
+                async with waiting_for_reply():
                     await polls.pause(woken, seconds_max=left)
 
     def _claim_polls(self) -> Polls:
@@ -230,6 +180,7 @@ class Hold:
             )
             self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
+            self._note(rests=False)
             return claimed
 
         try:
@@ -258,7 +209,8 @@ class Hold:
             yield
         finally:
             self.working -= 1
-            if not self.working:
+            if self._is_to_rest and not self.working:
+                self._is_to_rest = False
                 self.woken().set()  # what only waits gives the run back now
 
     @asynccontextmanager
@@ -278,6 +230,7 @@ class Hold:
         """
         async with self._lock:
             self.check()
+            self._is_to_rest = self.working > 0
             if (self.held or self._unsure) and not self.working:
                 self.held = False  # from here on a refused renewal means nothing
                 self._unsure = RunStatus.PAUSED
@@ -286,7 +239,29 @@ class Hold:
                 except AWAY:
                     return False
                 self._unsure = None
+                self._note(rests=True)
         return True
+
+    def _note(self, *, rests: bool) -> None:
+        """Note whether the run only waits, for the message of the handler that executes it."""
+        if rests == self._rests:
+            return
+        self._rests = rests
+        self.timing.crowd.resting += 1 if rests else -1
+        if self._slot is not None:
+            self._slot.run_rests() if rests else self._slot.run_taken()
+
+    @contextlib.contextmanager
+    def in_handler(self) -> Iterator[None]:
+        """Count the run among those of the handler that executes it, if one does, throughout a block."""
+        if self._slot is not None:
+            self._slot.run_opened()
+        try:
+            yield
+        finally:
+            self._note(rests=False)
+            if self._slot is not None:
+                self._slot.run_closed()
 
     async def look(self) -> bool:
         """Check whether the released run has ended. Raises RunCancelled or RunLost if so.
@@ -319,11 +294,9 @@ class Hold:
             woken = self.woken()
             try:
                 return await self._claim()
-            except SlotsTaken:
-                await polls.pause(woken)
             except AWAY:
                 await polls.pause(woken, again=True)
-            except RunPaused:
+            except (RunPaused, SlotsTaken):
                 async with waiting_for_reply():
                     await polls.pause(woken)
             except RunHeld:
@@ -348,14 +321,19 @@ class Hold:
     async def keep(self, work: anyio.CancelScope) -> None:
         """Renew the lease until `stop_renewing`, while the run is held; cancel `work` if the run is lost."""
         with self._renewing:
+            due_at = anyio.current_time() + self.renewal_seconds
             while self.failure is None:
                 stirred, woken = self._stirred, self.woken()
                 if not self.held:
                     await stirred.wait()
+                    due_at = anyio.current_time() + self.renewal_seconds
                     continue
-                await wait(woken, self.renewal_seconds)
-                await self._renew()
-                if woken.is_set():
+                await wait(woken, max(0.0, due_at - anyio.current_time()))
+                if anyio.current_time() >= due_at:
+                    await self._renew()
+                    due_at = anyio.current_time() + self.renewal_seconds
+                elif self.held:
+                    await self._check_lease()
                     await wait(self._stirred, _GLANCE_SECONDS)
             work.cancel()
 
@@ -363,6 +341,18 @@ class Hold:
         """Let `keep` see that the run is held again, or lost."""
         self._stirred.set()
         self._stirred = anyio.Event()
+
+    async def _check_lease(self) -> None:
+        """Look whether this program still holds the run, after somebody did something to it."""
+        fence = self.fence
+        with contextlib.suppress(BusError):  # renewing it tells too
+            lease = await self.workflows.get_lease(self.run_id)
+            if lease is not None and lease.fence == fence:
+                return
+            run = await self.workflows.get_run(self.run_id)
+            async with self._lock:
+                if self.held and self.fence == fence:
+                    self.lose("gone" if run is None else run.status)
 
     async def _renew(self) -> None:
         if not self.held:

@@ -19,7 +19,7 @@ from .holding import RUN_ENDS, Hold, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
 from .run import Run
-from .starting import Executor, Start, find_or_create
+from .starting import Executor, Found, Start, find_or_create
 
 __all__ = ["TIMEOUT_SECONDS", "open_run"]
 
@@ -36,20 +36,27 @@ async def open_run(
     """Hold an existing or new run of a workflow around a block; see `RemoteWorkflows.run`."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
-    found, definition, is_new = await find_or_create(executor, workflow, start or Start())
+    found = await find_or_create(executor, workflow, start or Start())
     hold = Hold(
         executor.workflows,
-        found.id,
+        found.run.id,
         executor.bot_id,
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
+    with hold.in_handler():
+        async with _opened(executor, hold, found, timeout) as run:
+            yield run
+
+
+@asynccontextmanager
+async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float | None) -> AsyncIterator[Run]:
     claimed = await _claim(hold, timeout)
     # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
     is_first = hold.fence == 1
     begin = executor.begin if is_first else None
     recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
-    run = Run(recorder, claimed, definition)
+    run = Run(recorder, claimed, found.definition)
     if run.completed:
         await recorder.load()
         yield run
@@ -58,7 +65,7 @@ async def open_run(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
-            loaded = is_new and is_first  # then there is nothing to load
+            loaded = found.is_new and is_first  # then there is nothing to load
             try:
                 if not loaded:
                     await recorder.load()

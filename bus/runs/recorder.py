@@ -41,6 +41,8 @@ class Recorder:
     ) -> None:
         self.hold = hold
         self.run_id = run.id
+        self.run = run
+        """The run as it was claimed."""
         self.values = values
         self.completed = run.status == RunStatus.COMPLETED
         """Whether the run is completed: then only recorded steps are available."""

@@ -17,7 +17,6 @@ import uuid_utils
 
 from ..client.caller import Caller
 from ..client.settling import Settler
-from ..client.waiting import FrameTooLarge
 from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
@@ -34,11 +33,11 @@ from ..model.records import (
 from ..model.values import EMITTED_BYTES_MAX, json_value
 from ..wire import calls as calls
 from .handle import RunHandle
-from .holding import Timing
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
 from .schedules import RemoteSchedules
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
+from .timing import Crowd, Timing
 
 __all__ = ["RemoteWorkflows"]
 
@@ -59,6 +58,7 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._crowd = Crowd()
 
     def __repr__(self) -> str:
         return f"<RemoteWorkflows of {self._caller!r}>"
@@ -165,7 +165,11 @@ class RemoteWorkflows(RemoteSchedules):
             return Timing(woken=self.woken)
         backstop = self._backstop_seconds
         return Timing(
-            woken=self.woken, place_seconds=_PLACE_SECONDS, poll_seconds=backstop, poll_seconds_max=backstop
+            woken=self.woken,
+            crowd=self._crowd,
+            place_seconds=_PLACE_SECONDS,
+            poll_seconds=backstop,
+            poll_seconds_max=backstop,
         )
 
     def woken(self, run_id: str) -> anyio.Event:
@@ -339,12 +343,8 @@ class RemoteWorkflows(RemoteSchedules):
         return created
 
     def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
-        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if it is not one frame."""
-        try:
-            self._caller.connection.post(self._frame_of(calls.CreateStepLog(step=step, fence=fence)))
-        except FrameTooLarge:
-            return False
-        return True
+        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if that is not possible."""
+        return self._call_later(calls.CreateStepLog(step=step, fence=fence))
 
     async def update_step_status(
         self,

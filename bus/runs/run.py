@@ -18,11 +18,13 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from ..client.message import Message
 from ..errors import InvalidValue, RunCancelled, RunLost, StepChanged, StepFailed, TooLarge
 from ..model.records import StepStatus, WorkflowStepLog, timestamp
 from .calling import call_function
 from .children import Children
 from .execution import check_timeout
+from .handle import RunHandle
 from .holding import no_fault
 from .replay import (
     GIVEN_BACK,
@@ -280,6 +282,23 @@ class Run(Children):
         self._hold.home.check()
         if not self.completed:
             await self._hold.guard(self._workflows.emit_run(self.id, value, fence=self.fence))
+
+    async def continue_as_new(self, input: Any = None, *, ack: Message | None = None) -> RunHandle:
+        """Complete this run, and start its successor: a run of the same workflow with an empty history.
+
+        For a run that would go on for ever: its history does not grow, and a new version of the workflow's
+        definition applies. Both happen in one transaction, with the ack of a message if there is one to settle.
+        The successor has the same concurrency key, an id made of this run's (`order~2`), and the signals that this
+        run did not take. A program has to open it. Whoever waits for this run's result, signals or cancels it with
+        a handle is led to the successor.
+
+        Returns a handle of the successor. Leave the block then. Raises RuntimeError while other steps are running.
+        """
+        async with self.commit("continue as new", input=input) as tx:
+            handle = tx.continue_as_new(input)
+            if ack is not None:
+                tx.ack(ack)
+        return handle
 
     # ── Names ────────────────────────────────────────────────────────────────────────────────────────────
 

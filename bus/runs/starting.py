@@ -20,9 +20,9 @@ from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowR
 from ..model.repository import WorkflowRepository
 from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
-from .holding import Timing
 from .recorder import Begin
 from .replay import same_json
+from .timing import Timing
 from .values import Values
 
 __all__ = [

@@ -16,10 +16,11 @@ import uuid_utils
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
-from ..model.records import NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import SIGNAL_BYTES_MAX
 from ..wire.codec import encode
 from .children import Child, child_id
+from .continuing import successor_id
 from .handle import RunHandle
 from .recorder import Recorder
 from .replay import COMMIT, changed_text, check_name, same_json
@@ -149,6 +150,28 @@ class RunCommit:
         )
         self._add_bytes(len(encode(child)))
         self._children[id] = child
+        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
+
+    def continue_as_new(self, input: Any = None) -> RunHandle:
+        """Complete the run, and start its successor with another input, as part of the transaction.
+
+        See `Run.continue_as_new`. Raises InvalidValue or TooLarge for an input that cannot be recorded, and
+        ValueError if the run has a result: its successor will have one.
+        """
+        self._check_open()
+        recorder = self._recorder
+        if recorder.result is not None:
+            raise ValueError(f"run {recorder.run_id!r} has a result: it cannot continue as a new run")
+        id = successor_id(recorder.run_id)
+        child = Child(
+            workflow=recorder.run.workflow_id,
+            input=recorder.value(input, "input", self._step_id),
+            concurrency_key=recorder.run.concurrency_key,
+            trigger_type=CONTINUED,
+        )
+        self._add_bytes(len(encode(child)))
+        self._children[id] = child
+        self._completes = True
         return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
 
     async def _runs(self) -> list[WorkflowRun]:

@@ -23,6 +23,7 @@ from .limits import (
     HELD_MAX,
     NAK_SECONDS_MAX,
     NAME_CHARACTERS_MAX,
+    PARKED_MAX,
     PUBLISH_MESSAGES_MAX,
     REASON_CHARACTERS_MAX,
     TOKEN_CHARACTERS_MIN,
@@ -60,6 +61,7 @@ __all__ = [
     "MessageQuery",
     "Nak",
     "Ok",
+    "Park",
     "PassedOver",
     "Ping",
     "Pong",
@@ -112,6 +114,8 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     epoch: str | None = None
     holds: Annotated[list[Seq], Meta(max_length=HELD_MAX)] = []
     """The messages delivered to it before and not settled, in the log of that `epoch`."""
+    parked: Annotated[list[Seq], Meta(max_length=PARKED_MAX)] = []
+    """Further ones, which are parked."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
     """Its messages whose first replies it still awaits."""
     wakes: bool = False
@@ -192,6 +196,12 @@ class Extend(ClientFrame, frozen=True, tag="extend"):
     request: RequestId | None = None
 
 
+class Park(ClientFrame, frozen=True, tag="park"):
+    """Nobody is at work on these messages: they wait without a deadline and outside the credit, until an extend."""
+
+    seqs: Seqs
+
+
 class Credit(ClientFrame, frozen=True, tag="credit"):
     """Changes how many messages may be in flight."""
 
@@ -216,7 +226,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
-Settle = Ack | Nak | Term | Extend | Credit
+Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
 KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload
 RequestFrame = (
@@ -257,6 +267,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """How many sessions share the bot's mailbox, including this one; those without credit do not count."""
     not_held: list[int] = []
     """Those of the hello's `holds` that are not in flight for this session."""
+    max_parked: int = 0
+    """How many messages the session may park."""
     wakes: bool = False
     """Whether the session is told of runs to which something happens."""
     max_parts_bytes: int = 0

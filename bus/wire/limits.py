@@ -18,6 +18,7 @@ __all__ = [
     "NAK_SECONDS_MAX",
     "NAME_CHARACTERS_MAX",
     "NUMBER_MAX",
+    "PARKED_MAX",
     "PART_ROOM_BYTES",
     "PUBLISH_MESSAGES_MAX",
     "PUBLISH_ROOM_BYTES",
@@ -54,6 +55,9 @@ CREDIT_MAX = 1000
 
 HELD_MAX = 2000
 """Maximum number of messages that a returning client holds: replies are outside its credit."""
+
+PARKED_MAX = 20_000
+"""Messages that one session may park: each costs half a kilobyte, and a returning client names all of them."""
 
 AWAITED_MAX = 1000
 """Maximum number of replies that a returning client awaits."""

@@ -14,7 +14,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
-from bus.model.records import NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
+from bus.model.records import CONTINUED, NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -137,6 +137,8 @@ class Commits:
         new = new_run(run)
         self._runs.check_size(new.run, f"run {run.id!r}")
         await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
+        if run.trigger_type == CONTINUED and work.run_id is not None:
+            await self._signals.pass_on(connection, work.run_id, run.id)
 
     async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
         if work.rights is not None:

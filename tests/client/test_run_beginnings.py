@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -30,25 +32,25 @@ class Calls:
         connection: Any = bot._connection
         self._connection = connection
         self._transmit = connection._transmit
-        self._finish = connection._finish
-        connection._transmit, connection._finish = self.transmit, self.finish
+        connection._transmit = self.transmit
 
     def transmit(self, frame: bytes) -> None:
         content = msgspec.json.decode(frame)
         if content.get("call") == "create_step_log":
             step = content["arguments"]["step"]
             self.seen.append(f"{step['status']} {step['step_id']}")
+            request = self._connection._requests[content["request"]]
+            request.then = partial(self.answered, step["step_id"], request.then)
             if step["status"] == "running" and step["step_id"] in self.refused:
-                request = self._connection._requests.pop(content["request"])
-                self._finish(request, error=LimitReached("busy", "too many calls", retry=True))
+                del self._connection._requests[content["request"]]
+                request.fail(LimitReached("busy", "too many calls", retry=True))
                 return
         self._transmit(frame)
 
-    def finish(self, request: Any, **outcome: Any) -> None:
-        content = msgspec.json.decode(request.frame)
-        if content.get("call") == "create_step_log":
-            self.seen.append(f"answered {content['arguments']['step']['step_id']}")
-        self._finish(request, **outcome)
+    def answered(self, step_id: str, then: Callable[[], None] | None) -> None:
+        self.seen.append(f"answered {step_id}")
+        if then is not None:
+            then()
 
     def step(self, name: str) -> Any:
         async def function() -> str:
@@ -127,10 +129,20 @@ async def test_a_run_that_was_taken_away_gets_no_output(worker: Worker) -> None:
         assert [(row.status, row.output) for row in rows] == [(StepStatus.FAILED, None)] * len(rows)
 
 
-async def test_an_input_that_does_not_fit_into_a_frame_is_refused_before_the_step(worker: Worker) -> None:
+async def test_a_beginning_that_does_not_fit_into_a_frame_is_waited_for(worker: Worker) -> None:
     async with worker.connect(bot="digester") as bot:
-        calls = Calls(bot)
-        with anyio.fail_after(BOUND_SECONDS), pytest.raises(bus.TooLarge):
+        calls, large = Calls(bot), "x" * 1_048_570
+        status: list[StepStatus] = []
+
+        async def function() -> str:
+            [row] = await bot.workflows.list_step_logs("r")
+            status.append(row.status)
+            return row.step_id
+
+        with anyio.fail_after(BOUND_SECONDS):
             async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
-                await run.step("a", calls.step("a"), input="x" * 1_048_570)
-        assert calls.seen == []
+                assert await run.step("a", function, input=large) == "a"
+        assert status == [StepStatus.RUNNING]
+        assert calls.seen == [], "it was sent in parts"
+        [row] = await bot.workflows.list_step_logs("r")
+        assert (row.status, row.input) == (StepStatus.COMPLETED, large)

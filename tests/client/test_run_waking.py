@@ -15,9 +15,9 @@ import pytest
 import bus
 from bus.errors import SlotsTaken
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
-from bus.runs.holding import Timing
 from bus.runs.opening import open_run
 from bus.runs.starting import Executor, Start
+from bus.runs.timing import Timing
 from bus.testing import Worker
 from tests.contract.executing import Seen
 

@@ -13,10 +13,10 @@ import anyio
 from bus.errors import ClosedError, WorkerUnavailable
 from bus.model.records import RunStatus, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
-from bus.runs.holding import Timing
 from bus.runs.opening import open_run
 from bus.runs.run import Run
 from bus.runs.starting import Executor, Start
+from bus.runs.timing import Timing
 from bus.runs.values import Values
 
 from .conftest import Clock, Place

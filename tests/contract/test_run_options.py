@@ -12,8 +12,8 @@ import pytest
 import bus
 from bus.errors import Conflict
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
-from bus.runs.holding import wait
 from bus.runs.run import Run
+from bus.runs.timing import wait
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Programs, Seen

@@ -9,11 +9,11 @@ import pytest
 
 import bus
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition
-from bus.runs.holding import Timing
 from bus.runs.opening import open_run
 from bus.runs.replay import APPROVAL, LEFT
 from bus.runs.run import Run
 from bus.runs.starting import Executor, Start
+from bus.runs.timing import Timing
 
 from .conftest import Place
 from .executing import BOUND_SECONDS, Programs, Seen

@@ -379,7 +379,7 @@ async def test_the_output_is_what_json_gives_back_the_first_time_too(
         assert await run.step("b", lambda: None) is None
 
 
-@pytest.mark.parametrize(("value", "error"), [(object(), InvalidValue), ("x" * (1024 * 1024), TooLarge)])
+@pytest.mark.parametrize(("value", "error"), [(object(), InvalidValue), ("x" * (16 * 1024 * 1024), TooLarge)])
 async def test_what_cannot_be_recorded_is_refused_by_name(
     programs: Programs, workflow: WorkflowDefinition, value: Any, error: type[Exception]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import bus
 from bus.model.definitions import is_older
 from bus.model.records import StepStatus, WorkflowDefinition
-from bus.runs.holding import Timing
+from bus.runs.timing import Timing
 
 from .conftest import Clock, Place
 from .executing import BOUND_SECONDS, Programs, mortal

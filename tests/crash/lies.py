@@ -18,7 +18,7 @@ import msgspec
 from bus.core.dispatch import Dispatch
 from bus.core.recording import SecurityRecord
 from bus.mailbox.mailbox import Mailbox
-from bus.mailbox.outstanding import WireDeliveries
+from bus.mailbox.parcel import WireDeliveries
 from bus.mailbox.sessions import Session
 from bus.mailbox.turns import HandedOut
 from bus.model.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed

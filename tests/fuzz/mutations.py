@@ -129,6 +129,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "term", "seqs": [1], "reason": "no", "request": 13},
     {"op": "extend", "seqs": [1], "request": 14},
     {"op": "extend", "seqs": [1], "progress": True},
+    {"op": "park", "seqs": [1, 2]},
     {"op": "credit", "max_in_flight": 3, "request": 15},
     {"op": "history", "request": 16, "between": ["a", "b"], "limit": 10, "before_seq": 4},
     {"op": "history", "request": 16, "channel": "news"},

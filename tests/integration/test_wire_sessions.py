@@ -27,6 +27,8 @@ def test_welcome_states_the_terms(worker: Worker) -> None:
         "session_timeout": 15.0,
         "ack_wait": 30.0,
         "max_deliver": 5,
+        "max_output_bytes": 16_777_216,
+        "max_parts_bytes": 36_700_160,
         "max_frame_bytes": FRAME_BYTES_MAX,
         "max_body_bytes": BODY_BYTES_MAX,
         "last_seq": 0,

@@ -20,6 +20,8 @@ class Connection:
         self.welcomed = False
         self.inbox: list[bytes] = []
         self.unsettled: list[int] = []
+        self.parked: set[int] = set()
+        """Those of them that it parked, unless it was at its limit."""
         self.answers: dict[int, Callable[[Any], None]] = {}
         self.later: list[Callable[[], None]] = []
         """What it says when it is welcome."""

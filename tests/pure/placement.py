@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -59,11 +60,19 @@ def _faults_of_unsettled(mailbox: Mailbox) -> Iterator[str]:
 
 
 def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
+    timed = {seq for _, seqs in mailbox.outstanding._deadlines._heap for seq in seqs}
     for session in mailbox.sessions:
         theirs = [seq for seq, mailbox_id in session.in_flight.items() if mailbox_id == mailbox.id]
         items = {seq: mailbox.outstanding.get(seq) for seq in theirs}
         lost = [seq for seq, item in items.items() if item is None or item.session is not session]
         yield from _named(f"in flight for {session} alone", lost)
+        parked = {seq: items[seq] for seq in theirs if seq in session.parked}
+        kept = [seq for seq, item in parked.items() if item is None or item.envelope or item.deadline < math.inf]
+        yield from _named("parked with its text or a deadline", kept)
+        yield from _named("parked outside of what is in flight", session.parked - session.in_flight.keys())
+        yield from _named("parked as a reply that is waited for", session.parked & session.express)
+        timeless = [seq for seq in theirs if seq not in session.parked and seq not in timed]
+        yield from _named("in flight without a deadline", timeless)
 
 
 def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:

@@ -214,7 +214,8 @@ class Promises:
     def check_credit(self, session: Session, seqs: Iterable[int]) -> None:
         """A session is given no more than its credit, but for replies that it waits for."""
         waited_for = set(seqs) <= session.express
-        if not waited_for and len(session.in_flight) - len(session.express) > session.credit:
+        outside = len(session.express) + len(session.parked)
+        if not waited_for and len(session.in_flight) - outside > session.credit:
             raise Violation(f"{session} was given more than its credit")
 
     def check_delivery(self, bot: str, message: StoredMessage, moment: Moment, core: Core) -> None:
@@ -286,6 +287,8 @@ class Promises:
             for fault in placement_faults(mailbox):
                 raise Violation(f"{mailbox}: {fault}")
             self._check_backlog(mailbox)
+            if mailbox.timed and mailbox not in core.dispatch._timed:
+                raise Violation(f"{mailbox} has deadlines, and nobody looks at them")
         if core.last_seq > self.log.last_seq:
             raise Violation("the core is ahead of the disk")
 

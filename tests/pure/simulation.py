@@ -24,7 +24,6 @@ from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
 from bus.model.repository import AddSubscription, Subscription, SurveyRequest, group_mailbox_id
-from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
     Ack,
@@ -39,6 +38,7 @@ from bus.wire.frames import (
     Hello,
     Nak,
     Ok,
+    Park,
     Ping,
     Publication,
     Publish,
@@ -57,56 +57,12 @@ from bus.wire.frames import (
 from .connection import Connection
 from .fake_log import FakeLog
 from .promises import Promises, Violation
+from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
 
 __all__ = ["Simulation", "play"]
 
 Question = Read | Count | Survey | Locate
 """What the core asks of the disk."""
-
-BOTS = [f"bot-{number}" for number in range(5)]
-CHANNELS = ["news", "work", "idle"]
-GROUPS = ["team", "crew"]
-
-# Small enough that every bound is reached all the time.
-SETTINGS = Settings(
-    delivery=Delivery(
-        ack_wait_seconds=3.0,
-        max_deliver=4,
-        backoff_seconds=(0.5, 2.0),
-        heartbeat_seconds=1.0,
-        session_timeout_seconds=5.0,
-        mailbox_flush_seconds=0.5,
-    ),
-    limits=Limits(
-        ready_messages_max=6,
-        ready_bytes_max=400,
-        in_flight_max=5,
-        in_flight_default=5,
-        in_flight_bytes_max=1500,
-        batch_messages_max=8,
-        batch_bytes_max=1000,
-        held_requests_max=3,
-        backlog_messages_max=25,
-        scheduled_messages_max=15,
-    ),
-)
-
-# In every seventh world, what one bot may take of it: it keeps other things from happening.
-SHARES: dict[str, int] = {"backlog_per_sender_max": 20, "scheduled_per_bot_max": 12, "delayed_per_mailbox_max": 2}
-# By the seed: nothing leaves the log; what nobody waits for does; what nobody is at work on does.
-RETENTIONS = [
-    RetentionSettings(),
-    RetentionSettings(
-        messages_max=60, sweep_seconds=2.0, portion_messages_max=7, channels={"idle": Keep(age_seconds=20.0)}
-    ),
-    RetentionSettings(
-        age_seconds=40.0,
-        sweep_seconds=0.5,
-        portion_messages_max=7,
-        remove_undelivered=True,
-        channels={"news": Keep(messages_max=4), "work": Keep(bytes_max=150)},
-    ),
-]
 
 
 class Simulation:
@@ -189,6 +145,7 @@ class Simulation:
             (self._read_frame, 22),
             (self._settle_some, 12),
             (self._commit_work, 3),
+            (self._park_some, 2),
             (self._subscribe, 4),
             (self._unsubscribe, 1),
             (self._take_batch, 10),
@@ -222,8 +179,10 @@ class Simulation:
         if client is not None:
             connection.token, connection.unsettled = client.token, client.unsettled
             connection.groups, acking = client.groups, list(client.acking.values())
-            holds = [*client.unsettled, *(seq for delivered in acking for _, seq in delivered)]
-            hello = msgspec.structs.replace(hello, token=client.token, epoch="epoch", holds=holds)
+            parked = connection.parked = client.parked.intersection(client.unsettled)
+            holds = [*(set(client.unsettled) - parked), *(seq for delivered in acking for _, seq in delivered)]
+            known = {"epoch": "epoch", "holds": holds, "parked": sorted(parked)}
+            hello = msgspec.structs.replace(hello, token=client.token, **known)
             connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
         self._send(connection, hello)
         return connection
@@ -340,7 +299,16 @@ class Simulation:
         elif how == "term":
             self._send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":
+            connection.parked.difference_update(seqs)
             self._send(connection, Extend(seqs=seqs, request=number))
+
+    def _park_some(self) -> None:
+        """Let runs wait that messages began: nobody is at work on these messages."""
+        connection = self._pick()
+        if connection is not None and connection.unsettled:
+            seqs = self.random.sample(connection.unsettled, self.random.randint(1, len(connection.unsettled)))
+            connection.parked.update(seqs)
+            self._send(connection, Park(seqs=seqs))
 
     def _ack(self, connection: Connection, delivered: dict[tuple[str, int], int]) -> None:
         """Ack with confirmation: what the answer does not name must never come again."""

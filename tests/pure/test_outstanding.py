@@ -160,7 +160,6 @@ ROWS: list[tuple[Callable[[], World], Callable[[World], object], MessagePlace | 
     (delayed, World.keep, MessagePlace.IN_FLIGHT),
     (delayed, discard, None),
     (resting, lambda world: world.outstanding.release_due(0.0, WALL), MessagePlace.DELAYED),
-    (resting, World.keep, MessagePlace.IN_FLIGHT),
     (resting, discard, None),
     (suspended, come_back, MessagePlace.RETURNED),
     (suspended_by_a_nak, come_back, MessagePlace.RESTING),

@@ -87,6 +87,24 @@ def test_a_dead_letter_that_is_put_back_is_delivered_anew() -> None:
     assert [(message["seq"], message["attempt"]) for message in delivered(said)] == [(seq, 1)]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_delay_of_another_sessions_nak_holds(restarted: bool) -> None:
+    """Whoever had it before is not given it back: it was delivered anew since, and is to wait."""
+    worker = Worker()
+    seq = holding(worker)
+    vanishes(worker, b"b")
+    worker.say(b"other", Hello(request=2, protocol=1, bot="b"))
+    worker.settle(1)
+    worker.say(b"other", Nak(seqs=[seq], delay=8))
+    worker.settle(1)
+    if restarted:
+        worker.restart()
+    [welcome] = returns(worker, b"again", "b", [seq])
+    assert welcome["not_held"] == [seq]
+    assert delivered(worker.settle(3)) == []
+    assert [message["seq"] for message in delivered(worker.settle(6))] == [seq]
+
+
 def test_another_session_keeps_what_it_has() -> None:
     worker = Worker()
     seq = holding(worker)

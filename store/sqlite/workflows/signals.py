@@ -45,6 +45,8 @@ _WAITING = f"""
 
 _TAKE = "UPDATE workflow_signals SET taken_by = ? WHERE run_id = ? AND id = ?"
 
+_PASS_ON = "UPDATE workflow_signals SET run_id = ? WHERE run_id = ? AND taken_by IS NULL"
+
 _RETURN = """
     UPDATE workflow_signals SET taken_by = NULL
     WHERE run_id = ?1 AND taken_by IN (SELECT value FROM json_each(?2))"""
@@ -100,6 +102,10 @@ class RunSignals:
         payload = None if signal.payload is None else json_text(signal.payload, "payload")
         await connection.execute(_INSERT, (signal.run_id, signal.id, signal.name, payload, sender, now))
         return sent
+
+    async def pass_on(self, connection: aiosqlite.Connection, run_id: str, successor_id: str) -> None:
+        """Give the signals that nobody took to the run as which theirs continues."""
+        await connection.execute(_PASS_ON, (successor_id, run_id))
 
     async def take(
         self, transaction: Transaction, new: NewStep, names: Sequence[str], until: str | None, now: str

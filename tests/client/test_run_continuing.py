@@ -1,0 +1,120 @@
+"""A run that continues as a new one: in one transaction, and with whoever waits for it."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import bus
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
+from bus.runs.continuing import successor_id
+from bus.testing import Worker
+from bus.wire.limits import NAME_CHARACTERS_MAX
+
+pytestmark = pytest.mark.anyio
+
+POLL = WorkflowDefinition(id="poll", name="poll", owner=GlobalOwner())
+
+BOUND_SECONDS = 30
+
+
+async def execute(bot: bus.Bot, id: str, *, until: int) -> str | None:
+    """Count in a run, and continue as a new one until the count is reached; return the successor's id."""
+    async with bot.workflows.run("poll", id=id, input=0 if id == "poll" else None, definition=POLL) as run:
+        count = await run.step("count", lambda: run.input + 1)
+        if count < until:
+            return (await run.continue_as_new(count)).id
+        run.result = count
+    return None
+
+
+async def test_whoever_waits_for_a_run_is_led_to_its_successor(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot, worker.connect(bot="asker") as asker:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle, results = asker.workflows.handle("poll"), list[int]()
+
+            async def wait() -> None:
+                results.append(await handle.result())
+
+            first = await execute(bot, "poll", until=3)
+            assert first is not None
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                second = await execute(bot, first, until=3)
+                assert second is not None
+                assert await execute(bot, second, until=3) is None
+            assert (first, second, results) == ("poll~2", "poll~3", [3])
+        assert (await handle.run()).id == "poll~3"
+        runs = {run.id: run for run in await bot.workflows.list_runs("poll")}
+        assert {run.status for run in runs.values()} == {RunStatus.COMPLETED}
+        assert [len(await bot.workflows.list_step_logs(id)) for id in sorted(runs)] == [2, 2, 1]
+        assert (runs["poll~2"].trigger_type, runs["poll~2"].context) == ("continued", {"input": 1})
+
+
+async def test_a_program_that_comes_again_continues_once(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            for _ in range(2):
+                assert await execute(bot, "poll", until=3) == "poll~2"
+        assert sorted(run.id for run in await bot.workflows.list_runs("poll")) == ["poll", "poll~2"]
+
+
+async def test_a_message_is_settled_and_signals_go_along(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot, worker.connect(bot="asker") as asker:
+        with anyio.fail_after(BOUND_SECONDS):
+            sent = await asker.send("poller", "begin")
+            message = await bot.receive()
+            async with bot.workflows.run("poll", id=message.id, input=1, definition=POLL) as run:
+                handle = asker.workflows.handle(sent.id)
+                for payload in (1, 2):
+                    await handle.signal("go", payload, id=f"go-{payload}")
+                assert (await run.wait("go")).payload == 1
+                successor = await run.continue_as_new(2, ack=message)
+            assert message.settled
+            assert await handle.signal("go", 2, id="go-2") is not None, "a repeated one is the same"
+            await handle.signal("go", 3)
+            async with bot.workflows.run("poll", id=successor.id) as run:
+                assert [(await run.wait("go")).payload for _ in range(2)] == [2, 3]
+            found = await bot.find(sent.id)
+        assert [mailbox["state"] for mailbox in found["mailboxes"]] == ["settled"]
+
+
+async def test_a_parent_waits_for_the_successor_of_its_child(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+
+        async def poll() -> None:
+            successor = await execute(bot, "parent/poll", until=2)
+            assert successor is not None
+            await execute(bot, successor, until=2)
+
+        with anyio.fail_after(BOUND_SECONDS):
+            async with bot.workflows.run("poll", id="parent", definition=POLL) as run:
+                async with anyio.create_task_group() as tasks:
+                    child = await run.start("poll", 0)
+                    assert child.id == "parent/poll"
+                    tasks.start_soon(poll)
+                assert await child.result() == 2
+
+
+async def test_a_run_with_a_result_cannot_continue(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            async with bot.workflows.run("poll", id="poll", definition=POLL) as run:
+                run.result = 1
+                with pytest.raises(ValueError, match="has a result"):
+                    await run.continue_as_new(2)
+
+
+def test_successors_are_numbered() -> None:
+    assert [successor_id(id) for id in ("a", "a~2", "a~9", "a~b", "~2", "a~0", "a~02")] == [
+        "a~2",
+        "a~3",
+        "a~10",
+        "a~b~2",
+        "~2~2",
+        "a~0~2",
+        "a~02~2",
+    ]
+    longest = "x" * NAME_CHARACTERS_MAX
+    assert len(successor_id(longest)) <= NAME_CHARACTERS_MAX
+    assert successor_id(longest) == successor_id(longest)
