@@ -24,9 +24,9 @@ from .streams import note, plain, say
 __all__ = ["watch_runs"]
 
 
-async def watch_runs(link: Link, where: RunFilter) -> None:
+async def watch_runs(link: Link, where: RunFilter, tap_url: str | None) -> None:
     """Print the events of the wanted runs, until cancelled."""
-    async with open_bot(link, max_in_flight=0) as bot, bot.watch(RUNS_CHANNEL) as events:
+    async with open_bot(link, max_in_flight=0, tap_url=tap_url) as bot, bot.watch(RUNS_CHANNEL) as events:
         note("listening for events of runs; Ctrl-C ends it")
         async for event in events:
             if event.sender_bot_id == WORKER_ID and _is_wanted(event.body, where):

@@ -103,7 +103,7 @@ def test_a_run_is_shown_with_its_lease_and_steps(posthouse: Posthouse) -> None:
         ["gather", "2", "completed", "1", "min", "05", "s", '{"rows":"' + "x" * 50 + "…"],
     ]
     value = posthouse.json("run", "shown-1")
-    assert value.keys() == {"run", "lease", "steps"}
+    assert value.keys() == {"run", "lease", "steps", "signals"}
     assert (value["run"]["id"], value["run"]["context"]) == ("shown-1", {})
     assert (value["lease"]["holder_name"], value["lease"]["fence"]) == ("holder", fence)
     assert value["lease"]["expires_at"] == found["until"]
@@ -149,7 +149,8 @@ def test_a_run_is_watched_to_its_end(posthouse: Posthouse) -> None:
 
 def test_runs_are_watched_until_an_interrupt(posthouse: Posthouse) -> None:
     define(posthouse, "noted")
-    with posthouse.start("runs", "--watch", "--workflow", "noted", "--status", "failed") as watching:
+    wanted = ("--workflow", "noted", "--status", "failed")
+    with posthouse.start("runs", "--watch", "--tap", posthouse.tap_url, *wanted) as watching:
         seen: list[str] = []
         numbers = count()
 
