@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
-	@echo "make bench-checkpoints  checkpoints of workflows beside other systems; OPTIONS=--quick is short"
+	@echo "make bench-checkpoints  durable runs beside DBOS, LangGraph and Restate; OPTIONS=--quick is short"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
 	@echo "make bench-waiting      what ten thousand runs cost that only wait; OPTIONS='--runs 1000 --rest 10' is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"

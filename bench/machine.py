@@ -21,11 +21,13 @@ __all__ = [
     "Busy",
     "Watched",
     "allow_files",
+    "busy_seconds",
     "facts",
     "load",
     "memory_bytes",
     "pin",
     "processor_seconds",
+    "tree_seconds",
     "unsent_bytes",
     "wait_until_quiet",
 ]
@@ -124,9 +126,38 @@ def processor_seconds(pid: int) -> tuple[float, float]:
         return 0.0, 0.0
 
 
-def _seconds(file: Path) -> float:
+def tree_seconds(pid: int) -> float:
+    """Give the processor time of a process, of all that it started, and of those of them that have ended."""
+    total = 0.0
+    pending = [pid]
+    while pending:
+        process = Path("/proc", str(pending.pop()))
+        try:
+            total += _seconds(process / "stat", 4)
+            for task in process.joinpath("task").iterdir():
+                pending += map(int, task.joinpath("children").read_text(encoding="ascii").split())
+        except OSError:
+            continue  # it has ended in the meantime: its parent has what it took
+    return total
+
+
+def busy_seconds() -> float:
+    """Give how long all processors together were at work since the start, or taken by the machine's host.
+
+    It is 0 where the system does not tell.
+    """
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, interrupts, softly, stolen = map(int, words[1:9])
+    return (user + nice + system + interrupts + softly + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def _seconds(file: Path, fields: int = 2) -> float:
+    """Add up user's and system's time, with 4 fields also those of children that were waited for."""
     words = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, words[11 : 11 + fields])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watched:

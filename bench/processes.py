@@ -60,10 +60,12 @@ class Server:
     """A server process, from its start to its end, in a folder that is removed with it unless one is given.
 
     Subclasses say in `_command` what is run, and in `_is_ready` when it serves. A `_process_group` of 0 puts it and
-    what it starts into a group of their own.
+    what it starts into a group of their own, and a `_user` makes them that user's, of the
+    group of the same name.
     """
 
     _process_group: int | None = None
+    _user: str | None = None
 
     def __init__(self, folder: Path | None = None) -> None:
         self._temporary = data_folder() if folder is None else None
@@ -118,6 +120,9 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=self._process_group,
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():

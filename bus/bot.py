@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 import uuid_utils
 import zmq
+from msgspec import UNSET
 
 from .client.asking import Asking
 from .client.bot_keys import BotKeys
@@ -39,6 +40,8 @@ from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
 from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
+from .runs.decorating import StepDecorator, step_decorator
+from .runs.replay import OnChanged, Retry
 from .runs.repository import RemoteWorkflows
 from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
@@ -373,6 +376,26 @@ class Bot(Asking):
         returned value is sent only to the sender, as a reply.
         """
         return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
+
+    def step(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_changed: OnChanged = "raise",
+        announce: bool = True,
+        returns: Any = UNSET,
+    ) -> StepDecorator:
+        """Make a function a step: called in the block of a run, it is recorded; elsewhere it is the plain function.
+
+        Its `name` is that of the function unless given, its input the arguments, and its output a value of the
+        type with which the function is annotated, or `returns`; without both it is plain JSON. The other arguments
+        are those of `Run.step`. A decorated function is always awaited, also one that is not async.
+        """
+        return step_decorator(
+            name=name, retry=retry, timeout=timeout, on_changed=on_changed, announce=announce, returns=returns
+        )
 
     async def serve(
         self,

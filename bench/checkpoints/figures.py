@@ -1,65 +1,96 @@
-"""What becomes of the turns of the benchmark of checkpoints: medians over rounds, and ratios of the same round.
+"""What becomes of the turns of the benchmark of checkpoints: medians over rounds, ratios of a round, and goals.
 
-Owns the arithmetic and the goal, and knows nothing of processes or files.
+Owns the arithmetic, and knows nothing of processes or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from ..figures import Spread, spread
-from .loads import Alone
+from ..results import Calibration
+from .loads import ALONE
 
-__all__ = ["GOAL", "GOAL_RUNS", "Plan", "Report", "Summary", "System", "Turn", "compare"]
+__all__ = [
+    "DBOS",
+    "EIGHT",
+    "GRAPHS",
+    "LARGE",
+    "LARGER",
+    "LONG",
+    "OURS",
+    "QUIET",
+    "SAVERS",
+    "SHIPPED",
+    "SHORT",
+    "STORE",
+    "TUNED",
+    "Figures",
+    "Judged",
+    "Plan",
+    "Report",
+    "System",
+    "Turn",
+    "judge",
+]
 
-GOAL = 10.0
-"""How many times as many checkpoints a second as each rival posthouse is to keep, ..."""
+OURS, QUIET, STORE = "posthouse, run.step", "posthouse, announce=False", "posthouse, store alone"
+DBOS = ("DBOS, SQLite", "DBOS, PostgreSQL")
+GRAPHS = ("LangGraph, SQLite", "LangGraph, PostgreSQL")
+SAVERS = ("LangGraph's saver, SQLite", "LangGraph's saver, PostgreSQL")
+SHIPPED, TUNED = "Restate, as shipped", "Restate, 2 partitions"
+"""The systems that goals and sentences name."""
 
-GOAL_RUNS = 64
-"""... at so many runs side by side."""
+LONG, EIGHT, SHORT = "long runs", "short runs, 8", "short runs"
+LARGE, LARGER = "short runs, 20 KB", "short runs, 200 KB"
+"""The loads that they name."""
 
 
 class System(msgspec.Struct, frozen=True):
-    """What is measured, the way in which it is used, and what is on disk when a step is over.
-
-    A rival is what the goal is about, and names the way of posthouse that it is set against, which does the same. A
-    limit is no system, and has one run alone.
-    """
+    """What is measured, and what is on disk when a step is over. A limit is no system."""
 
     name: str
-    way: str
     promise: str
-    rival_of: str | None = None
     limit: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.way}"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is carried out in each turn."""
+    """What is carried out: each load for so many `seconds`, in each of the rounds.
+
+    A turn in which other programs had more than `others_max` cores does not count. None: every turn counts.
+    """
 
     rounds: int
-    runs: tuple[int, ...]
-    warm_seconds: float
     seconds: float
-    alone_runs: int
-    alone_steps: int
+    loads: tuple[str, ...]
+    others_max: float | None
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a system did under one load: runs or steps a second, as its unit says, and what one of them took.
+
+    `cpu_ms` is the processor time of all processes of the system together, `run_ms` the median of a run's time.
+    """
+
+    rate: float
+    cpu_ms: float
+    run_ms: float
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What a system did in one round: alone, and under load; `steps` ended, and so many are `kept` in its file."""
+    """What a system did in one round; so many `steps` ended, and so many are `kept` on its disk.
+
+    `others_cores` is how many cores other programs took meanwhile, and `sync_ms` what a sync took before.
+    """
 
     round: int
-    system: System
-    load_before: float
-    alone: Alone
-    per_second: dict[int, float]
-    cpu_us: dict[int, float]
-    """Microseconds of the processors for a checkpoint, of all processes of the system."""
+    system: str
+    others_cores: float
+    sync_ms: float
+    loads: dict[str, Figures]
     steps: int
     kept: int
 
@@ -69,73 +100,129 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.steps - self.kept)
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a system did over all rounds. `ratio` is how many times as many the one `against` it kept."""
-
-    system: System
-    against: System
-    per_second: dict[int, Spread]
-    ratio: dict[int, Spread]
-    cpu_us: dict[int, Spread]
-    step_ms: Spread
-    run_ms: Spread
-    lost: int
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was found."""
+class Report(msgspec.Struct, kw_only=True):
+    """Everything that was found. `turns` are those that count; so many others were `dropped`."""
 
     machine: dict[str, Any]
-    versions: dict[str, str]
-    durability: str
+    options: str
     plan: Plan
-    summary: list[Summary]
-    turns: list[Turn]
+    systems: list[System] = []
+    versions: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    """The systems that could not be measured, and why."""
+    calibrations: list[Calibration] = []
+    turns: list[Turn] = []
+    dropped: int = 0
 
     @property
     def is_clean(self) -> bool:
         """Whether every system kept all that it said it kept."""
-        return not any(each.lost for each in self.summary)
+        return not any(turn.lost for turn in self.turns)
 
     @property
-    def goal_ratio(self) -> float | None:
-        """The least of the medians that the goal is about; None where no rival was measured beside its like."""
-        return min((each.ratio[GOAL_RUNS].median for each in self.rivals), default=None)
+    def uncounted(self) -> list[str]:
+        """The systems of which no turn counts."""
+        counted = {turn.system for turn in self.turns}
+        return [each.name for each in self.systems if each.name not in counted]
 
-    @property
-    def rivals(self) -> list[Summary]:
-        """Those that the goal is about, measured beside what they are set against."""
-        return [each for each in self.summary if each.system.rival_of == each.against.way]
+    def figure(self, system: str, load: str, name: str) -> Spread | None:
+        """Give the median of a figure over the rounds; None where it was not measured."""
+        found = [
+            getattr(turn.loads[load], name) for turn in self.turns if turn.system == system and load in turn.loads
+        ]
+        return spread(found) if found else None
 
+    def ratio(self, load: str, name: str, above: str, below: str) -> Spread | None:
+        """Divide one system's figure by another's of the same round."""
+        found: dict[str, dict[int, float]] = {above: {}, below: {}}
+        for turn in self.turns:
+            if turn.system in found and load in turn.loads:
+                found[turn.system][turn.round] = getattr(turn.loads[load], name)
+        rounds = found[above].keys() & found[below].keys()
+        ratios = [found[above][each] / found[below][each] for each in sorted(rounds) if found[below][each]]
+        return spread(ratios) if ratios else None
 
-def compare(systems: Sequence[System], turns: Sequence[Turn]) -> list[Summary]:
-    """Sum up the turns of each system; each is set against another one's turn of the same round.
-
-    A rival is set against its like, where that was measured, and everything else against the first system.
-    """
-    ways = {each.way: each for each in systems}
-    return [_summary(each, ways.get(each.rival_of or "", systems[0]), turns) for each in systems]
-
-
-def _summary(system: System, against: System, all_turns: Sequence[Turn]) -> Summary:
-    turns = [turn for turn in all_turns if turn.system == system]
-    other = {turn.round: turn for turn in all_turns if turn.system == against}
-    counts = list(turns[0].per_second)
-    return Summary(
-        system=system,
-        against=against,
-        per_second={runs: spread([turn.per_second[runs] for turn in turns]) for runs in counts},
-        ratio={
-            runs: spread([_times(other[turn.round].per_second[runs], turn.per_second[runs]) for turn in turns])
-            for runs in counts
-        },
-        cpu_us={runs: spread([turn.cpu_us[runs] for turn in turns]) for runs in counts},
-        step_ms=spread([turn.alone.step.p50_ms for turn in turns]),
-        run_ms=spread([turn.alone.run.p50_ms for turn in turns]),
-        lost=sum(turn.lost for turn in turns),
-    )
+    def better(self, systems: Sequence[str], load: str) -> str | None:
+        """Give the one that needs the least processor time for a load; None where none was measured."""
+        found = {system: self.figure(system, load, "cpu_ms") for system in systems}
+        medians = {system: figure.median for system, figure in found.items() if figure is not None}
+        return min(medians, key=lambda system: medians[system], default=None)
 
 
-def _times(one: float, other: float) -> float:
-    """Give a ratio; where the other kept nothing in its time, as if it had kept one checkpoint."""
-    return one / (other or 1.0)
+# ── The goals ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a goal; both are None where it was not measured."""
+
+    name: str
+    goal: str
+    found: Spread | None
+    met: bool | None
+
+
+class _Goal(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    figure: Callable[[Report], Spread | None]
+    at_least: float | None = None
+    at_most: float | None = None
+    unit: str = ""
+
+    def judged(self, report: Report) -> Judged:
+        found = self.figure(report)
+        if self.at_least is not None:
+            goal, met = f"at least {self.at_least:g}{self.unit}", found and found.median >= self.at_least
+        else:
+            goal, met = f"at most {self.at_most:g}{self.unit}", found and found.median <= (self.at_most or 0)
+        return Judged(name=self.name, goal=goal, found=found, met=None if found is None else bool(met))
+
+
+def _dbos_by_ours(load: str) -> Callable[[Report], Spread | None]:
+    def figure(report: Report) -> Spread | None:
+        dbos = report.better(DBOS, load)
+        return None if dbos is None else report.ratio(load, "cpu_ms", dbos, OURS)
+
+    return figure
+
+
+def _ours_by_restate(load: str, name: str) -> Callable[[Report], Spread | None]:
+    return lambda report: report.ratio(load, name, OURS, TUNED)
+
+
+_GOALS = [
+    *(
+        _Goal(
+            name=f"{load}: processor time of DBOS, on its better database, divided by ours",
+            figure=_dbos_by_ours(load),
+            at_least=least,
+        )
+        for load, least in ((SHORT, 5), (LONG, 5), (LARGE, 2), (LARGER, 1))
+    ),
+    *(
+        _Goal(
+            name=f"{load}: our processor time divided by that of Restate with 2 partitions",
+            figure=_ours_by_restate(load, "cpu_ms"),
+            at_most=0.7,
+        )
+        for load in (SHORT, LARGE)
+    ),
+    *(
+        _Goal(
+            name=f"{load}: our rate divided by that of Restate with 2 partitions",
+            figure=_ours_by_restate(load, "rate"),
+            at_least=1,
+        )
+        for load in (SHORT, LARGE)
+    ),
+    _Goal(
+        name=f"{ALONE}: a run",
+        figure=lambda report: report.figure(OURS, ALONE, "run_ms"),
+        at_most=12,
+        unit=" ms",
+    ),
+]
+
+
+def judge(report: Report) -> list[Judged]:
+    """Say of every goal whether it is met. All are about `run.step` by default, with the step announced."""
+    return [goal.judged(report) for goal in _GOALS]

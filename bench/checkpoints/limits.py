@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from .loads import Run, serve
+from .loads import Lane, serve
 
 __all__ = ["fdatasync", "sqlite"]
 
@@ -21,12 +21,13 @@ def sqlite(pipe: Connection, path: str) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE steps (id INTEGER PRIMARY KEY, output TEXT NOT NULL)")
 
-    def carry_out(runs: Sequence[Run]) -> None:
-        for run in runs:
-            while run.more:
-                output = msgspec.json.encode(run()).decode()
-                connection.execute("INSERT INTO steps (output) VALUES (?)", (output,))
-                connection.commit()
+    def carry_out(lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            for run in lane:
+                while run.more:
+                    output = msgspec.json.encode(run()).decode()
+                    connection.execute("INSERT INTO steps (output) VALUES (?)", (output,))
+                    connection.commit()
 
     serve(pipe, {}, carry_out)
 
@@ -35,10 +36,11 @@ def fdatasync(pipe: Connection, path: str) -> None:
     """Append one output after the other to a file, each synced."""
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
-    def carry_out(runs: Sequence[Run]) -> None:
-        for run in runs:
-            while run.more:
-                os.write(file, msgspec.json.encode(run()) + b"\n")
-                os.fdatasync(file)
+    def carry_out(lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            for run in lane:
+                while run.more:
+                    os.write(file, msgspec.json.encode(run()) + b"\n")
+                    os.fdatasync(file)
 
     serve(pipe, {}, carry_out)

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["HOST", "PROGRAMS", "find", "free_port", "install", "is_open", "lacking"]
@@ -41,10 +41,10 @@ def lacking(program: str, module: str) -> str | None:
     return None
 
 
-def install() -> list[str]:
-    """Install what is missing of Debian's packages, where that can be done; give what was said about it."""
+def install(programs: Mapping[str, str] = PROGRAMS) -> list[str]:
+    """Install programs that are missing from Debian's packages, where that can be done; give what was said."""
     said: list[str] = []
-    missing = [package for program, package in PROGRAMS.items() if find(program) is None]
+    missing = [package for program, package in programs.items() if find(program) is None]
     if not missing:
         return said
     if shutil.which("apt-get") is None or os.geteuid() != 0:

@@ -15,6 +15,7 @@ import anyio
 
 from ..errors import BusError, InvalidTransition
 from ..model.records import RunStatus, WorkflowRun
+from .current import in_run
 from .holding import RUN_ENDS, Hold, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
@@ -59,7 +60,8 @@ async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float |
     run = Run(recorder, claimed, found.definition)
     if run.completed:
         await recorder.load()
-        yield run
+        with in_run(run):
+            yield run
         return
     failure: Exception | None = None
     try:
@@ -70,7 +72,8 @@ async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float |
                 if not loaded:
                     await recorder.load()
                 loaded = True
-                yield run
+                with in_run(run):
+                    yield run
                 await _complete(recorder)
             except Exception as error:
                 failure = error

@@ -23,6 +23,7 @@ from ..errors import InvalidValue, RunCancelled, RunLost, StepChanged, StepFaile
 from ..model.records import StepStatus, WorkflowStepLog, timestamp
 from .calling import call_function
 from .children import Children
+from .current import in_run
 from .execution import check_timeout
 from .handle import RunHandle
 from .holding import no_fault
@@ -229,7 +230,7 @@ class Run(Children):
 
     async def _called(self, call: _StepCall) -> Any:
         try:
-            with anyio.move_on_after(call.timeout) as scope:
+            with anyio.move_on_after(call.timeout) as scope, in_run(None):
                 return await call_function(call.function, call.args, call.kwargs)
             assert scope.cancelled_caught
             raise TimeoutError(f"not done within {call.timeout:g} s")

@@ -8,20 +8,45 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from bench.checkpoints.figures import Plan, Report, System, Turn, compare
-from bench.checkpoints.loads import PAYLOAD_BYTES, Alone, Run, Window, payload
-from bench.checkpoints.page import table_lines, verdict, write
-from bench.figures import Latency, Spread
+from bench import machine
+from bench.checkpoints.contestants import CONTESTANTS
+from bench.checkpoints.figures import (
+    DBOS,
+    GRAPHS,
+    LARGE,
+    LARGER,
+    LONG,
+    OURS,
+    QUIET,
+    SAVERS,
+    SHIPPED,
+    SHORT,
+    STORE,
+    TUNED,
+    Figures,
+    Plan,
+    Report,
+    System,
+    Turn,
+    judge,
+)
+from bench.checkpoints.loads import ALONE, LOADS, Lane, Load, Run, in_threads, payload
+from bench.checkpoints.page import words
+from bench.checkpoints.turns import counts
+from bench.figures import Spread
+from bench.words import fill_in
 
 ROOT = Path(__file__).parents[2]
 
 TIMEOUT_SECONDS = 100.0
-"""The longest that the run may take: it is about eight seconds, and an end is needed all the same."""
+"""The longest that the run may take: it is about ten seconds, and an end is needed all the same."""
 
 LIMIT = "SQLite, one row a commit"
 
@@ -30,9 +55,9 @@ LIMIT = "SQLite, one row a commit"
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     """Run the benchmark once, with one short turn of two systems; give what it says, and its JSON."""
     file = tmp_path_factory.mktemp("bench") / "checkpoints.json"
-    only = ["--only", "posthouse, run.step", "--only", LIMIT]
+    only = ["--only", OURS, "--only", LIMIT, "--load", LONG, "--load", SHORT, "--load", ALONE]
     ended = subprocess.run(
-        [sys.executable, "-m", "bench.checkpoints", "--quick", "--seconds", "0.2", *only, "--json", str(file)],
+        [sys.executable, "-m", "bench.checkpoints", "--quick", "--seconds", "0.1", *only, "--json", str(file)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -40,128 +65,195 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout, json.loads(file.read_bytes())
 
 
 def test_it_completes_and_loses_nothing(run: tuple[str, Any]) -> None:
     told, report = run
     ours, limit = report["turns"]
-    assert ours["kept"] == ours["steps"] > 64
+    assert ours["kept"] == ours["steps"] > 64 * 5
     assert limit["kept"] == limit["steps"] > 0
-    assert list(ours["per_second"]) == ["1", "8", "64"]
-    assert list(limit["per_second"]) == ["1"]
-    assert ours["alone"]["steps"] == 10 * ours["alone"]["run"]["count"]
-    assert " 0 of them are not in their files" in " ".join(told.split())
+    assert list(ours["loads"]) == [ALONE, LONG, SHORT], "in the order in which they are carried out"
+    assert list(limit["loads"]) == [LONG]
+    for load, figures in ours["loads"].items():
+        assert min(figures.values()) > 0, load
+    assert " 0 of them are not stored" in " ".join(told.split())
 
 
 def test_it_says_on_what_it_ran(run: tuple[str, Any]) -> None:
     report = run[1]
     assert report["machine"]["cpu_count"] >= 1
     assert {"posthouse", "python", "sqlite", "zeromq"} <= report["versions"].keys()
-    assert report["durability"] == "journal_mode=WAL synchronous=FULL"
     assert str(ROOT) not in json.dumps(report)
+
+
+# ── What is carried out ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=str)
+def test_a_step_s_output_has_the_size_that_is_said(load: Load) -> None:
+    sizes = {len(json.dumps(payload(number, load.payload_bytes), separators=(",", ":"))) for number in (0, 9999)}
+    assert sizes == {load.payload_bytes}
+
+
+def test_outputs_do_not_compress() -> None:
+    import zlib
+
+    texts = "".join(payload(number, 20_000)["text"] for number in range(5)).encode()
+    # Base64 has six bits in each byte, and nothing else to gain.
+    assert len(zlib.compress(texts)) > 0.7 * len(texts)
+
+
+def test_a_lane_gives_one_run_after_the_other_until_the_time_is_over() -> None:
+    load = Load("short", 2, 3, 300)
+    past = Lane("past", load, time.monotonic_ns())
+    assert [run.id for run in past] == ["past-0"], "one at least"
+    lanes = [Lane(str(number), load, time.monotonic_ns() + 20_000_000) for number in range(2)]
+    in_threads(_carry_out)(lanes)
+    for lane in lanes:
+        assert {run.steps for run in lane.runs} == {3}
+        assert len(lane.durations) == len(lane.runs)
+        assert [run.id for run in lane.runs] == [
+            f"{lane.runs[0].id[0]}-{number}" for number in range(len(lane.runs))
+        ]
+
+
+def test_a_long_run_is_the_only_one_of_its_lane() -> None:
+    lane = Lane("lane", LOADS[LONG], time.monotonic_ns())
+    for run in lane:
+        _carry_out(run)
+    assert [run.steps for run in lane.runs] == [1], "a run has one step at least"
+
+
+def _carry_out(run: Run) -> None:
+    while run.more:
+        run()
+
+
+def test_all_that_is_named_is_measured() -> None:
+    assert {OURS, QUIET, STORE, *DBOS, *GRAPHS, *SAVERS, SHIPPED, TUNED} <= CONTESTANTS.keys()
+    assert {ALONE, LONG, SHORT, LARGE, LARGER} <= LOADS.keys()
+
+
+def test_a_missing_package_is_told_and_nothing_is_installed_for_it() -> None:
+    without = msgspec.structs.replace(CONTESTANTS[DBOS[1]], modules=("no_such_package_of_anybody",))
+    assert without.missing() == (
+        "the Python package no_such_package_of_anybody is not installed; make bench-checkpoints installs it"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell")
+def test_the_processor_time_of_ended_children_counts() -> None:
+    work = r"import time\nwhile time.process_time() < 0.3: pass"
+    program = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{work}']); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        before = machine.busy_seconds()
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        assert machine.tree_seconds(process.pid) >= 0.25
+        assert sum(machine.processor_seconds(process.pid)) < machine.tree_seconds(process.pid)
+        process.communicate(b"\n")
+        assert machine.busy_seconds() > before - 0.02
 
 
 # ── What is made of the figures ──────────────────────────────────────────────────────────────────────────
 
-OURS = System("posthouse", "run.step", "all of it")
-STORE = System("posthouse", "store", "all of it, too")
-RIVAL = System("other", "steps", "some of it", rival_of="run.step")
-DISK = System("disk", "alone", "a limit", limit=True)
 
-
-def turn(system: System, round: int, rate: float, *, kept: int = 20) -> Turn:
-    took = Latency(count=10, p50_ms=2.0, p99_ms=3.0, max_ms=4.0)
-    per_second = {1: rate} if system.limit else {1: rate, 64: rate * 10}
+def turn(system: str, round: int, *, kept: int = 20, others: float = 0.0, **figures: float) -> Turn:
+    of = {"rate": 100.0, "cpu_ms": 1.0, "run_ms": 2.0} | figures
     return Turn(
         round=round,
         system=system,
-        load_before=1.0,
-        alone=Alone(took, took, 10),
-        per_second=per_second,
-        cpu_us=dict.fromkeys(per_second, 100.0),
+        others_cores=others,
+        sync_ms=0.1,
+        loads={load: Figures(**of) for load in LOADS},
         steps=20,
         kept=kept,
     )
 
 
 def report(*turns: Turn) -> Report:
-    systems = list(dict.fromkeys(each.system for each in turns))
-    plan = Plan(rounds=2, runs=(1, 64), warm_seconds=0, seconds=1, alone_runs=1, alone_steps=10)
-    return Report(
-        machine={}, versions={}, durability="", plan=plan, summary=compare(systems, turns), turns=list(turns)
-    )
+    plan = Plan(rounds=2, seconds=1.0, loads=tuple(LOADS), others_max=0.25)
+    systems = [System(name, "something") for name in dict.fromkeys(each.system for each in turns)]
+    return Report(machine={}, options="", plan=plan, systems=systems, turns=list(turns))
 
 
 def test_a_ratio_is_that_of_the_same_round() -> None:
     found = report(
-        turn(OURS, 1, 100), turn(RIVAL, 1, 10), turn(DISK, 1, 200), turn(RIVAL, 2, 40), turn(OURS, 2, 200),
-        turn(DISK, 2, 100),
-    ).summary  # fmt: skip
-    ours, rival, disk = found
-    assert ours.ratio == {1: Spread(1.0, 1.0, 1.0), 64: Spread(1.0, 1.0, 1.0)}
-    assert rival.ratio[64] == Spread(median=7.5, lowest=5.0, highest=10.0)
-    assert rival.per_second[64] == Spread(median=250.0, lowest=100.0, highest=400.0)
-    assert disk.ratio == {1: Spread(median=1.25, lowest=0.5, highest=2.0)}
+        turn(OURS, 1, rate=100), turn(DBOS[0], 1, rate=10), turn(DBOS[0], 2, rate=40), turn(OURS, 2, rate=200)
+    )
+    assert found.ratio(SHORT, "rate", OURS, DBOS[0]) == Spread(median=7.5, lowest=5.0, highest=10.0)
+    assert found.figure(DBOS[0], SHORT, "rate") == Spread(median=25.0, lowest=10.0, highest=40.0)
+    assert found.ratio(SHORT, "rate", OURS, TUNED) is None
+    assert report(turn(OURS, 1), turn(TUNED, 2)).ratio(SHORT, "rate", OURS, TUNED) is None, "never in one round"
 
 
 def test_what_was_said_to_be_kept_and_is_not_there_is_seen() -> None:
-    assert report(turn(OURS, 1, 1, kept=21)).is_clean
-    lossy = report(turn(OURS, 1, 1), turn(RIVAL, 1, 1, kept=19))
+    assert report(turn(OURS, 1, kept=21)).is_clean
+    lossy = report(turn(OURS, 1), turn(TUNED, 1, kept=19))
     assert not lossy.is_clean
-    assert [each.lost for each in lossy.summary] == [0, 1]
+    assert "1 of them are not stored" in words(lossy)["machine"]
 
 
-def test_the_goal_is_about_every_rival() -> None:
-    met = report(turn(OURS, 1, 100), turn(RIVAL, 1, 10), turn(DISK, 1, 999))
-    assert met.goal_ratio == 10.0
-    assert (verdict(met) or "").endswith("is met: 10.0 times other, steps (by run.step).")
-    missed = verdict(report(turn(OURS, 1, 99), turn(RIVAL, 1, 10)))
-    assert (missed or "").endswith("is NOT MET: 9.9 times other, steps (by run.step).")
-    assert verdict(report(turn(OURS, 1, 99), turn(DISK, 1, 10))) is None
+def test_a_turn_that_others_disturbed_does_not_count() -> None:
+    plan = report().plan
+    assert counts(plan, turn(OURS, 1, others=0.25))
+    assert not counts(plan, turn(OURS, 1, others=0.26))
+    assert counts(msgspec.structs.replace(plan, others_max=None), turn(OURS, 1, others=2.0))
+    disturbed = report(turn(OURS, 1))
+    disturbed.systems.append(System(TUNED, "something"))
+    assert disturbed.uncounted == [TUNED]
 
 
-def test_a_rival_is_set_against_its_like() -> None:
-    saver = System("other", "saver", "some of it", rival_of="store")
-    found = report(turn(OURS, 1, 100), turn(STORE, 1, 300), turn(saver, 1, 20))
-    assert [each.against.way for each in found.summary] == ["run.step", "run.step", "store"]
-    assert found.summary[2].ratio[64].median == 15.0
-    assert found.goal_ratio == 15.0
-    assert report(turn(saver, 1, 20), turn(STORE, 1, 300)).goal_ratio == 15.0, "in whatever order"
-    without = report(turn(OURS, 1, 100), turn(saver, 1, 20))
-    assert without.summary[1].ratio[64].median == 5.0
-    assert without.goal_ratio is None, "that is not what the goal is about"
+def met(found: Report) -> dict[str, bool | None]:
+    return {each.name: each.met for each in judge(found)}
 
 
-def test_the_page_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.checkpoints.page._draw", lambda report, file: None)
-    page = tmp_path / "page.md"
-    marks = ("<!-- begin of the figures -->", "<!-- end of the figures -->")
-    page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", encoding="utf-8")
-    found = report(turn(OURS, 1, 100), turn(RIVAL, 1, 10), turn(DISK, 1, 5))
-    write(found, page)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{marks[0]}\n")
-    assert text.endswith(f"{marks[1]}\nafter\n")
-    assert "old" not in text
-    assert "\n".join(table_lines(found)) in text
+def test_goals_are_about_processor_time_beside_the_better_database() -> None:
+    found = met(report(turn(OURS, 1, cpu_ms=1), turn(DBOS[0], 1, cpu_ms=9), turn(DBOS[1], 1, cpu_ms=4.9)))
+    dbos = {name: each for name, each in found.items() if "DBOS" in name}
+    assert dbos == {
+        f"{load}: processor time of DBOS, on its better database, divided by ours": is_met
+        for load, is_met in ((SHORT, False), (LONG, False), (LARGE, True), (LARGER, True))
+    }
+    assert {each for name, each in found.items() if "Restate" in name} == {None}, "not measured"
 
 
-def test_a_step_s_output_has_the_size_that_is_said() -> None:
-    assert {len(json.dumps(payload(number), separators=(",", ":"))) for number in (0, 9999)} == {PAYLOAD_BYTES}
-    run = Run("r", steps_max=2)
-    assert [run() for _ in range(2) if run.more] == [payload(1), payload(2)]
-    assert not run.more
-    assert len(run.durations()) == 1
+def test_goals_beside_restate_are_about_processor_time_and_rates() -> None:
+    less = met(report(turn(OURS, 1, cpu_ms=0.7, rate=99), turn(TUNED, 1, cpu_ms=1, rate=100)))
+    assert [each for name, each in less.items() if "Restate" in name] == [True, True, False, False]
+    more = met(report(turn(OURS, 1, cpu_ms=0.71, rate=100), turn(TUNED, 1, cpu_ms=1, rate=100)))
+    assert [each for name, each in more.items() if "Restate" in name] == [False, False, True, True]
 
 
-def test_the_time_that_counts_comes_when_every_run_is_at_work() -> None:
-    window = Window(2, warm_seconds=1, seconds=2)
-    runs = [Run("a", window=window), Run("b", window=window)]
-    runs[0]()
-    runs[0]()
-    assert (window.first, runs[0].more) == (0, True)
-    runs[1]()
-    [begun] = runs[1].begun
-    assert (window.first, window.last) == (begun + 1_000_000_000, begun + 3_000_000_000)
+def test_the_last_goal_is_about_a_run_alone() -> None:
+    alone = f"{ALONE}: a run"
+    assert met(report(turn(OURS, 1, run_ms=12)))[alone] is True
+    assert met(report(turn(OURS, 1, run_ms=12.1)))[alone] is False
+    assert met(report(turn(QUIET, 1, run_ms=1)))[alone] is None, "by default, with steps announced"
+
+
+def test_others_are_set_beside_both_of_our_ways_and_savers_beside_the_store() -> None:
+    turns = [
+        turn(name, 1, cpu_ms=cpu)
+        for name, cpu in ((OURS, 2), (QUIET, 1), (STORE, 0.5), (DBOS[0], 4), (SAVERS[0], 1))
+    ]
+    rows = [line.split(" | ") for line in words(report(*turns))["result"].splitlines()[2:]]
+    assert [row[:2] for row in rows] == [[f"| {DBOS[0]}", "2.00 (4.00)"], [f"| {SAVERS[0]}", "2.00"]]
+
+
+def test_the_pages_say_what_the_json_says() -> None:
+    found = msgspec.json.decode((ROOT / "docs/performance/checkpoints.json").read_bytes(), type=Report)
+    for file in (ROOT / "docs/performance/checkpoints.md", ROOT / "README.md"):
+        text = file.read_text(encoding="utf-8")
+        assert fill_in(text, words(found)) == text, f"{file}: make bench-checkpoints OPTIONS=--rewrite"
+    page = (ROOT / "docs/performance/checkpoints.md").read_text(encoding="utf-8")
+    assert all(f"<!-- begin {name} " in page for name in words(found) if name != "runs")
+    assert "<!-- begin runs " in (ROOT / "README.md").read_text(encoding="utf-8")
