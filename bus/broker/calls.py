@@ -37,6 +37,7 @@ from ..wire.calls import (
     GetDefinition,
     GetDefinitionByName,
     ListCall,
+    ListOpenRuns,
     ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
@@ -256,8 +257,10 @@ class WorkflowAnswers:
         if principal is not None and not await self._rights.permit(principal, call):
             return self._frame(ask, request, call, _NOTHING.get(type(call)))
         in_parts = self._large.are_read_by(ask.address)
-        if isinstance(call, ListCall):
-            value: Any = await self._listed(call, principal, in_parts=in_parts)
+        if isinstance(call, ListOpenRuns):
+            value: Any = await self._list_open(ask, call, bot_name)
+        elif isinstance(call, ListCall):
+            value = await self._listed(call, principal, in_parts=in_parts)
         elif isinstance(call, CountRuns) and principal is not None and not self._rights.reads_all(principal):
             value = await self._count_seen(call, principal)
         elif isinstance(call, PageStepLogs):
@@ -304,6 +307,21 @@ class WorkflowAnswers:
             found.add(page)
             read += len(page)
             if len(page) < portion or read == call.limit:
+                return found.written
+
+    async def _list_open(self, ask: Ask, call: ListOpenRuns, bot_name: str) -> list[msgspec.Raw]:
+        """Read which runs a bot is to open, without those that its messages open."""
+        self._waking.execute(ask, call.workflow)
+        found, read = _Found(call, self, in_parts=False), 0
+        arguments = _arguments(call, ask.bot_id, bot_name)
+        while True:
+            size = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
+            arguments |= {"limit": size, "offset": call.offset + read}
+            page = await self._workflows.list_open_runs(**arguments)
+            seen = page if ask.principal is None else await self._rights.seen(ask.principal, page)
+            found.add(await self._waking.unowed(ask.bot_id, seen))
+            read += len(page)
+            if len(page) < size or read == call.limit:
                 return found.written
 
     def _cut(self, page: StepPage) -> dict[str, Any]:
@@ -414,7 +432,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
-    if isinstance(call, ClaimRun):
+    if isinstance(call, ClaimRun | ListOpenRuns):
         if call.holder not in (None, bot_id, bot_name):
             raise Refusal(
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"

@@ -83,6 +83,11 @@ class Recovering:
             if seconds is not None:
                 self.expect(seconds)
 
+    def hurry(self) -> None:
+        """Sweep now, and end holds even soon after the start: for a clock that was moved, whose holders know it."""
+        self._patient_until = self._turn.moment.now
+        self.expect(0.0)
+
     def expect(self, seconds: float) -> None:
         """Sweep in so many seconds at the latest: a run may start then."""
         due = self._turn.moment.now + max(seconds, 0.0)

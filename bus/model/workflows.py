@@ -115,6 +115,12 @@ class RunNews(msgspec.Struct, frozen=True):
     ended: bool
     last_holder: str | None
     next_runs: tuple[str, ...] = ()
+    is_open: bool = False
+    """Whether it is to be opened by a program: it is pending or crashed."""
+    workflow: tuple[str, ...] = ()
+    """The id and the name of its workflow."""
+    owner: str | None = None
+    """The bot that owns its workflow; None for a global one."""
 
 
 class CommitRights(Protocol):
@@ -268,6 +274,24 @@ class WorkflowRepository(Protocol):
 
     async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
         """Count runs by workflow and status: at most the newest hundred thousand."""
+
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow, by name or id, that a bot (id) is to open, oldest first.
+
+        These are pending or crashed runs that it held last, or that nobody held, if the workflow is its own or a
+        global one; with `resting`, also those that were paused because they waited. `run_ids` restricts the list.
+        Over a connection, runs that messages of the bot began are left to these messages until they are settled,
+        and the session is woken for what is to be opened later.
+        """
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""

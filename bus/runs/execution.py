@@ -127,14 +127,15 @@ class Execution:
         # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
         end = anyio.current_time() + min(timing.left(until), seconds_max)
         polls = timing.polls()
-        async with waiting_for_reply() if rests else contextlib.nullcontext():
-            while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
-                woken, most = hold.woken(), timing.poll_seconds_max
-                if rests:
-                    most = polls.seconds(again=not (await hold.rest() and await hold.look()))
-                else:
-                    hold.check()
-                await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
+        with timing.expects(until):
+            async with waiting_for_reply() if rests else contextlib.nullcontext():
+                while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
+                    woken, most = hold.woken(), timing.poll_seconds_max
+                    if rests:
+                        most = polls.seconds(again=not (await hold.rest() and await hold.look()))
+                    else:
+                        hold.check()
+                    await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
 
 
 def check_timeout(timeout: float | None) -> float | None:

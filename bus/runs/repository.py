@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
@@ -58,6 +59,7 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._timing = Timing()
         self._crowd = Crowd()
 
     def __repr__(self) -> str:
@@ -157,15 +159,20 @@ class RemoteWorkflows(RemoteSchedules):
             self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
         )
 
+    def keep_time(self, timing: Timing) -> None:
+        """Take the clock of runs from `timing`, for tests in which time is moved."""
+        self._timing = timing
+
     @property
     def timing(self) -> Timing:
         """How programs wait for what happens to runs: a worker that does not say so is asked often."""
         welcome = self._caller.connection.welcome
+        timing = msgspec.structs.replace(self._timing, woken=self.woken)
         if welcome is None or not welcome.wakes:
-            return Timing(woken=self.woken)
+            return timing
         backstop = self._backstop_seconds
-        return Timing(
-            woken=self.woken,
+        return msgspec.structs.replace(
+            timing,
             crowd=self._crowd,
             place_seconds=_PLACE_SECONDS,
             poll_seconds=backstop,
@@ -281,6 +288,34 @@ class RemoteWorkflows(RemoteSchedules):
         """Count runs by workflow and status: at most the newest hundred thousand."""
         counts: RunCounts = await self._call(calls.CountRuns(where=where))
         return counts
+
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open, oldest first; `holder` must be this bot.
+
+        From then on, `woken` knows of others that it is to open.
+        """
+        ids = None if run_ids is None else list(run_ids)
+        call = calls.ListOpenRuns(
+            workflow=workflow, holder=holder, resting=resting, run_ids=ids, limit=limit, offset=offset
+        )
+        return await self._list(call)
+
+    async def open_runs(
+        self, workflow: str, *, resting: bool = False, run_ids: Sequence[str] | None = None
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open; see `list_open_runs`."""
+        welcome = self._caller.connection.welcome
+        assert welcome is not None, "the bot is connected"
+        return await self.list_open_runs(workflow, welcome.bot_id, resting=resting, run_ids=run_ids)
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""

@@ -230,7 +230,7 @@ class Run(Children):
 
     async def _called(self, call: _StepCall) -> Any:
         try:
-            with anyio.move_on_after(call.timeout) as scope, in_run(None):
+            with self._hold.timing.limit(call.timeout) as scope, in_run(None):
                 return await call_function(call.function, call.args, call.kwargs)
             assert scope.cancelled_caught
             raise TimeoutError(f"not done within {call.timeout:g} s")

@@ -91,18 +91,19 @@ class Waits(Execution):
         timing, deadline = self._hold.timing, deadline_of(row)
         polls = timing.polls()
         left = math.inf
-        async with waiting_for_reply():
-            while row.status not in _STEP_ENDS and left > 0:
-                woken = self._hold.woken()
-                looked = await self._hold.rest()
-                left = math.inf if deadline is None else timing.left(deadline)
-                # A person may take days, during which the worker may be restarted.
-                try:
-                    row = await self._look_at(row)
-                except AWAY:
-                    looked = False
-                if row.status not in _STEP_ENDS and left > 0:
-                    await polls.pause(woken, seconds_max=left, again=not looked)
+        with timing.expects(deadline):
+            async with waiting_for_reply():
+                while row.status not in _STEP_ENDS and left > 0:
+                    woken = self._hold.woken()
+                    looked = await self._hold.rest()
+                    left = math.inf if deadline is None else timing.left(deadline)
+                    # A person may take days, during which the worker may be restarted.
+                    try:
+                        row = await self._look_at(row)
+                    except AWAY:
+                        looked = False
+                    if row.status not in _STEP_ENDS and left > 0:
+                        await polls.pause(woken, seconds_max=left, again=not looked)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
                 try:
@@ -181,22 +182,23 @@ class Waits(Execution):
         """Wait until there is a signal to take, or the time is over; return how much of it is left."""
         hold, timing = self._hold, self._hold.timing
         polls = timing.polls()
-        async with waiting_for_reply():
-            while True:
-                woken = hold.woken()
-                looked = await hold.rest() and await hold.look()
-                left = math.inf if deadline is None else timing.left(deadline)
-                waiting: Sequence[Signal] = ()
-                try:
-                    waiting = await self._workflows.list_signals(self.id, names, 1)
-                except AWAY:
-                    looked = False
-                in_time = [
-                    each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
-                ]
-                if in_time or left <= 0:
-                    return left
-                await polls.pause(woken, seconds_max=left, again=not looked)
+        with timing.expects(deadline):
+            async with waiting_for_reply():
+                while True:
+                    woken = hold.woken()
+                    looked = await hold.rest() and await hold.look()
+                    left = math.inf if deadline is None else timing.left(deadline)
+                    waiting: Sequence[Signal] = ()
+                    try:
+                        waiting = await self._workflows.list_signals(self.id, names, 1)
+                    except AWAY:
+                        looked = False
+                    in_time = [
+                        each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
+                    ]
+                    if in_time or left <= 0:
+                        return left
+                    await polls.pause(woken, seconds_max=left, again=not looked)
 
     def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
         """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
