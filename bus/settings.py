@@ -314,7 +314,7 @@ class Limits(_Section, frozen=True):
     """Channels whose head is sent at the tap: this many take about 15 ms every `tap_head_seconds`."""
 
     tap_topics_bytes_max: PositiveInt = 1024 * 1024
-    """Topics of all listeners at the tap, beyond which it is closed and opened again: they cost fifty times that."""
+    """Topics of all listeners at the tap; beyond it, it is closed and opened again: they cost fifty times that."""
 
     headers_max: PositiveInt = 32
     """Headers of a message."""
