@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 
@@ -20,6 +20,8 @@ from .recorder import Recorder
 from .replay import WAIT_SECONDS_MAX, check_name
 
 __all__ = ["Execution", "check_timeout"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -93,6 +95,14 @@ class Execution:
     @result.setter
     def result(self, result: Any) -> None:
         self._recorder.set_result(result)
+
+    def input_as(self, kind: type[T]) -> T:
+        """Return the input as a value of a type, like the output of a step with `returns=`.
+
+        Raises TypeError for a type that cannot be read, and InvalidValue if the input is of another one.
+        """
+        value: T = self._recorder.values.reading(kind).read(self.input, f"input of run {self.id!r}")
+        return value
 
     @property
     def trigger_payload(self) -> Any:
