@@ -102,7 +102,7 @@ def test_a_run_is_shown_with_its_lease_and_steps(posthouse: Posthouse) -> None:
         ["gather", "2", "completed", "1", "min", "05", "s", '{"rows":"' + "x" * 50 + "…"],
     ]
     value = posthouse.json("run", "shown-1")
-    assert value.keys() == {"run", "lease", "steps"}
+    assert value.keys() == {"run", "lease", "steps", "signals"}
     assert (value["run"]["id"], value["run"]["context"]) == ("shown-1", {})
     assert (value["lease"]["holder_name"], value["lease"]["fence"]) == ("holder", fence)
     assert value["lease"]["expires_at"] == found["until"]

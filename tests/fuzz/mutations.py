@@ -88,6 +88,15 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "send_signal": {"run_id": "run-1", "name": "paid", "payload": {"x": [1]}, "id": ID % 80},
     "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
     "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
+    "list_open_runs": {"workflow": "digest", "resting": True, "run_ids": ["run-1"], "limit": 5},
+    "save_schedule": {
+        "schedule": {"id": "nightly", "workflow_id": "def-1", "times": {"type": "interval", "seconds": 60}}
+    },
+    "get_schedule": {"schedule_id": "nightly"},
+    "list_schedules": {"workflow_id": "def-1", "limit": 5},
+    "get_schedule_times": {"schedule_id": "nightly", "count": 3},
+    "pause_schedule": {"schedule_id": "nightly"},
+    "delete_schedule": {"schedule_id": "nightly"},
     "count_runs": {"where": {"status": "failed"}},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
 }
