@@ -27,6 +27,7 @@ from ..model.schedules import ScheduleStatus
 from ..settings_rights import READ_ALL
 from ..wire.calls import (
     Call,
+    CancelRun,
     ClaimRun,
     CreateRun,
     CreateStepLog,
@@ -103,7 +104,7 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
-            case UpdateRunStatus(fence=None) | RetryRun():
+            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun():
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ForkRun():
                 owners = await self._owners(principal, call.run_id)
@@ -279,6 +280,10 @@ class CallRights:
             raise Refusal(Code.FORBIDDEN, f"bot {principal.bot_name!r} may not approve: {rule}", details=details)
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def runs_all(self, principal: Principal | None, workflow: str) -> bool:
+        """Return True if a bot may execute every run of a workflow, whoever created it."""
+        return principal is None or self._access.may(principal, Action.RUN, workflow)
 
     def reads_all(self, principal: Principal) -> bool:
         """Return True if a bot may see every record."""

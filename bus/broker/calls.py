@@ -32,7 +32,6 @@ from ..wire.calls import (
     CreateStepLog,
     DeleteDefinition,
     DeleteRun,
-    ForkRun,
     GetCompletedStepIds,
     GetDefinition,
     GetDefinitionByName,
@@ -42,18 +41,17 @@ from ..wire.calls import (
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
-    RetryRun,
     SaveDefinition,
     SendSignal,
-    UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
 )
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
-from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
+from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
+from .deeds import deed
 from .waking import RunWaking
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
@@ -66,8 +64,6 @@ _ANSWER_ROOM_BYTES = 1024
 
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
-
-_PAUSED = {True: "paused", False: "resumed"}
 
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
@@ -276,7 +272,7 @@ class WorkflowAnswers:
 
     def _done(self, ask: Ask, request: Workflow, call: Call, value: Any) -> bytes:
         """Return the answer to a call that was carried out, and note what somebody did to another's run."""
-        note = _deed(call, value) if call.writes else None
+        note = deed(call, value) if call.writes else None
         if note is not None:
             self._noted(ask, note)
         self._waking.tell(ask, call, value)
@@ -311,7 +307,8 @@ class WorkflowAnswers:
 
     async def _list_open(self, ask: Ask, call: ListOpenRuns, bot_name: str) -> list[msgspec.Raw]:
         """Read which runs a bot is to open, without those that its messages open."""
-        self._waking.execute(ask, call.workflow)
+        if self._rights.runs_all(ask.principal, call.workflow):
+            self._waking.execute(ask, call.workflow)
         found, read = _Found(call, self, in_parts=False), 0
         arguments = _arguments(call, ask.bot_id, bot_name)
         while True:
@@ -444,32 +441,6 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
             raise Refusal(Code.FORBIDDEN, text)
         arguments["sender"] = bot_name
     return arguments
-
-
-def _deed(call: Call, value: Any) -> Note | None:
-    """Return what is to be noted of a write: approvals, and what is done to a run without holding it."""
-    match call:
-        case UpdateStepStatus(fence=None):
-            step = f"{value.run_id}/{value.step_id}"
-            return Note("step_decided", {"object": step, "status": call.status})
-        case UpdateRunStatus(fence=None):
-            return Note("run_operated", {"object": call.run_id, "status": call.status})
-        case RetryRun():
-            return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
-        case ForkRun():
-            return Note("run_operated", {"object": call.run_id, "status": "forked"})
-        case SaveSchedule():
-            return Note("schedule_changed", {"object": call.schedule.id, "status": "saved"})
-        case PauseSchedule():
-            return Note("schedule_changed", {"object": call.schedule_id, "status": _PAUSED[call.paused]})
-        case DeleteSchedule() if value:
-            return Note("schedule_changed", {"object": call.schedule_id, "status": "deleted"})
-        case DeleteRun() if value:
-            return Note("run_deleted", {"object": call.run_id})
-        case DeleteDefinition() if value:
-            return Note("definition_deleted", {"object": call.definition_id})
-        case _:
-            return None
 
 
 def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:

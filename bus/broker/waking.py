@@ -15,6 +15,7 @@ from ..model.repository import MessageLog, RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
     Call,
+    CancelRun,
     ClaimRun,
     CreateRun,
     CreateStepLog,
@@ -102,6 +103,9 @@ class RunWaking:
                 self._happened(call.run_id, stopped=False)
             case TakeSignal():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+            case CancelRun():
+                self._happened(call.run_id)
+                self._expect(value.cancel_by)
             case RetryRun():
                 self._happened(call.run_id)
             case LeaveQueue():
@@ -121,10 +125,10 @@ class RunWaking:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
 
-    def _expect(self, time: str | None) -> None:
-        """Let it be noticed when the time of a new run, or of a schedule, has come."""
-        if time is not None:
-            left = parse_timestamp(time) - parse_timestamp(self._moment().wall)
+    def _expect(self, at: str | None) -> None:
+        """Let it be noticed when a time has come: of a new run or a schedule, or of a program that cleans up."""
+        if at is not None:
+            left = parse_timestamp(at) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())
 
     async def do(self, effect: FindRuns | EndPlaces) -> None:

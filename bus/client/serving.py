@@ -103,6 +103,9 @@ class OwnWork(Protocol):
 
     def __bool__(self) -> bool: ...
 
+    async def prepare(self) -> None:
+        """Do what has to be done before the bot serves."""
+
     async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
         """Work until cancelled; `begin` calls a function in a handler's place."""
 
@@ -291,6 +294,8 @@ class _Service:
                     await inbox.set_credit(self._concurrency)
                 for channel, wanted in self._application.subscriptions.items():
                     await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
+                if self._application.own_work:
+                    await self._application.own_work.prepare()
                 task_status.started()
                 await self._work()
         if self._failure is not None:

@@ -91,6 +91,10 @@ class RunFunctions:
             raise ValueError(f"there is already a function for runs of {workflow!r}")
         self._functions[workflow] = _Registered(workflow, function, definition, lease_seconds)
 
+    def share(self, other: RunFunctions) -> None:
+        """Take the functions of another bot object, also those that are added later."""
+        self._functions = other._functions
+
     def handler_of(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:
         """Return the handler of a worker's message about a run that one of the functions executes."""
         if message.message_type not in _TOLD_BY or message.sender_id != WORKER_ID or message.channel is not None:
@@ -112,12 +116,18 @@ class RunFunctions:
 
     # ── Serving ──────────────────────────────────────────────────────────────────────────────────────────
 
+    async def prepare(self) -> None:
+        """Save the definitions, so that runs can be started when the bot serves."""
+        for each in self._functions.values():
+            if each.definition is not None:
+                known = await self._workflows.get_definition(each.definition.id)
+                if known is None or not same_values(known, each.definition):
+                    await self._workflows.save_definition(each.definition)
+
     async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
         """Open runs until cancelled; `begin` calls a function in a handler's place, once one is free."""
         self._wakes.listener = self._tell
         try:
-            for each in self._functions.values():
-                await self._define(each)
             self._all = resting = True
             while True:
                 self._changed = changed = anyio.Event()
@@ -136,12 +146,6 @@ class RunFunctions:
         finally:
             self._wakes.listener = None
             self._changed = None
-
-    async def _define(self, each: _Registered) -> None:
-        if each.definition is not None:
-            known = await self._workflows.get_definition(each.definition.id)
-            if known is None or not same_values(known, each.definition):
-                await self._workflows.save_definition(each.definition)
 
     async def _begin(
         self,

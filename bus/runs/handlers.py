@@ -5,7 +5,7 @@ Owns the decorators, and how serving begins and ends. What they do is in `client
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -14,15 +14,17 @@ from msgspec import UNSET
 
 from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, StartPosition
 from ..model.records import WorkflowDefinition
-from .decorating import StepDecorator, step_decorator
+from .decorating import StepDecorator, step_decorator, with_input
 from .executing import RunFunction, RunFunctions
 from .replay import OnChanged, Retry
+from .run import Run
 from .starting import LEASE_SECONDS
 
 __all__ = ["Handlers"]
 
 _H = TypeVar("_H", bound=Handler)
 _R = TypeVar("_R", bound=RunFunction)
+_W = TypeVar("_W", bound=Callable[[Run, Any], Awaitable[Any]])
 
 
 class Handlers:
@@ -79,6 +81,26 @@ class Handlers:
 
         def register(function: _R) -> _R:
             self._run_functions.add(workflow, function, definition, lease_seconds)
+            return function
+
+        return register
+
+    def workflow(
+        self,
+        workflow: str,
+        *,
+        definition: WorkflowDefinition | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> Callable[[_W], _W]:
+        """Register an async function as the program of a workflow: it takes the open `Run`, and the run's input.
+
+        It is called for the runs of the workflow, and with the arguments, of `on_run`. The input is read as the
+        type with which the function annotates it; an input of another type pauses the run. What is returned is the
+        run's result. `bot.workflows.start(workflow, input)`, of this bot or any other, starts a run.
+        """
+
+        def register(function: _W) -> _W:
+            self.on_run(workflow, definition=definition, lease_seconds=lease_seconds)(with_input(function))
             return function
 
         return register

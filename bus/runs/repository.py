@@ -217,6 +217,18 @@ class RemoteWorkflows(RemoteSchedules):
         moved: WorkflowRun = await self._call(call)
         return moved
 
+    async def cancel_run(
+        self, run_id: str, reason: str | None = None, grace_seconds: float | None = None
+    ) -> WorkflowRun:
+        """Cancel a run, with its children; one whose program cleans up is asked to do that first."""
+        call = calls.CancelRun(
+            run_id=run_id,
+            reason=json_value(reason, f"reason to cancel run {run_id!r}"),
+            grace_seconds=grace_seconds,
+        )
+        cancelled: WorkflowRun = await self._call(call)
+        return cancelled
+
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
         retried: WorkflowRun = await self._call(calls.RetryRun(run_id=run_id, from_step=from_step))
@@ -322,6 +334,7 @@ class RemoteWorkflows(RemoteSchedules):
         *,
         claim_id: str | None = None,
         place_seconds: float | None = None,
+        cleans_up: bool = False,
     ) -> Claim:
         """Claim a run that nobody holds; `holder` must be this bot, by name or id.
 
@@ -334,6 +347,7 @@ class RemoteWorkflows(RemoteSchedules):
             lease_seconds=lease_seconds,
             claim_id=claim_id or str(uuid_utils.uuid7()),
             place_seconds=place_seconds,
+            cleans_up=cleans_up,
         )
         claimed: Claim = await self._call(call)
         return claimed

@@ -39,6 +39,7 @@ from .schedule_calls import SCHEDULE_CALLS
 __all__ = [
     "CALLS",
     "Call",
+    "CancelRun",
     "ClaimRun",
     "CountRuns",
     "CreateRun",
@@ -144,6 +145,17 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     context: Any = None
     fence: Number | None = None
     result: Any = None
+
+
+class CancelRun(Call, frozen=True, kw_only=True):
+    """Cancels a run, or asks its program to clean up first."""
+
+    method = "cancel_run"
+    answer = WorkflowRun
+    writes = True
+    run_id: str
+    reason: str | None = None
+    grace_seconds: float | None = None
 
 
 class RetryRun(Call, frozen=True, kw_only=True):
@@ -259,6 +271,7 @@ class ClaimRun(Call, frozen=True, kw_only=True):
     lease_seconds: float | None = None
     claim_id: str | None = None
     place_seconds: float | None = None
+    cleans_up: bool = False
 
 
 class LeaveQueue(Call, frozen=True, kw_only=True):
@@ -403,8 +416,9 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     *SCHEDULE_CALLS,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
+    ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease,
+    CreateStepLog,
     UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
     SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip

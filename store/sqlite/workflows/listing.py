@@ -19,7 +19,7 @@ from bus.model.values import json_text, row_range, status_value
 from ..file.reader import Reader
 from .definitions import SqliteDefinitions
 from .opening import find_open
-from .run_rows import RUN_COLUMNS, SUMMARY_COLUMNS, run_record, summary_record
+from .run_rows import RECORD_COLUMNS, SUMMARY_COLUMNS, run_record, summary_record
 
 __all__ = ["SqliteRunLists"]
 
@@ -130,7 +130,7 @@ class SqliteRunLists(SqliteDefinitions):
         )
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
-        rows = await self._database.read.execute_fetchall(f"SELECT {RUN_COLUMNS} {sql}", parameters)
+        rows = await self._database.read.execute_fetchall(f"SELECT {RECORD_COLUMNS} {sql}", parameters)
         return [run_record(row) for row in rows]
 
 
