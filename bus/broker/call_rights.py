@@ -33,6 +33,7 @@ from ..wire.calls import (
     CreateStepLog,
     DeleteDefinition,
     DeleteRun,
+    EmitRun,
     ForkRun,
     GetCompletedStepIds,
     GetLease,
@@ -104,7 +105,7 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
-            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun():
+            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun() | EmitRun(fence=None):
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ForkRun():
                 owners = await self._owners(principal, call.run_id)
@@ -280,6 +281,10 @@ class CallRights:
             raise Refusal(Code.FORBIDDEN, f"bot {principal.bot_name!r} may not approve: {rule}", details=details)
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def runs_all(self, principal: Principal | None, workflow: str) -> bool:
+        """Return True if a bot may execute every run of a workflow, whoever created it."""
+        return principal is None or self._access.may(principal, Action.RUN, workflow)
 
     def reads_all(self, principal: Principal) -> bool:
         """Return True if a bot may see every record."""

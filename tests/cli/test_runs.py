@@ -7,17 +7,18 @@ import os
 import pty
 import subprocess
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from bus.errors import Fenced
-from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
+from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
 from bus.model.repository import WorkflowRepository
 from worker import main
 
-from .executing import STARTED, asking, crashed, created, ended, running, work
+from .executing import STARTED, asking, crashed, created, define, ended, running, work
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 
@@ -85,6 +86,20 @@ def test_a_run_that_waits_for_a_slot_says_so(posthouse: Posthouse) -> None:
 # ── One run ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_run_is_shown_whose_records_are_larger_than_a_frame(posthouse: Posthouse) -> None:
+    created(posthouse, "large", "large-1")
+    for step_id in ("fetch", "write"):
+        log(posthouse, "large-1", step_id, StepStatus.COMPLETED, output=[step_id, "x" * 2_000_000])
+    lines = posthouse.answer("run", "large-1").splitlines()
+    assert [line.split()[0] for line in lines[-2:]] == ["fetch", "write"]
+    assert max(map(len, lines)) < 200
+    found = posthouse.json("run", "large-1")
+    assert [(step["output"][0], len(step["output"][1])) for step in found["steps"]] == [
+        ("fetch", 2_000_000),
+        ("write", 2_000_000),
+    ]
+
+
 def test_a_run_is_shown_with_its_lease_and_steps(posthouse: Posthouse) -> None:
     created(posthouse, "shown", "shown-1")
     fence = running(posthouse, "shown-1", "holder")
@@ -144,6 +159,30 @@ def test_a_run_is_watched_to_its_end(posthouse: Posthouse) -> None:
         ended(posthouse, "watched-1", RunStatus.COMPLETED)
         assert watching.line().split()[1:] == ["run", "watched-1", "completed"]
         assert (watching.exit_code(), watching.errors()) == (0, "")
+
+
+def test_runs_are_watched_until_an_interrupt(posthouse: Posthouse) -> None:
+    define(posthouse, "noted")
+    wanted = ("--workflow", "noted", "--status", "failed")
+    with posthouse.start("runs", "--watch", "--tap", posthouse.tap_url, *wanted) as watching:
+        seen: list[str] = []
+        numbers = count()
+
+        def is_heard() -> bool:
+            """The worker hears of a listener some time after it began."""
+            run_id = f"noted-{next(numbers)}"
+            created(posthouse, "noted", run_id)
+            ended(posthouse, run_id, RunStatus.FAILED, "no such host\nTraceback")
+            seen.extend(watching.lines_now())
+            return bool(seen)
+
+        posthouse.wait_until(is_heard)
+        time, word, run_id, *rest = seen[0].split()
+        assert parse_timestamp(time)
+        assert (word, run_id.startswith("noted-"), rest) == ("run", True, ["noted", "failed", "no", "such", "host"])
+        watching.interrupt()
+        assert watching.exit_code() == 0
+    assert posthouse.run("runs", "--watch", "--since", "1h").returncode == 2
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELLED])
