@@ -202,8 +202,9 @@ class Outstanding:
         delay: float = 0.0,
         failure: str | None,
         gone: str | None = None,
+        sent: bool = True,
     ) -> Unsettled | None:
-        """Remove a message from its session, to be redelivered after `delay` seconds.
+        """Remove a message from its session, to be redelivered after `delay` seconds; no attempt if not `sent`.
 
         `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
         message is then suspended after its last failure. Any other last failure removes it, and returns what there
@@ -212,6 +213,7 @@ class Outstanding:
         item = self._own(seq)
         self._leave_session(seq, item)
         item.identity = None
+        item.attempt -= not sent
         self.dirty = True
         if failure is not None:
             item.failures += 1

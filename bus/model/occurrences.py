@@ -87,9 +87,8 @@ def next_time(times: CronTimes | IntervalTimes, anchor: str, after: str) -> str 
 def next_times(times: CronTimes | IntervalTimes, anchor: str, after: str) -> Iterator[str]:
     """Yield the times after another one, in order."""
     start = parse_timestamp(after)
-    found = _interval(times, start, anchor) if isinstance(times, IntervalTimes) else _cron(times, start)
-    # In an hour that comes twice, the first one found may be that of the first time.
-    return (timestamp(moment) for moment in found if moment > start)
+    found = _interval(times, start, anchor) if isinstance(times, IntervalTimes) else _one_by_one(times, start)
+    return (timestamp(moment) for moment in found)
 
 
 def latest_times(times: CronTimes | IntervalTimes, anchor: str, first: str, last: str, most: int) -> list[str]:
@@ -99,10 +98,23 @@ def latest_times(times: CronTimes | IntervalTimes, anchor: str, first: str, last
         begun, step = parse_timestamp(anchor), _step(times)
         number, through = max(-((begun - start) // step), 1), (end - begun) // step
         return [timestamp(begun + step * each) for each in range(max(number, through - most + 1), through + 1)]
-    # From the hour that comes twice on, the first of the two would not be found.
+    # Backwards to where the latest ones begin, about; then forwards, because times are fired in that direction, and
+    # around a change of the clock the two directions differ.
     backwards = (moment for moment in _cron(times, end + _CHANGE_HOURS_MAX, reverse=True) if moment <= end)
-    found = islice(takewhile(lambda moment: moment >= start, backwards), most)
-    return [timestamp(moment) for moment in found][::-1]
+    nearly = list(islice(takewhile(lambda moment: moment >= start, backwards), most))
+    begin = max(start, nearly[-1] - _CHANGE_HOURS_MAX) if len(nearly) == most else start
+    found = takewhile(lambda moment: moment <= end, _one_by_one(times, begin - timedelta(microseconds=1)))
+    return [timestamp(moment) for moment in found][-most:]
+
+
+def _one_by_one(times: CronTimes, start: datetime) -> Iterator[datetime]:
+    """Yield the times after another one, each as if it were asked for alone: that is how they are fired."""
+    last: datetime | None = start
+    while last is not None:
+        # In an hour that comes twice, the first one found may be that of the first time.
+        last = next((moment for moment in _cron(times, last) if moment > last), None)
+        if last is not None:
+            yield last
 
 
 def _interval(times: IntervalTimes, after: datetime, anchor: str) -> Iterator[datetime]:
