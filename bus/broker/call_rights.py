@@ -61,7 +61,7 @@ from ..wire.schedule_calls import DeleteSchedule, GetSchedule, GetScheduleTimes,
 __all__ = ["CallRights"]
 
 _APPROVAL = "approval"
-"""The idempotency key of a step log that records an approval (docs/workflows.md), up to its deadline."""
+"""The idempotency key of a step log that records an approval (docs/workflows-how-to.md), up to its deadline."""
 
 _ASKS = {StepStatus.WAITING_APPROVAL, StepStatus.FAILED}
 """What may be recorded of an approval without an answer."""

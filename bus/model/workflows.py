@@ -114,7 +114,7 @@ class RunNews(msgspec.Struct, frozen=True):
 
 
 class WorkflowRepository(Protocol):
-    """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows.md).
+    """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows-reference.md).
 
     Every write is on disk when its call returns, and may be repeated if its answer was lost. Updating what does not
     exist raises NotFound, a status that cannot follow raises InvalidTransition, and an input or output over 1 MiB

@@ -38,7 +38,7 @@ _FORK = f"""
         concurrency_key, NULL, NULL, NULL, attributes, definition, ?3, ?5
     FROM workflow_runs WHERE id = ?4"""
 
-# By its key (docs/workflows.md), or by its answer, for clients that write no keys.
+# By its key (docs/workflows-how-to.md), or by its answer, for clients that write no keys.
 _IS_APPROVAL = """
     CASE WHEN idempotency_key IS NULL AND json_valid(output) THEN json_type(output, '$.approved') IS NOT NULL
         ELSE COALESCE(idempotency_key = 'approval' OR idempotency_key GLOB 'approval until *', FALSE) END"""
