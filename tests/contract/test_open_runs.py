@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): which runs a bot is to open."""
+"""What every WorkflowRepository does (docs/workflows.md): which runs a bot is to open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): runs are found by what is known of them."""
+"""What every WorkflowRepository does (docs/workflows.md): runs are found by what is known of them."""
 
 from __future__ import annotations
 

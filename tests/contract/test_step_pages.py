@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): a run's history, read page by page."""
+"""What every WorkflowRepository does (docs/workflows.md): a run's history, read page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): which definitions are saved, and which a run keeps."""
+"""What every WorkflowRepository does (docs/workflows.md): which definitions are saved, and which a run keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): runs that have ended are deleted as a whole."""
+"""What every WorkflowRepository does (docs/workflows.md): runs that have ended are deleted as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): who holds a run, and how it is lost.
+"""What every WorkflowRepository does (docs/workflows.md): who holds a run, and how it is lost.
 
 What runs wait for is in test_workflow_slots, and how they are given up in test_workflow_recovery.
 """

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): lists, and the parts of them."""
+"""What every WorkflowRepository does (docs/workflows.md): lists, and the parts of them."""
 
 from __future__ import annotations
 

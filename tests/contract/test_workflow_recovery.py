@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md) with runs that lost their holders.
+"""What every WorkflowRepository does (docs/workflows.md) with runs that lost their holders.
 
 Giving them up is the worker's work, not a bot's: a place does it here.
 """

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): runs that are retried and forked."""
+"""What every WorkflowRepository does (docs/workflows.md): runs that are retried and forked."""
 
 from __future__ import annotations
 

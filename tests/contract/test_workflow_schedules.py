@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): schedules start runs when their times have come."""
+"""What every WorkflowRepository does (docs/workflows.md): schedules start runs when their times have come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every WorkflowRepository does (docs/workflows-reference.md): how many runs are running at once, and who waits."""
+"""What every WorkflowRepository does (docs/workflows.md): how many runs are running at once, and who waits."""
 
 from __future__ import annotations
 
