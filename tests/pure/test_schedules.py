@@ -201,3 +201,9 @@ def test_the_time_that_waits_starts_when_the_run_before_has_ended() -> None:
     assert (due.times, due.state.queued_at, due.state.fired) == ([minute(1)], None, 2)
     later_on = due_runs(wanted, waiting, now=minute(3), busy=False)
     assert (later_on.times, later_on.state.queued_at) == ([minute(1)], minute(3)), "the next one waits again"
+
+
+def test_times_end_with_the_calendar() -> None:
+    found = list(next_times(CronTimes(line="0 0 29 2 */7"), "", at("2026-01-01T00:00")))
+    assert found[0].startswith("2032-02-29")
+    assert found[-1] < "9999"
