@@ -20,6 +20,7 @@ from itertools import islice
 from ..mailbox.sessions import Session, Sessions
 from ..model.repository import RunNews
 from ..wire.frames import Wake
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .effects import EndPlaces, FindRuns, Turn
 
 __all__ = ["Waking"]
@@ -106,6 +107,12 @@ class Waking:
     def watch(self, session: Session, run_id: str) -> None:
         """Wake a session at each change of a run, until that ends."""
         self._watchers.add(session, run_id)
+
+    def not_found(self, address: bytes, run_id: str) -> None:
+        """Note that a session watches a run that does not exist, and forget it if its id is long."""
+        session = self._sessions.get(address)
+        if session is not None and len(run_id) > NAME_CHARACTERS_MAX:
+            self._watchers.remove(session, run_id)
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""

@@ -182,3 +182,12 @@ def test_many_runs_are_told_in_several_frames(worker: Worker) -> None:
         asked = next((each for each in effects if isinstance(each, FindRuns)), None)
     assert [len(each) for each in told] == [1000, 1000, 500]
     assert [run_id for each in told for run_id in each] == run_ids
+
+
+def test_watching_runs_that_do_not_exist_keeps_no_long_ids(worker: Worker) -> None:
+    waking, ann = worker.core.waking, session(worker, "ann")
+    for id in ("soon", "x" * 1_000_000):
+        waking.watch(ann, id)
+        waking.not_found(ann.address, id)
+        waking.happened(id, by_holder=True)
+    assert answer(worker) == {b"ann": ["soon"]}
