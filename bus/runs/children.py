@@ -40,6 +40,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     definition: WorkflowDefinition | None = None
     trigger_type: str = "run"
+    attributes: dict[str, str] = {}
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
             trigger_type=self.trigger_type,
             definition=self.definition,
             run_at=self.run_at,
+            attributes=self.attributes,
         )
 
 

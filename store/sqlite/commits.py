@@ -138,6 +138,7 @@ class Commits:
         self._runs.check_size(new.run, f"run {run.id!r}")
         await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
         if run.trigger_type == CONTINUED and work.run_id is not None:
+            await self._runs.inherit(connection, run.id, work.run_id)
             await self._signals.pass_on(connection, work.run_id, run.id)
 
     async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
