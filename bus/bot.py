@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, Unpack
 
 import anyio
 import anyio.abc
 import uuid_utils
 import zmq
-from msgspec import UNSET
 
 from .client.asking import Asking
 from .client.bot_keys import BotKeys
@@ -33,22 +32,21 @@ from .client.inbox import Inbox
 from .client.message import Message
 from .client.replies import Replies
 from .client.sending import Sender
-from .client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, StartPosition
+from .client.serving import Application
 from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
 from .model.records import timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
-from .runs.decorating import StepDecorator, step_decorator
-from .runs.replay import OnChanged, Retry
+from .runs.executing import RunFunctions
+from .runs.handlers import Handlers
 from .runs.repository import RemoteWorkflows
 from .wire.answers import SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
-_H = TypeVar("_H", bound=Handler)
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -61,7 +59,7 @@ _REPLY_SECONDS = 30.0
 _GRACE_SECONDS = 3600.0
 
 
-class Bot(Asking):
+class Bot(Asking, Handlers):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session: after a restart of the worker it reconnects and repeats unanswered
@@ -119,7 +117,9 @@ class Bot(Asking):
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         answer = partial(take_answer, self.workflows)
-        self._application = Application(self, self._inbox, {APPROVE: answer, REJECT: answer})
+        self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
+        own = {APPROVE: answer, REJECT: answer}
+        self._application = Application(self, self._inbox, own, self._run_functions)
         self.gaps: list[Gap] = []
         """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 
@@ -350,86 +350,6 @@ class Bot(Asking):
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""
         await self._inbox.set_credit(max_in_flight)
-
-    # ── Serving ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
-        """Register an async function as the handler of direct messages of a type, or of all other types.
-
-        It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
-        """
-        return self._application.on_message(message_type)
-
-    def on_channel(
-        self,
-        channel: str,
-        message_type: str | None = None,
-        *,
-        start: StartPosition = "new",
-        echo: bool = False,
-        group: str | None = None,
-    ) -> Callable[[_H], _H]:
-        """Register an async function as the handler of a channel's messages of a type, or of all other types.
-
-        The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
-        `subscribe`, and must be the same for all handlers of a channel. An existing subscription keeps its place. A
-        returned value is sent only to the sender, as a reply.
-        """
-        return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
-
-    def step(
-        self,
-        *,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        on_changed: OnChanged = "raise",
-        announce: bool = True,
-        returns: Any = UNSET,
-    ) -> StepDecorator:
-        """Make a function a step: called in the block of a run, it is recorded; elsewhere it is the plain function.
-
-        Its `name` is that of the function unless given, its input the arguments, and its output a value of the
-        type with which the function is annotated, or `returns`; without both it is plain JSON. The other arguments
-        are those of `Run.step`. A decorated function is always awaited, also one that is not async.
-        """
-        return step_decorator(
-            name=name, retry=retry, timeout=timeout, on_changed=on_changed, announce=announce, returns=returns
-        )
-
-    async def serve(
-        self,
-        *,
-        concurrency: int = CONCURRENCY,
-        stop_timeout: float = STOP_SECONDS,
-        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Pass messages to the handlers until `stop` is called, or this is cancelled.
-
-        Connects the bot, unless it is inside its context already, and then says goodbye at the end. At most
-        `concurrency` (1 to 1000) handlers run; that is also the bot's credit, whatever its `max_in_flight`. At the
-        end, running handlers have `stop_timeout` seconds before they are cancelled. `task_status` is started once
-        the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
-        """
-        await self._application.serve(concurrency=concurrency, stop_timeout=stop_timeout, task_status=task_status)
-
-    def stop(self) -> None:
-        """Stop serving gracefully, if the bot serves; `serve` and `run` return when that is done."""
-        self._application.stop()
-
-    def run(
-        self,
-        *,
-        backend: Literal["asyncio", "trio"] = "asyncio",
-        concurrency: int = CONCURRENCY,
-        stop_timeout: float = STOP_SECONDS,
-    ) -> None:
-        """Serve in a new event loop until SIGINT or SIGTERM, which only a program's main thread receives.
-
-        The first signal stops gracefully, and this returns; a second one cancels the handlers that still run. In
-        another thread only `stop` ends it, and on Windows only Ctrl-C. Raises what `serve` raises.
-        """
-        self._application.run(backend=backend, concurrency=concurrency, stop_timeout=stop_timeout)
 
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -374,6 +374,9 @@ class Workflows(_Section, frozen=True):
     lease_seconds_max: Seconds = 3600.0
     """The longest lease that a bot may request: how long a dead one keeps its run, and its slot."""
 
+    cancel_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """How long the program of a cancelled run may clean up: for some calls of other services."""
+
     recoveries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
     """How often a run may lose its holder, without recording a step in between, before only a person can let it go
     on: it may be what kills its holders."""
@@ -420,6 +423,7 @@ class Settings(_Section, frozen=True):
         return WorkflowRules(
             lease_seconds=self.workflows.lease_seconds,
             lease_seconds_max=self.workflows.lease_seconds_max,
+            cancel_seconds=self.workflows.cancel_seconds,
             recoveries_max=self.workflows.recoveries_max,
             signals_max=self.workflows.signals_max,
             output_bytes_max=self.workflows.output_bytes_max,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
 import uuid_utils
 from anyio.from_thread import start_blocking_portal
@@ -34,12 +35,15 @@ _DEFINITION = WorkflowDefinition(id="bench", name="bench", owner=GlobalOwner())
 
 
 def execute(pipe: Connection, url: str, *, announce: bool) -> None:
-    """Be a bot that executes runs."""
+    """Be a bot that executes runs. Its steps are asynchronous: others would be called in threads."""
 
     async def follow(run: Run) -> None:
+        async def step() -> dict[str, Any]:
+            return run()
+
         async with bot.workflows.run("bench", id=run.id) as held:
             while run.more:
-                await held.step("step", run, announce=announce)
+                await held.step("step", step, announce=announce)
 
     with start_blocking_portal(backend_options={"use_uvloop": True}) as portal:
         bot = bus.Bot("bencher", url)

@@ -109,7 +109,7 @@ class Broker:
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
-        self._waking = RunWaking(core, store.workflows, moment=moment, carry_out=self._carry_out)
+        self._waking = RunWaking(core, store.workflows, store.log, moment=moment, carry_out=self._carry_out)
         self._workflows = WorkflowAnswers(
             store.workflows,
             core.permitting.access,

@@ -27,6 +27,7 @@ from ..model.schedules import ScheduleStatus
 from ..settings_rights import READ_ALL
 from ..wire.calls import (
     Call,
+    CancelRun,
     ClaimRun,
     CreateRun,
     CreateStepLog,
@@ -103,7 +104,7 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
-            case UpdateRunStatus(fence=None) | RetryRun():
+            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun():
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ForkRun():
                 owners = await self._owners(principal, call.run_id)

@@ -33,27 +33,26 @@ from ..wire.calls import (
     CreateStepLog,
     DeleteDefinition,
     DeleteRun,
-    ForkRun,
     GetCompletedStepIds,
     GetDefinition,
     GetDefinitionByName,
     ListCall,
+    ListOpenRuns,
     ListSignals,
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
-    RetryRun,
     SaveDefinition,
     SendSignal,
-    UpdateRunStatus,
     UpdateStepStatus,
     decode_call,
 )
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
-from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
+from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
+from .deeds import deed
 from .waking import RunWaking
 
 __all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
@@ -69,8 +68,6 @@ _READS_AT_ONCE = 2
 
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
-
-_PAUSED = {True: "paused", False: "resumed"}
 
 _NOTHING: dict[type[Call], Any] = {
     DeleteDefinition: False,
@@ -271,8 +268,10 @@ class WorkflowAnswers:
         if principal is not None and not await self._rights.permit(principal, call):
             return self._frame(ask, request, call, _NOTHING.get(type(call)))
         in_parts = self._large.are_read_by(ask.address)
-        if isinstance(call, ListCall):
-            value: Any = await self._listed(call, principal, in_parts=in_parts)
+        if isinstance(call, ListOpenRuns):
+            value: Any = await self._list_open(ask, call, bot_name)
+        elif isinstance(call, ListCall):
+            value = await self._listed(call, principal, in_parts=in_parts)
         elif isinstance(call, CountRuns) and principal is not None and not self._rights.reads_all(principal):
             value = await self._count_seen(call, principal)
         elif isinstance(call, PageStepLogs):
@@ -288,7 +287,7 @@ class WorkflowAnswers:
 
     def _done(self, ask: Ask, request: Workflow, call: Call, value: Any) -> bytes:
         """Return the answer to a call that was carried out, and note what somebody did to another's run."""
-        note = _deed(call, value) if call.writes else None
+        note = deed(call, value) if call.writes else None
         if note is not None:
             self._noted(ask, note)
         self._waking.tell(ask, call, value)
@@ -319,6 +318,21 @@ class WorkflowAnswers:
             found.add(page)
             read += len(page)
             if len(page) < portion or read == call.limit:
+                return found.written
+
+    async def _list_open(self, ask: Ask, call: ListOpenRuns, bot_name: str) -> list[msgspec.Raw]:
+        """Read which runs a bot is to open, without those that its messages open."""
+        self._waking.execute(ask, call.workflow)
+        found, read = _Found(call, self, in_parts=False), 0
+        arguments = _arguments(call, ask.bot_id, bot_name)
+        while True:
+            size = _PORTION_RECORDS if call.limit is None else min(_PORTION_RECORDS, call.limit - read)
+            arguments |= {"limit": size, "offset": call.offset + read}
+            page = await self._workflows.list_open_runs(**arguments)
+            seen = page if ask.principal is None else await self._rights.seen(ask.principal, page)
+            found.add(await self._waking.unowed(ask.bot_id, seen))
+            read += len(page)
+            if len(page) < size or read == call.limit:
                 return found.written
 
     def _cut(self, page: StepPage) -> dict[str, Any]:
@@ -429,7 +443,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
-    if isinstance(call, ClaimRun):
+    if isinstance(call, ClaimRun | ListOpenRuns):
         if call.holder not in (None, bot_id, bot_name):
             raise Refusal(
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"
@@ -441,32 +455,6 @@ def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
             raise Refusal(Code.FORBIDDEN, text)
         arguments["sender"] = bot_name
     return arguments
-
-
-def _deed(call: Call, value: Any) -> Note | None:
-    """Return what is to be noted of a write: approvals, and what is done to a run without holding it."""
-    match call:
-        case UpdateStepStatus(fence=None):
-            step = f"{value.run_id}/{value.step_id}"
-            return Note("step_decided", {"object": step, "status": call.status})
-        case UpdateRunStatus(fence=None):
-            return Note("run_operated", {"object": call.run_id, "status": call.status})
-        case RetryRun():
-            return Note("run_operated", {"object": call.run_id, "status": RunStatus.PENDING})
-        case ForkRun():
-            return Note("run_operated", {"object": call.run_id, "status": "forked"})
-        case SaveSchedule():
-            return Note("schedule_changed", {"object": call.schedule.id, "status": "saved"})
-        case PauseSchedule():
-            return Note("schedule_changed", {"object": call.schedule_id, "status": _PAUSED[call.paused]})
-        case DeleteSchedule() if value:
-            return Note("schedule_changed", {"object": call.schedule_id, "status": "deleted"})
-        case DeleteRun() if value:
-            return Note("run_deleted", {"object": call.run_id})
-        case DeleteDefinition() if value:
-            return Note("definition_deleted", {"object": call.definition_id})
-        case _:
-            return None
 
 
 def _value(outcome: WorkflowStepLog | Exception) -> WorkflowStepLog:

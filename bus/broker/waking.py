@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..core.core import Core
 from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
+from ..core.settling import owes
 from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
-from ..model.records import RunStatus, parse_timestamp
-from ..model.repository import RunNews, WorkflowStore
+from ..model.records import RunStatus, RunSummary, parse_timestamp
+from ..model.repository import MessageLog, RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
     Call,
+    CancelRun,
     ClaimRun,
     CreateRun,
     CreateStepLog,
@@ -39,17 +41,31 @@ class RunWaking:
         self,
         core: Core,
         workflows: WorkflowStore,
+        log: MessageLog,
         *,
         moment: Callable[[], Moment],
         carry_out: Callable[[list[Effect]], None],
     ) -> None:
         self._core = core
         self._workflows = workflows
+        self._log = log
         self._moment = moment
         self._carry_out = carry_out
 
     def __repr__(self) -> str:
         return f"<RunWaking for {self._core}>"
+
+    def execute(self, ask: Ask, workflow: str) -> None:
+        """Let a session be told of the runs that its bot is to open, before they are listed."""
+        session = self._core.sessions.get(ask.address)
+        if session is not None:
+            self._core.waking.execute(session, workflow)
+
+    async def unowed(self, bot_id: str, runs: Sequence[RunSummary]) -> list[RunSummary]:
+        """Return the runs that no unsettled message of a bot began: such a message opens its run."""
+        messages = await self._log.find_ids([run.id for run in runs])
+        owed = {id for id, message in messages.items() if owes(self._core.directory, bot_id, message)}
+        return [run for run in runs if run.id not in owed]
 
     @contextmanager
     def waiting(self, ask: Ask, call: Call) -> Iterator[None]:
@@ -89,6 +105,9 @@ class RunWaking:
                 self._happened(call.run_id, stopped=False)
             case TakeSignal():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+            case CancelRun():
+                self._happened(call.run_id)
+                self._expect(value.cancel_by)
             case RetryRun():
                 self._happened(call.run_id)
             case LeaveQueue():
@@ -99,7 +118,7 @@ class RunWaking:
             case ClaimRun():
                 self._happened(call.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
-                self._happened(value.id, by_holder=True, stopped=False)
+                self._happened(value.id, by_holder=True)
                 self._expect(value.not_before)
             case SaveSchedule() | PauseSchedule():
                 self._expect(value.next_at)
@@ -108,10 +127,10 @@ class RunWaking:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._carry_out(self._core.look_at_runs(self._moment()))
 
-    def _expect(self, time: str | None) -> None:
-        """Let it be noticed when the time of a new run, or of a schedule, has come."""
-        if time is not None:
-            left = parse_timestamp(time) - parse_timestamp(self._moment().wall)
+    def _expect(self, at: str | None) -> None:
+        """Let it be noticed when a time has come: of a new run or a schedule, or of a program that cleans up."""
+        if at is not None:
+            left = parse_timestamp(at) - parse_timestamp(self._moment().wall)
             self._core.recovering.expect(left.total_seconds())
 
     async def do(self, effect: FindRuns | EndPlaces) -> None:

@@ -140,14 +140,31 @@ def _watch(link: Link, run_id: str) -> None:
 @click.command(cls=WithText)
 @_run_id
 @_reason
+@click.option("--now", is_flag=True, help="Do not let its program clean up.")
 @linked("console")
-def cancel(link: Link, run_id: str, reason: str | None) -> None:
-    """End a run for good; completed steps are not undone.
+def cancel(link: Link, run_id: str, reason: str | None, now: bool) -> None:
+    """End a run for good, and the runs that it started.
 
-    A bot that holds it is not stopped at once: it learns of it at its next write, or when it renews its lease.
+    If a program has begun to execute it, the program is told, and may clean up: the run is cancelled when it has,
+    or when its time is over (a minute, unless the worker is configured otherwise). With `--now`, or if no program
+    can clean up, it is cancelled at once. Completed steps are not undone by themselves.
     """
-    error = _reason_text("cancelled", link, reason)
-    _move(link, run_id, RunStatus.CANCELLED, error, "it has ended, and no bot goes on with it")
+
+    async def cancelled(bot: Bot) -> tuple[WorkflowRun, WorkflowRun]:
+        before = await find_run(bot.workflows, run_id)
+        if before.status == RunStatus.CANCELLED:
+            raise Impossible(f"run {before.id} is already cancelled")
+        text = _reason_text("cancelled", link, reason)
+        try:
+            return before, await bot.workflows.cancel_run(before.id, text, 0 if now else None)
+        except InvalidTransition as refusal:
+            raise Impossible(_not_possible(refusal, RunStatus.CANCELLED)) from None
+
+    before, after = ask(link, cancelled)
+    if after.status == RunStatus.CANCELLED or link.as_json:
+        _show_moved(link, before, after, "it has ended, and no bot goes on with it")
+    else:
+        say(plain(f"run {after.id} is to be cancelled: its program may clean up until {after.cancel_by}"))
 
 
 @click.command(cls=WithText)
@@ -192,7 +209,10 @@ def _move(link: Link, given: str, status: RunStatus, error: str | None, meaning:
         except InvalidTransition as refusal:
             raise Impossible(_not_possible(refusal, status)) from None
 
-    before, after = ask(link, moved)
+    _show_moved(link, *ask(link, moved), meaning)
+
+
+def _show_moved(link: Link, before: WorkflowRun, after: WorkflowRun, meaning: str) -> None:
     if link.as_json:
         show_json(after)
     else:

@@ -39,6 +39,7 @@ from ..wire.frames import (
     Hello,
     Ok,
     Ping,
+    Pong,
     Published,
     StoredMessage,
     Wake,
@@ -98,6 +99,8 @@ class Connection:
         self.refusal: BusError | None = None
         """Why the last attempt to open a session failed; a later one may succeed."""
         self.sessions = 0
+        self.heard = 0
+        """How many frames came, but for those that only keep a session alive."""
         self._port: Port | None = None
         self._token = ""
         self._open = False
@@ -437,6 +440,7 @@ class Connection:
                 self._take(frame)
 
     def _take(self, frame: Any) -> None:
+        self.heard += not isinstance(frame, Pong)
         match frame:
             case Deliver(messages):
                 self._delivered(messages)

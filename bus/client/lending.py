@@ -25,17 +25,17 @@ class Lender(Protocol):
     async def take_back(self) -> None:
         """Reclaim a handler's place, once one is free."""
 
-    def park(self, message: Message) -> bool:
+    def park(self, message: Message | None) -> bool:
         """Let a message wait outside the credit; return False if that cannot be."""
 
-    def unpark(self, message: Message) -> None:
+    def unpark(self, message: Message | None) -> None:
         """Note that work on a message goes on."""
 
 
 class Slot:
-    """One handler's place among the running ones, lent while the handler waits for replies."""
+    """One handler's place among the running ones, lent while it waits for replies; it may have no message."""
 
-    def __init__(self, lender: Lender, message: Message) -> None:
+    def __init__(self, lender: Lender, message: Message | None) -> None:
         self._lender = lender
         self._message = message
         self._waiting = 0

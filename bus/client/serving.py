@@ -40,7 +40,7 @@ from .inbox import Inbox
 from .lending import Slot, slot
 from .message import Message, was_cancelled
 
-__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "Served", "StartPosition"]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "OwnWork", "Served", "StartPosition"]
 
 Handler = Callable[[Message], Awaitable[Any]]
 
@@ -98,13 +98,29 @@ class Served(Protocol):
         """Subscribe to a channel."""
 
 
+class OwnWork(Protocol):
+    """What a bot does while it serves, beside handling messages; false if there is nothing to do."""
+
+    def __bool__(self) -> bool: ...
+
+    async def prepare(self) -> None:
+        """Do what has to be done before the bot serves."""
+
+    async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
+        """Work until cancelled; `begin` calls a function in a handler's place."""
+
+    def handler_of(self, message: Message) -> Handler | None:
+        """Return the handler of a message that belongs to this work, or None."""
+
+
 class Application:
     """A bot's handlers, and serving them. `Bot` documents what the methods guarantee.
 
     `own` are the bot's built-in handlers, for types of direct messages that its author has no handler for.
     """
 
-    def __init__(self, bot: Served, inbox: Inbox, own: Mapping[str, Handler]) -> None:
+    def __init__(self, bot: Served, inbox: Inbox, own: Mapping[str, Handler], own_work: OwnWork) -> None:
+        self.own_work = own_work
         self._bot = bot
         self._inbox = inbox
         self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
@@ -115,6 +131,10 @@ class Application:
 
     def __repr__(self) -> str:
         return f"<Application of {self._bot.name!r} handlers={len(self._handlers)}>"
+
+    def share(self, other: Application) -> None:
+        """Take the handlers and subscriptions of another application, also those that are added later."""
+        self._handlers, self.subscriptions = other._handlers, other.subscriptions
 
     def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
         """Register a handler of direct messages."""
@@ -154,7 +174,8 @@ class Application:
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message, or None if there is none."""
         key = _Key(message.channel, message.message_type)
-        return self._handlers.get(key) or self._own.get(key) or self._handlers.get(_Key(key.channel, None))
+        own = self._own.get(key) or self.own_work.handler_of(message)
+        return self._handlers.get(key) or own or self._handlers.get(_Key(key.channel, None))
 
     async def serve(
         self,
@@ -248,6 +269,7 @@ class _Service:
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
         self._handlers: anyio.CancelScope
+        self._tasks: anyio.abc.TaskGroup
         self._stopped = anyio.Event()
         self._failure: Exception | None = None
         self.home = Home(f"bot {bot.name!r}")
@@ -272,6 +294,8 @@ class _Service:
                     await inbox.set_credit(self._concurrency)
                 for channel, wanted in self._application.subscriptions.items():
                     await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
+                if self._application.own_work:
+                    await self._application.own_work.prepare()
                 task_status.started()
                 await self._work()
         if self._failure is not None:
@@ -281,8 +305,10 @@ class _Service:
         async with anyio.create_task_group() as taking:
             with self._working:
                 async with anyio.create_task_group() as handlers:
-                    self._handlers = handlers.cancel_scope
+                    self._handlers, self._tasks = handlers.cancel_scope, handlers
                     taking.start_soon(self._take, handlers)
+                    if self._application.own_work:
+                        taking.start_soon(self._serve_own, self._application.own_work)
                     await self._stopped.wait()
                     for idle in self._idle:
                         idle.wake.set()
@@ -322,18 +348,38 @@ class _Service:
         self._lent -= 1
         self._grant_for_lent()
 
-    def park(self, message: Message) -> bool:
+    def park(self, message: Message | None) -> bool:
         """Let a message wait outside the credit, which its handler's place then does not need."""
-        parked = self._inbox.park(message)
+        parked = message is None or self._inbox.park(message)
         if parked:
             self._parked += 1
             self._grant_for_lent()
         return parked
 
-    def unpark(self, message: Message) -> None:
+    def unpark(self, message: Message | None) -> None:
         """Note that a handler goes on with its message."""
         self._parked -= 1
-        self._inbox.unpark(message)
+        if message is not None:
+            self._inbox.unpark(message)
+
+    async def begin(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Call a function in a handler's place, once one is free; return when it has begun."""
+        await self._free.acquire()
+        self._tasks.start_soon(self._keep_working, work)
+
+    async def _keep_working(self, work: Callable[[], Awaitable[None]]) -> None:
+        slot.set(Slot(self, None))
+        try:
+            await work()
+        finally:
+            self._free.release()
+
+    async def _serve_own(self, own: OwnWork) -> None:
+        try:
+            await own.serve(self.begin)
+        except Exception as error:  # raised by `run`, when the handlers have ended
+            self._failure = error
+            self._taking.cancel()
 
     def _grant_for_lent(self) -> None:
         credit = min(self._concurrency + max(self._lent - self._parked, 0), CREDIT_MAX)

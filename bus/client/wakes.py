@@ -6,7 +6,7 @@ renewed, because nothing is said to a session that has ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from weakref import WeakValueDictionary
 
 import anyio
@@ -19,6 +19,8 @@ class Wakes:
 
     def __init__(self) -> None:
         self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
+        self.listener: Callable[[Iterable[str] | None], None] | None = None
+        """Called with the runs that are woken as well; None: perhaps any."""
 
     def __repr__(self) -> str:
         return f"<Wakes waiting={len(self._events)}>"
@@ -32,6 +34,9 @@ class Wakes:
 
     def wake(self, run_ids: Iterable[str]) -> None:
         """Wake who waits for these runs."""
+        run_ids = list(run_ids)
+        if self.listener is not None:
+            self.listener(run_ids)
         for run_id in run_ids:
             event = self._events.get(run_id)
             if event is not None:
@@ -39,4 +44,7 @@ class Wakes:
 
     def wake_all(self) -> None:
         """Wake everybody: what happened meanwhile is not known."""
-        self.wake(list(self._events))
+        if self.listener is not None:
+            self.listener(None)
+        for event in list(self._events.values()):
+            event.set()

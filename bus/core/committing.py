@@ -202,7 +202,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         if self._work.run_id is not None:
             self._waking.happened(self._work.run_id, by_holder=True, stopped=self._work.status is not None)
         for run in self._work.runs:
-            self._waking.happened(run.id, by_holder=True, stopped=False)
+            self._waking.happened(run.id, by_holder=True)
         for signal in self._work.signals:
             self._waking.happened(signal.run_id, stopped=False)
         for mailbox in self._settled:

@@ -5,8 +5,8 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
-The same sweep finds the runs whose time to start has come, and starts those of schedules; those who wait for them
-are told.
+The same sweep cancels the runs whose programs had their time to clean up, finds the runs whose time to start has
+come, and starts those of schedules; those who wait for them are told.
 
 Pure.
 """
@@ -74,14 +74,22 @@ class Recovering:
             self._waking.happened(lost.run.id)
         for run_id in recovered.due:
             self._waking.happened(run_id, stopped=False)
+        for run_id in recovered.cancelled:
+            self._waking.happened(run_id)
         for run_id in started.run_ids:
             self._waking.happened(run_id, stopped=False)
         self._due_after = recovered.due_until
-        more = _RUNS_AT_ONCE in (len(recovered.runs), len(recovered.due)) or started.more
+        counts = (len(recovered.runs), len(recovered.due), len(recovered.cancelled))
+        more = _RUNS_AT_ONCE in counts or started.more
         self._rest(0.0 if more else self._settings.sweep_seconds)
         for seconds in (recovered.next_seconds, started.next_seconds):
             if seconds is not None:
                 self.expect(seconds)
+
+    def hurry(self) -> None:
+        """Sweep now, and end holds even soon after the start: for a clock that was moved, whose holders know it."""
+        self._patient_until = self._turn.moment.now
+        self.expect(0.0)
 
     def expect(self, seconds: float) -> None:
         """Sweep in so many seconds at the latest: a run may start then."""

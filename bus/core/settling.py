@@ -28,7 +28,7 @@ from .dispatch import Dispatch
 from .effects import Locate, Turn
 from .sight import Sight
 
-__all__ = ["Settling"]
+__all__ = ["Settling", "owes"]
 
 
 class Settling:
@@ -103,7 +103,7 @@ class Settling:
             state = "unknown" if seq > self._dispatch.last_seq else "settled"
             if seq in messages:
                 channel = messages[seq].recipient_channel
-                candidates = self._mailboxes_of(session.bot_id, messages[seq])
+                candidates = _mailboxes_of(self._directory, session.bot_id, messages[seq])
                 mailboxes.update(dict.fromkeys(candidates))
                 states = [mailbox.fate(seq, channel) for mailbox in candidates]
                 # Messages of a channel that was left are done: none is delivered any more.
@@ -112,20 +112,6 @@ class Settling:
             if state != done:
                 passed_over.append(PassedOver(seq, state))
         self.confirm(session, request.request, mailboxes, passed_over)
-
-    def _mailboxes_of(self, bot_id: str, message: Surveyed) -> list[Mailbox]:
-        """Return the mailboxes a bot may have received a message from, including those of groups it left."""
-        seq, channel, own = message.seq, message.recipient_channel, self._directory.mailboxes[bot_id]
-        if channel is None:
-            return [own] if message.recipient_bot_id == bot_id else []
-        kept = [own] if own.leaving.holds({seq}) else []
-        subscription = self._directory.subscriptions_of(bot_id).get(channel)
-        if subscription is None or subscription.start_seq >= seq:
-            sharing = self._directory.channels[channel].mailboxes.values()
-            return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
-        if subscription.group is None:
-            return [own]
-        return [*kept, self._directory.mailbox_for(subscription)]
 
     def confirm(
         self,
@@ -153,6 +139,30 @@ class Settling:
             name = mailbox.id if mailbox.group is not None else self._directory.bots[mailbox.id].name
             self._access.require(session.principal, Action.RETRY, name, own=own)
         self._batches.add(_RetryJob(session.address, request, mailbox, dispatch=self._dispatch, turn=self._turn))
+
+
+def owes(directory: Directory, bot_id: str, message: Surveyed) -> bool:
+    """Return True if a message waits for a bot, or is in flight for it."""
+    fates = {
+        mailbox.fate(message.seq, message.recipient_channel)
+        for mailbox in _mailboxes_of(directory, bot_id, message)
+    }
+    return not fates <= {"settled", "dead"}
+
+
+def _mailboxes_of(directory: Directory, bot_id: str, message: Surveyed) -> list[Mailbox]:
+    """Return the mailboxes a bot may have received a message from, including those of groups it left."""
+    seq, channel, own = message.seq, message.recipient_channel, directory.mailboxes[bot_id]
+    if channel is None:
+        return [own] if message.recipient_bot_id == bot_id else []
+    kept = [own] if own.leaving.holds({seq}) else []
+    subscription = directory.subscriptions_of(bot_id).get(channel)
+    if subscription is None or subscription.start_seq >= seq:
+        sharing = directory.channels[channel].mailboxes.values()
+        return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
+    if subscription.group is None:
+        return [own]
+    return [*kept, directory.mailbox_for(subscription)]
 
 
 class _ConfirmJob(Job[Any]):

@@ -2,8 +2,8 @@
 
 Owns the sessions that wait for something of a run. Its rules:
 
-- A session is woken for a run that its bot held last, if somebody else changed it; for one that it watches; and for
-  one that it could not claim, when that changed, or has a slot.
+- A session is woken for a run that its bot held last, if somebody else changed it; for one that it watches; for one
+  that it could not claim, when that changed, or has a slot; and for one that it is to open.
 - A program that changes the run that it executes wakes only the others that wait: it knows.
 - A wake is a hint. What became of the run is in the store, which is asked once for all that happened meanwhile.
 
@@ -92,6 +92,8 @@ class Waking:
         self._turn = turn
         self._watchers = _Waits()
         self._claimants = _Waits()
+        self._executors = _Waits()
+        """Who opens the runs of a workflow, by its id or name."""
         self._changed: dict[str, bool] = {}
         """The runs to look up, in order; True for those that somebody else than their program changed."""
         self._asked = False
@@ -108,11 +110,17 @@ class Waking:
         """Wake a session at each change of a run, until that ends."""
         self._watchers.add(session, run_id)
 
+<<<<<<< HEAD
     def not_found(self, address: bytes, run_id: str) -> None:
         """Note that a session watches a run that does not exist, and forget it if its id is long."""
         session = self._sessions.get(address)
         if session is not None and len(run_id) > NAME_CHARACTERS_MAX:
             self._watchers.remove(session, run_id)
+=======
+    def execute(self, session: Session, workflow: str) -> None:
+        """Wake a session for the runs of a workflow, by id or name, that its bot is to open."""
+        self._executors.add(session, workflow)
+>>>>>>> main
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""
@@ -141,6 +149,7 @@ class Waking:
     def leave(self, session: Session) -> None:
         """Note that a session has ended."""
         self._watchers.remove_session(session)
+        self._executors.remove_session(session)
         given_up = self._claimants.remove_session(session)
         if given_up:
             self._turn.add(EndPlaces(given_up))
@@ -156,7 +165,7 @@ class Waking:
         waits = run_id in self._watchers or run_id in self._claimants
         if not by_holder:
             self._changed[run_id] = True
-        elif waits or (stopped and self._claimants):
+        elif waits or (stopped and (self._claimants or self._executors)):
             self._changed.setdefault(run_id, False)
 
     def tick(self, now: float) -> None:
@@ -193,6 +202,8 @@ class Waking:
             wake([*self._watchers.of(run_id), *self._claimants.of(run_id)], run_id)
             if found is not None and found.last_holder is not None and by_others:
                 wake(self._sessions.of_bot(found.last_holder), run_id)
+            if found is not None and found.is_open:
+                wake(self._openers(found), run_id)
             if found is None or found.ended:
                 self.unwatch(run_id)
         for each in news:
@@ -201,3 +212,9 @@ class Waking:
         for session, run_ids in woken.items():
             for start in range(0, len(run_ids), _RUNS_AT_ONCE):
                 self._turn.send(session.address, Wake(runs=list(run_ids)[start : start + _RUNS_AT_ONCE]))
+
+    def _openers(self, run: RunNews) -> list[Session]:
+        """Return who is to open a run: the bot that held it last, or any that its workflow is for."""
+        bot_id = run.last_holder or run.owner
+        sessions = {session for workflow in run.workflow for session in self._executors.of(workflow)}
+        return [session for session in sessions if bot_id in (None, session.bot_id)]

@@ -8,6 +8,7 @@ Owns what a hold is and how it changes; `transitions` decides which statuses may
   fence of an earlier hold is always detected.
 - An expired lease ends nothing by itself: its holder may renew it, unless another claim came first.
 - A run that waits for a slot keeps its place as long as it is asked for. Nobody takes the slot of one ahead.
+- A run whose program cleans up is not cancelled at once: it is asked, keeps its hold, and has a time for it.
 - A run that is paused from outside, with the reason as its error, is stopped: it cannot be claimed before it is
   made
   pending. A run paused by its holder only waits, and it continues when it is claimed.
@@ -30,15 +31,18 @@ from ..errors import (
     SlotsTaken,
 )
 from .records import RunStatus, WorkflowRun
-from .transitions import advance_run
+from .transitions import RUN_TRANSITIONS, advance_run
 
 __all__ = [
     "Claimant",
     "HeldRun",
     "HoldState",
     "Slots",
+    "cancel",
+    "cancel_error",
     "check_fence",
     "claim",
+    "expire_cancel",
     "move",
     "release",
     "renew",
@@ -69,6 +73,11 @@ class HoldState(msgspec.Struct, frozen=True):
     last_holder: str | None = None
     """The bot to which the latest claim gave the fence, whether it still holds the run or not."""
     progress: int = 0
+    cleans_up: bool = False
+    """Whether the program that claimed it last looks whether it is to be cancelled, and cleans up then."""
+    cancel_by: str | None = None
+    """Until when it may do so; None if the run is not to be cancelled, or has ended."""
+    cancel_reason: str | None = None
 
 
 class HeldRun(msgspec.Struct, frozen=True):
@@ -93,6 +102,7 @@ class Claimant(msgspec.Struct, frozen=True):
     place_enough: str
     claim_id: str | None = None
     wall: str = ""
+    cleans_up: bool = False
 
 
 class Slots(msgspec.Struct, frozen=True):
@@ -138,11 +148,13 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
     if repeated:
         return HeldRun(run, msgspec.structs.replace(hold, expires_at=claimant.expires_at))
     after = advance_run(run, RunStatus.RUNNING, error=None, context=None, now=claimant.now)
-    if hold.stopped:
+    if hold.cancel_by is not None and not claimant.cleans_up and not _is_held(hold, claimant.now):
+        return expire_cancel(held, claimant.wall)
+    if hold.stopped and hold.cancel_by is None:
         raise RunPaused(run.id, run.error or "paused")
     if run.status == RunStatus.PENDING and run.not_before is not None and run.not_before > claimant.wall:
         raise RunNotDue(run.id, run.not_before)
-    if hold.holder is not None and hold.expires_at is not None and hold.expires_at > claimant.now:
+    if hold.holder is not None and hold.expires_at is not None and _is_held(hold, claimant.now):
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     runs_already = run.status == RunStatus.RUNNING
     # Taking over a run with an expired lease counts as a recovery, so that the count does not depend on a race.
@@ -151,7 +163,7 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
         recoveries, progress = 1 if recorded > progress else recoveries + 1, recorded
     if (runs_already or run.status == RunStatus.CRASHED) and recoveries > recoveries_max:
         raise RunGivenUp(run.id, recoveries)
-    if slots.taken and not runs_already:
+    if slots.taken and not runs_already and hold.cancel_by is None:
         is_kept = hold.queued_until is not None and hold.queued_until > claimant.place_enough
         return held if is_kept else HeldRun(run, _queued(hold, claimant, slots))
     return HeldRun(
@@ -164,8 +176,15 @@ def claim(held: HeldRun, claimant: Claimant, slots: Slots, *, recoveries_max: in
             recoveries=recoveries,
             last_holder=claimant.holder,
             progress=progress,
+            cleans_up=claimant.cleans_up,
+            cancel_by=hold.cancel_by,
+            cancel_reason=hold.cancel_reason,
         ),
     )
+
+
+def _is_held(hold: HoldState, now: str) -> bool:
+    return hold.holder is not None and hold.expires_at is not None and hold.expires_at > now
 
 
 def _queued(hold: HoldState, claimant: Claimant, slots: Slots) -> HoldState:
@@ -209,10 +228,51 @@ def retry(held: HeldRun, lease_now: str) -> HeldRun:
     run, hold = held.run, held.hold
     if run.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
         raise InvalidTransition("run", run.id, run.status, RunStatus.PENDING)
-    if hold.holder is not None and hold.expires_at is not None and hold.expires_at > lease_now:
+    if hold.holder is not None and hold.expires_at is not None and _is_held(hold, lease_now):
         raise RunHeld(run.id, hold.holder, hold.expires_at)
     after = msgspec.structs.replace(run, status=RunStatus.PENDING, error=None, completed_at=None)
-    return HeldRun(after, HoldState(hold.fence + 1, last_holder=hold.last_holder, progress=hold.progress))
+    kept = HoldState(
+        hold.fence + 1,
+        last_holder=hold.last_holder,
+        progress=hold.progress,
+        cleans_up=hold.cleans_up,
+        cancel_by=hold.cancel_by,
+        cancel_reason=hold.cancel_reason,
+    )
+    return HeldRun(after, kept)
+
+
+def cancel(held: HeldRun, reason: str | None, cancel_by: str, *, now: str, lease_now: str) -> HeldRun:
+    """Return a run as cancelled; if its program may have something to clean up, as to be cancelled until a time.
+
+    It may if the last one that claimed the run said so, whether it holds the run or waits for something. Returns
+    the same object if nothing changes. Raises InvalidTransition if the run has ended in another way.
+    """
+    run, hold = held.run, held.hold
+    if run.status is RunStatus.CANCELLED:
+        return held
+    if not hold.cleans_up or cancel_by <= lease_now:
+        after = advance_run(run, RunStatus.CANCELLED, error=reason or hold.cancel_reason, context=None, now=now)
+        return move(held, after, fenced=False)
+    if not RUN_TRANSITIONS[run.status]:
+        raise InvalidTransition("run", run.id, run.status, RunStatus.CANCELLED)
+    if hold.cancel_by is not None and hold.cancel_by <= cancel_by:
+        return held
+    hold = msgspec.structs.replace(
+        hold, cancel_by=cancel_by, cancel_reason=hold.cancel_reason or reason, stopped=False
+    )
+    return HeldRun(msgspec.structs.replace(run, cancel_by=cancel_by), hold)
+
+
+def expire_cancel(held: HeldRun, now: str) -> HeldRun:
+    """Return a run that was to be cancelled as cancelled: its program had its time, or does not clean up."""
+    error = held.hold.cancel_reason
+    return move(held, advance_run(held.run, RunStatus.CANCELLED, error=error, context=None, now=now), fenced=False)
+
+
+def cancel_error(hold: HoldState, error: str | None) -> str | None:
+    """Return the error of a run that becomes cancelled: why it was to be, and how its program ended."""
+    return "; ".join(filter(None, (hold.cancel_reason, error))) or None
 
 
 def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
@@ -240,5 +300,6 @@ def move(held: HeldRun, after: WorkflowRun, *, fenced: bool) -> HeldRun:
         claim_id=None,
         recoveries=0 if resumed else hold.recoveries,
         stopped=stopped,
+        cancel_by=hold.cancel_by if RUN_TRANSITIONS[after.status] else None,
     )
-    return HeldRun(after, hold)
+    return HeldRun(msgspec.structs.replace(after, cancel_by=hold.cancel_by), hold)

@@ -291,7 +291,8 @@ class WorkflowRun(Record, frozen=True):
     """One execution of a workflow. `context`, `trigger_payload` and `result` are JSON values.
 
     A completed run may have a `result`. `parent_run_id` is the run that started it, and nobody claims it before
-    `not_before`. `attributes` are at most 16 short texts by which it is found (`RunFilter`).
+    `not_before`. One that is to be cancelled has in `cancel_by` until when its program may clean up. `attributes`
+    are at most 16 short texts by which it is found (`RunFilter`).
     """
 
     id: str
@@ -308,6 +309,7 @@ class WorkflowRun(Record, frozen=True):
     result: Any = None
     parent_run_id: str | None = None
     not_before: str | None = None
+    cancel_by: str | None = None
     attributes: dict[str, str] = {}
 
 
@@ -379,16 +381,21 @@ class RunSummary(Record, frozen=True):
     stopped: bool = False
     parent_run_id: str | None = None
     not_before: str | None = None
+    cancel_by: str | None = None
     attributes: dict[str, str] = {}
 
 
 class Lease(Record, frozen=True):
-    """Who holds a run, and until when unless it is renewed. An expired lease holds nothing."""
+    """Who holds a run, and until when unless it is renewed. An expired lease holds nothing.
+
+    `cancel_by` is that of the run: the holder is to clean up until then.
+    """
 
     run_id: str
     holder: str
     fence: int
     expires_at: str
+    cancel_by: str | None = None
 
 
 class Claim(Record, frozen=True):

@@ -225,6 +225,9 @@ class MessageLog(Protocol):
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom, in the order of seqs; messages not in the log are left out."""
 
+    async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
+        """Return the first messages with these ids, without their contents."""
+
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a page without limits would have, except its `seqs`, by their senders."""
 

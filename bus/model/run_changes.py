@@ -54,8 +54,8 @@ class StartScheduled(msgspec.Struct, frozen=True):
 class Recovered(msgspec.Struct, frozen=True):
     """Runs that were recovered, and the messages that notify their last holders.
 
-    `due` has the ids of pending runs that may start now, whose time came until `due_until`; in `next_seconds` the
-    next one will.
+    `due` has the ids of pending runs that may start now, whose time came until `due_until`, and `cancelled` those
+    of runs whose programs had their time to clean up. In `next_seconds` there is the next one of either.
     """
 
     runs: list[RecoveredRun]
@@ -63,6 +63,7 @@ class Recovered(msgspec.Struct, frozen=True):
     due: list[str] = []
     due_until: str = ""
     next_seconds: float | None = None
+    cancelled: list[str] = []
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import Refused, StoreError
+from ..errors import StoreError
 from .filters import RunCounts, RunFilter
+from .owners import CommitRights, RunOwners
 from .records import (
     Claim,
     Lease,
@@ -54,6 +55,9 @@ class WorkflowRules(msgspec.Struct, frozen=True):
     lease_seconds_max: float = 3600.0
     """The longest lease: how long a dead holder keeps its run."""
 
+    cancel_seconds: float = 60.0
+    """How long the program of a run that is to be cancelled may clean up, unless the cancelling says otherwise."""
+
     recoveries_max: int = 5
     """How often a run may be found without a live holder before only a person can resume it."""
 
@@ -91,20 +95,6 @@ class StepMove(msgspec.Struct, frozen=True):
     answers: bool | None = None
 
 
-class RunOwners(msgspec.Struct, frozen=True):
-    """Whose a run is: its workflow's name and owner, its creator, and its holders, all by their ids.
-
-    `owner` is None for a global workflow, `holder` if nobody holds it.
-    """
-
-    run_id: str
-    workflow_name: str
-    owner: str | None
-    created_by: str | None
-    holder: str | None
-    last_holder: str | None
-
-
 class RunNews(msgspec.Struct, frozen=True):
     """What is to be known of a run that changed, to tell who waits for it.
 
@@ -115,16 +105,12 @@ class RunNews(msgspec.Struct, frozen=True):
     ended: bool
     last_holder: str | None
     next_runs: tuple[str, ...] = ()
-
-
-class CommitRights(Protocol):
-    """What the bot of a commit may do to the runs that it names, decided where it is known whose they are."""
-
-    def refuse_signal(self, owners: RunOwners) -> Refused | None:
-        """Return why the bot may not send a signal to a run, or None."""
-
-    def refuse_run(self, workflow_name: str, owner: str | None) -> Refused | None:
-        """Return why the bot may not create a run of a workflow, which belongs to the bot `owner`, or None."""
+    is_open: bool = False
+    """Whether it is to be opened by a program: it is pending or crashed."""
+    workflow: tuple[str, ...] = ()
+    """The id and the name of its workflow."""
+    owner: str | None = None
+    """The bot that owns its workflow; None for a global one."""
 
 
 class WorkflowRepository(Protocol):
@@ -192,6 +178,21 @@ class WorkflowRepository(Protocol):
         A run that becomes completed may get a `result`, which has at most 1 MiB.
         Making a crashed run pending or paused without a fence means that a person resumed it, and resets its
         recoveries.
+        """
+
+    async def cancel_run(
+        self, run_id: str, reason: str | None = None, grace_seconds: float | None = None
+    ) -> WorkflowRun:
+        """Cancel a run, with its children, and return it. `reason` becomes its error.
+
+        If the program that claimed it last cleans up, and the run has not ended, it is not cancelled at once:
+        `cancel_by` says until when the program may clean up (`grace_seconds` from now; None: the store's default;
+        0: cancel at once). The run is cancelled when the program says so, at the latest then. Otherwise it is
+        cancelled now. So are its children, and theirs, by the same rule. Steps of a run that becomes cancelled are
+        closed: failed, "cancelled".
+
+        Repeating the call changes nothing, except that a shorter time counts. Raises InvalidTransition if the run
+        has completed or failed.
         """
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
@@ -262,6 +263,24 @@ class WorkflowRepository(Protocol):
     async def count_runs(self, where: RunFilter | None = None) -> RunCounts:
         """Count runs by workflow and status: at most the newest hundred thousand."""
 
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow, by name or id, that a bot (id) is to open, oldest first.
+
+        These are pending or crashed runs that it held last, or that nobody held, if the workflow is its own or a
+        global one; with `resting`, also those that were paused because they waited. `run_ids` restricts the list.
+        Over a connection, runs that messages of the bot began are left to these messages until they are settled,
+        and the session is woken for what is to be opened later.
+        """
+
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
 
@@ -275,6 +294,7 @@ class WorkflowRepository(Protocol):
         *,
         claim_id: str | None = None,
         place_seconds: float | None = None,
+        cleans_up: bool = False,
     ) -> Claim:
         """Claim a run that nobody holds: it becomes running, held by a bot (id) under a lease, with a new fence.
 
@@ -284,6 +304,10 @@ class WorkflowRepository(Protocol):
         A run without a slot keeps its place in the queue for as long as its lease would be, or for `place_seconds`,
         at most the longest lease, and each further claim prolongs that; over a connection, the place ends with the
         session. A slot is kept free for it meanwhile: use `leave_queue` if you do not want it any more.
+
+        With `cleans_up`, the holder learns from the run, from the claim and from each renewal (`cancel_by`) whether
+        the run is to be cancelled, and may clean up then (`cancel_run`). Such a run is claimed without waiting for
+        a slot; a claim without `cleans_up` cancels it.
 
         Raises RunHeld while a lease is live; RunPaused for a run that a person paused (without a fence, and with an
         error that says why) and that was not made pending since; RunNotDue before its `not_before`; SlotsTaken
@@ -445,7 +469,8 @@ class WorkflowStore(WorkflowRepository, Protocol):
         """End the holds of runs whose lease has expired, oldest first, at most `limit`, in one transaction.
 
         The runs become crashed, their running steps failed ("interrupted"), their fences increase, and approvals
-        keep waiting. A run that never had a lease is left alone: it is executed by other means.
+        keep waiting. A run that never had a lease is left alone: it is executed by other means. Before that, runs
+        whose programs had their time to clean up become cancelled.
         """
 
     async def write_steps(self, writes: Sequence[StepCreation | StepMove]) -> list[WorkflowStepLog | StoreError]:

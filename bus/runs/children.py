@@ -21,7 +21,7 @@ from ..wire.limits import NAME_CHARACTERS_MAX
 from .continuing import find_latest, find_successor
 from .handle import RunHandle
 from .holding import AWAY, RUN_ENDS, ended
-from .replay import CALL, LEFT, START, changed_text, same_json
+from .replay import CALL, START, changed_text, same_json
 from .starting import Start, check_input, find_definition, new_run
 from .values import ReadAs
 from .waits import Waits
@@ -146,13 +146,9 @@ class Children(Waits):
         if row is None or row.status is StepStatus.PENDING:
             self._recorder.refuse_news(step_id)
             row = row or await self._begin_call(name, step_id, child)
-            try:
+            with self._leaving(row):
                 row = await self._ended(row)
-            except anyio.get_cancelled_exc_class():
-                self._recorder.leave(row)
-                raise
-        if row.error == LEFT:
-            await self._left_again(step_id)
+        await self._leave_again(row)
         if row.status is StepStatus.FAILED:
             raise ended(child_id(self.id, step_id), row.output["status"], row.output["error"])
         return row.output if reading is None else reading.read(row.output, f"result of step {step_id!r}")
@@ -187,7 +183,8 @@ class Children(Waits):
 
     async def _ended(self, row: WorkflowStepLog) -> WorkflowStepLog:
         """Return the record of a call with the end of its child."""
-        child = await self._until_ended(child_id(self.id, row.step_id))
+        with self._hold.cancelling.interruptible():
+            child = await self._until_ended(child_id(self.id, row.step_id))
         async with self._hold.work():
             if child.status is RunStatus.COMPLETED:
                 return await self._recorder.end(row, StepStatus.COMPLETED, output=child.result)

@@ -1,12 +1,15 @@
-"""Steps as decorated functions: called in a run's block they are recorded, elsewhere they are the plain functions.
+"""Workflows and steps as decorated functions.
 
     @bot.step(retry=bus.Retry(max_attempts=3), timeout=30)
     async def fetch(url: str) -> Page: ...
 
-    async with bot.workflows.run("digest", id=message.id):
+    @bot.workflow("digest")
+    async def digest(run: bus.Run, url: str) -> str:
         page = await fetch(url)
+        return page.title
 
-Owns what such a call means: the name, the input, and the type of the output. `run` carries the step out.
+Owns what a call of a step means: its name, its input, and the type of its output; in a run's block it is recorded,
+and elsewhere it is the plain function. `run` carries steps out, and `executing` opens runs.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ import msgspec
 
 from .calling import call_function
 from .current import current_run
+from .executing import RunFunction
 from .replay import OnChanged, Retry
 from .run import Run
 
-__all__ = ["Step", "StepDecorator", "step_decorator"]
+__all__ = ["Step", "StepDecorator", "step_decorator", "with_input"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,12 +97,10 @@ class Step(Generic[P, R]):
     @functools.cached_property
     def _returns(self) -> Any:
         """The type of the output, which may be defined after the function."""
-        if self._options.returns is not msgspec.UNSET or "return" not in getattr(
-            self.function, "__annotations__", ()
-        ):
+        if self._options.returns is not msgspec.UNSET:
             return self._options.returns
         try:
-            return typing.get_type_hints(self.function)["return"]
+            return _annotated(self.function, "return")
         except NameError as error:
             raise TypeError(
                 f"what step {self.name!r} returns is not known when it runs: {error}; import the type, or pass"
@@ -129,3 +131,24 @@ def step_decorator(**options: Any) -> StepDecorator:
         return Step(function, chosen)
 
     return cast("StepDecorator", decorate)
+
+
+def _annotated(function: Callable[..., Any], name: str) -> Any:
+    """Return the type of a parameter, or of what is returned; UNSET if there is none. Raise NameError."""
+    if name not in getattr(function, "__annotations__", ()):
+        return msgspec.UNSET
+    return typing.get_type_hints(function)[name]
+
+
+def with_input(function: Callable[[Run, Any], Awaitable[Any]]) -> RunFunction:
+    """Return the function that calls a workflow's program with the input of a run."""
+    parameters = list(inspect.signature(function).parameters) if inspect.iscoroutinefunction(function) else []
+    if len(parameters) != 2:
+        raise TypeError(f"a workflow must be an async function that takes a run and its input, not {function!r}")
+
+    @functools.wraps(function)
+    async def execute(run: Run) -> Any:
+        kind = _annotated(function, parameters[1])
+        return await function(run, run.input if kind is msgspec.UNSET else run.input_as(kind))
+
+    return execute

@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 
 from ..client.lending import waiting_for_reply
-from ..model.records import WorkflowDefinition, WorkflowRun
+from ..errors import RunCancelled
+from ..model.records import WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from .recorder import Recorder
-from .replay import WAIT_SECONDS_MAX, check_name
+from .replay import CANCELLED, LEFT, WAIT_SECONDS_MAX, check_name
 
 __all__ = ["Execution", "check_timeout"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("posthouse.client")
 
@@ -94,10 +98,25 @@ class Execution:
     def result(self, result: Any) -> None:
         self._recorder.set_result(result)
 
+    def input_as(self, kind: type[T]) -> T:
+        """Return the input as a value of a type, like the output of a step with `returns=`.
+
+        Raises TypeError for a type that cannot be read, and InvalidValue if the input is of another one.
+        """
+        value: T = self._recorder.values.reading(kind).read(self.input, f"input of run {self.id!r}")
+        return value
+
     @property
     def trigger_payload(self) -> Any:
         """The payload of its trigger."""
         return self._run.trigger_payload
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the run is to be cancelled; its program is told by RunCancelled at its next call, or the current
+        one. It may clean up until it leaves the block, or its time is over.
+        """
+        return self._hold.cancelling.by is not None
 
     # ── Names and waiting ────────────────────────────────────────────────────────────────────────────────
 
@@ -108,33 +127,60 @@ class Execution:
     def _later(self, seconds: float) -> datetime:
         return self._hold.timing.clock() + timedelta(seconds=seconds)
 
+    @contextlib.contextmanager
+    def _leaving(self, row: WorkflowStepLog) -> Iterator[None]:
+        """Return a context for a call that waits: if it is cancelled there, its record will say so."""
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            self._recorder.leave(row)
+            raise
+        except RunCancelled as error:
+            if error.run_id == self.id and self._hold.failure is None:
+                self._recorder.leave(row, CANCELLED)
+            raise
+
+    async def _leave_again(self, row: WorkflowStepLog) -> None:
+        """Let a call end as its record says that it was cancelled: its program takes the same path."""
+        if row.error == CANCELLED:
+            self._hold.cancelling.tell()
+        if row.error == LEFT:
+            await self._left_again(row.step_id)
+
     async def _left_again(self, step_id: str) -> NoReturn:
-        """Wait until a call is cancelled that was cancelled before: its program takes the same path."""
+        """Wait until a call is cancelled that was cancelled before."""
         _logger.warning("step %r of run %r was left before, and waits until it is left again", step_id, self.id)
         polls = self._hold.timing.polls()
-        async with waiting_for_reply():
-            while True:
-                woken = self._hold.woken()
-                looked = await self._hold.rest()
-                self._recorder.refuse_news(step_id)
-                looked = await self._hold.look() and looked
-                await polls.pause(woken, again=not looked)
+        with self._hold.cancelling.interruptible():
+            async with waiting_for_reply():
+                while True:
+                    woken = self._hold.woken()
+                    looked = await self._hold.rest()
+                    self._recorder.refuse_news(step_id)
+                    looked = await self._hold.look() and looked
+                    await polls.pause(woken, again=not looked)
+        raise AssertionError("it ends only when it is cancelled")
 
     async def _wait_until(self, until: datetime, seconds_max: float = math.inf) -> None:
         """Wait until a time, but not for longer than `seconds_max`."""
+        with self._hold.cancelling.interruptible():
+            await self._pass_time(until, seconds_max)
+
+    async def _pass_time(self, until: datetime, seconds_max: float) -> None:
         hold, timing = self._hold, self._hold.timing
         rests = timing.left(until) > hold.lease_seconds
         # Also by a clock that is never set: a wall clock that is put back makes no wait longer.
         end = anyio.current_time() + min(timing.left(until), seconds_max)
         polls = timing.polls()
-        async with waiting_for_reply() if rests else contextlib.nullcontext():
-            while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
-                woken, most = hold.woken(), timing.poll_seconds_max
-                if rests:
-                    most = polls.seconds(again=not (await hold.rest() and await hold.look()))
-                else:
-                    hold.check()
-                await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
+        with timing.expects(until):
+            async with waiting_for_reply() if rests else contextlib.nullcontext():
+                while timing.left(until) > 0 and (left := end - anyio.current_time()) > 0:
+                    woken, most = hold.woken(), timing.poll_seconds_max
+                    if rests:
+                        most = polls.seconds(again=not (await hold.rest() and await hold.look()))
+                    else:
+                        hold.check()
+                    await timing.wait(woken, max(0.0, min(timing.left(until), left, most)))
 
 
 def check_timeout(timeout: float | None) -> float | None:

@@ -105,9 +105,11 @@ class RunHandle:
             raise NotFound("run", id)
         return run
 
-    async def cancel(self, reason: str | None = None) -> WorkflowRun:
-        """Cancel the run; `reason` is kept as its error. Return it, however often this is called.
+    async def cancel(self, reason: str | None = None, *, grace_seconds: float | None = None) -> WorkflowRun:
+        """Cancel the run and its children, and return it; `reason` is kept as its error.
 
-        Raises InvalidTransition if it has ended in another way, and NotFound if it does not exist.
+        Its program may clean up first, for `grace_seconds` (None: as the worker is configured; 0: not at all). The
+        run is cancelled when `result` raises RunCancelled. Raises InvalidTransition if it has ended in another way,
+        and NotFound if it does not exist.
         """
-        return await self._workflows.update_run_status((await self.run()).id, RunStatus.CANCELLED, reason)
+        return await self._workflows.cancel_run((await self.run()).id, reason, grace_seconds)

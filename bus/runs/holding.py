@@ -50,6 +50,7 @@ from ..errors import (
 )
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
+from .cancelling import Cancelling
 from .timing import Polls, Timing, wait
 
 __all__ = ["AWAY", "RUN_ENDS", "Hold", "ended", "meant", "no_fault"]
@@ -94,6 +95,7 @@ class Hold:
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
         self.bot_id = bot_id
+        self.cancelling = Cancelling(run_id)
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
         # Acquired without a turn of the loop, in which other tasks would begin to work.
@@ -177,7 +179,9 @@ class Hold:
                 self.lease_seconds,
                 claim_id=self._claim_id,
                 place_seconds=self.timing.place_seconds,
+                cleans_up=True,
             )
+            self.cancelling.note(claimed.run.cancel_by)
             self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
             self._note(rests=False)
@@ -274,6 +278,7 @@ class Hold:
             return False
         if run is None or run.status in RUN_ENDS:
             raise self.lose("gone" if run is None else run.status)
+        self.cancelling.note(run.cancel_by)
         return True
 
     def woken(self) -> anyio.Event:
@@ -348,6 +353,7 @@ class Hold:
         with contextlib.suppress(BusError):  # renewing it tells too
             lease = await self.workflows.get_lease(self.run_id)
             if lease is not None and lease.fence == fence:
+                self.cancelling.note(lease.cancel_by)
                 return
             run = await self.workflows.get_run(self.run_id)
             async with self._lock:
@@ -359,7 +365,8 @@ class Hold:
             return
         fence = self.fence
         try:
-            await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+            lease = await self.workflows.renew_run(self.run_id, fence, self.lease_seconds)
+            self.cancelling.note(lease.cancel_by)
         except Fenced as error:
             async with self._lock:  # this program itself may be ending or releasing the run
                 if self.held and self.fence == fence:

@@ -2,8 +2,8 @@
 
 Owns what the end of a body means for its run. The run is completed if the body ends normally, and given back if it
 is cancelled or the worker is away. It fails if a step or an approval failed, or the body says so; any other error
-pauses it, because a mended program can go on. Nothing is written if a commit completed the run, or if another
-program holds it by then.
+pauses it, because a mended program can go on. A body that was told that the run is to be cancelled ends it so.
+Nothing is written if a commit completed the run, or if another program holds it by then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ..errors import BusError, InvalidTransition
+from ..errors import BusError, InvalidTransition, RunCancelled
 from ..model.records import RunStatus, WorkflowRun
 from .current import in_run
 from .holding import RUN_ENDS, Hold, ended, meant, no_fault
@@ -74,6 +74,8 @@ async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float |
                 loaded = True
                 with in_run(run):
                     yield run
+                if hold.cancelling.told and not run.completed:
+                    hold.cancelling.tell()
                 await _complete(recorder)
             except Exception as error:
                 failure = error
@@ -117,6 +119,17 @@ async def _complete(recorder: Recorder) -> None:
         hold.held = False
 
 
+def _end(hold: Hold, error: Exception) -> tuple[RunStatus, str | None]:
+    """Return how a run ends by an error that left the body, and the error to record."""
+    if not hold.cancelling.told:
+        return RunStatus.FAILED if meant(error) else RunStatus.PAUSED, error_text(error)
+    if isinstance(error, ExceptionGroup):
+        told = error.split(RunCancelled)[1] is None
+    else:
+        told = isinstance(error, RunCancelled)
+    return RunStatus.CANCELLED, None if told else f"while it was cleaned up: {error_text(error)}"
+
+
 async def _fail(hold: Hold, error: Exception) -> None:
     """Record the error that left the body; if that fails, add a note to the error.
 
@@ -127,12 +140,12 @@ async def _fail(hold: Hold, error: Exception) -> None:
     if no_fault(error):
         await hold.give_back()
         return
-    status = RunStatus.FAILED if meant(error) else RunStatus.PAUSED
+    status, text = _end(hold, error)
     try:
         with anyio.fail_after(_FAIL_SECONDS):
             async with hold.ending():
                 await hold.guard(
-                    hold.workflows.update_run_status(hold.run_id, status, error=error_text(error), fence=hold.fence)
+                    hold.workflows.update_run_status(hold.run_id, status, error=text, fence=hold.fence)
                 )
                 hold.held = False
     except (BusError, TimeoutError) as trouble:

@@ -27,6 +27,9 @@ Begin = Callable[[WorkflowStepLog, int], bool]
 """Sends the record that a step begins, with the run's fence, before any record that is sent later."""
 
 
+_OPEN = (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL)
+
+
 class Recorder:
     """See the module."""
 
@@ -55,7 +58,7 @@ class Recorder:
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
-        self._left: list[WorkflowStepLog] = []
+        self._left: list[tuple[WorkflowStepLog, str]] = []
         self._saved = json_text(run.context, "context")
         self._workflow = run.workflow_name
         self._context = self._checking(run.context)
@@ -163,11 +166,15 @@ class Recorder:
         return not self.is_saved(claim.run.context) or not self._records.has_all(rows)
 
     def refuse_news(self, step_id: str) -> None:
-        """Raise StepChanged if the run is completed: nothing new is recorded then."""
+        """Raise StepChanged if the run is completed: nothing new is recorded then.
+
+        Raise RunCancelled if it is to be cancelled, and the program was not told.
+        """
         if self.completed:
             raise StepChanged(
                 self.run_id, step_id, "the run is completed, and this step is not among the recorded ones"
             )
+        self.hold.cancelling.refuse()
 
     def row(self, step_id: str, name: str, **fields: Any) -> WorkflowStepLog:
         """Return a new step log, which begins now."""
@@ -180,28 +187,31 @@ class Recorder:
             **fields,
         )
 
-    def leave(self, row: WorkflowStepLog) -> None:
-        """Note that a call was cancelled. If the program goes on, that is recorded before what it records next."""
-        self._left.append(row)
+    def leave(self, row: WorkflowStepLog, error: str = LEFT) -> None:
+        """Note that a call was cancelled. If the program goes on, that is recorded before what it records next.
+
+        `error` is what is recorded: that the program left the call, or that the run is to be cancelled.
+        """
+        self._left.append((row, error))
 
     async def close_left(self) -> None:
         """Record which calls the program has left, while the run is held."""
         while self._left:
-            row = self._left.pop()
+            row, error = self._left.pop()
             try:
-                await self._close(row)
+                await self._close(row, error)
             except BaseException:
-                self._left.append(row)
+                self._left.append((row, error))
                 raise
 
-    async def _close(self, row: WorkflowStepLog) -> None:
+    async def _close(self, row: WorkflowStepLog, error: str) -> None:
         last = self._records.latest(row.step_id)
-        if last is not None and last.status in (StepStatus.PENDING, StepStatus.WAITING_APPROVAL):
+        if last is not None and last.status in _OPEN:
             with contextlib.suppress(
                 InvalidTransition
             ):  # it was answered meanwhile, and the program did not see it
                 move = self._workflows.update_step_status(
-                    last.id, StepStatus.FAILED, error=LEFT, fence=self.hold.fence
+                    last.id, StepStatus.FAILED, error=error, fence=self.hold.fence
                 )
                 self._records.note(await self.hold.guard(move))
                 return
@@ -211,7 +221,7 @@ class Recorder:
             status=StepStatus.FAILED,
             attempt=1 if last is None else last.attempt + 1,
             input=row.input,
-            error=LEFT,
+            error=error,
             idempotency_key=row.idempotency_key,
             completed_at=timestamp(self.hold.timing.clock()),
         )

@@ -27,6 +27,7 @@ from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timest
 __all__ = [
     "APPROVAL",
     "CALL",
+    "CANCELLED",
     "COMMIT",
     "FINAL",
     "GIVEN_BACK",
@@ -40,6 +41,7 @@ __all__ = [
     "UNRECORDED",
     "WAIT_SECONDS_MAX",
     "Attempt",
+    "Cancelled",
     "Changed",
     "GiveUp",
     "Left",
@@ -74,6 +76,9 @@ GIVEN_BACK = "given back"
 
 LEFT = "left: its program was cancelled here, and went on"
 """The error of a step or a wait that a cancel scope ended: what happened, so that it is left each time."""
+
+CANCELLED = "cancelled"
+"""The error of a step or a wait in which the program learned that its run is to be cancelled."""
 
 TIMED_OUT = "timed out"
 """The error of an approval that nobody gave in time."""
@@ -193,6 +198,10 @@ class Left(msgspec.Struct, frozen=True):
     """The program was cancelled in this step, and went on without it."""
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """The program learned in this step that the run is to be cancelled."""
+
+
 class Unrecorded(msgspec.Struct, frozen=True):
     """The step was carried out, and its output could not be recorded; this is why."""
 
@@ -205,7 +214,7 @@ class Changed(msgspec.Struct, frozen=True):
     recorded: Any
 
 
-Decision = Recorded | Attempt | GiveUp | Left | Unrecorded | Changed
+Decision = Recorded | Attempt | GiveUp | Left | Cancelled | Unrecorded | Changed
 
 
 def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, chance: float) -> Decision:
@@ -215,6 +224,8 @@ def decide(rows: Sequence[WorkflowStepLog], wanted: Wanted, *, now: datetime, ch
     rows = sorted(rows, key=lambda row: row.attempt)
     if rows[-1].error == LEFT:
         return Left()
+    if rows[-1].error == CANCELLED:
+        return Cancelled()
     last_done = next((n for n in range(len(rows) - 1, -1, -1) if rows[n].status in _DONE), None)
     if last_done is not None:
         done = rows[last_done]

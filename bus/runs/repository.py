@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 import uuid_utils
 
 from ..client.caller import Caller
@@ -58,6 +59,7 @@ class RemoteWorkflows(RemoteSchedules):
     def __init__(self, caller: Caller, settler: Settler) -> None:
         super().__init__(caller, settler)
         self._backstop_seconds = _BACKSTOP_SECONDS
+        self._timing = Timing()
         self._crowd = Crowd()
 
     def __repr__(self) -> str:
@@ -157,15 +159,20 @@ class RemoteWorkflows(RemoteSchedules):
             self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
         )
 
+    def keep_time(self, timing: Timing) -> None:
+        """Take the clock of runs from `timing`, for tests in which time is moved."""
+        self._timing = timing
+
     @property
     def timing(self) -> Timing:
         """How programs wait for what happens to runs: a worker that does not say so is asked often."""
         welcome = self._caller.connection.welcome
+        timing = msgspec.structs.replace(self._timing, woken=self.woken)
         if welcome is None or not welcome.wakes:
-            return Timing(woken=self.woken)
+            return timing
         backstop = self._backstop_seconds
-        return Timing(
-            woken=self.woken,
+        return msgspec.structs.replace(
+            timing,
             crowd=self._crowd,
             place_seconds=_PLACE_SECONDS,
             poll_seconds=backstop,
@@ -209,6 +216,18 @@ class RemoteWorkflows(RemoteSchedules):
         )
         moved: WorkflowRun = await self._call(call)
         return moved
+
+    async def cancel_run(
+        self, run_id: str, reason: str | None = None, grace_seconds: float | None = None
+    ) -> WorkflowRun:
+        """Cancel a run, with its children; one whose program cleans up is asked to do that first."""
+        call = calls.CancelRun(
+            run_id=run_id,
+            reason=json_value(reason, f"reason to cancel run {run_id!r}"),
+            grace_seconds=grace_seconds,
+        )
+        cancelled: WorkflowRun = await self._call(call)
+        return cancelled
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
@@ -273,6 +292,34 @@ class RemoteWorkflows(RemoteSchedules):
         counts: RunCounts = await self._call(calls.CountRuns(where=where))
         return counts
 
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open, oldest first; `holder` must be this bot.
+
+        From then on, `woken` knows of others that it is to open.
+        """
+        ids = None if run_ids is None else list(run_ids)
+        call = calls.ListOpenRuns(
+            workflow=workflow, holder=holder, resting=resting, run_ids=ids, limit=limit, offset=offset
+        )
+        return await self._list(call)
+
+    async def open_runs(
+        self, workflow: str, *, resting: bool = False, run_ids: Sequence[str] | None = None
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that this bot is to open; see `list_open_runs`."""
+        welcome = self._caller.connection.welcome
+        assert welcome is not None, "the bot is connected"
+        return await self.list_open_runs(workflow, welcome.bot_id, resting=resting, run_ids=run_ids)
+
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
         return await self._list(calls.ListCrashedRuns(limit=limit, offset=offset))
@@ -287,6 +334,7 @@ class RemoteWorkflows(RemoteSchedules):
         *,
         claim_id: str | None = None,
         place_seconds: float | None = None,
+        cleans_up: bool = False,
     ) -> Claim:
         """Claim a run that nobody holds; `holder` must be this bot, by name or id.
 
@@ -299,6 +347,7 @@ class RemoteWorkflows(RemoteSchedules):
             lease_seconds=lease_seconds,
             claim_id=claim_id or str(uuid_utils.uuid7()),
             place_seconds=place_seconds,
+            cleans_up=cleans_up,
         )
         claimed: Claim = await self._call(call)
         return claimed

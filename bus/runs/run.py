@@ -31,6 +31,7 @@ from .replay import (
     GIVEN_BACK,
     STEP,
     UNRECORDED,
+    Cancelled,
     Changed,
     GiveUp,
     Left,
@@ -176,6 +177,8 @@ class Run(Children):
                 raise StepChanged(self.id, step_id, changed_text(decision.recorded, wanted.input))
             if isinstance(decision, Left):
                 await self._left_again(step_id)
+            if isinstance(decision, Cancelled):
+                self._hold.cancelling.tell()
             if isinstance(decision, Unrecorded):
                 what = f"output of step {step_id!r}"
                 raise InvalidValue(what, f"{decision.reason} (retry the run to carry it out again)")
@@ -186,17 +189,15 @@ class Run(Children):
                 step_id, call.name, status=StepStatus.RUNNING, attempt=decision.number, input=wanted.input
             )
             try:
-                asked_wait = None if cause is None else wanted.retry.wait_after(cause)
-                wait_seconds = decision.wait_seconds if asked_wait is None else asked_wait
-                if wait_seconds > 0:
-                    await self._wait_until(self._later(wait_seconds))
-                    row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
-                return call.read(await self._attempt(row, call))
+                with self._leaving(row):
+                    asked_wait = None if cause is None else wanted.retry.wait_after(cause)
+                    wait_seconds = decision.wait_seconds if asked_wait is None else asked_wait
+                    if wait_seconds > 0:
+                        await self._wait_until(self._later(wait_seconds))
+                        row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
+                    return call.read(await self._attempt(row, call))
             except _Failure as failure:
                 cause = failure.error
-            except anyio.get_cancelled_exc_class():
-                self._recorder.leave(row)
-                raise
             passes = decision.last and no_fault(cause)
             error = GIVEN_BACK if passes else wanted.retry.failure_text(cause)
             async with self._hold.work():
@@ -229,10 +230,16 @@ class Run(Children):
             return output
 
     async def _called(self, call: _StepCall) -> Any:
+        cancelling = self._hold.cancelling
         try:
-            with anyio.move_on_after(call.timeout) as scope, in_run(None):
-                return await call_function(call.function, call.args, call.kwargs)
+            with self._hold.timing.limit(call.timeout) as scope, in_run(None):
+                cancelling.begin(scope)
+                try:
+                    return await call_function(call.function, call.args, call.kwargs)
+                finally:
+                    cancelling.end(scope)
             assert scope.cancelled_caught
+            cancelling.check(scope)
             raise TimeoutError(f"not done within {call.timeout:g} s")
         except Exception as error:
             if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:

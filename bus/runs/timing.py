@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 import anyio
@@ -46,6 +47,10 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     poll_seconds_max: float = 2.0
     wait: Callable[[anyio.Event, float], Awaitable[None]] = wait
     """Waits for an event for so many seconds at most: a clock that a test moves has a wait of its own."""
+    expects: Callable[[datetime | None], AbstractContextManager[None]] = lambda until: nullcontext()
+    """Returns a context for a wait that ends at a time, if it does: a clock that is moved has to know of it."""
+    limit: Callable[[float | None], anyio.CancelScope] = anyio.move_on_after
+    """Returns a cancel scope for what may take so many seconds."""
     woken: Callable[[str], anyio.Event] = lambda run_id: anyio.Event()
     """Returns an event that is set when something happens to the run with this id, or may have been missed.
 

@@ -158,7 +158,7 @@ class RunCommit:
         See `Run.continue_as_new`. Raises InvalidValue or TooLarge for an input that cannot be recorded, and
         ValueError if the run has a result: its successor will have one.
         """
-        self._check_open()
+        self._check_completable()
         recorder = self._recorder
         self._refuse_result()
         id = successor_id(recorder.run_id)
@@ -229,16 +229,24 @@ class RunCommit:
         `result` is the run's (`Run.result`): by default what was set there.
 
         Leaving the run's block then writes nothing, and an exception does not fail it. Leaving this block raises
-        RuntimeError while other steps are running.
+        RuntimeError while other steps are running. Raises RunCancelled if the run is being cancelled.
         """
-        self._check_open()
+        self._check_completable()
         if result is not msgspec.UNSET:
             self._recorder.set_result(result)
         self._completes = True
 
+<<<<<<< HEAD
     def _refuse_result(self) -> None:
         if self._recorder.result is not None:
             raise ValueError(f"run {self._recorder.run_id!r} has a result: it cannot continue as a new run")
+=======
+    def _check_completable(self) -> None:
+        """Raise RunCancelled if the run is being cancelled: it does not complete any more."""
+        self._check_open()
+        if self._recorder.hold.cancelling.told:
+            self._recorder.hold.cancelling.tell()
+>>>>>>> main
 
     def _check_open(self) -> None:
         if not self._open:

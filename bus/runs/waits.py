@@ -21,7 +21,6 @@ from .execution import Execution, check_timeout
 from .holding import AWAY
 from .replay import (
     APPROVAL,
-    LEFT,
     SIGNAL,
     STEP,
     TIMED_OUT,
@@ -68,13 +67,9 @@ class Waits(Execution):
             row = row or self._recorder.row(
                 step_id, name, status=StepStatus.WAITING_APPROVAL, input=asked, idempotency_key=key
             )
-            try:
+            with self._leaving(row):
                 row = await self._answered(row, new=new)
-            except anyio.get_cancelled_exc_class():
-                self._recorder.leave(row)
-                raise
-        if row.error == LEFT:
-            await self._left_again(step_id)
+        await self._leave_again(row)
         if row.error == TIMED_OUT or is_late(row):
             raise ApprovalTimedOut(self.id, step_id)
         refused = isinstance(row.output, dict) and row.output.get("approved") is False
@@ -88,21 +83,8 @@ class Waits(Execution):
         if new:
             async with self._hold.work():
                 await self._recorder.create(row)
-        timing, deadline = self._hold.timing, deadline_of(row)
-        polls = timing.polls()
-        left = math.inf
-        async with waiting_for_reply():
-            while row.status not in _STEP_ENDS and left > 0:
-                woken = self._hold.woken()
-                looked = await self._hold.rest()
-                left = math.inf if deadline is None else timing.left(deadline)
-                # A person may take days, during which the worker may be restarted.
-                try:
-                    row = await self._look_at(row)
-                except AWAY:
-                    looked = False
-                if row.status not in _STEP_ENDS and left > 0:
-                    await polls.pause(woken, seconds_max=left, again=not looked)
+        with self._hold.cancelling.interruptible(), self._hold.timing.expects(deadline_of(row)):
+            row = await self._until_answered(row)
         async with self._hold.work():
             if row.status not in _STEP_ENDS:
                 try:
@@ -111,6 +93,24 @@ class Waits(Execution):
                     row = await self._look_at(row)
         self._recorder.note(row)
         return row
+
+    async def _until_answered(self, row: WorkflowStepLog) -> WorkflowStepLog:
+        """Return the record of an approval with its answer, or when its time is over."""
+        hold, deadline = self._hold, deadline_of(row)
+        polls = hold.timing.polls()
+        async with waiting_for_reply():
+            while True:
+                woken = hold.woken()
+                looked = await hold.rest() and await hold.look()
+                left = math.inf if deadline is None else hold.timing.left(deadline)
+                # A person may take days, during which the worker may be restarted.
+                try:
+                    row = await self._look_at(row)
+                except AWAY:
+                    looked = False
+                if row.status in _STEP_ENDS or left <= 0:
+                    return row
+                await polls.pause(woken, seconds_max=left, again=not looked)
 
     async def _look_at(self, row: WorkflowStepLog) -> WorkflowStepLog:
         if any(row.id == waiting.id for waiting in await self._workflows.list_waiting_approvals(self.id, None)):
@@ -152,13 +152,9 @@ class Waits(Execution):
             row = row or self._recorder.row(
                 step_id, name, status=StepStatus.PENDING, input=asked, idempotency_key=key
             )
-            try:
+            with self._leaving(row):
                 row = await self._signalled(row, names)
-            except anyio.get_cancelled_exc_class():
-                self._recorder.leave(row)
-                raise
-        if row.error == LEFT:
-            await self._left_again(step_id)
+        await self._leave_again(row)
         if row.error == TIMED_OUT:
             raise WaitTimedOut(self.id, step_id)
         return msgspec.convert(row.output, Signal)
@@ -170,7 +166,8 @@ class Waits(Execution):
         async with self._hold.work():
             row = await self._recorder.take(row, names, until)
         while row.status not in _STEP_ENDS:
-            left = await self._until_signal(names, deadline)
+            with self._hold.cancelling.interruptible():
+                left = await self._until_signal(names, deadline)
             async with self._hold.work():
                 row = await self._recorder.take(row, names, until)
                 if row.status not in _STEP_ENDS and left <= 0:
@@ -181,22 +178,23 @@ class Waits(Execution):
         """Wait until there is a signal to take, or the time is over; return how much of it is left."""
         hold, timing = self._hold, self._hold.timing
         polls = timing.polls()
-        async with waiting_for_reply():
-            while True:
-                woken = hold.woken()
-                looked = await hold.rest() and await hold.look()
-                left = math.inf if deadline is None else timing.left(deadline)
-                waiting: Sequence[Signal] = ()
-                try:
-                    waiting = await self._workflows.list_signals(self.id, names, 1)
-                except AWAY:
-                    looked = False
-                in_time = [
-                    each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
-                ]
-                if in_time or left <= 0:
-                    return left
-                await polls.pause(woken, seconds_max=left, again=not looked)
+        with timing.expects(deadline):
+            async with waiting_for_reply():
+                while True:
+                    woken = hold.woken()
+                    looked = await hold.rest() and await hold.look()
+                    left = math.inf if deadline is None else timing.left(deadline)
+                    waiting: Sequence[Signal] = ()
+                    try:
+                        waiting = await self._workflows.list_signals(self.id, names, 1)
+                    except AWAY:
+                        looked = False
+                    in_time = [
+                        each for each in waiting if deadline is None or parse_timestamp(each.sent_at) <= deadline
+                    ]
+                    if in_time or left <= 0:
+                        return left
+                    await polls.pause(woken, seconds_max=left, again=not looked)
 
     def sleep(self, name_or_seconds: str | float, seconds: float | None = None) -> Coroutine[Any, Any, None]:
         """Sleep for a number of seconds, by this machine's clock; after a restart, only for the rest of them.
@@ -226,16 +224,12 @@ class Waits(Execution):
         wake_up = _wake_up(row, self.id)
         if (recorded := row.input.get("seconds", duration)) != duration:
             raise StepChanged(self.id, step_id, changed_text(recorded, duration))
-        if row.error == LEFT:
-            await self._left_again(step_id)
+        await self._leave_again(row)
         if row.status == StepStatus.PENDING:
             self._recorder.refuse_news(step_id)
-            try:
+            with self._leaving(row):
                 # A clock that was put back since the sleep was recorded makes it no longer.
                 await self._wait_until(wake_up, duration)
-            except anyio.get_cancelled_exc_class():
-                self._recorder.leave(row)
-                raise
             async with self._hold.work():
                 await self._recorder.end(row, StepStatus.COMPLETED)
         await anyio.lowlevel.checkpoint()

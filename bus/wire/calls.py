@@ -8,10 +8,11 @@ Pure: bytes in, values out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import msgspec.inspect
+from msgspec import Meta
 
 from ..errors import InvalidValue
 from ..model.filters import RunCounts, RunFilter
@@ -31,12 +32,14 @@ from ..model.records import (
 from .bodies import body_fault, is_suspicious
 from .call import Call, ListCall, Number
 from .frames import Workflow
+from .limits import ANSWER_ITEMS_MAX
 from .refusals import refusal
 from .schedule_calls import SCHEDULE_CALLS
 
 __all__ = [
     "CALLS",
     "Call",
+    "CancelRun",
     "ClaimRun",
     "CountRuns",
     "CreateRun",
@@ -56,6 +59,7 @@ __all__ = [
     "ListCall",
     "ListCrashedRuns",
     "ListDefinitions",
+    "ListOpenRuns",
     "ListRuns",
     "ListSignals",
     "ListStepLogs",
@@ -143,6 +147,17 @@ class UpdateRunStatus(Call, frozen=True, kw_only=True):
     result: Any = None
 
 
+class CancelRun(Call, frozen=True, kw_only=True):
+    """Cancels a run, or asks its program to clean up first."""
+
+    method = "cancel_run"
+    answer = WorkflowRun
+    writes = True
+    run_id: str
+    reason: str | None = None
+    grace_seconds: float | None = None
+
+
 class RetryRun(Call, frozen=True, kw_only=True):
     """Lets a run that stopped go on."""
 
@@ -227,6 +242,17 @@ class CountRuns(Call, frozen=True, kw_only=True):
     where: RunFilter | None = None
 
 
+class ListOpenRuns(ListCall, frozen=True, kw_only=True):
+    """Asks for the runs of a workflow that the session's bot is to open, and to be woken for others."""
+
+    method = "list_open_runs"
+    answer = list[RunSummary]
+    workflow: str
+    holder: str | None = None
+    resting: bool = False
+    run_ids: Annotated[list[str], Meta(max_length=ANSWER_ITEMS_MAX)] | None = None
+
+
 class ListCrashedRuns(ListCall, frozen=True, kw_only=True):
     """Asks for the runs that are running without a live lease."""
 
@@ -245,6 +271,7 @@ class ClaimRun(Call, frozen=True, kw_only=True):
     lease_seconds: float | None = None
     claim_id: str | None = None
     place_seconds: float | None = None
+    cleans_up: bool = False
 
 
 class LeaveQueue(Call, frozen=True, kw_only=True):
@@ -389,8 +416,9 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     *SCHEDULE_CALLS,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns, ListAllRuns,
-    CountRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease, CreateStepLog,
+    UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
+    ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease,
+    CreateStepLog,
     UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
     SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip

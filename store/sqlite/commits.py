@@ -14,7 +14,14 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
-from bus.model.records import CONTINUED, NewSignal, RecoveredRun, WorkflowRun, WorkflowStepLog
+from bus.model.records import (
+    CONTINUED,
+    NewSignal,
+    RecoveredRun,
+    WorkflowRun,
+    WorkflowStepLog,
+    parse_timestamp,
+)
 from bus.model.repository import (
     Committed,
     CommitWork,
@@ -33,6 +40,7 @@ from bus.model.repository import (
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
+from .workflows.cancelling import expire_cancels, next_cancel_by
 from .workflows.run_rows import find_owners, find_workflow, new_run
 from .workflows.schedules import StartedRun, seconds_to_next, start_due
 from .workflows.signals import new_signal
@@ -86,7 +94,7 @@ class Commits:
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> Committed:
         connection = transaction.connection
         if work.run_id is not None and work.fence is not None:
-            await self._runs.checkpoint(connection, work, self._now())
+            await self._runs.checkpoint(connection, work, self._now(), lease_now=self._lease_now())
         for step in work.steps:
             await self._record(transaction, step, work)
         for run in work.runs:
@@ -156,15 +164,23 @@ class Commits:
         )
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
-        """End the holds of runs whose lease has expired, and add a message for each last holder to the log."""
-        found = await self._runs.recover(
-            transaction.connection, change.runs_max, now=self._now(), lease_now=self._lease_now()
-        )
-        rows = await transaction.connection.execute_fetchall("SELECT id FROM bots") if found else ()
+        """End the holds of runs whose lease has expired, and add a message for each last holder to the log.
+
+        Before that, cancel the runs whose programs had their time to clean up.
+        """
+        connection, now, lease_now = transaction.connection, self._now(), self._lease_now()
+        cancelled = await expire_cancels(self._runs, connection, change.runs_max, now=now, lease_now=lease_now)
+        found = await self._runs.recover(connection, change.runs_max, now=now, lease_now=lease_now)
+        rows = await connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
         messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
-        due = await self._runs.due(transaction.connection, change.due_after, self._now(), change.due_max)
-        return Recovered(found, await self._send(transaction, messages, change.timestamp), *due)
+        due, until, left = await self._runs.due(connection, change.due_after, now, change.due_max)
+        cancel_by = await next_cancel_by(connection, lease_now)
+        if cancel_by is not None:
+            seconds = (parse_timestamp(cancel_by) - parse_timestamp(lease_now)).total_seconds()
+            left = seconds if left is None else min(left, seconds)
+        sent = await self._send(transaction, messages, change.timestamp)
+        return Recovered(found, sent, due, until, left, cancelled)
 
     async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
         """Start the runs of schedules that are due, and add messages for the bots that are to open them."""

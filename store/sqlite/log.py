@@ -101,6 +101,9 @@ _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
            LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
     FROM bot_messages WHERE {where} ORDER BY seq"""
+_WITH_IDS = """
+    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND copied = 0"""
 _SURVEY_PART = "seq > ? AND seq <= ?"
 _SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
 
@@ -376,6 +379,11 @@ class SqliteLog:
             _SURVEY.format(where=_SURVEY_NAMED), (json.dumps(list(seqs)),)
         )
         return [Surveyed(*row) for row in rows]
+
+    async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
+        """Return the first messages with these ids, without their contents."""
+        rows = await self._database.read.execute_fetchall(_WITH_IDS, (json.dumps(list(ids)),))
+        return {row[0]: Surveyed(*row[1:]) for row in rows}
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""

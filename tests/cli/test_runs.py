@@ -57,7 +57,7 @@ def test_the_list_is_a_table_newest_first(posthouse: Posthouse) -> None:
     assert found[0].keys() == {
         "id", "workflow_id", "workflow_name", "status", "trigger_type", "started_at", "completed_at", "error",
         "concurrency_key", "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
-        "parent_run_id", "not_before", "attributes", "holder_name",
+        "parent_run_id", "not_before", "cancel_by", "attributes", "holder_name",
     }  # fmt: skip
     assert [each["id"] for each in posthouse.json("runs", "--status", "failed", "--workflow", "tabled")] == [
         "tabled-3"
@@ -102,7 +102,7 @@ def test_a_run_is_shown_with_its_lease_and_steps(posthouse: Posthouse) -> None:
         ["gather", "2", "completed", "1", "min", "05", "s", '{"rows":"' + "x" * 50 + "…"],
     ]
     value = posthouse.json("run", "shown-1")
-    assert value.keys() == {"run", "lease", "steps"}
+    assert value.keys() == {"run", "lease", "steps", "signals"}
     assert (value["run"]["id"], value["run"]["context"]) == ("shown-1", {})
     assert (value["lease"]["holder_name"], value["lease"]["fence"]) == ("holder", fence)
     assert value["lease"]["expires_at"] == found["until"]
@@ -155,6 +155,8 @@ def test_watching_what_did_not_complete_ends_with_1(posthouse: Posthouse, status
         asking(posthouse, run_id, "deploy", "Deploy?")
         assert json.loads(watching.line())["step"]["status"] == "waiting_approval"
         ended(posthouse, run_id, status, "why")
+        if status == RunStatus.CANCELLED:
+            assert json.loads(watching.line())["step"]["error"] == "cancelled"
         last = json.loads(watching.line())
         assert (last.keys(), last["run"]["status"], last["run"]["error"]) == ({"run"}, status, "why")
         assert (watching.exit_code(), watching.errors()) == (1, "")
@@ -298,3 +300,22 @@ def test_runs_are_found_by_what_is_known_of_them(posthouse: Posthouse) -> None:
     assert "with      customer=ann  plan=a=b" in posthouse.run("run", "known-3").stdout
     for wrong in (["--attribute", "customer"], ["--attribute", "=ann"], ["--since", "yesterday"]):
         assert posthouse.run("runs", *wrong).returncode == 2
+
+
+def test_a_program_that_cleans_up_is_asked_first(posthouse: Posthouse) -> None:
+    created(posthouse, "cleaned", "cleaned-1", "cleaned-2")
+
+    async def claim(workflows: WorkflowRepository) -> None:
+        for id in ("cleaned-1", "cleaned-2"):
+            await workflows.claim_run(id, "executor", 600, cleans_up=True)
+
+    work(posthouse, "executor", claim)
+    asked = posthouse.answer("cancel", "cleaned-1", "--reason", "too late")
+    assert asked.startswith("run cleaned-1 is to be cancelled: its program may clean up until 20")
+    [until] = [
+        line for line in posthouse.run("run", "cleaned-1").stdout.splitlines() if "to be cancelled by" in line
+    ]
+    assert asked.split()[-1] in until
+    at_once = posthouse.answer("cancel", "cleaned-1", "--now")
+    assert at_once == "run cleaned-1 was running and is cancelled: it has ended, and no bot goes on with it\n"
+    assert posthouse.json("cancel", "cleaned-2")["cancel_by"] is not None

@@ -204,3 +204,59 @@ async def test_a_call_is_woken_by_the_end_of_its_child(worker: Worker) -> None:
             async with other.workflows.run("digest", id="r/digest") as run:
                 run.result = run.input + 1
     assert results == [4]
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at work", "waiting"])
+async def test_cancelling_wakes_the_program_that_cleans_up(worker: Worker, waits: bool) -> None:
+    """So seldom does it look by itself that this would not end."""
+    begun = anyio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async def execute(bot: bus.Bot) -> None:
+        bot.workflows._backstop_seconds = 3000.0
+        async with bot.workflows.run("digest", id="r", definition=DIGEST, lease_seconds=3000) as run:
+            try:
+                if waits:
+                    begun.set()
+                    await run.wait("never")
+                else:
+                    await run.step("work", work)
+            except bus.RunCancelled:
+                async with run.commit("undo") as tx:
+                    tx.publish("news", "undone")
+                raise
+
+    async def cancelled(bot: bus.Bot) -> None:
+        with pytest.raises(bus.RunCancelled):
+            await execute(bot)
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with (
+            worker.connect(bot="seller") as seller,
+            worker.connect(bot="buyer") as buyer,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(cancelled, seller)
+            await begun.wait()
+            handle = buyer.workflows.handle("r")
+            asked = await handle.cancel("too late")
+            assert asked.cancel_by is not None
+            with pytest.raises(bus.RunCancelled):
+                await handle.result()
+            assert (await handle.run()).error == "too late"
+            assert [message.body for message in await buyer.history(channel="news")] == ["undone"]
+
+
+async def test_a_run_is_cancelled_when_its_time_is_over(worker: Worker) -> None:
+    async with worker.connect(bot="seller") as bot, worker.connect(bot="buyer") as buyer:
+        buyer.workflows._backstop_seconds = 3000.0
+        handle = await buyer.workflows.start("digest", definition=DIGEST)
+        claim = await bot.workflows.claim_run(handle.id, "seller", 600, cleans_up=True)
+        await handle.cancel("too late", grace_seconds=0.2)
+        with anyio.fail_after(BOUND_SECONDS), pytest.raises(bus.RunCancelled):
+            await handle.result()
+        with pytest.raises(bus.Fenced):
+            await bot.workflows.renew_run(handle.id, claim.fence)

@@ -66,6 +66,10 @@ _RUN = {
     "id": "run-1", "workflow_id": "def-1", "workflow_name": "digest", "trigger_type": "manual",
     "started_at": TIME, "context": {"v": 1}, "trigger_payload": {"x": [1]}, "concurrency_key": "k",
 }  # fmt: skip
+_SCHEDULE = {
+    "id": "sched-1", "workflow_id": "def-1", "times": {"type": "cron", "line": "30 2 * * *", "timezone": "UTC"},
+    "input": {"x": 1}, "attributes": {"team": "a"}, "overlap": "queue",
+}  # fmt: skip
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "save_definition": {"definition": _DEFINITION},
     "create_run": {"run": _RUN},
@@ -86,8 +90,15 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "get_step_log": {"step_id": ID % 50},
     "page_step_logs": {"run_id": "run-1", "after": ID % 50},
     "send_signal": {"run_id": "run-1", "name": "paid", "payload": {"x": [1]}, "id": ID % 80},
+    "cancel_run": {"run_id": "run-1", "reason": "later", "grace_seconds": 5.0},
     "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
     "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
+    "save_schedule": {"schedule": _SCHEDULE},
+    "get_schedule": {"schedule_id": "sched-1"},
+    "list_schedules": {"workflow_id": "def-1", "limit": 5},
+    "get_schedule_times": {"schedule_id": "sched-1", "count": 3},
+    "pause_schedule": {"schedule_id": "sched-1", "paused": False},
+    "delete_schedule": {"schedule_id": "sched-1"},
     "count_runs": {"where": {"status": "failed"}},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
 }

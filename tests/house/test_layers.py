@@ -55,7 +55,7 @@ ROOMS = {
         "bus.wire",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
-    "bus.testing": {"bus.bot", "bus.broker", "bus.model", "bus.settings", "store"},
+    "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},
     "store": {"bus.model"},

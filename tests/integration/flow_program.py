@@ -1,7 +1,8 @@
-"""A bot that executes runs which wait for signals and start others, as a process that stands still at a point.
+"""A bot that executes runs which wait for signals, start others and clean up, as a process that stands still.
 
 Its arguments are those of `run_program`: the worker's address, its name, the seconds of its lease, and the point,
-or nothing. It executes the run of a message, and the child that this run calls.
+or nothing. It executes the run of a message, and the child that this run calls; or, if the message says `undo`, a
+run that cleans up when it is cancelled.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Flow:
 
     async def begin(self, message: bus.Message) -> None:
         """Execute the run of a message, and the child that it calls."""
+        if message.body == "undo":
+            await self._undo(message)
+            return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._part, f"{message.id}/part")
             await self._flow(message)
@@ -59,6 +63,23 @@ class Flow:
                 tx.ack(message)
                 tx.complete(result=[first.payload, second.payload, answer])
         self._at("left")
+
+    async def _undo(self, message: bus.Message) -> None:
+        workflows = self.bot.workflows
+        async with workflows.run("flow", id=message.id, definition=FLOW, lease_seconds=self._lease_seconds) as run:
+            await run.step("charge", self._charge)
+            try:
+                await run.wait("never")
+            except bus.RunCancelled:
+                self._at("told")
+                await run.step("refund", self._charge)
+                self._at("before note")
+                async with run.commit("note") as tx:
+                    tx.publish(f"{self.bot.name}-news", {"run": run.id})
+                raise
+
+    async def _charge(self) -> None:
+        pass
 
     async def _part(self, id: str) -> None:
         workflows = self.bot.workflows

@@ -1,7 +1,8 @@
-"""A run with signals and children whose bot is killed, or whose worker is: all of it happens once all the same."""
+"""Runs with signals and children, or that clean up, whose bot or worker is killed: all of it happens once."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from bus.model.records import WorkflowRun
 
 from .flow_program import FLOW, PART
 from .forked_worker import forked_worker
-from .test_run_kills import CONFIGURATION, LONG, Case, kill_bot, kill_worker
+from .test_run_kills import CONFIGURATION, LONG, SHORT, Case, kill_bot, kill_worker
 from .wire import Session
 from .wire_program import Program
 from .wire_worker import REPOSITORY, Worker
@@ -103,3 +104,68 @@ def test_the_bot_is_killed(process: Worker, name: str, tmp_path: Path, point: st
 @pytest.mark.parametrize("point", WORKER_POINTS)
 def test_the_worker_is_killed(process: Worker, name: str, tmp_path: Path, point: str) -> None:
     kill_worker(process, Flow(process, name, tmp_path), lease_seconds=LONG, point=point)
+
+
+# ── Cleaning up ──────────────────────────────────────────────────────────────────────────────────────────
+
+CANCEL_POINTS = ["told", "sending begin refund", "sending refund", "answered refund", "before note"]
+CANCEL_POINTS += ["sending note", "answered note", "sending end", "answered end"]
+
+
+class Undo(Case):
+    """A run that is cancelled while it waits, and cleans up."""
+
+    def __init__(self, worker: Worker, name: str, directory: Path) -> None:
+        super().__init__(worker, name, directory, body="undo")
+
+    def program(self, lease_seconds: float, point: str = "") -> Program:
+        arguments = [self._worker.command, self.name, str(lease_seconds), point]
+        command = [sys.executable, "-m", "tests.integration.flow_program", *arguments]
+        return Program(command, directory=self._directory)
+
+    def cancel(self) -> None:
+        """Cancel the run once it waits."""
+        self.wait_until(lambda: self.status() == "paused")
+        self._with(lambda session: self._call(session, "cancel_run", run_id=self.id, reason="too late"))
+
+    def has_ended(self) -> bool:
+        return self.status() == "cancelled too late"
+
+    def check(self) -> None:
+        """Check that it was charged, refunded and noted once."""
+
+        def ask(session: Session) -> None:
+            steps = self._call(session, "list_step_logs", run_id=self.id)
+            completed = Counter(step["step_id"] for step in steps if step["status"] == "completed")
+            assert completed == dict.fromkeys(("charge", "refund", "note"), 1)
+            assert {step["status"] for step in steps} <= {"completed", "failed"}
+            assert len(session.history(channel=f"{self.name}-news")) == 1
+
+        self._with(ask)
+        self.wait_until(lambda: self.fate() == "dead")
+
+
+@pytest.mark.parametrize("point", CANCEL_POINTS)
+def test_the_bot_is_killed_while_it_cleans_up(process: Worker, name: str, tmp_path: Path, point: str) -> None:
+    case = Undo(process, name, tmp_path)
+    with case.program(SHORT, point) as bot:
+        case.cancel()
+        assert bot.line() == point
+        bot.signal(signal.SIGKILL)
+        assert bot.exit_code() == -signal.SIGKILL
+    with case.program(SHORT):
+        case.wait_until(case.has_ended)
+        case.check()
+
+
+@pytest.mark.parametrize("point", CANCEL_POINTS[::2])
+def test_the_worker_is_killed_while_a_bot_cleans_up(process: Worker, name: str, tmp_path: Path, point: str) -> None:
+    case = Undo(process, name, tmp_path)
+    with case.program(LONG, point) as bot:
+        case.cancel()
+        assert bot.line() == point
+        process.kill()
+        process.start()
+        bot.tell("lose" if point.startswith("answered") else "go")
+        case.wait_until(case.has_ended)
+        case.check()

@@ -60,12 +60,14 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 class Case:
     """One message to one bot, the run that it starts, and what becomes of both."""
 
-    def __init__(self, worker: Worker, name: str, directory: Path, *, end: str = "block") -> None:
+    def __init__(
+        self, worker: Worker, name: str, directory: Path, *, end: str = "block", body: str = "posthouse"
+    ) -> None:
         self.name = name
         self._end = end
         self._worker = worker
         self._directory = directory
-        self._message = to_bot(name, "posthouse")
+        self._message = to_bot(name, body)
         self.id = self._message["id"]
         for bot in (name, f"{name}-reader"):
             with Session(worker) as session:

@@ -191,3 +191,28 @@ def test_watching_runs_that_do_not_exist_keeps_no_long_ids(worker: Worker) -> No
         waking.not_found(ann.address, id)
         waking.happened(id, by_holder=True)
     assert answer(worker) == {b"ann": ["soon"]}
+
+
+@pytest.mark.parametrize("owner", [None, "ann"], ids=["global", "owned"])
+def test_a_run_that_nobody_held_is_for_those_who_execute_its_workflow(worker: Worker, owner: str | None) -> None:
+    waking = worker.core.waking
+    for bot, workflow in (("ann", "w-1"), ("bob", "report"), ("cat", "other"), ("old", "report")):
+        waking.execute(session(worker, bot), workflow)
+    ids = {None: None} | {bot.name: bot.id for bot in worker.core.directory.bots.values()}
+    found = news(worker, "r", is_open=True, workflow=("w-1", "report"), owner=ids[owner])
+    waking.happened("r", by_holder=True)
+    assert answer(worker, found) == {b"ann": ["r"]} | ({} if owner else {b"bob": ["r"]})
+
+
+def test_a_run_that_a_bot_held_is_left_to_it(worker: Worker) -> None:
+    waking = worker.core.waking
+    for bot in ("ann", "bob"):
+        waking.execute(session(worker, bot), "report")
+    waking.happened("r", by_holder=True)
+    assert answer(worker, news(worker, "r", "bob", is_open=True, workflow=("w-1", "report"))) == {b"bob": ["r"]}
+    waking.happened("r", by_holder=True)
+    assert answer(worker, news(worker, "r", "bob", workflow=("w-1", "report"))) == {}, "somebody is at work on it"
+    waking.leave(session(worker, "ann"))
+    waking.leave(session(worker, "bob"))
+    waking.happened("r", by_holder=True)
+    assert look(worker) is None

@@ -76,7 +76,9 @@ class House(Keyed):
 
     def waking(self) -> RunWaking:
         """Return who is told what happens to runs: nobody here waits."""
-        return RunWaking(self.core, self.store.workflows, moment=lambda: self.moment, carry_out=lambda _: None)
+        return RunWaking(
+            self.core, self.store.workflows, self.store.log, moment=lambda: self.moment, carry_out=lambda _: None
+        )
 
     def answers(self) -> WorkflowAnswers:
         """Return what answers workflow calls."""

@@ -299,6 +299,20 @@ async def test_a_run_is_retried_by_who_may_operate_on_it(house: House) -> None:
     assert (await house.call("mender", "retry_run", run_id="d"))["status"] == "pending"
 
 
+async def test_a_run_is_cancelled_by_who_may_operate_on_it(house: House) -> None:
+    fence = await house.held("deployer", "r", "deploy-web")
+    child = msgspec.structs.replace(house.run("c", "deploy-web"), parent_run_id="r")
+    await house.call("deployer", "create_run", run=child, fence=fence)
+    assert await house.refused("eve", "cancel_run", run_id="r") == "not_found"
+    assert await house.refused("approver", "cancel_run", run_id="r") == "forbidden"
+    house.deeds.clear()
+    assert (await house.call("operator", "cancel_run", run_id="r", reason="wrong one"))["status"] == "cancelled"
+    assert (await house.call("deployer", "get_run", run_id="c"))["status"] == "cancelled"
+    assert house.deeds == ["run_operated"]
+    await house.held("ann", "own", "digest")
+    assert (await house.call("ann", "cancel_run", run_id="own"))["status"] == "cancelled"
+
+
 async def test_a_run_is_deleted_by_who_may_operate_on_it(house: House) -> None:
     fence = await house.held("deployer", "r", "deploy-web")
     assert await house.refused("operator", "delete_run", run_id="r") == "conflict"

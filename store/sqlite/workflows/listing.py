@@ -18,7 +18,8 @@ from bus.model.values import json_text, row_range, status_value
 
 from ..file.reader import Reader
 from .definitions import SqliteDefinitions
-from .run_rows import RUN_COLUMNS, SUMMARY_COLUMNS, run_record, summary_record
+from .opening import find_open
+from .run_rows import RECORD_COLUMNS, SUMMARY_COLUMNS, run_record, summary_record
 
 __all__ = ["SqliteRunLists"]
 
@@ -99,6 +100,28 @@ class SqliteRunLists(SqliteDefinitions):
         counts = [RunCount(workflow_id=row[0], status=RunStatus(row[1]), runs=row[2]) for row in rows]
         return RunCounts(counts=tuple(counts), more=sum(count.runs for count in counts) > COUNTED_MAX)
 
+    async def list_open_runs(
+        self,
+        workflow: str,
+        holder: str,
+        *,
+        resting: bool = False,
+        run_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """List the runs of a workflow that a bot is to open, oldest first."""
+        return await find_open(
+            self._database.read,
+            workflow,
+            holder,
+            resting=resting,
+            now=self.now(),
+            run_ids=run_ids,
+            limit=limit,
+            offset=offset,
+        )
+
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
         return await self._runs(
@@ -107,7 +130,7 @@ class SqliteRunLists(SqliteDefinitions):
         )
 
     async def _runs(self, sql: str, parameters: Sequence[Any]) -> list[WorkflowRun]:
-        rows = await self._database.read.execute_fetchall(f"SELECT {RUN_COLUMNS} {sql}", parameters)
+        rows = await self._database.read.execute_fetchall(f"SELECT {RECORD_COLUMNS} {sql}", parameters)
         return [run_record(row) for row in rows]
 
 

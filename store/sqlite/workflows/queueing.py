@@ -19,8 +19,9 @@ from ..file.reader import Reader, is_text
 __all__ = ["end_places", "find_news", "find_next"]
 
 _CHANGED = """
-    SELECT id, workflow_id, concurrency_key, status, last_holder_bot_id FROM workflow_runs
-    WHERE id IN (SELECT value FROM json_each(?))"""
+    SELECT run.id, workflow_id, concurrency_key, status, last_holder_bot_id, workflow.name, owner_bot_id
+    FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = workflow_id
+    WHERE run.id IN (SELECT value FROM json_each(?))"""
 
 # As many as there are free slots, which a claim counts in the same way; without a limit, all that wait.
 _NEXT = """
@@ -81,7 +82,7 @@ async def find_news(reader: Reader, run_ids: Sequence[str], now: str | None) -> 
         if is_text(row)
     ]
     next_runs: dict[tuple[str, str | None], tuple[str, ...]] = {}
-    for _, workflow_id, key, status, _ in rows:
+    for _, workflow_id, key, status, *_ in rows:
         if now is not None and status != RunStatus.RUNNING and (workflow_id, key) not in next_runs:
             found = await reader.execute_fetchall(_NEXT, (workflow_id, key, now))
             next_runs[workflow_id, key] = tuple(row[0] for row in found)
@@ -91,6 +92,9 @@ async def find_news(reader: Reader, run_ids: Sequence[str], now: str | None) -> 
             not RUN_TRANSITIONS[RunStatus(status)],
             last_holder,
             () if status == RunStatus.RUNNING else next_runs.get((workflow_id, key), ()),
+            is_open=status in (RunStatus.PENDING, RunStatus.CRASHED),
+            workflow=(workflow_id, name),
+            owner=owner,
         )
-        for run_id, workflow_id, key, status, last_holder in rows
+        for run_id, workflow_id, key, status, last_holder, name, owner in rows
     ]

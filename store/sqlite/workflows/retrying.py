@@ -52,6 +52,7 @@ _FORK_STEPS = f"""
         started_at, completed_at
     FROM workflow_steps
     WHERE id IN (SELECT value FROM json_each(?2)) AND NOT (?3 AND {_IS_APPROVAL})
+        AND error IS NOT 'cancelled'
     ORDER BY rowid"""
 
 # Only a run that the mailbox's bots held: somebody else's message may have its id.

@@ -21,6 +21,7 @@ from bus.model.workflows import RunOwners
 from ..file.reader import Reader, is_text
 
 __all__ = [
+    "RECORD_COLUMNS",
     "RUN_COLUMNS",
     "SUMMARY",
     "SUMMARY_COLUMNS",
@@ -40,12 +41,15 @@ RUN_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, trigger_payload, context, started_at,"
     " completed_at, error, concurrency_key, result, parent_run_id, not_before, attributes"
 )
-"""What a run is created with; the columns of its record."""
+"""What a run is created with."""
+
+RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by"
+"""The columns of its record."""
 
 SUMMARY_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
     " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before,"
-    " attributes"
+    " attributes, cancel_by"
 )
 
 SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
@@ -72,6 +76,8 @@ class NewRun(msgspec.Struct, frozen=True):
 def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
+    if run.cancel_by is not None:
+        raise InvalidValue(f"run {run.id!r}", "cancel_by is set by cancelling it, and not when it is created")
     if run.not_before is not None:
         run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
@@ -137,6 +143,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             parent_run_id=row[12],
             not_before=row[13],
             attributes=_attributes(row[14]),
+            cancel_by=row[15],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -145,7 +152,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
 async def find_run(connection: aiosqlite.Connection | Reader, run_id: str) -> WorkflowRun | None:
     """Return a run by id."""
     rows: Iterable[sqlite3.Row] = await connection.execute_fetchall(
-        f"SELECT {RUN_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
+        f"SELECT {RECORD_COLUMNS} FROM workflow_runs WHERE id = ?", (run_id,)
     )
     return next((run_record(row) for row in rows), None)
 
@@ -187,6 +194,7 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             parent_run_id=row[15],
             not_before=row[16],
             attributes=_attributes(row[17]),
+            cancel_by=row[18],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

@@ -14,9 +14,20 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.leases import Claimant, HeldRun, HoldState, Slots, check_fence, claim, move, release, renew
-from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, parse_timestamp
+from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.model.leases import (
+    Claimant,
+    HeldRun,
+    HoldState,
+    Slots,
+    cancel_error,
+    check_fence,
+    claim,
+    move,
+    release,
+    renew,
+)
+from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, later, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
 from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, json_value, same_values, status_value
@@ -24,7 +35,9 @@ from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
 from ..file.writer import refusal
+from .cancelling import CancelRequest, cancel_children, cancel_run, close_steps
 from .run_rows import (
+    RECORD_COLUMNS,
     RUN_COLUMNS,
     SUMMARY,
     NewRun,
@@ -39,7 +52,7 @@ __all__ = ["RunChange", "Runs", "run_change"]
 
 _HOLD_COLUMNS = (
     "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped,"
-    " last_holder_bot_id, progress"
+    " last_holder_bot_id, progress, cleans_up, cancel_by, cancel_reason"
 )
 
 _INSERT = f"""
@@ -47,12 +60,16 @@ _INSERT = f"""
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
         (SELECT definition FROM workflows WHERE id = ?2), ?16)"""
 
+<<<<<<< HEAD
 _INHERIT = """
     UPDATE workflow_runs SET created_by_bot_id = COALESCE(
         (SELECT created_by_bot_id FROM workflow_runs WHERE id = ?2), created_by_bot_id)
     WHERE id = ?1"""
 
 _FIND = f"SELECT {RUN_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
+=======
+_FIND = f"SELECT {RECORD_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
+>>>>>>> main
 
 _FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
@@ -60,7 +77,8 @@ _UPDATE = """
     UPDATE workflow_runs
     SET status = ?, error = ?, completed_at = ?, context = COALESCE(?, context), result = COALESCE(?, result),
         fence = ?, holder_bot_id = ?, lease_expires_at = ?, claim_id = ?, recoveries = ?, queue_place = ?,
-        queued_at = ?, queued_until = ?, stopped = ?, last_holder_bot_id = ?, progress = ?
+        queued_at = ?, queued_until = ?, stopped = ?, last_holder_bot_id = ?, progress = ?, cleans_up = ?,
+        cancel_by = ?, cancel_reason = ?
     WHERE id = ?"""
 
 _RECORDED = "SELECT COUNT(*) FROM workflow_steps WHERE run_id = ? AND status IN ('completed', 'skipped')"
@@ -195,29 +213,60 @@ class Runs:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         return run
 
+<<<<<<< HEAD
     async def inherit(self, connection: aiosqlite.Connection, run_id: str, predecessor_id: str) -> None:
         """Let a run belong to the bot that created the run which continues as this one."""
         await connection.execute(_INHERIT, (run_id, predecessor_id))
 
     async def move(self, connection: aiosqlite.Connection, change: RunChange, now: str) -> WorkflowRun:
+=======
+    async def move(
+        self, connection: aiosqlite.Connection, change: RunChange, now: str, *, lease_now: str
+    ) -> WorkflowRun:
+>>>>>>> main
         """Move a run to a status."""
-        return await self._move(connection, await self.find(connection, change.run_id), change, now)
+        held = await self.find(connection, change.run_id)
+        return await self._move(connection, held, change, now, lease_now=lease_now)
 
     async def _move(
-        self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str
+        self, connection: aiosqlite.Connection, held: HeldRun, change: RunChange, now: str, *, lease_now: str
     ) -> WorkflowRun:
         _check_fence(held.run.status, held.hold, change.run_id, change.fence, change.by)
+        error = change.error
+        if change.status is RunStatus.CANCELLED:
+            error = cancel_error(held.hold, error)
         after = advance_run(
-            held.run, change.status, error=change.error, context=change.context, now=now, result=change.result
+            held.run, change.status, error=error, context=change.context, now=now, result=change.result
         )
         if change.context is not None or change.result is not None:
             self.check_size(after, f"run {change.run_id!r}")
         moved = move(held, after, fenced=change.fence is not None)
         if moved is not held:
             await self.write(connection, moved, change.context_text, change.result_text)
-        return after
+            if after.status is RunStatus.CANCELLED:
+                await close_steps(connection, after.id, now)
+                if held.hold.cancel_by is None:  # otherwise its children were asked with it
+                    request = self.cancel_request(after.error, None, now=now, lease_now=lease_now)
+                    await cancel_children(self, connection, after.id, request)
+        return moved.run
 
-    async def checkpoint(self, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
+    def cancel_request(
+        self, reason: str | None, grace_seconds: float | None, *, now: str, lease_now: str
+    ) -> CancelRequest:
+        """Return what is asked of runs that are cancelled. Raises InvalidValue."""
+        most = self.rules.lease_seconds_max
+        seconds = self.rules.cancel_seconds if grace_seconds is None else grace_seconds
+        if not 0 <= seconds <= most:
+            raise InvalidValue("grace_seconds", f"must be 0 to {most:g}, not {seconds:g}")
+        return CancelRequest(reason, later(lease_now, seconds), now, lease_now)
+
+    async def cancel(self, connection: aiosqlite.Connection, run_id: str, request: CancelRequest) -> WorkflowRun:
+        """Cancel a run and its children, or ask their programs to clean up."""
+        return (await cancel_run(self, connection, run_id, request)).run
+
+    async def checkpoint(
+        self, connection: aiosqlite.Connection, work: CommitWork, now: str, *, lease_now: str
+    ) -> None:
         """Check a commit's fence, and write its context and status; without a status, that stays."""
         run_id, by = work.run_id or "", work.bot_id if work.as_holder else None
         if work.status is None and work.context is None and work.result is None:
@@ -238,10 +287,15 @@ class Runs:
             result=work.result,
             result_bytes_max=self.rules.output_bytes_max,
         )
-        await self._move(connection, held, change, now)
+        await self._move(connection, held, change, now, lease_now=lease_now)
 
-    async def claim(self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant) -> Claim | SlotsTaken:
-        """Claim a run. If there is no slot, SlotsTaken is returned, so that the place in the queue is stored."""
+    async def claim(
+        self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant
+    ) -> Claim | SlotsTaken | InvalidTransition:
+        """Claim a run. If there is no slot, SlotsTaken is returned, so that the place in the queue is stored.
+
+        InvalidTransition is returned if the claim ends the run, which is to be cancelled.
+        """
         held = await self.find(connection, run_id)
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)
@@ -254,6 +308,9 @@ class Runs:
         after = claim(held, claimant, slots, recoveries_max=self.rules.recoveries_max, recorded=recorded)
         if after is not held:
             await self.write(connection, after)
+        if after.run.status is RunStatus.CANCELLED:
+            await close_steps(connection, run_id, claimant.wall)
+            return InvalidTransition("run", run_id, RunStatus.CANCELLED, RunStatus.RUNNING)
         if after.hold.holder is None or after.hold.expires_at is None:
             return slots.refusal(run_id)
         if after.hold.fence != held.hold.fence:
@@ -267,7 +324,8 @@ class Runs:
         status, hold = await self._find_hold(connection, run_id)
         hold = renew(run_id, status, hold, fence, expires_at, by=by)
         await connection.execute("UPDATE workflow_runs SET lease_expires_at = ? WHERE id = ?", (expires_at, run_id))
-        return Lease(run_id=run_id, holder=hold.holder or "", fence=hold.fence, expires_at=expires_at)
+        holder, cancel_by = hold.holder or "", hold.cancel_by
+        return Lease(run_id=run_id, holder=holder, fence=hold.fence, expires_at=expires_at, cancel_by=cancel_by)
 
     async def release(
         self,
@@ -332,7 +390,7 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[15:]))
+        return HeldRun(run_record(row), HoldState(*row[16:]))
 
     async def write(
         self,

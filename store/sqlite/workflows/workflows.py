@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import aiosqlite
 import msgspec
 
-from bus.errors import InvalidValue, NotFound, Refused, SlotsTaken, StoreError
+from bus.errors import InvalidTransition, InvalidValue, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.leases import Claimant
 from bus.model.records import (
     Claim,
@@ -36,6 +36,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 
 from ..file.database import Database
 from ..file.writer import Transaction
+from .cancelling import expire_cancels
 from .definitions import definition_record
 from .keeping import delete_run
 from .queueing import end_places, find_news, find_next
@@ -137,7 +138,21 @@ class SqliteWorkflows(SqliteSchedules):
             result=result,
             result_bytes_max=self._rules.output_bytes_max,
         )
-        return await self._write(lambda connection, now: self.runs.move(connection, change, now))
+        return await self._write(
+            lambda connection, now: self.runs.move(connection, change, now, lease_now=self.lease_now())
+        )
+
+    async def cancel_run(
+        self, run_id: str, reason: str | None = None, grace_seconds: float | None = None
+    ) -> WorkflowRun:
+        """Cancel a run, with its children; one whose program cleans up is asked to do that first."""
+        why = json_value(reason, f"reason to cancel run {run_id!r}")
+
+        async def operation(connection: aiosqlite.Connection, now: str) -> WorkflowRun:
+            request = self.runs.cancel_request(why, grace_seconds, now=now, lease_now=self.lease_now())
+            return await self.runs.cancel(connection, run_id, request)
+
+        return await self._write(operation)
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
@@ -183,9 +198,12 @@ class SqliteWorkflows(SqliteSchedules):
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """End the holds of runs whose lease has expired."""
         most, _ = row_range(limit, 0)
-        return await self._write(
-            lambda connection, now: self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
-        )
+
+        async def operation(connection: aiosqlite.Connection, now: str) -> list[RecoveredRun]:
+            await expire_cancels(self.runs, connection, most, now=now, lease_now=self.lease_now())
+            return await self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
+
+        return await self._write(operation)
 
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
 
@@ -197,6 +215,7 @@ class SqliteWorkflows(SqliteSchedules):
         *,
         claim_id: str | None = None,
         place_seconds: float | None = None,
+        cleans_up: bool = False,
     ) -> Claim:
         """Claim a run that nobody holds, under a lease and with a new fence."""
         seconds = self._lease_seconds(lease_seconds)
@@ -204,7 +223,7 @@ class SqliteWorkflows(SqliteSchedules):
         if place_seconds is not None:
             place = self._lease_seconds(min(place_seconds, self._rules.lease_seconds_max), "place_seconds")
 
-        async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken:
+        async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken | InvalidTransition:
             now = self._lease_clock()
             claimant = Claimant(
                 holder,
@@ -214,11 +233,12 @@ class SqliteWorkflows(SqliteSchedules):
                 place_enough=timestamp(now + place / 2),
                 claim_id=claim_id,
                 wall=wall,
+                cleans_up=cleans_up,
             )
             return await self.runs.claim(connection, run_id, claimant)
 
         claimed = await self._write(operation)
-        if isinstance(claimed, SlotsTaken):
+        if isinstance(claimed, SlotsTaken | InvalidTransition):
             raise claimed
         return claimed
 
@@ -254,11 +274,11 @@ class SqliteWorkflows(SqliteSchedules):
     async def get_lease(self, run_id: str) -> Lease | None:
         """Return the lease of a run, live or expired."""
         rows = await self._database.read.execute_fetchall(
-            "SELECT holder_bot_id, fence, lease_expires_at FROM workflow_runs"
+            "SELECT holder_bot_id, fence, lease_expires_at, cancel_by FROM workflow_runs"
             " WHERE id = ? AND holder_bot_id IS NOT NULL",
             (run_id,),
         )
-        return Lease(run_id=run_id, holder=rows[0][0], fence=rows[0][1], expires_at=rows[0][2]) if rows else None
+        return next((_lease(run_id, row) for row in rows), None)
 
     def _lease_seconds(self, lease_seconds: float | None, what: str = "lease_seconds") -> timedelta:
         seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
@@ -420,3 +440,7 @@ class SqliteWorkflows(SqliteSchedules):
             return await self.signals.take(transaction, new, names, last, self.now())
 
         return await self._database.writer.run(operation)
+
+
+def _lease(run_id: str, row: Sequence[Any]) -> Lease:
+    return Lease(run_id=run_id, holder=row[0], fence=row[1], expires_at=row[2], cancel_by=row[3])
