@@ -110,17 +110,15 @@ class Waking:
         """Wake a session at each change of a run, until that ends."""
         self._watchers.add(session, run_id)
 
-<<<<<<< HEAD
     def not_found(self, address: bytes, run_id: str) -> None:
         """Note that a session watches a run that does not exist, and forget it if its id is long."""
         session = self._sessions.get(address)
         if session is not None and len(run_id) > NAME_CHARACTERS_MAX:
             self._watchers.remove(session, run_id)
-=======
+
     def execute(self, session: Session, workflow: str) -> None:
         """Wake a session for the runs of a workflow, by id or name, that its bot is to open."""
         self._executors.add(session, workflow)
->>>>>>> main
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""

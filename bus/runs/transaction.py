@@ -236,17 +236,15 @@ class RunCommit:
             self._recorder.set_result(result)
         self._completes = True
 
-<<<<<<< HEAD
     def _refuse_result(self) -> None:
         if self._recorder.result is not None:
             raise ValueError(f"run {self._recorder.run_id!r} has a result: it cannot continue as a new run")
-=======
+
     def _check_completable(self) -> None:
         """Raise RunCancelled if the run is being cancelled: it does not complete any more."""
         self._check_open()
         if self._recorder.hold.cancelling.told:
             self._recorder.hold.cancelling.tell()
->>>>>>> main
 
     def _check_open(self) -> None:
         if not self._open:
