@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import msgspec
 import pytest
 
 import bus
-from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from bus.runs.continuing import successor_id
 from bus.testing import Worker
 from bus.wire.limits import NAME_CHARACTERS_MAX
@@ -156,6 +158,26 @@ async def test_a_signal_that_is_sent_again_after_its_run_continued_is_taken_once
             assert taken == ["s"]
             with pytest.raises(bus.Conflict, match="another signal"):
                 await handle.signal("go", 2, id="s")
+
+
+async def test_cancelling_a_run_that_has_just_continued_cancels_its_successor(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle = await bot.workflows.start("poll", id="poll", definition=POLL)
+            cancel_run, ids = bot.workflows.cancel_run, list[str]()
+
+            async def continued(run_id: str, *given: Any) -> WorkflowRun:
+                ids.append(run_id)
+                if run_id == "poll":
+                    async with bot.workflows.run("poll", id="poll") as run:
+                        await run.continue_as_new()
+                return await cancel_run(run_id, *given)
+
+            bot.workflows.cancel_run = continued  # type: ignore[method-assign, assignment]
+            assert (await handle.cancel("late")).id == "poll~2"
+            assert ids == ["poll", "poll~2"]
+            with pytest.raises(bus.RunCancelled):
+                await handle.result()
 
 
 def test_successors_are_numbered() -> None:

@@ -137,3 +137,17 @@ async def test_a_successor_belongs_to_the_bot_that_created_the_run_before_it(hou
     assert [signal["id"] for signal in signals] == ["s", "t"], "each once"
     owners = (await house.store.workflows.owners_of(["r~2"]))["r~2"]
     assert owners.created_by == house.principal("deployer").bot_id
+
+
+async def test_a_successor_of_a_run_that_is_to_be_cancelled_is_cancelled(house: House) -> None:
+    await house.call("operator", "create_run", run=house.run("r", "deploy-web"))
+    fence = (await house.call("operator", "claim_run", run_id="r", cleans_up=True))["fence"]
+    assert (await house.call("operator", "cancel_run", run_id="r", reason="late"))["status"] == "running"
+    fields = {"parent_run_id": "r", "trigger_type": "continued"}
+    successor = msgspec.structs.replace(house.run("r~2", "deploy-web"), **fields)
+    id = "00000000-0000-4000-8000-000000000001"
+    frame = Commit(request=1, id=id, run_id="r", fence=fence, runs=[successor], status=RunStatus.COMPLETED)
+    [answer] = await house.say("operator", frame)
+    assert answer["op"] == "ok", "its program was not told in time"
+    latest = await house.call("operator", "get_run", run_id="r~2")
+    assert (latest["status"], latest["error"]) == ("cancelled", "late")

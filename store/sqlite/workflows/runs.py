@@ -258,13 +258,16 @@ class Runs:
 
     async def checkpoint(
         self, connection: aiosqlite.Connection, work: CommitWork, now: str, *, lease_now: str
-    ) -> None:
-        """Check a commit's fence, and write its context and status; without a status, that stays."""
+    ) -> HoldState:
+        """Check a commit's fence, and write its context and status; without a status, that stays.
+
+        Return the hold before.
+        """
         run_id, by = work.run_id or "", work.bot_id if work.as_holder else None
         if work.status is None and work.context is None and work.result is None:
             current, hold = await self._find_hold(connection, run_id)
             _check_fence(current, hold, run_id, work.fence, by)
-            return
+            return hold
         held = await self.find(connection, run_id)
         # A lost hold is reported first, whatever else is wrong with the commit.
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
@@ -280,6 +283,7 @@ class Runs:
             result_bytes_max=self.rules.output_bytes_max,
         )
         await self._move(connection, held, change, now, lease_now=lease_now)
+        return held.hold
 
     async def claim(
         self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant
