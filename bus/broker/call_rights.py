@@ -281,6 +281,10 @@ class CallRights:
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────
 
+    def runs_all(self, principal: Principal | None, workflow: str) -> bool:
+        """Return True if a bot may execute every run of a workflow, whoever created it."""
+        return principal is None or self._access.may(principal, Action.RUN, workflow)
+
     def reads_all(self, principal: Principal) -> bool:
         """Return True if a bot may see every record."""
         return self._access.may(principal, Action.READ, READ_ALL)

@@ -152,6 +152,11 @@ class Waking:
         if given_up:
             self._turn.add(EndPlaces(given_up))
 
+    def sessions_of(self, run_id: str, workflows: Iterable[str] = ()) -> list[Session]:
+        """Return who waits for a run, or for what is to be opened of its workflows."""
+        executors = [session for workflow in workflows for session in self._executors.of(workflow)]
+        return list(dict.fromkeys([*self._watchers.of(run_id), *self._claimants.of(run_id), *executors]))
+
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
@@ -197,7 +202,7 @@ class Waking:
         known = {each.run_id: each for each in news}
         for run_id, by_others in asked.run_ids.items():
             found = known.get(run_id)
-            wake([*self._watchers.of(run_id), *self._claimants.of(run_id)], run_id)
+            wake(self.sessions_of(run_id), run_id)
             if found is not None and found.last_holder is not None and by_others:
                 wake(self._sessions.of_bot(found.last_holder), run_id)
             if found is not None and found.is_open:
@@ -214,5 +219,5 @@ class Waking:
     def _openers(self, run: RunNews) -> list[Session]:
         """Return who is to open a run: the bot that held it last, or any that its workflow is for."""
         bot_id = run.last_holder or run.owner
-        sessions = {session for workflow in run.workflow for session in self._executors.of(workflow)}
-        return [session for session in sessions if bot_id in (None, session.bot_id)]
+        executors = dict.fromkeys(session for workflow in run.workflow for session in self._executors.of(workflow))
+        return [session for session in executors if bot_id in (None, session.bot_id)]

@@ -85,6 +85,20 @@ def test_a_run_that_waits_for_a_slot_says_so(posthouse: Posthouse) -> None:
 # ── One run ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_run_is_shown_whose_records_are_larger_than_a_frame(posthouse: Posthouse) -> None:
+    created(posthouse, "large", "large-1")
+    for step_id in ("fetch", "write"):
+        log(posthouse, "large-1", step_id, StepStatus.COMPLETED, output=[step_id, "x" * 2_000_000])
+    lines = posthouse.answer("run", "large-1").splitlines()
+    assert [line.split()[0] for line in lines[-2:]] == ["fetch", "write"]
+    assert max(map(len, lines)) < 200
+    found = posthouse.json("run", "large-1")
+    assert [(step["output"][0], len(step["output"][1])) for step in found["steps"]] == [
+        ("fetch", 2_000_000),
+        ("write", 2_000_000),
+    ]
+
+
 def test_a_run_is_shown_with_its_lease_and_steps(posthouse: Posthouse) -> None:
     created(posthouse, "shown", "shown-1")
     fence = running(posthouse, "shown-1", "holder")

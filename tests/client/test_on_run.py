@@ -16,7 +16,7 @@ from tests.contract.executing import Seen
 
 pytestmark = pytest.mark.anyio
 
-BOUND_SECONDS = 15
+BOUND_SECONDS = 60
 
 DIGEST = WorkflowDefinition(id="digest", name="digest", owner=GlobalOwner())
 
@@ -247,3 +247,26 @@ async def test_what_is_no_function_for_runs_is_refused(worker: Worker) -> None:
     bot.on_run("digest")(digest)
     with pytest.raises(ValueError, match="already a function for runs of 'digest'"):
         bot.on_run("digest")(digest)
+
+
+async def test_a_run_that_calls_another_one_lends_it_its_place(worker: Worker) -> None:
+    digester = Digester(worker)
+    outer = WorkflowDefinition(id="outer", name="outer", owner=GlobalOwner())
+
+    @digester.bot.on_run("outer", definition=outer)
+    async def call(run: bus.Run) -> Any:
+        return await run.call("digest", "ask")
+
+    async with worker.connect(bot="ann") as ann:
+        await ann.workflows.save_definition(outer)
+        with anyio.fail_after(BOUND_SECONDS):
+            async with serving(digester.bot, concurrency=1):
+                handles = [await ann.workflows.start("outer") for _ in range(5)]
+                answered = 0
+                while answered < len(handles):
+                    for row in await ann.workflows.list_waiting_approvals():
+                        await ann.workflows.update_step_status(row.id, StepStatus.COMPLETED, {"approved": True})
+                        answered += 1
+                for handle in handles:
+                    assert await handle.result() == "42 pages"
+    assert digester.seen.calls[21] == 5

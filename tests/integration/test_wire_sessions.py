@@ -28,6 +28,7 @@ def test_welcome_states_the_terms(worker: Worker) -> None:
         "ack_wait": 30.0,
         "max_deliver": 5,
         "max_output_bytes": 16_777_216,
+        "max_parked": 20_000,
         "max_parts_bytes": 36_700_160,
         "max_frame_bytes": FRAME_BYTES_MAX,
         "max_body_bytes": BODY_BYTES_MAX,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from bus.core.access import Access
@@ -9,10 +12,13 @@ from bus.core.large import LargeFrames
 from bus.core.shares import Shares
 from bus.mailbox.sessions import Session, Sessions
 from bus.settings import Limits, Settings, Workflows
-from bus.wire.frames import Code, Refusal
+from bus.wire.codec import encode
+from bus.wire.frames import Code, Commit, Goodbye, Hello, Publication, Refusal, ToChannel
 from bus.wire.parts_frames import PartFrame, ReadPart, WholeFrame
 
-ID = "00000000-0000-7000-8000-%012x"
+from .ruled import RuledWorker
+from .worker import ID, Worker
+
 MIB = 1024 * 1024
 
 SETTINGS = Settings(
@@ -145,3 +151,61 @@ def test_no_bot_has_more_than_its_share_and_whoever_has_most_makes_room() -> Non
     with pytest.raises(Refusal, match="bytes of all bots") as error:
         kept.keep(session("eve"), 1, bytes(28 * MIB), 0.0)
     assert error.value.code == Code.BUSY
+
+
+# ── In the core ──────────────────────────────────────────────────────────────────────────────────────────
+
+MUTE = """
+[security.roles.mute]
+read = ["own"]
+"""
+
+
+def in_parts(worker: Worker, address: bytes, frame: msgspec.Struct) -> list[dict[str, Any]]:
+    """Send a frame in two parts, and return the answers."""
+    data, upload = encode(frame), ID % 0xF0
+    middle = len(data) // 2
+    said = []
+    for offset, some in ((0, data[:middle]), (middle, data[middle:])):
+        said += worker.say(address, PartFrame(request=1, upload=upload, offset=offset, total=len(data), data=some))
+    assert [answer["value"]["received"] for answer in said] == [middle, len(data)]
+    return worker.say(address, WholeFrame(request=2, upload=upload))
+
+
+def commit(number: int) -> Commit:
+    message = Publication(id=ID % number, recipient=ToChannel("news"), body=msgspec.Raw(b"1"))
+    return Commit(request=77, id=ID % (number + 1), messages=[message])
+
+
+def test_a_frame_in_parts_is_the_frame_with_the_number_of_the_last_request() -> None:
+    worker = Worker()
+    worker.say(b"ann", Hello(request=1, protocol=1, bot="ann"))
+    worker.commit()
+    assert in_parts(worker, b"ann", commit(0xC0)) == []
+    [answer] = [frame for frame in worker.commit() if frame["op"] == "ok"]
+    assert answer["request"] == 2
+    assert len(answer["value"]["seqs"]) == 1
+
+
+def test_what_a_bot_may_not_do_it_may_not_do_in_parts() -> None:
+    worker = RuledWorker(MUTE, {"ann": ("mute",), "bob": ()})
+    for bot in ("ann", "bob"):
+        worker.say(bot.encode(), Hello(request=1, protocol=1, bot=bot))
+    answers = {}
+    for bot in ("ann", "bob"):
+        said = in_parts(worker, bot.encode(), commit(0xC0))
+        while worker.core.has_batch(worker.moment):
+            said += worker.commit()
+        [answers[bot]] = [frame for frame in said if frame.get("request") == 2]
+    assert (answers["ann"]["op"], answers["ann"]["code"]) == ("error", "forbidden")
+    assert answers["bob"]["op"] == "ok"
+
+
+def test_the_parts_of_a_session_end_with_it() -> None:
+    worker = Worker()
+    worker.say(b"ann", Hello(request=1, protocol=1, bot="ann"))
+    worker.commit()
+    worker.say(b"ann", part(1, 0, b"ab", 5))
+    assert "with 5 bytes" in repr(worker.core.large)
+    worker.say(b"ann", Goodbye(request=3))
+    assert "with 0 bytes" in repr(worker.core.large)

@@ -34,6 +34,11 @@ async def workflows(tmp_path: Path, clock: Clock) -> AsyncIterator[WorkflowStore
         yield store.workflows
 
 
+def news(run_id: str, next_runs: tuple[str, ...] = (), *, ended: bool = False) -> RunNews:
+    """What is to be known of a run of w that ANN held last."""
+    return RunNews(run_id, ended, ANN, next_runs, workflow=("w", "w"))
+
+
 async def waiting(workflows: WorkflowStore, *ids: str, key: str | None = None, workflow: str = "w") -> None:
     """Create runs, and claim them: those without a slot wait."""
     for id in ids:
@@ -55,11 +60,11 @@ async def test_as_many_are_next_as_there_are_slots_in_their_order(workflows: Wor
     await workflows.update_run_status("x", RunStatus.PAUSED)
     assert await workflows.next_runs() == ["c", "d", "z"]
     assert await workflows.news_of(["a", "x", "y", "nothing"], slots=True) == [
-        RunNews("a", True, ANN, ("c", "d")),
-        RunNews("x", False, ANN, ("z",)),
-        RunNews("y", False, ANN),
+        news("a", ("c", "d"), ended=True),
+        news("x", ("z",)),
+        news("y"),
     ]
-    assert await workflows.news_of(["a"], slots=False) == [RunNews("a", True, ANN)]
+    assert await workflows.news_of(["a"], slots=False) == [news("a", ended=True)]
 
 
 async def test_who_is_next_has_a_slot(workflows: WorkflowStore) -> None:
@@ -80,7 +85,7 @@ async def test_a_definition_without_a_limit_lets_all_of_them_run(workflows: Work
     await workflows.save_definition(definition("w", concurrency=None))
     assert await workflows.next_runs() == ["b", "c"]
     await workflows.update_run_status("a", RunStatus.COMPLETED)
-    assert await workflows.news_of(["a"], slots=True) == [RunNews("a", True, ANN, ("b", "c"))]
+    assert await workflows.news_of(["a"], slots=True) == [news("a", ("b", "c"), ended=True)]
 
 
 async def test_a_place_that_ended_is_not_waited_for(workflows: WorkflowStore, clock: Clock) -> None:

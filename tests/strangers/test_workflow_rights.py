@@ -115,6 +115,24 @@ async def test_runs_of_others_are_as_if_they_did_not_exist(house: House) -> None
         assert [step["id"] for step in (await house.call(reader, "page_step_logs", run_id="r"))["steps"]] == ["s"]
 
 
+async def test_nobody_is_told_of_runs_that_it_may_not_see(house: House) -> None:
+    await house.call("ann", "create_run", run=house.run("r", "digest"))
+    session = house.core.sessions.get(b"eve")
+    assert session is not None
+    assert await house.call("eve", "watch_run", run_id="r") is None
+    assert await house.call("eve", "list_open_runs", workflow="digest") == []
+    assert await house.refused("eve", "list_open_runs", workflow="digest", holder="ann") == "forbidden"
+    assert await house.refused("eve", "leave_queue", run_id="r") == "not_found"
+    waking = house.core.waking
+    assert waking.sessions_of("r", ("digest",)) == []
+    assert [run["id"] for run in await house.call("ann", "list_open_runs", workflow="digest")] == ["r"]
+    assert (await house.call("ann", "watch_run", run_id="r"))["id"] == "r"
+    assert await house.call("ann", "leave_queue", run_id="r") is None
+    assert [each.bot_name for each in waking.sessions_of("r", ("digest",))] == ["ann"]
+    await house.call("deployer", "list_open_runs", workflow="deploy-web")
+    assert [each.bot_name for each in waking.sessions_of("none", ("deploy-web",))] == ["deployer"]
+
+
 async def test_limits_and_offsets_count_what_is_seen(house: House) -> None:
     for number in range(40):
         creator = "ann" if number % 4 == 0 else "ops"

@@ -24,12 +24,13 @@ from bus.errors import (
     RecordDamaged,
     StorageBusy,
     StoreError,
+    TooLarge,
     Unapproved,
 )
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import STEP_BEGINS, advance_step
-from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text, same_values
+from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import is_text
@@ -115,6 +116,8 @@ STEPS_FROM_PLACE = (
     f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = ?1 AND {_BEGAN} > ?2 {STEP_ORDER}",
 )
 """What follows a place, in two statements, because SQLite compares a pair of an expression without an index."""
+
+_encode = msgspec.json.Encoder().encode
 
 CheckSize = Callable[[msgspec.Struct, str], None]
 
@@ -352,7 +355,13 @@ class _Found:
 
 
 def _text(value: Any, what: str, bytes_max: int) -> str | None:
-    return None if value is None else json_text(value, what, bytes_max=bytes_max)
+    """Return a value in its JSON form as text: it was read from JSON, so that nothing of it can be lost."""
+    if value is None:
+        return None
+    encoded = _encode(value)
+    if len(encoded) > bytes_max:
+        raise TooLarge(what, len(encoded), bytes_max)
+    return encoded.decode()
 
 
 def _value(text: str | None) -> Any:
