@@ -13,7 +13,7 @@ import msgspec
 from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, RunEnded, TooManySignals
 from bus.model.records import CONTINUED, NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
 from bus.model.transitions import RUN_TRANSITIONS
-from bus.model.values import SIGNAL_BYTES_MAX, json_text, json_value, normal_record, same_values
+from bus.model.values import SIGNAL_BYTES_MAX, check_id, json_text, json_value, normal_record, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import Reader, is_text
@@ -70,6 +70,7 @@ def new_signal(signal: NewSignal) -> NewSignal:
         if not 1 <= len(text) <= _ID_CHARACTERS_MAX:
             reason = f"must have 1 to {_ID_CHARACTERS_MAX} characters, not {len(text)}"
             raise InvalidValue(f"{what} of a signal", reason)
+        check_id(text, f"{what} of a signal")
     json_text(signal.payload, f"payload of signal {signal.name!r}", bytes_max=SIGNAL_BYTES_MAX)
     return signal
 
