@@ -322,7 +322,7 @@ class WorkflowAnswers:
 
     async def _list_open(self, ask: Ask, call: ListOpenRuns, bot_name: str) -> list[msgspec.Raw]:
         """Read which runs a bot is to open, without those that its messages open."""
-        if self._rights.runs_all(ask.principal, call.workflow):
+        if await self._rights.runs_all(ask.principal, call.workflow):
             self._waking.execute(ask, call.workflow)
         found, read = _Found(call, self, in_parts=False), 0
         arguments = _arguments(call, ask.bot_id, bot_name)

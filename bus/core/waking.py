@@ -117,8 +117,12 @@ class Waking:
             self._watchers.remove(session, run_id)
 
     def execute(self, session: Session, workflow: str) -> None:
-        """Wake a session for the runs of a workflow, by id or name, that its bot is to open."""
-        self._executors.add(session, workflow)
+        """Wake a session for the runs of a workflow, by id or name, that its bot is to open.
+
+        Of one whose name is longer than names are, it is not told.
+        """
+        if len(workflow) <= NAME_CHARACTERS_MAX:
+            self._executors.add(session, workflow)
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""

@@ -191,6 +191,9 @@ def test_watching_runs_that_do_not_exist_keeps_no_long_ids(worker: Worker) -> No
         waking.not_found(ann.address, id)
         waking.happened(id, by_holder=True)
     assert answer(worker) == {b"ann": ["soon"]}
+    for name in ("short", "x" * 1_000_000):
+        waking.execute(ann, name)
+    assert [waking.sessions_of("none", (name,)) for name in ("short", "x" * 1_000_000)] == [[ann], []]
 
 
 @pytest.mark.parametrize("owner", [None, "ann"], ids=["global", "owned"])
