@@ -138,8 +138,7 @@ class Delivery(_Section, frozen=True):
     max_deliver: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Failures after which a message is a dead letter.
 
-    With the back-off, five give a service that a handler needs two and a half minutes to come back, and a message
-    that crashes its bot ends only five of its processes.
+    With the back-off, five give a service two and a half minutes to come back; a fatal message ends five processes.
     """
 
     backoff_seconds: Annotated[tuple[Annotated[float, Meta(ge=0, le=86_400 * 366)], ...], Meta(min_length=1)] = (
@@ -315,8 +314,7 @@ class Limits(_Section, frozen=True):
     """Channels whose head is sent at the tap: this many take about 15 ms every `tap_head_seconds`."""
 
     tap_topics_bytes_max: PositiveInt = 1024 * 1024
-    """Topics of all listeners at the tap, beyond which it is closed and opened again: ZeroMQ keeps what it is asked
-    in some fifty times the bytes, and forgets it only with the socket."""
+    """Topics of all listeners at the tap; beyond it, it is closed and opened again: they cost fifty times that."""
 
     headers_max: PositiveInt = 32
     """Headers of a message."""
@@ -378,8 +376,7 @@ class Workflows(_Section, frozen=True):
     """How long the program of a cancelled run may clean up: for some calls of other services."""
 
     recoveries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
-    """How often a run may lose its holder, without recording a step in between, before only a person can let it go
-    on: it may be what kills its holders."""
+    """How often a run may lose its holder without recording a step in between: it may be what kills its holders."""
 
     output_bytes_max: Annotated[int, Meta(ge=1024, le=1024 * 1024 * 1024)] = OUTPUT_BYTES_MAX
     """The output of a step: what models and pages return. It is decoded and written at once, in memory."""
@@ -389,6 +386,9 @@ class Workflows(_Section, frozen=True):
 
     signals_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """How many signals may wait for one run: they wait until its program takes them."""
+
+    events: bool = False
+    """Whether events of runs are published on `posthouse.runs` even if nobody is subscribed: each is a message."""
 
     ended_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
     """Runs that ended longer ago than this are removed, with their steps; 0 means no limit."""

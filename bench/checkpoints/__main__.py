@@ -1,7 +1,7 @@
 """What durable runs cost: posthouse beside DBOS, LangGraph and Restate.
 
-Owns the command. Exits with 0 when every system kept all that it said it kept, and every system has a turn that
-counts, and with 1 otherwise; how long anything took never decides.
+Owns the command. Exits with 0 when every system carried its turns through, kept all that it said it kept, and has
+a turn that counts, and with 1 otherwise; how long anything took never decides.
 
 Run as `python -m bench.checkpoints`.
 """
@@ -93,8 +93,6 @@ def _main(**options: Any) -> None:
         _measure(report, contestants, options, console)
     except machine.Busy as error:
         raise click.ClickException(f"{error}. Stop them, or allow it with --others-max.") from error
-    except BenchFailed as error:
-        raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
     show(report, console)
     if report.uncounted:
         console.print(f"No turn counts of: {'; '.join(report.uncounted)}. Stop other programs, and repeat it.")
@@ -145,6 +143,10 @@ def _measure(report: Report, contestants: Sequence[Contestant], options: dict[st
         else:
             report.dropped += 1
 
+    def failed(turn: str, error: BenchFailed) -> None:
+        report.failures.append(f"{turn}: {error}")
+        console.print("\n".join([report.failures[-1], *getattr(error, "__notes__", [])]), markup=False)
+
     if not options["quick"]:
         report.calibrations.append(calibrate("start", _CALIBRATION))
     take_turns(
@@ -154,6 +156,7 @@ def _measure(report: Report, contestants: Sequence[Contestant], options: dict[st
         wait_seconds=options["wait"],
         profile=options["profile"],
         tell=tell,
+        failed=failed,
     )
     report.versions = dict(sorted(report.versions.items()))
     if not options["quick"]:

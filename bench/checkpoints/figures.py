@@ -113,11 +113,13 @@ class Report(msgspec.Struct, kw_only=True):
     calibrations: list[Calibration] = []
     turns: list[Turn] = []
     dropped: int = 0
+    failures: list[str] = []
+    """The turns that a system did not carry through, and why."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether every system kept all that it said it kept."""
-        return not any(turn.lost for turn in self.turns)
+        """Whether every system carried every turn through, and kept all that it said it kept."""
+        return not self.failures and not any(turn.lost for turn in self.turns)
 
     @property
     def uncounted(self) -> list[str]:

@@ -104,6 +104,7 @@ def _machine(report: Report) -> str:
             f" Python took {each.loop_ns:.0f} ns, and a transaction of one row {each.commit_p50_ms:.2f} ms."
             for each in report.calibrations
         ),
+        *(f"Failed: {each}." for each in report.failures),
         *(f"Not measured: {name}, since {why}." for name, why in report.absent.items()),
         f"Versions: {versions}.",
     ]

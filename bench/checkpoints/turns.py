@@ -44,8 +44,9 @@ def take_turns(
     wait_seconds: float,
     profile: Path | None,
     tell: Callable[[Turn, bool], None],
+    failed: Callable[[str, BenchFailed], None],
 ) -> None:
-    """Let every system have its turn in every round, and tell of each turn, and whether it counts.
+    """Let every system have its turn in every round, and tell of each turn, whether it counts, or that it failed.
 
     A turn begins when others have no more than their share. If they do not come to rest within `wait_seconds`, this
     raises machine.Busy.
@@ -58,7 +59,11 @@ def take_turns(
             for _ in range(_ATTEMPTS_MAX):
                 if plan.others_max is not None:
                     machine.wait_until_quiet(plan.others_max, wait_seconds, look=_others_now)
-                turn = _turn(plan, contestant, number + 1, versions, profile)
+                try:
+                    turn = _turn(plan, contestant, number + 1, versions, profile)
+                except BenchFailed as error:
+                    failed(f"{contestant.system.name}, round {number + 1}", error)
+                    break
                 tell(turn, counts(plan, turn))
                 if counts(plan, turn):
                     break

@@ -33,6 +33,7 @@ from ..wire.calls import (
     CreateStepLog,
     DeleteDefinition,
     DeleteRun,
+    EmitRun,
     ForkRun,
     GetCompletedStepIds,
     GetLease,
@@ -104,7 +105,7 @@ class CallRights:
                 owners = await self._owners(principal, call.run_id)
                 own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
                 self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
-            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun():
+            case UpdateRunStatus(fence=None) | CancelRun() | RetryRun() | EmitRun(fence=None):
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ForkRun():
                 owners = await self._owners(principal, call.run_id)

@@ -153,10 +153,11 @@ def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
     return run(connected)
 
 
-def open_bot(link: Link, *, max_in_flight: int) -> Bot:
+def open_bot(link: Link, *, max_in_flight: int, tap_url: str | None = None) -> Bot:
     """Return the bot that a command acts as, not connected yet."""
     return connect(
         link.url,
+        tap_url=tap_url,
         bot=link.name,
         credentials=link.file,
         max_in_flight=max_in_flight,

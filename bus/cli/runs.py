@@ -6,13 +6,14 @@ learns of it at its next write.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
 import msgspec
 import rich_click as click
 
-from ..bot import Bot
+from ..bot import DEFAULT_TAP_URL, Bot
 from ..errors import InvalidTransition
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
@@ -20,7 +21,8 @@ from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
-from .options import Link, WithText, linked, shown
+from .options import Link, WithText, address_of, linked, shown
+from .run_events import watch_runs
 from .run_view import RunView, hint, run_rows, show_run
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
 from .times import TimeOption
@@ -72,14 +74,31 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
     show_default=True,
     help="The maximum number to show.",
 )
+@click.option("--watch", is_flag=True, help="Print what happens to runs from now on, until Ctrl-C.")
+@click.option(
+    "--tap",
+    metavar="ADDRESS",
+    callback=address_of,
+    help=f"For --watch: the worker's tap; by default that of the credentials, or {DEFAULT_TAP_URL}.",
+)
 @linked("console")
-def runs(link: Link, limit: int, status: str | None, key: str | None, **wanted: Any) -> None:
+def runs(
+    link: Link, limit: int, status: str | None, key: str | None, watch: bool, tap: str | None, **wanted: Any
+) -> None:
     """List the runs of workflows, the newest first.
 
     `--status crashed` lists those that lost their holder, `--status running` those being executed. Only the first
     line of an error is shown; `posthouse run RUN` shows all of it, and the steps.
+
+    With `--watch` each event of a run is a line: created, started, waits, paused, failed, crashed, completed,
+    cancelled, or what its program emits. They come from the channel `posthouse.runs`, which is private with keys:
+    there the worker needs `events = true` in `[workflows]`, and you the right to read that channel. Exits with 0
+    after Ctrl-C.
     """
     where = RunFilter(status=None if status is None else RunStatus(status), concurrency_key=key, **wanted)
+    if watch:
+        _watch_all(link, where, tap)
+        return
 
     async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str]]:
         return await newest_runs(bot.workflows, where, limit), await bot_names(bot)
@@ -89,6 +108,14 @@ def runs(link: Link, limit: int, status: str | None, key: str | None, **wanted: 
         show_json([msgspec.to_builtins(each) | {"holder_name": names.get(each.holder or "")} for each in found])
         return
     show_rows(_RUN_COLUMNS, run_rows(found, names), nothing="no runs")
+
+
+def _watch_all(link: Link, where: RunFilter, tap: str | None) -> None:
+    if where.since or where.until:
+        raise click.UsageError("--watch tells what happens from now on, without --since and --until")
+    number = run(lambda: until_signal(lambda: watch_runs(link, where, tap)))
+    if number not in (None, signal.SIGINT):
+        sys.exit(EXIT_SIGNAL + number)
 
 
 @click.command("run", cls=WithText)

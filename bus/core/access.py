@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..model.keys import Principal, Purpose
 from ..model.patterns import GROUP_MARK, Pattern
+from ..model.records import RUNS_CHANNEL
 from ..model.rights import ADMIN_ROLE, NO_ROLE, OWN, Action, Verdict
 from ..settings import Security
 from ..settings_rights import (
@@ -74,7 +75,9 @@ class Access:
         """Decide by another configuration from now on."""
         self._remembered.clear()
         self._default = () if security.default_role == NO_ROLE else (security.default_role,)
-        self._channels = security.channels
+        # Events of runs are about those of all bots.
+        private = {RUNS_CHANNEL: ChannelRights(private=True)} if security.has_keys else {}
+        self._channels = private | security.channels
         self._roles: dict[str, _Rules] = {}
         self._external = {name for name, role in security.roles.items() if role.external}
         self._limits = {name: role.limits for name, role in security.roles.items() if role.limits != RoleLimits()}

@@ -70,6 +70,7 @@ from .publishing import Publishing
 from .recording import SecurityRecord
 from .recovering import Recovering
 from .returning import Returning
+from .run_events import RunEvents
 from .scheduling import Scheduling
 from .settling import Settling
 from .shares import Shares
@@ -102,8 +103,9 @@ class Core:
         self._turn.noted = self._record.note
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
-            state, batches=self._batches, dispatch=self.dispatch, turn=self._turn, limits=settings.limits
+            state, self.directory, settings.limits, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
+        self.run_events = RunEvents(settings, self.directory, self.dispatch.tapping, self._scheduling)
         self._founding = Founding(self.directory, settings.limits)
         access = Access(settings.security)
         self.permitting = Permitting(access, self.directory)
@@ -136,12 +138,7 @@ class Core:
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
-            access,
-            self.keyring,
-            self.directory,
-            pausing=self._pausing,
-            dispatch=self.dispatch,
-            turn=self._turn,
+            access, self.keyring, self.directory, pausing=self._pausing, dispatch=self.dispatch, turn=self._turn
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(

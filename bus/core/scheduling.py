@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..model.repository import LogState, Released, ReleaseDue, stored_lots
+from ..model.records import RUNS_CHANNEL, WORKER_ID, Channel
+from ..model.repository import DUE_AT_ONCE, LogState, Released, ReleaseDue, stored_lots
 from ..settings import Limits
 from ..wire.frames import Code
 from .batches import Batches, Job
+from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
 
@@ -25,15 +27,24 @@ class Scheduling:
     """See the module. Due times are wall-clock times, as text, as if the clock had not been set since the start."""
 
     def __init__(
-        self, state: LogState, *, batches: Batches, dispatch: Dispatch, turn: Turn, limits: Limits
+        self,
+        state: LogState,
+        directory: Directory,
+        limits: Limits,
+        *,
+        batches: Batches,
+        dispatch: Dispatch,
+        turn: Turn,
     ) -> None:
-        self._waiting = Counter(state.scheduled)
+        self._waiting = Counter({id: count for id, count in state.scheduled.items() if id != WORKER_ID})
         """How many wait on disk, by sender."""
         self._expected: Counter[str] = Counter()
         """Accepted messages that are not on disk yet."""
         self._total = self._waiting.total()
         self._next_due_at = state.next_due_at
         self._releasing = False
+        self._has_events = state.next_due_at == DUE_AT_ONCE
+        self._directory = directory
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
@@ -64,36 +75,49 @@ class Scheduling:
         if self._next_due_at is None or due_at < self._next_due_at:
             self._next_due_at = due_at
 
+    def expect_events(self) -> None:
+        """Note that an event of the worker was written, which is due at once. It is not counted."""
+        self._has_events = True
+
     def release(self) -> None:
         """Release what is due into the log."""
-        if self._releasing or self._next_due_at is None or self._next_due_at > (time := self._turn.steady()):
+        if self._releasing or not (self._has_events or self._next_due_at is not None):
             return
-        self._releasing = True
+        time = self._turn.steady()
+        if not self._has_events and (self._next_due_at is None or self._next_due_at > time):
+            return
+        channels: list[Channel] = []
+        if self._has_events and RUNS_CHANNEL not in self._directory.channels:
+            wall = self._turn.moment.wall
+            channels.append(Channel(name=RUNS_CHANNEL, created_at=wall, created_by_bot_id=WORKER_ID))
+        self._releasing, self._has_events = True, False
         # Their timestamp is the batch's time, which may be ahead of the clock; what is due goes by the clock.
         limits = self._limits
         change = ReleaseDue("", limits.messages_per_publish_max, limits.batch_bytes_max, until=time)
-        self._batches.add(_ReleaseJob(self, change))
+        self._batches.add(_ReleaseJob(self, change, channels))
 
     def released(self, released: Released) -> None:
         """Enter the released messages, and continue with what is still due."""
         self._releasing = False
         self._next_due_at = released.next_due_at
-        self._total -= len(released.messages)
-        self._waiting -= Counter(message.sender_bot_id for message in released.messages)  # drops what is 0
+        counted = Counter(each.sender_bot_id for each in released.messages if each.sender_bot_id != WORKER_ID)
+        self._total -= counted.total()
+        self._waiting -= counted  # drops what is 0
+        self._has_events = self._has_events or released.next_due_at == DUE_AT_ONCE
         self._dispatch.enter(*stored_lots(released.messages))
         self._dispatch.counters.damaged += len(released.damaged)
         self.release()
 
     def not_released(self) -> None:
         """Note that nothing was released: the next tick tries again."""
-        self._releasing = False
+        self._releasing, self._has_events = False, True
 
 
 class _ReleaseJob(Job[Released]):
     """Due messages on their way into the log."""
 
-    def __init__(self, scheduling: Scheduling, change: ReleaseDue) -> None:
-        super().__init__(changes=[change])
+    def __init__(self, scheduling: Scheduling, change: ReleaseDue, channels: Sequence[Channel]) -> None:
+        super().__init__(changes=[change], channels=channels)
         self._scheduling = scheduling
 
     def done(self, answers: Sequence[Released], at: str) -> None:

@@ -46,6 +46,10 @@ class Tapping:
     def __repr__(self) -> str:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
 
+    def has_listener(self, channel: str) -> bool:
+        """Return True if somebody listens to just this channel, and hears it."""
+        return channel not in self.closed and channel_topic(channel) in self._topics
+
     def want(self, topic: bytes) -> None:
         """Note that a topic has a new listener."""
         self._bytes += len(topic)

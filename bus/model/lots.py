@@ -12,6 +12,7 @@ from operator import attrgetter
 import msgspec
 
 __all__ = [
+    "DUE_AT_ONCE",
     "Added",
     "Appended",
     "LogMessage",
@@ -26,6 +27,10 @@ __all__ = [
     "outcomes_of",
     "stored_lots",
 ]
+
+
+DUE_AT_ONCE = "2000-01-01T00:00:00.000000Z"
+"""When the worker's events of runs are due: before any other message that waits, whatever the clock says."""
 
 
 class NewMessage(msgspec.Struct, frozen=True, gc=False):

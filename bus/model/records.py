@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "CONTINUED",
+    "RUNS_CHANNEL",
     "WORKER_ID",
     "WORKER_NAME",
     "BotMessage",
@@ -97,6 +98,10 @@ WORKER_ID = "00000000-0000-0000-0000-000000000000"
 
 WORKER_NAME = "posthouse"
 """The name that goes with it. Names that begin with it and a dot are reserved, too."""
+
+
+RUNS_CHANNEL = "posthouse.runs"
+"""The channel of the worker's events of runs. Nobody else publishes on it."""
 
 
 class BotRecord(Record, frozen=True):

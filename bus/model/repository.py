@@ -51,6 +51,7 @@ from .changes import (
 )
 from .keys import Key
 from .lots import (
+    DUE_AT_ONCE,
     Added,
     Appended,
     LogMessage,
@@ -80,6 +81,7 @@ from .workflows import (
 )
 
 __all__ = [
+    "DUE_AT_ONCE",
     "AddBot",
     "AddChannel",
     "AddDeadLetters",

@@ -18,6 +18,7 @@ from .exact import Encode, exact_json
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
+    "EMITTED_BYTES_MAX",
     "OUTPUT_BYTES_MAX",
     "SIGNAL_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
@@ -40,6 +41,9 @@ OUTPUT_BYTES_MAX = 16 * 1024 * 1024
 
 SIGNAL_BYTES_MAX = 256 * 1024
 """A signal's payload, which waits beside others until a run takes it: as much as a message's body."""
+
+EMITTED_BYTES_MAX = 16 * 1024
+"""A value that a run's program emits: it tells people how far it is, and is kept in the log."""
 
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""

@@ -9,7 +9,7 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -220,6 +220,13 @@ class WorkflowRepository(Protocol):
 
         Raises Conflict for a run that has not ended. Afterwards its id means a new run: so do not delete one whose
         message may be delivered again.
+        """
+
+    async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
+        """Tell those who follow a run's events what its program has to say, for instance how far it is.
+
+        Return False if nobody is told, and nothing was written. A value has at most 16 KiB. With an `id` the call
+        may be repeated: it is told once. Raises NotFound, Fenced, InvalidValue or TooLarge.
         """
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
@@ -449,6 +456,9 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     def limited(self, record_bytes_max: int) -> WorkflowStore:
         """Return the same store with a smaller maximum for records that are written or claimed."""
+
+    def report_events(self, wanted: Callable[[], bool], came: Callable[[], None]) -> None:
+        """Write events of runs beside the log while they are `wanted`; call `came` when one was written."""
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""

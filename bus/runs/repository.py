@@ -31,7 +31,7 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from ..model.values import json_value
+from ..model.values import EMITTED_BYTES_MAX, json_value
 from ..wire import calls as calls
 from .handle import RunHandle
 from .opening import TIMEOUT_SECONDS, open_run
@@ -245,6 +245,15 @@ class RemoteWorkflows(RemoteSchedules):
         """Delete a run that has ended. Return False if it did not exist, perhaps because the call was repeated."""
         deleted: bool = await self._call(calls.DeleteRun(run_id=run_id))
         return deleted
+
+    async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
+        """Tell those who follow a run what its program has to say. Without an `id` the call makes one."""
+        what = f"what run {run_id!r} emits"
+        plain = self._values.plain(value, what, bytes_max=EMITTED_BYTES_MAX)
+        told: bool = await self._call(
+            calls.EmitRun(run_id=run_id, value=plain, fence=fence, id=id or str(uuid_utils.uuid7()))
+        )
+        return told
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""

@@ -281,6 +281,16 @@ class Run(Children):
         check_name(name)
         return RunCommit(self._recorder, self._prefix + name, input=input, output=output)
 
+    async def emit(self, value: Any) -> None:
+        """Tell those who follow the events of runs how far this one is: any JSON value of at most 16 KiB.
+
+        It is an event, not a record: nothing is kept if nobody is subscribed to `posthouse.runs`, and when the run
+        is opened again, the program emits it again. Raises InvalidValue or TooLarge.
+        """
+        self._hold.home.check()
+        if not self.completed:
+            await self._hold.guard(self._workflows.emit_run(self.id, value, fence=self.fence))
+
     async def continue_as_new(self, input: Any = None, *, ack: Message | None = None) -> RunHandle:
         """Complete this run, and start its successor: a run of the same workflow with an empty history.
 

@@ -46,6 +46,7 @@ __all__ = [
     "CreateStepLog",
     "DeleteDefinition",
     "DeleteRun",
+    "EmitRun",
     "ForkRun",
     "GetCompletedStepIds",
     "GetDefinition",
@@ -186,6 +187,18 @@ class DeleteRun(Call, frozen=True, kw_only=True):
     answer = bool
     writes = True
     run_id: str
+
+
+class EmitRun(Call, frozen=True, kw_only=True):
+    """Tells those who follow a run something."""
+
+    method = "emit_run"
+    answer = bool
+    writes = True
+    run_id: str
+    value: Any
+    fence: Number | None = None
+    id: str | None = None
 
 
 class GetRun(Call, frozen=True, kw_only=True):
@@ -414,7 +427,7 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 
 _ALL: tuple[type[Call], ...] = (
-    *SCHEDULE_CALLS,
+    *SCHEDULE_CALLS, EmitRun,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
     ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease,

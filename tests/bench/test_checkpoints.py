@@ -39,7 +39,7 @@ from bench.checkpoints.figures import (
 )
 from bench.checkpoints.loads import ALONE, LOADS, Lane, Load, Run, in_threads, payload
 from bench.checkpoints.page import words
-from bench.checkpoints.turns import counts
+from bench.checkpoints.turns import counts, take_turns
 from bench.figures import Spread
 from bench.words import fill_in
 
@@ -200,6 +200,38 @@ def test_what_was_said_to_be_kept_and_is_not_there_is_seen() -> None:
     lossy = report(turn(OURS, 1), turn(TUNED, 1, kept=19))
     assert not lossy.is_clean
     assert "1 of them are not stored" in words(lossy)["machine"]
+
+
+def test_a_turn_that_was_not_carried_through_is_told() -> None:
+    found = report(turn(OURS, 1))
+    found.failures.append("Restate, round 2: it ended by itself")
+    assert not found.is_clean
+    assert "Failed: Restate, round 2: it ended by itself." in words(found)["machine"]
+
+
+def broken(pipe: object, path: str) -> None:
+    raise SystemExit(3)
+
+
+def test_a_system_that_ends_by_itself_does_not_end_the_others() -> None:
+    limit = CONTESTANTS[LIMIT]
+    failing = msgspec.structs.replace(limit, work=broken, system=System("broken", "nothing"))
+    plan = msgspec.structs.replace(report().plan, rounds=1, seconds=0.05, loads=(LONG,), others_max=None)
+    failures: list[str] = []
+    turns: list[str] = []
+    take_turns(
+        plan,
+        [failing, limit],
+        {},
+        wait_seconds=0,
+        profile=None,
+        tell=lambda turn, counted: turns.append(turn.system),
+        failed=lambda turn, error: failures.append(f"{turn}: {error}"),
+    )
+    assert turns == [LIMIT]
+    [failure] = failures
+    assert failure.startswith("broken, round 1: ")
+    assert failure.endswith("ended by itself, with exit code 3")
 
 
 def test_a_turn_that_others_disturbed_does_not_count() -> None:

@@ -7,17 +7,18 @@ import os
 import pty
 import subprocess
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from bus.errors import Fenced
-from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
+from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
 from bus.model.repository import WorkflowRepository
 from worker import main
 
-from .executing import STARTED, asking, crashed, created, ended, running, work
+from .executing import STARTED, asking, crashed, created, define, ended, running, work
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 
@@ -158,6 +159,30 @@ def test_a_run_is_watched_to_its_end(posthouse: Posthouse) -> None:
         ended(posthouse, "watched-1", RunStatus.COMPLETED)
         assert watching.line().split()[1:] == ["run", "watched-1", "completed"]
         assert (watching.exit_code(), watching.errors()) == (0, "")
+
+
+def test_runs_are_watched_until_an_interrupt(posthouse: Posthouse) -> None:
+    define(posthouse, "noted")
+    wanted = ("--workflow", "noted", "--status", "failed")
+    with posthouse.start("runs", "--watch", "--tap", posthouse.tap_url, *wanted) as watching:
+        seen: list[str] = []
+        numbers = count()
+
+        def is_heard() -> bool:
+            """The worker hears of a listener some time after it began."""
+            run_id = f"noted-{next(numbers)}"
+            created(posthouse, "noted", run_id)
+            ended(posthouse, run_id, RunStatus.FAILED, "no such host\nTraceback")
+            seen.extend(watching.lines_now())
+            return bool(seen)
+
+        posthouse.wait_until(is_heard)
+        time, word, run_id, *rest = seen[0].split()
+        assert parse_timestamp(time)
+        assert (word, run_id.startswith("noted-"), rest) == ("run", True, ["noted", "failed", "no", "such", "host"])
+        watching.interrupt()
+        assert watching.exit_code() == 0
+    assert posthouse.run("runs", "--watch", "--since", "1h").returncode == 2
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELLED])

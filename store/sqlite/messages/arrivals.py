@@ -46,6 +46,7 @@ __all__ = [
     "is_intact_scheduled",
     "next_due_at",
     "read_scheduled",
+    "schedule",
 ]
 
 _COLUMNS = (
@@ -195,6 +196,11 @@ def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
             break
         rowids.append(rowid)
     return rowids
+
+
+async def schedule(connection: aiosqlite.Connection, message: NewMessage) -> None:
+    """Let a message of the worker wait until it is due. Its id must be new: no bot sends with that sender."""
+    await connection.execute(_INSERT, _row(message))
 
 
 async def next_due_at(connection: aiosqlite.Connection | Reader) -> str | None:

@@ -125,6 +125,7 @@ class Retrying:
         created = (await self._runs.find(connection, new_id)).run
         await add_attributes(connection, created)
         self._runs.check_size(created, f"run {new_id!r}")
+        await self._runs.events.created(connection, created)
         return created
 
 

@@ -36,6 +36,7 @@ from bus.model.workflows import WorkflowRules
 from ..file.reader import is_text
 from ..file.writer import refusal
 from .cancelling import CancelRequest, cancel_children, cancel_run, close_steps
+from .events import EventWriting
 from .run_rows import (
     RECORD_COLUMNS,
     RUN_COLUMNS,
@@ -179,6 +180,7 @@ class Runs:
 
     def __init__(self, rules: WorkflowRules) -> None:
         self.rules = rules
+        self.events = EventWriting()
 
     def __repr__(self) -> str:
         return f"<Runs {self.rules}>"
@@ -207,6 +209,7 @@ class Runs:
             await add_attributes(connection, run)
         except sqlite3.IntegrityError as error:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
+        await self.events.created(connection, run)
         return run
 
     async def inherit(self, connection: aiosqlite.Connection, run_id: str, predecessor_id: str) -> None:
@@ -355,6 +358,8 @@ class Runs:
             f"{SUMMARY} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY started_at, rowid", (ids,)
         )
         crashed = [summary_record(row) for row in rows]
+        for run in crashed:
+            await self.events.crashed(connection, run)
         return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
 
     async def check_fence(
@@ -398,7 +403,9 @@ class Runs:
         """Write a run's status and hold, and its context and result if they have changed."""
         run, hold = held.run, held.hold
         values = (run.status, run.error, run.completed_at, context_text, result_text)
+        before = await self.events.status(connection, run.id)
         await connection.execute(_UPDATE, (*values, *msgspec.structs.astuple(hold), run.id))
+        await self.events.changed(connection, run, before)
 
     async def _find_hold(self, connection: aiosqlite.Connection, run_id: str) -> tuple[str, HoldState]:
         """Return a run's status and hold, without its context, which may be large."""

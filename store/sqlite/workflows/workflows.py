@@ -31,7 +31,15 @@ from bus.model.records import (
     timestamp,
 )
 from bus.model.retrying import is_set_aside
-from bus.model.values import check_id, json_value, normal_record, row_range, status_value
+from bus.model.values import (
+    EMITTED_BYTES_MAX,
+    check_id,
+    json_text,
+    json_value,
+    normal_record,
+    row_range,
+    status_value,
+)
 from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
@@ -97,17 +105,38 @@ class SqliteWorkflows(SqliteSchedules):
 
     def on_behalf_of(self, bot_id: str) -> SqliteWorkflows:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
-        return SqliteWorkflows(self._database, self._rules, self._clock, self._lease_clock, by=bot_id)
+        return self._with(self._rules, bot_id)
 
     def limited(self, record_bytes_max: int) -> SqliteWorkflows:
         """Return the same store with a smaller maximum for records that are written or claimed."""
-        rules = msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max)
-        return SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=self._by)
+        return self._with(msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max), self._by)
+
+    def _with(self, rules: WorkflowRules, by: str | None) -> SqliteWorkflows:
+        other = SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=by)
+        other.runs.events = self.runs.events
+        return other
 
     @property
     def output_bytes_max(self) -> int:
         """The maximum size of a step's output as JSON."""
         return self._rules.output_bytes_max
+
+    def report_events(self, wanted: Callable[[], bool], came: Callable[[], None]) -> None:
+        """Write events of runs while they are wanted, and tell that one came."""
+        self.runs.events.wanted, self.runs.events.came = wanted, came
+
+    async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
+        """Tell those who follow a run what its program has to say."""
+        what = f"what run {run_id!r} emits"
+        json_text(value, what, bytes_max=EMITTED_BYTES_MAX)
+        value = json_value(value, what)
+
+        async def operation(connection: aiosqlite.Connection, _: str) -> bool:
+            await self.runs.check_fence(connection, run_id, fence, self._by)
+            held = await self.runs.find(connection, run_id)
+            return await self.runs.events.progress(connection, held.run, value, id)
+
+        return await self._write(operation)
 
     # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────
 
