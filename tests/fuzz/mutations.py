@@ -100,6 +100,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "pause_schedule": {"schedule_id": "sched-1", "paused": False},
     "delete_schedule": {"schedule_id": "sched-1"},
     "list_open_runs": {"workflow": "digest", "resting": True, "run_ids": ["run-1"], "limit": 5},
+    "emit_run": {"run_id": "run-1", "value": {"x": 1}},
     "count_runs": {"where": {"status": "failed"}},
     "list_all_runs": {"limit": 10, "offset": 0, "status": "running"},
 }

@@ -20,7 +20,7 @@ STEP_FIELDS = {
 }  # fmt: skip
 RUN_FIELDS = {
     "id", "workflow_id", "workflow_name", "status", "trigger_type", "trigger_payload", "context", "started_at",
-    "completed_at", "error", "concurrency_key", "result", "parent_run_id", "not_before", "attributes",
+    "completed_at", "error", "concurrency_key", "result", "parent_run_id", "not_before", "cancel_by", "attributes",
 }  # fmt: skip
 LOG_FIELDS = {
     "id", "run_id", "step_id", "step_name", "status", "attempt", "idempotency_key", "input", "output", "error",
@@ -153,6 +153,7 @@ def test_holding_a_run(caller: Caller, other: Caller) -> None:
     assert (claim["run"]["status"], claim["fence"]) == ("running", 1)
     assert TIME.fullmatch(claim["expires_at"])
     lease = {"run_id": id, "holder": caller.session.bot_id, "fence": 1, "expires_at": claim["expires_at"]}
+    lease |= {"cancel_by": None}
     assert other.value("get_lease", run_id=id) == lease
     renewed = caller.value("renew_run", run_id=id, fence=1, lease_seconds=120)
     assert set(renewed) == set(lease)
