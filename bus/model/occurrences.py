@@ -12,10 +12,11 @@ Pure: times are arguments, as text in the stored form.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from ..errors import InvalidValue
@@ -48,7 +49,7 @@ _INTERVAL_SECONDS_MIN, _INTERVAL_SECONDS_MAX = 1.0, 100 * 365 * 86_400.0
 
 _CRON_FIELDS = 5
 
-_CHANGE_HOURS_MAX = timedelta(hours=3)
+_LOOK_BACK = timedelta(days=1)
 """More than any zone changes its time by."""
 
 
@@ -100,10 +101,15 @@ def latest_times(times: CronTimes | IntervalTimes, anchor: str, first: str, last
         begun, step = parse_timestamp(anchor), _step(times)
         number, through = max(-((begun - start) // step), 1), (end - begun) // step
         return [timestamp(begun + step * each) for each in range(max(number, through - most + 1), through + 1)]
-    # From the hour that comes twice on, the first of the two would not be found.
-    backwards = (moment for moment in _cron(times, end + _CHANGE_HOURS_MAX, reverse=True) if moment <= end)
-    found = islice(takewhile(lambda moment: moment >= start, backwards), most)
-    return [timestamp(moment) for moment in found][::-1]
+    # Forwards, as all times are found, from so far back that there are enough of them.
+    before = _LOOK_BACK
+    while True:
+        begin = start if before >= end - start else end - before
+        found = takewhile(lambda moment: moment <= end, _cron(times, begin - _LOOK_BACK))
+        latest = deque((moment for moment in found if moment >= begin), most)
+        if begin == start or len(latest) == most:
+            return [timestamp(moment) for moment in latest]
+        before *= 8
 
 
 def _interval(times: IntervalTimes, after: datetime, anchor: str) -> Iterator[datetime]:
@@ -121,8 +127,8 @@ def _step(times: IntervalTimes) -> timedelta:
     return timedelta(microseconds=round(times.seconds * 1_000_000))
 
 
-def _cron(times: CronTimes, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
-    """Yield the times after another one, or before it if `reverse` is set."""
+def _cron(times: CronTimes, start: datetime) -> Iterator[datetime]:
+    """Yield the times after another one."""
     if CronSim is None:
         raise InvalidValue("times", CRON_MISSING)
     try:
@@ -133,7 +139,7 @@ def _cron(times: CronTimes, start: datetime, *, reverse: bool = False) -> Iterat
     try:
         if len(times.line.split()) != _CRON_FIELDS:
             raise CronSimError(f"it has {len(times.line.split())} fields, and not {_CRON_FIELDS}")
-        found = CronSim(times.line, start.astimezone(zone), reverse=reverse)
+        found = CronSim(times.line, start.astimezone(zone))
     except CronSimError as error:
         form = "minute, hour, day, month and weekday, such as 30 8 * * MON-FRI"
         raise InvalidValue("times", f"{times.line!r} is not a cron line ({error}); write {form}") from None
