@@ -126,7 +126,8 @@ class RunWaking:
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
-        self._carry_out(self._core.look_at_runs(self._moment()))
+        if self._core.waking.has_news:  # mostly nobody waits
+            self._carry_out(self._core.look_at_runs(self._moment()))
 
     def _expect(self, at: str | None) -> None:
         """Let it be noticed when a time has come: of a new run or a schedule, or of a program that cleans up."""

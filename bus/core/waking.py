@@ -181,16 +181,23 @@ class Waking:
             self._look_at = now + self._look_seconds
             self._slots_due = len(self._claimants) > 0
 
+    @property
+    def has_news(self) -> bool:
+        """Whether the store is to be asked about what happened."""
+        return not self._asked and (bool(self._changed) or self._slots_due)
+
     def look_up(self) -> None:
         """Ask the store about what happened, unless it is being asked."""
-        if self._changed and not self._asked:
-            self._asked = True
+        if not self.has_news:
+            return
+        self._asked = True
+        if self._changed:
             asked = dict(islice(self._changed.items(), _RUNS_AT_ONCE))
             for run_id in asked:
                 del self._changed[run_id]
             self._turn.add(FindRuns(asked, slots=len(self._claimants) > 0))
-        elif self._slots_due and not self._asked:
-            self._asked, self._slots_due = True, False
+        else:
+            self._slots_due = False
             self._turn.add(FindRuns({}, slots=True))
 
     def found(self, asked: FindRuns, news: Sequence[RunNews]) -> None:

@@ -5,6 +5,8 @@ Its rules:
 - What is returned is delivered before anything new. If it must be read first, everything waits for that.
 - Nothing new is delivered while many messages wait after a nak: they are part of the mailbox's stored state.
 - What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
+- What one of the sessions has in flight from another mailbox is put off: a session settles a message by its seq.
+  That can happen to a retried dead letter of a channel that a group of the bot has taken over.
 - New messages are delivered in parcels, as far as credit and bytes allow; shared mailboxes take turns by message.
 
 Pure: time is an argument.
@@ -12,7 +14,7 @@ Pure: time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .parcel import Parcel
 from .parts import Parts
@@ -21,6 +23,8 @@ from .turns import HandedOut, Turns
 from .unsettled import Abandoned
 
 __all__ = ["Delivering"]
+
+_PUT_OFF_SECONDS = 1.0
 
 
 class Delivering:
@@ -32,6 +36,9 @@ class Delivering:
         self._delayed_max = delayed_max
         self._apart = apart
         self._expired: list[Abandoned] = []
+        self._elsewhere: list[Mapping[int, str]] = []
+        """What sessions with several mailboxes have in flight."""
+        self._put_off_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Delivering expired={len(self._expired)}>"
@@ -47,6 +54,8 @@ class Delivering:
         handed_out = [HandedOut(session, [], []) for session in sessions if session.free > 0]
         if not handed_out:
             return []
+        self._elsewhere = [session.in_flight for session in sessions if len(session.mailbox_ids) > 1]
+        self._put_off_until = now + _PUT_OFF_SECONDS
         deadline = now + self._ack_wait_seconds
         if len(handed_out) == 1:
             self._hand_out_to(handed_out[0], deadline, wall)
@@ -110,13 +119,16 @@ class Delivering:
             assert item is not None, "what is returned is unsettled"
             if seq in losing:
                 outstanding.take_returned()
-                outstanding.withhold_returned(seq)
+                outstanding.withhold(seq)
                 continue
             if item.envelope is None:
                 return None
             outstanding.take_returned()
+            if self._elsewhere and self._is_elsewhere(seq):
+                self._put_off(seq)
+                continue
             if self._parts.sources.is_paused(item.envelope.channel):
-                outstanding.withhold_returned(seq)
+                outstanding.withhold(seq)
                 continue
             wanted = item.retried or self._parts.sources.still_wants(seq, item.envelope.channel)
             if wanted and not item.envelope.is_expired(wall):
@@ -141,14 +153,28 @@ class Delivering:
                 self._parts.backlog.went(parcel.envelope.sender_bot_id, len(parcel))
             if losing:
                 staying = {seq for seq in parcel.seqs if seq not in losing}
-                outstanding.withhold(parcel.without(staying))
+                self._keep_back(parcel.without(staying), outstanding.withhold)
                 parcel = parcel.without(losing)
+            if self._elsewhere and (elsewhere := set(filter(self._is_elsewhere, parcel.seqs))):
+                self._keep_back(parcel.without(set(parcel.seqs) - elsewhere), self._put_off)
+                parcel = parcel.without(elsewhere)
             if parcel.envelope.is_expired(wall):
                 for seq in parcel.seqs:
                     self._expire(seq, 0)
             elif len(parcel):
                 return parcel
         return None
+
+    def _keep_back(self, parcel: Parcel, move: Callable[[int], None]) -> None:
+        self._parts.outstanding.take_new(parcel)
+        for seq in parcel.seqs:
+            move(seq)
+
+    def _put_off(self, seq: int) -> None:
+        self._parts.outstanding.put_off(seq, self._put_off_until)
+
+    def _is_elsewhere(self, seq: int) -> bool:
+        return any(seq in in_flight for in_flight in self._elsewhere)
 
     def _expire(self, seq: int, attempts: int) -> None:
         abandoned = self._parts.abandon(seq, "expired", attempts)

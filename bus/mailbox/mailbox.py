@@ -345,9 +345,10 @@ class Mailbox:
             if self.outstanding.is_settling(seq):
                 self.outstanding.leave_to_commit(seq)
                 continue
-            failed = vanished and seq not in unsent and seq not in session.parked
-            failure = "its session vanished" if failed else None
-            abandoned.append(self._give_back(seq, now, failure=failure, gone=session.client, loaded=loaded))
+            sent = seq not in unsent
+            failure = "its session vanished" if vanished and sent and seq not in session.parked else None
+            given_up = self._give_back(seq, now, failure=failure, gone=session.client, sent=sent, loaded=loaded)
+            abandoned.append(given_up)
         if not self.sessions:
             self.outstanding.unload_all()
             self.intake.unload(self.position)
@@ -361,10 +362,11 @@ class Mailbox:
         delay: float = 0.0,
         failure: str | None,
         gone: str | None = None,
+        sent: bool = True,
         loaded: bool | None = None,
     ) -> Abandoned | None:
         """Return a message that is in flight; its text stays in memory if a session has credit for it."""
-        item = self.outstanding.give_back(seq, now, delay=delay, failure=failure, gone=gone)
+        item = self.outstanding.give_back(seq, now, delay=delay, failure=failure, gone=gone, sent=sent)
         if item is not None:
             return self._give_up(seq, failure or "", item)
         if not (self._has_credit() if loaded is None else loaded):

@@ -202,8 +202,9 @@ class Outstanding:
         delay: float = 0.0,
         failure: str | None,
         gone: str | None = None,
+        sent: bool = True,
     ) -> Unsettled | None:
-        """Remove a message from its session, to be redelivered after `delay` seconds.
+        """Remove a message from its session, to be redelivered after `delay` seconds; no attempt if not `sent`.
 
         `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
         message is then suspended after its last failure. Any other last failure removes it, and returns what there
@@ -212,6 +213,7 @@ class Outstanding:
         item = self._own(seq)
         self._leave_session(seq, item)
         item.identity = None
+        item.attempt -= not sent
         self.dirty = True
         if failure is not None:
             item.failures += 1
@@ -244,15 +246,8 @@ class Outstanding:
                 yield seq, item.session
 
     def keep(self, session: Session, seqs: Collection[int], now: float, *, earlier: Session | None) -> list[int]:
-        """Put in flight for a client's new session what it has held since `earlier`; return what could be.
-
-        A message that another session has cannot be kept, nor one that rests after a nak, whose delay holds, nor a
-        dead letter that is to be delivered anew.
-        """
-        items = ((seq, self._items[seq]) for seq in seqs)
-        kept = [
-            seq for seq, item in items if item.attempt > 0 and item.session in (None, earlier) and not item.rests
-        ]
+        """Put in flight for a client's new session what it has held since `earlier`; return what `may_be_kept`."""
+        kept = [seq for seq in seqs if self._items[seq].may_be_kept(earlier) and seq not in session.in_flight]
         if not kept:
             return kept
         deadline = now + self._delivery.ack_wait_seconds
@@ -367,17 +362,21 @@ class Outstanding:
         self._return(seq)
         self.dirty = True
 
-    def withhold(self, parcel: Parcel) -> None:
-        """Keep back messages whose turn has come for the first time while they are being removed from the log."""
+    def take_new(self, parcel: Parcel) -> None:
+        """Keep messages whose turn has come for the first time, and that must wait: a method in `MOVES` is next."""
         for seq, wire in zip(parcel.seqs, parcel.wires, strict=True):
             self._items[seq] = Unsettled(0, 0, parcel.envelope)
             self._wires[seq] = wire
-            self.withhold_returned(seq)
 
-    def withhold_returned(self, seq: int) -> None:
-        """Keep back what `take_returned` has taken: it is being removed from the log, or its channel is paused."""
+    def withhold(self, seq: int) -> None:
+        """Keep back what was taken: it is being removed from the log, or its channel is paused."""
         self._move(self._items[seq], MessagePlace.WITHHELD)
         self._withheld.append(seq)
+
+    def put_off(self, seq: int, due: float) -> None:
+        """Return later what was taken: a session has it from another mailbox."""
+        self._move(self._items[seq], MessagePlace.DELAYED)
+        heapq.heappush(self._delayed, (due, seq))
 
     def release_withheld(self) -> None:
         """Return what was kept back: it was not removed, or a channel goes on."""

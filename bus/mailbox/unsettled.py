@@ -46,8 +46,9 @@ MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
     None: frozenset(
         {
             _P.IN_FLIGHT,  # deliver: for the first time; redeliver: after take_returned
-            _P.WITHHELD,  # withhold, withhold_returned: likewise
+            _P.WITHHELD,  # withhold: likewise
             _P.RETURNED,  # revive: a dead letter is retried; remember: a client holds it
+            _P.DELAYED,  # put_off: a session has it from another mailbox
         }
     ),
     _P.IN_FLIGHT: frozenset(
@@ -113,10 +114,13 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     identity: tuple[str, str] | None = None
     """Its sender and its id, while it is in flight and its text is not in memory."""
 
-    @property
-    def rests(self) -> bool:
-        """Whether it waits for the end of a nak's delay."""
-        return self.due_at is not None and self.place in (MessagePlace.DELAYED, MessagePlace.RESTING)
+    def may_be_kept(self, earlier: Session | None) -> bool:
+        """Return True if a client that comes back may keep it: it was in its `earlier` session, or nobody has it.
+
+        It may not keep what rests after a nak, whose delay holds, nor a dead letter that is to be delivered anew.
+        """
+        rests = self.due_at is not None and self.place in (MessagePlace.DELAYED, MessagePlace.RESTING)
+        return self.attempt > 0 and self.session in (None, earlier) and not rests
 
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""

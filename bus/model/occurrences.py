@@ -12,11 +12,10 @@ Pure: times are arguments, as text in the stored form.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from ..errors import InvalidValue
@@ -49,7 +48,7 @@ _INTERVAL_SECONDS_MIN, _INTERVAL_SECONDS_MAX = 1.0, 100 * 365 * 86_400.0
 
 _CRON_FIELDS = 5
 
-_LOOK_BACK = timedelta(days=1)
+_CHANGE_HOURS_MAX = timedelta(hours=3)
 """More than any zone changes its time by."""
 
 
@@ -89,9 +88,8 @@ def next_time(times: CronTimes | IntervalTimes, anchor: str, after: str) -> str 
 def next_times(times: CronTimes | IntervalTimes, anchor: str, after: str) -> Iterator[str]:
     """Yield the times after another one, in order."""
     start = parse_timestamp(after)
-    found = _interval(times, start, anchor) if isinstance(times, IntervalTimes) else _cron(times, start)
-    # In an hour that comes twice, the first one found may be that of the first time.
-    return (timestamp(moment) for moment in found if moment > start)
+    found = _interval(times, start, anchor) if isinstance(times, IntervalTimes) else _one_by_one(times, start)
+    return (timestamp(moment) for moment in found)
 
 
 def latest_times(times: CronTimes | IntervalTimes, anchor: str, first: str, last: str, most: int) -> list[str]:
@@ -101,15 +99,23 @@ def latest_times(times: CronTimes | IntervalTimes, anchor: str, first: str, last
         begun, step = parse_timestamp(anchor), _step(times)
         number, through = max(-((begun - start) // step), 1), (end - begun) // step
         return [timestamp(begun + step * each) for each in range(max(number, through - most + 1), through + 1)]
-    # Forwards, as all times are found, from so far back that there are enough of them.
-    before = _LOOK_BACK
-    while True:
-        begin = start if before >= end - start else end - before
-        found = takewhile(lambda moment: moment <= end, _cron(times, begin - _LOOK_BACK))
-        latest = deque((moment for moment in found if moment >= begin), most)
-        if begin == start or len(latest) == most:
-            return [timestamp(moment) for moment in latest]
-        before *= 8
+    # Backwards to where the latest ones begin, about; then forwards, because times are fired in that direction, and
+    # around a change of the clock the two directions differ.
+    backwards = (moment for moment in _cron(times, end + _CHANGE_HOURS_MAX, reverse=True) if moment <= end)
+    nearly = list(islice(takewhile(lambda moment: moment >= start, backwards), most))
+    begin = max(start, nearly[-1] - _CHANGE_HOURS_MAX) if len(nearly) == most else start
+    found = takewhile(lambda moment: moment <= end, _one_by_one(times, begin - timedelta(microseconds=1)))
+    return [timestamp(moment) for moment in found][-most:]
+
+
+def _one_by_one(times: CronTimes, start: datetime) -> Iterator[datetime]:
+    """Yield the times after another one, each as if it were asked for alone: that is how they are fired."""
+    last: datetime | None = start
+    while last is not None:
+        # In an hour that comes twice, the first one found may be that of the first time.
+        last = next((moment for moment in _cron(times, last) if moment > last), None)
+        if last is not None:
+            yield last
 
 
 def _interval(times: IntervalTimes, after: datetime, anchor: str) -> Iterator[datetime]:
@@ -127,8 +133,8 @@ def _step(times: IntervalTimes) -> timedelta:
     return timedelta(microseconds=round(times.seconds * 1_000_000))
 
 
-def _cron(times: CronTimes, start: datetime) -> Iterator[datetime]:
-    """Yield the times after another one."""
+def _cron(times: CronTimes, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+    """Yield the times after another one, or before it if `reverse` is set."""
     if CronSim is None:
         raise InvalidValue("times", CRON_MISSING)
     try:
@@ -139,7 +145,7 @@ def _cron(times: CronTimes, start: datetime) -> Iterator[datetime]:
     try:
         if len(times.line.split()) != _CRON_FIELDS:
             raise CronSimError(f"it has {len(times.line.split())} fields, and not {_CRON_FIELDS}")
-        found = CronSim(times.line, start.astimezone(zone))
+        found = CronSim(times.line, start.astimezone(zone), reverse=reverse)
     except CronSimError as error:
         form = "minute, hour, day, month and weekday, such as 30 8 * * MON-FRI"
         raise InvalidValue("times", f"{times.line!r} is not a cron line ({error}); write {form}") from None

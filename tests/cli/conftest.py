@@ -5,19 +5,45 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
+_IMPATIENT = """
+[delivery]
+heartbeat_seconds = 0.4
+session_timeout_seconds = 2.0
+
+[workflows]
+sweep_seconds = 0.2
+"""
+
 
 @pytest.fixture(scope="module")
 def posthouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
     """The commands, with a running worker. It is shared by a module's tests, so each uses bots of its own."""
-    database = tmp_path_factory.mktemp("worker") / "posthouse.db"
+    with _serving(tmp_path_factory.mktemp("worker")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
+    """The same, with a worker that soon forgets whoever was killed."""
+    folder = tmp_path_factory.mktemp("impatient")
+    configuration = folder / "posthouse.toml"
+    configuration.write_text(_IMPATIENT, encoding="utf-8")
+    with _serving(folder, "--config", str(configuration)) as found:
+        yield found
+
+
+@contextmanager
+def _serving(folder: Path, *options: str) -> Iterator[Posthouse]:
+    database = folder / "posthouse.db"
     command, tap = free_addresses()
-    arguments = ["--bind", command, "--tap", tap, "--database", str(database)]
+    arguments = ["--bind", command, "--tap", tap, "--database", str(database), *options]
     with database.with_name("worker.log").open("wb") as log:
         worker = subprocess.Popen([*COMMAND, "serve", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

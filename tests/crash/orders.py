@@ -22,14 +22,14 @@ import anyio
 import msgspec
 
 import bus
-from bus.errors import InvalidTransition, NotFound
+from bus.errors import InvalidTransition, NotFound, RunHeld
 from bus.model.records import RunStatus, StepStatus
 from store.sqlite.check import Check
 
 from ..integration.wire import TIMEOUT_SECONDS
 from ..integration.wire_worker import REPOSITORY, Worker
 from .command import Outcome, Progress, campaign, play
-from .shop import CLERK, SHOP, Line
+from .shop import CLERK, ORDER, SHOP, TICK, Line
 
 __all__ = ["contradictions", "orders", "play_round"]
 
@@ -46,10 +46,13 @@ sweep_seconds = 0.2
 _KILLS_A_ROUND = 12
 _SHOPS = 2
 _ORDERS_A_KILL = 3
+_FORKS = 3
 _PAUSE_SECONDS = 2.0
 """The most between two kills."""
 
 _END_SECONDS = 4 * TIMEOUT_SECONDS
+
+_OVER = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 _ENDED = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
 
@@ -116,11 +119,26 @@ class _Clerk:
         self._bot = bot
         self._chance = chance
 
+    async def wind_up(self) -> None:
+        """Let something be done each second, from now on."""
+        await self._bot.workflows.save_definition(TICK)
+        schedule = bus.WorkflowSchedule(
+            id="tick",
+            workflow_id="tick",
+            times=bus.IntervalTimes(seconds=1),
+            overlap=bus.Overlap.ALLOW,
+            catch_up=bus.CatchUp.ALL,
+        )
+        await self._bot.workflows.save_schedule(schedule)
+
     async def begin(self, count: int) -> None:
         for _ in range(count):
             body = {"total": self._chance.randrange(1000), "buggy": self._chance.random() < 0.2}
-            receipt = await self._bot.send(SHOP, body, message_type="order")
-            self.orders[receipt.id] = body
+            if self._chance.random() < 0.5:
+                id = (await self._bot.send(SHOP, body, message_type="order")).id
+            else:
+                id = (await self._bot.workflows.start("order", body, definition=ORDER)).id
+            self.orders[id] = body
 
     async def pay(self) -> None:
         """Pay what is not paid yet, each with one signal that is sent twice, and one more that nobody waits for."""
@@ -147,24 +165,33 @@ class _Clerk:
 
     async def retry(self) -> None:
         """Let the orders go on that a bug stopped, whether their messages come again or are dead letters."""
+        for run in await self._bot.workflows.list_all_runs(RunStatus.PAUSED, limit=None):
+            if run.error is not None:
+                with suppress(InvalidTransition, RunHeld):
+                    await self._bot.workflows.retry_run(run.id)
         if letters := await self._bot.dead_letters(bot=SHOP):
             await self._bot.retry_dead_letters([letter.seq for letter in letters], bot=SHOP)
 
+    async def fork(self, count: int) -> None:
+        """Let some orders that are completed confirm once more, each as a run of its own."""
+        for id in list(self.orders)[:count]:
+            forked = await self._bot.workflows.fork_run(id, f"{id}-again", "confirm")
+            self.orders[forked.id] = self.orders[id]
+
     async def until_all_ended(self) -> None:
+        """Wait until all orders are completed, and nothing else is open."""
         deadline = time.monotonic() + _END_SECONDS
         while True:
-            open_orders = [id for id in self.orders if not await self._is_completed(id)]
-            if not open_orders:
+            open_runs = [
+                run for run in await self._bot.workflows.list_all_runs(limit=None) if run.status not in _OVER
+            ]
+            unknown = [id for id in self.orders if await self._bot.workflows.get_run(id) is None]
+            if not open_runs and not unknown:
                 return
             if time.monotonic() > deadline:
-                found = [await self._bot.workflows.get_run(id) for id in open_orders[:3]]
-                raise AssertionError(f"{len(open_orders)} orders are not completed: {open_orders[:3]}, {found}")
+                raise AssertionError(f"these are not over: {unknown[:3]}, {open_runs[:3]}")
             await self.retry()
             await anyio.sleep(0.2)
-
-    async def _is_completed(self, id: str) -> bool:
-        run = await self._bot.workflows.get_run(id)
-        return run is not None and run.status == RunStatus.COMPLETED
 
 
 async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random, progress: Progress) -> Outcome:
@@ -178,6 +205,7 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
             clerk = _Clerk(bot, chance)
             async with anyio.create_task_group() as tasks:
                 shops.start(_SHOPS)
+                await clerk.wind_up()
                 tasks.start_soon(clerk.attend)
                 for number in range(rounds):
                     await clerk.begin(_ORDERS_A_KILL)
@@ -192,6 +220,9 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
                     if number == rounds // 2:
                         shops.mend()
                     progress(f"{number + 1} kills, {len(clerk.orders)} orders")
+                await bot.workflows.pause_schedule("tick")
+                await clerk.until_all_ended()
+                await clerk.fork(_FORKS)
                 await clerk.until_all_ended()
                 tasks.cancel_scope.cancel()
             faults = [fault async for fault in _faults(bot, clerk.orders, shops.notes())]

@@ -20,12 +20,14 @@ import msgspec
 
 import bus
 
-__all__ = ["CLERK", "SHOP", "Line"]
+__all__ = ["CLERK", "ORDER", "SHOP", "TICK", "Line"]
 
 SHOP, CLERK = "shop", "clerk"
 """The bots that execute orders, and that begin and answer them."""
 
-_ORDER = bus.WorkflowDefinition(id="order", name="order", owner=bus.GlobalOwner())
+ORDER = bus.WorkflowDefinition(id="order", name="order", owner=bus.GlobalOwner())
+TICK = bus.WorkflowDefinition(id="tick", name="tick", owner=bus.GlobalOwner())
+_SHIPMENT = bus.WorkflowDefinition(id="shipment", name="shipment", owner=bus.GlobalOwner(), concurrency=4)
 
 _LEASE_SECONDS = 2.0
 _PICKERS = 4
@@ -64,18 +66,38 @@ class Shop:
         self._attempts: Counter[str] = Counter()
         bot.on_message("order")(self.begin)
         bot.on_message("workflow.crashed")(self.leave)
+        bot.on_run("order", definition=ORDER, lease_seconds=_LEASE_SECONDS)(self.execute)
+        bot.on_run("shipment", definition=_SHIPMENT, lease_seconds=_LEASE_SECONDS)(self.ship)
+        bot.on_run("tick", definition=TICK, lease_seconds=_LEASE_SECONDS)(self.tick)
 
     async def begin(self, message: bus.Message) -> None:
         """Execute the order of a message."""
         async with self.bot.workflows.run(
-            "order", id=message.id, input=message.body, definition=_ORDER, lease_seconds=_LEASE_SECONDS
+            "order", id=message.id, input=message.body, definition=ORDER, lease_seconds=_LEASE_SECONDS
         ) as run:
             await self._order(run, message)
+
+    async def execute(self, run: bus.Run) -> None:
+        """Execute an order that no message began."""
+        await self._order(run, None)
+
+    async def ship(self, run: bus.Run) -> Any:
+        """Ship an order, in as many runs as it has boats to take, one after the other."""
+        where = await self._step(run, "sail", run.input["boats"])
+        await run.sleep(0.1)
+        if run.input["boats"] > 1:
+            await run.continue_as_new({"boats": run.input["boats"] - 1})
+            return None
+        return where
+
+    async def tick(self, run: bus.Run) -> None:
+        """Do what is done each second."""
+        await self._step(run, "tick", 0)
 
     async def leave(self, message: bus.Message) -> None:
         """Do nothing: the message that began the order comes again."""
 
-    async def _order(self, run: bus.Run, message: bus.Message) -> None:
+    async def _order(self, run: bus.Run, message: bus.Message | None) -> None:
         charged = await self._step(run, "charge", run.input["total"])
         if run.input["buggy"] and not self._mended.exists():
             raise RuntimeError("a bug")
@@ -86,13 +108,15 @@ class Shop:
             await self._step(run, "pack", parcel)
         signal = await run.wait("paid", "refused")
         self._write("saw", run.id, "paid", [signal.name, signal.payload])
-        await run.sleep("cool down", 0.2)
-        answer = await run.approval("release", {"order": run.id})
+        shipped = await run.call("shipment", {"boats": 2})
+        self._write("saw", run.id, "shipment", shipped)
+        answer = await run.approval("release", run.input)
         self._write("saw", run.id, "release", answer["by"])
         async with run.commit("confirm", output=charged) as tx:
             tx.publish("confirmed", {"order": run.id, "charged": charged})
-            tx.ack(message)
-            tx.complete(result={"charged": charged, "paid": signal.payload})
+            if message is not None:
+                tx.ack(message)
+            tx.complete(result={"charged": charged, "paid": signal.payload, "shipped": shipped})
 
     async def _step(self, run: Any, name: str, value: int) -> Any:
         async def carry_out() -> list[int]:

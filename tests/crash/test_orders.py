@@ -28,5 +28,5 @@ def test_what_contradicts_an_output_that_was_seen_is_found(notes: list[Line], fo
 
 def test_orders_survive_kills() -> None:
     counted = play_round(7, rounds=4)
-    assert counted["orders"] == 12
+    assert counted["orders"] == 15  # with three that are forked
     assert counted["of a bot"] + counted["of the worker"] == 4

@@ -101,9 +101,15 @@ def suspended_by_a_nak() -> World:
     return world
 
 
-def withheld() -> World:
+def taken_new() -> World:
     world = World()
-    world.outstanding.withhold(letter(1))
+    world.outstanding.take_new(letter(1))
+    return world
+
+
+def withheld() -> World:
+    world = taken_new()
+    world.outstanding.withhold(1)
     return world
 
 
@@ -139,9 +145,10 @@ def discard(world: World) -> None:
 
 ROWS: list[tuple[Callable[[], World], Callable[[World], object], MessagePlace | None]] = [
     (new, World.deliver, MessagePlace.IN_FLIGHT),
-    (new, lambda world: world.outstanding.withhold(letter(1)), MessagePlace.WITHHELD),
+    (taken_new, lambda world: world.outstanding.withhold(1), MessagePlace.WITHHELD),
+    (taken_new, lambda world: world.outstanding.put_off(1, 20.0), MessagePlace.DELAYED),
     (taken, World.deliver, MessagePlace.IN_FLIGHT),
-    (taken, lambda world: world.outstanding.withhold_returned(1), MessagePlace.WITHHELD),
+    (taken, lambda world: world.outstanding.withhold(1), MessagePlace.WITHHELD),
     (taken, discard, None),
     (new, lambda world: world.outstanding.revive(1), MessagePlace.RETURNED),
     (new, lambda world: world.outstanding.remember(1), MessagePlace.RETURNED),

@@ -105,6 +105,36 @@ def test_a_start_beyond_the_end_waits_for_its_seq_and_harms_nothing_else(group: 
     assert got == [1, 3, 5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("first", ["the group", "the bot"])
+def test_a_message_of_two_mailboxes_comes_to_a_session_from_one_after_the_other(first: str) -> None:
+    """A dead letter is tried again whose channel a group of the bot has taken over: it is the group's, too."""
+    worker = Worker()
+    worker.hello("eve")
+    worker.hello("bob")
+    joined(worker)
+    worker.say(b"eve", published(ToChannel("news")))
+    worker.commit()
+    worker.say(b"bob", Term(seqs=[1], reason="no"))
+    worker.commit(flush=True)
+    worker.say(b"bob", Unsubscribe(request=3, channel="news"))
+    worker.settle(1)
+    retry = RetryDeadLetters(request=4, bot="bob", seqs=[1])
+    if first == "the bot":
+        worker.say(b"bob", retry)
+        assert seqs(worker) == [1]
+    worker.say(b"bob", Subscribe(request=2, channel="news", start="all", group="team"))
+    assert seqs(worker) == ([1] if first == "the group" else [])
+    if first == "the group":
+        worker.say(b"bob", retry)
+        assert seqs(worker) == []
+    assert worker.in_flight(b"bob") == [1]
+    worker.say(b"bob", Ack(seqs=[1]))
+    assert seqs(worker) == [1], "the other one"
+    worker.say(b"bob", Ack(seqs=[1]))
+    assert seqs(worker) == []
+    assert worker.in_flight(b"bob") == []
+
+
 def test_what_was_given_up_counts_as_unsettled_until_it_is_a_dead_letter_on_disk() -> None:
     """Whoever waits until nothing is left finds all that was given up."""
     worker = Worker()
