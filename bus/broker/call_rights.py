@@ -282,9 +282,13 @@ class CallRights:
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def runs_all(self, principal: Principal | None, workflow: str) -> bool:
-        """Return True if a bot may execute every run of a workflow, whoever created it."""
-        return principal is None or self._access.may(principal, Action.RUN, workflow)
+    async def runs_all(self, principal: Principal | None, workflow: str) -> bool:
+        """Return True if a bot may execute every run of the workflows with a name or an id, whoever created it."""
+        if principal is None:
+            return True
+        definition = await self._workflows.get_definition(workflow)
+        names = {workflow} if definition is None else {workflow, definition.name}
+        return all(self._access.may(principal, Action.RUN, name) for name in names)
 
     def reads_all(self, principal: Principal) -> bool:
         """Return True if a bot may see every record."""

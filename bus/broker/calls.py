@@ -2,7 +2,8 @@
 
 Owns the order of a session's calls, and that no answer is larger than a frame. Consecutive calls are carried out in
 order. Writes enter the store's one queue without waiting for each other, so that they share a commit, and so do
-reads; but a read waits for the writes before it, and a write for the reads.
+reads; but a read waits for the writes before it, and a write for the reads. Few reads of a session are carried
+out at once: its records may be large, and others' calls come between them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ _PORTION_RECORDS = 8
 _ANSWER_ROOM_BYTES = 1024
 """Room around a record in an answer of one frame."""
 
+_READS_AT_ONCE = 2
+"""Reads of one session: one by the store, while the answer to the other is written."""
+
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
 
@@ -83,7 +87,7 @@ _log = structlog.get_logger("posthouse")
 class Round:
     """Consecutive calls of one session, either all writes or all reads, after those that came before."""
 
-    __slots__ = ("_waiting", "after", "done", "open", "writes")
+    __slots__ = ("_turns", "_waiting", "after", "done", "open", "writes")
 
     def __init__(self, writes: bool, after: Round | None) -> None:
         self.writes = writes
@@ -91,6 +95,14 @@ class Round:
         self.open = 0
         self.done = anyio.Event()
         self._waiting = 0
+        self._turns: anyio.Semaphore | None = None
+
+    @property
+    def turns(self) -> anyio.Semaphore:
+        """Lets some reads at a time through, so that those of other sessions come between them."""
+        if self._turns is None:
+            self._turns = anyio.Semaphore(_READS_AT_ONCE, fast_acquire=True)
+        return self._turns
 
     def arrive(self) -> bool:
         """Return True if a call that arrives has to `wait`: the calls before are not done, or others still wait."""
@@ -178,7 +190,10 @@ class WorkflowAnswers:
         try:
             if waits:
                 await together.wait()
-            return await self._answer(ask, call, bot_name)
+            if together.writes:
+                return await self._answer(ask, call, bot_name)
+            async with together.turns:
+                return await self._answer(ask, call, bot_name)
         except Exception as error:
             return _refused(call, error)
         finally:
@@ -307,7 +322,7 @@ class WorkflowAnswers:
 
     async def _list_open(self, ask: Ask, call: ListOpenRuns, bot_name: str) -> list[msgspec.Raw]:
         """Read which runs a bot is to open, without those that its messages open."""
-        if self._rights.runs_all(ask.principal, call.workflow):
+        if await self._rights.runs_all(ask.principal, call.workflow):
             self._waking.execute(ask, call.workflow)
         found, read = _Found(call, self, in_parts=False), 0
         arguments = _arguments(call, ask.bot_id, bot_name)

@@ -91,7 +91,9 @@ class RunWaking:
     def tell(self, ask: Ask, call: Call, value: Any) -> None:
         """Tell what a call changed, which is on disk, to those who wait for the run."""
         match call:
-            case WatchRun() if value is not None and not RUN_TRANSITIONS[value.status]:
+            case WatchRun() if value is None:
+                self._core.waking.not_found(ask.address, call.run_id)
+            case WatchRun() if not RUN_TRANSITIONS[value.status]:
                 self._core.waking.unwatch(call.run_id)
             case UpdateRunStatus():
                 stopped = call.status is not RunStatus.RUNNING

@@ -20,6 +20,7 @@ from itertools import islice
 from ..mailbox.sessions import Session, Sessions
 from ..model.repository import RunNews
 from ..wire.frames import Wake
+from ..wire.limits import NAME_CHARACTERS_MAX
 from .effects import EndPlaces, FindRuns, Turn
 
 __all__ = ["Waking"]
@@ -109,9 +110,19 @@ class Waking:
         """Wake a session at each change of a run, until that ends."""
         self._watchers.add(session, run_id)
 
+    def not_found(self, address: bytes, run_id: str) -> None:
+        """Note that a session watches a run that does not exist, and forget it if its id is long."""
+        session = self._sessions.get(address)
+        if session is not None and len(run_id) > NAME_CHARACTERS_MAX:
+            self._watchers.remove(session, run_id)
+
     def execute(self, session: Session, workflow: str) -> None:
-        """Wake a session for the runs of a workflow, by id or name, that its bot is to open."""
-        self._executors.add(session, workflow)
+        """Wake a session for the runs of a workflow, by id or name, that its bot is to open.
+
+        Of one whose name is longer than names are, it is not told.
+        """
+        if len(workflow) <= NAME_CHARACTERS_MAX:
+            self._executors.add(session, workflow)
 
     def unwatch(self, run_id: str) -> None:
         """Note that nothing happens to a run any more."""

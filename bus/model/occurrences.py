@@ -13,6 +13,7 @@ Pure: times are arguments, as text in the stored form.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
@@ -148,4 +149,11 @@ def _cron(times: CronTimes, start: datetime, *, reverse: bool = False) -> Iterat
     except CronSimError as error:
         form = "minute, hour, day, month and weekday, such as 30 8 * * MON-FRI"
         raise InvalidValue("times", f"{times.line!r} is not a cron line ({error}); write {form}") from None
-    return (moment.astimezone(UTC) for moment in found)
+    return _in_the_calendar(found)
+
+
+def _in_the_calendar(found: Iterator[datetime]) -> Iterator[datetime]:
+    """Yield times in UTC, up to the end of the calendar."""
+    with suppress(OverflowError):
+        for moment in found:
+            yield moment.astimezone(UTC)

@@ -22,6 +22,7 @@ __all__ = [
     "OUTPUT_BYTES_MAX",
     "SIGNAL_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
+    "check_id",
     "json_bytes",
     "json_text",
     "json_value",
@@ -76,6 +77,12 @@ def normal_record(record: _Record, what: str) -> _Record:
     """Return a record as it will be read back. Raise InvalidValue also if a field is not of its type."""
     normal: _Record = _decode(_encode(record, what), type(record), what)
     return normal
+
+
+def check_id(id: str, what: str) -> None:
+    """Raise InvalidValue for an id with a zero character, at which SQLite ends a text in a list."""
+    if "\0" in id:
+        raise InvalidValue(what, f"must not contain a zero character, as {id[:64]!r} does")
 
 
 def same_values(one: msgspec.Struct, other: msgspec.Struct) -> bool:

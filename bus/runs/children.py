@@ -40,6 +40,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     definition: WorkflowDefinition | None = None
     trigger_type: str = "run"
+    attributes: dict[str, str] = {}
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
             trigger_type=self.trigger_type,
             definition=self.definition,
             run_at=self.run_at,
+            attributes=self.attributes,
         )
 
 
@@ -148,7 +150,8 @@ class Children(Waits):
                 row = await self._ended(row)
         await self._leave_again(row)
         if row.status is StepStatus.FAILED:
-            raise ended(child_id(self.id, step_id), row.output["status"], row.output["error"])
+            seen = row.output if isinstance(row.output, dict) else {}  # without one, somebody else ended the step
+            raise ended(child_id(self.id, step_id), seen.get("status", ""), seen.get("error", row.error))
         return row.output if reading is None else reading.read(row.output, f"result of step {step_id!r}")
 
     def _recorded_child(self, step_id: str, kind: str, child: Child) -> WorkflowStepLog | None:

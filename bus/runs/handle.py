@@ -12,7 +12,7 @@ import anyio
 import uuid_utils
 
 from ..client.lending import waiting_for_reply
-from ..errors import NotFound, ResultTimeout, RunEnded
+from ..errors import InvalidTransition, NotFound, ResultTimeout, RunEnded
 from ..model.records import RunStatus, Signal, WorkflowRun
 from ..model.repository import WorkflowRepository
 from .continuing import find_latest, find_successor
@@ -112,4 +112,10 @@ class RunHandle:
         run is cancelled when `result` raises RunCancelled. Raises InvalidTransition if it has ended in another way,
         and NotFound if it does not exist.
         """
-        return await self._workflows.cancel_run((await self.run()).id, reason, grace_seconds)
+        while True:
+            run = await self.run()
+            try:
+                return await self._workflows.cancel_run(run.id, reason, grace_seconds)
+            except InvalidTransition:
+                if (await self.run()).id == run.id:
+                    raise  # otherwise it has just continued as a new one

@@ -160,14 +160,16 @@ class RunCommit:
         """
         self._check_completable()
         recorder = self._recorder
-        if recorder.result is not None:
-            raise ValueError(f"run {recorder.run_id!r} has a result: it cannot continue as a new run")
+        self._refuse_result()
         id = successor_id(recorder.run_id)
+        if id in self._children:
+            raise ValueError(f"run {recorder.run_id!r} continues twice in commit {self._name!r}: call it once")
         child = Child(
             workflow=recorder.run.workflow_id,
             input=recorder.value(input, "input", self._step_id),
             concurrency_key=recorder.run.concurrency_key,
             trigger_type=CONTINUED,
+            attributes=recorder.run.attributes,
         )
         self._add_bytes(len(encode(child)))
         self._children[id] = child
@@ -178,7 +180,11 @@ class RunCommit:
         hold, now = self._recorder.hold, self._recorder.hold.timing.clock()
         runs: list[WorkflowRun] = []
         for id, child in self._children.items():
-            definition = await find_definition(hold.workflows, hold.bot_id, child.workflow)
+            definition = None
+            if child.trigger_type == CONTINUED:  # by its id: another workflow may have that as its name
+                definition = await hold.workflows.get_definition(child.workflow)
+            if definition is None:
+                definition = await find_definition(hold.workflows, hold.bot_id, child.workflow)
             runs.append(new_run(definition, child.start(id), now, parent_run_id=self._recorder.run_id))
         return runs
 
@@ -229,6 +235,10 @@ class RunCommit:
         if result is not msgspec.UNSET:
             self._recorder.set_result(result)
         self._completes = True
+
+    def _refuse_result(self) -> None:
+        if self._recorder.result is not None:
+            raise ValueError(f"run {self._recorder.run_id!r} has a result: it cannot continue as a new run")
 
     def _check_completable(self) -> None:
         """Raise RunCancelled if the run is being cancelled: it does not complete any more."""
@@ -286,6 +296,8 @@ class RunCommit:
         context = recorder.context_value(self._context)
         changed = not recorder.is_saved(context)
         commit_id = str(uuid_utils.uuid7())
+        if successor_id(recorder.run_id) in self._children:
+            self._refuse_result()
         runs = await self._runs()
 
         async def commit() -> CommitResult:

@@ -14,6 +14,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.leases import HoldState
 from bus.model.records import (
     CONTINUED,
     NewSignal,
@@ -93,12 +94,13 @@ class Commits:
 
     async def _carry_out(self, transaction: Transaction, work: CommitWork) -> Committed:
         connection = transaction.connection
+        hold: HoldState | None = None
         if work.run_id is not None and work.fence is not None:
-            await self._runs.checkpoint(connection, work, self._now(), lease_now=self._lease_now())
+            hold = await self._runs.checkpoint(connection, work, self._now(), lease_now=self._lease_now())
         for step in work.steps:
             await self._record(transaction, step, work)
         for run in work.runs:
-            await self._start(connection, run, work)
+            await self._start(connection, run, work, hold)
         for signal in work.signals:
             await self._signal(connection, signal, work)
         for channel in work.channels:
@@ -133,8 +135,10 @@ class Commits:
         self._runs.check_size(new.step, f"step {step.step_id!r}")
         await self._steps.write(transaction, new, self._now())
 
-    async def _start(self, connection: aiosqlite.Connection, run: WorkflowRun, work: CommitWork) -> None:
-        """Create a run for the run of the commit."""
+    async def _start(
+        self, connection: aiosqlite.Connection, run: WorkflowRun, work: CommitWork, hold: HoldState | None
+    ) -> None:
+        """Create a run for the run of the commit, which had this hold."""
         if work.rights is not None:
             workflow = await find_workflow(connection, run.workflow_id)
             if workflow is None or workflow[0] != run.workflow_name:
@@ -146,7 +150,13 @@ class Commits:
         self._runs.check_size(new.run, f"run {run.id!r}")
         await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
         if run.trigger_type == CONTINUED and work.run_id is not None:
+            await self._runs.inherit(connection, run.id, work.run_id)
             await self._signals.pass_on(connection, work.run_id, run.id)
+            if hold is not None and hold.cancel_by is not None:  # it ended before its program was told
+                request = self._runs.cancel_request(
+                    hold.cancel_reason, None, now=self._now(), lease_now=self._lease_now()
+                )
+                await self._runs.cancel(connection, run.id, request)
 
     async def _signal(self, connection: aiosqlite.Connection, signal: NewSignal, work: CommitWork) -> None:
         if work.rights is not None:

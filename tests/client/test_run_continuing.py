@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
+import msgspec
 import pytest
 
 import bus
-from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from bus.runs.continuing import successor_id
 from bus.testing import Worker
 from bus.wire.limits import NAME_CHARACTERS_MAX
@@ -103,6 +106,78 @@ async def test_a_run_with_a_result_cannot_continue(worker: Worker) -> None:
                 run.result = 1
                 with pytest.raises(ValueError, match="has a result"):
                     await run.continue_as_new(2)
+
+
+async def test_a_result_after_continuing_is_refused_and_so_is_a_second_successor(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            async with bot.workflows.run("poll", id="poll", definition=POLL) as run:
+                tx = await run.commit("last").__aenter__()
+                tx.continue_as_new(1)
+                tx.complete(result=2)
+                with pytest.raises(ValueError, match="has a result"):
+                    await tx.__aexit__(None, None, None)
+                run.result = None
+                async with run.commit("last") as tx:
+                    tx.continue_as_new(1)
+                    with pytest.raises(ValueError, match="twice"):
+                        tx.continue_as_new(2)
+            found = await bot.workflows.get_run("poll~2")
+            assert found is not None
+            assert found.context == {"input": 1}
+
+
+async def test_a_successor_is_of_the_same_workflow_and_found_by_the_same_attributes(worker: Worker) -> None:
+    named = msgspec.structs.replace(POLL, id="other", name="poll-id")
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            definition = msgspec.structs.replace(POLL, id="poll-id")
+            await bot.workflows.save_definition(named)
+            await bot.workflows.start("poll", id="poll", definition=definition, attributes={"customer": "ann"})
+            async with bot.workflows.run("poll", id="poll") as run:
+                await run.continue_as_new(1)
+            found = await bot.workflows.get_run("poll~2")
+            assert found is not None
+            assert (found.workflow_id, found.attributes) == ("poll-id", {"customer": "ann"})
+
+
+async def test_a_signal_that_is_sent_again_after_its_run_continued_is_taken_once(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle = await bot.workflows.start("poll", id="poll", definition=POLL)
+            await handle.signal("go", 1, id="s")
+            taken: list[str] = []
+            for id in ("poll", "poll~2", "poll~3"):
+                async with bot.workflows.run("poll", id=id) as run:
+                    if id == "poll~2":
+                        taken.append((await run.wait("go")).id)
+                    if id == "poll~3":
+                        taken.extend(each.id for each in await bot.workflows.list_signals(id))
+                    await run.continue_as_new()
+                assert (await handle.signal("go", 1, id="s")).id == "s"
+            assert taken == ["s"]
+            with pytest.raises(bus.Conflict, match="another signal"):
+                await handle.signal("go", 2, id="s")
+
+
+async def test_cancelling_a_run_that_has_just_continued_cancels_its_successor(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle = await bot.workflows.start("poll", id="poll", definition=POLL)
+            cancel_run, ids = bot.workflows.cancel_run, list[str]()
+
+            async def continued(run_id: str, *given: Any) -> WorkflowRun:
+                ids.append(run_id)
+                if run_id == "poll":
+                    async with bot.workflows.run("poll", id="poll") as run:
+                        await run.continue_as_new()
+                return await cancel_run(run_id, *given)
+
+            bot.workflows.cancel_run = continued  # type: ignore[method-assign, assignment]
+            assert (await handle.cancel("late")).id == "poll~2"
+            assert ids == ["poll", "poll~2"]
+            with pytest.raises(bus.RunCancelled):
+                await handle.result()
 
 
 def test_successors_are_numbered() -> None:

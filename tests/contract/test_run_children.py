@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import bus
@@ -202,6 +203,26 @@ async def test_a_parent_may_go_on_without_a_child_that_was_cancelled(
     assert await result(programs) == ["r/w", 2]
     async with programs.open() as again:
         assert await body(again) == ["r/w", 2]
+
+
+async def test_a_call_that_somebody_else_ended_fails_its_parent_in_words(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    async def call() -> None:
+        async with programs.open() as parent:
+            await parent.call("w", name="ship")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        with anyio.fail_after(BOUND_SECONDS):
+            while not (rows := await programs.rows()):
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    [row] = rows
+    await programs.workflows.update_step_status(row.id, StepStatus.FAILED, error="by hand")
+    with pytest.raises(bus.RunFailed, match="by hand") as failed:
+        await call()
+    assert failed.value.run_id == "r/ship"
 
 
 async def test_a_call_that_a_scope_ended_is_recorded(programs: Programs, workflow: WorkflowDefinition) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.errors import Conflict, Fenced
+from bus.errors import Conflict, Fenced, InvalidValue
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun
 from bus.model.repository import WorkflowRepository
 
@@ -120,3 +120,17 @@ async def test_five_crashes_are_forgiven(place: Place, workflows: WorkflowReposi
     await workflows.claim_run("r", ANN, 10)
     [summary] = await workflows.list_all_runs()
     assert summary.recoveries == 5, "giving a run back is not a person's resuming it"
+
+
+async def test_an_id_at_which_a_list_would_end_is_refused(
+    workflows: WorkflowRepository, pending: WorkflowRun
+) -> None:
+    """A hundred such runs that were lost kept all others from being given up, and such a signal waited for ever."""
+    with pytest.raises(InvalidValue, match="zero character"):
+        await workflows.create_run(run("a\0b"))
+    with pytest.raises(InvalidValue, match="zero character"):
+        await workflows.fork_run("r", "a\0b")
+    with pytest.raises(InvalidValue, match="zero character"):
+        await workflows.create_step_log(step("a\0b"))
+    with pytest.raises(InvalidValue, match="zero character"):
+        await workflows.send_signal("r", "a\0b")

@@ -85,6 +85,26 @@ def test_times_go_on_one_after_another_in_every_zone() -> None:
         assert again == found[1:], (line, zone, start)
 
 
+def test_a_time_before_a_change_by_half_an_hour_is_not_missed() -> None:
+    times = CronTimes(line="30 */5 * * *", timezone="Australia/Lord_Howe")
+    [first] = islice(next_times(times, "", at("2026-10-03T13:00")), 1)
+    assert first == at("2026-10-03T14:00")
+    assert latest_times(times, "", first, at("2026-10-03T14:01"), 1) == [first]
+    assert latest_times(times, "", first, at("2026-10-03T19:00"), 9) == [first, at("2026-10-03T18:30")]
+
+
+def test_the_latest_of_many_times_are_found_from_the_end() -> None:
+    times = CronTimes(line="*/30 * * * *")
+    assert latest_times(times, "", at("2001-01-01T00:00"), at("2026-01-01T00:10"), 2) == [
+        at("2025-12-31T23:30"),
+        at("2026-01-01T00:00"),
+    ]
+    assert latest_times(CronTimes(line="0 0 29 2 *"), "", at("2001-01-01T00:00"), at("2026-01-01T00:00"), 2) == [
+        at("2020-02-29T00:00"),
+        at("2024-02-29T00:00"),
+    ]
+
+
 def test_an_interval_is_counted_from_its_beginning() -> None:
     times = IntervalTimes(seconds=90)
     assert list(islice(next_times(times, NOON, NOON), 2)) == [later(NOON, 90), later(NOON, 180)]
@@ -201,3 +221,9 @@ def test_the_time_that_waits_starts_when_the_run_before_has_ended() -> None:
     assert (due.times, due.state.queued_at, due.state.fired) == ([minute(1)], None, 2)
     later_on = due_runs(wanted, waiting, now=minute(3), busy=False)
     assert (later_on.times, later_on.state.queued_at) == ([minute(1)], minute(3)), "the next one waits again"
+
+
+def test_times_end_with_the_calendar() -> None:
+    found = list(next_times(CronTimes(line="0 0 29 2 */7"), "", at("2026-01-01T00:00")))
+    assert found[0].startswith("2032-02-29")
+    assert found[-1] < "9999"

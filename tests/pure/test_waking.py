@@ -184,6 +184,18 @@ def test_many_runs_are_told_in_several_frames(worker: Worker) -> None:
     assert [run_id for each in told for run_id in each] == run_ids
 
 
+def test_watching_runs_that_do_not_exist_keeps_no_long_ids(worker: Worker) -> None:
+    waking, ann = worker.core.waking, session(worker, "ann")
+    for id in ("soon", "x" * 1_000_000):
+        waking.watch(ann, id)
+        waking.not_found(ann.address, id)
+        waking.happened(id, by_holder=True)
+    assert answer(worker) == {b"ann": ["soon"]}
+    for name in ("short", "x" * 1_000_000):
+        waking.execute(ann, name)
+    assert [waking.sessions_of("none", (name,)) for name in ("short", "x" * 1_000_000)] == [[ann], []]
+
+
 @pytest.mark.parametrize("owner", [None, "ann"], ids=["global", "owned"])
 def test_a_run_that_nobody_held_is_for_those_who_execute_its_workflow(worker: Worker, owner: str | None) -> None:
     waking = worker.core.waking

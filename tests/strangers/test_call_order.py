@@ -58,3 +58,34 @@ async def test_a_call_waits_for_those_that_still_wait() -> None:
     await together.wait()
     await together.wait()
     assert not together.arrive()
+
+
+async def test_the_reads_of_others_come_between_those_of_a_session(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        answers, done = house.answers(), list[bytes]()
+        store, reading, go_on = answers._framed, list[str](), anyio.Event()
+        read = store.get_step_log
+
+        async def get_step_log(step_id: str) -> WorkflowStepLog | None:
+            reading.append(step_id)
+            if step_id == "large":
+                await go_on.wait()
+            return await read(step_id)
+
+        store.get_step_log = get_step_log  # type: ignore[method-assign]
+
+        async def answer(address: bytes, step_id: str) -> None:
+            asked, request = ask(house, "get_step_log", step_id=step_id)
+            asked = asked._replace(address=address)
+            together = answers.begin(asked, request)
+            done.append(await answers.answer(asked, request, together, bot_name="ann", waits=together.arrive()))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(answer, b"greedy", "large")
+            await anyio.wait_all_tasks_blocked()
+            assert reading == ["large"] * 2, "and the others wait"
+            await answer(b"neighbour", "small")
+            assert len(done) == 1
+            go_on.set()
+        assert len(done) == 11

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.model.records import NewSignal, WorkflowStepLog
+from bus.model.records import NewSignal, RunStatus, WorkflowStepLog
 from bus.wire.frames import Commit
 
 from .house import House, opened
@@ -114,3 +114,40 @@ async def test_a_child_in_a_commit_needs_the_right_to_create_it(house: House) ->
         "r",
     ]
     assert (await house.call("deployer", "claim_run", run_id="c5"))["fence"] == 1, "it created it"
+
+
+async def test_a_successor_belongs_to_the_bot_that_created_the_run_before_it(house: House) -> None:
+    await house.call("deployer", "create_run", run=house.run("r", "deploy-web"))
+    fence = (await house.call("operator", "claim_run", run_id="r"))["fence"]
+    await house.call("signaller", "send_signal", run_id="r", name="paid", id="s")
+    fields = {"parent_run_id": "r", "trigger_type": "continued"}
+    successor = msgspec.structs.replace(house.run("r~2", "deploy-web"), **fields)
+
+    async def go_on(number: int, status: RunStatus | None) -> dict[str, Any]:
+        id = f"00000000-0000-4000-8000-{number:012}"
+        frame = Commit(request=number, id=id, run_id="r", fence=fence, runs=[successor], status=status)
+        [answer] = await house.say("operator", frame)
+        return answer
+
+    assert (await go_on(1, None))["op"] == "ok", "a client that continues without an end"
+    await house.call("signaller", "send_signal", run_id="r", name="paid", id="t")
+    await house.call("signaller", "send_signal", run_id="r~2", name="paid", id="t")
+    assert (await go_on(2, RunStatus.COMPLETED))["op"] == "ok"
+    signals = await house.call("ops", "list_signals", run_id="r~2")
+    assert [signal["id"] for signal in signals] == ["s", "t"], "each once"
+    owners = (await house.store.workflows.owners_of(["r~2"]))["r~2"]
+    assert owners.created_by == house.principal("deployer").bot_id
+
+
+async def test_a_successor_of_a_run_that_is_to_be_cancelled_is_cancelled(house: House) -> None:
+    await house.call("operator", "create_run", run=house.run("r", "deploy-web"))
+    fence = (await house.call("operator", "claim_run", run_id="r", cleans_up=True))["fence"]
+    assert (await house.call("operator", "cancel_run", run_id="r", reason="late"))["status"] == "running"
+    fields = {"parent_run_id": "r", "trigger_type": "continued"}
+    successor = msgspec.structs.replace(house.run("r~2", "deploy-web"), **fields)
+    id = "00000000-0000-4000-8000-000000000001"
+    frame = Commit(request=1, id=id, run_id="r", fence=fence, runs=[successor], status=RunStatus.COMPLETED)
+    [answer] = await house.say("operator", frame)
+    assert answer["op"] == "ok", "its program was not told in time"
+    latest = await house.call("operator", "get_run", run_id="r~2")
+    assert (latest["status"], latest["error"]) == ("cancelled", "late")

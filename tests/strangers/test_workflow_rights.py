@@ -131,6 +131,10 @@ async def test_nobody_is_told_of_runs_that_it_may_not_see(house: House) -> None:
     assert [each.bot_name for each in waking.sessions_of("r", ("digest",))] == ["ann"]
     await house.call("deployer", "list_open_runs", workflow="deploy-web")
     assert [each.bot_name for each in waking.sessions_of("none", ("deploy-web",))] == ["deployer"]
+    secret = WorkflowDefinition(id="deploy-x", name="secret", owner=GlobalOwner())
+    await house.store.workflows.save_definition(secret)
+    assert await house.call("deployer", "list_open_runs", workflow="deploy-x") == []
+    assert waking.sessions_of("none", ("deploy-x",)) == [], "its rights are those to the name"
 
 
 async def test_limits_and_offsets_count_what_is_seen(house: House) -> None:

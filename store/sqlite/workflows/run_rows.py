@@ -15,7 +15,7 @@ import msgspec
 from bus.errors import InvalidValue, RecordDamaged
 from bus.model.filters import checked_attributes
 from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
-from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, normal_record
+from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, check_id, json_text, normal_record
 from bus.model.workflows import RunOwners
 
 from ..file.reader import Reader, is_text
@@ -76,6 +76,7 @@ class NewRun(msgspec.Struct, frozen=True):
 def new_run(run: WorkflowRun) -> NewRun:
     """Check a run before it is queued. Raises InvalidValue or TooLarge."""
     run = normal_record(run, f"run {run.id!r}")
+    check_id(run.id, "id of a run")
     if run.cancel_by is not None:
         raise InvalidValue(f"run {run.id!r}", "cancel_by is set by cancelling it, and not when it is created")
     if run.not_before is not None:

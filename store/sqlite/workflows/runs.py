@@ -61,6 +61,11 @@ _INSERT = f"""
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
         (SELECT definition FROM workflows WHERE id = ?2), ?16)"""
 
+_INHERIT = """
+    UPDATE workflow_runs SET created_by_bot_id = COALESCE(
+        (SELECT created_by_bot_id FROM workflow_runs WHERE id = ?2), created_by_bot_id)
+    WHERE id = ?1"""
+
 _FIND = f"SELECT {RECORD_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
 _FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
@@ -207,6 +212,10 @@ class Runs:
         await self.events.created(connection, run)
         return run
 
+    async def inherit(self, connection: aiosqlite.Connection, run_id: str, predecessor_id: str) -> None:
+        """Let a run belong to the bot that created the run which continues as this one."""
+        await connection.execute(_INHERIT, (run_id, predecessor_id))
+
     async def move(
         self, connection: aiosqlite.Connection, change: RunChange, now: str, *, lease_now: str
     ) -> WorkflowRun:
@@ -252,13 +261,16 @@ class Runs:
 
     async def checkpoint(
         self, connection: aiosqlite.Connection, work: CommitWork, now: str, *, lease_now: str
-    ) -> None:
-        """Check a commit's fence, and write its context and status; without a status, that stays."""
+    ) -> HoldState:
+        """Check a commit's fence, and write its context and status; without a status, that stays.
+
+        Return the hold before.
+        """
         run_id, by = work.run_id or "", work.bot_id if work.as_holder else None
         if work.status is None and work.context is None and work.result is None:
             current, hold = await self._find_hold(connection, run_id)
             _check_fence(current, hold, run_id, work.fence, by)
-            return
+            return hold
         held = await self.find(connection, run_id)
         # A lost hold is reported first, whatever else is wrong with the commit.
         _check_fence(held.run.status, held.hold, run_id, work.fence, by)
@@ -274,6 +286,7 @@ class Runs:
             result_bytes_max=self.rules.output_bytes_max,
         )
         await self._move(connection, held, change, now, lease_now=lease_now)
+        return held.hold
 
     async def claim(
         self, connection: aiosqlite.Connection, run_id: str, claimant: Claimant

@@ -11,9 +11,9 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, RunEnded, TooManySignals
-from bus.model.records import NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
+from bus.model.records import CONTINUED, NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
 from bus.model.transitions import RUN_TRANSITIONS
-from bus.model.values import SIGNAL_BYTES_MAX, json_text, json_value, normal_record, same_values
+from bus.model.values import SIGNAL_BYTES_MAX, check_id, json_text, json_value, normal_record, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import Reader, is_text
@@ -26,9 +26,20 @@ __all__ = ["RunSignals", "find_signals", "give_back", "new_signal"]
 _ID_CHARACTERS_MAX = 128
 """As for a run: ids and names of signals are keys of an index, and are read by people."""
 
+_PREDECESSORS_MAX = 1000
+"""How far back it is looked for a signal that is sent again: its answer was lost not long ago."""
+
 _COLUMNS = "run_id, id, name, payload, sender, sent_at"
 
-_FIND = f"SELECT {_COLUMNS} FROM workflow_signals WHERE run_id = ? AND id = ?"
+# What was sent to a run that continued as this one was sent to this one, whichever of them took it.
+_FIND = f"""
+    WITH RECURSIVE known (id, before) AS (
+        SELECT ?1, (SELECT parent_run_id FROM workflow_runs WHERE id = ?1 AND trigger_type = '{CONTINUED}')
+        UNION
+        SELECT run.id, CASE run.trigger_type WHEN '{CONTINUED}' THEN run.parent_run_id END
+        FROM known JOIN workflow_runs AS run ON run.id = known.before
+        LIMIT {_PREDECESSORS_MAX})
+    SELECT {_COLUMNS} FROM workflow_signals WHERE run_id IN (SELECT id FROM known) AND id = ?2"""
 
 _STATUS = """
     SELECT status, (SELECT COUNT(*) FROM workflow_signals WHERE run_id = ?1 AND taken_by IS NULL)
@@ -45,7 +56,7 @@ _WAITING = f"""
 
 _TAKE = "UPDATE workflow_signals SET taken_by = ? WHERE run_id = ? AND id = ?"
 
-_PASS_ON = "UPDATE workflow_signals SET run_id = ? WHERE run_id = ? AND taken_by IS NULL"
+_PASS_ON = "UPDATE OR IGNORE workflow_signals SET run_id = ? WHERE run_id = ? AND taken_by IS NULL"
 
 _RETURN = """
     UPDATE workflow_signals SET taken_by = NULL
@@ -59,6 +70,7 @@ def new_signal(signal: NewSignal) -> NewSignal:
         if not 1 <= len(text) <= _ID_CHARACTERS_MAX:
             reason = f"must have 1 to {_ID_CHARACTERS_MAX} characters, not {len(text)}"
             raise InvalidValue(f"{what} of a signal", reason)
+        check_id(text, f"{what} of a signal")
     json_text(signal.payload, f"payload of signal {signal.name!r}", bytes_max=SIGNAL_BYTES_MAX)
     return signal
 
@@ -88,7 +100,7 @@ class RunSignals:
         self._runs.check_size(sent, f"signal {signal.name!r}")
         for row in await connection.execute_fetchall(_FIND, (signal.run_id, signal.id)):
             stored = _record(row)
-            if same_values(stored, msgspec.structs.replace(sent, sent_at=stored.sent_at)):
+            if same_values(stored, msgspec.structs.replace(sent, run_id=stored.run_id, sent_at=stored.sent_at)):
                 return stored
             raise Conflict(f"run {signal.run_id!r} has another signal with the id {signal.id!r}")
         rows = list(await connection.execute_fetchall(_STATUS, (signal.run_id,)))
@@ -104,7 +116,7 @@ class RunSignals:
         return sent
 
     async def pass_on(self, connection: aiosqlite.Connection, run_id: str, successor_id: str) -> None:
-        """Give the signals that nobody took to the run as which theirs continues."""
+        """Give the signals that nobody took to the run as which theirs continues, except those that it has."""
         await connection.execute(_PASS_ON, (successor_id, run_id))
 
     async def take(

@@ -30,7 +30,7 @@ from bus.errors import (
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import STEP_BEGINS, advance_step
-from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, same_values
+from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, check_id, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import is_text
@@ -141,6 +141,7 @@ def new_step(
 
     Raise InvalidValue or TooLarge.
     """
+    check_id(step.id, "id of a step log")
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):

@@ -31,7 +31,15 @@ from bus.model.records import (
     timestamp,
 )
 from bus.model.retrying import is_set_aside
-from bus.model.values import EMITTED_BYTES_MAX, json_text, json_value, normal_record, row_range, status_value
+from bus.model.values import (
+    EMITTED_BYTES_MAX,
+    check_id,
+    json_text,
+    json_value,
+    normal_record,
+    row_range,
+    status_value,
+)
 from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..file.database import Database
@@ -185,6 +193,7 @@ class SqliteWorkflows(SqliteSchedules):
 
     async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:
         """Create a run with the records of another one up to a step."""
+        check_id(new_id, "id of a run")
         return await self._write(
             lambda connection, now: self.retrying.fork(connection, run_id, new_id, before_step, now, by=self._by)
         )
