@@ -39,6 +39,8 @@ class Delivering:
         self._elsewhere: list[Mapping[int, str]] = []
         """What sessions with several mailboxes have in flight."""
         self._put_off_until = 0.0
+        self._put_off_new: set[int] = set()
+        """What was put off before its first delivery: nothing newer is delivered before it."""
 
     def __repr__(self) -> str:
         return f"<Delivering expired={len(self._expired)}>"
@@ -72,6 +74,10 @@ class Delivering:
         outstanding = self._parts.outstanding
         if outstanding.is_anything_returned or not self._parts.intake:
             return False
+        if self._put_off_new:
+            self._put_off_new &= outstanding.seqs  # the others were discarded
+            if self._put_off_new:
+                return False
         return outstanding.resting < self._delayed_max
 
     def _hand_out_to(self, handed: HandedOut, deadline: float, wall: str) -> None:
@@ -124,12 +130,13 @@ class Delivering:
             if item.envelope is None:
                 return None
             outstanding.take_returned()
-            if self._elsewhere and self._is_elsewhere(seq):
+            if (self._elsewhere and self._is_elsewhere(seq)) or self._comes_later(seq):
                 self._put_off(seq)
                 continue
             if self._parts.sources.is_paused(item.envelope.channel):
                 outstanding.withhold(seq)
                 continue
+            self._put_off_new.discard(seq)
             wanted = item.retried or self._parts.sources.still_wants(seq, item.envelope.channel)
             if wanted and not item.envelope.is_expired(wall):
                 return seq
@@ -144,7 +151,8 @@ class Delivering:
         What must not be delivered any more is dropped. The last message may exceed the limit in bytes.
         """
         outstanding, ahead, losing = self._parts.outstanding, self._parts.sources.ahead, self._parts.losses.losing
-        while (parcel := self._parts.intake.next(messages_max, bytes_max)) is not None:
+        intake = self._parts.intake
+        while not self._put_off_new and (parcel := intake.next(messages_max, bytes_max)) is not None:
             self._parts.sources.advance(parcel.seqs[-1])
             # Some may have been delivered since they were read: as awaited replies, or as dead letters.
             if not (outstanding.seqs.isdisjoint(parcel.seqs) and ahead.isdisjoint(parcel.seqs)):
@@ -155,9 +163,11 @@ class Delivering:
                 staying = {seq for seq in parcel.seqs if seq not in losing}
                 self._keep_back(parcel.without(staying), outstanding.withhold)
                 parcel = parcel.without(losing)
-            if self._elsewhere and (elsewhere := set(filter(self._is_elsewhere, parcel.seqs))):
-                self._keep_back(parcel.without(set(parcel.seqs) - elsewhere), self._put_off)
-                parcel = parcel.without(elsewhere)
+            if self._elsewhere and (first := next(filter(self._is_elsewhere, parcel.seqs), None)) is not None:
+                waiting = {seq for seq in parcel.seqs if seq >= first}
+                self._put_off_new |= waiting
+                self._keep_back(parcel.without(set(parcel.seqs) - waiting), self._put_off)
+                parcel = parcel.without(waiting)
             if parcel.envelope.is_expired(wall):
                 for seq in parcel.seqs:
                     self._expire(seq, 0)
@@ -172,6 +182,10 @@ class Delivering:
 
     def _put_off(self, seq: int) -> None:
         self._parts.outstanding.put_off(seq, self._put_off_until)
+
+    def _comes_later(self, seq: int) -> bool:
+        """Return True if a message was put off before its first delivery, as was an earlier one."""
+        return seq in self._put_off_new and seq > min(self._put_off_new)
 
     def _is_elsewhere(self, seq: int) -> bool:
         return any(seq in in_flight for in_flight in self._elsewhere)

@@ -204,7 +204,7 @@ class Outstanding:
         gone: str | None = None,
         sent: bool = True,
     ) -> Unsettled | None:
-        """Remove a message from its session, to be redelivered after `delay` seconds; no attempt if not `sent`.
+        """Remove a message from its session, to be redelivered after `delay` seconds.
 
         `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
         message is then suspended after its last failure. Any other last failure removes it, and returns what there
@@ -213,7 +213,7 @@ class Outstanding:
         item = self._own(seq)
         self._leave_session(seq, item)
         item.identity = None
-        item.attempt -= not sent
+        item.unseen = not sent and (item.unseen or item.attempt == 1)
         self.dirty = True
         if failure is not None:
             item.failures += 1

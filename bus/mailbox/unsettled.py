@@ -113,14 +113,17 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     shared: bool = False
     identity: tuple[str, str] | None = None
     """Its sender and its id, while it is in flight and its text is not in memory."""
+    unseen: bool = False
+    """Whether it was put in flight and never sent, as far as is known: no client can have it."""
 
     def may_be_kept(self, earlier: Session | None) -> bool:
         """Return True if a client that comes back may keep it: it was in its `earlier` session, or nobody has it.
 
-        It may not keep what rests after a nak, whose delay holds, nor a dead letter that is to be delivered anew.
+        It may not keep what rests after a nak, whose delay holds, what was never sent, nor a dead letter that is to
+        be delivered anew.
         """
         rests = self.due_at is not None and self.place in (MessagePlace.DELAYED, MessagePlace.RESTING)
-        return self.attempt > 0 and self.session in (None, earlier) and not rests
+        return self.attempt > 0 and self.session in (None, earlier) and not (rests or self.unseen)
 
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""
