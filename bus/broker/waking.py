@@ -19,6 +19,7 @@ from ..wire.calls import (
     ClaimRun,
     CreateRun,
     CreateStepLog,
+    DeleteDefinition,
     ForkRun,
     LeaveQueue,
     ReleaseRun,
@@ -109,6 +110,9 @@ class RunWaking:
             case CancelRun():
                 self._happened(call.run_id)
                 self._expect(value.cancel_by)
+            case DeleteDefinition():
+                self._core.waking.any_happened()
+                self._look()
             case RetryRun():
                 self._happened(call.run_id)
             case LeaveQueue():
@@ -126,6 +130,9 @@ class RunWaking:
 
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
+        self._look()
+
+    def _look(self) -> None:
         if self._core.waking.has_news:  # mostly nobody waits
             self._carry_out(self._core.look_at_runs(self._moment()))
 

@@ -14,7 +14,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from ..mailbox.sessions import Session, Sessions
@@ -44,6 +44,9 @@ class _Waits:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sessions)
 
     def add(self, session: Session, run_id: str) -> None:
         """Note that a session waits for a run."""
@@ -173,6 +176,12 @@ class Waking:
         if not by_holder:
             self._changed[run_id] = True
         elif waits or (stopped and (self._claimants or self._executors)):
+            self._changed.setdefault(run_id, False)
+
+    def any_happened(self) -> None:
+        """Note that any run may have been deleted: those that somebody waits for are looked up."""
+        self.stops += 1
+        for run_id in (*self._watchers, *self._claimants):
             self._changed.setdefault(run_id, False)
 
     def tick(self, now: float) -> None:

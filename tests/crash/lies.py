@@ -102,10 +102,12 @@ def _forgotten_checkpoint() -> None:
     turn = itertools.count(1)
 
     def make(honest: Any) -> Any:
-        async def checkpoint(runs: Runs, connection: aiosqlite.Connection, work: CommitWork, now: str) -> None:
+        async def checkpoint(
+            runs: Runs, connection: aiosqlite.Connection, work: CommitWork, *now: Any, **too: Any
+        ) -> Any:
             if next(turn) % 3 == 0:
                 work = msgspec.structs.replace(work, context=None, status=None)
-            await honest(runs, connection, work, now)
+            return await honest(runs, connection, work, *now, **too)
 
         return checkpoint
 

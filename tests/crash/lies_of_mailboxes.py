@@ -155,7 +155,7 @@ def _acks_never_flushed() -> None:
 
         return state
 
-    replace(Settling, "settle", make_settle)
+    replace(Settling, "_settle", make_settle)
     replace(Mailbox, "state", make_state)
 
 
