@@ -62,6 +62,7 @@ simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 crash: SECONDS ?= 3600
+crash: JOBS = 1
 crash: $(BIN)/.installed
 	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) $(if $(SEED),--seed $(SEED))
 
