@@ -118,7 +118,7 @@ def _plan(options: dict[str, Any]) -> Plan:
 
 
 def _present(report: Report, only: Sequence[str], console: Console) -> list[Contestant]:
-    """Give the systems that are wanted and can be measured. What they lack is installed where that can be done."""
+    """Return the systems that are wanted and can be measured, after installing what they lack."""
     present: list[Contestant] = []
     for name, contestant in CONTESTANTS.items():
         wanted = not only or any(part in name for part in only)

@@ -128,7 +128,7 @@ class Report(msgspec.Struct, kw_only=True):
         return [each.name for each in self.systems if each.name not in counted]
 
     def figure(self, system: str, load: str, name: str) -> Spread | None:
-        """Give the median of a figure over the rounds; None where it was not measured."""
+        """Return the median of a figure over the rounds; None where it was not measured."""
         found = [
             getattr(turn.loads[load], name) for turn in self.turns if turn.system == system and load in turn.loads
         ]
@@ -145,7 +145,7 @@ class Report(msgspec.Struct, kw_only=True):
         return spread(ratios) if ratios else None
 
     def better(self, systems: Sequence[str], load: str) -> str | None:
-        """Give the one that needs the least processor time for a load; None where none was measured."""
+        """Return the one that needs the least processor time for a load; None where none was measured."""
         found = {system: self.figure(system, load, "cpu_ms") for system in systems}
         medians = {system: figure.median for system, figure in found.items() if figure is not None}
         return min(medians, key=lambda system: medians[system], default=None)

@@ -93,7 +93,7 @@ class Run:
         return self.steps == 0 or time.monotonic_ns() < self._deadline
 
     def __call__(self) -> dict[str, Any]:
-        """Give the output of the next step."""
+        """Return the output of the next step."""
         self.steps += 1
         return payload(self.steps, self._payload_bytes)
 
@@ -146,7 +146,7 @@ _OVERHEAD_BYTES = len('{"number":1000000,"text":""}')
 
 
 def payload(number: int, size_bytes: int) -> dict[str, Any]:
-    """Give the output of a step: so many bytes of JSON, with text that does not compress."""
+    """Return the output of a step: so many bytes of JSON, with text that does not compress."""
     length = size_bytes - _OVERHEAD_BYTES
     begin = random.randrange(len(_pool) - length)
     return {"number": 1_000_000 + number, "text": _pool[begin : begin + length]}

@@ -70,7 +70,7 @@ def take_turns(
 
 
 def counts(plan: Plan, turn: Turn) -> bool:
-    """Tell whether a turn counts: others had no more than their share."""
+    """Return whether a turn counts: others had no more than their share."""
     return plan.others_max is None or turn.others_cores <= plan.others_max
 
 

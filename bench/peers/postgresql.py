@@ -29,7 +29,7 @@ _CONNECTIONS_MAX = 200
 
 
 def _program(name: str) -> str | None:
-    """Give where a program of the newest version is."""
+    """Return where a program of the newest version is."""
     found = sorted(_PROGRAMS.glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     return str(found[-1]) if found else shutil.which(name)
 

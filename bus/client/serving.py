@@ -20,7 +20,6 @@ bot stops. Its rules:
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -35,6 +34,7 @@ import anyio.abc
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
+from .functions import is_async
 from .home import Event, Home
 from .inbox import Inbox
 from .lending import Slot, slot
@@ -161,8 +161,7 @@ class Application:
                 raise TypeError(f"write @bot.{decorator}(...) with parentheses")
 
         def register(handler: _H) -> _H:
-            call = getattr(handler, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
-            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+            if not is_async(handler):
                 raise TypeError(f"a handler must be an async function that takes a message, not {handler!r}")
             if key in self._handlers:
                 raise ValueError(f"there is already a handler for {key}")

@@ -15,6 +15,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from ..client.functions import is_async
+
 __all__ = ["STEP_THREADS_MAX", "call_function", "step_threads"]
 
 STEP_THREADS_MAX = 40
@@ -43,16 +45,11 @@ async def call_function(function: Callable[..., Any], args: Sequence[Any], kwarg
     it is abandoned: its thread goes on, and what it returns is ignored.
     """
     whole = partial(function, *args, **kwargs)
-    if _is_async(function):
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    if is_async(inner):
         return await whole()
     # In a list, because trio refuses an awaitable from a thread.
     [result] = await anyio.to_thread.run_sync(lambda: [whole()], abandon_on_cancel=True, limiter=step_threads())
     return await result if inspect.isawaitable(result) else result
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
-    )

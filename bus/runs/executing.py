@@ -11,7 +11,6 @@ Owns the runs that are opened for them while the bot serves. Its rules:
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,6 +20,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from ..client.functions import is_async
 from ..client.lending import waiting_for_reply
 from ..client.message import Message
 from ..client.wakes import Wakes
@@ -82,8 +82,7 @@ class RunFunctions:
         self, workflow: str, function: RunFunction, definition: WorkflowDefinition | None, lease_seconds: float
     ) -> None:
         """Register the function of a workflow."""
-        call = getattr(function, "__call__", None)  # noqa: B004 (an object may be asynchronous by its __call__)
-        if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)):
+        if not is_async(function):
             raise TypeError(f"a function for runs must be an async function that takes a run, not {function!r}")
         if definition is not None and workflow not in (definition.name, definition.id):
             raise ValueError(f"the definition is named {definition.name!r}, not {workflow!r}")
