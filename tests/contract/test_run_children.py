@@ -295,7 +295,7 @@ async def test_a_program_that_dies_anywhere_starts_each_child_once(
             try:
                 await execute(programs, body, mortal(programs.workflows, dies_at, after=after))
             except bus.ClosedError:
-                programs.clock.advance(1000)
+                await programs.lapse(1000)
                 await execute(programs, body)
     assert await result(programs) == 20
     assert {each.id for each in await programs.workflows.list_runs("w")} == {"r", "r/started", "r/called"}

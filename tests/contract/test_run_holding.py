@@ -73,7 +73,7 @@ async def test_a_run_whose_holder_died_is_taken_over(programs: Programs, workflo
             tasks.start_soon(take_over)
             await anyio.wait_all_tasks_blocked()
             assert not opened.is_set()
-            programs.clock.advance(16)
+            await programs.lapse(16)
     assert await programs.status() == RunStatus.COMPLETED
 
 

@@ -391,7 +391,7 @@ async def test_a_program_that_dies_anywhere_takes_each_signal_once(
         try:
             await execute(dying)
         except bus.ClosedError:
-            programs.clock.advance(1000)
+            await programs.lapse(1000)
             await execute(None)
     assert all(payloads == [0, 1][: len(payloads)] for payloads in seen)
     assert seen[-1] == [0, 1]

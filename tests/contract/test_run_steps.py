@@ -165,7 +165,7 @@ async def test_a_run_goes_on_from_wherever_its_process_died(
             died += 1
         if not dying.dead:
             break
-        programs.clock.advance(16)
+        await programs.lapse(16, id)
         async with programs.open(id) as run:
             assert await five(run, seen) == [2, 4, 6, 8, 10]
         assert await programs.status(id) == RunStatus.COMPLETED
@@ -190,7 +190,7 @@ async def test_a_step_that_ends_its_process_each_time_is_given_up(
         with pytest.raises(ClosedError):
             async with programs.open(through=dying) as run:
                 await run.step("bomb", crash)
-        programs.clock.advance(16)
+        await programs.lapse(16)
         await programs.place.recover_runs()
         await programs.workflows.update_run_status("r", RunStatus.PENDING)  # a person insists
     with pytest.raises(bus.StepFailed, match="the process was lost"):
@@ -233,7 +233,7 @@ async def test_attempts_and_the_wait_between_survive_a_restart(
             await programs.until_status(RunStatus.PAUSED)  # it waits, for longer than its lease
             dying.die()
             tasks.cancel_scope.cancel()
-        programs.clock.advance(60)
+        await programs.lapse(60)
         assert seen.calls["flaky"] == 1
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(execute, None)

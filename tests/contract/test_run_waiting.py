@@ -252,7 +252,7 @@ async def test_a_sleep_goes_on_after_a_restart(programs: Programs, workflow: Wor
             await programs.until_status(RunStatus.PAUSED)
             dying.die()
             tasks.cancel_scope.cancel()
-        programs.clock.advance(900)
+        await programs.lapse(900)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(execute, None)
             await anyio.wait_all_tasks_blocked()

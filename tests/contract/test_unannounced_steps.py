@@ -105,7 +105,7 @@ async def test_it_goes_on_from_wherever_its_process_died(
             died += 1
         if not dying.dead:
             break
-        programs.clock.advance(16)
+        await programs.lapse(16, id)
         async with programs.open(id) as run:
             assert [await quiet(run, "s", seen.double, number) for number in range(3)] == [0, 2, 4]
         rows = await programs.rows(id=id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import zmq
 
@@ -19,6 +21,8 @@ __all__ = [
     "takes",
     "words_of_a_bot",
 ]
+
+_BOUND_SECONDS = 30
 
 _LONG = 255
 """How an old frame's length begins if it does not fit into one byte."""
@@ -85,38 +89,40 @@ def as_post(frames: list[bytes]) -> bytes:
     raise AssertionError("no padding makes the headers whole frames")
 
 
-def say(endpoint: str, data: bytes, *, then: bytes = b"") -> bytes:
-    """Connect, send bytes, and return what comes back until the peer closes or is silent for half a second.
+def say(endpoint: str, data: bytes, *, then: bytes = b"") -> None:
+    """Connect, send bytes, and wait until the peer closes or is silent for half a second.
 
     `then` is sent after the first answer.
     """
+    with _said(endpoint, data, then) as connection:
+        connection.settimeout(0.5)
+        with suppress(TimeoutError, ConnectionError):
+            while connection.recv(65536):
+                pass
+
+
+@contextmanager
+def _said(endpoint: str, data: bytes, then: bytes) -> Iterator[socket.socket]:
+    """Return a context with a connection on which these bytes were sent."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    answer = b""
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.settimeout(10 if then else 0.5)
-        try:
+    with socket.create_connection((host, int(port)), _BOUND_SECONDS) as connection:
+        with suppress(TimeoutError, ConnectionError):
             connection.sendall(data)
-            while True:
-                received = connection.recv(65536)
-                if not received:
-                    break
-                answer += received
-                if then:
-                    connection.sendall(then)
-                    then = b""
-                    connection.settimeout(0.5)
-        except (TimeoutError, ConnectionError):
-            pass
-    return answer
+            if then and connection.recv(65536):
+                connection.sendall(then)
+        yield connection
 
 
-def takes(data: bytes, *, then: bytes = b"") -> list[list[bytes]]:
-    """Return the messages that a ROUTER without any rule reads from these bytes: that they are well made."""
+def takes(data: bytes, last: bytes, *, then: bytes = b"") -> list[list[bytes]]:
+    """Return the messages that a ROUTER without any rule reads from these bytes, up to one that ends like `last`.
+
+    It shows that the bytes are well made.
+    """
     with zmq.Context() as context, context.socket(zmq.ROUTER) as bare:
         bare.linger = 0
         bare.bind("tcp://127.0.0.1:*")
-        say(bare.getsockopt_string(zmq.LAST_ENDPOINT), data, then=then)
         found: list[list[bytes]] = []
-        while bare.poll(500 if found else 10_000):
-            found.append(bare.recv_multipart()[1:])
+        with _said(bare.getsockopt_string(zmq.LAST_ENDPOINT), data, then):
+            while not (found and found[-1][-1] == last) and bare.poll(_BOUND_SECONDS * 1000):
+                found.append(bare.recv_multipart()[1:])
         return found
