@@ -105,6 +105,7 @@ BUS = [
     "SlotsTaken",
     "StepChanged",
     "StepFailed",
+    "SuccessorDeleted",
     "StepPage",
     "StepStatus",
     "StepType",

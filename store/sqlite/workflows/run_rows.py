@@ -43,13 +43,13 @@ RUN_COLUMNS = (
 )
 """What a run is created with."""
 
-RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by"
+RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by, continued_as"
 """The columns of its record."""
 
 SUMMARY_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
     " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before,"
-    " attributes, cancel_by"
+    " attributes, cancel_by, continued_as"
 )
 
 SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
@@ -79,6 +79,8 @@ def new_run(run: WorkflowRun) -> NewRun:
     check_id(run.id, "id of a run")
     if run.cancel_by is not None:
         raise InvalidValue(f"run {run.id!r}", "cancel_by is set by cancelling it, and not when it is created")
+    if run.continued_as is not None:
+        raise InvalidValue(f"run {run.id!r}", "continued_as is set when it continues, and not when it is created")
     if run.not_before is not None:
         run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload
@@ -145,6 +147,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             not_before=row[13],
             attributes=_attributes(row[14]),
             cancel_by=row[15],
+            continued_as=row[16],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -196,6 +199,7 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             not_before=row[16],
             attributes=_attributes(row[17]),
             cancel_by=row[18],
+            continued_as=row[19],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
