@@ -7,7 +7,7 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -395,8 +395,8 @@ class RemoteWorkflows(RemoteSignals):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
-    def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
-        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if that is not possible."""
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> Callable[[], bool] | None:
+        """Send a call of `create_step_log`, whose answer nobody waits for; see `_call_later`."""
         return self._call_later(calls.CreateStepLog(step=step, fence=fence))
 
     async def update_step_status(
