@@ -119,7 +119,7 @@ STEPS_FROM_PLACE = (
 
 _encode = msgspec.json.Encoder().encode
 
-CheckSize = Callable[[msgspec.Struct, str], None]
+CheckSize = Callable[[msgspec.Struct, str, str | None], None]
 
 
 class NewStep(msgspec.Struct, frozen=True):
@@ -129,6 +129,12 @@ class NewStep(msgspec.Struct, frozen=True):
     row: tuple[Any, ...]
     fence: int | None
     by: str | None
+
+    @property
+    def output(self) -> str | None:
+        """Its output as JSON."""
+        text: str | None = self.row[_NAMES.index("output")]
+        return text
 
 
 StepWrite = NewStep | StepMove
@@ -282,7 +288,7 @@ class Steps:
         if change.answers is not None and after is not step:
             _check_answer(step, change)
         if change.output is not None:
-            self._check_size(after, f"step {step.step_id!r}, with its input,")
+            self._check_size(after, f"step {step.step_id!r}, with its input,", text)
         if after is not step:
             found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
             found.known[after.id] = after, hold
