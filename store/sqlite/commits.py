@@ -14,6 +14,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.checked import new_run, new_signal, new_step
 from bus.model.leases import HoldState
 from bus.model.records import (
     CONTINUED,
@@ -42,10 +43,8 @@ from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
 from .workflows.cancelling import expire_cancels, next_cancel_by
-from .workflows.run_rows import find_owners, find_workflow, new_run
+from .workflows.run_rows import find_owners, find_workflow
 from .workflows.schedules import StartedRun, seconds_to_next, start_due
-from .workflows.signals import new_signal
-from .workflows.steps import new_step
 from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["Commits"]

@@ -15,6 +15,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import InvalidTransition, InvalidValue, NotFound, Refused, SlotsTaken, StoreError
+from bus.model.checked import StepWrite, new_run, new_signal, new_step, run_change, time_text
 from bus.model.leases import Claimant
 from bus.model.records import (
     Claim,
@@ -49,18 +50,15 @@ from .definitions import definition_record
 from .keeping import delete_run
 from .queueing import end_places, find_news, find_next
 from .retrying import Retrying
-from .run_rows import find_owners, find_run, new_run, time_text
-from .runs import run_change
+from .run_rows import find_owners, find_run
 from .schedules import SqliteSchedules
-from .signals import RunSignals, find_signals, new_signal
+from .signals import RunSignals, find_signals
 from .steps import (
     STEP_COLUMNS,
     STEP_ORDER,
     STEP_PLACE,
     STEPS_FROM_PLACE,
     Steps,
-    StepWrite,
-    new_step,
     step_record,
 )
 
