@@ -33,7 +33,10 @@ IDS_OF_SENDERS = "20261130_0007_ids_of_senders"
 MESSAGES = 1500
 
 
-_LATER = ("keys", "security_events", "workflow_run_attributes", "workflow_schedules", "workflow_signals")
+_LATER = (
+    "keys", "security_events", "workflow_cancellations", "workflow_run_attributes", "workflow_schedules",
+    "workflow_signals",
+)  # fmt: skip
 """Tables that are later than this migration."""
 
 
