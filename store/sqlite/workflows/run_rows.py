@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import aiosqlite
 import msgspec
 
-from bus.errors import InvalidValue, RecordDamaged
-from bus.model.filters import checked_attributes
-from bus.model.records import RunStatus, RunSummary, WorkflowRun, parse_timestamp, timestamp
-from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, check_id, json_text, normal_record
+from bus.errors import RecordDamaged
+from bus.model.records import RunStatus, RunSummary, WorkflowRun
+from bus.model.values import json_text
 from bus.model.workflows import RunOwners
 
 from ..file.reader import Reader, is_text
@@ -25,16 +23,12 @@ __all__ = [
     "RUN_COLUMNS",
     "SUMMARY",
     "SUMMARY_COLUMNS",
-    "NewRun",
     "add_attributes",
     "find_owners",
     "find_run",
     "find_workflow",
-    "new_run",
-    "result_text",
     "run_record",
     "summary_record",
-    "time_text",
 ]
 
 RUN_COLUMNS = (
@@ -43,13 +37,13 @@ RUN_COLUMNS = (
 )
 """What a run is created with."""
 
-RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by"
+RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by, continued_as"
 """The columns of its record."""
 
 SUMMARY_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
     " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before,"
-    " attributes, cancel_by"
+    " attributes, cancel_by, continued_as"
 )
 
 SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
@@ -66,60 +60,10 @@ _ADD_ATTRIBUTES = """
     SELECT key, value, ?, ? FROM json_each(?)"""
 
 
-class NewRun(msgspec.Struct, frozen=True):
-    """A checked run to create: its record as it will be read back, and its row."""
-
-    run: WorkflowRun
-    row: tuple[Any, ...]
-
-
-def new_run(run: WorkflowRun) -> NewRun:
-    """Check a run before it is queued. Raises InvalidValue or TooLarge."""
-    run = normal_record(run, f"run {run.id!r}")
-    check_id(run.id, "id of a run")
-    if run.cancel_by is not None:
-        raise InvalidValue(f"run {run.id!r}", "cancel_by is set by cancelling it, and not when it is created")
-    if run.not_before is not None:
-        run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
-    payload = run.trigger_payload
-    row = (
-        run.id,
-        run.workflow_id,
-        run.workflow_name,
-        run.status,
-        run.trigger_type,
-        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
-        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
-        run.started_at,
-        run.completed_at,
-        run.error,
-        run.concurrency_key,
-        result_text(run.id, run.result),
-        run.parent_run_id,
-        run.not_before,
-        json_text(checked_attributes(run.attributes), "attributes") if run.attributes else None,
-    )
-    return NewRun(run, row)
-
-
 async def add_attributes(connection: aiosqlite.Connection, run: WorkflowRun) -> None:
     """Enter a new run where it is found by its attributes."""
     if run.attributes:
         await connection.execute(_ADD_ATTRIBUTES, (run.started_at, run.id, json_text(run.attributes, "attributes")))
-
-
-def result_text(run_id: str, result: Any, bytes_max: int = OUTPUT_BYTES_MAX) -> str | None:
-    """Return a run's result as it is stored. Raises InvalidValue or TooLarge."""
-    what = f"result of run {run_id!r}"
-    return None if result is None else json_text(result, what, bytes_max=bytes_max)
-
-
-def time_text(text: str, what: str) -> str:
-    """Return a time in the form that is stored. Raises InvalidValue."""
-    try:
-        return timestamp(parse_timestamp(text))
-    except ValueError as error:
-        raise InvalidValue(what, str(error)) from error
 
 
 def run_record(row: sqlite3.Row) -> WorkflowRun:
@@ -145,6 +89,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             not_before=row[13],
             attributes=_attributes(row[14]),
             cancel_by=row[15],
+            continued_as=row[16],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -196,6 +141,7 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             not_before=row[16],
             attributes=_attributes(row[17]),
             cancel_by=row[18],
+            continued_as=row[19],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

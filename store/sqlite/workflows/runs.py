@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from typing import Any
 
 import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
+from bus.model.checked import NewRun, RunChange, run_change
 from bus.model.leases import (
     Claimant,
     HeldRun,
@@ -30,7 +30,7 @@ from bus.model.leases import (
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, later, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
-from bus.model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, json_text, json_value, same_values, status_value
+from bus.model.values import json_text, same_values
 from bus.model.workflows import WorkflowRules
 
 from ..file.reader import is_text
@@ -41,15 +41,13 @@ from .run_rows import (
     RECORD_COLUMNS,
     RUN_COLUMNS,
     SUMMARY,
-    NewRun,
     add_attributes,
     find_run,
-    result_text,
     run_record,
     summary_record,
 )
 
-__all__ = ["RunChange", "Runs", "run_change"]
+__all__ = ["Runs"]
 
 _HOLD_COLUMNS = (
     "fence, holder_bot_id, lease_expires_at, claim_id, recoveries, queue_place, queued_at, queued_until, stopped,"
@@ -60,11 +58,6 @@ _INSERT = f"""
     INSERT INTO workflow_runs ({RUN_COLUMNS}, definition, created_by_bot_id)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
         (SELECT definition FROM workflows WHERE id = ?2), ?16)"""
-
-_INHERIT = """
-    UPDATE workflow_runs SET created_by_bot_id = COALESCE(
-        (SELECT created_by_bot_id FROM workflow_runs WHERE id = ?2), created_by_bot_id)
-    WHERE id = ?1"""
 
 _FIND = f"SELECT {RECORD_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
@@ -127,54 +120,6 @@ _CRASH = f"""
     WHERE id IN (SELECT value FROM json_each(?2))"""
 
 
-class RunChange(msgspec.Struct, frozen=True):
-    """A checked move of a run to a status: context and result as they will be read back, and as texts.
-
-    None keeps them.
-    """
-
-    run_id: str
-    status: RunStatus
-    error: str | None
-    context: Any
-    context_text: str | None
-    result: Any
-    result_text: str | None
-    fence: int | None
-    by: str | None
-    """The bot that must own the fence, if any must."""
-
-
-def run_change(
-    run_id: str,
-    status: RunStatus,
-    *,
-    error: str | None,
-    context: Any,
-    fence: int | None,
-    by: str | None = None,
-    result: Any = None,
-    result_bytes_max: int = OUTPUT_BYTES_MAX,
-) -> RunChange:
-    """Check a change before it is queued. Raises InvalidValue or TooLarge."""
-    if result is not None and status != RunStatus.COMPLETED:
-        raise InvalidValue("result", f"only a run that is completed has one, and this one becomes {status}")
-    what = f"context of run {run_id!r}"
-    text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
-    reason = json_value(error, f"error of run {run_id!r}")
-    return RunChange(
-        run_id,
-        status_value(status, RunStatus),
-        reason,
-        json_value(context, what),
-        text,
-        json_value(result, f"result of run {run_id!r}"),
-        result_text(run_id, result, result_bytes_max),
-        fence,
-        by,
-    )
-
-
 class Runs:
     """Changes of runs, by the store's rules."""
 
@@ -211,10 +156,6 @@ class Runs:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         await self.events.created(connection, run)
         return run
-
-    async def inherit(self, connection: aiosqlite.Connection, run_id: str, predecessor_id: str) -> None:
-        """Let a run belong to the bot that created the run which continues as this one."""
-        await connection.execute(_INHERIT, (run_id, predecessor_id))
 
     async def move(
         self, connection: aiosqlite.Connection, change: RunChange, now: str, *, lease_now: str
@@ -398,7 +339,7 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[16:]))
+        return HeldRun(run_record(row), HoldState(*row[17:]))
 
     async def write(
         self,

@@ -19,6 +19,7 @@ import anyio.to_thread
 import msgspec
 
 from bus.errors import InvalidValue, NotFound, RecordDamaged
+from bus.model.checked import new_run
 from bus.model.filters import checked_attributes
 from bus.model.occurrences import CRON_MISSING, CronTimes, can_read_cron, check_times, next_time, next_times
 from bus.model.records import WorkflowRun, parse_timestamp
@@ -28,7 +29,6 @@ from bus.model.values import json_text, normal_record, row_range, same_values
 from ..file.reader import Reader
 from ..file.writer import refusal
 from .listing import SqliteRunLists
-from .run_rows import new_run
 from .runs import Runs
 
 __all__ = ["SqliteSchedules", "StartedRun", "cron_warning", "seconds_to_next", "start_due"]

@@ -10,21 +10,19 @@ from collections.abc import Sequence
 import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, InvalidValue, NotFound, RecordDamaged, RunEnded, TooManySignals
+from bus.errors import Conflict, NotFound, RecordDamaged, RunEnded, TooManySignals
+from bus.model.checked import NewStep
 from bus.model.records import CONTINUED, NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
 from bus.model.transitions import RUN_TRANSITIONS
-from bus.model.values import SIGNAL_BYTES_MAX, check_id, json_text, json_value, normal_record, same_values
+from bus.model.values import json_text, json_value, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import Reader, is_text
 from ..file.writer import Transaction
 from .runs import Runs
-from .steps import NewStep, Steps
+from .steps import Steps
 
-__all__ = ["RunSignals", "find_signals", "give_back", "new_signal"]
-
-_ID_CHARACTERS_MAX = 128
-"""As for a run: ids and names of signals are keys of an index, and are read by people."""
+__all__ = ["RunSignals", "find_signals", "give_back"]
 
 _PREDECESSORS_MAX = 1000
 """How far back it is looked for a signal that is sent again: its answer was lost not long ago."""
@@ -61,18 +59,6 @@ _PASS_ON = "UPDATE OR IGNORE workflow_signals SET run_id = ? WHERE run_id = ? AN
 _RETURN = """
     UPDATE workflow_signals SET taken_by = NULL
     WHERE run_id = ?1 AND taken_by IN (SELECT value FROM json_each(?2))"""
-
-
-def new_signal(signal: NewSignal) -> NewSignal:
-    """Check a signal before it is queued. Raises InvalidValue or TooLarge."""
-    signal = normal_record(signal, f"signal {signal.name!r}")
-    for what, text in (("id", signal.id), ("name", signal.name)):
-        if not 1 <= len(text) <= _ID_CHARACTERS_MAX:
-            reason = f"must have 1 to {_ID_CHARACTERS_MAX} characters, not {len(text)}"
-            raise InvalidValue(f"{what} of a signal", reason)
-        check_id(text, f"{what} of a signal")
-    json_text(signal.payload, f"payload of signal {signal.name!r}", bytes_max=SIGNAL_BYTES_MAX)
-    return signal
 
 
 class RunSignals:

@@ -18,19 +18,16 @@ import msgspec
 
 from bus.errors import (
     Conflict,
-    InvalidTransition,
-    InvalidValue,
     NotFound,
     RecordDamaged,
     StorageBusy,
     StoreError,
-    TooLarge,
-    Unapproved,
 )
+from bus.model.checked import NewStep, StepWrite, begun, check_answer, value_text
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
-from bus.model.transitions import STEP_BEGINS, advance_step
-from bus.model.values import OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX, check_id, same_values
+from bus.model.transitions import advance_step
+from bus.model.values import OUTPUT_BYTES_MAX, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import is_text
@@ -41,10 +38,7 @@ __all__ = [
     "STEP_COLUMNS",
     "STEP_ORDER",
     "STEP_PLACE",
-    "NewStep",
-    "StepWrite",
     "Steps",
-    "new_step",
     "step_record",
 ]
 
@@ -117,54 +111,7 @@ STEPS_FROM_PLACE = (
 )
 """What follows a place, in two statements, because SQLite compares a pair of an expression without an index."""
 
-_encode = msgspec.json.Encoder().encode
-
 CheckSize = Callable[[msgspec.Struct, str, str | None], None]
-
-
-class NewStep(msgspec.Struct, frozen=True):
-    """A checked step log to create: its record as it will be read back, and its row without its times."""
-
-    step: WorkflowStepLog
-    row: tuple[Any, ...]
-    fence: int | None
-    by: str | None
-
-    @property
-    def output(self) -> str | None:
-        """Its output as JSON."""
-        text: str | None = self.row[_NAMES.index("output")]
-        return text
-
-
-StepWrite = NewStep | StepMove
-
-
-def new_step(
-    step: WorkflowStepLog, *, fence: int | None, by: str | None = None, output_bytes_max: int = OUTPUT_BYTES_MAX
-) -> NewStep:
-    """Check a step log, already in its JSON form, before it is queued; with `by`, the fence must be that bot's.
-
-    Raise InvalidValue or TooLarge.
-    """
-    check_id(step.id, "id of a step log")
-    if not 1 <= step.attempt < 2**31:
-        raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
-    if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
-        raise InvalidValue("fence", f"must be the number of a claim, not {fence!r}")
-    row = (
-        step.id,
-        step.run_id,
-        step.step_id,
-        step.step_name,
-        step.status,
-        step.attempt,
-        step.idempotency_key,
-        _text(step.input, f"input of step {step.step_id!r}", STEP_VALUE_BYTES_MAX),
-        _text(step.output, f"output of step {step.step_id!r}", output_bytes_max),
-        step.error,
-    )
-    return NewStep(step, row, fence, by)
 
 
 class Steps:
@@ -221,7 +168,7 @@ class Steps:
         new = {write.step.id: write for write in writes if isinstance(write, NewStep)}
         if len(new) < len(writes):
             return {}
-        steps = {id: _begun(write.step, now) for id, write in new.items()}
+        steps = {id: begun(write.step, now) for id, write in new.items()}
         values = [
             (*write.row, steps[id].started_at, steps[id].completed_at, write.fence, write.by)
             for id, write in new.items()
@@ -283,10 +230,10 @@ class Steps:
         if step is None or hold is None:
             raise NotFound("step", change.step_id)
         hold.check(step.run_id, change.fence, change.by)
-        text = _text(change.output, f"output of step {step.step_id!r}", self._output_bytes_max)
+        text = value_text(change.output, f"output of step {step.step_id!r}", self._output_bytes_max)
         after = advance_step(step, change.status, output=change.output, error=change.error, now=now)
         if change.answers is not None and after is not step:
-            _check_answer(step, change)
+            check_answer(step, change)
         if change.output is not None:
             self._check_size(after, f"step {step.step_id!r}, with its input,", text)
         if after is not step:
@@ -297,22 +244,6 @@ class Steps:
 
 def _id(write: StepWrite) -> str:
     return write.step.id if isinstance(write, NewStep) else write.step_id
-
-
-def _begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
-    """Return a step log with its start time, if it has begun and has none."""
-    if step.started_at is not None or step.status not in STEP_BEGINS:
-        return step
-    return msgspec.structs.replace(step, started_at=when)
-
-
-def _check_answer(step: WorkflowStepLog, change: StepMove) -> None:
-    """Raise Unapproved if a writer answers an approval that it may not answer, or changes anything else."""
-    waits = step.status is StepStatus.WAITING_APPROVAL
-    if change.answers and not waits:
-        raise InvalidTransition("step", step.id, step.status, change.status)
-    if not change.answers and waits and (change.status is not StepStatus.FAILED or change.output is not None):
-        raise Unapproved(step.step_id, step.run_id)
 
 
 class _HoldOf(NamedTuple):
@@ -350,25 +281,15 @@ class _Found:
         if hold is not None and new.fence is not None:
             hold.check(step.run_id, new.fence, new.by)
         if stored is not None:
-            if same_values(stored, _begun(step, stored.started_at)):
+            if same_values(stored, begun(step, stored.started_at)):
                 return stored
             raise Conflict(f"step {step.id!r} is stored with other fields")
         if hold is None:
             raise NotFound("run", step.run_id)
-        step = _begun(step, now)
+        step = begun(step, now)
         self.inserts.append((*new.row, step.started_at, step.completed_at))
         self.known[step.id] = step, hold
         return step
-
-
-def _text(value: Any, what: str, bytes_max: int) -> str | None:
-    """Return a value in its JSON form as text: it was read from JSON, so that nothing of it can be lost."""
-    if value is None:
-        return None
-    encoded = _encode(value)
-    if len(encoded) > bytes_max:
-        raise TooLarge(what, len(encoded), bytes_max)
-    return encoded.decode()
 
 
 def _value(text: str | None) -> Any:
