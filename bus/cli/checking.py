@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from ..errors import DatabaseDamaged, DatabaseNewer
+from ..model.repository import StoreCheck
 from .console import amount, console_for, show_json
 from .streams import plain
 
-__all__ = ["Checked", "progress", "show_check", "show_copy"]
+__all__ = ["progress", "show_check", "show_copy"]
 
 
-class Checked(Protocol):
-    """A check of a database, like `store.sqlite.check`."""
-
-    path: Path
-    damage: list[str]
-    warnings: list[str]
-    counts: dict[str, int]
-
-    def run(self) -> Iterator[tuple[str, int, int | None]]:
-        """Read everything; yield the current part, how much of it is done, and its total."""
-
-
-def show_check(check: Checked, *, as_json: bool) -> bool:
+def show_check(check: StoreCheck, *, as_json: bool) -> bool:
     """Carry out a check, with its progress on a terminal, and print the findings; return False if there is damage.
 
     Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked; with `as_json` that is reported as
@@ -64,13 +52,13 @@ def progress() -> Iterator[Callable[[tuple[str, int, int | None]], None]]:
             part, done, total = reached
             if part != shown:
                 bar.remove_task(task)
-                shown, task = part, bar.add_task(part, total=total)
+                shown, task = part, bar.add_task(f"reading {part}", total=total)
             bar.update(task, completed=done)
 
         yield tell
 
 
-def show_copy(check: Checked, *, as_json: bool, said: str, **facts: Any) -> None:
+def show_copy(check: StoreCheck, *, as_json: bool, said: str, **facts: Any) -> None:
     """Print that a database was copied, and what the check of the copy found and counted."""
     if as_json:
         show_json({**facts, "warnings": check.warnings, "counts": check.counts})
@@ -80,12 +68,12 @@ def show_copy(check: Checked, *, as_json: bool, said: str, **facts: Any) -> None
     _print_findings(check)
 
 
-def _show_findings(check: Checked, damage: list[str]) -> None:
+def _show_findings(check: StoreCheck, damage: list[str]) -> None:
     found = {"damage": damage, "warnings": check.warnings, "counts": check.counts}
-    show_json({"file": str(check.path), "ok": not damage, **found})
+    show_json({"file": check.database, "ok": not damage, **found})
 
 
-def _print_findings(check: Checked) -> None:
+def _print_findings(check: StoreCheck) -> None:
     console = console_for()
     for kind, style, findings in (
         ("damage", "bold red", check.damage),
@@ -97,5 +85,5 @@ def _print_findings(check: Checked) -> None:
     counts = dict(check.counts)
     last_seq = counts.pop("last_seq", 0)
     facts = ", ".join(amount(count, name.replace("_", " ").removesuffix("s")) for name, count in counts.items())
-    text = Text.assemble(plain(str(check.path)), " ", verdict, f": {facts}; last seq {last_seq:,}")
+    text = Text.assemble(plain(check.database), " ", verdict, f": {facts}; last seq {last_seq:,}")
     console.print(text, soft_wrap=True)

@@ -290,7 +290,6 @@ def show_status(status: WorkerStatus, url: str) -> None:
     """Print the answer to `status`."""
     console = console_for()
     sizes, counters, rates = status.sizes, status.counters, status.rates
-    database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
     known = (
         amount(status.bots, "bot"),
         amount(status.channels, "channel"),
@@ -300,7 +299,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
-        "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
+        "disk": _disk(sizes),
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
     }
@@ -318,6 +317,11 @@ def show_status(status: WorkerStatus, url: str) -> None:
             for each in status.rate_limited
         ]
         show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
+
+
+def _disk(sizes: Mapping[str, int]) -> str:
+    database = f"{sizes['database_bytes'] / _MEBIBYTE:,.1f} MiB"
+    return f"{database}, and {sizes['wal_bytes'] / _MEBIBYTE:,.1f} MiB of WAL" if "wal_bytes" in sizes else database
 
 
 def amount(count: int, thing: str) -> str:
