@@ -1,7 +1,7 @@
 """Schedules: workflows whose runs are started by the clock, and which runs are due.
 
-Owns their records, what a store does with them, and the rules for times that were missed and for runs that overlap. `occurrences` knows when the
-times are. Its rules:
+Owns their records, what a store does with them, and the rules for times that were missed and for runs that overlap.
+`occurrences` knows when the times are. Its rules:
 
 - A time is due once. The next one is always after now, so a clock that is put back starts nothing again.
 - Times that passed while nobody could start their runs are caught up as the schedule says.
