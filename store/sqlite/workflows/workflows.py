@@ -7,7 +7,7 @@ change a run or a step log within a transaction, so that other transactions can 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 
 from ..file.database import Database
 from ..file.writer import Transaction
-from .cancelling import cancel_more, expire_cancels, more_to_cancel
+from .cancelling import cancel_more, expire_cancels
 from .continuing import find_latest
 from .definitions import definition_record
 from .keeping import delete_run
@@ -182,23 +182,6 @@ class SqliteWorkflows(SqliteSchedules):
             return await self.runs.cancel(connection, run_id, request)
 
         return await self._write_cancelling(operation)
-
-    async def _write_cancelling(
-        self, operation: Callable[[aiosqlite.Connection, str], Awaitable[WorkflowRun]]
-    ) -> WorkflowRun:
-        """Carry out an operation that may cancel a run, and then cancel the rest of its children."""
-
-        async def begin(connection: aiosqlite.Connection, now: str) -> tuple[WorkflowRun, bool]:
-            return await operation(connection, now), await more_to_cancel(connection)
-
-        async def go_on(connection: aiosqlite.Connection, now: str) -> bool:
-            await cancel_more(self.runs, connection, now=now, lease_now=self.lease_now())
-            return await more_to_cancel(connection)
-
-        run, more = await self._write(begin)
-        while more:
-            more = await self._write(go_on)
-        return run
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
@@ -470,7 +453,9 @@ class SqliteWorkflows(SqliteSchedules):
         sender: str | None = None,
     ) -> Signal:
         """Send a signal to a run, which keeps it until the run takes it."""
-        signal = new_signal(NewSignal(id=id or str(uuid.uuid4()), run_id=run_id, name=name, payload=payload))
+        signal = new_signal(
+            NewSignal(id=str(uuid.uuid4()) if id is None else id, run_id=run_id, name=name, payload=payload)
+        )
         return await self._write(lambda connection, now: self.signals.send(connection, signal, sender, now))
 
     async def list_signals(
