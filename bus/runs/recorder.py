@@ -15,6 +15,7 @@ import msgspec
 import uuid_utils
 
 from ..errors import InvalidTransition, InvalidValue, NotFound, StepChanged, TooLarge
+from ..model.exact import Exact
 from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
@@ -23,8 +24,11 @@ from .values import Context, Values
 
 __all__ = ["Begin", "Recorder"]
 
-Begin = Callable[[WorkflowStepLog, int], bool]
-"""Sends the record that a step begins, with the run's fence, before any record that is sent later."""
+Begin = Callable[[WorkflowStepLog, int], Callable[[], bool] | None]
+"""Sends the record that a step begins, with the run's fence, before any record that is sent later.
+
+Returns how to withdraw it, which returns False once it was sent; None if it could not be sent.
+"""
 
 
 _OPEN = (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL)
@@ -55,6 +59,8 @@ class Recorder:
         """Whether steps were recorded before the run was opened."""
         self._progressed: Callable[[str], None] | None = progressed
         self._begin = begin
+        self._beginnings: dict[str, Callable[[], bool]] = {}
+        """How to withdraw the beginnings that were sent, by the ids of the step logs."""
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
@@ -232,7 +238,8 @@ class Recorder:
         """Record that a step begins; if the run is surely held, without waiting for the answer."""
         if self._begin is not None and self.hold.is_sure:
             await self.close_left()
-            if self._begin(row, self.hold.fence):
+            if (withdraw := self._begin(row, self.hold.fence)) is not None:
+                self._beginnings[row.id] = withdraw
                 self._records.note(row)
                 return
         await self.create(row)
@@ -246,17 +253,22 @@ class Recorder:
     async def end(
         self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
     ) -> WorkflowStepLog:
-        """Record how a step ended, and return the record.
+        """Record how a step ended, and return the record. The `output` may be an Exact.
 
-        It is the existing step log, or a new one if the step was not announced.
+        It is the existing step log, or a new one if the step was not announced, or is over before that was sent.
         """
         await self.close_left()
+        withdraw = self._beginnings.pop(row.id, None)
+        if withdraw is not None and withdraw():
+            self._records.forget(row)
         now = timestamp(self.hold.timing.clock())
         whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
         if self._records.has_all([row]):
             ended = await self.hold.record(lambda: self._move(whole))
         else:
-            self._records.note(whole)  # first: a cancelled program may record it without an answer
+            read = output.value if isinstance(output, Exact) else output
+            # First: a cancelled program may record it without an answer.
+            self._records.note(msgspec.structs.replace(whole, output=read))
             try:
                 ended = await self.hold.record(lambda: self._create(whole))
             except (InvalidValue, TooLarge):
@@ -291,6 +303,10 @@ class Recorder:
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
+        return self.exact(value, kind, step_id).value
+
+    def exact(self, value: Any, kind: str, step_id: str) -> Exact:
+        """Return a value as JSON and as it is read back; else like `value`."""
         name = f"{kind} of {self._workflow}/{step_id.partition('#')[0]}"
         most = self._workflows.output_bytes_max if kind == "output" else STEP_VALUE_BYTES_MAX
-        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)
+        return self.values.exact(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)

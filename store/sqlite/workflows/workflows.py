@@ -46,6 +46,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 from ..file.database import Database
 from ..file.writer import Transaction
 from .cancelling import expire_cancels
+from .continuing import find_latest
 from .definitions import definition_record
 from .keeping import delete_run
 from .queueing import end_places, find_news, find_next
@@ -203,6 +204,10 @@ class SqliteWorkflows(SqliteSchedules):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         return await find_run(self._database.read, run_id)
+
+    async def get_latest_run(self, run_id: str) -> WorkflowRun | None:
+        """Return the last run as which a run continued."""
+        return await find_latest(self._database.read, run_id)
 
     async def watch_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
@@ -373,7 +378,7 @@ class SqliteWorkflows(SqliteSchedules):
         if isinstance(write, StepMove):
             return write
         new = new_step(write.step, fence=write.fence, by=write.by, output_bytes_max=self._rules.output_bytes_max)
-        self.runs.check_size(new.step, f"step {write.step.step_id!r}")
+        self.runs.check_size(new.step, f"step {write.step.step_id!r}", new.output_text)
         return new
 
     async def _write_joined(
@@ -461,7 +466,7 @@ class SqliteWorkflows(SqliteSchedules):
         """Complete a step with the oldest waiting signal of these names."""
         pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
         new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
-        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        self.runs.check_size(new.step, f"step {step.step_id!r}", new.output_text)
         last = None if until is None else time_text(until, "until")
 
         async def operation(transaction: Transaction) -> WorkflowStepLog:
