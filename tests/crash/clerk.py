@@ -28,6 +28,9 @@ _END_SECONDS = 4 * TIMEOUT_SECONDS
 _GRACE_SECONDS = 3600.0
 """No program is to be away for so long that it has no time to clean up."""
 
+_PAUSED_SECONDS = 2.5
+"""Longer than a program may take to notice that it has lost a run, so that no two of them are at work on it."""
+
 _OVER = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 SCHEDULES = tuple(
@@ -52,6 +55,7 @@ class Clerk:
         self._bot = bot
         self._chance = chance
         self._notes = notes
+        self._resumed_at: dict[str, float] = {}
         self._troubles = itertools.cycle((BUG, FAILURE, None, None, None))
         self._retried_from = itertools.cycle(("pack", None))
 
@@ -83,6 +87,7 @@ class Clerk:
         while True:
             await self._pay()
             await self._release()
+            await self._resume()
             if self.is_mended:
                 await self._retry()
             await anyio.sleep(0.1)
@@ -112,7 +117,7 @@ class Clerk:
         """
         workflows = self._bot.workflows
         for run in await workflows.list_all_runs(RunStatus.PAUSED, limit=None):
-            if run.error is not None:
+            if run.error is not None and run.id not in self._resumed_at:
                 with suppress(InvalidTransition, RunHeld):
                     await workflows.retry_run(run.id)
         for run in await workflows.list_all_runs(RunStatus.FAILED, limit=None):
@@ -128,21 +133,38 @@ class Clerk:
 
     async def cancel(self, among: int) -> None:
         """Cancel one of the newest orders, wherever it is; one that is over stays as it is."""
-        id = self._chance.choice(list(self.orders)[-among:])
+        id = self._one_of(among)
         with suppress(NotFound, InvalidTransition):
             self.orders[id].may_be_cancelled = True
             await self._bot.workflows.cancel_run(id, "another boat is cheaper", _GRACE_SECONDS)
 
+    async def pause(self, among: int) -> None:
+        """Take one of the newest orders from whoever has it, for a while."""
+        id = self._one_of(among)
+        self._resumed_at[id] = time.monotonic() + _PAUSED_SECONDS
+        with suppress(NotFound, InvalidTransition):
+            await self._bot.workflows.update_run_status(id, RunStatus.PAUSED, "the clerk has a question")
+
+    async def _resume(self) -> None:
+        for id, at in list(self._resumed_at.items()):
+            if time.monotonic() > at:
+                with suppress(NotFound, InvalidTransition, RunHeld):
+                    await self._bot.workflows.retry_run(id)
+                del self._resumed_at[id]
+
+    def _one_of(self, among: int) -> str:
+        return self._chance.choice(list(self.orders)[-among:])
+
     async def fork(self) -> None:
-        """Let an order that is completed be packed, or confirmed, once more by a run of its own."""
-        completed = await self._bot.workflows.list_all_runs(RunStatus.COMPLETED, limit=None)
+        """Let an order be packed, be confirmed, or go on once more, by a run of its own."""
         forked = {order.fork_of for order in self.orders.values()}
-        found = sorted({run.id for run in completed} & self.orders.keys() - forked)
+        found = [id for id, order in self.orders.items() if not order.may_be_cancelled and id not in forked]
+        before = self._chance.choice(["pack", "confirm", None])
         if found:
             id = self._chance.choice(found)
-            before = self._chance.choice(["pack", "confirm"])
-            fork = await self._bot.workflows.fork_run(id, f"{id}-again", before)
-            self.orders[fork.id] = Order(total=self.orders[id].total, fork_of=id, forked_before=before)
+            with suppress(NotFound):  # it has not come so far
+                fork = await self._bot.workflows.fork_run(id, f"{id}-again", before)
+                self.orders[fork.id] = Order(total=self.orders[id].total, fork_of=id, forked_before=before)
 
     async def until_all_ended(self) -> None:
         """Wait until all orders are over, and nothing else is open."""

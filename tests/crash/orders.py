@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -49,8 +50,12 @@ _PAUSE_SECONDS = 2.0
 """The most between two kills."""
 
 _CANCELS = 0.8
-_FORKS = 0.4
-"""How often an order is cancelled, or forked, before a kill."""
+_FORKS = 0.5
+_PAUSES = 0.5
+"""How often an order is cancelled, forked, or paused before a kill."""
+
+_STOPS = 0.2
+"""How often a process is let stop instead of being killed."""
 
 _lines = msgspec.json.Decoder(Line)
 
@@ -78,10 +83,14 @@ class _Shops:
             stderr=subprocess.STDOUT,
         )
 
-    def kill_one(self, chance: random.Random) -> None:
-        """Kill one of them, and start it again."""
+    def end_one(self, chance: random.Random, *, orderly: bool) -> None:
+        """Kill one of them, or let it stop, and start it again."""
         number = chance.randrange(len(self._processes))
-        self._end(self._processes[number])
+        if orderly:
+            self._processes[number].terminate()
+            self._processes[number].wait(TIMEOUT_SECONDS)
+        else:
+            self._end(self._processes[number])
         self._processes[number] = self._spawn(number)
 
     def mend(self) -> None:
@@ -127,7 +136,9 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
                         await clerk.cancel(among=2 * _ORDERS_A_KILL)
                     if chance.random() < _FORKS:
                         await clerk.fork()
-                    await _kill(worker, shops, chance, counted)
+                    if chance.random() < _PAUSES:
+                        await clerk.pause(among=2 * _ORDERS_A_KILL)
+                    await _end_one(worker, shops, chance, counted)
                     if number == rounds // 2:
                         shops.mend()
                         clerk.is_mended = True
@@ -145,14 +156,17 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
     return Outcome(counted + of_orders, found)
 
 
-async def _kill(worker: Worker, shops: _Shops, chance: random.Random, counted: Counter[str]) -> None:
+async def _end_one(worker: Worker, shops: _Shops, chance: random.Random, counted: Counter[str]) -> None:
+    """Kill the worker or a bot, or let it stop, and start it again."""
+    orderly = chance.random() < _STOPS
     if chance.random() < 0.4:
         counted["of the worker"] += 1
-        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.stop if orderly else worker.kill)
         await anyio.to_thread.run_sync(worker.start)
     else:
         counted["of a bot"] += 1
-        await anyio.to_thread.run_sync(shops.kill_one, chance)
+        await anyio.to_thread.run_sync(partial(shops.end_one, chance, orderly=orderly))
+    counted["orderly"] += orderly
 
 
 def _is_fork(order: Order) -> bool:

@@ -176,10 +176,10 @@ class Shop:
 
 
 def main(url: str, notes: str, mended: str) -> None:
-    """Serve until killed."""
+    """Serve until killed or stopped."""
     bot = bus.connect(url, bot=SHOP)
     Shop(bot, Notebook(notes), Path(mended))
-    bot.run(concurrency=50)
+    bot.run(concurrency=50, stop_timeout=1)
 
 
 if __name__ == "__main__":
