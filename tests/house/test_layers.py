@@ -76,6 +76,7 @@ PURE_TOO = {
     "bus.broker.repeats",
     "bus.client.deliveries",
     "bus.client.forgotten",
+    "bus.client.route",
     "bus.runs.replay",
 }
 """Pure modules of other rooms."""
