@@ -33,7 +33,7 @@ from .figures import Latency, latency
 from .processes import ROOT, Client, Worker
 from .words import fill_in
 
-__all__ = ["Ended", "Report", "words"]
+__all__ = ["Ended", "Look", "Process", "Report", "words"]
 
 _DEFINITION = WorkflowDefinition(id="waiting", name="waiting", owner=GlobalOwner())
 

@@ -16,6 +16,7 @@ import anyio
 import bus
 from bus.errors import InvalidTransition, NotFound, RunEnded, RunHeld
 from bus.model.records import RunStatus, StepStatus
+from bus.settings import Workflows
 
 from ..integration.wire import TIMEOUT_SECONDS
 from .order_checks import Order
@@ -30,6 +31,8 @@ _GRACE_SECONDS = 3600.0
 
 _PAUSED_SECONDS = 2.5
 """Longer than a program may take to notice that it has lost a run, so that no two of them are at work on it."""
+
+_RECOVERIES_MAX = Workflows().recoveries_max
 
 _OVER = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
@@ -128,6 +131,10 @@ class Clerk:
                 await workflows.retry_run(run.id, step)
                 if step is not None:
                     self._notes.write("has set aside", run.id, step)
+        for run in await workflows.list_all_runs(RunStatus.CRASHED, limit=None):
+            if run.recoveries > _RECOVERIES_MAX:  # the machine is too busy for leases, and nobody opens it any more
+                with suppress(InvalidTransition, RunHeld):
+                    await workflows.retry_run(run.id)
         if letters := await self._bot.dead_letters(bot=SHOP):
             await self._bot.retry_dead_letters([letter.seq for letter in letters], bot=SHOP)
 

@@ -36,7 +36,7 @@ BUG, FAILURE = "bug", "failure"
 ITEMS = 3
 """So many signals of one name are sent to an order, and taken by it."""
 
-_LEASE_SECONDS = 2.0
+_LEASE_SECONDS = 4.0
 _PICKERS = 4
 _PARCELS = 8
 _TOCK_SECONDS = 1.5
@@ -179,7 +179,7 @@ def main(url: str, notes: str, mended: str) -> None:
     """Serve until killed or stopped."""
     bot = bus.connect(url, bot=SHOP)
     Shop(bot, Notebook(notes), Path(mended))
-    bot.run(concurrency=50, stop_timeout=1)
+    bot.run(concurrency=20, stop_timeout=1)
 
 
 if __name__ == "__main__":
