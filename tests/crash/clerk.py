@@ -14,13 +14,14 @@ from contextlib import suppress
 import anyio
 
 import bus
-from bus.errors import InvalidTransition, NotFound, RunEnded, RunHeld
+from bus.errors import InvalidTransition, NotFound, RunEnded, RunHeld, TooManySignals
 from bus.model.records import RunStatus, StepStatus
 from bus.settings import Workflows
 
 from ..integration.wire import TIMEOUT_SECONDS
 from .order_checks import Order
 from .shop import BUG, CLERK, FAILURE, ITEMS, ORDER, SHOP, TICK, TOCK, Notebook
+from .voyages import VOYAGE
 
 __all__ = ["SCHEDULES", "Clerk"]
 
@@ -31,6 +32,9 @@ _GRACE_SECONDS = 3600.0
 
 _PAUSED_SECONDS = 2.5
 """Longer than a program may take to notice that it has lost a run, so that no two of them are at work on it."""
+
+_VOYAGES = 0.25
+"""How often a voyage is cancelled or paused, and no order."""
 
 _RECOVERIES_MAX = Workflows().recoveries_max
 
@@ -54,6 +58,9 @@ class Clerk:
 
     def __init__(self, bot: bus.Bot, chance: random.Random, notes: Notebook) -> None:
         self.orders: dict[str, Order] = {}
+        self.voyages: set[str] = set()
+        self.cancelled: set[str] = set()
+        """The voyages that may be cancelled."""
         self.is_mended = False
         self._bot = bot
         self._chance = chance
@@ -85,11 +92,17 @@ class Clerk:
                 id = (await self._bot.workflows.start("order", body, definition=ORDER)).id
             self.orders[id] = order
 
+    async def set_sail(self) -> None:
+        """Begin a voyage."""
+        seed = {"seed": self._chance.random(), "parts": self._chance.choice([1, 2])}
+        self.voyages.add((await self._bot.workflows.start("voyage", seed, definition=VOYAGE)).id)
+
     async def attend(self) -> None:
         """Do what orders wait for, again and again."""
         while True:
             await self._pay()
             await self._release()
+            await self._call()
             await self._resume()
             if self.is_mended:
                 await self._retry()
@@ -106,6 +119,13 @@ class Clerk:
                     for item in range(ITEMS + 1):
                         await self._bot.workflows.send_signal(id, "item", item, id=f"{id}/item {item}")
                 order.is_paid = True
+
+    async def _call(self) -> None:
+        """Send something to a voyage, whether it listens or not."""
+        running = await self._bot.workflows.list_all_runs(RunStatus.PAUSED, where=bus.RunFilter(workflow="voyage"))
+        for run in running:
+            with suppress(NotFound, RunEnded, TooManySignals):
+                await self._bot.workflows.send_signal(run.id, "call")
 
     async def _release(self) -> None:
         for step in await self._bot.workflows.list_waiting_approvals(None, None):
@@ -139,14 +159,17 @@ class Clerk:
             await self._bot.retry_dead_letters([letter.seq for letter in letters], bot=SHOP)
 
     async def cancel(self, among: int) -> None:
-        """Cancel one of the newest orders, wherever it is; one that is over stays as it is."""
+        """Cancel one of the newest orders, or a voyage, wherever it is; one that is over stays as it is."""
         id = self._one_of(among)
         with suppress(NotFound, InvalidTransition):
-            self.orders[id].may_be_cancelled = True
+            if id in self.orders:
+                self.orders[id].may_be_cancelled = True
+            else:
+                self.cancelled.add(id)
             await self._bot.workflows.cancel_run(id, "another boat is cheaper", _GRACE_SECONDS)
 
     async def pause(self, among: int) -> None:
-        """Take one of the newest orders from whoever has it, for a while."""
+        """Take one of the newest orders, or a voyage, from whoever has it, for a while."""
         id = self._one_of(among)
         self._resumed_at[id] = time.monotonic() + _PAUSED_SECONDS
         with suppress(NotFound, InvalidTransition):
@@ -160,6 +183,8 @@ class Clerk:
                 del self._resumed_at[id]
 
     def _one_of(self, among: int) -> str:
+        if self.voyages and self._chance.random() < _VOYAGES:
+            return self._chance.choice(sorted(self.voyages))
         return self._chance.choice(list(self.orders)[-among:])
 
     async def fork(self) -> None:
@@ -184,5 +209,5 @@ class Clerk:
     async def _open(self) -> list[object]:
         runs: Iterable[bus.RunSummary] = await self._bot.workflows.list_all_runs(limit=None)
         statuses = {run.id: run.status for run in runs}
-        unknown = [id for id in self.orders if id not in statuses]
+        unknown = [id for id in (*self.orders, *self.voyages) if id not in statuses]
         return [*unknown, *((id, status) for id, status in statuses.items() if status not in _OVER)]

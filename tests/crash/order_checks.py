@@ -19,6 +19,7 @@ from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLo
 from bus.model.schedules import Overlap, ScheduleStatus
 
 from .shop import ITEMS, Line
+from .voyages import VOYAGE, Told, voyage_faults
 
 __all__ = ["Books", "Order", "contradictions", "faults"]
 
@@ -51,10 +52,14 @@ class Books(msgspec.Struct, kw_only=True):
     """What there is at the end: all runs with their steps, and how often each order was told on each channel."""
 
     orders: dict[str, Order]
+    cancelled: set[str] = set()
+    """The voyages that may be cancelled."""
     runs: dict[str, WorkflowRun]
     steps: dict[str, list[WorkflowStepLog]]
     confirmed: Counter[str]
     refunded: Counter[str]
+    told: Counter[Told] = msgspec.field(default_factory=Counter)
+    """By voyages."""
     schedules: list[ScheduleStatus]
     notes: list[Line]
     """Of all processes, in the order of time."""
@@ -82,6 +87,12 @@ def faults(books: Books) -> Iterator[str]:
             if step.status not in _ENDED:
                 yield f"step {step.step_id} of run {id} is {step.status} at the end"
     yield from contradictions(books.notes)
+    yield from voyage_faults(
+        [run for run in books.runs.values() if run.workflow_id == VOYAGE.id],
+        books.told,
+        {(line.run, line.step): line.value for line in books.notes if line.what == "saw"},
+        books.cancelled,
+    )
     yield from _fork_faults(books)
 
 
@@ -136,9 +147,10 @@ def _children(books: Books) -> Iterator[str]:
         for each in chain:
             if each.status is RunStatus.CANCELLED and run.status is not RunStatus.CANCELLED:
                 yield f"shipment {each.id} is cancelled, and order {id} is {run.status}"
-            returned = books.completed_steps(each.id, "turn back")
-            if each.status is RunStatus.CANCELLED and each.id in sailed and returned != 1:
-                yield f"shipment {each.id} was cancelled after it had sailed, and has turned back {returned} times"
+    for id in sailed:
+        returned = books.completed_steps(id, "turn back")
+        if books.runs[id].status is RunStatus.CANCELLED and returned != 1:
+            yield f"shipment {id} was cancelled after it had sailed, and has turned back {returned} times"
 
 
 def _chain(order: str, shipments: dict[str | None, list[WorkflowRun]]) -> list[WorkflowRun]:

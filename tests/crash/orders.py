@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -30,6 +31,7 @@ from .command import Outcome, Progress, campaign, play
 from .order_checks import Books, Order, faults
 from .shop import CLERK, SHOP, Line, Notebook
 from .stage import lying
+from .voyages import TOLD, Told
 
 __all__ = ["orders", "play_round"]
 
@@ -131,6 +133,7 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
                 tasks.start_soon(clerk.attend)
                 for number in range(rounds):
                     await clerk.begin(_ORDERS_A_KILL)
+                    await clerk.set_sail()
                     await anyio.sleep(chance.uniform(0, _PAUSE_SECONDS))
                     if chance.random() < _CANCELS:
                         await clerk.cancel(among=2 * _ORDERS_A_KILL)
@@ -151,7 +154,12 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
             books = await _books(bot, clerk, shops.notes())
             found = [*faults(books), *[fault async for fault in _left(bot)]]
     of_orders = Counter(str(books.runs[id].status) for id in books.orders)
-    counted.update(kills=rounds, orders=len(books.orders), forks=sum(map(_is_fork, books.orders.values())))
+    counted.update(
+        kills=rounds,
+        orders=len(books.orders),
+        voyages=len(clerk.voyages),
+        forks=sum(map(_is_fork, books.orders.values())),
+    )
     counted["set aside"] = sum(line.what == "has set aside" for line in books.notes)
     return Outcome(counted + of_orders, found)
 
@@ -180,22 +188,24 @@ async def _books(bot: bus.Bot, clerk: Clerk, notes: list[Line]) -> Books:
     schedules = await bot.workflows.list_schedules()
     return Books(
         orders=clerk.orders,
+        cancelled=clerk.cancelled,
         runs={run.id: run for run in found},
         steps={id: await bot.workflows.list_step_logs(id) for id in ids},
-        confirmed=await _told(bot, "confirmed"),
-        refunded=await _told(bot, "refunded"),
+        confirmed=Counter(body["order"] for body in await _told(bot, "confirmed")),
+        refunded=Counter(body["order"] for body in await _told(bot, "refunded")),
+        told=Counter(Told(**body) for body in await _told(bot, TOLD)),
         schedules=schedules,
         notes=notes,
     )
 
 
-async def _told(bot: bus.Bot, channel: str) -> Counter[str]:
-    """Count how often each order was told on a channel."""
-    found: Counter[str] = Counter()
+async def _told(bot: bus.Bot, channel: str) -> list[Any]:
+    """Return what was told on a channel."""
+    found: list[Any] = []
     before: int | None = None
     with suppress(UnknownChannel):  # nothing was ever told there
         while page := await bot.history(channel=channel, limit=1000, before_seq=before):
-            found.update(message.body["order"] for message in page)
+            found += [message.body for message in page]
             before = page[-1].seq
     return found
 

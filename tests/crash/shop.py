@@ -20,6 +20,8 @@ import msgspec
 
 import bus
 
+from .voyages import VOYAGE, Sailor
+
 __all__ = ["BUG", "CLERK", "FAILURE", "ITEMS", "ORDER", "SHOP", "TICK", "TOCK", "Line", "Notebook"]
 
 SHOP, CLERK = "shop", "clerk"
@@ -82,6 +84,7 @@ class Shop:
         bot.on_run("shipment", definition=_SHIPMENT, lease_seconds=_LEASE_SECONDS)(self.ship)
         bot.on_run("tick", definition=TICK, lease_seconds=_LEASE_SECONDS)(self.tick)
         bot.on_run("tock", definition=TOCK, lease_seconds=_LEASE_SECONDS)(self.tock)
+        bot.on_run("voyage", definition=VOYAGE, lease_seconds=_LEASE_SECONDS)(Sailor(self._write).sail)
 
     async def begin(self, message: bus.Message) -> None:
         """Execute the order of a message, which is settled when the order is over, also by a cancellation."""
