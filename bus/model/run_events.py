@@ -1,0 +1,52 @@
+"""What an event of a run tells: a message of the worker on a channel of its own, due at once.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .lots import DUE_AT_ONCE, NewMessage
+from .records import RUNS_CHANNEL, WORKER_ID, WORKER_NAME, RunStatus, RunSummary, WorkflowRun
+from .values import json_bytes
+
+__all__ = ["event_of", "run_event"]
+
+_ERROR_CHARACTERS = 1000
+"""An event has no more of a run's error."""
+
+
+def event_of(run: WorkflowRun | RunSummary) -> str:
+    """Return the name of the event that a run has its status."""
+    if run.status == RunStatus.RUNNING:
+        return "started"
+    if run.status == RunStatus.PAUSED and run.error is None:
+        return "waits"
+    return str(run.status)
+
+
+def run_event(event: str, run: WorkflowRun | RunSummary, id: str, more: dict[str, Any]) -> NewMessage:
+    """Return an event of a run as a message with this id; `more` is said beside what every event says."""
+    body = {
+        "run_id": run.id,
+        "workflow_id": run.workflow_id,
+        "workflow_name": run.workflow_name,
+        "status": run.status,
+        "error": None if run.error is None else run.error[:_ERROR_CHARACTERS],
+        "concurrency_key": run.concurrency_key,
+        "attributes": run.attributes,
+        **more,
+    }
+    return NewMessage(
+        id=id,
+        sender_bot_id=WORKER_ID,
+        sender_bot_name=WORKER_NAME,
+        recipient_bot_id=None,
+        recipient_channel=RUNS_CHANNEL,
+        message_type=f"run.{event}",
+        body=json_bytes(body, "an event"),
+        reply_to=None,
+        headers=b"{}",
+        due_at=DUE_AT_ONCE,
+    )
