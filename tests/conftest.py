@@ -13,6 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from .postgresql.fixtures import postgresql_node, postgresql_quorum, postgresql_url
+
+__all__ = ["postgresql_node", "postgresql_quorum", "postgresql_url"]
+
 settings.register_profile(
     "slow machine",
     deadline=None,
@@ -39,7 +43,19 @@ def _has_room(folder: str) -> bool:
 if "TMPDIR" not in os.environ and _has_room(_MEMORY):
     tempfile.tempdir = os.environ["TMPDIR"] = _MEMORY
 
-_FOLDERS = ("crash", "cli", "bench", "integration", "client", "contract", "store", "pure", "fuzz", "house")
+_FOLDERS = (
+    "crash",
+    "cli",
+    "bench",
+    "integration",
+    "client",
+    "contract",
+    "postgresql",
+    "store",
+    "pure",
+    "fuzz",
+    "house",
+)
 """What takes longest begins first: at the end, all who work side by side have something short to do."""
 
 

@@ -22,11 +22,11 @@ from rich.console import Console
 
 from .. import machine
 from ..calibration import calibrate
-from ..processes import ROOT, BenchFailed
+from ..processes import ROOT
 from ..words import fill_in
 from ..workloads import Scale
 from .contestants import CONTESTANTS, Contestant
-from .figures import Plan, Report, Turn
+from .figures import Failure, Plan, Report, Turn
 from .loads import LOADS
 from .page import draw, line, show, words
 from .turns import take_turns
@@ -143,9 +143,9 @@ def _measure(report: Report, contestants: Sequence[Contestant], options: dict[st
         else:
             report.dropped += 1
 
-    def failed(turn: str, error: BenchFailed) -> None:
-        report.failures.append(f"{turn}: {error}")
-        console.print("\n".join([report.failures[-1], *getattr(error, "__notes__", [])]), markup=False)
+    def failed(failure: Failure, notes: Sequence[str]) -> None:
+        report.failures.append(failure)
+        console.print("\n".join([str(failure), *notes]), markup=False)
 
     if not options["quick"]:
         report.calibrations.append(calibrate("start", _CALIBRATION))

@@ -28,6 +28,7 @@ __all__ = [
     "SHORT",
     "STORE",
     "TUNED",
+    "Failure",
     "Figures",
     "Judged",
     "Plan",
@@ -100,6 +101,17 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.steps - self.kept)
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """A turn that a system did not carry through, and why."""
+
+    system: str
+    round: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.system}, round {self.round}: {self.why}"
+
+
 class Report(msgspec.Struct, kw_only=True):
     """Everything that was found. `turns` are those that count; so many others were `dropped`."""
 
@@ -113,8 +125,7 @@ class Report(msgspec.Struct, kw_only=True):
     calibrations: list[Calibration] = []
     turns: list[Turn] = []
     dropped: int = 0
-    failures: list[str] = []
-    """The turns that a system did not carry through, and why."""
+    failures: list[Failure] = []
 
     @property
     def is_clean(self) -> bool:
@@ -123,9 +134,9 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def uncounted(self) -> list[str]:
-        """The systems of which no turn counts."""
-        counted = {turn.system for turn in self.turns}
-        return [each.name for each in self.systems if each.name not in counted]
+        """The systems of which no turn counts, although none failed."""
+        known = {turn.system for turn in self.turns} | {each.system for each in self.failures}
+        return [each.name for each in self.systems if each.name not in known]
 
     def figure(self, system: str, load: str, name: str) -> Spread | None:
         """Return the median of a figure over the rounds; None where it was not measured."""

@@ -93,9 +93,9 @@ class Run:
         return self.steps == 0 or time.monotonic_ns() < self._deadline
 
     def __call__(self) -> dict[str, Any]:
-        """Return the output of the next step."""
+        """Return the output of the next step, which says whether it is followed by another."""
         self.steps += 1
-        return payload(self.steps, self._payload_bytes)
+        return payload(self.steps, self._payload_bytes, more=self.more)
 
 
 class Lane:
@@ -142,14 +142,14 @@ def _make_pool() -> str:
 
 _pool = _make_pool()
 
-_OVERHEAD_BYTES = len('{"number":1000000,"text":""}')
+_OVERHEAD_BYTES = len('{"number":1000000,"more":0,"text":""}')
 
 
-def payload(number: int, size_bytes: int) -> dict[str, Any]:
+def payload(number: int, size_bytes: int, *, more: bool) -> dict[str, Any]:
     """Return the output of a step: so many bytes of JSON, with text that does not compress."""
     length = size_bytes - _OVERHEAD_BYTES
     begin = random.randrange(len(_pool) - length)
-    return {"number": 1_000_000 + number, "text": _pool[begin : begin + length]}
+    return {"number": 1_000_000 + number, "more": int(more), "text": _pool[begin : begin + length]}
 
 
 # ── The process that does it ─────────────────────────────────────────────────────────────────────────────

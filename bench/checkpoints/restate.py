@@ -7,7 +7,7 @@ that Python does is in one process on one loop, as it is for the other systems.
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +21,13 @@ from anyio.from_thread import start_blocking_portal
 from ..peers.programs import HOST, free_port, is_open
 from .loads import Lane, Run, serve
 
-__all__ = ["execute"]
+__all__ = ["carry_out", "execute"]
+
+Step = Callable[[], Awaitable[Any]]
+
+_ATTEMPTS_MAX = 10
+
+_UNLIMITED = 2**31 - 1
 
 _REQUEST = (
     b"POST /bench/run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
@@ -55,20 +61,34 @@ def _service(runs: dict[str, Run]) -> Any:
             return msgspec.json.decode(buf)
 
     options: restate.RunOptions[Any] = restate.RunOptions(serde=Json())
-    service = restate.Service("bench")
+    # As shipped it tries again for an hour and then pauses: a caller would wait for ever, and not be told why.
+    policy = restate.InvocationRetryPolicy(max_attempts=_ATTEMPTS_MAX, on_max_attempts="kill")
+    service = restate.Service("bench", invocation_retry_policy=policy)
 
     @service.handler("run")  # type: ignore[untyped-decorator]
     async def execute_run(context: restate.Context, id: str) -> str:
-        run = runs[id]
-
-        async def step() -> Any:
-            return run()
-
-        while run.more:
-            await context.run_typed("step", step, options)
+        await carry_out(runs[id], lambda step: context.run_typed("step", step, options))
         return id
 
     return restate.app([service])
+
+
+async def carry_out(run: Run, record: Callable[[Step], Awaitable[Any]]) -> None:
+    """Carry out the steps of a run; `record` gives what is recorded of one, or carries it out.
+
+    Restate calls a handler again when its connection was lost, and the handler has to take the same path then. So
+    what is recorded decides, and neither the clock nor what was done in an earlier call.
+    """
+    steps, more = 0, True
+
+    async def step() -> Any:
+        run.steps = steps
+        return run()
+
+    while more:
+        more = (await record(step))["more"]
+        steps += 1
+    run.steps = steps
 
 
 @asynccontextmanager
@@ -78,6 +98,9 @@ async def _serving(app: Any) -> AsyncIterator[int]:
     config = hypercorn.Config()
     port = free_port()
     config.bind = [f"{HOST}:{port}"]
+    # As Restate's documentation has it for production: as shipped, Hypercorn closes a connection after a thousand
+    # requests, with all calls that are under way on it.
+    config.h2_max_concurrent_streams = config.keep_alive_max_requests = config.keep_alive_timeout = _UNLIMITED
     config.loglevel = "ERROR"  # without a warning that the app has no lifespan
     over = asyncio.Event()
     server = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=over.wait))

@@ -15,7 +15,7 @@ from .. import limits, machine
 from ..processes import BenchFailed, Client
 from ..workloads import Scale
 from .contestants import DURABLE, Contestant
-from .figures import SHORT, Figures, Plan, Turn
+from .figures import SHORT, Failure, Figures, Plan, Turn
 from .loads import LOADS, Loaded
 
 __all__ = ["counts", "take_turns"]
@@ -23,7 +23,8 @@ __all__ = ["counts", "take_turns"]
 _START_SECONDS = 120.0
 """Some packages take seconds to load on a machine that has much else to do."""
 
-_ANSWER_SECONDS = 300.0
+_ANSWER_SECONDS = 120.0
+"""The longest that a load may take: a few seconds do on a quiet machine. A turn that hangs fails then."""
 
 _WARM_SECONDS = 0.3
 """What is done once, such as connecting, is done in a load before those that count."""
@@ -44,9 +45,12 @@ def take_turns(
     wait_seconds: float,
     profile: Path | None,
     tell: Callable[[Turn, bool], None],
-    failed: Callable[[str, BenchFailed], None],
+    failed: Callable[[Failure, Sequence[str]], None],
 ) -> None:
-    """Let every system have its turn in every round, and tell of each turn, whether it counts, or that it failed.
+    """Let every system have its turn in every round, and tell of each turn, whether it counts, or why it failed.
+
+    A turn that failed, also one that took too long, is not taken again, and the others go on. What is told of it
+    besides are the last lines of its server.
 
     A turn begins when others have no more than their share. If they do not come to rest within `wait_seconds`, this
     raises machine.Busy.
@@ -62,7 +66,8 @@ def take_turns(
                 try:
                     turn = _turn(plan, contestant, number + 1, versions, profile)
                 except BenchFailed as error:
-                    failed(f"{contestant.system.name}, round {number + 1}", error)
+                    failure = Failure(contestant.system.name, number + 1, str(error))
+                    failed(failure, getattr(error, "__notes__", ()))
                     break
                 tell(turn, counts(plan, turn))
                 if counts(plan, turn):

@@ -36,6 +36,7 @@ from ..wire.calls import (
     EmitRun,
     ForkRun,
     GetCompletedStepIds,
+    GetLatestRun,
     GetLease,
     GetRun,
     GetRunDefinition,
@@ -68,7 +69,7 @@ _ASKS = {StepStatus.WAITING_APPROVAL, StepStatus.FAILED}
 
 _OPEN = {StepStatus.PENDING, StepStatus.RUNNING}
 
-_OfOneRun = GetRun | GetRunDefinition | GetLease | ListStepLogs | GetCompletedStepIds | ListWaitingApprovals
+_OfOneRun = GetRun | GetLatestRun | WatchRun | GetRunDefinition | GetLease | ListStepLogs | GetCompletedStepIds
 
 
 class CallRights:
@@ -133,7 +134,7 @@ class CallRights:
                 if not seen and call.after is not None:  # what the store says of a run without that step
                     raise NotFound("step", call.after)
                 return seen
-            case GetRun() | WatchRun() | GetRunDefinition() | GetLease() | ListStepLogs() | GetCompletedStepIds():
+            case _ if isinstance(call, _OfOneRun):
                 return await self._sees(principal, call.run_id)
             case ListRuns() | ListAllRuns() if call.after is not None:
                 if not await self._sees(principal, call.after):

@@ -36,6 +36,7 @@ from ..wire.calls import (
     GetCompletedStepIds,
     GetDefinition,
     GetDefinitionByName,
+    GetLatestRun,
     ListCall,
     ListOpenRuns,
     ListSignals,
@@ -80,6 +81,9 @@ _NOTHING: dict[type[Call], Any] = {
     PageStepLogs: {"steps": [], "more": False},
 }
 """The values of calls that find nothing, if that is not null."""
+
+_FINDS = GetDefinition | GetDefinitionByName | GetLatestRun
+"""Calls whose record may be another one than was named: it is looked at whether the bot may see it."""
 
 _log = structlog.get_logger("posthouse")
 
@@ -281,7 +285,7 @@ class WorkflowAnswers:
             workflows = workflows if principal is None else workflows.on_behalf_of(principal.bot_id)
             with self._waking.waiting(ask, call):
                 value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
-        if principal is not None and value is not None and isinstance(call, GetDefinition | GetDefinitionByName):
+        if principal is not None and value is not None and isinstance(call, _FINDS):
             value = next(iter(await self._rights.seen(principal, [value])), None)
         return self._done(ask, request, call, value)
 

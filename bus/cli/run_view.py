@@ -157,6 +157,7 @@ def _facts(view: RunView) -> Facts:
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",
         "parent": run.parent_run_id or "",
+        "continued as": run.continued_as or "",
         "to be cancelled by": _time(run.cancel_by),
         "not before": _time(run.not_before) if run.status == RunStatus.PENDING else "",
         "with": "  ".join(f"{name}={value}" for name, value in run.attributes.items()),

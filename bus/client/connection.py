@@ -5,8 +5,7 @@ Owns the socket, the session's upkeep, and all requests that wait for an answer.
 - Unanswered requests are repeated in every new session, with the same request numbers and message ids: after a
   restart of the worker, after `unknown_session`, and after a silence as long as the session's timeout.
 - Every session has its own socket, so that nothing sent for an old one can arrive in a new one.
-- Messages published in one turn of the event loop travel in one frame. When the worker's window is full, they wait
-  here.
+- Messages published in one turn of the event loop travel in one frame. They wait here while the window is full.
 - Messages that this bot has settled are not delivered to it again, although the worker may resend them.
 
 Runs on asyncio and trio. Callers' tasks only wait here; the work is done in `run`.
@@ -27,7 +26,7 @@ import uuid_utils
 
 from ..errors import AddressError, BusError, ClosedError, KeyRefused, WorkerUnavailable, request_error
 from ..transport import Break, Port
-from ..wire.codec import ack_frame, decode_worker_frame, encode, publish_frame
+from ..wire.codec import decode_worker_frame, encode, publish_frame
 from ..wire.frames import (
     Closing,
     Code,
@@ -52,6 +51,7 @@ from .deliveries import Deliveries, of_another_log
 from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
+from .outbox import Outbox
 from .unsent import Unsent
 from .waiting import Awaited, Deadlines, FrameTooLarge, Make, Request, Ticket
 from .wakes import Wakes
@@ -109,8 +109,7 @@ class Connection:
         self._deadlines = Deadlines(home)
         self._unsent = Unsent()
         self._in_flight = 0
-        self._outbox: list[bytes] = []
-        self._acks: list[int] = []
+        self._outbox = Outbox()
         self.deliveries = Deliveries()
         self.wakes = Wakes()
         self._wake: Event = anyio.Event()
@@ -156,8 +155,16 @@ class Connection:
         if self.welcome is not None and len(request.frame) > self.welcome.max_frame_bytes:
             raise FrameTooLarge(request.frame, isinstance(frame, Commit | Workflow))
         self._requests[number] = request
-        self._post(request.frame)
+        self._post(number, request.frame)
         return request
+
+    def withdraw(self, request: Request) -> bool:
+        """Take back a request that was posted in this turn of the loop; return False if it may have been sent."""
+        if not self._outbox.withdraw(request.number):
+            return False
+        del self._requests[request.number]
+        request.finish()
+        return True
 
     async def publish(self, ticket: Ticket, due_at: float) -> None:
         """Publish messages, in order; return when each has its outcome. Waits while the window is full.
@@ -191,13 +198,12 @@ class Connection:
 
     def send(self, frame: msgspec.Struct) -> None:
         """Send a frame that belongs to this session only and has no answer."""
-        self._post(encode(frame))
+        self._post(self._next_number(), encode(frame))
 
     def ack(self, seq: int) -> None:
         """Ack a message, in one frame with the others of this turn of the loop."""
-        if not self._acks:
-            self._wake.set()
-        self._acks.append(seq)
+        self._outbox.ack(seq)
+        self._wake.set()
 
     async def goodbye(self) -> None:
         """Send what is left and end the session, even one that is just being opened."""
@@ -297,8 +303,7 @@ class Connection:
         self._endpoint.welcomed()
         self._open = True
         self.sessions += 1
-        self._outbox.clear()
-        self._acks.clear()
+        self._outbox.take()
         for request in list(self._requests.values()):
             if request.once:
                 text = "the session ended before this was confirmed: the message may be redelivered"
@@ -373,9 +378,9 @@ class Connection:
         self._number += 1
         return self._number
 
-    def _post(self, frame: bytes) -> None:
+    def _post(self, number: int, frame: bytes) -> None:
         if self._open:
-            self._outbox.append(frame)
+            self._outbox.add(number, frame)
             self._wake.set()
 
     def _transmit(self, frame: bytes) -> None:
@@ -389,16 +394,12 @@ class Connection:
                 self._send_all()
                 self._drain()
             self._wake = self.home.event()
-            if not (self._open and (self._unsent or self._outbox or self._acks)):
+            if not (self._open and (self._unsent or self._outbox)):
                 await self._wake.wait()
             await anyio.lowlevel.checkpoint()
 
     def _send_all(self) -> None:
-        if self._acks:
-            acks, self._acks = self._acks, []
-            self._transmit(ack_frame(acks))
-        outbox, self._outbox = self._outbox, []
-        for frame in outbox:
+        for frame in self._outbox.take():
             self._transmit(frame)
         while self._unsent:
             self._pack()

@@ -64,6 +64,7 @@ from .running import (
     RunLost,
     StepChanged,
     StepFailed,
+    SuccessorDeleted,
     UnknownWorkflow,
     WaitTimedOut,
 )
@@ -163,6 +164,7 @@ __all__ = [
     "StoreError",
     "StoreFailed",
     "StoreFailure",
+    "SuccessorDeleted",
     "TooLarge",
     "TooManySignals",
     "Unapproved",

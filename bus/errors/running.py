@@ -25,6 +25,7 @@ __all__ = [
     "RunLost",
     "StepChanged",
     "StepFailed",
+    "SuccessorDeleted",
     "UnknownWorkflow",
     "WaitTimedOut",
 ]
@@ -94,6 +95,17 @@ class RunFailed(RunError):
             f" {error or 'no error was recorded'}",
         )
         self.error = error
+
+
+class SuccessorDeleted(RunError):
+    """A run was completed because it continued as another one, `successor_id`, which was deleted.
+
+    What became of it is not known, nor whether it continued in its turn.
+    """
+
+    def __init__(self, run_id: str, successor_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} continued as {successor_id!r}, which was deleted")
+        self.successor_id = successor_id
 
 
 class FailRun(BusError):

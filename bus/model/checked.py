@@ -91,6 +91,8 @@ def new_run(run: WorkflowRun) -> NewRun:
     check_id(run.id, "id of a run")
     if run.cancel_by is not None:
         raise InvalidValue(f"run {run.id!r}", "cancel_by is set by cancelling it, and not when it is created")
+    if run.continued_as is not None:
+        raise InvalidValue(f"run {run.id!r}", "continued_as is set when it continues, and not when it is created")
     if run.not_before is not None:
         run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
     payload = run.trigger_payload

@@ -296,8 +296,9 @@ class WorkflowRun(Record, frozen=True):
     """One execution of a workflow. `context`, `trigger_payload` and `result` are JSON values.
 
     A completed run may have a `result`. `parent_run_id` is the run that started it, and nobody claims it before
-    `not_before`. One that is to be cancelled has in `cancel_by` until when its program may clean up. `attributes`
-    are at most 16 short texts by which it is found (`RunFilter`).
+    `not_before`. One that is to be cancelled has in `cancel_by` until when its program may clean up. One that was
+    completed because it continues as a new run has that one's id in `continued_as`. `attributes` are at most 16
+    short texts by which it is found (`RunFilter`).
     """
 
     id: str
@@ -315,6 +316,7 @@ class WorkflowRun(Record, frozen=True):
     parent_run_id: str | None = None
     not_before: str | None = None
     cancel_by: str | None = None
+    continued_as: str | None = None
     attributes: dict[str, str] = {}
 
 
@@ -387,6 +389,7 @@ class RunSummary(Record, frozen=True):
     parent_run_id: str | None = None
     not_before: str | None = None
     cancel_by: str | None = None
+    continued_as: str | None = None
     attributes: dict[str, str] = {}
 
 

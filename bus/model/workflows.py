@@ -232,6 +232,12 @@ class WorkflowRepository(Protocol):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
 
+    async def get_latest_run(self, run_id: str) -> WorkflowRun | None:
+        """Return the last run as which a run continued: itself, if it did not, or if its successor was deleted.
+
+        A chain is followed for a thousand runs: if what is returned has continued, ask again from there.
+        """
+
     async def watch_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id. Over a connection, the worker then says when something happens to it.
 

@@ -18,7 +18,7 @@ from ..client.lending import waiting_for_reply
 from ..errors import NotFound, StepChanged
 from ..model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..wire.limits import NAME_CHARACTERS_MAX
-from .continuing import find_latest, find_successor
+from .continuing import find_latest
 from .handle import RunHandle
 from .holding import AWAY, RUN_ENDS, ended
 from .replay import CALL, START, changed_text, same_json
@@ -139,7 +139,7 @@ class Children(Waits):
                     step_id, name, status=StepStatus.RUNNING, input=child.asked, idempotency_key=START
                 )
                 await self._recorder.end(row, StepStatus.COMPLETED, output={"run_id": created.id})
-        return RunHandle(self._workflows, child_id(self.id, step_id), self._hold.timing)
+        return RunHandle(self._workflows, child_id(self.id, step_id), self._hold.timing, self._recorder.values)
 
     async def _call(self, name: str, step_id: str, child: Child, reading: ReadAs | None) -> Any:
         row = self._recorded_child(step_id, CALL, child)
@@ -202,17 +202,17 @@ class Children(Waits):
                 looked = await hold.rest() and await hold.look()
                 try:
                     run = await self._workflows.watch_run(id)
+                    if run is None:
+                        raise NotFound("run", id)
+                    run = await find_latest(self._workflows, run)
                 except AWAY:
                     looked = False
                 else:
-                    if run is None:
-                        raise NotFound("run", id)
-                    if run.status in RUN_ENDS:
-                        successor = await find_successor(self._workflows, run)
-                        if successor is None:
-                            return run
-                        id = successor.id
+                    if run.id != id:
+                        id = run.id
                         continue
+                    if run.status in RUN_ENDS:
+                        return run
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_at, mine, tasks.cancel_scope)
                     await polls.pause(woken, again=not looked)

@@ -1,7 +1,7 @@
 """A run that continues as a new one: its successor, which begins with another input and an empty history.
 
-Owns the successor's id, and how it is found. It is created in the transaction that completes the run before it: a
-completed run has a successor or never will have one.
+Owns the successor's id, and how the latest is found. It is created in the transaction that completes the run before
+it, which has its id from then on.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import uuid
 
-from ..model.records import CONTINUED, RunStatus, WorkflowRun
+from ..errors import SuccessorDeleted
+from ..model.records import RunStatus, WorkflowRun
 from ..model.repository import WorkflowRepository
 from ..wire.limits import NAME_CHARACTERS_MAX
 
-__all__ = ["find_latest", "find_successor", "successor_id"]
+__all__ = ["find_latest", "successor_id"]
 
 _NAMESPACE = uuid.UUID("0c1f6d0e-5f0b-5b43-9a59-6d5c6d3c7f27")
 
@@ -28,17 +29,11 @@ def successor_id(run_id: str) -> str:
     return id if len(id) <= NAME_CHARACTERS_MAX else str(uuid.uuid5(_NAMESPACE, id))
 
 
-async def find_successor(workflows: WorkflowRepository, run: WorkflowRun) -> WorkflowRun | None:
-    """Return the run as which an ended run continued, or None."""
-    if run.status is not RunStatus.COMPLETED or run.result is not None:
-        return None
-    found = await workflows.get_run(successor_id(run.id))
-    is_successor = found is not None and (found.trigger_type, found.parent_run_id) == (CONTINUED, run.id)
-    return found if is_successor else None
-
-
 async def find_latest(workflows: WorkflowRepository, run: WorkflowRun) -> WorkflowRun:
-    """Return the last run as which a run continued: itself, if it did not."""
-    while (successor := await find_successor(workflows, run)) is not None:
-        run = successor
+    """Return the last run as which a run continued: itself, if it did not. Raise SuccessorDeleted."""
+    while run.status is RunStatus.COMPLETED and run.continued_as is not None:
+        latest = await workflows.get_latest_run(run.id)
+        if latest is None or latest.id == run.id:
+            raise SuccessorDeleted(run.id, run.continued_as)
+        run = latest
     return run

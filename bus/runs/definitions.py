@@ -6,6 +6,7 @@ is read in parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -75,21 +76,26 @@ class RemoteDefinitions(RemoteCommits):
             self._room.leave(size_bytes)
         return calls.read_result(call.method, value)
 
-    def _call_later(self, call: calls.Call) -> bool:
-        """Send a call whose answer nobody waits for. Return False if it has to wait, or is larger than a frame."""
+    def _call_later(self, call: calls.Call) -> Callable[[], bool] | None:
+        """Send a call whose answer nobody waits for, and return how to withdraw it while it was not sent yet.
+
+        Return None if it has to wait, or is larger than a frame.
+        """
         arguments = self._arguments_of(call)
         size_bytes = len(arguments)
         if not self._room.enter_now(size_bytes):
-            return False
+            return None
         make = partial(_frame, call.method, msgspec.Raw(arguments))
+        connection = self._caller.connection
         try:
-            self._caller.connection.post(make).then = partial(self._room.leave, size_bytes)
+            request = connection.post(make)
         except BaseException as error:
             self._room.leave(size_bytes)
             if isinstance(error, FrameTooLarge):
-                return False
+                return None
             raise
-        return True
+        request.then = partial(self._room.leave, size_bytes)
+        return partial(connection.withdraw, request)
 
     def _arguments_of(self, call: calls.Call) -> bytes:
         """Return the arguments of a call. Raise TooLarge if the worker would not take them."""

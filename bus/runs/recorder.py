@@ -23,8 +23,11 @@ from .values import Context, Values
 
 __all__ = ["Begin", "Recorder"]
 
-Begin = Callable[[WorkflowStepLog, int], bool]
-"""Sends the record that a step begins, with the run's fence, before any record that is sent later."""
+Begin = Callable[[WorkflowStepLog, int], Callable[[], bool] | None]
+"""Sends the record that a step begins, with the run's fence, before any record that is sent later.
+
+Returns how to withdraw it, which returns False once it was sent; None if it could not be sent.
+"""
 
 
 _OPEN = (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL)
@@ -55,6 +58,8 @@ class Recorder:
         """Whether steps were recorded before the run was opened."""
         self._progressed: Callable[[str], None] | None = progressed
         self._begin = begin
+        self._beginnings: dict[str, Callable[[], bool]] = {}
+        """How to withdraw the beginnings that were sent, by the ids of the step logs."""
         self._workflows = hold.workflows
         self._records = Records()
         self._names = Names()
@@ -232,7 +237,8 @@ class Recorder:
         """Record that a step begins; if the run is surely held, without waiting for the answer."""
         if self._begin is not None and self.hold.is_sure:
             await self.close_left()
-            if self._begin(row, self.hold.fence):
+            if (withdraw := self._begin(row, self.hold.fence)) is not None:
+                self._beginnings[row.id] = withdraw
                 self._records.note(row)
                 return
         await self.create(row)
@@ -248,9 +254,12 @@ class Recorder:
     ) -> WorkflowStepLog:
         """Record how a step ended, and return the record.
 
-        It is the existing step log, or a new one if the step was not announced.
+        It is the existing step log, or a new one if the step was not announced, or is over before that was sent.
         """
         await self.close_left()
+        withdraw = self._beginnings.pop(row.id, None)
+        if withdraw is not None and withdraw():
+            self._records.forget(row)
         now = timestamp(self.hold.timing.clock())
         whole = msgspec.structs.replace(row, status=status, output=output, error=error, completed_at=now)
         if self._records.has_all([row]):

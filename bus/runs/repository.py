@@ -7,7 +7,7 @@ call may be repeated; a claim carries an id for that purpose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,6 @@ from ..model.records import (
     Lease,
     RunStatus,
     RunSummary,
-    Signal,
     StepPage,
     StepStatus,
     WorkflowDefinition,
@@ -36,7 +35,7 @@ from ..wire import calls as calls
 from .handle import RunHandle
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
-from .schedules import RemoteSchedules
+from .sending import RemoteSignals
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 from .timing import Crowd, Timing
 
@@ -49,7 +48,7 @@ _PLACE_SECONDS = 3600.0
 """How long the place of a waiting run is kept: it ends with the session, or when the program gives it up."""
 
 
-class RemoteWorkflows(RemoteSchedules):
+class RemoteWorkflows(RemoteSignals):
     """A WorkflowRepository (`bus.model.workflows` documents each method) that a worker keeps.
 
     It raises what an open store does. It also raises, like every call of a bot, WorkerUnavailable and ClosedError;
@@ -148,7 +147,7 @@ class RemoteWorkflows(RemoteSchedules):
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, with which its result can be waited for."""
-        return RunHandle(self, run_id, self.timing)
+        return RunHandle(self, run_id, self.timing, self._values)
 
     def _executor(self, lease_seconds: float = LEASE_SECONDS) -> Executor:
         welcome = self._caller.connection.welcome
@@ -258,6 +257,11 @@ class RemoteWorkflows(RemoteSchedules):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         found: WorkflowRun | None = await self._call(calls.GetRun(run_id=run_id))
+        return found
+
+    async def get_latest_run(self, run_id: str) -> WorkflowRun | None:
+        """Return the last run as which a run continued."""
+        found: WorkflowRun | None = await self._call(calls.GetLatestRun(run_id=run_id))
         return found
 
     async def watch_run(self, run_id: str) -> WorkflowRun | None:
@@ -391,8 +395,8 @@ class RemoteWorkflows(RemoteSchedules):
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
-    def _begin_step(self, step: WorkflowStepLog, fence: int) -> bool:
-        """Send a call of `create_step_log`, whose answer nobody waits for. Return False if that is not possible."""
+    def _begin_step(self, step: WorkflowStepLog, fence: int) -> Callable[[], bool] | None:
+        """Send a call of `create_step_log`, whose answer nobody waits for; see `_call_later`."""
         return self._call_later(calls.CreateStepLog(step=step, fence=fence))
 
     async def update_step_status(
@@ -453,43 +457,3 @@ class RemoteWorkflows(RemoteSchedules):
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first."""
         return await self._list(calls.ListWaitingApprovals(run_id=run_id, limit=limit, offset=offset))
-
-    # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
-
-    async def send_signal(
-        self,
-        run_id: str,
-        name: str,
-        payload: Any = None,
-        *,
-        id: str | None = None,
-        sender: str | None = None,
-    ) -> Signal:
-        """Send a signal to a run, which keeps it until the run takes it; `sender` may be this bot only.
-
-        Without an `id` the call makes one, so that it can be repeated. To call again after WorkerUnavailable, pass
-        one: the same signal is returned.
-        """
-        call = calls.SendSignal(
-            run_id=run_id,
-            name=name,
-            payload=self._values.plain(payload, f"payload of signal {name!r}"),
-            id=id or str(uuid_utils.uuid7()),
-            sender=sender,
-        )
-        sent: Signal = await self._call(call)
-        return sent
-
-    async def list_signals(
-        self, run_id: str, names: Sequence[str] | None = None, limit: int | None = 50, *, offset: int = 0
-    ) -> list[Signal]:
-        """List the signals of a run that were not taken, oldest first."""
-        return await self._list(calls.ListSignals(run_id=run_id, names=names, limit=limit, offset=offset))
-
-    async def take_signal(
-        self, step: WorkflowStepLog, names: Sequence[str], until: str | None = None, *, fence: int | None = None
-    ) -> WorkflowStepLog:
-        """Complete a step with the oldest waiting signal of these names."""
-        call = calls.TakeSignal(step=step, names=names, until=until, fence=fence)
-        taken: WorkflowStepLog = await self._call(call)
-        return taken

@@ -150,7 +150,7 @@ class RunCommit:
         )
         self._add_bytes(len(encode(child)))
         self._children[id] = child
-        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
+        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing, recorder.values)
 
     def continue_as_new(self, input: Any = None) -> RunHandle:
         """Complete the run, and start its successor with another input, as part of the transaction.
@@ -174,7 +174,7 @@ class RunCommit:
         self._add_bytes(len(encode(child)))
         self._children[id] = child
         self._completes = True
-        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing)
+        return RunHandle(recorder.hold.workflows, id, recorder.hold.timing, recorder.values)
 
     async def _runs(self) -> list[WorkflowRun]:
         hold, now = self._recorder.hold, self._recorder.hold.timing.clock()

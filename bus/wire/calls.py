@@ -51,6 +51,7 @@ __all__ = [
     "GetCompletedStepIds",
     "GetDefinition",
     "GetDefinitionByName",
+    "GetLatestRun",
     "GetLease",
     "GetRun",
     "GetRunDefinition",
@@ -205,6 +206,14 @@ class GetRun(Call, frozen=True, kw_only=True):
     """Asks for a run."""
 
     method = "get_run"
+    answer = WorkflowRun | None
+    run_id: str
+
+
+class GetLatestRun(Call, frozen=True, kw_only=True):
+    """Asks for the last run as which a run continued."""
+
+    method = "get_latest_run"
     answer = WorkflowRun | None
     run_id: str
 
@@ -429,11 +438,10 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 _ALL: tuple[type[Call], ...] = (
     *SCHEDULE_CALLS, EmitRun,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
-    UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, WatchRun, GetRunDefinition, ListRuns,
-    ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun, GetLease,
-    CreateStepLog,
-    UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds, ListWaitingApprovals,
-    SendSignal, ListSignals, TakeSignal,
+    UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, GetLatestRun, WatchRun, GetRunDefinition,
+    ListRuns, ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun,
+    GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds,
+    ListWaitingApprovals, SendSignal, ListSignals, TakeSignal,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

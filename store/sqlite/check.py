@@ -60,6 +60,7 @@ _COUNTS = {
 
 _JSON_COLUMNS = (
     ("workflows", "definition"),
+    ("workflows", "replaced"),
     ("workflow_runs", "context"),
     ("workflow_runs", "trigger_payload"),
     ("workflow_runs", "definition"),

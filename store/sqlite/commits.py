@@ -43,6 +43,7 @@ from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
 from .workflows.cancelling import expire_cancels, next_cancel_by
+from .workflows.continuing import continue_run, refuse_taken
 from .workflows.run_rows import find_owners, find_workflow
 from .workflows.schedules import StartedRun, seconds_to_next, start_due
 from .workflows.workflows import SqliteWorkflows
@@ -147,10 +148,13 @@ class Commits:
                 raise refused
         new = new_run(run)
         self._runs.check_size(new.run, f"run {run.id!r}")
+        continues = work.run_id if run.trigger_type == CONTINUED else None
+        if continues is not None:
+            await refuse_taken(connection, continues, run.id)
         await self._runs.create(connection, new, work.bot_id if work.as_holder else None, fence=work.fence)
-        if run.trigger_type == CONTINUED and work.run_id is not None:
-            await self._runs.inherit(connection, run.id, work.run_id)
-            await self._signals.pass_on(connection, work.run_id, run.id)
+        if continues is not None:
+            await continue_run(connection, continues, run.id)
+            await self._signals.pass_on(connection, continues, run.id)
             if hold is not None and hold.cancel_by is not None:  # it ended before its program was told
                 request = self._runs.cancel_request(
                     hold.cancel_reason, None, now=self._now(), lease_now=self._lease_now()

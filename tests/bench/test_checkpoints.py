@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from bench import machine
+from bench.checkpoints import restate
 from bench.checkpoints.contestants import CONTESTANTS
 from bench.checkpoints.figures import (
     DBOS,
@@ -30,6 +32,7 @@ from bench.checkpoints.figures import (
     SHORT,
     STORE,
     TUNED,
+    Failure,
     Figures,
     Plan,
     Report,
@@ -93,14 +96,17 @@ def test_it_says_on_what_it_ran(run: tuple[str, Any]) -> None:
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=str)
 def test_a_step_s_output_has_the_size_that_is_said(load: Load) -> None:
-    sizes = {len(json.dumps(payload(number, load.payload_bytes), separators=(",", ":"))) for number in (0, 9999)}
+    sizes = {
+        len(json.dumps(payload(number, load.payload_bytes, more=True), separators=(",", ":")))
+        for number in (0, 9999)
+    }
     assert sizes == {load.payload_bytes}
 
 
 def test_outputs_do_not_compress() -> None:
     import zlib
 
-    texts = "".join(payload(number, 20_000)["text"] for number in range(5)).encode()
+    texts = "".join(payload(number, 20_000, more=True)["text"] for number in range(5)).encode()
     # Base64 has six bits in each byte, and nothing else to gain.
     assert len(zlib.compress(texts)) > 0.7 * len(texts)
 
@@ -129,6 +135,38 @@ def test_a_long_run_is_the_only_one_of_its_lane() -> None:
 def _carry_out(run: Run) -> None:
     while run.more:
         run()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("steps", [3, None], ids=["so many steps", "until a deadline"])
+async def test_a_handler_of_restate_that_is_called_again_takes_the_same_path(steps: int | None) -> None:
+    journal: list[Any] = []
+    run = Run("run", steps, 300, time.monotonic_ns() + 3_600_000_000_000)
+
+    async def call(*, lost_at: int | None) -> int:
+        replayed = iter(list(journal))
+
+        async def record(step: Callable[[], Awaitable[Any]]) -> Any:
+            if (recorded := next(replayed, None)) is not None:
+                return recorded
+            output = await step()
+            if len(journal) == lost_at:  # the step was carried out, and its output is not recorded
+                raise ConnectionError
+            journal.append(output)
+            return output
+
+        await restate.carry_out(run, record)
+        return run.steps
+
+    for lost_at in range(3):
+        with pytest.raises(ConnectionError):
+            await call(lost_at=lost_at)
+    if steps is None:
+        run = Run("run", None, 300, time.monotonic_ns())  # the time is over, but not for what is recorded
+    assert await call(lost_at=None) == len(journal) == 3
+    assert [output["number"] for output in journal] == [1_000_001, 1_000_002, 1_000_003]
+    assert [output["more"] for output in journal] == [1, 1, 0]
+    assert await call(lost_at=None) == 3, "once more, as when its last answer was lost"
 
 
 def test_all_that_is_named_is_measured() -> None:
@@ -204,7 +242,7 @@ def test_what_was_said_to_be_kept_and_is_not_there_is_seen() -> None:
 
 def test_a_turn_that_was_not_carried_through_is_told() -> None:
     found = report(turn(OURS, 1))
-    found.failures.append("Restate, round 2: it ended by itself")
+    found.failures.append(Failure("Restate", 2, "it ended by itself"))
     assert not found.is_clean
     assert "Failed: Restate, round 2: it ended by itself." in words(found)["machine"]
 
@@ -217,7 +255,7 @@ def test_a_system_that_ends_by_itself_does_not_end_the_others() -> None:
     limit = CONTESTANTS[LIMIT]
     failing = msgspec.structs.replace(limit, work=broken, system=System("broken", "nothing"))
     plan = msgspec.structs.replace(report().plan, rounds=1, seconds=0.05, loads=(LONG,), others_max=None)
-    failures: list[str] = []
+    failures: list[Failure] = []
     turns: list[str] = []
     take_turns(
         plan,
@@ -226,12 +264,12 @@ def test_a_system_that_ends_by_itself_does_not_end_the_others() -> None:
         wait_seconds=0,
         profile=None,
         tell=lambda turn, counted: turns.append(turn.system),
-        failed=lambda turn, error: failures.append(f"{turn}: {error}"),
+        failed=lambda failure, notes: failures.append(failure),
     )
     assert turns == [LIMIT]
     [failure] = failures
-    assert failure.startswith("broken, round 1: ")
-    assert failure.endswith("ended by itself, with exit code 3")
+    assert (failure.system, failure.round) == ("broken", 1)
+    assert failure.why.endswith("ended by itself, with exit code 3")
 
 
 def test_a_turn_that_others_disturbed_does_not_count() -> None:
@@ -242,6 +280,8 @@ def test_a_turn_that_others_disturbed_does_not_count() -> None:
     disturbed = report(turn(OURS, 1))
     disturbed.systems.append(System(TUNED, "something"))
     assert disturbed.uncounted == [TUNED]
+    disturbed.failures.append(Failure(TUNED, 1, "it hung"))
+    assert disturbed.uncounted == [], "what hangs keeps no page from being written, which tells of it"
 
 
 def met(found: Report) -> dict[str, bool | None]:

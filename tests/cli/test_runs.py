@@ -58,7 +58,7 @@ def test_the_list_is_a_table_newest_first(posthouse: Posthouse) -> None:
     assert found[0].keys() == {
         "id", "workflow_id", "workflow_name", "status", "trigger_type", "started_at", "completed_at", "error",
         "concurrency_key", "holder", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
-        "parent_run_id", "not_before", "cancel_by", "attributes", "holder_name",
+        "parent_run_id", "not_before", "cancel_by", "continued_as", "attributes", "holder_name",
     }  # fmt: skip
     assert [each["id"] for each in posthouse.json("runs", "--status", "failed", "--workflow", "tabled")] == [
         "tabled-3"

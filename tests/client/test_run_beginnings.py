@@ -52,9 +52,11 @@ class Calls:
         if then is not None:
             then()
 
-    def step(self, name: str) -> Any:
+    def step(self, name: str, *, waits: bool = True) -> Any:
         async def function() -> str:
             self.seen.append(f"called {name}")
+            if waits:
+                await anyio.wait_all_tasks_blocked()
             return name
 
         return function
@@ -69,6 +71,48 @@ async def test_a_step_of_a_new_run_begins_while_that_is_on_its_way(worker: Worke
         assert calls.seen == ["called a", "running a", "answered a"]
         [row] = await bot.workflows.list_step_logs("r")
         assert (row.status, row.output, row.attempt) == (StepStatus.COMPLETED, "a", 1)
+
+
+async def test_a_step_that_never_waits_is_recorded_with_its_beginning_in_one_call(worker: Worker) -> None:
+    async with worker.connect(bot="digester") as bot:
+        calls = Calls(bot)
+
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        with anyio.fail_after(BOUND_SECONDS):
+            async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+                assert await run.step("a", calls.step("a", waits=False)) == "a"
+                with pytest.raises(bus.StepFailed):
+                    await run.step("b", fail, retry=bus.Retry(max_attempts=2, delay=0))
+                assert await run.step("c", calls.step("c")) == "c"
+        assert calls.seen == [
+            *("called a", "completed a", "answered a"),
+            *("failed b", "answered b", "failed b", "answered b"),
+            *("called c", "running c", "answered c"),
+        ]
+        rows = await bot.workflows.list_step_logs("r")
+        assert [(row.step_id, row.status, row.attempt) for row in rows] == [
+            ("a", StepStatus.COMPLETED, 1),
+            ("b", StepStatus.FAILED, 1),
+            ("b", StepStatus.FAILED, 2),
+            ("c", StepStatus.COMPLETED, 1),
+        ]
+        assert all(row.started_at is not None and row.completed_at is not None for row in rows)
+
+
+async def test_a_beginning_that_waits_for_the_next_session_is_not_withdrawn(worker: Worker) -> None:
+    async with worker.connect(bot="digester") as bot:
+        calls = Calls(bot)
+        with anyio.fail_after(BOUND_SECONDS):
+            async with bot.workflows.run("digest", id="r", definition=DIGEST) as run:
+                bot._connection.reconnect()
+                while bot._connection._open:
+                    await anyio.lowlevel.checkpoint()
+                assert await run.step("a", calls.step("a", waits=False)) == "a"
+        assert calls.seen == ["called a", "running a", "answered a"]
+        [row] = await bot.workflows.list_step_logs("r")
+        assert (row.status, row.output) == (StepStatus.COMPLETED, "a")
 
 
 async def test_it_is_waited_for_once_the_run_was_held_before(worker: Worker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import anyio
@@ -178,6 +179,90 @@ async def test_cancelling_a_run_that_has_just_continued_cancels_its_successor(wo
             assert ids == ["poll", "poll~2"]
             with pytest.raises(bus.RunCancelled):
                 await handle.result()
+
+
+async def test_a_successor_that_was_deleted_is_no_success(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            assert await execute(bot, "poll", until=2) == "poll~2"
+            found = await bot.workflows.get_run("poll")
+            assert found is not None
+            assert (found.status, found.continued_as) == (RunStatus.COMPLETED, "poll~2")
+            await execute(bot, "poll~2", until=2)
+            handle = bot.workflows.handle("poll")
+            assert await handle.result() == 2
+            await bot.workflows.delete_run("poll~2")
+            for asked in (handle.result, handle.status, handle.run):
+                with pytest.raises(bus.SuccessorDeleted, match="'poll' continued as 'poll~2', which was deleted"):
+                    await asked()
+            latest = await bot.workflows.get_latest_run("poll")
+            assert latest is not None
+            assert latest.id == "poll", "the last one that is left"
+            assert await bot.workflows.get_latest_run("never") is None
+            # A later run with that id has nothing to do with it.
+            await bot.workflows.start("poll", id="poll~2")
+            with pytest.raises(bus.SuccessorDeleted):
+                await handle.run()
+
+
+async def test_a_run_without_a_result_is_followed_only_if_it_continued(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle = await bot.workflows.start("poll", id="poll", definition=POLL)
+            stray = WorkflowRun(
+                id="poll~2",
+                workflow_id="poll",
+                workflow_name="poll",
+                trigger_type="continued",
+                started_at="2026-01-01T00:00:00.000000Z",
+                parent_run_id="poll",
+            )
+            await bot.workflows.create_run(stray)
+            async with bot.workflows.run("poll", id="poll"):
+                pass
+            assert await handle.result() is None
+
+
+async def test_a_successor_whose_id_is_taken_is_refused_until_it_is_free(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            # The last one of a chain whose beginning was deleted.
+            for id in ("poll", "poll~2"):
+                await execute(bot, id, until=2)
+            await bot.workflows.delete_run("poll")
+            with pytest.raises(bus.Conflict, match="cannot continue as 'poll~2', which is another run: delete"):
+                await execute(bot, "poll", until=2)
+            assert (await bot.workflows.handle("poll").run()).status is RunStatus.PAUSED
+            await bot.workflows.delete_run("poll~2")
+            await bot.workflows.retry_run("poll")
+            assert await execute(bot, "poll", until=2) == "poll~2"
+
+
+class Opaque:
+    """No type of JSON."""
+
+
+@dataclasses.dataclass
+class Total:
+    """A result."""
+
+    total: int
+
+
+async def test_a_result_is_read_as_a_type(worker: Worker) -> None:
+    async with worker.connect(bot="poller") as bot:
+        with anyio.fail_after(BOUND_SECONDS):
+            handle = await bot.workflows.start("poll", id="poll", definition=POLL)
+            with pytest.raises(TypeError, match="cannot be read back"):
+                await handle.result(returns=Opaque)
+            async with bot.workflows.run("poll", id="poll") as run:
+                run.result = Total(3)
+            total: Total = await handle.result(returns=Total)
+            assert total == Total(3)
+            assert await handle.result(returns=Total | None) == Total(3)
+            assert await handle.result() == {"total": 3}
+            with pytest.raises(bus.InvalidValue, match=r"result of run 'poll'.*cannot be read as int"):
+                await handle.result(returns=int)
 
 
 def test_successors_are_numbered() -> None:

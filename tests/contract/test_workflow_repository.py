@@ -195,6 +195,14 @@ async def test_run_comes_back_as_given(workflows: WorkflowRepository, workflow: 
     assert await workflows.get_run("nowhere") is None
 
 
+@pytest.mark.parametrize("field", ["cancel_by", "continued_as"])
+async def test_what_becomes_of_a_run_is_not_known_when_it_is_created(
+    workflows: WorkflowRepository, workflow: WorkflowDefinition, field: str
+) -> None:
+    with pytest.raises(InvalidValue, match=f"{field} is set"):
+        await workflows.create_run(run("r", **{field: at(1)}))
+
+
 async def test_run_created_twice_is_there_once(workflows: WorkflowRepository, workflow: WorkflowDefinition) -> None:
     first = await workflows.create_run(run("r", context={"a": 1, "b": (1, 2)}))
     assert await workflows.create_run(run("r", context={"b": [1, 2], "a": 1})) == first

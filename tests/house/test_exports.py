@@ -111,6 +111,7 @@ BUS = [
     "StorageBusy",
     "StorageFull",
     "StoredMessage",
+    "SuccessorDeleted",
     "TooLarge",
     "TooManySignals",
     "UnknownBot",

@@ -44,6 +44,7 @@ MIGRATIONS = {
     "20261130_0014_queue_places": "910e5406eaff315f5cd7932f2dd6488e0b907078b3cf7c5cb1fe10a1a60a5e23",
     "20261130_0015_signals": "cd7b01f9230b55788a80c5cd9cc20a2ccf76dcb30dcbc2d8b35ac80437b5b48f",
     "20261130_0016_keeping_and_schedules": "7c5a72974dc7303088b7f5baae7434cd1832251b612bba491ec3e9337e3b11e3",
+    "20261130_0017_ends_of_runs": "a244b5b686b2e6ff8acd4626c466686ff01921c29e0f513f260b625dcef3e4c6",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 

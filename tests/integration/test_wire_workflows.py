@@ -21,6 +21,7 @@ STEP_FIELDS = {
 RUN_FIELDS = {
     "id", "workflow_id", "workflow_name", "status", "trigger_type", "trigger_payload", "context", "started_at",
     "completed_at", "error", "concurrency_key", "result", "parent_run_id", "not_before", "cancel_by", "attributes",
+    "continued_as",
 }  # fmt: skip
 LOG_FIELDS = {
     "id", "run_id", "step_id", "step_name", "status", "attempt", "idempotency_key", "input", "output", "error",

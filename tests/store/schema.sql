@@ -164,6 +164,7 @@ CREATE TABLE workflows (
     definition   TEXT NOT NULL,
     created_at   TEXT NOT NULL,
     updated_at   TEXT NOT NULL,
+    replaced     TEXT,
     CHECK ((owner_type = 'bot') = (owner_bot_id IS NOT NULL))
 );
 CREATE UNIQUE INDEX idx_workflows_owner ON workflows (name, owner_type, COALESCE(owner_bot_id, ''));
@@ -187,7 +188,8 @@ CREATE TABLE workflow_runs (
     progress INTEGER NOT NULL DEFAULT 0, forked_from TEXT,
     result TEXT, parent_run_id TEXT, not_before TEXT,
     cleans_up INTEGER NOT NULL DEFAULT 0, cancel_by TEXT, cancel_reason TEXT,
-    attributes TEXT, schedule_id TEXT, scheduled_at TEXT
+    attributes TEXT, schedule_id TEXT, scheduled_at TEXT,
+    continued_as TEXT
 );
 CREATE INDEX idx_workflow_runs_cancel_by ON workflow_runs (cancel_by) WHERE cancel_by IS NOT NULL;
 CREATE INDEX idx_workflow_runs_ended ON workflow_runs (workflow_id, COALESCE(completed_at, started_at))
@@ -225,6 +227,14 @@ CREATE TABLE workflow_steps (
 );
 CREATE INDEX idx_workflow_steps_run_id ON workflow_steps (run_id, COALESCE(started_at, completed_at, '~'));
 CREATE INDEX idx_workflow_steps_waiting ON workflow_steps (run_id) WHERE status = 'waiting_approval';
+
+CREATE TABLE workflow_cancellations (
+    run_id    TEXT PRIMARY KEY,
+    reason    TEXT NOT NULL,
+    cancel_by TEXT NOT NULL,
+    after_id  TEXT,
+    last_id   TEXT NOT NULL
+);
 
 CREATE TABLE workflow_signals (
     run_id   TEXT NOT NULL REFERENCES workflow_runs (id) ON DELETE CASCADE,

@@ -26,14 +26,17 @@ from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.schema import migrations
 
-from .samples import add, at, bot, channel, direct, page, read_page, to_channel
+from ..contract.store.samples import add, at, bot, channel, direct, page, read_page, to_channel
 
 REPOSITORY = Path(__file__).parents[2]
 IDS_OF_SENDERS = "20261130_0007_ids_of_senders"
 MESSAGES = 1500
 
 
-_LATER = ("keys", "security_events", "workflow_run_attributes", "workflow_schedules", "workflow_signals")
+_LATER = (
+    "keys", "security_events", "workflow_cancellations", "workflow_run_attributes", "workflow_schedules",
+    "workflow_signals",
+)  # fmt: skip
 """Tables that are later than this migration."""
 
 

@@ -22,7 +22,7 @@ COLUMNS = {
     "bots": "id TEXT | name TEXT! | public_key TEXT | created_at TEXT! | last_seen_at TEXT!",
     "workflows": """
         id TEXT | name TEXT! | owner_type TEXT! | owner_bot_id TEXT | definition TEXT! | created_at TEXT!
-        | updated_at TEXT!""",
+        | updated_at TEXT! | replaced TEXT""",
     "workflow_runs": """
         id TEXT | workflow_id TEXT! | workflow_name TEXT! | status TEXT! | trigger_type TEXT!
         | trigger_payload TEXT | context TEXT!='{}' | started_at TEXT! | completed_at TEXT | error TEXT
@@ -30,7 +30,9 @@ COLUMNS = {
         | recoveries INTEGER!=0 | queue_place INTEGER | queued_at TEXT | queued_until TEXT | definition TEXT
         | stopped INTEGER!=0 | created_by_bot_id TEXT | last_holder_bot_id TEXT | progress INTEGER!=0
         | forked_from TEXT | result TEXT | parent_run_id TEXT | not_before TEXT | cleans_up INTEGER!=0
-        | cancel_by TEXT | cancel_reason TEXT | attributes TEXT | schedule_id TEXT | scheduled_at TEXT""",
+        | cancel_by TEXT | cancel_reason TEXT | attributes TEXT | schedule_id TEXT | scheduled_at TEXT
+        | continued_as TEXT""",
+    "workflow_cancellations": "run_id TEXT | reason TEXT! | cancel_by TEXT! | after_id TEXT | last_id TEXT!",
     "workflow_signals": """
         run_id TEXT! | id TEXT! | name TEXT! | payload TEXT | sender TEXT | sent_at TEXT! | taken_by TEXT""",
     "workflow_run_attributes": "name TEXT! | value TEXT! | started_at TEXT! | run_id TEXT!",
@@ -71,6 +73,7 @@ PRIMARY_KEYS = {
     "workflows": ["id"],
     "workflow_runs": ["id"],
     "workflow_steps": ["id"],
+    "workflow_cancellations": ["run_id"],
     "workflow_signals": ["run_id", "id"],
     "workflow_run_attributes": ["name", "value", "started_at", "run_id"],
     "workflow_schedules": ["id"],

@@ -135,6 +135,8 @@ async def test_a_successor_belongs_to_the_bot_that_created_the_run_before_it(hou
     assert (await go_on(2, RunStatus.COMPLETED))["op"] == "ok"
     signals = await house.call("ops", "list_signals", run_id="r~2")
     assert [signal["id"] for signal in signals] == ["s", "t"], "each once"
+    assert (await house.call("operator", "get_latest_run", run_id="r"))["id"] == "r~2"
+    assert await house.call("eve", "get_latest_run", run_id="r") is None
     owners = (await house.store.workflows.owners_of(["r~2"]))["r~2"]
     assert owners.created_by == house.principal("deployer").bot_id
 

@@ -91,7 +91,7 @@ async def test_runs_of_others_are_as_if_they_did_not_exist(house: House) -> None
     fence = await house.held("ann", "r", "digest")
     await house.waiting("ann", "r", fence)
     for id in ("r", "never"):
-        for name in ("get_run", "get_run_definition", "get_lease"):
+        for name in ("get_run", "get_latest_run", "get_run_definition", "get_lease"):
             assert await house.call("eve", name, run_id=id) is None
         for name in ("list_step_logs", "get_completed_step_ids", "list_waiting_approvals"):
             assert await house.call("eve", name, run_id=id) == []

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import aiosqlite
 
 from bus.errors import Conflict
+from bus.model.records import CONTINUED
 from bus.model.repository import EndedRun, RemoveRuns, RunSurvey, Surveyed, SurveyedRuns
 from bus.model.values import json_text
 
@@ -24,10 +25,12 @@ _ENDED = "status IN ('completed', 'failed', 'cancelled')"
 # The expression is the one of idx_workflow_runs_ended.
 _ENDED_AT = "COALESCE(completed_at, started_at)"
 
-# What a run that may go on has started: a retry would start it again.
-_FREE = """
+# What a run that may go on has started: a retry would start it again. But what continued an earlier run of the same
+# id is none of its children.
+_FREE = f"""
     NOT EXISTS (SELECT 1 FROM workflow_runs AS parent
-        WHERE parent.id = run.parent_run_id AND parent.status NOT IN ('completed', 'cancelled'))"""
+        WHERE parent.id = run.parent_run_id AND parent.status NOT IN ('completed', 'cancelled')
+            AND (run.trigger_type <> '{CONTINUED}' OR parent.continued_as = run.id))"""
 
 _FIRST_TO_GO = f"""
     SELECT {_ENDED_AT}, rowid FROM workflow_runs WHERE workflow_id = ? AND {_ENDED}

@@ -37,13 +37,13 @@ RUN_COLUMNS = (
 )
 """What a run is created with."""
 
-RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by"
+RECORD_COLUMNS = f"{RUN_COLUMNS}, cancel_by, continued_as"
 """The columns of its record."""
 
 SUMMARY_COLUMNS = (
     "id, workflow_id, workflow_name, status, trigger_type, started_at, completed_at, error, concurrency_key,"
     " holder_bot_id, fence, lease_expires_at, recoveries, queued_at, stopped, parent_run_id, not_before,"
-    " attributes, cancel_by"
+    " attributes, cancel_by, continued_as"
 )
 
 SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs"
@@ -89,6 +89,7 @@ def run_record(row: sqlite3.Row) -> WorkflowRun:
             not_before=row[13],
             attributes=_attributes(row[14]),
             cancel_by=row[15],
+            continued_as=row[16],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -140,6 +141,7 @@ def summary_record(row: sqlite3.Row) -> RunSummary:
             not_before=row[16],
             attributes=_attributes(row[17]),
             cancel_by=row[18],
+            continued_as=row[19],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

@@ -59,11 +59,6 @@ _INSERT = f"""
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
         (SELECT definition FROM workflows WHERE id = ?2), ?16)"""
 
-_INHERIT = """
-    UPDATE workflow_runs SET created_by_bot_id = COALESCE(
-        (SELECT created_by_bot_id FROM workflow_runs WHERE id = ?2), created_by_bot_id)
-    WHERE id = ?1"""
-
 _FIND = f"SELECT {RECORD_COLUMNS}, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
 
 _FIND_HOLD = f"SELECT status, {_HOLD_COLUMNS} FROM workflow_runs WHERE id = ?"
@@ -161,10 +156,6 @@ class Runs:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         await self.events.created(connection, run)
         return run
-
-    async def inherit(self, connection: aiosqlite.Connection, run_id: str, predecessor_id: str) -> None:
-        """Let a run belong to the bot that created the run which continues as this one."""
-        await connection.execute(_INHERIT, (run_id, predecessor_id))
 
     async def move(
         self, connection: aiosqlite.Connection, change: RunChange, now: str, *, lease_now: str
@@ -341,7 +332,7 @@ class Runs:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[16:]))
+        return HeldRun(run_record(row), HoldState(*row[17:]))
 
     async def write(
         self,

@@ -46,6 +46,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 from ..file.database import Database
 from ..file.writer import Transaction
 from .cancelling import expire_cancels
+from .continuing import find_latest
 from .definitions import definition_record
 from .keeping import delete_run
 from .queueing import end_places, find_news, find_next
@@ -203,6 +204,10 @@ class SqliteWorkflows(SqliteSchedules):
     async def get_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         return await find_run(self._database.read, run_id)
+
+    async def get_latest_run(self, run_id: str) -> WorkflowRun | None:
+        """Return the last run as which a run continued."""
+        return await find_latest(self._database.read, run_id)
 
     async def watch_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""

@@ -1,0 +1,242 @@
+"""PostgreSQL from Debian's packages: nodes on the loopback interface, started in seconds and ended by process id.
+
+Owns where the programs are found, a node's files and settings, and its process. PostgreSQL refuses to be root's, so
+as root it is started as the user `postgres`. A node ends with the process that started it, even if that is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+__all__ = ["Node", "missing", "quorum", "single"]
+
+HOST = "127.0.0.1"
+USER = "postgres"
+"""Both the system's user that a node belongs to, if the tests run as root, and the node's own superuser."""
+
+VERSION_MIN = 15
+
+_PROGRAMS = Path("/usr/lib/postgresql")
+"""Where Debian puts each version's programs, which are on nobody's path."""
+
+_STARTED_SECONDS_MAX = 60.0
+_ENDED_SECONDS_MAX = 60.0
+
+_SETTINGS = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+shared_buffers = 32MB
+max_connections = 60
+max_wal_senders = 8
+wal_sync_method = fdatasync
+checkpoint_timeout = 30min
+log_min_messages = warning
+jit = off
+"""
+"""With the defaults of what keeps data safe: `fsync`, `full_page_writes` and `synchronous_commit` are on."""
+
+
+def _folder() -> Path | None:
+    """Return the folder of the newest version's programs."""
+    found = [path.parent for path in _PROGRAMS.glob("*/bin/initdb")]
+    if not found:
+        on_path = shutil.which("initdb")
+        return None if on_path is None else Path(on_path).resolve().parent
+    return max(found, key=lambda path: int(path.parent.name))
+
+
+def missing() -> str | None:
+    """Say why no node can be started here; None if one can."""
+    folder = _folder()
+    if folder is None:
+        return "PostgreSQL is not installed (apt-get install postgresql)"
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    version = int(said.split()[2].partition(".")[0])
+    if version < VERSION_MIN:
+        return f"PostgreSQL {version} is too old: version {VERSION_MIN} or newer is needed"
+    if shutil.which("setpriv") is None:
+        return "setpriv is not installed (apt-get install util-linux)"
+    return None
+
+
+def _as_owner(*command: str | Path) -> list[str]:
+    """Return a command that is run as the owner of a node's files, and ends with its parent."""
+    owner = ["--reuid", USER, "--regid", USER, "--init-groups"] if os.geteuid() == 0 else []
+    return ["setpriv", *owner, "--pdeathsig", "KILL", "--", *map(str, command)]
+
+
+def _run(folder: Path, program: str, *arguments: str | Path) -> str:
+    command = _as_owner(f"{_folder()}/{program}", *arguments)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise AssertionError(f"{program} failed: {ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+class Node:
+    """One server with its own data folder."""
+
+    def __init__(self, folder: Path, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+        self._folder = folder
+        self._data = folder / name
+        self._log = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} port={self.port} pid={self._process.pid if self._process else None}>"
+
+    def url(self, database: str = USER) -> str:
+        """Return the URL of one of its databases."""
+        return f"postgresql://{USER}@{HOST}:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int:
+        """The id of its main process."""
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of all its processes."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        return [self.pid, *map(int, children)]
+
+    def create(self) -> None:
+        """Make a new, empty cluster."""
+        options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync"]
+        _run(self._folder, "initdb", "-D", self._data, *options)
+        self.configure(_SETTINGS)
+        self.configure(f"port = {self.port}")
+
+    def copy(self, primary: Node) -> None:
+        """Become a standby of a node that runs, with a replication slot of its own."""
+        source = f"host={HOST} port={primary.port} user={USER} application_name={self.name}"
+        options = ["-R", "-C", "-S", self.name, "-c", "fast", "--no-sync"]
+        _run(self._folder, "pg_basebackup", "-d", source, "-D", self._data, *options)
+        self.configure(f"port = {self.port}")
+
+    def query(self, sql: str, database: str = USER) -> list[str]:
+        """Carry out SQL as its superuser and return the rows, with `|` between columns."""
+        return _run(self._folder, "psql", "-qAt", "-d", self.url(database), "-c", sql).splitlines()
+
+    def configure(self, lines: str) -> None:
+        """Add settings, which count when the node starts or is told to `reload`."""
+        with (self._data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(f"{lines.strip()}\n")
+
+    def start(self) -> None:
+        """Start it, and return when it accepts connections."""
+        with self._log.open("ab") as log:
+            command = _as_owner(f"{_folder()}/postgres", "-D", self._data)
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        status = self._data / "postmaster.pid"
+        deadline = time.monotonic() + _STARTED_SECONDS_MAX
+        while True:
+            lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+            if len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() in ("ready", "standby"):
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} did not start: {self._log.read_text(encoding='utf-8')[-2000:]}")
+            time.sleep(0.01)
+
+    def reload(self) -> None:
+        """Let it read its settings again."""
+        os.kill(self.pid, signal.SIGHUP)
+
+    def promote(self) -> None:
+        """Make a standby the primary, and return when it is."""
+        _run(self._folder, "pg_ctl", "promote", "-D", self._data, "-w")
+
+    def freeze(self) -> None:
+        """Stop all its processes where they are."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End all its processes at once, as a power cut would, but for what the system still writes."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> None:
+        """End it, if it runs: its connections are closed, and what was committed is kept."""
+        if self._process is None:
+            return
+        self.thaw()
+        os.kill(self.pid, signal.SIGINT)
+        try:
+            self._wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        self._process.wait(_ENDED_SECONDS_MAX)
+        self._process = None
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
+    """Yield nodes with a folder and a port each, and remove them in the end."""
+    with tempfile.TemporaryDirectory(prefix="posthouse-postgresql-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        if os.geteuid() == 0:
+            shutil.chown(folder, USER, USER)
+        nodes = [Node(folder, name, port) for name, port in zip(names, _free_ports(len(names)), strict=True)]
+        try:
+            yield nodes
+        finally:
+            for node in reversed(nodes):
+                node.stop()
+
+
+@contextmanager
+def single() -> Iterator[Node]:
+    """Start one node, and end it."""
+    with _nodes(["single"]) as [node]:
+        node.create()
+        node.start()
+        yield node
+
+
+@contextmanager
+def quorum() -> Iterator[tuple[Node, Node, Node]]:
+    """Start a primary whose commits wait for one of its two standbys; end them all."""
+    with _nodes(["primary", "s1", "s2"]) as [primary, *standbys]:
+        primary.create()
+        primary.start()
+        for standby in standbys:
+            standby.copy(primary)
+            standby.start()
+        primary.configure("synchronous_standby_names = 'ANY 1 (s1, s2)'")
+        primary.reload()
+        following = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"
+        deadline = time.monotonic() + _STARTED_SECONDS_MAX
+        while primary.query(following) != ["2"]:
+            assert time.monotonic() < deadline, "a standby did not follow its primary"
+            time.sleep(0.01)
+        yield primary, standbys[0], standbys[1]

@@ -1,0 +1,55 @@
+"""The nodes that tests share: one server a process of pytest, one database a test.
+
+Where PostgreSQL is missing, tests that ask for it are skipped; with `POSTHOUSE_NEEDS_POSTGRESQL=1`, as in CI, they
+fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from .cluster import Node, missing, quorum, single
+
+__all__ = ["postgresql_node", "postgresql_quorum", "postgresql_url"]
+
+NEEDED = "POSTHOUSE_NEEDS_POSTGRESQL"
+
+_numbers = count(1)
+
+
+def _need() -> None:
+    reason = missing()
+    if reason is None:
+        return
+    if os.environ.get(NEEDED) == "1":
+        pytest.fail(f"{reason}; {NEEDED}=1 says that these tests must not be skipped")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgresql_node() -> Iterator[Node]:
+    """One node without standbys, for all tests of this process. It is only asked and written to, never broken."""
+    _need()
+    with single() as node:
+        yield node
+
+
+@pytest.fixture
+def postgresql_url(postgresql_node: Node) -> Iterator[str]:
+    """The URL of an empty database for one test, on the node that the tests share."""
+    name = f"test_{next(_numbers)}"
+    postgresql_node.query(f"CREATE DATABASE {name}")
+    yield postgresql_node.url(name)
+    postgresql_node.query(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgresql_quorum() -> Iterator[tuple[Node, Node, Node]]:
+    """A primary whose commits wait for one of two standbys, for one test, which may break them."""
+    _need()
+    with quorum() as nodes:
+        yield nodes

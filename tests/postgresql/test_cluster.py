@@ -1,0 +1,56 @@
+"""The nodes of the tests: that they are what tests of lost and delayed commits take them for."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from . import fixtures
+from .cluster import Node
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_a_node_keeps_data_as_shipped_and_listens_on_loopback(postgresql_node: Node) -> None:
+    names = ("fsync", "full_page_writes", "synchronous_commit", "listen_addresses", "unix_socket_directories")
+    values = [postgresql_node.query(f"SHOW {name}") for name in names]
+    assert values == [["on"], ["on"], ["on"], ["127.0.0.1"], [""]]
+
+
+async def test_a_test_has_an_empty_database_of_its_own(postgresql_url: str, postgresql_node: Node) -> None:
+    connection = await asyncpg.connect(postgresql_url)
+    try:
+        await connection.execute("CREATE TABLE mine (n int)")
+    finally:
+        await connection.close()
+    assert postgresql_node.query("SELECT count(*) FROM pg_tables WHERE tablename = 'mine'") == ["0"]
+
+
+async def test_a_commit_waits_for_a_standby_and_survives_the_primary(
+    postgresql_quorum: tuple[Node, Node, Node],
+) -> None:
+    primary, first, second = postgresql_quorum
+    first.freeze()
+    primary.query("CREATE TABLE kept (n int)")
+    first.thaw()
+    second.freeze()
+    primary.query("INSERT INTO kept VALUES (1)")
+    second.thaw()
+    primary.kill()
+    first.promote()
+    assert first.query("SELECT n FROM kept") == ["1"]
+
+
+def test_where_it_is_missing_tests_are_skipped_in_so_many_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixtures, "missing", lambda: "PostgreSQL is not installed")
+    monkeypatch.delenv(fixtures.NEEDED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="PostgreSQL is not installed"):
+        fixtures._need()
+    monkeypatch.setenv(fixtures.NEEDED, "1")
+    with pytest.raises(pytest.fail.Exception, match="must not be skipped"):
+        fixtures._need()
