@@ -45,6 +45,7 @@ from bus.errors import (
     DatabaseNewer,
     DatabaseUnusable,
     KeyFileUnusable,
+    OwnershipLost,
     StoreFailure,
 )
 from bus.model.repository import Store, StoreWatch
@@ -54,7 +55,7 @@ from bus.wire.addresses import nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
-from store import database_path, open_store
+from store import check_of, database_path, open_store
 
 __all__ = ["check", "exit_codes", "main", "program", "serve", "worker_key"]
 
@@ -80,6 +81,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (DatabaseDamaged, EXIT_DATA),
     (DatabaseNewer, EXIT_DATA),
     (DatabaseInUse, EXIT_IN_USE),
+    (OwnershipLost, EXIT_IN_USE),
     (DatabaseUnusable, EXIT_CONFIG),
     (BindError, EXIT_CONFIG),
     (KeyFileUnusable, EXIT_CONFIG),
@@ -149,10 +151,8 @@ def check(file: Path, as_json: bool) -> None:
 
     Exits with 65 if something is damaged. The database may be in use; it is only read.
     """
-    from store.sqlite.check import Check
-
     with exit_codes():
-        if not show_check(Check(file), as_json=as_json):
+        if not show_check(check_of(str(file)), as_json=as_json):
             sys.exit(EXIT_DATA)
 
 
