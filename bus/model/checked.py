@@ -39,6 +39,7 @@ __all__ = [
     "StepWrite",
     "begun",
     "check_answer",
+    "check_record_size",
     "checked_schedule",
     "new_run",
     "new_signal",
@@ -56,6 +57,19 @@ _SCHEDULE_CHARACTERS_MAX = 100
 """So that the id of a run, which is that of its schedule and a time, is not longer than ids may be."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+def check_record_size(record: msgspec.Struct, what: str, bytes_max: int | None, output: str | None = None) -> None:
+    """Raise TooLarge for a record that could not be sent to its readers; `output` is a step log's, as JSON."""
+    if bytes_max is None:
+        return
+    output_bytes = 0
+    if output is not None:  # writing it again, only to see its size, would take as long as storing it
+        output_bytes = (len(output) if output.isascii() else len(output.encode())) - len("null")
+        record = msgspec.structs.replace(record, output=None)
+    size_bytes = len(msgspec.json.encode(record)) + output_bytes
+    if size_bytes > bytes_max:
+        raise TooLarge(what, size_bytes, bytes_max)
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ CREATE TABLE workflow_runs (
     not_before         text COLLATE "C",
     attributes         text,
     cancel_by          text COLLATE "C",
+    continued_as       text COLLATE "C",
     fence              bigint NOT NULL DEFAULT 0,
     holder_bot_id      text COLLATE "C",
     lease_expires_at   text COLLATE "C",

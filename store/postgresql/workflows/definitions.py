@@ -22,9 +22,10 @@ from bus.model.workflows import WorkflowRules
 
 from .events import EventWriting
 from .keeping import delete_definition
+from .reading import Connection, Reader
 from .rows import part, plain
 from .runs import Runs
-from .unit import Connection, Needs, Reader, Unit
+from .unit import Needs, Unit
 
 __all__ = ["Database", "PostgresqlDefinitions", "Transaction", "definition_record"]
 
@@ -59,6 +60,10 @@ class Transaction(Protocol):
     @property
     def connection(self) -> Connection:
         """The connection that writes."""
+
+    @property
+    def time(self) -> datetime:
+        """The time by the database's clock."""
 
 
 Joint = Callable[[Transaction, Sequence[Any]], Awaitable[Sequence[Any]]]
@@ -186,12 +191,12 @@ class PostgresqlDefinitions:
 
     async def carry_out(self, transaction: Transaction, calls: Sequence[Call]) -> Sequence[Any]:
         """Carry out calls in order, in one unit of work; the outcome of one that is refused is its error."""
-        unit = await self.unit(transaction)
+        unit = self.unit(transaction)
         await unit.load(call.needs for call in calls if not call.settles)
         outcomes: list[Any] = []
         for call in calls:
             if call.settles or unit.is_full:
-                await self.flush(transaction, unit)
+                await self.flush(unit)
             mark = unit.mark()
             try:
                 outcomes.append(await call.run(unit))
@@ -200,24 +205,21 @@ class PostgresqlDefinitions:
                 outcomes.append(error)
             if call.settles:
                 unit.forget()
-        await self.flush(transaction, unit)
+        await self.flush(unit)
         return outcomes
 
-    async def unit(self, transaction: Transaction) -> Unit:
-        """Begin a unit of work."""
-        if self._clock is not None:
-            now = timestamp(self._clock())
-        else:
-            [[moment]] = await transaction.connection.fetch(_NOW)
-            now = timestamp(moment)
-        return Unit(transaction.connection, now, now)
+    def unit(self, transaction: Transaction) -> Unit:
+        """Begin a unit of work, at the time of the database's clock."""
+        now = timestamp(transaction.time if self._clock is None else self._clock())
+        return Unit(transaction.connection, now)
 
-    async def flush(self, transaction: Transaction, unit: Unit) -> None:
+    async def flush(self, unit: Unit) -> None:
         """Write what a unit changed, with the events of that, and let it know nothing more."""
         await unit.settle()
+        await self.runs.events.store(unit)
 
-    async def _lease_now(self) -> str:
-        """Return the time by the clock of leases, which is the database's."""
+    async def _now(self) -> str:
+        """Return the time by the database's clock."""
         if self._clock is not None:
             return timestamp(self._clock())
         [[moment]] = await self._database.read.fetch(_NOW)

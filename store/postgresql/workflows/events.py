@@ -6,30 +6,44 @@ They are stored in the transaction of the change, beside the log: only the log's
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bus.model.records import WORKER_ID, RunSummary, WorkflowRun
+from bus.model.repository import NewMessage
 from bus.model.run_events import event_of, run_event
 
+from .reading import Connection
 from .unit import Unit
 
-__all__ = ["EventWriting"]
+__all__ = ["EventWriting", "Schedule"]
 
 _IS_KNOWN = """
     SELECT EXISTS (SELECT 1 FROM scheduled_messages WHERE id = $1 AND sender_bot_id = $2)
         OR EXISTS (SELECT 1 FROM bot_messages WHERE id = $1 AND sender_bot_id = $2)"""
 
 
+Schedule = Callable[[Connection, Sequence[NewMessage]], Awaitable[None]]
+"""Stores messages beside the log until they are due."""
+
+
 class EventWriting:
     """Writes events while they are `wanted`, and tells that some `came`."""
 
-    def __init__(self) -> None:
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
         self.wanted: Callable[[], bool] = lambda: False
         self.came: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<EventWriting {'wanted' if self.wanted() else 'not wanted'}>"
+
+    async def store(self, unit: Unit) -> None:
+        """Store the events of a unit."""
+        if unit.events:
+            await self._schedule(unit.connection, unit.events)
+            unit.events.clear()
+            self.came()
 
     def changed(self, unit: Unit, before: WorkflowRun, after: WorkflowRun) -> None:
         """Tell that a run has another status than before."""

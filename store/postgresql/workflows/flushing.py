@@ -11,9 +11,8 @@ from bus.model.records import WorkflowStepLog
 from .rows import RUN_COLUMNS, STEP_COLUMNS, error_text
 
 if TYPE_CHECKING:
-    from bus.model.repository import NewMessage
-
-    from .unit import Closing, Connection
+    from .reading import Connection
+    from .unit import Closing
 
 __all__ = ["Changes", "StepRow", "flush"]
 
@@ -49,13 +48,13 @@ _UPDATE_RUNS = """
         claim_id = new.claim_id, recoveries = new.recoveries, queue_place = new.queue_place,
         queued_at = new.queued_at, queued_until = new.queued_until, stopped = new.stopped,
         last_holder_bot_id = new.last_holder_bot_id, progress = new.progress, cleans_up = new.cleans_up,
-        cancel_by = new.cancel_by, cancel_reason = new.cancel_reason
+        cancel_by = new.cancel_by, cancel_reason = new.cancel_reason, continued_as = new.continued_as
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[],
             $9::text[], $10::text[], $11::integer[], $12::bigint[], $13::text[], $14::text[], $15::boolean[],
-            $16::text[], $17::integer[], $18::boolean[], $19::text[], $20::text[])
+            $16::text[], $17::integer[], $18::boolean[], $19::text[], $20::text[], $21::text[])
         AS new (id, status, error, completed_at, context, result, fence, holder_bot_id, lease_expires_at, claim_id,
             recoveries, queue_place, queued_at, queued_until, stopped, last_holder_bot_id, progress, cleans_up,
-            cancel_by, cancel_reason)
+            cancel_by, cancel_reason, continued_as)
     WHERE run.id = new.id"""
 
 _CREATE_STEPS = f"""
@@ -113,14 +112,13 @@ class Changes:
         self.signals: list[tuple[Any, ...]] = []
         self.taken: list[tuple[str, str, str]] = []
         self.passed: list[tuple[str, str]] = []
-        self.events: list[NewMessage] = []
 
     def __repr__(self) -> str:
         return f"<Changes of {len(self.created) + len(self.runs)} runs, {len(self.steps)} steps>"
 
 
 async def flush(connection: Connection, changes: Changes, now: str) -> None:
-    """Write changes, except for events.
+    """Write changes.
 
     Steps are closed first, as they are stored: those of the unit are in `steps` as they are afterwards.
     """

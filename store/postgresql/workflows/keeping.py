@@ -6,16 +6,19 @@ Owns what belongs to a run and goes with it: the tables of it have no foreign ke
 from __future__ import annotations
 
 from bus.errors import Conflict, DefinitionInUse
+from bus.model.records import CONTINUED
 from bus.model.repository import EndedRun, RemoveRuns, RunSurvey, Surveyed, SurveyedRuns
 
-from .unit import Connection, Reader
+from .reading import Connection, Reader
 
 __all__ = ["delete_definition", "delete_run", "remove_runs", "survey_runs"]
 
-# What a run that may go on has started: a retry would start it again.
-_FREE = """
+# What a run that may go on has started: a retry would start it again. But what continued an earlier run of the same
+# id is none of its children.
+_FREE = f"""
     NOT EXISTS (SELECT 1 FROM workflow_runs AS parent
-        WHERE parent.id = run.parent_run_id AND parent.status NOT IN ('completed', 'cancelled'))"""
+        WHERE parent.id = run.parent_run_id AND parent.status NOT IN ('completed', 'cancelled')
+            AND (run.trigger_type <> '{CONTINUED}' OR parent.continued_as = run.id))"""
 
 _DELETE = """
     WITH gone AS (DELETE FROM workflow_runs AS run WHERE {} RETURNING id),

@@ -121,13 +121,13 @@ class PostgresqlRunLists(PostgresqlDefinitions):
         """List the runs of a workflow that a bot is to open, oldest first."""
         ids = None if run_ids is None else [id for id in run_ids if "\0" not in id]
         chosen = part(limit, offset)
-        rows = await self._fetch(_OPEN, workflow, holder, resting, await self._lease_now(), ids, *chosen)
+        rows = await self._fetch(_OPEN, workflow, holder, resting, await self._now(), ids, *chosen)
         return [summary_record(row) for row in rows]
 
     async def list_crashed_runs(self, limit: int | None = None, *, offset: int = 0) -> list[WorkflowRun]:
         """List the runs that are `running` without a live lease, oldest first."""
         chosen = part(limit, offset)
-        return [run_record(row) for row in await self._fetch(_CRASHED, await self._lease_now(), *chosen)]
+        return [run_record(row) for row in await self._fetch(_CRASHED, await self._now(), *chosen)]
 
     async def _select(
         self,

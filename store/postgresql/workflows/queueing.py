@@ -12,7 +12,7 @@ from bus.model.records import RunStatus
 from bus.model.transitions import RUN_TRANSITIONS
 from bus.model.workflows import RunNews
 
-from .unit import Connection, Reader
+from .reading import Connection, Reader
 
 __all__ = ["end_places", "find_news", "find_next", "find_owners"]
 

@@ -62,7 +62,6 @@ _NEXT_DUE = """
 
 async def recover(unit: Unit, runs: Runs, limit: int | None) -> list[RecoveredRun]:
     """End the holds of runs whose lease has expired, except damaged runs."""
-    await unit.settle()
     lost = await _find_lost(unit, limit)
     if not lost:
         return []
@@ -84,7 +83,7 @@ async def _find_lost(unit: Unit, limit: int | None) -> list[asyncpg.Record]:
     lost: list[Any] = []
     seen = 0
     while limit is None or len(lost) < limit:
-        rows = await unit.connection.fetch(_LOST, unit.lease_now, limit, seen)
+        rows = await unit.connection.fetch(_LOST, unit.now, limit, seen)
         for row in rows:
             with suppress(RecordDamaged):
                 summary_record(row)
@@ -98,7 +97,7 @@ async def _find_lost(unit: Unit, limit: int | None) -> list[asyncpg.Record]:
 async def expire_cancels(unit: Unit, runs: Runs, limit: int | None) -> list[str]:
     """Cancel the runs whose programs had their time to clean up, and return their ids."""
     ids: list[str] = []
-    for (id,) in await unit.connection.fetch(_EXPIRED, unit.lease_now, limit):
+    for (id,) in await unit.connection.fetch(_EXPIRED, unit.now, limit):
         with suppress(RecordDamaged):
             held = await unit.held(id)
             runs.write(unit, held, expire_cancel(held, unit.now))
@@ -108,8 +107,8 @@ async def expire_cancels(unit: Unit, runs: Runs, limit: int | None) -> list[str]
 
 async def seconds_to_next_cancel(unit: Unit) -> float | None:
     """Return when the time of the next program will be over, if one cleans up."""
-    [[cancel_by]] = await unit.connection.fetch(_NEXT_CANCEL, unit.lease_now)
-    return None if cancel_by is None else _seconds(unit.lease_now, cancel_by)
+    [[cancel_by]] = await unit.connection.fetch(_NEXT_CANCEL, unit.now)
+    return None if cancel_by is None else _seconds(unit.now, cancel_by)
 
 
 async def find_due(unit: Unit, after: str, limit: int) -> tuple[list[str], str, float | None]:

@@ -16,9 +16,10 @@ from bus.model.records import RunStatus, WorkflowRun
 from bus.model.retrying import SET_ASIDE, StepMark, forked, set_aside
 from bus.model.values import json_text
 
+from .reading import Connection
 from .rows import RUN_COLUMNS, STEP_ORDER
 from .runs import Runs
-from .unit import Connection, Unit
+from .unit import Unit
 
 __all__ = ["Retrying"]
 
@@ -90,7 +91,7 @@ class Retrying:
             repeated = from_step is not None and from_step not in known and from_step + SET_ASIDE in known
             if from_step is None or repeated:
                 return held.run
-        after = retry(held, unit.lease_now)
+        after = retry(held, unit.now)
         ids = set_aside(marks, from_step)
         if ids:
             await unit.connection.execute(_SET_ASIDE, unit.now, ids, run_id)
@@ -124,6 +125,7 @@ class Retrying:
             parent_run_id=None,
             not_before=None,
             cancel_by=None,
+            continued_as=None,
         )
         self._runs.check_size(created, f"run {new_id!r}")
         await unit.connection.execute(_FORK, new_id, unit.now, origin, run_id, by)

@@ -43,7 +43,7 @@ RUN_COLUMNS = (
 )
 """What a run is created with, in the order of `NewRun.row`."""
 
-RECORD_COLUMNS = ", ".join(f"run.{name}" for name in f"{RUN_COLUMNS}, cancel_by".split(", "))
+RECORD_COLUMNS = ", ".join(f"run.{name}" for name in f"{RUN_COLUMNS}, cancel_by, continued_as".split(", "))
 """The columns of its record, of a table that is called `run`."""
 
 HOLD_COLUMNS = (
@@ -55,7 +55,7 @@ HOLD_COLUMNS = (
 _SUMMARY_NAMES = (
     "id", "workflow_id", "workflow_name", "status", "trigger_type", "started_at", "completed_at", "error",
     "concurrency_key", "holder_bot_id", "fence", "lease_expires_at", "recoveries", "queued_at", "stopped",
-    "parent_run_id", "not_before", "attributes", "cancel_by",
+    "parent_run_id", "not_before", "attributes", "cancel_by", "continued_as",
 )  # fmt: skip
 
 SUMMARY_COLUMNS = ", ".join(f"run.{name}" for name in _SUMMARY_NAMES)
@@ -124,6 +124,7 @@ def run_record(row: asyncpg.Record) -> WorkflowRun:
             not_before=row[13],
             attributes=_attributes(row[14]),
             cancel_by=row[15],
+            continued_as=row[16],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error
@@ -159,6 +160,7 @@ def summary_record(row: asyncpg.Record) -> RunSummary:
             not_before=row[16],
             attributes=_attributes(row[17]),
             cancel_by=row[18],
+            continued_as=row[19],
         )
     except (ValueError, msgspec.MsgspecError) as error:
         raise RecordDamaged("workflow_runs", f"id {row[0]}") from error

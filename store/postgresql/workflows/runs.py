@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import msgspec
 
-from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.checked import NewRun, RunChange, run_change
+from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from bus.model.checked import NewRun, RunChange, check_record_size, run_change
 from bus.model.leases import (
     Claimant,
     HeldRun,
@@ -97,6 +97,20 @@ class Runs:
         unit.create(new, predecessor_creator or by, schedule)
         self.events.created(unit, run)
         return run
+
+    async def continue_as(self, unit: Unit, run_id: str, new: NewRun, work: CommitWork) -> WorkflowRun:
+        """Create the run as which one continues; it belongs to the bot that created the first one."""
+        held = await unit.held(run_id)
+        if held.run.continued_as != new.run.id and await unit.find(new.run.id) is not None:
+            raise Conflict(
+                f"run {run_id!r} cannot continue as {new.run.id!r}, which is another run: delete that one, and"
+                " retry this one"
+            )
+        by, creator = work.bot_id if work.as_holder else None, await unit.created_by(run_id)
+        created = await self.create(unit, new, by, fence=work.fence, predecessor_creator=creator)
+        self.write(unit, held, HeldRun(msgspec.structs.replace(held.run, continued_as=created.id), held.hold))
+        unit.pass_on_signals(run_id, created.id)
+        return created
 
     async def move(self, unit: Unit, change: RunChange) -> WorkflowRun:
         """Move a run to a status."""
@@ -196,7 +210,7 @@ class Runs:
         seconds = self.rules.cancel_seconds if grace_seconds is None else grace_seconds
         if not 0 <= seconds <= most:
             raise InvalidValue("grace_seconds", f"must be 0 to {most:g}, not {seconds:g}")
-        return CancelRequest(reason, later(unit.lease_now, seconds))
+        return CancelRequest(reason, later(unit.now, seconds))
 
     async def cancel(self, unit: Unit, run_id: str, request: CancelRequest) -> WorkflowRun:
         """Cancel a run and its children, or ask their programs to clean up, and return the run."""
@@ -224,18 +238,16 @@ class Runs:
                         waiting.append(id)
 
     def _cancelled(self, unit: Unit, held: HeldRun, reason: str | None, cancel_by: str) -> HeldRun:
-        after = cancel(held, reason, cancel_by, now=unit.now, lease_now=unit.lease_now)
+        after = cancel(held, reason, cancel_by, now=unit.now, lease_now=unit.now)
         if after is not held:
             self._write(unit, held, after)
         return after
 
     # ── Reading and writing ──────────────────────────────────────────────────────────────────────────────
 
-    def check_size(self, record: msgspec.Struct, what: str) -> None:
-        """Raise TooLarge for a record that could not be sent to its readers."""
-        bytes_max = self.rules.record_bytes_max
-        if bytes_max is not None and (size_bytes := len(msgspec.json.encode(record))) > bytes_max:
-            raise TooLarge(what, size_bytes, bytes_max)
+    def check_size(self, record: msgspec.Struct, what: str, output: str | None = None) -> None:
+        """Raise TooLarge for a record that could not be sent to its readers; `output` is a step log's, as JSON."""
+        check_record_size(record, what, self.rules.record_bytes_max, output)
 
     def write(self, unit: Unit, before: HeldRun, after: HeldRun) -> None:
         """Write a run's status and hold; one that becomes cancelled has its steps closed."""

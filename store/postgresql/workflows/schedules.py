@@ -24,9 +24,10 @@ from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule,
 from bus.model.values import check_id, json_text, same_values
 
 from .lists import PostgresqlRunLists
+from .reading import Connection, Reader
 from .rows import part, plain
 from .runs import Runs
-from .unit import Connection, Reader, Unit
+from .unit import Unit
 
 __all__ = ["PostgresqlSchedules", "StartedRun", "cron_warning", "seconds_to_next", "start_due"]
 
@@ -148,7 +149,7 @@ class PostgresqlSchedules(PostgresqlRunLists):
         row = next(iter(await self._fetch(_FIND, schedule_id)), None)
         if row is None:
             raise NotFound("schedule", schedule_id)
-        times, anchor, now = _status(row).schedule.times, row[12], await self._lease_now()
+        times, anchor, now = _status(row).schedule.times, row[12], await self._now()
         return await anyio.to_thread.run_sync(lambda: list(islice(next_times(times, anchor, now), count)))
 
     async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:

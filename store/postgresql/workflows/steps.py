@@ -24,7 +24,7 @@ __all__ = ["Steps", "needs_of"]
 _LARGE_AT_ONCE_MAX = 4
 """Large outputs read in one transaction: its answers keep them all in memory. Further writes have to try again."""
 
-CheckSize = Callable[[msgspec.Struct, str], None]
+CheckSize = Callable[[msgspec.Struct, str, str | None], None]
 
 
 def needs_of(write: StepWrite) -> Needs:
@@ -85,7 +85,7 @@ class Steps:
         if change.answers is not None and after is not step:
             check_answer(step, change)
         if change.output is not None:
-            self._check_size(after, f"step {step.step_id!r}, with its input,")
+            self._check_size(after, f"step {step.step_id!r}, with its input,", text)
         if after is not step:
             partial = change.output is None and unit.is_large(step.id)
             unit.write_step(after, partial=partial, output_text=text)

@@ -12,100 +12,40 @@ here in memory, and what changed is written at the end, with one statement for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import asyncpg
 import msgspec
 
 from bus.errors import NotFound, RecordDamaged
 from bus.model.checked import NewRun
 from bus.model.leases import HeldRun, HoldState, Slots, check_fence
+from bus.model.owners import RunOwners
 from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from bus.model.repository import NewMessage
 
 from .flushing import Changes, StepRow, flush
-from .rows import (
-    HOLD_COLUMNS,
-    LARGE_CHARACTERS,
-    RECORD_COLUMNS,
-    error_text,
-    hold_state,
-    run_record,
-    run_row,
-    step_record,
+from .reading import (
+    Connection,
+    KnownHold,
+    KnownRun,
+    KnownStep,
+    Others,
+    Queue,
+    Workflow,
+    count_others,
+    count_recorded,
+    read_output,
+    read_record,
+    read_runs,
+    read_steps,
+    read_workflows,
 )
+from .rows import error_text, run_row
 
-__all__ = ["CANCELLED", "INTERRUPTED", "Connection", "Needs", "Reader", "Unit", "Workflow"]
-
-_SIZE = "octet_length(context) + COALESCE(octet_length(trigger_payload), 0) + COALESCE(octet_length(result), 0)"
-
-# Runs with their holds and workflows; values that are large, or not asked for, are left out.
-_FIND_RUNS = f"""
-    SELECT run.id, workflow_id, workflow_name, status, trigger_type,
-        CASE WHEN is_whole THEN trigger_payload END, CASE WHEN is_whole THEN context END, started_at,
-        completed_at, error, concurrency_key, CASE WHEN is_whole THEN result END, parent_run_id, not_before,
-        attributes, cancel_by, {HOLD_COLUMNS}, queue, created_by_bot_id, NOT is_whole, workflow.name,
-        workflow.owner_bot_id, workflow.concurrency
-    FROM unnest($1::text[], $2::boolean[]) AS asked (id, whole)
-        JOIN workflow_runs AS run ON run.id = asked.id
-        JOIN workflows AS workflow ON workflow.id = run.workflow_id
-        CROSS JOIN LATERAL (SELECT asked.whole AND {_SIZE} <= {LARGE_CHARACTERS}) AS size (is_whole)"""
-
-_FIND_RECORD = f"SELECT {RECORD_COLUMNS} FROM workflow_runs AS run WHERE id = $1"
-
-_FIND_STEPS = f"""
-    SELECT step.id, step.run_id, step_id, step_name, step.status, attempt, idempotency_key, input,
-        CASE WHEN octet_length(output) <= {LARGE_CHARACTERS} THEN output END, step.error, step.started_at,
-        step.completed_at, octet_length(output) > {LARGE_CHARACTERS}, run.id, run.fence, run.status,
-        run.last_holder_bot_id
-    FROM unnest($1::text[], $2::text[]) AS asked (id, run_id)
-        LEFT JOIN workflow_steps AS step ON step.id = asked.id
-        LEFT JOIN workflow_runs AS run ON run.id = COALESCE(asked.run_id, step.run_id)"""
-
-_FIND_OUTPUT = "SELECT output FROM workflow_steps WHERE id = $1"
-
-_FIND_WORKFLOWS = "SELECT id, name, owner_bot_id, concurrency FROM workflows WHERE id = ANY($1::text[])"
-
-_RECORDED = """
-    SELECT COUNT(*) FROM workflow_steps
-    WHERE run_id = $1 AND status IN ('completed', 'skipped') AND id <> ALL($2::text[])"""
-
-# For runs of whose queues the unit knows some: what the others take up.
-_COUNT_OTHERS = """
-    SELECT asked.workflow_id, asked.queue, asked.place,
-        (SELECT COUNT(*) FROM workflow_runs AS run
-         WHERE run.workflow_id = asked.workflow_id AND run.queue = asked.queue AND run.status = 'running'
-            AND run.id <> ALL($5::text[])),
-        (SELECT COUNT(*) FROM workflow_runs AS run
-         WHERE run.workflow_id = asked.workflow_id AND run.queue = asked.queue
-            AND run.queue_place IS NOT NULL AND run.queued_until > $4
-            AND (asked.place IS NULL OR run.queue_place < asked.place) AND run.id <> ALL($5::text[])),
-        (SELECT COALESCE(MAX(run.queue_place), 0) FROM workflow_runs AS run
-         WHERE run.workflow_id = asked.workflow_id AND run.queue = asked.queue AND run.queue_place IS NOT NULL)
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS asked (workflow_id, queue, place)"""
+__all__ = ["CANCELLED", "INTERRUPTED", "Needs", "Unit"]
 
 _CHARACTERS_MAX = 16 * 1024 * 1024
 """What is kept in memory before it is sent: the largest output."""
-
-_RECORD_FIELDS = 16
-_HOLD_FIELDS = 14
-
-
-class Connection(Protocol):
-    """What a unit needs of a connection that is in a transaction."""
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows of a statement."""
-
-    async def execute(self, query: str, *args: Any) -> str:
-        """Carry out a statement."""
-
-
-class Reader(Protocol):
-    """What a question needs of a connection."""
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows of a statement."""
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -120,14 +60,6 @@ class Needs(msgspec.Struct, frozen=True):
     workflows: tuple[str, ...] = ()
 
 
-class Workflow(NamedTuple):
-    """What a run is created with, or waits for."""
-
-    name: str
-    owner: str | None
-    concurrency: int | None
-
-
 class Closing(NamedTuple):
     """How the steps of a run are ended that have not ended yet."""
 
@@ -139,42 +71,17 @@ INTERRUPTED = Closing((StepStatus.RUNNING,), "interrupted")
 CANCELLED = Closing((StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL), "cancelled")
 
 
-class _Run(NamedTuple):
-    held: HeldRun
-    queue: str
-    created_by: str | None
-    partial: bool
-    """Whether context, payload and result are not here."""
-
-
-class _Hold(NamedTuple):
-    status: str
-    fence: int
-    last_holder: str | None
-
-
-class _Step(NamedTuple):
-    step: WorkflowStepLog
-    partial: bool
-    """Whether its output is not here."""
-
-
-class _Others(NamedTuple):
-    running: int
-    ahead: int
-    last_place: int
-
-
 _Mark = tuple[int, int, int, int, int, int]
 
 
 class Unit:
-    """See the module. `now` is for the times of runs and steps, `lease_now` for leases."""
+    """See the module. `now` is the time of all that is done in it: for records, and for leases."""
 
-    def __init__(self, connection: Connection, now: str, lease_now: str) -> None:
+    def __init__(self, connection: Connection, now: str) -> None:
         self.connection = connection
         self.now = now
-        self.lease_now = lease_now
+        self.events: list[NewMessage] = []
+        """The events of runs that are to be stored."""
         self.large_outputs = 0
         """How many large outputs were read in this transaction."""
         self._size = 0
@@ -187,12 +94,12 @@ class Unit:
 
     def forget(self) -> None:
         """Know nothing more, after a call that wrote to the tables itself."""
-        self._runs: dict[str, _Run | None] = {}
-        self._holds: dict[str, _Hold | None] = {}
-        self._steps: dict[str, _Step | None] = {}
+        self._runs: dict[str, KnownRun | None] = {}
+        self._holds: dict[str, KnownHold | None] = {}
+        self._steps: dict[str, KnownStep | None] = {}
         self._workflows: dict[str, Workflow | None] = {}
         self._of_queue: dict[tuple[str, str], set[str]] = {}
-        self._others: dict[tuple[str, str, int | None], _Others] = {}
+        self._others: dict[Queue, Others] = {}
 
     # ── Refused calls, and what needs the tables as they are ─────────────────────────────────────────────
 
@@ -205,7 +112,7 @@ class Unit:
             len(changes.signals),
             len(changes.taken),
             len(changes.passed),
-            len(changes.events),
+            len(self.events),
         )
 
     def back(self, mark: _Mark) -> None:
@@ -219,7 +126,7 @@ class Unit:
                 mapping[key] = before
         changes = self._changes
         del changes.closings[closings:], changes.signals[signals:], changes.taken[taken:]
-        del changes.passed[passed:], changes.events[events:]
+        del changes.passed[passed:], self.events[events:]
 
     def _set(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         self._journal.append((mapping, key, mapping.get(key, _NOTHING)))
@@ -236,11 +143,6 @@ class Unit:
         """Write what changed, and know nothing: for a call that reads or writes the tables itself."""
         await self.flush()
         self.forget()
-
-    @property
-    def events(self) -> list[NewMessage]:
-        """The events of runs that are to be stored."""
-        return self._changes.events
 
     @property
     def is_full(self) -> bool:
@@ -272,55 +174,43 @@ class Unit:
 
     async def _load_runs(self, whole: dict[str, bool]) -> None:
         wanted = {id: each for id, each in whole.items() if id not in self._runs}
-        known = [id for id in wanted if "\0" not in id]
-        rows = await self.connection.fetch(_FIND_RUNS, known, [wanted[id] for id in known]) if known else []
         self._runs.update(dict.fromkeys(wanted))
-        for row in rows:
-            try:
-                hold = hold_state(row[_RECORD_FIELDS : _RECORD_FIELDS + _HOLD_FIELDS])
-                queue, created_by, partial, name, owner, concurrency = row[_RECORD_FIELDS + _HOLD_FIELDS :]
-                self._runs[row[0]] = _Run(HeldRun(run_record(row), hold), queue, created_by, partial)
-            except (RecordDamaged, ValueError):
-                del self._runs[row[0]]  # the call that needs it reads it again, and raises
+        async for run_id, known, workflow_id, workflow in read_runs(self.connection, wanted):
+            self._workflows[workflow_id] = workflow
+            if known is None:
+                del self._runs[run_id]  # the call that needs it reads it again, and raises
                 continue
-            self._workflows[row[1]] = Workflow(name, owner, concurrency)
-            self._of_queue.setdefault((row[1], queue), set()).add(row[0])
+            self._runs[run_id] = known
+            self._of_queue.setdefault((workflow_id, known.queue), set()).add(run_id)
             self._others.clear()
 
     async def _load_steps(self, steps: Iterable[tuple[str, str | None]]) -> None:
-        asked = [
-            (id, run_id)
-            for id, run_id in steps
-            if id not in self._steps or not (run_id is None or run_id in self._runs or run_id in self._holds)
-        ]
-        sent = [(id, run_id) for id, run_id in asked if "\0" not in id and "\0" not in (run_id or "")]
+        asked = [(id, run_id) for id, run_id in steps if id not in self._steps or not self._knows(run_id)]
         for id, run_id in asked:
             self._steps.setdefault(id, None)
             if run_id is not None:
                 self._holds.setdefault(run_id, None)
-        if not sent:
-            return
-        for row in await self.connection.fetch(_FIND_STEPS, *map(list, zip(*sent, strict=True))):
-            if row[13] is not None:
-                self._holds[row[13]] = _Hold(row[15], row[14], row[16])
-            if row[0] is None or self._steps[row[0]] is not None:
+        async for found in read_steps(self.connection, asked):
+            if found.run_id is not None:
+                self._holds[found.run_id] = found.hold
+            if found.id is None or self._steps[found.id] is not None:
                 continue
-            try:
-                step = step_record(row)
-            except RecordDamaged:
-                del self._steps[row[0]]
+            if found.known is None:
+                del self._steps[found.id]
                 continue
+            step = found.known.step
             for run_id, closing in self._changes.closings:
                 if run_id == step.run_id:
                     step = _closed(step, closing, self.now)
-            self._steps[row[0]] = _Step(step, bool(row[12]))
+            self._steps[found.id] = found.known._replace(step=step)
+
+    def _knows(self, run_id: str | None) -> bool:
+        return run_id is None or run_id in self._runs or run_id in self._holds
 
     async def _load_workflows(self, ids: Iterable[str]) -> None:
         wanted = [id for id in ids if id not in self._workflows]
         self._workflows.update(dict.fromkeys(wanted))
-        known = [id for id in wanted if "\0" not in id]
-        for row in await self.connection.fetch(_FIND_WORKFLOWS, known) if known else ():
-            self._workflows[row[0]] = Workflow(*row[1:])
+        self._workflows.update(await read_workflows(self.connection, wanted))
 
     async def find(self, run_id: str) -> HeldRun | None:
         """Return a run and its hold. Raise RecordDamaged."""
@@ -330,8 +220,7 @@ class Unit:
         if known is None:
             return None
         if known is _NOTHING or known.partial:
-            [row] = await self.connection.fetch(_FIND_RECORD, run_id)
-            record = run_record(row)
+            record = await read_record(self.connection, run_id)
             if known is _NOTHING:
                 raise RecordDamaged("workflow_runs", f"id {run_id}")
             return HeldRun(record, known.held.hold)
@@ -352,6 +241,16 @@ class Unit:
         held = await self.held(run_id) if known is None else known.held
         return held.run.status, held.hold
 
+    async def owners(self, run_id: str) -> RunOwners | None:
+        """Return whose a run is, if it exists. Raise RecordDamaged."""
+        held = await self.find(run_id)
+        if held is None:
+            return None
+        workflow = await self.workflow(held.run.workflow_id)
+        assert workflow is not None, "a workflow stays as long as it has runs"
+        creator, hold = await self.created_by(run_id), held.hold
+        return RunOwners(run_id, workflow.name, workflow.owner, creator, hold.holder, hold.last_holder)
+
     async def created_by(self, run_id: str) -> str | None:
         """Return the bot that created a run; None if it does not exist, or nobody is known."""
         await self.find(run_id)
@@ -365,7 +264,7 @@ class Unit:
             await self._load_runs({run_id: False})
             run = self._runs.get(run_id)
         if run is not None:
-            hold = _Hold(run.held.run.status, run.held.hold.fence, run.held.hold.last_holder)
+            hold = KnownHold(run.held.run.status, run.held.hold.fence, run.held.hold.last_holder)
         else:
             known = self._holds.get(run_id)
             if known is None:
@@ -399,15 +298,13 @@ class Unit:
 
     async def large_output(self, id: str) -> str | None:
         """Return the large output of a step log, as text."""
-        [[output]] = await self.connection.fetch(_FIND_OUTPUT, id)
-        return output  # type: ignore[no-any-return]
+        return await read_output(self.connection, id)
 
     async def recorded(self, run_id: str) -> int:
         """Count the steps of a run that are completed or skipped."""
         mine = [one.step for one in self._steps.values() if one is not None and one.step.run_id == run_id]
         done = sum(step.status in (StepStatus.COMPLETED, StepStatus.SKIPPED) for step in mine)
-        [[others]] = await self.connection.fetch(_RECORDED, run_id, [step.id for step in mine])
-        return done + int(others)
+        return done + await count_recorded(self.connection, run_id, [step.id for step in mine])
 
     async def slots(self, run: WorkflowRun) -> Slots:
         """Return what a claim needs to know about the other runs with which a run shares its slots."""
@@ -431,12 +328,12 @@ class Unit:
             if hold.queue_place is None or id == run.id:
                 continue
             last = max(last, hold.queue_place)
-            waits = hold.queued_until is not None and hold.queued_until > self.lease_now
+            waits = hold.queued_until is not None and hold.queued_until > self.now
             ahead += waits and (place is None or hold.queue_place < place)
         return Slots(workflow.concurrency, running, ahead, last + 1)
 
     async def _count_others(self, run_ids: Iterable[str]) -> None:
-        asked: dict[tuple[str, str, int | None], None] = {}
+        asked: dict[Queue, None] = {}
         for run_id in run_ids:
             known = self._runs.get(run_id)
             if known is None:
@@ -447,9 +344,7 @@ class Unit:
         if not asked:
             return
         mine = [id for workflow_id, queue, _ in asked for id in self._of_queue[workflow_id, queue]]
-        columns = map(list, zip(*asked, strict=True))
-        for row in await self.connection.fetch(_COUNT_OTHERS, *columns, self.lease_now, mine):
-            self._others[row[0], row[1], row[2]] = _Others(*row[3:])
+        self._others.update(await count_others(self.connection, list(asked), self.now, mine))
 
     # ── Changing ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -458,7 +353,7 @@ class Unit:
         run = new.run
         self._set(self._changes.created, run.id, (*run_row(new.row), created_by, *schedule))
         queue = "-" if run.concurrency_key is None else f"={run.concurrency_key}"
-        self._set(self._runs, run.id, _Run(HeldRun(run, HoldState()), queue, created_by, False))
+        self._set(self._runs, run.id, KnownRun(HeldRun(run, HoldState()), queue, created_by, False))
         self._of_queue.setdefault((run.workflow_id, queue), set()).add(run.id)
         self._add(*new.row[5:7], new.row[11])
 
@@ -472,7 +367,7 @@ class Unit:
             context_text, result_text = context_text or before[4], result_text or before[5]
         *values, reason = msgspec.structs.astuple(hold)
         row = (run.id, run.status, error_text(run.error), run.completed_at, context_text, result_text)
-        self._set(self._changes.runs, run.id, (*row, *values, error_text(reason)))
+        self._set(self._changes.runs, run.id, (*row, *values, error_text(reason), run.continued_as))
         self._set(self._runs, run.id, known._replace(held=held, partial=False))
         self._add(context_text, result_text)
 
@@ -495,7 +390,7 @@ class Unit:
     def create_step(self, step: WorkflowStepLog, row: tuple[Any, ...]) -> None:
         """Create a step log: the first ten columns as texts."""
         self._set(self._changes.steps, step.id, StepRow(True, step, row[7], row[8]))
-        self._set(self._steps, step.id, _Step(step, False))
+        self._set(self._steps, step.id, KnownStep(step, False))
         self._add(row[7], row[8])
 
     def write_step(self, step: WorkflowStepLog, partial: bool = False, output_text: str | None = None) -> None:
@@ -506,7 +401,7 @@ class Unit:
         else:
             row = before._replace(step=step, output=output_text or before.output)
         self._set(self._changes.steps, step.id, row)
-        self._set(self._steps, step.id, _Step(step, partial))
+        self._set(self._steps, step.id, KnownStep(step, partial))
         self._add(output_text)
 
     def add_signal(self, row: tuple[Any, ...]) -> None:

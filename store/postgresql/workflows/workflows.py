@@ -21,6 +21,7 @@ from bus.errors import InvalidTransition, InvalidValue, NotFound, SlotsTaken, St
 from bus.model.checked import StepWrite, new_run, new_signal, new_step, run_change, time_text
 from bus.model.leases import Claimant
 from bus.model.records import (
+    CONTINUED,
     Claim,
     Lease,
     NewSignal,
@@ -64,6 +65,19 @@ __all__ = ["PostgresqlWorkflows"]
 
 _FIND_RUN = f"SELECT {RECORD_COLUMNS} FROM workflow_runs AS run WHERE id = $1"
 
+_HOPS_MAX = 1000
+"""How far a chain of runs is followed at once: some milliseconds."""
+
+# A run that was created later with the id of one that was deleted is no successor.
+_FIND_LATEST = f"""
+    WITH RECURSIVE chain (hop, id, next) AS (
+        SELECT 0, id, CASE status WHEN 'completed' THEN continued_as END FROM workflow_runs WHERE id = $1
+        UNION ALL
+        SELECT hop + 1, run.id, CASE run.status WHEN 'completed' THEN run.continued_as END
+        FROM chain JOIN workflow_runs AS run ON run.id = chain.next
+        WHERE run.parent_run_id = chain.id AND run.trigger_type = '{CONTINUED}' AND hop < {_HOPS_MAX})
+    SELECT {RECORD_COLUMNS} FROM workflow_runs AS run WHERE id = (SELECT id FROM chain ORDER BY hop DESC LIMIT 1)"""
+
 _FIND_DEFINITION = "SELECT workflow_id, definition FROM workflow_runs WHERE id = $1 AND definition IS NOT NULL"
 
 _FIND_LEASE = """
@@ -76,8 +90,8 @@ _LIST_STEPS = f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE run_id = $1 {STE
 
 _FIND_STEP_PLACE = "SELECT began, number FROM workflow_steps WHERE id = $1 AND run_id = $2"
 
-# As many as have a size together, at least one, and whether there are more. The sizes are counted over few more rows
-# than can have it.
+# As many as have a size together, at least one, and whether there are more. The sizes are counted over few more
+# rows than can have it.
 _PAGE = f"""
     WITH next AS MATERIALIZED (
         SELECT id, SUM(octet_length(COALESCE(input, '')) + octet_length(COALESCE(output, '')) + 256)
@@ -114,12 +128,12 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         self,
         database: Database,
         rules: WorkflowRules,
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] | None,
+        events: EventWriting,
         *,
         by: str | None = None,
-        events: EventWriting | None = None,
     ) -> None:
-        super().__init__(database, rules, clock, events or EventWriting())
+        super().__init__(database, rules, clock, events)
         self.retrying = Retrying(self.runs)
         self.steps = Steps(self.runs.check_size, rules.output_bytes_max)
         self.signals = RunSignals(self.runs, self.steps)
@@ -135,7 +149,7 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         return self._with(msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max), self._by)
 
     def _with(self, rules: WorkflowRules, by: str | None) -> PostgresqlWorkflows:
-        return PostgresqlWorkflows(self._database, rules, self._clock, by=by, events=self.runs.events)
+        return PostgresqlWorkflows(self._database, rules, self._clock, self.runs.events, by=by)
 
     @property
     def output_bytes_max(self) -> int:
@@ -229,13 +243,18 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         rows = await self._fetch(_FIND_RUN, run_id)
         return run_record(rows[0]) if rows else None
 
+    async def get_latest_run(self, run_id: str) -> WorkflowRun | None:
+        """Return the last run as which a run continued."""
+        rows = await self._fetch(_FIND_LATEST, run_id)
+        return run_record(rows[0]) if rows else None
+
     async def watch_run(self, run_id: str) -> WorkflowRun | None:
         """Return a run by id."""
         return await self.get_run(run_id)
 
     async def news_of(self, run_ids: Sequence[str], *, slots: bool) -> list[RunNews]:
         """Return what is to be known of runs that changed."""
-        now = await self._lease_now() if slots else None
+        now = await self._now() if slots else None
         return await find_news(self._database.read, run_ids, now)
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
@@ -253,6 +272,7 @@ class PostgresqlWorkflows(PostgresqlSchedules):
 
         async def operation(unit: Unit) -> list[RecoveredRun]:
             await expire_cancels(unit, self.runs, most)
+            await self.flush(unit)
             return await recover(unit, self.runs, most)
 
         return await self._write(operation, settles=True)
@@ -278,7 +298,7 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         async def operation(unit: Unit) -> Claim | SlotsTaken | InvalidTransition:
             claimant = Claimant(
                 holder,
-                unit.lease_now,
+                unit.now,
                 _after(unit, seconds),
                 place_until=_after(unit, place),
                 place_enough=_after(unit, place / 2),
@@ -299,13 +319,11 @@ class PostgresqlWorkflows(PostgresqlSchedules):
 
     async def end_places(self, run_ids: Sequence[str] | None, seconds: float) -> None:
         """Keep the places of these runs for at most so many seconds from now on."""
-        await self._write(
-            lambda unit: end_places(unit.connection, run_ids, later(unit.lease_now, seconds)), settles=True
-        )
+        await self._write(lambda unit: end_places(unit.connection, run_ids, later(unit.now, seconds)), settles=True)
 
     async def next_runs(self) -> list[str]:
         """Return the runs that wait for a slot and have one now."""
-        return await find_next(self._database.read, await self._lease_now())
+        return await find_next(self._database.read, await self._now())
 
     async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
         """Restart the lease."""
@@ -400,7 +418,7 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         if isinstance(write, StepMove):
             return write
         new = new_step(write.step, fence=write.fence, by=write.by, output_bytes_max=self._rules.output_bytes_max)
-        self.runs.check_size(new.step, f"step {write.step.step_id!r}")
+        self.runs.check_size(new.step, f"step {write.step.step_id!r}", new.output_text)
         return new
 
     async def get_step_log(self, step_id: str) -> WorkflowStepLog | None:
@@ -468,11 +486,11 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         """Complete a step with the oldest waiting signal of these names."""
         pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
         new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
-        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        self.runs.check_size(new.step, f"step {step.step_id!r}", new.output_text)
         plain(new.row[:2], "id of a step log or its run")
         last = None if until is None else time_text(until, "until")
         return await self._write(lambda unit: self.signals.take(unit, new, names, last), needs_of(new))
 
 
 def _after(unit: Unit, seconds: timedelta) -> str:
-    return timestamp(parse_timestamp(unit.lease_now) + seconds)
+    return timestamp(parse_timestamp(unit.now) + seconds)
