@@ -220,6 +220,34 @@ async def test_a_whole_run_in_one_transaction(database: Database, workflows: Pos
     assert await workflows.list_signals("x") == []
 
 
+async def test_calls_that_use_the_tables_themselves_see_what_came_before_and_are_seen(
+    database: Database, workflows: PostgresqlWorkflows
+) -> None:
+    await workflows.claim_run("r0", ANN, cleans_up=True)
+    await workflows.create_run(run("child", parent_run_id="r0"))
+    outcomes, _ = await together(
+        database,
+        [
+            lambda: workflows.create_run(run("other child", parent_run_id="r0"), fence=1),
+            lambda: workflows.create_step_log(step("s", "r0", status=StepStatus.RUNNING), fence=1),
+            lambda: workflows.cancel_run("r0", "too late"),
+            lambda: workflows.renew_run("r0", 1),
+            lambda: workflows.fork_run("r0", "fork"),
+            lambda: workflows.update_step_status("s", StepStatus.COMPLETED, fence=1),
+            lambda: workflows.update_run_status("r0", RunStatus.CANCELLED, fence=1),
+            lambda: workflows.delete_run("other child"),
+            lambda: workflows.retry_run("r0"),
+        ],
+    )
+    assert isinstance(outcomes.pop(), InvalidTransition)
+    assert [outcome for outcome in outcomes if isinstance(outcome, StoreError)] == []
+    assert outcomes[3].cancel_by == outcomes[2].cancel_by is not None
+    children = [await workflows.get_run(id) for id in ("child", "other child")]
+    assert [child and child.status for child in children] == [RunStatus.CANCELLED, None]
+    assert [one.id for one in await workflows.list_step_logs("fork")] == []
+    assert await workflows.get_completed_step_ids("r0") == ["s"]
+
+
 async def test_an_error_may_have_a_character_that_the_server_stores_in_no_text(
     workflows: PostgresqlWorkflows,
 ) -> None:

@@ -204,7 +204,7 @@ class PostgresqlDefinitions:
                 unit.back(mark)
                 outcomes.append(error)
             if call.settles:
-                unit.forget()
+                await self.flush(unit)
         await self.flush(unit)
         return outcomes
 

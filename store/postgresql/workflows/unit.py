@@ -87,13 +87,12 @@ class Unit:
         self._size = 0
         self._changes = Changes()
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
-        self.forget()
+        self._forget()
 
     def __repr__(self) -> str:
         return f"<Unit at {self.now}: {len(self._runs)} runs, {len(self._steps)} steps>"
 
-    def forget(self) -> None:
-        """Know nothing more, after a call that wrote to the tables itself."""
+    def _forget(self) -> None:
         self._runs: dict[str, KnownRun | None] = {}
         self._holds: dict[str, KnownHold | None] = {}
         self._steps: dict[str, KnownStep | None] = {}
@@ -142,7 +141,7 @@ class Unit:
     async def settle(self) -> None:
         """Write what changed, and know nothing: for a call that reads or writes the tables itself."""
         await self.flush()
-        self.forget()
+        self._forget()
 
     @property
     def is_full(self) -> bool:
