@@ -114,6 +114,7 @@ ENTRIES = {
     "worker",
     "bus.testing",
     "store.postgresql.server.database",
+    "store.postgresql.workflows.workflows",
     "store.errors",
     "store.records",
     "store.repository",

@@ -14,7 +14,7 @@ from bus.errors import Conflict, Fenced, InvalidTransition, NotFound, SlotsTaken
 from bus.model.records import Claim, RunStatus, StepStatus
 from bus.model.repository import StepCreation, StepMove, WorkflowRules
 from store.postgresql.server.database import Database, open_database
-from store.postgresql.workflows.definitions import Call
+from store.postgresql.workflows.definitions import UnitCall
 from store.postgresql.workflows.events import EventWriting
 from store.postgresql.workflows.unit import Needs
 from store.postgresql.workflows.workflows import PostgresqlWorkflows
@@ -272,8 +272,8 @@ async def test_no_index_is_written_when_a_step_ends_or_a_lease_is_renewed(
         outcomes = await workflows.carry_out(
             transaction,
             [
-                Call(lambda unit: workflows.steps.write(unit, end), Needs(), settles=False),
-                Call(lambda unit: workflows.runs.renew(unit, "r0", 1, LATER), Needs(), settles=False),
+                UnitCall(lambda unit: workflows.steps.write(unit, end), Needs(), settles=False),
+                UnitCall(lambda unit: workflows.runs.renew(unit, "r0", 1, LATER), Needs(), settles=False),
             ],
         )
         assert not any(isinstance(outcome, StoreError) for outcome in outcomes)

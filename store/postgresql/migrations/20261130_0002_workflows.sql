@@ -8,6 +8,7 @@ CREATE TABLE workflows (
     owner_bot_id text COLLATE "C" REFERENCES bots (id),
     concurrency  integer,
     definition   text NOT NULL,
+    replaced     text, -- digests of the definitions that were replaced
     created_at   text COLLATE "C" NOT NULL,
     updated_at   text COLLATE "C" NOT NULL
 );

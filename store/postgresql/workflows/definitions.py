@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio.to_thread
 import asyncpg
@@ -20,14 +20,15 @@ from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
 from bus.model.values import check_id, json_text, normal_record
 from bus.model.workflows import WorkflowRules
 
+from ..server.database import Database
+from ..server.writer import Transaction
 from .events import EventWriting
 from .keeping import delete_definition
-from .reading import Connection, Reader
 from .rows import part, plain
 from .runs import Runs
 from .unit import Needs, Unit
 
-__all__ = ["Database", "PostgresqlDefinitions", "Transaction", "definition_record"]
+__all__ = ["PostgresqlDefinitions", "UnitCall", "definition_record"]
 
 _T = TypeVar("_T")
 
@@ -54,41 +55,7 @@ _LIST_OWNED = """
 _NOW = "SELECT clock_timestamp()"
 
 
-class Transaction(Protocol):
-    """What a write needs of the transaction in which it is carried out."""
-
-    @property
-    def connection(self) -> Connection:
-        """The connection that writes."""
-
-    @property
-    def time(self) -> datetime:
-        """The time by the database's clock."""
-
-
-Joint = Callable[[Transaction, Sequence[Any]], Awaitable[Sequence[Any]]]
-
-
-class Writer(Protocol):
-    """Carries out writes in shared transactions, and answers after their commit."""
-
-    async def join(self, joint: Joint, write: Any) -> Any:
-        """Carry out a write together with its neighbours of the same kind; raise its error."""
-
-
-class Database(Protocol):
-    """What the repository needs of a database: a writer, and connections for questions."""
-
-    @property
-    def writer(self) -> Writer:
-        """The one writer."""
-
-    @property
-    def read(self) -> Reader:
-        """Connections for questions."""
-
-
-class Call(NamedTuple):
+class UnitCall(NamedTuple):
     """A write: what it needs to know, and what it does with that.
 
     One that `settles` reads or writes the tables by itself.
@@ -181,15 +148,15 @@ class PostgresqlDefinitions:
         self, run: Callable[[Unit], Awaitable[_T]], needs: Needs | None = None, *, settles: bool = False
     ) -> _T:
         """Carry out a call in the next transaction."""
-        written = await self._database.writer.join(self._carry_out, Call(run, needs or Needs(), settles))
+        written = await self._database.writer.join(self._carry_out, UnitCall(run, needs or Needs(), settles))
         if isinstance(written, StoreError):
             raise written
         return written  # type: ignore[no-any-return]
 
-    async def _carry_out(self, transaction: Transaction, calls: Sequence[Call]) -> Sequence[Any]:
+    async def _carry_out(self, transaction: Transaction, calls: Sequence[UnitCall]) -> Sequence[Any]:
         return await self.carry_out(transaction, calls)
 
-    async def carry_out(self, transaction: Transaction, calls: Sequence[Call]) -> Sequence[Any]:
+    async def carry_out(self, transaction: Transaction, calls: Sequence[UnitCall]) -> Sequence[Any]:
         """Carry out calls in order, in one unit of work; the outcome of one that is refused is its error."""
         unit = self.unit(transaction)
         await unit.load(call.needs for call in calls if not call.settles)

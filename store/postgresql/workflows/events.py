@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import asyncpg
+
 from bus.model.records import WORKER_ID, RunSummary, WorkflowRun
 from bus.model.repository import NewMessage
 from bus.model.run_events import event_of, run_event
 
-from .reading import Connection
 from .unit import Unit
 
 __all__ = ["EventWriting", "Schedule"]
@@ -23,7 +24,7 @@ _IS_KNOWN = """
         OR EXISTS (SELECT 1 FROM bot_messages WHERE id = $1 AND sender_bot_id = $2)"""
 
 
-Schedule = Callable[[Connection, Sequence[NewMessage]], Awaitable[None]]
+Schedule = Callable[[asyncpg.Connection, Sequence[NewMessage]], Awaitable[None]]
 """Stores messages beside the log until they are due."""
 
 

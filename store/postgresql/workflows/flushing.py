@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from bus.model.records import WorkflowStepLog
+import asyncpg
+
+from bus.model.records import StepStatus, WorkflowStepLog
 
 from .rows import RUN_COLUMNS, STEP_COLUMNS, error_text
 
-if TYPE_CHECKING:
-    from .reading import Connection
-    from .unit import Closing
-
-__all__ = ["Changes", "StepRow", "flush"]
+__all__ = ["CANCELLED", "INTERRUPTED", "Changes", "StepEnd", "StepRow", "flush"]
 
 _CLOSE = """
     UPDATE workflow_steps SET status = 'failed', error = $1, completed_at = COALESCE(completed_at, $2)
@@ -92,6 +90,17 @@ _PASS_ON_SIGNALS = """
         SELECT 1 FROM workflow_signals AS known WHERE known.run_id = new.successor_id AND known.id = signal.id)"""
 
 
+class StepEnd(NamedTuple):
+    """How the steps of a run are ended that have not ended yet."""
+
+    statuses: tuple[StepStatus, ...]
+    error: str
+
+
+INTERRUPTED = StepEnd((StepStatus.RUNNING,), "interrupted")
+CANCELLED = StepEnd((StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL), "cancelled")
+
+
 class StepRow(NamedTuple):
     """A step log to create or to change; without an output, a change keeps the one that is stored."""
 
@@ -105,7 +114,7 @@ class Changes:
     """What is to be written, in the order in which it changed; runs and step logs by their ids."""
 
     def __init__(self) -> None:
-        self.closings: list[tuple[str, Closing]] = []
+        self.closings: list[tuple[str, StepEnd]] = []
         self.created: dict[str, tuple[Any, ...]] = {}
         self.runs: dict[str, tuple[Any, ...]] = {}
         self.steps: dict[str, StepRow] = {}
@@ -117,7 +126,7 @@ class Changes:
         return f"<Changes of {len(self.created) + len(self.runs)} runs, {len(self.steps)} steps>"
 
 
-async def flush(connection: Connection, changes: Changes, now: str) -> None:
+async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> None:
     """Write changes.
 
     Steps are closed first, as they are stored: those of the unit are in `steps` as they are afterwards.

@@ -5,11 +5,13 @@ Owns what belongs to a run and goes with it: the tables of it have no foreign ke
 
 from __future__ import annotations
 
+import asyncpg
+
 from bus.errors import Conflict, DefinitionInUse
 from bus.model.records import CONTINUED
 from bus.model.repository import EndedRun, RemoveRuns, RunSurvey, Surveyed, SurveyedRuns
 
-from .reading import Connection, Reader
+from ..server.reader import Reader
 
 __all__ = ["delete_definition", "delete_run", "remove_runs", "survey_runs"]
 
@@ -72,13 +74,13 @@ async def survey_runs(reader: Reader, survey: RunSurvey) -> SurveyedRuns:
     return SurveyedRuns(workflow_id, runs)
 
 
-async def remove_runs(connection: Connection, change: RemoveRuns) -> int:
+async def remove_runs(connection: asyncpg.Connection, change: RemoveRuns) -> int:
     """Remove runs that have ended, and have not been retried since; return how many those were."""
     [[removed]] = await connection.fetch(_REMOVE, list(change.run_ids), change.ended_until)
     return int(removed)
 
 
-async def delete_run(connection: Connection, run_id: str) -> bool:
+async def delete_run(connection: asyncpg.Connection, run_id: str) -> bool:
     """Delete a run that has ended; return False if it does not exist. Raise Conflict if it has not ended."""
     [[deleted]] = await connection.fetch(_DELETE_ONE, run_id)
     if deleted:
@@ -91,7 +93,7 @@ async def delete_run(connection: Connection, run_id: str) -> bool:
     return False
 
 
-async def delete_definition(connection: Connection, definition_id: str, *, cascade: bool) -> bool:
+async def delete_definition(connection: asyncpg.Connection, definition_id: str, *, cascade: bool) -> bool:
     """Delete a definition, with its runs and schedules if `cascade` is set; return False if it does not exist."""
     if cascade:
         await connection.fetch(_DELETE_ALL, definition_id)

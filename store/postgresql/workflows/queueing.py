@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from bus.model.owners import RunOwners
 from bus.model.records import RunStatus
 from bus.model.transitions import RUN_TRANSITIONS
 from bus.model.workflows import RunNews
 
-from .reading import Connection, Reader
+from ..server.reader import Reader
 
 __all__ = ["end_places", "find_news", "find_next", "find_owners"]
 
@@ -64,7 +66,7 @@ async def find_owners(reader: Reader, run_ids: Sequence[str]) -> dict[str, RunOw
     return {row[0]: RunOwners(*row) for row in rows}
 
 
-async def end_places(connection: Connection, run_ids: Sequence[str] | None, until: str) -> None:
+async def end_places(connection: asyncpg.Connection, run_ids: Sequence[str] | None, until: str) -> None:
     """Keep the places of these runs, None for all, until a time at most."""
     ids = None if run_ids is None else [id for id in run_ids if "\0" not in id]
     await connection.execute(_END_PLACES, until, ids)

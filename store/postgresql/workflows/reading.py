@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import asyncpg
 
@@ -15,15 +15,13 @@ from bus.model.records import WorkflowRun, WorkflowStepLog
 from .rows import HOLD_COLUMNS, LARGE_CHARACTERS, RECORD_COLUMNS, hold_state, run_record, step_record
 
 __all__ = [
-    "Connection",
-    "Found",
+    "FoundStep",
     "KnownHold",
     "KnownRun",
     "KnownStep",
+    "KnownWorkflow",
     "Others",
     "Queue",
-    "Reader",
-    "Workflow",
     "count_others",
     "count_recorded",
     "read_output",
@@ -85,24 +83,7 @@ _HOLD_FIELDS = 14
 _STEP_FIELDS = 12
 
 
-class Connection(Protocol):
-    """What a unit needs of a connection that is in a transaction."""
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows of a statement."""
-
-    async def execute(self, query: str, *args: Any) -> str:
-        """Carry out a statement."""
-
-
-class Reader(Protocol):
-    """What a question needs of a connection."""
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows of a statement."""
-
-
-class Workflow(NamedTuple):
+class KnownWorkflow(NamedTuple):
     """What a run is created with, or waits for."""
 
     name: str
@@ -146,7 +127,7 @@ class Others(NamedTuple):
     last_place: int
 
 
-class Found(NamedTuple):
+class FoundStep(NamedTuple):
     """A step log that was asked for, if it exists and is not damaged, and its run."""
 
     id: str | None
@@ -156,8 +137,8 @@ class Found(NamedTuple):
 
 
 async def read_runs(
-    connection: Connection, whole: Mapping[str, bool]
-) -> AsyncIterator[tuple[str, KnownRun | None, str, Workflow]]:
+    connection: asyncpg.Connection, whole: Mapping[str, bool]
+) -> AsyncIterator[tuple[str, KnownRun | None, str, KnownWorkflow]]:
     """Yield runs, None for one that is damaged, with their workflows; as records those that are asked for whole."""
     ids = [id for id in whole if "\0" not in id]
     for row in await connection.fetch(_FIND_RUNS, ids, [whole[id] for id in ids]) if ids else ():
@@ -168,16 +149,18 @@ async def read_runs(
             known = KnownRun(HeldRun(run_record(row), hold), queue, created_by, partial)
         except (RecordDamaged, ValueError):
             pass
-        yield row[0], known, row[1], Workflow(name, owner, concurrency)
+        yield row[0], known, row[1], KnownWorkflow(name, owner, concurrency)
 
 
-async def read_record(connection: Connection, run_id: str) -> WorkflowRun:
+async def read_record(connection: asyncpg.Connection, run_id: str) -> WorkflowRun:
     """Return the record of a run that exists. Raise RecordDamaged."""
     [row] = await connection.fetch(_FIND_RECORD, run_id)
     return run_record(row)
 
 
-async def read_steps(connection: Connection, asked: Sequence[tuple[str, str | None]]) -> AsyncIterator[Found]:
+async def read_steps(
+    connection: asyncpg.Connection, asked: Sequence[tuple[str, str | None]]
+) -> AsyncIterator[FoundStep]:
     """Yield step logs with the runs for which they are asked; None: their own."""
     sent = [(id, run_id) for id, run_id in asked if "\0" not in id and "\0" not in (run_id or "")]
     if not sent:
@@ -187,30 +170,30 @@ async def read_steps(connection: Connection, asked: Sequence[tuple[str, str | No
         known = None
         with suppress(RecordDamaged):
             known = None if row[0] is None else KnownStep(step_record(row), bool(partial))
-        yield Found(row[0], known, run_id, None if run_id is None else KnownHold(status, fence, last_holder))
+        yield FoundStep(row[0], known, run_id, None if run_id is None else KnownHold(status, fence, last_holder))
 
 
-async def read_output(connection: Connection, step_log_id: str) -> str | None:
+async def read_output(connection: asyncpg.Connection, step_log_id: str) -> str | None:
     """Return the output of a step log, as text."""
     [[output]] = await connection.fetch(_FIND_OUTPUT, step_log_id)
     return output  # type: ignore[no-any-return]
 
 
-async def read_workflows(connection: Connection, ids: Iterable[str]) -> dict[str, Workflow]:
+async def read_workflows(connection: asyncpg.Connection, ids: Iterable[str]) -> dict[str, KnownWorkflow]:
     """Return workflows by their ids."""
     known = [id for id in ids if "\0" not in id]
     rows = await connection.fetch(_FIND_WORKFLOWS, known) if known else ()
-    return {row[0]: Workflow(*row[1:]) for row in rows}
+    return {row[0]: KnownWorkflow(*row[1:]) for row in rows}
 
 
-async def count_recorded(connection: Connection, run_id: str, without: Sequence[str]) -> int:
+async def count_recorded(connection: asyncpg.Connection, run_id: str, without: Sequence[str]) -> int:
     """Count the completed and skipped steps of a run, without some step logs."""
     [[count]] = await connection.fetch(_RECORDED, run_id, without)
     return int(count)
 
 
 async def count_others(
-    connection: Connection, queues: Sequence[Queue], now: str, without: Sequence[str]
+    connection: asyncpg.Connection, queues: Sequence[Queue], now: str, without: Sequence[str]
 ) -> dict[Queue, Others]:
     """Return what is taken up in queues, without some runs."""
     columns = map(list, zip(*queues, strict=True))

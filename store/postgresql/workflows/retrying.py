@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import asyncpg
 import msgspec
 
 from bus.errors import Conflict
@@ -16,7 +17,6 @@ from bus.model.records import RunStatus, WorkflowRun
 from bus.model.retrying import SET_ASIDE, StepMark, forked, set_aside
 from bus.model.values import json_text
 
-from .reading import Connection
 from .rows import RUN_COLUMNS, STEP_ORDER
 from .runs import Runs
 from .unit import Unit
@@ -136,5 +136,5 @@ class Retrying:
         return created
 
 
-async def _marks(connection: Connection, run_id: str) -> list[StepMark]:
+async def _marks(connection: asyncpg.Connection, run_id: str) -> list[StepMark]:
     return [StepMark(*row) for row in await connection.fetch(_MARKS, run_id)]

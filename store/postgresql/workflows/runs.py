@@ -32,8 +32,9 @@ from bus.model.values import same_values
 from bus.model.workflows import WorkflowRules
 
 from .events import EventWriting
+from .flushing import CANCELLED, INTERRUPTED
 from .rows import plain
-from .unit import CANCELLED, INTERRUPTED, Unit
+from .unit import Unit
 
 __all__ = ["CancelRequest", "Runs"]
 

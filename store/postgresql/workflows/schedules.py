@@ -23,8 +23,8 @@ from bus.model.records import WorkflowRun, parse_timestamp
 from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule, due_runs
 from bus.model.values import check_id, json_text, same_values
 
+from ..server.reader import Reader
 from .lists import PostgresqlRunLists
-from .reading import Connection, Reader
 from .rows import part, plain
 from .runs import Runs
 from .unit import Unit
@@ -181,7 +181,7 @@ class PostgresqlSchedules(PostgresqlRunLists):
         return await self._write(operation, settles=True)
 
 
-async def _bot_id(connection: Connection, name: str) -> str | None:
+async def _bot_id(connection: asyncpg.Connection, name: str) -> str | None:
     rows = await connection.fetch("SELECT id FROM bots WHERE name = $1", name)
     return next((row[0] for row in rows), None)
 
@@ -190,7 +190,7 @@ async def _next(schedule: WorkflowSchedule, anchor: str, now: str) -> str | None
     return await anyio.to_thread.run_sync(next_time, schedule.times, anchor, now)
 
 
-async def _find(connection: Connection, schedule_id: str) -> ScheduleStatus:
+async def _find(connection: asyncpg.Connection, schedule_id: str) -> ScheduleStatus:
     [row] = await connection.fetch(_FIND, schedule_id)
     return _status(row)
 

@@ -14,7 +14,7 @@ from bus.model.transitions import RUN_TRANSITIONS
 from bus.model.values import json_text, json_value, same_values
 from bus.model.workflows import StepMove
 
-from .reading import Reader
+from ..server.reader import Reader
 from .rows import plain, value_of
 from .runs import Runs
 from .steps import Steps

@@ -12,8 +12,9 @@ here in memory, and what changed is written at the end, with one statement for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import asyncpg
 import msgspec
 
 from bus.errors import NotFound, RecordDamaged
@@ -23,15 +24,14 @@ from bus.model.owners import RunOwners
 from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from bus.model.repository import NewMessage
 
-from .flushing import Changes, StepRow, flush
+from .flushing import Changes, StepEnd, StepRow, flush
 from .reading import (
-    Connection,
     KnownHold,
     KnownRun,
     KnownStep,
+    KnownWorkflow,
     Others,
     Queue,
-    Workflow,
     count_others,
     count_recorded,
     read_output,
@@ -42,7 +42,7 @@ from .reading import (
 )
 from .rows import error_text, run_row
 
-__all__ = ["CANCELLED", "INTERRUPTED", "Needs", "Unit"]
+__all__ = ["Needs", "Unit"]
 
 _CHARACTERS_MAX = 16 * 1024 * 1024
 """What is kept in memory before it is sent: the largest output."""
@@ -60,24 +60,13 @@ class Needs(msgspec.Struct, frozen=True):
     workflows: tuple[str, ...] = ()
 
 
-class Closing(NamedTuple):
-    """How the steps of a run are ended that have not ended yet."""
-
-    statuses: tuple[StepStatus, ...]
-    error: str
-
-
-INTERRUPTED = Closing((StepStatus.RUNNING,), "interrupted")
-CANCELLED = Closing((StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL), "cancelled")
-
-
 _Mark = tuple[int, int, int, int, int, int]
 
 
 class Unit:
     """See the module. `now` is the time of all that is done in it: for records, and for leases."""
 
-    def __init__(self, connection: Connection, now: str) -> None:
+    def __init__(self, connection: asyncpg.Connection, now: str) -> None:
         self.connection = connection
         self.now = now
         self.events: list[NewMessage] = []
@@ -96,7 +85,7 @@ class Unit:
         self._runs: dict[str, KnownRun | None] = {}
         self._holds: dict[str, KnownHold | None] = {}
         self._steps: dict[str, KnownStep | None] = {}
-        self._workflows: dict[str, Workflow | None] = {}
+        self._workflows: dict[str, KnownWorkflow | None] = {}
         self._of_queue: dict[tuple[str, str], set[str]] = {}
         self._others: dict[Queue, Others] = {}
 
@@ -277,7 +266,7 @@ class Unit:
             await self._load_runs({run_id: False})
         return self._runs.get(run_id) is not None or self._holds.get(run_id) is not None
 
-    async def workflow(self, id: str) -> Workflow | None:
+    async def workflow(self, id: str) -> KnownWorkflow | None:
         """Return what a definition says of its runs, if there is one."""
         await self._load_workflows([id])
         return self._workflows[id]
@@ -377,7 +366,7 @@ class Unit:
         self.write(HeldRun(known.held.run, hold))
         self._set(self._runs, run_id, known._replace(held=HeldRun(known.held.run, hold)))
 
-    def close_steps(self, run_id: str, closing: Closing) -> None:
+    def close_steps(self, run_id: str, closing: StepEnd) -> None:
         """End the steps of a run."""
         self._changes.closings.append((run_id, closing))
         for known in list(self._steps.values()):
@@ -433,7 +422,7 @@ class _Nothing:
 _NOTHING: Any = _Nothing()
 
 
-def _closed(step: WorkflowStepLog, closing: Closing, now: str) -> WorkflowStepLog:
+def _closed(step: WorkflowStepLog, closing: StepEnd, now: str) -> WorkflowStepLog:
     if step.status not in closing.statuses:
         return step
     return msgspec.structs.replace(

@@ -49,7 +49,8 @@ from bus.model.values import (
 )
 from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, WorkflowRules
 
-from .definitions import Database, definition_record
+from ..server.database import Database
+from .definitions import definition_record
 from .events import EventWriting
 from .keeping import delete_run
 from .queueing import end_places, find_news, find_next, find_owners
