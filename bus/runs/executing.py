@@ -26,11 +26,11 @@ from ..client.message import Message
 from ..client.wakes import Wakes
 from ..errors import ENDED, RunLost
 from ..model.records import WORKER_ID, WorkflowDefinition
-from ..model.values import same_values
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .holding import AWAY, no_fault
 from .repository import RemoteWorkflows
 from .run import Run
+from .starting import keep_definition
 from .timing import AGAIN_SECONDS, wait
 
 __all__ = ["RunFunction", "RunFunctions"]
@@ -119,29 +119,32 @@ class RunFunctions:
         """Save the definitions, so that runs can be started when the bot serves."""
         for each in self._functions.values():
             if each.definition is not None:
-                known = await self._workflows.get_definition(each.definition.id)
-                if known is None or not same_values(known, each.definition):
-                    await self._workflows.save_definition(each.definition)
+                await keep_definition(self._workflows, each.definition)
 
     async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
         """Open runs until cancelled; `begin` calls a function in a handler's place, once one is free."""
         self._wakes.listener = self._tell
         try:
             self._all = resting = True
+            look_at = 0.0
             while True:
                 self._changed = changed = anyio.Event()
-                told, everything = list(self._told), self._all
+                # What happens from here on is looked at next time, also if it happens to one of these.
+                told, self._told = self._told, {}
+                everything, self._all = self._all, False
+                if everything:
+                    look_at = anyio.current_time() + _LOOK_SECONDS * random.uniform(0.75, 1.0)
                 try:
                     for each in self._functions.values():
-                        await self._begin(each, begin, None if everything else told, resting=resting)
-                    for run_id in told:
-                        del self._told[run_id]
-                    resting = self._all = False
-                    seconds = _LOOK_SECONDS
+                        await self._begin(each, begin, None if everything else list(told), resting=resting)
+                    resting = False
+                    seconds = max(0.0, look_at - anyio.current_time())
                 except AWAY:
+                    self._told = told | self._told
+                    self._all = self._all or everything
                     seconds = AGAIN_SECONDS
-                await wait(changed, seconds * random.uniform(0.75, 1.0))
-                self._all = self._all or not changed.is_set()
+                await wait(changed, seconds)
+                self._all = self._all or anyio.current_time() >= look_at
         finally:
             self._wakes.listener = None
             self._changed = None

@@ -77,6 +77,7 @@ PURE_TOO = {
     "bus.broker.repeats",
     "bus.client.deliveries",
     "bus.client.forgotten",
+    "bus.client.route",
     "bus.runs.replay",
 }
 """Pure modules of other rooms."""
@@ -104,7 +105,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 
-WITH_PROTOCOLS = {"bus.model.repository", "bus.model.workflows"}
+WITH_PROTOCOLS = {"bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

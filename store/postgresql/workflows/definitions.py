@@ -7,6 +7,7 @@ Owns the SQL of definitions, and the one way of all writes: a call is carried ou
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +16,7 @@ import asyncpg
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused, StoreError
-from bus.model.definitions import check_definition
+from bus.model.definitions import check_definition, is_newer, replaced_by
 from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
 from bus.model.values import check_id, json_text, normal_record
 from bus.model.workflows import WorkflowRules
@@ -35,11 +36,13 @@ _T = TypeVar("_T")
 _FIND_NAME = "SELECT id FROM workflows WHERE name = $1 AND COALESCE(owner_bot_id, '') = $2"
 
 _SAVE = """
-    INSERT INTO workflows (id, name, owner_bot_id, concurrency, definition, created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $6)
+    INSERT INTO workflows (id, name, owner_bot_id, concurrency, definition, created_at, updated_at, replaced)
+    VALUES ($1, $2, $3, $4, $5, $6, $6, $7)
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name, owner_bot_id = excluded.owner_bot_id, concurrency = excluded.concurrency,
-        definition = excluded.definition, updated_at = excluded.updated_at"""
+        definition = excluded.definition, updated_at = excluded.updated_at, replaced = excluded.replaced"""
+
+_FIND_STORED = "SELECT id, definition, replaced FROM workflows WHERE id = $1"
 
 _FIND = "SELECT id, definition FROM workflows WHERE id = $1"
 
@@ -87,6 +90,13 @@ class PostgresqlDefinitions:
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
         """Insert or replace by id."""
+        await self._save(definition, offered=False)
+
+    async def offer_definition(self, definition: WorkflowDefinition) -> WorkflowDefinition:
+        """Save a definition unless a newer one is stored, and return the one that counts."""
+        return await self._save(definition, offered=True)
+
+    async def _save(self, definition: WorkflowDefinition, *, offered: bool) -> WorkflowDefinition:
         what = f"workflow {definition.id!r}"
         definition = normal_record(definition, what)
         if definition.triggers:  # a cron line's time zone is read from a file
@@ -98,16 +108,23 @@ class PostgresqlDefinitions:
         text = json_text(definition, what)
         plain((definition.id, definition.name, owner), what)
 
-        async def operation(unit: Unit) -> None:
+        async def operation(unit: Unit) -> WorkflowDefinition:
+            stored, replaced = await _find_stored(unit.connection, definition.id)
+            if stored is not None:
+                if offered and is_newer(stored, definition, replaced):
+                    return stored
+                replaced = replaced_by(stored, definition, replaced)
+            digests = json_text(replaced, what) if replaced else None
             if owner is not None and not await unit.connection.fetch("SELECT 1 FROM bots WHERE id = $1", owner):
                 raise NotFound("bot", owner)
             for (id,) in await unit.connection.fetch(_FIND_NAME, definition.name, owner or ""):
                 if id != definition.id:
                     raise Conflict(f"the name {definition.name!r} of this owner belongs to another workflow")
-            row = (definition.id, definition.name, owner, definition.concurrency, text, unit.now)
+            row = (definition.id, definition.name, owner, definition.concurrency, text, unit.now, digests)
             await unit.connection.execute(_SAVE, *row)
+            return definition
 
-        await self._write(operation, settles=True)
+        return await self._write(operation, settles=True)
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
         """Return a definition by id."""
@@ -195,6 +212,14 @@ class PostgresqlDefinitions:
 
 def _owner(owner: Owner) -> str | None:
     return owner.bot_id if isinstance(owner, BotOwner) else None
+
+
+async def _find_stored(connection: asyncpg.Connection, id: str) -> tuple[WorkflowDefinition | None, list[str]]:
+    """Return a definition, and the digests of those that it replaced; None for one that cannot be read."""
+    with suppress(RecordDamaged, ValueError, msgspec.MsgspecError):
+        for row in await connection.fetch(_FIND_STORED, id):
+            return definition_record(row), [] if row[2] is None else msgspec.json.decode(row[2], type=list[str])
+    return None, []
 
 
 def definition_record(row: asyncpg.Record) -> WorkflowDefinition:
