@@ -31,11 +31,8 @@ from ..wire.calls import (
     ClaimRun,
     CountRuns,
     CreateStepLog,
-    DeleteDefinition,
     DeleteRun,
     GetCompletedStepIds,
-    GetDefinition,
-    GetDefinitionByName,
     GetLatestRun,
     ListCall,
     ListOpenRuns,
@@ -43,12 +40,18 @@ from ..wire.calls import (
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
-    SaveDefinition,
     SendSignal,
     UpdateStepStatus,
     decode_call,
 )
 from ..wire.codec import encode, ok_frame
+from ..wire.definition_calls import (
+    DeleteDefinition,
+    GetDefinition,
+    GetDefinitionByName,
+    OfferDefinition,
+    SaveDefinition,
+)
 from ..wire.echoes import carried
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
@@ -258,7 +261,7 @@ class WorkflowAnswers:
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)
         if ask.principal is not None and isinstance(
-            call, SaveDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
+            call, SaveDefinition | OfferDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
         ):
             async with self._defining:
                 return await self._carry_out(ask, request, call, bot_name)

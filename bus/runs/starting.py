@@ -15,7 +15,7 @@ import msgspec
 import uuid_utils
 
 from ..errors import Conflict, UnknownWorkflow
-from ..model.definitions import is_older
+from ..model.definitions import is_newer
 from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
 from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
@@ -33,6 +33,7 @@ __all__ = [
     "check_input",
     "find_definition",
     "find_or_create",
+    "keep_definition",
     "new_run",
 ]
 
@@ -162,13 +163,7 @@ async def find_definition(
             raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
         if workflow not in (given.name, given.id):
             raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
-        known = await workflows.get_definition(given.id)
-        if known is not None and known.name == given.name and is_older(given.version, known.version):
-            _tell_once(given.name, given.version, known.version)
-            return known
-        if known is None or not same_values(known, given):
-            await workflows.save_definition(given)
-        return given
+        return await keep_definition(workflows, given)
     for owner in (BotOwner(bot_id=bot_id), GlobalOwner()):
         found = await workflows.get_definition_by_name(workflow, owner)
         if found is not None:
@@ -179,9 +174,25 @@ async def find_definition(
     return found
 
 
+async def keep_definition(workflows: WorkflowRepository, given: WorkflowDefinition) -> WorkflowDefinition:
+    """Save a program's definition unless a newer one is stored, and return the one that counts."""
+    known = await workflows.get_definition(given.id)
+    if known is not None and same_values(known, given):
+        return given
+    if known is None or not is_newer(known, given, ()):
+        known = await workflows.offer_definition(given)
+    if not same_values(known, given):
+        _tell_once(given.name, given.version, known.version)
+    return known
+
+
 @lru_cache(maxsize=1000)
 def _tell_once(name: str, version: str, newer: str) -> None:
     """Log that a program has an older definition, not at each start of a run."""
     _logger.warning(
-        "workflow %r is saved in version %s, which counts, and not version %s of this program", name, newer, version
+        "the definition of workflow %r that this program has (version %s) was replaced by a newer one (version %s),"
+        " which counts; to bring it back, save it with save_definition, or raise its version",
+        name,
+        version,
+        newer,
     )
