@@ -22,6 +22,7 @@ from ..core.large import LargeFrames
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.filters import RunCount, RunCounts
 from ..model.keys import Principal
+from ..model.openings import OpenedRun
 from ..model.records import RunStatus, StepPage, WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..settings import Limits
@@ -51,6 +52,7 @@ from ..wire.calls import (
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
 from .deeds import deed
@@ -283,8 +285,11 @@ class WorkflowAnswers:
         else:
             workflows = self._store(in_parts)
             workflows = workflows if principal is None else workflows.on_behalf_of(principal.bot_id)
+            arguments = _arguments(call, ask.bot_id, bot_name)
+            if principal is not None and isinstance(call, OpenRun):
+                arguments["opening"], arguments["is_new"] = await self._rights.opening(principal, call)
             with self._waking.waiting(ask, call):
-                value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
+                value = await _method(workflows, call)(**arguments)
         if principal is not None and value is not None and isinstance(call, _FINDS):
             value = next(iter(await self._rights.seen(principal, [value])), None)
         return self._done(ask, request, call, value)
@@ -301,6 +306,8 @@ class WorkflowAnswers:
         frame = ok_frame(request.request, value)
         if len(frame) <= self.frame_bytes_max:
             return frame
+        if isinstance(value, OpenedRun) and value.steps is not None and not self._large.are_read_by(ask.address):
+            return self._frame(ask, request, call, OpenedRun(claim=value.claim, created=value.created))
         kept = self._large.answer(ask.address, request.request, frame, self._now())
         if kept is None:
             raise self.too_large(call, len(frame))
@@ -448,7 +455,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
-    if isinstance(call, ClaimRun | ListOpenRuns):
+    if isinstance(call, ClaimRun | ListOpenRuns | OpenRun):
         if call.holder not in (None, bot_id, bot_name):
             raise Refusal(
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"

@@ -33,6 +33,7 @@ from .bodies import body_fault, is_suspicious
 from .call import Call, ListCall, Number
 from .frames import Workflow
 from .limits import ANSWER_ITEMS_MAX
+from .opening_calls import OpenRun
 from .refusals import refusal
 from .schedule_calls import SCHEDULE_CALLS
 
@@ -436,7 +437,7 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 
 _ALL: tuple[type[Call], ...] = (
-    *SCHEDULE_CALLS, EmitRun,
+    *SCHEDULE_CALLS, EmitRun, OpenRun,
     SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, GetLatestRun, WatchRun, GetRunDefinition,
     ListRuns, ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun,

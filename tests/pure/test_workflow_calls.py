@@ -22,7 +22,7 @@ from bus.runs.repository import RemoteWorkflows
 from bus.wire.calls import CALLS, ListCall, decode_call, read_result
 from bus.wire.frames import Workflow
 
-METHODS = {name: method for name, method in vars(WorkflowRepository).items() if inspect.iscoroutinefunction(method)}
+METHODS = dict(inspect.getmembers(WorkflowRepository, inspect.iscoroutinefunction))
 
 
 def parameters(method: Any) -> dict[str, Any]:
