@@ -45,15 +45,17 @@ from bus.errors import (
     DatabaseNewer,
     DatabaseUnusable,
     KeyFileUnusable,
+    OwnershipLost,
     StoreFailure,
 )
 from bus.model.repository import Store, StoreWatch
+from bus.service_manager import ServiceManager
 from bus.settings import Settings, SettingsError
 from bus.wire.addresses import nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
-from store import database_path, open_store
+from store import check_of, database_path, open_store
 
 __all__ = ["check", "exit_codes", "main", "program", "serve", "worker_key"]
 
@@ -79,6 +81,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (DatabaseDamaged, EXIT_DATA),
     (DatabaseNewer, EXIT_DATA),
     (DatabaseInUse, EXIT_IN_USE),
+    (OwnershipLost, EXIT_IN_USE),
     (DatabaseUnusable, EXIT_CONFIG),
     (BindError, EXIT_CONFIG),
     (KeyFileUnusable, EXIT_CONFIG),
@@ -100,10 +103,24 @@ _log = structlog.get_logger("posthouse")
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
 @click.option("--database", metavar="FILE", help="The SQLite file.  [default: posthouse.db]")
-def serve(config: Path | None, bind: str | None, tap: str | None, database: str | None) -> None:
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+@click.option(
+    "--log-format", metavar="FORMAT", help="auto, console or json; auto is console on a terminal.  [default: auto]"
+)
+def serve(
+    config: Path | None,
+    bind: str | None,
+    tap: str | None,
+    database: str | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
     """Run the worker until SIGTERM or SIGINT.
 
-    The options override the configuration. A first signal stops gracefully: accepted messages are written, and
+    The options override the environment, which has a variable for each key (POSTHOUSE_LIMITS_SESSIONS_MAX for
+    sessions_max in [limits]), and overrides the configuration.
+
+    A first signal stops gracefully: accepted messages are written, and
     every bot is notified. A second one exits at once. After SIGHUP, rights and the log are as the configuration
     says then; if that is invalid, nothing changes.
     """
@@ -113,7 +130,13 @@ def serve(config: Path | None, bind: str | None, tap: str | None, database: str 
     os.umask(_UMASK)
     log = WorkerLog()
     with exit_codes():
-        read = partial(read_settings, config, command=bind, tap=tap, database=database)
+        read = partial(
+            read_settings,
+            config,
+            listen={"command": bind, "tap": tap},
+            store={"database": database},
+            log={"level": log_level, "format": log_format},
+        )
         settings = read()
         log.configure(settings.log)
         reread = None if config is None else read
@@ -128,10 +151,8 @@ def check(file: Path, as_json: bool) -> None:
 
     Exits with 65 if something is damaged. The database may be in use; it is only read.
     """
-    from store.sqlite.check import Check
-
     with exit_codes():
-        if not show_check(Check(file), as_json=as_json):
+        if not show_check(check_of(str(file)), as_json=as_json):
             sys.exit(EXIT_DATA)
 
 
@@ -180,6 +201,7 @@ async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settin
             stop = _Stop()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_obey, signals, stop, log, tasks)
+                tasks.start_soon(stop.manager.stay_alive)
                 await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
                 tasks.cancel_scope.cancel()
         finally:
@@ -206,7 +228,7 @@ async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broke
             if not stop.requested:
                 command, tap = broker.addresses
                 mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
-                database = settings.store.database
+                database = _absolute(settings.store.database)
                 broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
             stop.serve(broker)
             await broker.run()
@@ -271,10 +293,12 @@ class _Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.manager = ServiceManager()
         self._broker: Broker | None = None
 
     def request(self) -> None:
         self.requested = True
+        self.manager.stopping("writes what it accepted, and notifies every bot")
         if self._broker is not None:
             self._broker.stop()
 
@@ -282,14 +306,21 @@ class _Stop:
         self._broker = broker
         if self.requested:
             broker.stop()
+        self._ready(broker)
+
+    def _ready(self, broker: Broker) -> None:
+        if not self.requested:
+            self.manager.ready(f"serves bots at {broker.addresses[0]}")
 
     async def reload(self) -> None:
         """Read the configuration again, if there is one; a worker that only starts has just read it."""
         if self._broker is None or not self._broker.reloading.is_possible:
             _log.info("signal_ignored", signal="SIGHUP", message="there is no configuration to read again")
             return
+        self.manager.reloading()
         with suppress(SettingsError):  # which is in the log
             await self._broker.reloading.reload()
+        self._ready(self._broker)
 
 
 async def _obey(
@@ -304,6 +335,11 @@ async def _obey(
         else:
             _log.info("stopping", signal=number.name)
             stop.request()
+
+
+def _absolute(url: str) -> str:
+    """Return where the database is, for people: a relative path says nothing in the log of a service."""
+    return str(Path(database_path(url)).absolute())
 
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:

@@ -1,28 +1,67 @@
-"""A worker's settings, read from its configuration file and from the options that override it.
+"""A worker's settings, read from its configuration file, its environment, and the options that override both.
 
 Owns the reading, for `serve`, for a reload, and for the commands that work on a stopped worker's database.
 """
 
 from __future__ import annotations
 
+import os
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from .settings import Settings, SettingsError, parse_settings
+import msgspec
 
-__all__ = ["read_settings"]
+from .settings import Keep, Settings, SettingsError
+from .settings_environment import environment_tables, variable
+from .settings_rights import section_fault
+from .settings_words import channel_fault, in_words
+
+__all__ = ["parse_settings", "read_settings"]
 
 
 def read_settings(
-    config: Path | None, *, command: str | None = None, tap: str | None = None, database: str | None = None
+    config: Path | None, *, environment: Mapping[str, str] | None = None, **options: Mapping[str, Any]
 ) -> Settings:
-    """Return the settings in a file, or the defaults without one, with the options that are not None.
+    """Return the settings in a file, or the defaults without one.
 
-    Raise SettingsError, which names the file, if they are wrong or cannot be read.
+    What the environment says goes before the file (`os.environ` if it is None), and an option before both. Options
+    are the keys of sections; those that are None say nothing.
+
+    Raise SettingsError, which names where they come from, if they are wrong or cannot be read.
     """
+    tables = environment_tables(os.environ if environment is None else environment)
+    variables = [variable(section, key) for section in tables for key in tables[section]]
     try:
-        settings = parse_settings(config.read_text(encoding="utf-8-sig")) if config is not None else Settings()
-        return settings.override(command=command, tap=tap, database=database)
+        text = "" if config is None else config.read_text(encoding="utf-8-sig")
+        return parse_settings(text, tables).override(**options)
     except (SettingsError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{config or 'the options'}: {error}") from error
+        places = [str(place) for place in (config, ", ".join(variables)) if place]
+        raise SettingsError(f"{' and '.join(places) or 'the options'}: {error}") from error
     except OSError as error:
         raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
+
+
+def parse_settings(text: str, before: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Parse a TOML configuration; the keys of the tables `before` go before its own.
+
+    Raise SettingsError, which names the wrong key and what to write there.
+    """
+    try:
+        data = tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not TOML: {error}") from error
+    except ValueError as error:  # from int(), which reads at most 4,300 digits
+        raise SettingsError("not a configuration: a number has more digits than can be read") from error
+    except RecursionError as error:
+        raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
+    for section, table in (before or {}).items():
+        if isinstance(data.setdefault(section, {}), dict):
+            data[section] |= table
+    try:
+        return msgspec.convert(data, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(
+            channel_fault(data, Keep) or section_fault(data.get("security")) or in_words(error, data, Settings)
+        ) from error

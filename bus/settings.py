@@ -8,7 +8,7 @@ Pure: the text is an argument.
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -17,8 +17,7 @@ from msgspec import Meta
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
-from .settings_rights import ChannelRights, Role, rights_fault, section_fault
-from .settings_words import channel_fault, in_words
+from .settings_rights import ChannelRights, Role, rights_fault
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
@@ -34,7 +33,6 @@ __all__ = [
     "SettingsError",
     "StoreSettings",
     "Workflows",
-    "parse_settings",
 ]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -436,16 +434,20 @@ class Settings(_Section, frozen=True):
         values = STEP_VALUE_BYTES_MAX + self.workflows.output_bytes_max + CONTEXT_BYTES_MAX
         return max(self.limits.frame_bytes_max, values + self.limits.batch_bytes_max)
 
-    def override(self, *, command: str | None, tap: str | None, database: str | None) -> Settings:
-        """Return these settings with some replaced. Raise SettingsError if the result is invalid."""
+    def override(self, **sections: Mapping[str, Any]) -> Settings:
+        """Return these settings with some keys of sections replaced; None leaves a key as it is.
+
+        Raise SettingsError if the result is invalid.
+        """
+        replace = msgspec.structs.replace
         try:
-            listen = msgspec.structs.replace(
-                self.listen,
-                command=self.listen.command if command is None else command,
-                tap=self.listen.tap if tap is None else tap,
+            return replace(
+                self,
+                **{
+                    name: replace(getattr(self, name), **{key: new for key, new in keys.items() if new is not None})
+                    for name, keys in sections.items()
+                },
             )
-            store = self.store if database is None else msgspec.structs.replace(self.store, database=database)
-            return msgspec.structs.replace(self, listen=listen, store=store)
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
@@ -480,21 +482,3 @@ class Settings(_Section, frozen=True):
                 f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
                 'bind 127.0.0.1, or give each bot a key (security.mode = "keys"), or set listen.insecure = true'
             )
-
-
-def parse_settings(text: str) -> Settings:
-    """Parse a TOML configuration. Raises SettingsError, which names the wrong key and what to write there."""
-    try:
-        data = tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"not TOML: {error}") from error
-    except ValueError as error:  # from int(), which reads at most 4,300 digits
-        raise SettingsError("not a configuration: a number has more digits than can be read") from error
-    except RecursionError as error:
-        raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
-    try:
-        return msgspec.convert(data, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(
-            channel_fault(data, Keep) or section_fault(data.get("security")) or in_words(error, data, Settings)
-        ) from error

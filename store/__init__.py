@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 
-from bus.model.repository import Store, StoreWatch, WorkflowRules
+from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-__all__ = ["database_path", "open_store"]
+__all__ = ["check_of", "database_path", "open_store"]
 
 
 def open_store(
@@ -37,6 +37,17 @@ def open_store(
     from .sqlite import open_sqlite_store
 
     return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)
+
+
+def check_of(url: str) -> StoreCheck:
+    """Return a check of the store at a URL of `open_store`, which may be in use by another process.
+
+    The process that has the store open must not check it: closing the file would drop its locks.
+    """
+    path = database_path(url)
+    from .sqlite.check import Check
+
+    return Check(Path(path))
 
 
 def database_path(url: str) -> str:

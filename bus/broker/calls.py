@@ -50,6 +50,7 @@ from ..wire.calls import (
     decode_call,
 )
 from ..wire.codec import encode, ok_frame
+from ..wire.echoes import carried
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 from ..wire.opening_calls import OpenRun
@@ -300,6 +301,8 @@ class WorkflowAnswers:
         if note is not None:
             self._noted(ask, note)
         self._waking.tell(ask, call, value)
+        if not request.echo and (values := carried(call)):
+            value = msgspec.structs.replace(value, **dict.fromkeys(values))
         return self._frame(ask, request, call, value)
 
     def _frame(self, ask: Ask, request: Workflow, call: Call, value: Any) -> bytes:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import codecs
 import errno
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from rich import box
@@ -27,12 +26,12 @@ from rich.text import Text
 from ..client.waiting import Receipt
 from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
+from ..model.repository import StoreCheck
 from ..wire.answers import ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
 
 __all__ = [
-    "Checked",
     "Facts",
     "Lines",
     "StatusText",
@@ -295,7 +294,6 @@ def show_status(status: WorkerStatus, url: str) -> None:
     """Print the answer to `status`."""
     console = console_for()
     sizes, counters, rates = status.sizes, status.counters, status.rates
-    database, wal = (sizes[name] / _MEBIBYTE for name in ("database_bytes", "wal_bytes"))
     known = (
         _amount(status.bots, "bot"),
         _amount(status.channels, "channel"),
@@ -305,7 +303,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
         "log": f"{_amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
-        "disk": f"{database:,.1f} MiB, and {wal:,.1f} MiB of WAL",
+        "disk": _disk(sizes),
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
     }
@@ -328,19 +326,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Checked(Protocol):
-    """A check of a database, like `store.sqlite.check`."""
-
-    path: Path
-    damage: list[str]
-    warnings: list[str]
-    counts: dict[str, int]
-
-    def run(self) -> Iterator[tuple[str, int, int | None]]:
-        """Read everything; yield the current part, how much of it is done, and its total."""
-
-
-def show_check(check: Checked, *, as_json: bool) -> bool:
+def show_check(check: StoreCheck, *, as_json: bool) -> bool:
     """Carry out a check, with its progress on a terminal, and print the findings; return False if there is damage.
 
     Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked; with `as_json` that is reported as
@@ -360,7 +346,7 @@ def show_check(check: Checked, *, as_json: bool) -> bool:
     return not check.damage
 
 
-def _run_check(check: Checked) -> None:
+def _run_check(check: StoreCheck) -> None:
     console = console_for(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -372,12 +358,12 @@ def _run_check(check: Checked) -> None:
             bar.update(task, completed=done)
 
 
-def _show_findings(check: Checked, damage: list[str]) -> None:
+def _show_findings(check: StoreCheck, damage: list[str]) -> None:
     found = {"damage": damage, "warnings": check.warnings, "counts": check.counts}
-    show_json({"file": str(check.path), "ok": not damage, **found})
+    show_json({"file": check.database, "ok": not damage, **found})
 
 
-def _print_findings(check: Checked) -> None:
+def _print_findings(check: StoreCheck) -> None:
     console = console_for()
     for kind, style, findings in (
         ("damage", "bold red", check.damage),
@@ -389,8 +375,13 @@ def _print_findings(check: Checked) -> None:
     counts = dict(check.counts)
     last_seq = counts.pop("last_seq", 0)
     facts = ", ".join(_amount(count, name.replace("_", " ").removesuffix("s")) for name, count in counts.items())
-    text = Text.assemble(plain(str(check.path)), " ", verdict, f": {facts}; last seq {last_seq:,}")
+    text = Text.assemble(plain(check.database), " ", verdict, f": {facts}; last seq {last_seq:,}")
     console.print(text, soft_wrap=True)
+
+
+def _disk(sizes: Mapping[str, int]) -> str:
+    database = f"{sizes['database_bytes'] / _MEBIBYTE:,.1f} MiB"
+    return f"{database}, and {sizes['wal_bytes'] / _MEBIBYTE:,.1f} MiB of WAL" if "wal_bytes" in sizes else database
 
 
 def _amount(count: int, thing: str) -> str:

@@ -97,7 +97,7 @@ class Stopped:
 def settings_of(config: Path | None, database: str | None) -> Settings:
     """Return the settings of a worker, as `serve` reads them. Exits if they are wrong."""
     try:
-        return read_settings(config, database=database)
+        return read_settings(config, store={"database": database})
     except SettingsError as error:
         show_error(str(error))
         sys.exit(EXIT_CONFIG)

@@ -487,10 +487,9 @@ class Connection:
             self._turned_away(failure, for_good=not error.retry and not renewed)
             self._lost.set()
             return
-        request = self._requests.pop(error.request, None) if error.request is not None else None
-        if request is None:
+        if error.request is None:
             _logger.warning("the worker refused a frame: %s", failure)
-        else:
+        elif (request := self._requests.pop(error.request, None)) is not None:  # otherwise nobody waits any more
             request.fail(failure)
             if request.parts:
                 self._leave_window(request)

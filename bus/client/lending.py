@@ -31,16 +31,24 @@ class Lender(Protocol):
     def unpark(self, message: Message | None) -> None:
         """Note that work on a message goes on."""
 
+    def note_idle(self, slot: Slot, idle: bool) -> None:
+        """Note whether a handler only waits, in its runs."""
+
 
 class Slot:
-    """One handler's place among the running ones, lent while it waits for replies; it may have no message."""
+    """One handler's place among the running ones, lent while it waits for replies; it may have no message.
 
-    def __init__(self, lender: Lender, message: Message | None) -> None:
+    `scope` is the one in which the handler runs.
+    """
+
+    def __init__(self, lender: Lender, message: Message | None, scope: anyio.CancelScope) -> None:
         self._lender = lender
         self._message = message
+        self._scope = scope
         self._waiting = 0
         self._runs = 0
         self._resting = 0
+        self._idle = False
         self._parked = False
 
     async def __aenter__(self) -> None:
@@ -74,8 +82,15 @@ class Slot:
         self._resting -= 1
         self._look()
 
+    def let_go(self) -> None:
+        """Cancel the handler."""
+        self._scope.cancel()
+
     def _look(self) -> None:
         idle = 0 < self._runs == self._resting
+        if idle is not self._idle:
+            self._idle = idle
+            self._lender.note_idle(self, idle)
         if idle and not self._parked:
             self._parked = self._lender.park(self._message)
         elif self._parked and not idle:

@@ -16,7 +16,7 @@ CALLS_MAX = 1000
 """Calls of one bot: a quarter of what a worker takes of all, and enough to fill its commits."""
 
 CALLS_BYTES_MAX = 4 * 1024 * 1024
-"""Bytes of their arguments, most of which come back: half of the answers that may be on their way to one bot."""
+"""Bytes of their arguments: few enough for the worker to carry them out at once, and enough to fill its commits."""
 
 
 class _Wait:

@@ -15,7 +15,8 @@ bot stops. Its rules:
   their handlers make progress, however few may run at once.
 - Stopping: no new messages are taken, running handlers finish or are cancelled, then comes the goodbye. Cancelling
   the
-  caller stops in the same way: running handlers are shielded from it for as long as `stop_timeout` allows.
+  caller stops in the same way: running handlers are shielded from it for as long as `stop_timeout` allows. One that
+  only waits in a run is cancelled at once.
 """
 
 from __future__ import annotations
@@ -265,6 +266,8 @@ class _Service:
         self._idle: list[_Idle] = []
         self._lent = 0
         self._parked = 0
+        self._waiting: set[Slot] = set()
+        """The places of handlers that only wait in their runs."""
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope(shield=True)
         self._handlers: anyio.CancelScope
@@ -311,6 +314,8 @@ class _Service:
                     await self._stopped.wait()
                     for idle in self._idle:
                         idle.wake.set()
+                    for waiting in self._waiting:
+                        waiting.let_go()
                     # Messages delivered now would only come back with a higher attempt.
                     self._inbox.grant(0)
                     self._working.deadline = anyio.current_time() + self._stop_timeout
@@ -361,15 +366,25 @@ class _Service:
         if message is not None:
             self._inbox.unpark(message)
 
+    def note_idle(self, place: Slot, idle: bool) -> None:
+        """Note whether a handler only waits, in its runs. When the bot stops, it is let go: that may take days."""
+        if not idle:
+            self._waiting.discard(place)
+            return
+        self._waiting.add(place)
+        if self._stopped.is_set():
+            place.let_go()
+
     async def begin(self, work: Callable[[], Awaitable[None]]) -> None:
         """Call a function in a handler's place, once one is free; return when it has begun."""
         await self._free.acquire()
         self._tasks.start_soon(self._keep_working, work)
 
     async def _keep_working(self, work: Callable[[], Awaitable[None]]) -> None:
-        slot.set(Slot(self, None))
         try:
-            await work()
+            with anyio.CancelScope() as scope:
+                slot.set(Slot(self, None, scope))
+                await work()
         finally:
             self._free.release()
 
@@ -392,12 +407,13 @@ class _Service:
         changed its context variables.
         """
         message: Message | None = first
-        while message is not None:
-            slot.set(Slot(self, message))
-            context = copy_context()
-            if not await self._handle(message) or _is_changed(context) or self._stopped.is_set():
-                return
-            message = await self._next()
+        with anyio.CancelScope() as scope:
+            while message is not None:
+                slot.set(Slot(self, message, scope))
+                context = copy_context()
+                if not await self._handle(message, scope) or _is_changed(context) or self._stopped.is_set():
+                    return
+                message = await self._next()
 
     async def _next(self) -> Message | None:
         """Wait until this task is given another message; return None if it is to end."""
@@ -420,7 +436,7 @@ class _Service:
     def _is_cancelled(self) -> bool:
         return self._working.cancel_called or self._handlers.cancel_called
 
-    async def _handle(self, message: Message) -> bool:
+    async def _handle(self, message: Message, scope: anyio.CancelScope) -> bool:
         """Handle a message; return True if its handler returned."""
         handler = self._application.handler_of(message)
         try:
@@ -431,7 +447,7 @@ class _Service:
             return True
         except BaseException as error:
             if was_cancelled(error):
-                if self._is_cancelled:
+                if self._is_cancelled or scope.cancel_called:
                     await message.release()
                     raise
                 # Something that the handler awaited was cancelled, not the handler: possible only in asyncio.

@@ -22,6 +22,7 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "NotInFlight",
+    "OwnershipLost",
     "RecordDamaged",
     "Refused",
     "RunEnded",
@@ -326,6 +327,14 @@ class StoreFailed(StoreFailure):
     """The disk reported an error, and its effect on the last transaction is unknown.
 
     No answer would be correct after that: the process must end, and the restart finds out (docs/design.md).
+    """
+
+
+class OwnershipLost(StoreFailure):
+    """Another worker has taken the store over while this one served: nothing of this call was stored, nor will be.
+
+    What was stored is known, unlike after `StoreFailed`. The worker must end its sessions at once, and read the
+    store anew before it serves again, should the store become its own.
     """
 
 

@@ -22,6 +22,7 @@ from .values import (
     SIGNAL_BYTES_MAX,
     STEP_VALUE_BYTES_MAX,
     check_id,
+    exact_value,
     json_text,
     json_value,
     normal_record,
@@ -88,20 +89,19 @@ def new_run(run: WorkflowRun) -> NewRun:
         raise InvalidValue(f"run {run.id!r}", "continued_as is set when it continues, and not when it is created")
     if run.not_before is not None:
         run = msgspec.structs.replace(run, not_before=time_text(run.not_before, f"not_before of run {run.id!r}"))
-    payload = run.trigger_payload
     row = (
         run.id,
         run.workflow_id,
         run.workflow_name,
         run.status,
         run.trigger_type,
-        None if payload is None else json_text(payload, f"trigger_payload of run {run.id!r}"),
-        json_text(run.context, f"context of run {run.id!r}", bytes_max=CONTEXT_BYTES_MAX),
+        value_text(run.trigger_payload, f"trigger_payload of run {run.id!r}"),
+        value_text(run.context, f"context of run {run.id!r}", CONTEXT_BYTES_MAX) or "null",
         run.started_at,
         run.completed_at,
         run.error,
         run.concurrency_key,
-        _result_text(run.id, run.result),
+        value_text(run.result, f"result of run {run.id!r}", OUTPUT_BYTES_MAX),
         run.parent_run_id,
         run.not_before,
         json_text(checked_attributes(run.attributes), "attributes") if run.attributes else None,
@@ -123,17 +123,16 @@ def run_change(
     """Check a change before it is queued. Raises InvalidValue or TooLarge."""
     if result is not None and status != RunStatus.COMPLETED:
         raise InvalidValue("result", f"only a run that is completed has one, and this one becomes {status}")
-    what = f"context of run {run_id!r}"
-    text = None if context is None else json_text(context, what, bytes_max=CONTEXT_BYTES_MAX)
-    reason = json_value(error, f"error of run {run_id!r}")
+    kept = exact_value(context, f"context of run {run_id!r}", bytes_max=CONTEXT_BYTES_MAX)
+    ended = exact_value(result, f"result of run {run_id!r}", bytes_max=result_bytes_max)
     return RunChange(
         run_id,
         status_value(status, RunStatus),
-        reason,
-        json_value(context, what),
-        text,
-        json_value(result, f"result of run {run_id!r}"),
-        _result_text(run_id, result, result_bytes_max),
+        json_value(error, f"error of run {run_id!r}"),
+        kept.value,
+        None if context is None else kept.json.decode(),
+        ended.value,
+        None if result is None else ended.json.decode(),
         fence,
         by,
     )
@@ -147,11 +146,6 @@ def time_text(text: str, what: str) -> str:
         raise InvalidValue(what, str(error)) from error
 
 
-def _result_text(run_id: str, result: Any, bytes_max: int = OUTPUT_BYTES_MAX) -> str | None:
-    what = f"result of run {run_id!r}"
-    return None if result is None else json_text(result, what, bytes_max=bytes_max)
-
-
 # ── Step logs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -160,6 +154,7 @@ class NewStep(msgspec.Struct, frozen=True):
 
     step: WorkflowStepLog
     row: tuple[Any, ...]
+    output_text: str | None
     fence: int | None
     by: str | None
 
@@ -179,6 +174,7 @@ def new_step(
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):
         raise InvalidValue("fence", f"must be the number of a claim, not {fence!r}")
+    output_text = value_text(step.output, f"output of step {step.step_id!r}", output_bytes_max)
     row = (
         step.id,
         step.run_id,
@@ -188,10 +184,10 @@ def new_step(
         step.attempt,
         step.idempotency_key,
         value_text(step.input, f"input of step {step.step_id!r}", STEP_VALUE_BYTES_MAX),
-        value_text(step.output, f"output of step {step.step_id!r}", output_bytes_max),
+        output_text,
         step.error,
     )
-    return NewStep(step, row, fence, by)
+    return NewStep(step, row, output_text, fence, by)
 
 
 def begun(step: WorkflowStepLog, when: str | None) -> WorkflowStepLog:
@@ -210,12 +206,12 @@ def check_answer(step: WorkflowStepLog, change: StepMove) -> None:
         raise Unapproved(step.step_id, step.run_id)
 
 
-def value_text(value: Any, what: str, bytes_max: int) -> str | None:
+def value_text(value: Any, what: str, bytes_max: int | None = None) -> str | None:
     """Return a value in its JSON form as text: it was read from JSON, so that nothing of it can be lost."""
     if value is None:
         return None
     encoded = _encode(value)
-    if len(encoded) > bytes_max:
+    if bytes_max is not None and len(encoded) > bytes_max:
         raise TooLarge(what, len(encoded), bytes_max)
     return encoded.decode()
 

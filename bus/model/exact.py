@@ -19,13 +19,52 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Encode", "exact_json", "is_model"]
+__all__ = ["Encode", "Exact", "exact", "exact_json", "is_model"]
 
 Encode = Callable[[Any], Any]
 """Returns a value to write for one that JSON does not know; raises NotImplementedError if it does not know one."""
 
 _WHOLE = frozenset({str, int, bool, type(None)})
 """Types that are written exactly, or not at all."""
+
+
+class Exact:
+    """A value that JSON holds without loss: as JSON, and as it is read back.
+
+    What writes JSON takes it in the place of its value, and does not look at that again.
+    """
+
+    __slots__ = ("json", "value")
+
+    def __init__(self, json: bytes, value: Any) -> None:
+        self.json = json
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<Exact {len(self.json)} bytes>"
+
+
+_SURE = _WHOLE | {Exact, msgspec.UnsetType}
+"""Types of fields that need no look, but for enums."""
+
+
+def exact(value: Any, encode: Encode | None = None) -> Exact:
+    """Return a value as JSON, and as it is read back: tuples as lists, times as text.
+
+    Its containers are new, so that the value may change afterwards. Raises what `exact_json` does.
+    """
+    if isinstance(value, Exact):
+        return value
+    encoded = _encoder_for(encode).encode(value)
+    if type(value) in _WHOLE:
+        return Exact(encoded, value)
+    if isinstance(value, msgspec.Struct):
+        _check_fields(value, encode)
+        return Exact(encoded, _decode(encoded))
+    decoded = _read_back(encoded, value)
+    if not _equal(decoded, value):  # perhaps only in another form, like a tuple or a time
+        _check(value)
+    return Exact(encoded, decoded)
 
 
 def exact_json(value: Any, encode: Encode | None = None) -> bytes:
@@ -35,17 +74,24 @@ def exact_json(value: Any, encode: Encode | None = None) -> bytes:
     as a pydantic model says itself. Raises ValueError for what JSON would lose, TypeError for types that are not
     JSON, and RecursionError for values nested too deeply.
     """
-    encoder = _encoder if encode is None else msgspec.json.Encoder(enc_hook=partial(_written, encode))
-    encoded = encoder.encode(value)
-    if type(value) in _WHOLE:
-        return encoded
-    if isinstance(value, msgspec.Struct):
-        for field in msgspec.structs.astuple(value):
-            if type(field) not in _WHOLE and not isinstance(field, Enum) and field is not msgspec.UNSET:
-                exact_json(field, encode)
-    elif not _equal(_read_back(encoded, value), value):  # perhaps only in another form, like a tuple or a time
-        _check(value)
+    if not isinstance(value, msgspec.Struct):
+        return exact(value, encode).json
+    encoded = _encoder_for(encode).encode(value)
+    _check_fields(value, encode)
     return encoded
+
+
+def _encoder_for(encode: Encode | None) -> msgspec.json.Encoder:
+    return _encoder if encode is None else msgspec.json.Encoder(enc_hook=partial(_written, encode))
+
+
+def _check_fields(record: msgspec.Struct, encode: Encode | None) -> None:
+    """Raise ValueError if part of a written record was lost."""
+    for field in msgspec.structs.astuple(record):
+        if isinstance(field, msgspec.Struct):
+            _check_fields(field, encode)
+        elif type(field) not in _SURE and not isinstance(field, Enum):
+            exact(field, encode)
 
 
 def _read_back(encoded: bytes, value: Any) -> Any:
@@ -78,6 +124,8 @@ def _plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, Exact):
+        return msgspec.Raw(value.json)
     if is_model(type(value)):
         return msgspec.Raw(exact_json(value.model_dump(mode="json", by_alias=True, round_trip=True)))
     raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
@@ -85,7 +133,7 @@ def _plain(value: Any) -> Any:
 
 def _written(encode: Encode, value: Any) -> Any:
     """Return what msgspec can write instead of a value, as a hook says."""
-    if not isinstance(value, bool | str | int | float | tuple | frozenset | None):
+    if not isinstance(value, bool | str | int | float | tuple | frozenset | Exact | None):
         with suppress(NotImplementedError):
             other = encode(value)
             return other if type(other) is str else msgspec.Raw(exact_json(other, encode))

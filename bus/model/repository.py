@@ -9,7 +9,7 @@ Pure: no clock, no randomness, no I/O. Times come in as text in the stored form 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -136,6 +136,7 @@ __all__ = [
     "StepCreation",
     "StepMove",
     "Store",
+    "StoreCheck",
     "StoreWatch",
     "StoredLot",
     "Subscribed",
@@ -212,7 +213,9 @@ class MessageLog(Protocol):
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
         A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
-        StorageFull: nothing was stored, and the log remains usable. StoreFailure: what was stored is unknown.
+        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: nothing was stored, because
+        another worker writes the log now. StoreFailed: what was stored is unknown. A backend that can find out
+        what became of a transaction does so before this returns.
         """
 
     async def read_page(self, request: PageRequest) -> Page:
@@ -270,7 +273,10 @@ class MessageLog(Protocol):
         """Return security events, each with whether it is as it was stored."""
 
     async def sizes(self) -> dict[str, int]:
-        """Return the number of messages, in the log and scheduled, and the bytes of database and WAL on disk."""
+        """Return the numbers of `messages` in the log and `scheduled`, and the bytes on disk, as `database_bytes`.
+
+        A store that has a write-ahead log of its own adds its `wal_bytes`.
+        """
 
 
 class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,7 +284,29 @@ class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
 
     warn: Callable[[str], None]
     wal_warning_bytes: int
-    """The size of the write-ahead log from which on to warn."""
+    """The size of the write-ahead log from which on to warn, for a store that has one of its own."""
+
+
+class StoreCheck(Protocol):
+    """A check of a whole store: exhaust `run`, and then read the findings. The store may be in use."""
+
+    damage: list[str]
+    """What is lost or altered, one line each."""
+    warnings: list[str]
+    """What is worth knowing, one line each."""
+    counts: dict[str, int]
+    """Numbers of messages, scheduled_messages, channels, bots, subscriptions, workflow_runs; and last_seq."""
+
+    @property
+    def database(self) -> str:
+        """What is checked."""
+
+    def run(self) -> Iterator[tuple[str, int, int | None]]:
+        """Read everything; yield the current part, how much of it is done, and its total if that is known.
+
+        Raises DatabaseDamaged or DatabaseNewer if the store cannot be checked, and DatabaseUnusable or
+        DatabaseLocked if it cannot be read, regardless of its contents.
+        """
 
 
 class Store(Protocol):

@@ -8,13 +8,14 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
 
 from ..errors import InvalidValue, TooLarge
-from .exact import Encode, exact_json
+from .exact import Encode, Exact, exact, exact_json
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
@@ -23,6 +24,7 @@ __all__ = [
     "SIGNAL_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
     "check_id",
+    "exact_value",
     "json_bytes",
     "json_text",
     "json_value",
@@ -49,6 +51,7 @@ EMITTED_BYTES_MAX = 16 * 1024
 CONTEXT_BYTES_MAX = 10 * 1024 * 1024
 """A run's context, which every step may add to."""
 
+_T = TypeVar("_T")
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 _Status = TypeVar("_Status", bound=StrEnum)
 
@@ -58,7 +61,7 @@ def json_bytes(value: Any, what: str, *, bytes_max: int | None = None, encode: E
 
     Raise InvalidValue if JSON cannot hold it, TooLarge above the limit.
     """
-    encoded = _encode(value, what, encode)
+    encoded = _exactly(exact_json, value, what, encode)
     if bytes_max is not None and len(encoded) > bytes_max:
         raise TooLarge(what, len(encoded), bytes_max)
     return encoded
@@ -69,14 +72,26 @@ def json_text(value: Any, what: str, *, bytes_max: int | None = None) -> str:
     return json_bytes(value, what, bytes_max=bytes_max).decode()
 
 
+def exact_value(value: Any, what: str, *, bytes_max: int | None = None, encode: Encode | None = None) -> Exact:
+    """Return a value as JSON and as it will be read back; raise as `json_bytes` does."""
+    found = _exactly(exact, value, what, encode)
+    if bytes_max is not None and len(found.json) > bytes_max:
+        raise TooLarge(what, len(found.json), bytes_max)
+    return found
+
+
 def json_value(value: Any, what: str) -> Any:
     """Return a value as it will be read back: tuples as lists, times as text. Raise InvalidValue as above."""
-    return _decode(_encode(value, what), Any, what)
+    return exact_value(value, what).value
 
 
 def normal_record(record: _Record, what: str) -> _Record:
     """Return a record as it will be read back. Raise InvalidValue also if a field is not of its type."""
-    normal: _Record = _decode(_encode(record, what), type(record), what)
+    encoded = _exactly(exact_json, record, what, None)
+    try:
+        normal: _Record = msgspec.json.decode(encoded, type=type(record))
+    except msgspec.MsgspecError as error:
+        raise InvalidValue(what, str(error)) from error
     return normal
 
 
@@ -119,15 +134,8 @@ def row_range(limit: int | None, offset: int) -> tuple[int, int]:
     return -1 if limit is None else limit, offset
 
 
-def _encode(value: Any, what: str, encode: Encode | None = None) -> bytes:
+def _exactly(write: Callable[[Any, Encode | None], _T], value: Any, what: str, encode: Encode | None) -> _T:
     try:
-        return exact_json(value, encode)
+        return write(value, encode)
     except (TypeError, ValueError, RecursionError) as error:  # msgspec's and Unicode errors are ValueErrors
-        raise InvalidValue(what, str(error)) from error
-
-
-def _decode(encoded: bytes, kind: Any, what: str) -> Any:
-    try:
-        return msgspec.json.decode(encoded, type=kind)
-    except (RecursionError, msgspec.MsgspecError) as error:
         raise InvalidValue(what, str(error)) from error

@@ -18,8 +18,9 @@ from ..client.settling import Settler
 from ..client.waiting import FrameTooLarge
 from ..errors import TooLarge
 from ..model.records import Owner, WorkflowDefinition
-from ..model.values import json_text
+from ..model.values import json_bytes
 from ..wire import calls as calls
+from ..wire.echoes import carried
 from ..wire.frames import Workflow
 from .commits import RemoteCommits
 
@@ -74,7 +75,10 @@ class RemoteDefinitions(RemoteCommits):
             value = await self._caller.ask(call.method, make)
         finally:
             self._room.leave(size_bytes)
-        return calls.read_result(call.method, value)
+        result = calls.read_result(call.method, value)
+        if given := carried(call):  # it was not sent back
+            result = msgspec.structs.replace(result, **{name: each.value for name, each in given.items()})
+        return result
 
     def _call_later(self, call: calls.Call) -> Callable[[], bool] | None:
         """Send a call whose answer nobody waits for, and return how to withdraw it while it was not sent yet.
@@ -100,7 +104,7 @@ class RemoteDefinitions(RemoteCommits):
     def _arguments_of(self, call: calls.Call) -> bytes:
         """Return the arguments of a call. Raise TooLarge if the worker would not take them."""
         what = f"arguments of {call.method}"
-        arguments = json_text(call, what).encode()
+        arguments = json_bytes(call, what)
         most = self.arguments_bytes_max
         if most is not None and len(arguments) > most:
             raise TooLarge(what, len(arguments), most)
@@ -134,4 +138,4 @@ class RemoteDefinitions(RemoteCommits):
 
 
 def _frame(method: str, arguments: msgspec.Raw, number: int) -> Workflow:
-    return Workflow(request=number, call=method, arguments=arguments)
+    return Workflow(request=number, call=method, arguments=arguments, echo=False)

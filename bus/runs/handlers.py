@@ -136,8 +136,9 @@ class Handlers:
 
         Connects the bot, unless it is inside its context already, and then says goodbye at the end. At most
         `concurrency` (1 to 1000) handlers run; that is also the bot's credit, whatever its `max_in_flight`. At the
-        end, running handlers have `stop_timeout` seconds before they are cancelled. `task_status` is started once
-        the channels are subscribed to. Raises what connecting and subscribing raise, and ClosedError.
+        end, running handlers have `stop_timeout` seconds before they are cancelled; those that only wait in a run
+        have none. `task_status` is started once the channels are subscribed to. Raises what connecting and
+        subscribing raise, and ClosedError.
         """
         await self._application.serve(concurrency=concurrency, stop_timeout=stop_timeout, task_status=task_status)
 

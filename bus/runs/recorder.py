@@ -15,6 +15,7 @@ import msgspec
 import uuid_utils
 
 from ..errors import InvalidTransition, InvalidValue, NotFound, StepChanged, TooLarge
+from ..model.exact import Exact
 from ..model.records import Claim, RunStatus, StepPage, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
@@ -255,7 +256,7 @@ class Recorder:
     async def end(
         self, row: WorkflowStepLog, status: StepStatus, *, output: Any = None, error: str | None = None
     ) -> WorkflowStepLog:
-        """Record how a step ended, and return the record.
+        """Record how a step ended, and return the record. The `output` may be an Exact.
 
         It is the existing step log, or a new one if the step was not announced, or is over before that was sent.
         """
@@ -268,7 +269,9 @@ class Recorder:
         if self._records.has_all([row]):
             ended = await self.hold.record(lambda: self._move(whole))
         else:
-            self._records.note(whole)  # first: a cancelled program may record it without an answer
+            read = output.value if isinstance(output, Exact) else output
+            # First: a cancelled program may record it without an answer.
+            self._records.note(msgspec.structs.replace(whole, output=read))
             try:
                 ended = await self.hold.record(lambda: self._create(whole))
             except (InvalidValue, TooLarge):
@@ -303,6 +306,10 @@ class Recorder:
 
     def value(self, value: Any, kind: str, step_id: str) -> Any:
         """Return a value as it is read back from JSON. Raise InvalidValue or TooLarge if it cannot be recorded."""
+        return self.exact(value, kind, step_id).value
+
+    def exact(self, value: Any, kind: str, step_id: str) -> Exact:
+        """Return a value as JSON and as it is read back; else like `value`."""
         name = f"{kind} of {self._workflow}/{step_id.partition('#')[0]}"
         most = self._workflows.output_bytes_max if kind == "output" else STEP_VALUE_BYTES_MAX
-        return self.values.plain(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)
+        return self.values.exact(value, f"{kind} of step {step_id!r}", bytes_max=most, name=name)

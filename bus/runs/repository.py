@@ -40,6 +40,7 @@ from .run import Run
 from .sending import RemoteSignals
 from .starting import LEASE_SECONDS, Executor, Start, find_or_create
 from .timing import Crowd, Timing
+from .values import exact_argument
 
 __all__ = ["RemoteWorkflows"]
 
@@ -218,9 +219,9 @@ class RemoteWorkflows(RemoteSignals):
             run_id=run_id,
             status=status,
             error=json_value(error, f"error of run {run_id!r}"),
-            context=json_value(context, f"context of run {run_id!r}"),
+            context=exact_argument(context, f"context of run {run_id!r}"),
             fence=fence,
-            result=json_value(result, f"result of run {run_id!r}"),
+            result=exact_argument(result, f"result of run {run_id!r}"),
         )
         moved: WorkflowRun = await self._call(call)
         return moved
@@ -411,6 +412,9 @@ class RemoteWorkflows(RemoteSignals):
 
     async def create_step_log(self, step: WorkflowStepLog, *, fence: int | None = None) -> WorkflowStepLog:
         """Create, or return the existing step log if all fields are equal."""
+        input = exact_argument(step.input, f"input of step {step.step_id!r}")
+        output = exact_argument(step.output, f"output of step {step.step_id!r}")
+        step = msgspec.structs.replace(step, input=input, output=output)
         created: WorkflowStepLog = await self._call(calls.CreateStepLog(step=step, fence=fence))
         return created
 
@@ -434,7 +438,7 @@ class RemoteWorkflows(RemoteSignals):
         call = calls.UpdateStepStatus(
             step_id=step_id,
             status=status,
-            output=json_value(output, f"output of step {step_id!r}"),
+            output=exact_argument(output, f"output of step {step_id!r}"),
             error=json_value(error, f"error of step {step_id!r}"),
             fence=fence,
         )

@@ -222,12 +222,12 @@ class Run(Children):
                     )
                 raise
             try:
-                output = self._recorder.value(result, "output", row.step_id)
+                output = self._recorder.exact(result, "output", row.step_id)
                 await self._recorder.end(row, StepStatus.COMPLETED, output=output)
             except (InvalidValue, TooLarge) as error:
                 await self._recorder.end(row, StepStatus.FAILED, error=UNRECORDED + error_text(error))
                 raise
-            return output
+            return output.value
 
     async def _called(self, call: _StepCall) -> Any:
         cancelling = self._hold.cancelling

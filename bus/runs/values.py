@@ -15,10 +15,10 @@ import msgspec
 import msgspec.inspect
 
 from ..errors import InvalidValue, TooLarge
-from ..model.exact import Encode, is_model
-from ..model.values import json_bytes
+from ..model.exact import Encode, Exact, is_model
+from ..model.values import exact_value, json_bytes
 
-__all__ = ["Context", "Decode", "ReadAs", "Values"]
+__all__ = ["Context", "Decode", "ReadAs", "Values", "exact_argument"]
 
 Decode = Callable[[type, Any], Any]
 """Returns a value of a type from the JSON value that was recorded of it.
@@ -30,6 +30,12 @@ _WARN_FRACTION = 0.5
 """The part of a limit beyond which a value is warned of: early enough to change the program."""
 
 _logger = logging.getLogger("posthouse.client")
+
+
+def exact_argument(value: Any, what: str) -> Exact | None:
+    """Return a value for the arguments of a call, where it is not looked at again; None if it is null."""
+    found = exact_value(value, what)
+    return None if found.value is None else found
 
 
 class Values:
@@ -50,10 +56,14 @@ class Values:
 
         `name` is what values of its kind have in common, in other runs too: one warning is enough for them.
         """
-        encoded = json_bytes(value, what, bytes_max=bytes_max, encode=self.encode)
+        return self.exact(value, what, bytes_max=bytes_max, name=name).value
+
+    def exact(self, value: Any, what: str, *, bytes_max: int | None = None, name: str = "") -> Exact:
+        """Return a value as JSON and as it is read back; else like `plain`."""
+        found = exact_value(value, what, bytes_max=bytes_max, encode=self.encode)
         if bytes_max is not None:
-            self.warn(what, len(encoded), bytes_max, name=name)
-        return msgspec.json.decode(encoded)
+            self.warn(what, len(found.json), bytes_max, name=name)
+        return found
 
     def warn(self, what: str, size_bytes: int, bytes_max: int, *, name: str) -> None:
         """Log a warning, once for each name, if a value has more than half of what it may have."""

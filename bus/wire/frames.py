@@ -218,11 +218,15 @@ class RetryDeadLetters(ClientFrame, frozen=True, tag="retry_dead_letters"):
 
 
 class Workflow(ClientFrame, frozen=True, tag="workflow"):
-    """Calls a method of the workflow repository; `arguments` are the method's parameters by name."""
+    """Calls a method of the workflow repository; `arguments` are the method's parameters by name.
+
+    Without `echo`, the values that the arguments have are left out of the answer.
+    """
 
     request: RequestId
     call: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
     arguments: Raw = Raw(b"{}")
+    echo: bool = True
 
 
 Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status

@@ -99,26 +99,24 @@ class Progress(NamedTuple):
 
 
 class Check:
-    """One check of a database: exhaust `run`, which yields its progress, and then read the findings."""
+    """One check of a database; see `bus.model.repository.StoreCheck`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: list[str] = []
-        """What is lost or altered, one line each."""
         self.warnings: list[str] = []
-        """What is worth knowing, one line each."""
         self.counts: dict[str, int] = {}
-        """Numbers of messages, scheduled_messages, channels, bots, subscriptions, workflow_runs; and last_seq."""
 
     def __repr__(self) -> str:
         return f"<Check {self.path} damage={len(self.damage)} warnings={len(self.warnings)} {self.counts}>"
 
-    def run(self) -> Iterator[Progress]:
-        """Read everything.
+    @property
+    def database(self) -> str:
+        """The file that is checked."""
+        return str(self.path)
 
-        Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked, and DatabaseUnusable or
-        DatabaseLocked if it cannot be read, regardless of its contents.
-        """
+    def run(self) -> Iterator[Progress]:
+        """Read everything."""
         place = find_place(self.path)
         status = place.named.stat()
         if not stat.S_ISREG(status.st_mode):

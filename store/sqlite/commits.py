@@ -132,7 +132,7 @@ class Commits:
             await self._steps.write(transaction, move, self._now())
             return
         new = new_step(step, fence=work.fence, output_bytes_max=self._runs.rules.output_bytes_max)
-        self._runs.check_size(new.step, f"step {step.step_id!r}")
+        self._runs.check_size(new.step, f"step {step.step_id!r}", new.output_text)
         await self._steps.write(transaction, new, self._now())
 
     async def _start(

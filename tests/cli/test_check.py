@@ -275,7 +275,7 @@ DEAD_LETTER = "INSERT INTO dead_letters VALUES ('{}', {}, 'reason', 5, 'at')"
         (DEAD_LETTER.format("bob-id", 12), "a dead letter of 'bob-id' is message 12, which is missing"),
         (DEAD_LETTER.format("eve-id", 1), "message 1 is a dead letter of 'eve-id', which has no mailbox"),
         (
-            "INSERT INTO workflows VALUES ('w', 'w', 'global', NULL, '{', '', '')",
+            "INSERT INTO workflows VALUES ('w', 'w', 'global', NULL, '{', '', '', NULL)",
             "the definition of 'w' in workflows",
         ),
         ("UPDATE scheduled_messages SET body = '2'", "scheduled message later: not as stored"),

@@ -68,3 +68,22 @@ async def test_an_answer_that_the_protocol_does_not_know_is_an_error(
 async def test_an_answer_of_a_newer_worker_is_read() -> None:
     value = b'{"messages":[],"more":false,"of_a_later_version":{"n":1}}'
     assert await answered(lambda bot: bot.history(channel="news"), value) == []
+
+
+async def test_a_refusal_that_nobody_waits_for_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = {"op": "error", "code": "fenced", "message": "run 'r' is completed", "retry": False}
+    with FakeWorker("inproc://refusals") as worker:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.welcome)
+            async with bus.connect(worker.url, bot="b", context=worker.context) as bot:
+                async with anyio.create_task_group() as asking:
+                    asking.start_soon(bot.workflows.renew_run, "r", 1)
+                    renewal = await worker.receive("workflow")
+                    asking.cancel_scope.cancel()
+                caplog.clear()
+                worker.send(**refusal, request=renewal["request"])
+                worker.send(**refusal, request=None)  # of a frame without a number
+                tasks.start_soon(worker.farewell)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the worker refused a frame: run 'r' is completed [fenced]"
+    ]

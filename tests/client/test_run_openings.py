@@ -39,6 +39,13 @@ async def one() -> int:
     return 1
 
 
+async def give_back(bot: bus.Bot) -> None:
+    """Begin a run, and give it back."""
+    async with bot.workflows.run("digest", id="s", definition=DIGEST) as run:
+        await run.step("a", one)
+        raise bus.WorkerUnavailable("nobody's fault")
+
+
 async def test_a_run_is_opened_in_one_call_new_or_not(worker: Worker) -> None:
     async with worker.connect(bot="digester") as bot:
         await bot.workflows.save_definition(DIGEST)
@@ -50,9 +57,7 @@ async def test_a_run_is_opened_in_one_call_new_or_not(worker: Worker) -> None:
             assert calls == ["open_run", "create_step_log", "update_run_status"]
             calls.clear()
             with pytest.raises(bus.WorkerUnavailable):
-                async with bot.workflows.run("digest", id="s", definition=DIGEST) as run:
-                    await run.step("a", one)
-                    raise bus.WorkerUnavailable("given back")
+                await give_back(bot)
             assert calls == ["open_run", "create_step_log", "release_run"]
             calls.clear()
             async with bot.workflows.run("digest", id="s") as run:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 import bus
@@ -181,6 +182,41 @@ async def test_without_a_worker_a_call_gives_up(worker: Worker) -> None:
         await anyio.to_thread.run_sync(worker.start)
     with pytest.raises(bus.ClosedError):
         await a.workflows.get_run("r")
+
+
+async def test_values_are_not_sent_back_and_returned_as_they_are_read_back(tmp_path: Path) -> None:
+    returned: list[Any] = []
+
+    async def write(bot: bus.Bot) -> None:
+        workflows = bot.workflows
+        returned.append(await workflows.create_step_log(log("s", "r", input=("a", 1), output=None), fence=1))
+        returned.append(await workflows.update_step_status("s", StepStatus.COMPLETED, (1, 2), fence=1))
+        returned.append(await workflows.update_step_status("s", StepStatus.COMPLETED, fence=1))
+        returned.append(await workflows.update_run_status("r", RunStatus.COMPLETED, result={"b": (3,)}, fence=1))
+
+    answers: list[Any] = [
+        log("s", "r", status=StepStatus.RUNNING),
+        log("s", "r", status=StepStatus.COMPLETED, input="stored"),
+        log("s", "r", status=StepStatus.COMPLETED, output="stored"),
+        run("r", status=RunStatus.COMPLETED, context={"stored": True}),
+    ]
+    with FakeWorker(f"ipc://{tmp_path}/echoes") as worker:
+        async with anyio.create_task_group() as tasks:
+            bot = bus.connect(worker.url, bot="a")
+            tasks.start_soon(worker.welcome)
+            async with bot:
+                tasks.start_soon(write, bot)
+                for answer in answers:
+                    call = await worker.receive("workflow")
+                    assert call["echo"] is False
+                    worker.send(op="ok", request=call["request"], value=answer)
+                tasks.start_soon(worker.farewell)
+    assert returned == [
+        msgspec.structs.replace(answers[0], input=["a", 1]),
+        msgspec.structs.replace(answers[1], output=[1, 2]),
+        answers[2],
+        msgspec.structs.replace(answers[3], result={"b": [3]}),
+    ]
 
 
 # ── Errors and sizes ─────────────────────────────────────────────────────────────────────────────────────

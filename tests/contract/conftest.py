@@ -5,7 +5,7 @@ Workflows are kept in two places that must not differ: an open store, and a work
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from bus.model.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
-from bus.model.repository import MessageRepository, Store, WorkflowRepository
+from bus.model.repository import Store, WorkflowRepository, WorkflowRules
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 from store import open_store
@@ -29,11 +29,16 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "trio": ("trio", {}),
 }
 
-LOCAL = ("local", "uvloop")
-"""A store is opened on the loop that a worker opens it on; that of the remote place is on asyncio."""
+STORES = ("sqlite",)
+"""The kinds of store. A fixture for each, such as `sqlite_place`, returns a `StorePlace` of the test's own."""
 
-EVERYWHERE = [LOCAL, ("remote", "asyncio"), ("remote", "trio")]
-"""Each loop that runs are executed on once. What a connection does on each is tested in `tests/client`."""
+REMOTE = "remote"
+
+EVERYWHERE = [*((store, "uvloop") for store in STORES), (REMOTE, "asyncio"), (REMOTE, "trio")]
+"""A store is opened on the loop that a worker opens it on, and runs are executed on each loop once.
+
+What a connection does on each is tested in `tests/client`.
+"""
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """A worker whose frames take the largest context, so that its limits can be seen through a connection."""
@@ -56,6 +61,24 @@ class Clock:
 
     def after(self, seconds: float) -> str:
         return timestamp(self.now + timedelta(seconds=seconds))
+
+
+class StorePlace(Protocol):
+    """Where a store is kept: opened again, it has what was stored before."""
+
+    def open(
+        self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
+    ) -> AbstractAsyncContextManager[Store]: ...
+
+
+class SqlitePlace:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(
+        self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
+    ) -> AbstractAsyncContextManager[Store]:
+        return open_store(str(self.path), rules=rules, clock=clock)
 
 
 class Place(Protocol):
@@ -98,13 +121,13 @@ class LocalPlace:
 
 
 class LocalBackend:
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, place: StorePlace) -> None:
+        self._place = place
         self._clock = Clock()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Place]:
-        async with open_store(str(self._path), clock=self._clock) as store:
+        async with self._place.open(clock=self._clock) as store:
             yield LocalPlace(store, self._clock)
 
 
@@ -165,6 +188,22 @@ async def _forget_workflows(store: Store) -> None:
 # ── Fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> SqlitePlace:
+    return SqlitePlace(tmp_path / "posthouse.db")
+
+
+def place_of(request: pytest.FixtureRequest, name: str) -> StorePlace:
+    """Return the test's place of a kind of store."""
+    place: StorePlace = request.getfixturevalue(f"{name}_place")
+    return place
+
+
+@pytest.fixture(params=STORES)
+def store_place(request: pytest.FixtureRequest) -> StorePlace:
+    return place_of(request, request.param)
+
+
 @pytest.fixture(params=EVERYWHERE, ids="-".join)
 def place_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
     chosen: tuple[str, str] = request.param
@@ -184,9 +223,9 @@ def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> WorkflowBackend:
-    if place_and_loop[0] == "local":
-        return LocalBackend(tmp_path / "posthouse.db")
+def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> WorkflowBackend:
+    if place_and_loop[0] != REMOTE:
+        return LocalBackend(place_of(request, place_and_loop[0]))
     remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")
     remote.begin()
     return remote
@@ -231,37 +270,3 @@ async def running(workflows: WorkflowRepository, workflow: WorkflowDefinition) -
 async def pending(workflows: WorkflowRepository, workflow: WorkflowDefinition) -> WorkflowRun:
     """The run r of w, which nobody has begun."""
     return await workflows.create_run(run("r", workflow.id))
-
-
-# ── Messages, which only an open store has a repository of ───────────────────────────────────────────────
-
-
-class Backend(Protocol):
-    """A kind of store at a place of its own: opened again, it has what was stored before."""
-
-    def open(self) -> AbstractAsyncContextManager[Store]: ...
-
-
-class SqliteBackend:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def open(self) -> AbstractAsyncContextManager[Store]:
-        return open_store(str(self.path))
-
-
-@pytest.fixture
-def sqlite_backend(tmp_path: Path) -> SqliteBackend:
-    return SqliteBackend(tmp_path / "posthouse.db")
-
-
-@pytest.fixture(params=["sqlite"])
-def message_backend(request: pytest.FixtureRequest) -> Backend:
-    chosen: Backend = request.getfixturevalue(f"{request.param}_backend")
-    return chosen
-
-
-@pytest.fixture
-async def messages(message_backend: Backend) -> AsyncIterator[MessageRepository]:
-    async with message_backend.open() as store:
-        yield store.messages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import permutations
@@ -17,16 +17,22 @@ from bus.errors import Conflict, InvalidValue, NotFound
 from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
 from bus.model.repository import AddMessages, MessageRepository, NewMessage, lots_of
 
-from .conftest import LOCAL, Backend, SqliteBackend
+from .conftest import LOOPS, SqlitePlace, StorePlace
 from .samples import at, channel, direct, to_channel
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def place_and_loop() -> tuple[str, str]:
-    """No bot has a repository of messages."""
-    return LOCAL
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return LOOPS["uvloop"]
+
+
+@pytest.fixture
+async def messages(store_place: StorePlace) -> AsyncIterator[MessageRepository]:
+    """Only an open store has one."""
+    async with store_place.open() as store:
+        yield store.messages
 
 
 def ids(found: Sequence[BotMessage]) -> list[str]:
@@ -237,15 +243,15 @@ async def test_unsubscribe_tells_whether_there_was_one(messages: MessageReposito
     assert await messages.get_subscriptions("ann") == [subscription("ann", "news", 2)]
 
 
-async def test_everything_is_there_after_reopening(message_backend: Backend) -> None:
-    async with message_backend.open() as store:
+async def test_everything_is_there_after_reopening(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
         await store.messages.save_message(direct("1", "ann", "bob"))
         await store.messages.save_message(to_channel("2", "ann", "news"))
         for name in ("news", "left"):
             await store.messages.create_channel(channel(name))
             await store.messages.subscribe(subscription("bob", name))
         await store.messages.unsubscribe("bob", "left")
-    async with message_backend.open() as store:
+    async with store_place.open() as store:
         messages = store.messages
         await messages.save_message(direct("1", "ann", "bob"))
         await messages.save_message(direct("3", "bob", "ann"))
@@ -266,45 +272,45 @@ def sessions(path: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-async def test_first_direct_message_of_a_pair_opens_a_session(sqlite_backend: SqliteBackend) -> None:
-    async with sqlite_backend.open() as store:
+async def test_first_direct_message_of_a_pair_opens_a_session(sqlite_place: SqlitePlace) -> None:
+    async with sqlite_place.open() as store:
         await store.messages.save_message(to_channel("0", "ann", "news"))
-    assert sessions(sqlite_backend.path) == []
-    async with sqlite_backend.open() as store:
+    assert sessions(sqlite_place.path) == []
+    async with sqlite_place.open() as store:
         for second, (id, sender, recipient) in enumerate(
             [("1", "ann", "bob"), ("2", "bob", "ann"), ("3", "ann", "bob"), ("4", "cleo", "ann")]
         ):
             await store.messages.save_message(direct(id, sender, recipient, timestamp=at(second)))
-    async with sqlite_backend.open() as store:
+    async with sqlite_place.open() as store:
         await store.messages.save_message(direct("5", "bob", "ann"))
         await store.messages.save_message(direct("1", "ann", "bob"))
-    assert sessions(sqlite_backend.path) == [
+    assert sessions(sqlite_place.path) == [
         ("ann", "bob", "bot-to-bot", at(0)),
         ("cleo", "ann", "bot-to-bot", at(3)),
     ]
 
 
-async def test_refused_message_opens_no_session(sqlite_backend: SqliteBackend) -> None:
-    async with sqlite_backend.open() as store:
+async def test_refused_message_opens_no_session(sqlite_place: SqlitePlace) -> None:
+    async with sqlite_place.open() as store:
         await store.messages.save_message(to_channel("1", "ann", "news"))
         with pytest.raises(Conflict):
             await store.messages.save_message(direct("1", "ann", "bob"))
-    assert sessions(sqlite_backend.path) == []
+    assert sessions(sqlite_place.path) == []
 
 
 async def test_message_that_was_not_added_leaves_the_session_to_the_next(
-    sqlite_backend: SqliteBackend,
+    sqlite_place: SqlitePlace,
 ) -> None:
     def new(id: str, sender: str, recipient: str) -> AddMessages:
         message = NewMessage(id, sender, sender, recipient, None, "note", b"{}", None, b"{}")
         return AddMessages(lots_of([message]), at(0))
 
-    async with sqlite_backend.open() as store:
+    async with sqlite_place.open() as store:
         await store.log.apply([new("1", "ann", "bob")])
         await store.log.apply([new("1", "ann", "cleo")])
         await store.log.apply([new("1", "ann", "dan")])
         await store.log.apply([new("2", "ann", "cleo"), new("3", "ann", "dan")])
-    assert [session[:2] for session in sessions(sqlite_backend.path)] == [
+    assert [session[:2] for session in sessions(sqlite_place.path)] == [
         ("ann", "bob"),
         ("ann", "cleo"),
         ("ann", "dan"),
@@ -319,18 +325,18 @@ OLDER = """
 """
 
 
-async def test_older_chat_sessions_are_kept(sqlite_backend: SqliteBackend) -> None:
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+async def test_older_chat_sessions_are_kept(sqlite_place: SqlitePlace) -> None:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         connection.executescript(OLDER)
-    async with sqlite_backend.open() as store:
+    async with sqlite_place.open() as store:
         assert not any("chat_sessions" in warning for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         assert connection.execute("SELECT * FROM chat_sessions WHERE session_type = 'user'").fetchall() == [
             ("s1", "ann", "Hello", "2025", "2025", "user", None, None),
             ("s2", "bob", None, "2025", "2026", "user", None, None),
         ]
-    assert sessions(sqlite_backend.path) == [("ann", "bob", "bot-to-bot", at(0))]
+    assert sessions(sqlite_place.path) == [("ann", "bob", "bot-to-bot", at(0))]
 
 
 USERS = "CREATE TABLE users (id TEXT PRIMARY KEY); CREATE TABLE chat_sessions"
@@ -345,14 +351,14 @@ USERS = "CREATE TABLE users (id TEXT PRIMARY KEY); CREATE TABLE chat_sessions"
     ],
     ids=["numbered", "no id", "bots of somebody else"],
 )
-async def test_older_chat_sessions_of_another_make(sqlite_backend: SqliteBackend, sql: str) -> None:
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+async def test_older_chat_sessions_of_another_make(sqlite_place: SqlitePlace, sql: str) -> None:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         connection.executescript(sql)
-    async with sqlite_backend.open() as store:
+    async with sqlite_place.open() as store:
         assert not any("chat_sessions" in warning for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
         await store.messages.save_message(direct("2", "bob", "ann"))
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         rows = connection.execute("SELECT opened_by_bot_id, peer_bot_id FROM chat_sessions").fetchall()
         assert rows == [("ann", "bob")]
 
@@ -366,15 +372,15 @@ async def test_older_chat_sessions_of_another_make(sqlite_backend: SqliteBackend
     ids=["unknown", "bots of somebody else"],
 )
 async def test_older_chat_sessions_with_demands_of_their_own(
-    sqlite_backend: SqliteBackend, sql: str, column: str
+    sqlite_place: SqlitePlace, sql: str, column: str
 ) -> None:
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         connection.executescript(sql)
-    async with sqlite_backend.open() as store:
+    async with sqlite_place.open() as store:
         assert any(column in warning for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
         assert ids(await store.messages.get_messages_between("ann", "bob")) == ["1"]
-    with closing(sqlite3.connect(sqlite_backend.path)) as connection:
+    with closing(sqlite3.connect(sqlite_place.path)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM chat_sessions").fetchone() == (0,)
 
 

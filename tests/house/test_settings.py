@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bus.configuration import parse_settings, read_settings
 from bus.model.repository import WorkflowRules
-from bus.settings import Settings, SettingsError, parse_settings
+from bus.settings import Settings, SettingsError
+from bus.settings_environment import variable
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "posthouse.toml"
@@ -194,8 +197,10 @@ def test_an_address_on_this_machine_is_taken(address: str) -> None:
 
 def test_an_option_is_checked_like_the_file() -> None:
     with pytest.raises(SettingsError, match=r"listen\.tap"):
-        Settings().override(command=None, tap="tcp://0.0.0.0:7711", database=None)
-    changed = Settings().override(command="tcp://127.0.0.1:1", tap=None, database="other.db")
+        Settings().override(listen={"tap": "tcp://0.0.0.0:7711"})
+    changed = Settings().override(
+        listen={"command": "tcp://127.0.0.1:1", "tap": None}, store={"database": "other.db"}
+    )
     assert (changed.listen.command, changed.listen.tap) == ("tcp://127.0.0.1:1", Settings().listen.tap)
     assert changed.store.database == "other.db"
 
@@ -325,3 +330,62 @@ def test_what_other_machines_reach_is_not_local(host: str) -> None:
     with pytest.raises(SettingsError, match="insecure"):
         parse_settings(f"[listen]\ncommand = 'tcp://{host}:7710'")
     assert parse_settings(f"[listen]\ncommand = 'tcp://{host}:7710'\ninsecure = true").listen.insecure
+
+
+# ── The environment ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+ENVIRONMENT = {
+    "POSTHOUSE_LISTEN_COMMAND": "tcp://127.0.0.1:1",
+    "POSTHOUSE_LISTEN_INSECURE": "true",
+    "POSTHOUSE_LIMITS_SESSIONS_MAX": "7",
+    "POSTHOUSE_LIMITS_HEADERS_MAX": "",
+    "POSTHOUSE_DELIVERY_BACKOFF_SECONDS": "[1, 2.5]",
+    "POSTHOUSE_STORE_DATABASE": "2026",
+    "POSTHOUSE_RETENTION_CHANNELS": "{news = {messages_max = 5}}",
+    "POSTHOUSE_URL": "tcp://127.0.0.1:2",
+    "POSTHOUSE_LOG": "debug",
+    "SESSIONS_MAX": "8",
+}
+
+
+def test_the_environment_goes_before_the_file_and_an_option_before_both(tmp_path: Path) -> None:
+    config = tmp_path / "posthouse.toml"
+    config.write_text("[limits]\nsessions_max = 5\nheaders_max = 6\n[log]\nlevel = 'error'", encoding="utf-8")
+    options = {"command": None, "tap": "tcp://127.0.0.1:3"}
+    settings = read_settings(config, environment=ENVIRONMENT, listen=options)
+    assert (settings.limits.sessions_max, settings.limits.headers_max, settings.log.level) == (7, 6, "error")
+    assert (settings.listen.command, settings.listen.tap) == ("tcp://127.0.0.1:1", "tcp://127.0.0.1:3")
+    assert (settings.listen.insecure, settings.store.database) == (True, "2026")
+    assert settings.delivery.backoff_seconds == (1.0, 2.5)
+    assert settings.retention.channels["news"].messages_max == 5
+
+
+def test_every_key_has_a_variable() -> None:
+    known = msgspec.to_builtins(Settings())
+    values = {variable(section, key): (section, key) for section, keys in known.items() for key in keys}
+    written = {
+        name: known[section][key]
+        if isinstance(known[section][key], str)
+        else json.dumps(known[section][key])  # of numbers, lists and empty tables, TOML is the same
+        for name, (section, key) in values.items()
+    }
+    assert read_settings(None, environment=written) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("POSTHOUSE_LIMITS_SESSIONS_MAX", "many", "`limits.sessions_max` must be a whole number"),
+        ("POSTHOUSE_LIMITS_SESSIONS_MAX", "7\nheaders_max = 1", "`limits.sessions_max` must be a whole number"),
+        ("POSTHOUSE_LIMITS_SESSIONS_MAX", "0", "`limits.sessions_max` must be a whole number, at least 1"),
+        ("POSTHOUSE_LIMITS_SESSION_MAX", "7", "did you mean `limits.sessions_max`"),
+        ("POSTHOUSE_LOG_LEVEL", "loud", "`log.level` must be debug, info, warning or error"),
+        ("POSTHOUSE_DELIVERY_BACKOFF_SECONDS", "[" * 5000, "`delivery.backoff_seconds` must be a list"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_its_name(name: str, text: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(None, environment={name: text})
+    assert str(refused.value).startswith(f"{name}: ")
+    assert fault in str(refused.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, StoreFailed
+from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, OwnershipLost, StoreFailed
 from bus.settings import SettingsError
 from worker import exit_codes
 
@@ -13,6 +13,7 @@ ERRORS = [
     (BindError("ipc:///nowhere/x", "no such folder", in_use=False), 78),
     (BindError("tcp://127.0.0.1:1", "in use", in_use=True), 75),
     (DatabaseInUse("posthouse.db", 1), 75),
+    (OwnershipLost("another worker serves this database"), 75),
     (DatabaseDamaged("posthouse.db", "torn"), 65),
     (StoreFailed("posthouse.db: disk I/O error"), 74),
 ]

@@ -46,7 +46,7 @@ def test_without_options_the_folder_is_served_at_the_default_ports(tmp_path: Pat
                 break
             assert told["level"] == "warning"
         assert (told["command"], told["tap"]) == ("tcp://127.0.0.1:7710", "tcp://127.0.0.1:7711")
-        assert told["database"] == "posthouse.db"
+        assert told["database"] == str(tmp_path / "posthouse.db")
         versions = ("posthouse", "python", "pyzmq", "zeromq", "msgspec", "anyio", "sqlite", "aiosqlite")
         assert all(told[each][0].isdigit() for each in versions)
         assert (tmp_path / "posthouse.db").stat().st_size > 0

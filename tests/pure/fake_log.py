@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, assert_never
 
 from msgspec.structs import replace
 
 from bus.errors import Conflict
 from bus.model.keys import Key
-from bus.model.records import BotRecord, Channel
+from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -70,7 +70,7 @@ from bus.model.repository import (
 
 
 class FakeLog:
-    """The behaviour of a MessageLog without its disk; `tests/store` holds the real one to the same promises."""
+    """The behaviour of a MessageLog without its disk; `tests/contract/store` holds both to the same promises."""
 
     def __init__(self) -> None:
         self.messages: dict[int, LogMessage] = {}
@@ -125,7 +125,7 @@ class FakeLog:
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
-                gone = [seq for seq in change.seqs if seq in self.messages and seq < self.last_seq]
+                gone = [seq for seq in sorted({*change.seqs}) if seq in self.messages and seq < self.last_seq]
                 for seq in gone:
                     del self.by_id[key_of(self.messages.pop(seq))]
                 self.removed.update(gone)
@@ -153,8 +153,9 @@ class FakeLog:
                 self.bots[bot.id] = bot
                 self.mailboxes[bot.id] = MailboxState(bot.id, self.last_seq)
                 return self.last_seq
-            case SeenBot():
-                assert change.bot_id in self.bots
+            case SeenBot(bot_id, at):
+                if bot_id in self.bots:
+                    self.bots[bot_id] = replace(self.bots[bot_id], last_seen_at=at)
             case AddChannel(channel):
                 self.channels.setdefault(channel.name, channel)
             case AddSubscription():
@@ -246,7 +247,7 @@ class FakeLog:
         return stored
 
     def _commit(self, work: CommitWork) -> Committed | NotCommitted | None:
-        """Carry out a commit that has messages alone; what is done to runs is `tests/store`'s."""
+        """Carry out a commit that has messages alone; what is done to runs is a store's."""
         if work.id in self.commits:
             digest, seqs = self.commits[work.id]
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
@@ -271,6 +272,8 @@ class FakeLog:
         until = change.until or change.timestamp
         due = [message for message in self.scheduled.values() if (message.due_at or "") <= until]
         due = sorted(due, key=lambda message: message.due_at or "")[: change.messages_max]
+        sizes = accumulate(len(message.body) for message in due)
+        due = due[:1] + [message for message, size in zip(due, sizes, strict=True) if size <= change.bytes_max][1:]
         for message in due:
             del self.scheduled[key_of(message)]
         return Released([self._append(message, change.timestamp) for message in due], self._next_due_at())
@@ -298,7 +301,7 @@ class FakeLog:
         return self.groups[channel, name].start_seq
 
     def read_page(self, request: PageRequest) -> Page:
-        recalled = [self.messages[seq] for seq in request.seqs if seq in self.messages]
+        recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]
         wanted = self._wanted(request)
         messages, size_bytes = [], 0
         for message in wanted[: request.messages_max]:
@@ -310,8 +313,9 @@ class FakeLog:
         return Page(stored_lots(recalled), stored_lots(messages), complete=complete)
 
     def backlog(self, request: PageRequest) -> dict[str, int]:
-        waiting = (message for message in self._wanted(request) if message.seq not in request.seqs)
-        return Counter(message.sender_bot_id for message in waiting)
+        senders = (message.sender_bot_id for message in self._wanted(request) if message.seq not in request.seqs)
+        known = {*self.bots, WORKER_ID}
+        return Counter(sender if sender in known else "" for sender in senders)
 
     def _wanted(self, request: PageRequest) -> list[LogMessage]:
         return [

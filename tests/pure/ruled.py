@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bus.configuration import parse_settings
 from bus.model.keys import Key, Principal, Purpose
 from bus.model.records import BotRecord
 from bus.model.repository import AddBot, AddKey, Change
-from bus.settings import parse_settings
 
 from .keyed import public
 from .worker import ID, Worker

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bus.configuration import parse_settings
 from bus.core.access import Access
 from bus.model.keys import Principal, Purpose
 from bus.model.rights import Action
-from bus.settings import Security, parse_settings
+from bus.settings import Security
 from bus.wire.frames import Code
 
 CONFIGURATION = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bus.settings import SettingsError, parse_settings
+from bus.configuration import parse_settings
+from bus.settings import SettingsError
 from bus.wire.addresses import address_fault, listening_fault, without_password
 
 

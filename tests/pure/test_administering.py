@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from bus.configuration import parse_settings
 from bus.core.effects import EmptyTap, Reconfigure, Tap
-from bus.settings import Settings, SettingsError, parse_settings
+from bus.settings import Settings, SettingsError
 from bus.settings_changes import take_over
 from bus.wire.frames import May, Reload, ToChannel
 

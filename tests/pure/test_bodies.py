@@ -40,6 +40,23 @@ def test_a_number_out_of_range_is_refused_wherever_it_stands() -> None:
         assert body_fault(b'["%b",%b]' % (b"x" * before, b"9" * 309))
 
 
+@pytest.mark.parametrize("before", [0, 1, 5000, 200_000])
+def test_depth_is_found_in_a_text_of_any_length(before: int) -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        for depth, kept in ((BODY_DEPTH_MAX - 1, True), (BODY_DEPTH_MAX, False)):
+            inner = opening * depth + b"1" + closing * depth
+            assert (body_fault(b'["%b",%b]' % (b"x" * before, inner)) is None) is kept
+
+
+@pytest.mark.parametrize("at", [0, 37, 38, 4096, 100_000])
+def test_digits_that_are_no_number_are_kept(at: int) -> None:
+    """Texts with digits at every place that is looked at, and with as many of them as a long number has."""
+    text = b"".join(b"%d" % (number % 10) if number % 38 else b"x" for number in range(at, at + 5000))
+    assert body_fault(b'"%b"' % text) is None
+    assert body_fault(b'["%b", %b, %b]' % (b"x" * at, b"1" * 308, b"9" * 308)) is None
+    assert body_fault(b'["%b", %b]' % (text, b"9" * 309)) is not None
+
+
 @pytest.mark.parametrize(
     "body",
     [

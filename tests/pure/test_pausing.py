@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bus.settings import Settings, parse_settings
+from bus.configuration import parse_settings
+from bus.settings import Settings
 from bus.wire.frames import Ack, Goodbye, Hello, Nak, Ping, Subscribe, ToBot, ToChannel, Unsubscribe
 
 from .ruled import RuledWorker, ruled

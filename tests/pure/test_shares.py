@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.configuration import parse_settings
 from bus.core.effects import Ask
 from bus.core.questions import Questions
 from bus.core.rates import Rates
-from bus.settings import Limits, SettingsError, parse_settings
+from bus.settings import Limits, SettingsError
 from bus.wire.frames import Commit, Goodbye, Hello, Publication, Refusal, Status, Subscribe, ToBot, ToChannel
 
 from .ruled import RuledWorker

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.configuration import parse_settings
 from bus.core.effects import Tap
-from bus.settings import SettingsError, parse_settings
+from bus.settings import SettingsError
 from bus.wire.frames import Ack, Commit, Credit, Publication, Subscribe, ToBot, ToChannel
 
 from .ruled import RuledWorker

@@ -26,7 +26,7 @@ from bus.model.repository import (
 from store import open_store
 from store.sqlite.check import Check
 
-from .samples import at, bot, direct
+from ..contract.store.samples import at, bot, direct
 
 pytestmark = pytest.mark.anyio
 

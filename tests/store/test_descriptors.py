@@ -15,7 +15,7 @@ from bus.errors import StoreError, StoreFailed
 from bus.model.repository import AddMessages, HistoryRequest, lots_of
 from store import open_store
 
-from .samples import at, direct, page, read_page
+from ..contract.store.samples import at, direct, page, read_page
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from store.sqlite import steady_clock
 from store.sqlite.file.database import open_database
 from store.sqlite.workflows.workflows import SqliteWorkflows
 
-from .samples import at
+from ..contract.store.samples import at
 
 pytestmark = pytest.mark.anyio
 

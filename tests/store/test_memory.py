@@ -16,7 +16,7 @@ from store.sqlite.file import database as module
 from store.sqlite.file.database import open_database
 from store.sqlite.file.writer import Transaction
 
-from .samples import add, at, direct, page, read_page
+from ..contract.store.samples import add, at, direct, page, read_page
 
 pytestmark = pytest.mark.anyio
 

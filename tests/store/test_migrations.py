@@ -26,7 +26,7 @@ from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.schema import migrations
 
-from .samples import add, at, bot, channel, direct, page, read_page, to_channel
+from ..contract.store.samples import add, at, bot, channel, direct, page, read_page, to_channel
 
 REPOSITORY = Path(__file__).parents[2]
 IDS_OF_SENDERS = "20261130_0007_ids_of_senders"

@@ -13,13 +13,12 @@ import anyio
 import pytest
 
 from bus.errors import DatabaseDamaged, StoreFailed
-from bus.model.records import BotSubscription
 from bus.model.repository import AddBot, AddChannel, AddSubscription, MailboxState, SaveMailbox, UnsettledState
 from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.reader import Reader
 
-from .samples import add, at, bot, channel, direct
+from ..contract.store.samples import add, at, bot, channel, direct
 
 pytestmark = pytest.mark.anyio
 
@@ -56,14 +55,6 @@ async def test_damage_to_what_a_bot_is_owed_is_refused(path: Path, change: str, 
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
     await is_found(path, what)
-
-
-async def test_a_subscription_of_a_bot_that_never_came_is_no_damage(path: Path) -> None:
-    async with open_store(str(path)) as store:
-        await store.messages.create_channel(channel("news"))
-        await store.messages.subscribe(BotSubscription(bot_id="ann", channel_name="news", subscribed_at=at(0)))
-    async with open_store(str(path)) as store:
-        assert [each.bot_id for each in (await store.log.load()).subscriptions] == ["ann"]
 
 
 @pytest.mark.parametrize("text", ["0198-ann", "name of 0198-ann", "0198-news"])

@@ -31,7 +31,7 @@ from store import open_store
 from store.sqlite.check import Check
 from store.sqlite.file.lockfile import Mark, read_mark
 
-from .samples import add, direct
+from ..contract.store.samples import add, direct
 
 pytestmark = pytest.mark.anyio
 
@@ -114,7 +114,7 @@ HOLD = """
 import sys
 import anyio
 from store import open_store
-from tests.store.samples import add, direct
+from tests.contract.store.samples import add, direct
 
 async def hold():
     async with open_store(sys.argv[1]) as store:

@@ -9,8 +9,8 @@ import pytest
 
 from bus.errors import InvalidValue
 from bus.model.records import StepStatus, WorkflowStepLog
-from bus.model.values import json_text, normal_record
-from bus.wire.calls import UpdateStepStatus
+from bus.model.values import exact_value, json_text, json_value, normal_record
+from bus.wire.calls import CreateStepLog, UpdateStepStatus
 
 NAN = float("nan")
 
@@ -71,3 +71,31 @@ def test_a_subclass_of_a_plain_type_is_stored_as_that() -> None:
     assert normal_record(step(output={"a": [Text("x"), Real(1.5)]}), "step").output == {"a": ["x", 1.5]}
     with pytest.raises(InvalidValue, match="NaN"):
         normal_record(step(output={"a": Real("nan")}), "step")
+
+
+def test_a_record_within_a_call_is_checked_like_one_by_itself() -> None:
+    for output in (NAN, {"a": [NAN]}, {1: "a", "1": "b"}, msgspec.Raw(b"nul")):
+        for fields in ({"output": output}, {"input": output, "output": 1}):
+            with pytest.raises(InvalidValue, match="call"):
+                json_text(CreateStepLog(step=step(**fields)), "call")
+    assert b"1.5" in msgspec.json.encode(normal_record(CreateStepLog(step=step(output=(1.5,))), "call"))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(None, None), ("a", "a"), (2**70, 2**70), ((1, [2]), [1, [2]]), ({1: 2.0}, {"1": 2.0})]
+)
+def test_an_exact_value_is_written_in_place_of_its_value(value: Any, read: Any) -> None:
+    exact = exact_value(value, "output")
+    assert (msgspec.json.decode(exact.json), exact.value) == (read, read)
+    assert exact_value(exact, "output") is exact
+    assert json_value(exact, "output") == read
+    assert json_value({"a": exact}, "output") == {"a": read}
+    assert normal_record(step(input=[exact], output=exact), "step") == step(input=[read], output=read)
+
+
+def test_an_exact_value_stays_what_it_was() -> None:
+    value: dict[str, Any] = {"a": [1]}
+    exact = exact_value(value, "output")
+    value["a"].append(NAN)
+    assert json_text(step(output=exact), "step") == json_text(step(output={"a": [1]}), "step")
+    assert exact.value == {"a": [1]}

@@ -12,11 +12,11 @@ import anyio
 import pytest
 
 from bus.errors import StoreFailed
-from bus.model.repository import AddMessages, HistoryRequest, StoreWatch, lots_of
+from bus.model.repository import AddMessages, HistoryRequest, MessageLog, StoreWatch, lots_of
 from store import open_store
 from store.sqlite.file.wal import WAL_KEPT_BYTES, Growth, WalLength, WalWatch, file_bytes
 
-from .samples import add, at, direct, page, read_page
+from ..contract.store.samples import add, at, direct, page, read_page
 
 MEBIBYTE = 2**20
 
@@ -171,3 +171,11 @@ async def test_a_checkpoint_that_fails_for_good_ends_what_is_served(
     monkeypatch.setattr(Growth, "look", lambda self, size_bytes: WalLength.LONGER)
     with anyio.fail_after(30), pytest.raises(StoreFailed, match="disk I/O error"):
         await serve()
+
+
+@pytest.mark.anyio
+async def test_sizes_are_those_of_the_files(log: MessageLog) -> None:
+    await add(log, *(direct(f"{n}", "ann", "bob") for n in range(3)))
+    sizes = await log.sizes()
+    assert sizes["messages"] == 3
+    assert min(sizes["database_bytes"], sizes["wal_bytes"]) > 0

@@ -24,8 +24,8 @@ from store.sqlite.messages.arrivals import Arrivals
 from store.sqlite.messages.rows import insertions
 from store.sqlite.messages.taint import Taint
 
+from ..contract.store.samples import added, at, direct
 from .conftest import on_both_loops
-from .samples import added, at, direct
 
 pytestmark = [pytest.mark.anyio, on_both_loops]
 

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from bus.broker.queries import Queries
+from bus.configuration import parse_settings
 from bus.core.core import Core
 from bus.core.effects import Ask, Effect, Moment, Read, Send
 from bus.model.keys import Principal
 from bus.model.repository import Store
-from bus.settings import parse_settings
 from bus.wire.frames import Hello, Query, Refusal, ToBot, ToChannel
 from store import open_store
 

@@ -23,9 +23,9 @@ from bus.wire.answers import HistoryPage
 from bus.wire.frames import History
 from store import open_store
 
+from ..contract.store.samples import add, direct
 from ..integration.wire import Session, new_id, to_channel
 from ..integration.wire_worker import Worker
-from ..store.samples import add, direct
 from .conftest import Serve
 from .neighbour import is_served, mebibytes
 

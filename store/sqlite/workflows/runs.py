@@ -331,10 +331,17 @@ class Runs:
         left = None if next_at is None else (parse_timestamp(next_at) - parse_timestamp(now)).total_seconds()
         return [row[0] for row in rows], until, left
 
-    def check_size(self, record: msgspec.Struct, what: str) -> None:
-        """Raise TooLarge for a record that could not be sent to its readers."""
+    def check_size(self, record: msgspec.Struct, what: str, output: str | None = None) -> None:
+        """Raise TooLarge for a record that could not be sent to its readers; `output` is a step log's, as JSON."""
         bytes_max = self.rules.record_bytes_max
-        if bytes_max is not None and (size_bytes := len(msgspec.json.encode(record))) > bytes_max:
+        if bytes_max is None:
+            return
+        output_bytes = 0
+        if output is not None:  # writing it again, only to see its size, would take as long as storing it
+            output_bytes = (len(output) if output.isascii() else len(output.encode())) - len("null")
+            record = msgspec.structs.replace(record, output=None)
+        size_bytes = len(msgspec.json.encode(record)) + output_bytes
+        if size_bytes > bytes_max:
             raise TooLarge(what, size_bytes, bytes_max)
 
     async def find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:

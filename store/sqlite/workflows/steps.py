@@ -111,7 +111,7 @@ STEPS_FROM_PLACE = (
 )
 """What follows a place, in two statements, because SQLite compares a pair of an expression without an index."""
 
-CheckSize = Callable[[msgspec.Struct, str], None]
+CheckSize = Callable[[msgspec.Struct, str, str | None], None]
 
 
 class Steps:
@@ -235,7 +235,7 @@ class Steps:
         if change.answers is not None and after is not step:
             check_answer(step, change)
         if change.output is not None:
-            self._check_size(after, f"step {step.step_id!r}, with its input,")
+            self._check_size(after, f"step {step.step_id!r}, with its input,", text)
         if after is not step:
             found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
             found.known[after.id] = after, hold

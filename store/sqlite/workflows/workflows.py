@@ -311,7 +311,7 @@ class SqliteWorkflows(SqliteHolds):
         if isinstance(write, StepMove):
             return write
         new = new_step(write.step, fence=write.fence, by=write.by, output_bytes_max=self._rules.output_bytes_max)
-        self.runs.check_size(new.step, f"step {write.step.step_id!r}")
+        self.runs.check_size(new.step, f"step {write.step.step_id!r}", new.output_text)
         return new
 
     async def _write_joined(
@@ -399,7 +399,7 @@ class SqliteWorkflows(SqliteHolds):
         """Complete a step with the oldest waiting signal of these names."""
         pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
         new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
-        self.runs.check_size(new.step, f"step {step.step_id!r}")
+        self.runs.check_size(new.step, f"step {step.step_id!r}", new.output_text)
         last = None if until is None else time_text(until, "until")
 
         async def operation(transaction: Transaction) -> WorkflowStepLog:

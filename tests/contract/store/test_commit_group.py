@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,8 +15,8 @@ from bus.model.repository import (
     CommitWork,
     lots_of,
 )
-from store import open_store
 
+from ..conftest import StorePlace
 from .samples import at, bot, channel, to_channel
 
 pytestmark = pytest.mark.anyio
@@ -43,10 +42,10 @@ def work(id: str) -> CommitWork:
     )
 
 
-async def test_a_commit_beside_a_refused_write_is_told_as_new(path: Path) -> None:
+async def test_a_commit_beside_a_refused_write_is_told_as_new(store_place: StorePlace) -> None:
     """The group is tried a second time: what the first try did must be undone, or it is taken for a repeat."""
     answers: list[Any] = []
-    async with open_store(str(path)) as store:
+    async with store_place.open() as store:
         await store.log.apply([AddBot(bot("ann"))])
 
         async def commit() -> None:

@@ -1,4 +1,4 @@
-"""Messages and page requests to begin with: valid, and as short as can be."""
+"""Messages, page requests, commits and runs to begin with: valid, and as short as can be."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.model.records import BotRecord, Channel
+from bus.model.records import BotRecord, Channel, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from bus.model.repository import (
     Added,
     AddMessages,
+    CommitWork,
     LogMessage,
     MessageLog,
     NewMessage,
     Outcome,
     PageRequest,
+    Released,
+    ReleaseDue,
+    Store,
     StoredLot,
     each,
     lots_of,
@@ -67,6 +71,12 @@ def added(messages: Iterable[NewMessage], outcomes: Iterable[Outcome]) -> list[A
     return [one for lot, outcome in zip(lots_of(messages), outcomes, strict=True) for one in each(lot, outcome)]
 
 
+async def release(log: MessageLog, second: int, messages_max: int = 10) -> Released:
+    [released] = (await log.apply([ReleaseDue(at(second), messages_max)])).answers
+    assert isinstance(released, Released)
+    return released
+
+
 def page(bot_id: str, *sources: tuple[str, int], skip_own: Collection[str] = (), **fields: Any) -> PageRequest:
     """Ask for a page; `skip_own` names the sources of which the bot's own messages are left out."""
     whole = tuple((source, after_seq, source in skip_own) for source, after_seq in sources)
@@ -99,3 +109,55 @@ def _messages(stored: Iterable[StoredLot]) -> list[LogMessage]:
         for lot in stored
         for seq, message in zip(lot.seqs, lot.lot.messages(), strict=True)
     ]
+
+
+# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def work(id: str, *recipients: str, run_id: str | None = None, **fields: Any) -> CommitWork:
+    """A commit that sends one message to each recipient, for a run or for none."""
+    defaults = CommitWork(
+        id=id,
+        bot_id="ann",
+        digest="of its contents",
+        run_id=run_id,
+        fence=None if run_id is None else 1,
+        steps=[],
+        status=None,
+        error=None,
+        context=None,
+        lots=lots_of(direct(f"{id} to {recipient}", "ann", recipient) for recipient in recipients),
+        channels=[],
+        known_only=False,
+        timestamp=at(0),
+        number=1,
+    )
+    return msgspec.structs.replace(defaults, **fields)
+
+
+async def hold_run(store: Store, id: str) -> None:
+    """Let a run of the workflow w be held, with the fence 1."""
+    await store.workflows.save_definition(WorkflowDefinition(id="w", name="w", owner=GlobalOwner()))
+    run = WorkflowRun(id=id, workflow_id="w", workflow_name="w", trigger_type="manual", started_at=at(0))
+    await store.workflows.create_run(run)
+    await store.workflows.claim_run(id, "ann")
+
+
+async def fill_runs(
+    store: Store, workflow: str, *ids: str, first: int = 0, status: RunStatus = RunStatus.COMPLETED
+) -> None:
+    """Create runs that ended one after the other, a second apart."""
+    definition = WorkflowDefinition(id=workflow, name=workflow, owner=GlobalOwner())
+    await store.workflows.save_definition(definition)
+    for number, id in enumerate(ids):
+        await store.workflows.create_run(
+            WorkflowRun(
+                id=id,
+                workflow_id=workflow,
+                workflow_name=workflow,
+                trigger_type="manual",
+                started_at=at(0),
+                completed_at=at(first + number),
+                status=status,
+            )
+        )

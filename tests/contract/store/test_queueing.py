@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from bus.errors import SlotsTaken
 from bus.model.records import RunStatus
 from bus.model.repository import RunNews, WorkflowStore
-from store import open_store
-from tests.contract.conftest import Clock
-from tests.contract.samples import ANN, add_bots, definition, run
+
+from ..conftest import Clock, StorePlace
+from ..samples import ANN, add_bots, definition, run
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -28,8 +22,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def workflows(tmp_path: Path, clock: Clock) -> AsyncIterator[WorkflowStore]:
-    async with open_store(str(tmp_path / "posthouse.db"), clock=clock) as store:
+async def workflows(store_place: StorePlace, clock: Clock) -> AsyncIterator[WorkflowStore]:
+    async with store_place.open(clock=clock) as store:
         await add_bots(store, ANN)
         yield store.workflows
 
