@@ -79,7 +79,7 @@ class Flow:
                 raise
 
     async def _charge(self) -> None:
-        pass
+        await self.bot.status()  # long enough for the step to have begun
 
     async def _part(self, id: str) -> None:
         workflows = self.bot.workflows
