@@ -31,7 +31,7 @@ import zmq
 
 from bus.broker.broker import Broker, open_broker
 from bus.broker.worker_log import WorkerLog
-from bus.cli.console import show_check
+from bus.cli.checking import progress, show_check, show_copy
 from bus.cli.program import main, program
 from bus.cli.streams import show_error
 from bus.client.credentials import Credentials, read_credentials, write_credentials
@@ -57,7 +57,7 @@ from bus.wire.keys import canonical_public, public_text, read_secret, secret_tex
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
 from store import check_of, database_path, open_store
 
-__all__ = ["check", "exit_codes", "main", "program", "serve", "worker_key"]
+__all__ = ["backup", "check", "exit_codes", "main", "program", "restore", "serve", "worker_key"]
 
 _OBJECTS_A_COLLECTION = 50_000
 """Allocations of several batches between collections: Python's default is 700."""
@@ -154,6 +154,69 @@ def check(file: Path, as_json: bool) -> None:
     with exit_codes():
         if not show_check(check_of(str(file)), as_json=as_json):
             sys.exit(EXIT_DATA)
+
+
+def _of_a_database(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which database a command is about, as `serve` finds it."""
+    named = click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
+    configured = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="The configuration that names it.",
+    )
+    return named(configured(click.option("--json", "as_json", is_flag=True, help="One JSON object.")(command)))
+
+
+def _database(config: Path | None, database: str | None) -> Path:
+    return Path(database_path(read_settings(config, store={"database": database}).store.database))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_of_a_database
+def backup(file: Path, config: Path | None, database: str | None, as_json: bool) -> None:
+    """Copy the database to FILE while the worker goes on, and check the copy.
+
+    FILE has everything that was acknowledged before this began. It replaces an earlier backup there once it was
+    read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the earlier one stays.
+
+    Run it as the worker's user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log
+    beside the database grows by what is written.
+    """
+    from store.sqlite.backup import back_up
+
+    with exit_codes():
+        source = _database(config, database)
+        with progress() as tell:
+            check = back_up(source, file, tell)
+        show_copy(
+            check, as_json=as_json, said=f"backed up {source} to {file}", database=str(source), backup=str(file)
+        )
+
+
+@click.command()
+@click.argument("backup", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_of_a_database
+def restore(backup: Path, config: Path | None, database: str | None, as_json: bool) -> None:
+    """Put a copy of BACKUP in the place of the database, whose worker is stopped.
+
+    BACKUP is checked first; if it is damaged, nothing changes. The old database is not removed: it gets another
+    name, with the files beside it.
+
+    What was acknowledged after the backup is not in it. The next start gives the log a new epoch: it assigns the
+    same seqs to other messages, and the clients are told to forget what they knew of them.
+    """
+    from store.sqlite.backup import restore as put_into_place
+
+    with exit_codes():
+        target = _database(config, database)
+        with progress() as tell:
+            check, aside = put_into_place(backup, target, tell)
+        said = f"restored {target} from {backup}"
+        if aside is not None:
+            said += f"; the old one is {aside}: remove it, and {aside.name}-*, when you do not need it any more"
+        kept = None if aside is None else str(aside)
+        show_copy(check, as_json=as_json, said=said, database=str(target), backup=str(backup), kept=kept)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Output for people: messages, tables, the worker's status, the result of a check.
+"""Output for people: messages, tables, the worker's status.
 
 Owns every layout on the command line. A terminal gets colours and local times; a pipe gets plain text, one item a
 line, with times as they are stored; `--json` prints the wire's format. Text from bots is escaped so that it cannot
@@ -18,15 +18,11 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from ..client.waiting import Receipt
-from ..errors import DatabaseDamaged, DatabaseNewer
 from ..model.records import parse_timestamp
-from ..model.repository import StoreCheck
 from ..wire.answers import ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
@@ -36,11 +32,11 @@ __all__ = [
     "Lines",
     "StatusText",
     "Time",
+    "amount",
     "console_for",
     "fact_lines",
     "json_line",
     "message_value",
-    "show_check",
     "show_dead_letter",
     "show_facts",
     "show_json",
@@ -295,14 +291,14 @@ def show_status(status: WorkerStatus, url: str) -> None:
     console = console_for()
     sizes, counters, rates = status.sizes, status.counters, status.rates
     known = (
-        _amount(status.bots, "bot"),
-        _amount(status.channels, "channel"),
-        _amount(status.sessions, "session"),
+        amount(status.bots, "bot"),
+        amount(status.channels, "channel"),
+        amount(status.sessions, "session"),
     )
     facts = {
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
-        "log": f"{_amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
-        "waiting": f"{_amount(sizes['scheduled'], 'message')} until they are due",
+        "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
+        "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
         "disk": _disk(sizes),
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
@@ -323,66 +319,11 @@ def show_status(status: WorkerStatus, url: str) -> None:
         show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
 
 
-# ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def show_check(check: StoreCheck, *, as_json: bool) -> bool:
-    """Carry out a check, with its progress on a terminal, and print the findings; return False if there is damage.
-
-    Raises DatabaseDamaged or DatabaseNewer if the file cannot be checked; with `as_json` that is reported as
-    damage.
-    """
-    try:
-        _run_check(check)
-    except (DatabaseDamaged, DatabaseNewer) as error:
-        if not as_json:
-            raise
-        _show_findings(check, [str(error)])
-        return False
-    if as_json:
-        _show_findings(check, check.damage)
-    else:
-        _print_findings(check)
-    return not check.damage
-
-
-def _run_check(check: StoreCheck) -> None:
-    console = console_for(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown, task = "", bar.add_task("opening", total=None)
-        for part, done, total in check.run():
-            if part != shown:
-                bar.remove_task(task)
-                shown, task = part, bar.add_task(f"reading {part}", total=total)
-            bar.update(task, completed=done)
-
-
-def _show_findings(check: StoreCheck, damage: list[str]) -> None:
-    found = {"damage": damage, "warnings": check.warnings, "counts": check.counts}
-    show_json({"file": check.database, "ok": not damage, **found})
-
-
-def _print_findings(check: StoreCheck) -> None:
-    console = console_for()
-    for kind, style, findings in (
-        ("damage", "bold red", check.damage),
-        ("warning", "yellow", check.warnings),
-    ):
-        for finding in findings:
-            console.print(Text.assemble((f"{kind}: ", style), plain(finding)), soft_wrap=True)
-    verdict = ("is damaged", "bold red") if check.damage else ("is sound", "bold green")
-    counts = dict(check.counts)
-    last_seq = counts.pop("last_seq", 0)
-    facts = ", ".join(_amount(count, name.replace("_", " ").removesuffix("s")) for name, count in counts.items())
-    text = Text.assemble(plain(check.database), " ", verdict, f": {facts}; last seq {last_seq:,}")
-    console.print(text, soft_wrap=True)
-
-
 def _disk(sizes: Mapping[str, int]) -> str:
     database = f"{sizes['database_bytes'] / _MEBIBYTE:,.1f} MiB"
     return f"{database}, and {sizes['wal_bytes'] / _MEBIBYTE:,.1f} MiB of WAL" if "wal_bytes" in sizes else database
 
 
-def _amount(count: int, thing: str) -> str:
+def amount(count: int, thing: str) -> str:
+    """Return a number of things in words."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"

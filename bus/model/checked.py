@@ -1,4 +1,4 @@
-"""What callers want written, checked before it is queued: runs, their changes, step logs, signals.
+"""What callers want written, checked before it is queued: runs, their changes, step logs, signals, schedules.
 
 Owns these checks. A checked value is as it will be read back, with the texts of what is stored as JSON, so that a
 backend only has to place them.
@@ -14,7 +14,9 @@ import msgspec
 
 from ..errors import InvalidTransition, InvalidValue, TooLarge, Unapproved
 from .filters import checked_attributes
+from .occurrences import check_times
 from .records import NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, parse_timestamp, timestamp
+from .schedules import WorkflowSchedule, scheduled_run_id
 from .transitions import STEP_BEGINS
 from .values import (
     CONTEXT_BYTES_MAX,
@@ -37,10 +39,13 @@ __all__ = [
     "StepWrite",
     "begun",
     "check_answer",
+    "check_record_size",
+    "checked_schedule",
     "new_run",
     "new_signal",
     "new_step",
     "run_change",
+    "scheduled_run",
     "time_text",
     "value_text",
 ]
@@ -48,7 +53,23 @@ __all__ = [
 _SIGNAL_CHARACTERS_MAX = 128
 """As for a run: ids and names of signals are keys of an index, and are read by people."""
 
+_SCHEDULE_CHARACTERS_MAX = 100
+"""So that the id of a run, which is that of its schedule and a time, is not longer than ids may be."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+def check_record_size(record: msgspec.Struct, what: str, bytes_max: int | None, output: str | None = None) -> None:
+    """Raise TooLarge for a record that could not be sent to its readers; `output` is a step log's, as JSON."""
+    if bytes_max is None:
+        return
+    output_bytes = 0
+    if output is not None:  # writing it again, only to see its size, would take as long as storing it
+        output_bytes = (len(output) if output.isascii() else len(output.encode())) - len("null")
+        record = msgspec.structs.replace(record, output=None)
+    size_bytes = len(msgspec.json.encode(record)) + output_bytes
+    if size_bytes > bytes_max:
+        raise TooLarge(what, size_bytes, bytes_max)
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -229,3 +250,31 @@ def new_signal(signal: NewSignal) -> NewSignal:
         check_id(text, f"{what} of a signal")
     json_text(signal.payload, f"payload of signal {signal.name!r}", bytes_max=SIGNAL_BYTES_MAX)
     return signal
+
+
+# ── Schedules ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def checked_schedule(schedule: WorkflowSchedule) -> WorkflowSchedule:
+    """Return a schedule as it will be read back. Raise InvalidValue if it could never start a run."""
+    what = f"schedule {schedule.id!r}"
+    schedule = normal_record(schedule, what)
+    if not 1 <= len(schedule.id) <= _SCHEDULE_CHARACTERS_MAX or not schedule.id.isprintable():
+        raise InvalidValue("id", f"a schedule's must have 1 to {_SCHEDULE_CHARACTERS_MAX} printable characters")
+    check_times(schedule.times)
+    return msgspec.structs.replace(schedule, attributes=checked_attributes(schedule.attributes))
+
+
+def scheduled_run(schedule: WorkflowSchedule, workflow_name: str, now: str, time: str) -> WorkflowRun:
+    """Return the run that a schedule starts, now, as the one of a time."""
+    return WorkflowRun(
+        id=scheduled_run_id(schedule.id, time),
+        workflow_id=schedule.workflow_id,
+        workflow_name=workflow_name,
+        trigger_type="schedule",
+        started_at=now,
+        context={} if schedule.input is None else {"input": schedule.input},
+        trigger_payload={"schedule": schedule.id, "at": time},
+        concurrency_key=schedule.concurrency_key,
+        attributes=schedule.attributes,
+    )

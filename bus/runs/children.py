@@ -214,6 +214,9 @@ class Children(Waits):
                         id = run.id
                         continue
                     if run.status in RUN_ENDS:
+                        if run.status is RunStatus.CANCELLED:  # perhaps with this one, which was looked at before
+                            await hold.look()
+                            await anyio.lowlevel.checkpoint()
                         return run
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_at, mine, tasks.cancel_scope)

@@ -128,20 +128,25 @@ class RunFunctions:
         self._wakes.listener = self._tell
         try:
             self._all = resting = True
+            look_at = 0.0
             while True:
                 self._changed = changed = anyio.Event()
-                told, everything = list(self._told), self._all
+                # What happens from here on is looked at next time, also if it happens to one of these.
+                told, self._told = self._told, {}
+                everything, self._all = self._all, False
+                if everything:
+                    look_at = anyio.current_time() + _LOOK_SECONDS * random.uniform(0.75, 1.0)
                 try:
                     for each in self._functions.values():
-                        await self._begin(each, begin, None if everything else told, resting=resting)
-                    for run_id in told:
-                        del self._told[run_id]
-                    resting = self._all = False
-                    seconds = _LOOK_SECONDS
+                        await self._begin(each, begin, None if everything else list(told), resting=resting)
+                    resting = False
+                    seconds = max(0.0, look_at - anyio.current_time())
                 except AWAY:
+                    self._told = told | self._told
+                    self._all = self._all or everything
                     seconds = AGAIN_SECONDS
-                await wait(changed, seconds * random.uniform(0.75, 1.0))
-                self._all = self._all or not changed.is_set()
+                await wait(changed, seconds)
+                self._all = self._all or anyio.current_time() >= look_at
         finally:
             self._wakes.listener = None
             self._changed = None

@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailure
+from bus.errors import DatabaseUnusable
 from bus.model.records import WORKER_ID
 from bus.model.repository import UnsettledState
 
-from .file.header import check_header
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
-from .file.reader import is_text, lenient_text
-from .file.schema import TRUST_NOTHING, migrations, schema_faults
+from .file.read_only import UNREADABLE, open_read_only
+from .file.reader import is_text
+from .file.schema import migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS, intact
@@ -72,8 +72,6 @@ _JSON_COLUMNS = (
     ("workflow_signals", "payload"),
 )
 
-_MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
-
 _FOREIGN = "SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')"
 
 _STEPS_A_CALL = 100_000
@@ -81,10 +79,6 @@ _STEPS_A_CALL = 100_000
 
 _STEPS_MIN, _STEPS_A_PAGE = 200_000_000, 1_000_000
 """The steps for one part: some seconds, and for each page many times what its smallest rows take."""
-
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError)
-"""A SQLite error about damage may contain the damaged text, which Python cannot decode; a column with a damaged
-declaration may have values of another type."""
 
 _decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
 _decode_floors = msgspec.json.Decoder(dict[str, int]).decode
@@ -127,7 +121,7 @@ class Check:
             alone = not place.wal.exists()
             # The mark is read first, so that messages written meanwhile do not look like a loss.
             mark = read_mark(place.lock)
-            with closing(_open(place.database, alone=alone)) as connection:
+            with closing(open_read_only(place.database, alone=alone)) as connection:
                 reading = _Reading(connection, mark)
                 yield from reading.run()
             if not (alone and place.wal.exists()):
@@ -137,62 +131,6 @@ class Check:
             self.warnings.append(
                 f"the file has {status.st_nlink} names (hard links): a WAL beside another name was not read"
             )
-
-
-# ── Opening ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _open(path: Path, *, alone: bool) -> sqlite3.Connection:
-    """Open a posthouse database. Raises as `Check.run` does."""
-    try:
-        # What is missing here may still be in a WAL.
-        check_header(path, whole=alone)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    mode = "mode=ro&immutable=1" if alone else "mode=ro"
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
-    except sqlite3.Error as error:
-        raise DatabaseDamaged(f"{path} cannot be opened: {error}") from error
-    try:
-        connection.text_factory = lenient_text
-        connection.execute(TRUST_NOTHING)
-        _check_migrations(path, connection)
-    except _UNREADABLE as error:
-        connection.close()
-        raise _unreadable(path, error) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _unreadable(path: Path, error: Exception) -> StoreFailure:
-    """Return why a file cannot be read at all: it is damaged, locked or not readable by this user."""
-    reason = getattr(error, "strerror", None) or str(error)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseLocked(str(path))
-    if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return DatabaseUnusable(
-            f"{path} cannot be read by this user ({reason}); run the check as the worker's user"
-        )
-    return DatabaseDamaged(f"{path} cannot be read: {reason}")
-
-
-def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
-    if not connection.execute(_MIGRATED).fetchall():
-        raise DatabaseDamaged(f"{path} is a SQLite database, but not posthouse's")
-    applied = dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY name"))
-    for migration in migrations():
-        checksum = applied.pop(migration.name, None)
-        if checksum is None:
-            raise DatabaseDamaged(f"{path} is older than this posthouse: serve it once to migrate it")
-        if checksum != migration.checksum:
-            raise DatabaseNewer(f"{path} was made with another version of {migration.name}")
-    if applied:
-        newest = max(applied)
-        raise DatabaseNewer(f"{path} was written by a newer posthouse (it has {newest!r}); upgrade to check it")
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,7 +172,7 @@ class _Reading:
             self._connection.execute("BEGIN")
             self._budget.renew()
             read()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self.damage.append(f"{name} cannot be read: {error}")
         finally:
             if self._connection.in_transaction:
@@ -261,7 +199,7 @@ class _Reading:
         self._budget.renew()
         try:
             yield from messages.run()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self.damage.append(f"the messages cannot be read: {error}")
         self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
         _list(self.damage, _described(messages.unreadable, "cannot be read"))

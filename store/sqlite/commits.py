@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import aiosqlite
 import msgspec
@@ -19,7 +18,6 @@ from bus.model.leases import HoldState
 from bus.model.records import (
     CONTINUED,
     NewSignal,
-    RecoveredRun,
     WorkflowRun,
     WorkflowStepLog,
     parse_timestamp,
@@ -38,6 +36,7 @@ from bus.model.repository import (
     each,
     lots_of,
 )
+from bus.model.run_events import crashed_notice, start_notice
 
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
@@ -45,7 +44,7 @@ from .messages.conversations import Conversations
 from .workflows.cancelling import expire_cancels, next_cancel_by
 from .workflows.continuing import continue_run, refuse_taken
 from .workflows.run_rows import find_owners, find_workflow
-from .workflows.schedules import StartedRun, seconds_to_next, start_due
+from .workflows.schedules import seconds_to_next, start_due
 from .workflows.workflows import SqliteWorkflows
 
 __all__ = ["Commits"]
@@ -185,7 +184,9 @@ class Commits:
         found = await self._runs.recover(connection, change.runs_max, now=now, lease_now=lease_now)
         rows = await connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
-        messages = [_notice(recovered, change) for recovered in found if recovered.holder in bots]
+        messages = [
+            crashed_notice(recovered, change, str(uuid.uuid4())) for recovered in found if recovered.holder in bots
+        ]
         due, until, left = await self._runs.due(connection, change.due_after, now, change.due_max)
         cancel_by = await next_cancel_by(connection, lease_now)
         if cancel_by is not None:
@@ -198,7 +199,11 @@ class Commits:
         """Start the runs of schedules that are due, and add messages for the bots that are to open them."""
         connection, now = transaction.connection, self._now()
         started, more = await start_due(connection, self._runs, now, change.runs_max)
-        messages = [_start_notice(each, change) for each in started if each.bot_id is not None]
+        messages = [
+            start_notice(each.run, each.bot_id, change, str(uuid.uuid4()))
+            for each in started
+            if each.bot_id is not None
+        ]
         sent = await self._send(transaction, messages, change.timestamp) if messages else []
         return Started([each.run.id for each in started], sent, await seconds_to_next(connection, now), more)
 
@@ -213,41 +218,3 @@ class Commits:
         seqs = [one.seq for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)]
         assert seqs == list(range(first, first + len(messages))), "their ids are new"
         return [in_log(message, seq, timestamp) for seq, message in enumerate(messages, first)]
-
-
-def _notice(recovered: RecoveredRun, change: RecoverRuns) -> NewMessage:
-    run = recovered.run
-    body = {
-        "run_id": run.id,
-        "workflow_id": run.workflow_id,
-        "workflow_name": run.workflow_name,
-        "fence": run.fence,
-        "recoveries": run.recoveries,
-        "error": run.error,
-    }
-    return _message("workflow.crashed", recovered.holder, body, change)
-
-
-def _start_notice(started: StartedRun, change: StartScheduled) -> NewMessage:
-    run = started.run
-    body = {
-        "run_id": run.id,
-        "workflow_id": run.workflow_id,
-        "workflow_name": run.workflow_name,
-        **run.trigger_payload,
-    }
-    return _message("workflow.start", started.bot_id, body, change)
-
-
-def _message(kind: str, bot_id: str | None, body: Any, change: RecoverRuns | StartScheduled) -> NewMessage:
-    return NewMessage(
-        id=str(uuid.uuid4()),
-        sender_bot_id=change.sender_id,
-        sender_bot_name=change.sender_name,
-        recipient_bot_id=bot_id,
-        recipient_channel=None,
-        message_type=kind,
-        body=msgspec.json.encode(body),
-        reply_to=None,
-        headers=b"{}",
-    )

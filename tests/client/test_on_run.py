@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import bus
+from bus.client.wakes import Wakes
 from bus.model.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
+from bus.runs import executing
+from bus.runs.executing import RunFunctions
 from bus.testing import Worker
 from tests.contract.executing import Seen
 
@@ -270,3 +275,76 @@ async def test_a_run_that_calls_another_one_lends_it_its_place(worker: Worker) -
                 for handle in handles:
                     assert await handle.result() == "42 pages"
     assert digester.seen.calls[21] == 5
+
+
+# ── When it looks ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Looks:
+    """A store whose runs are all to be opened; it notes which were looked for (None: all)."""
+
+    def __init__(self) -> None:
+        self.found: list[list[str] | None] = []
+        self.changed = anyio.Event()
+
+    async def open_runs(self, workflow: str, *, resting: bool, run_ids: list[str] | None) -> list[Any]:
+        self.found.append(run_ids)
+        self.changed.set()
+        await anyio.lowlevel.checkpoint()
+        return [SimpleNamespace(id=run_id) for run_id in run_ids or ()]
+
+    async def until(self, count: int) -> None:
+        """Wait until it was looked so often."""
+        while len(self.found) < count:
+            self.changed = anyio.Event()
+            await self.changed.wait()
+
+
+def functions(looks: Looks) -> tuple[RunFunctions, Wakes]:
+    wakes = Wakes()
+    found = RunFunctions(looks, wakes)  # type: ignore[arg-type]
+    found.add("digest", Digester.digest, DIGEST, 15.0)  # type: ignore[arg-type]
+    return found, wakes
+
+
+async def test_what_happens_to_a_run_that_is_being_opened_is_looked_at_again() -> None:
+    looks = Looks()
+    executed, wakes = functions(looks)
+
+    async def begin(execute: Any) -> None:
+        if len(looks.found) == 2:  # it was opened and lost while others had to wait for a place
+            assert wakes.listener is not None
+            wakes.listener(["a"])
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(executed.serve, begin)
+            await looks.until(1)
+            assert wakes.listener is not None
+            wakes.listener(["a"])
+            await looks.until(3)
+            tasks.cancel_scope.cancel()
+    assert looks.found == [None, ["a"], ["a"]]
+
+
+async def test_all_runs_are_looked_at_from_time_to_time_however_much_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executing, "_LOOK_SECONDS", 0.05)
+    looks = Looks()
+    executed, wakes = functions(looks)
+
+    async def begin(execute: Any) -> None:
+        """Begin nothing."""
+
+    async def busy() -> None:
+        while looks.found.count(None) < 3:
+            if wakes.listener is not None:
+                wakes.listener(["a"])
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(executed.serve, begin)
+            tasks.start_soon(busy)

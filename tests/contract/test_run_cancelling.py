@@ -55,7 +55,7 @@ class Order:
             await order.step("note", self.refund, "note")
             raise
 
-    async def execute(self, through: Mortal | None = None) -> None:
+    async def execute(self, through: Mortal | CancelledBetween | None = None) -> None:
         async with self.programs.open(through=through, lease_seconds=RENEWED_SOON) as order:
             await self.body(order)
 
@@ -120,14 +120,42 @@ async def test_a_program_is_told_where_it_is_and_cleans_up(
             await order.seen.wait_for("charge")
             await anyio.sleep(0.02)  # it may be before the wait, or in it: both are told
             await programs.place.others.cancel_run("r", "too late")
-            if waits in (nap, retry):
+            while waits in (nap, retry) and not order.told:
                 programs.clock.advance(1)  # who waits for a time looks again; nobody holds the run
+                await anyio.sleep(0.02)
     await order.check()
     assert order.told == ["r"]
     with pytest.raises(bus.RunCancelled):
         await order.execute()
     with pytest.raises(InvalidTransition):
         await programs.workflows.retry_run("r")
+
+
+class CancelledBetween:
+    """Workflows of a program that looks at its child right after both were cancelled."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._done = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._programs.workflows, name)
+
+    async def watch_run(self, run_id: str) -> Any:
+        if run_id != "r" and not self._done:
+            self._done = True
+            await self._programs.place.others.cancel_run("r", "too late")
+        return await self._programs.workflows.watch_run(run_id)
+
+
+async def test_a_program_whose_child_was_cancelled_with_it_is_told_of_itself(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    order = Order(programs, call)
+    with anyio.fail_after(BOUND_SECONDS), pytest.raises(bus.RunCancelled):
+        await order.execute(CancelledBetween(programs))
+    await order.check()
+    assert order.told == ["r"]
 
 
 CALLS = 14

@@ -1,8 +1,8 @@
 """Workers that are broken on purpose: what the checker has to find, so that its silence means something.
 
-Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes` and
-`lies_of_time` have the others). Each replaces a piece of the product's inside in a process that becomes a worker.
-They are switches of these tests, and the product knows nothing of them.
+Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes`,
+`lies_of_runs` and `lies_of_time` have the others). Each replaces a piece of the product's inside in a process that
+becomes a worker. They are switches of these tests, and the product knows nothing of them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from store.sqlite.log import SqliteLog
 from store.sqlite.workflows.runs import Runs
 
 from .lies_of_mailboxes import TELLERS, replace
+from .lies_of_runs import TELLERS_OF_RUNS
 from .lies_of_time import TELLERS_OF_TIME
 
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
@@ -276,6 +277,7 @@ def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None
 
 _TELLERS: dict[str, Callable[[], None]] = {
     **TELLERS,
+    **TELLERS_OF_RUNS,
     **TELLERS_OF_TIME,
     "ack_before_commit": _ack_before_commit,
     "torn_commit": _torn_commit,

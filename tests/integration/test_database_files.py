@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,9 +17,7 @@ from tests.cli.forking import run_forked
 from .forked_worker import forked_worker
 from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse_forked
 from .wire import TIMEOUT_SECONDS, Session, bodies, to_channel
-from .wire_worker import REPOSITORY, Worker, free_endpoints
-
-OPERATIONS = REPOSITORY / "docs" / "operations.md"
+from .wire_worker import Worker, free_endpoints
 
 
 @pytest.fixture
@@ -282,33 +278,6 @@ def test_an_older_copy_that_was_put_back_has_a_new_epoch(
     worker.kill()
     worker.start()
     assert epoch_of(worker.session("bot")) == new
-
-
-def test_the_documented_copy_under_load_is_whole_and_has_a_new_epoch(worker: Worker, tmp_path: Path) -> None:
-    shell = shutil.which("sqlite3")
-    if shell is None:
-        pytest.skip("sqlite3, SQLite's shell, is not installed")
-    session = worker.session("bot")
-    session.publish(*(to_channel("news", "x" * 300) for _ in range(1000)))
-    epoch = epoch_of(session)
-    copy = tmp_path / "copy" / "posthouse.db"
-    copy.parent.mkdir()
-    [documented] = re.findall(
-        r'^sqlite3 -readonly posthouse.db "(.*)"$', OPERATIONS.read_text("utf-8"), re.MULTILINE
-    )
-    statement = documented.replace("/backup/posthouse.db", str(copy))
-    with subprocess.Popen([shell, "-readonly", worker.database, statement]) as copying:
-        while copying.poll() is None:
-            [last] = session.publish(to_channel("news", "meanwhile"))
-    assert copying.returncode == 0
-    worker.stop()
-    assert is_sound(copy)
-    put_back(worker, copy.parent, in_place=False)
-    worker.start()
-    session = worker.session("bot")
-    [again] = session.publish(to_channel("news", "after"))
-    assert 1000 < again <= last + 1
-    assert epoch_of(session) != epoch
 
 
 def test_an_older_copy_beside_the_mark_is_refused(worker: Worker, tmp_path: Path) -> None:

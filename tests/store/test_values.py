@@ -99,3 +99,44 @@ def test_an_exact_value_stays_what_it_was() -> None:
     value["a"].append(NAN)
     assert json_text(step(output=exact), "step") == json_text(step(output={"a": [1]}), "step")
     assert exact.value == {"a": [1]}
+
+
+LARGE = "ü" * 3000
+
+
+@pytest.mark.parametrize("text", ["", LARGE], ids=["small", "with a large text"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, 1.0, True, None, -0.0, 2**64, {"a": {"b": []}}],
+        {"a": (1, 2), "b": [("c",)]},
+        {1: 2, "a": 3.5},
+        {"a": [{"b": StepStatus.FAILED}]},
+        [[[[]]], {}, ""],
+    ],
+    ids=repr,
+)
+def test_a_value_is_what_is_read_back_whatever_its_size(value: Any, text: str) -> None:
+    exact = exact_value([value, text], "output")
+    assert exact.json == msgspec.json.encode([value, text])
+    assert repr(exact.value) == repr(msgspec.json.decode(exact.json)), "of the same types, too"
+
+
+@pytest.mark.parametrize("value", [NAN, [1, float("inf")], {"a": [NAN]}, {1: "a", "1": "b"}, [msgspec.Raw(b"nul")]])
+def test_what_json_would_lose_is_refused_beside_a_large_text(value: Any) -> None:
+    with pytest.raises(InvalidValue, match="output"):
+        exact_value([LARGE, {"a": value}], "output")
+
+
+def test_a_large_value_stays_what_it_was() -> None:
+    value: dict[str, Any] = {"a": [LARGE, [1]]}
+    exact = exact_value(value, "output")
+    value["a"][1].append(2)
+    assert exact.value == {"a": [LARGE, [1]]}
+
+
+def test_a_deep_value_beside_a_large_text_is_as_deep_as_without() -> None:
+    value: Any = [LARGE * 1000]
+    for _ in range(500):
+        value = [value]
+    assert exact_value(value, "output").value == value

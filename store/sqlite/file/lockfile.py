@@ -53,6 +53,8 @@ class Mark(msgspec.Struct, frozen=True):
     """Of the database; 0 until it has an epoch."""
     changed_ns: int = 0
     """When the database was last changed, by the file system; 0 while it is open, and after a crash."""
+    restoring: str = ""
+    """What the names of the old files end with while another database is put in their place."""
 
 
 def read_mark(path: Path) -> Mark | None:
@@ -122,6 +124,10 @@ class LockFile:
         Raises DatabaseDamaged if the log (None: there is no log) ends before what was acknowledged.
         """
         mark = read_mark(self.place.lock) or Mark(0, "", 0)
+        if mark.restoring:
+            raise DatabaseDamaged(
+                f"the restoration of {self.place.database} was interrupted: run `posthouse restore` again"
+            )
         if epoch is None:
             if mark.last_seq:
                 raise DatabaseDamaged(
@@ -164,6 +170,18 @@ class LockFile:
         return DatabaseInUse(str(self.place.database), mark.pid if mark else None)
 
     # ── The mark ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def restore(self, suffix: str) -> str:
+        """Note durably that the database is being replaced, unless that was noted before; return the suffix."""
+        assert self._file is not None
+        before = read_mark(self.place.lock) or self.mark
+        self._write(msgspec.structs.replace(before, restoring=before.restoring or suffix))
+        os.fsync(self._file)
+        return self.mark.restoring
+
+    def restored(self) -> None:
+        """Note that it was replaced."""
+        self._write(msgspec.structs.replace(self.mark, restoring=""))
 
     def _note_holder(self) -> None:
         before = read_mark(self.place.lock) or self.mark

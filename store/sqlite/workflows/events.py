@@ -1,7 +1,7 @@
 """Events of runs, as messages of the worker that are due at once.
 
-Owns what an event tells. It is written in the transaction of the change, into the table of delayed messages,
-because only the log's own transactions append to the log.
+`bus.model.run_events` knows what an event tells. It is written in the transaction of the change, into the table of
+delayed messages, because only the log's own transactions append to the log.
 """
 
 from __future__ import annotations
@@ -12,16 +12,8 @@ from typing import Any
 
 import aiosqlite
 
-from bus.model.records import (
-    RUNS_CHANNEL,
-    WORKER_ID,
-    WORKER_NAME,
-    RunStatus,
-    RunSummary,
-    WorkflowRun,
-)
-from bus.model.repository import DUE_AT_ONCE, NewMessage
-from bus.model.values import json_text
+from bus.model.records import WORKER_ID, RunSummary, WorkflowRun
+from bus.model.run_events import event_of, run_event
 
 from ..messages.arrivals import schedule
 
@@ -31,9 +23,6 @@ _IS_KNOWN = """
     SELECT 1 FROM scheduled_messages WHERE id = ?1 AND sender_bot_id = ?2
     UNION ALL SELECT 1 FROM bot_messages WHERE id = ?1 AND sender_bot_id = ?2 AND copied = 0
     UNION ALL SELECT 1 FROM bot_messages WHERE id = ?1 AND sender_bot_id = ?2 AND copied = 1"""
-
-_ERROR_CHARACTERS = 1000
-"""An event has no more of a run's error."""
 
 
 class EventWriting:
@@ -58,7 +47,7 @@ class EventWriting:
     ) -> None:
         """Tell that a run has another status than before, which is None if it was not looked up."""
         if before is not None and before != run.status:
-            await self._add(connection, _event_of(run), run, {})
+            await self._add(connection, event_of(run), run, {})
 
     async def created(self, connection: aiosqlite.Connection, run: WorkflowRun) -> None:
         """Tell that a run was created."""
@@ -89,35 +78,6 @@ class EventWriting:
         more: dict[str, Any],
         id: str | None = None,
     ) -> None:
-        body = {
-            "run_id": run.id,
-            "workflow_id": run.workflow_id,
-            "workflow_name": run.workflow_name,
-            "status": run.status,
-            "error": None if run.error is None else run.error[:_ERROR_CHARACTERS],
-            "concurrency_key": run.concurrency_key,
-            "attributes": run.attributes,
-            **more,
-        }
-        message = NewMessage(
-            id=id or str(uuid.uuid4()),
-            sender_bot_id=WORKER_ID,
-            sender_bot_name=WORKER_NAME,
-            recipient_bot_id=None,
-            recipient_channel=RUNS_CHANNEL,
-            message_type=f"run.{event}",
-            body=json_text(body, "an event").encode(),
-            reply_to=None,
-            headers=b"{}",
-            due_at=DUE_AT_ONCE,
-        )
+        message = run_event(event, run, id or str(uuid.uuid4()), more)
         await schedule(connection, message)
         self.came()
-
-
-def _event_of(run: WorkflowRun | RunSummary) -> str:
-    if run.status == RunStatus.RUNNING:
-        return "started"
-    if run.status == RunStatus.PAUSED and run.error is None:
-        return "waits"
-    return str(run.status)

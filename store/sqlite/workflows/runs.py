@@ -13,8 +13,8 @@ from contextlib import suppress
 import aiosqlite
 import msgspec
 
-from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken, TooLarge
-from bus.model.checked import NewRun, RunChange, run_change
+from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from bus.model.checked import NewRun, RunChange, check_record_size, run_change
 from bus.model.leases import (
     Claimant,
     HeldRun,
@@ -333,16 +333,7 @@ class Runs:
 
     def check_size(self, record: msgspec.Struct, what: str, output: str | None = None) -> None:
         """Raise TooLarge for a record that could not be sent to its readers; `output` is a step log's, as JSON."""
-        bytes_max = self.rules.record_bytes_max
-        if bytes_max is None:
-            return
-        output_bytes = 0
-        if output is not None:  # writing it again, only to see its size, would take as long as storing it
-            output_bytes = (len(output) if output.isascii() else len(output.encode())) - len("null")
-            record = msgspec.structs.replace(record, output=None)
-        size_bytes = len(msgspec.json.encode(record)) + output_bytes
-        if size_bytes > bytes_max:
-            raise TooLarge(what, size_bytes, bytes_max)
+        check_record_size(record, what, self.rules.record_bytes_max, output)
 
     async def find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:
         """Return a run and its hold. Raise NotFound or RecordDamaged."""

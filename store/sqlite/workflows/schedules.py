@@ -19,12 +19,11 @@ import anyio.to_thread
 import msgspec
 
 from bus.errors import InvalidValue, NotFound, RecordDamaged
-from bus.model.checked import new_run
-from bus.model.filters import checked_attributes
-from bus.model.occurrences import CRON_MISSING, CronTimes, can_read_cron, check_times, next_time, next_times
+from bus.model.checked import checked_schedule, new_run, scheduled_run
+from bus.model.occurrences import CRON_MISSING, CronTimes, can_read_cron, next_time, next_times
 from bus.model.records import WorkflowRun, parse_timestamp
-from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule, due_runs, scheduled_run_id
-from bus.model.values import json_text, normal_record, row_range, same_values
+from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule, due_runs
+from bus.model.values import json_text, row_range, same_values
 
 from ..file.reader import Reader
 from ..file.writer import refusal
@@ -32,9 +31,6 @@ from .listing import SqliteRunLists
 from .runs import Runs
 
 __all__ = ["SqliteSchedules", "StartedRun", "cron_warning", "seconds_to_next", "start_due"]
-
-_ID_CHARACTERS_MAX = 100
-"""So that the id of a run, which is that of its schedule and a time, is not longer than ids may be."""
 
 _TIMES_MAX = 1000
 
@@ -99,9 +95,9 @@ class SqliteSchedules(SqliteRunLists):
 
     async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
         """Insert or replace a schedule."""
-        schedule = await anyio.to_thread.run_sync(_checked, schedule)
+        schedule = await anyio.to_thread.run_sync(checked_schedule, schedule)
         text = json_text(schedule, f"schedule {schedule.id!r}")
-        new_run(_run(schedule, "", self.now(), ""))  # raises what its runs would
+        new_run(scheduled_run(schedule, "", self.now(), ""))  # raises what its runs would
 
         async def operation(connection: aiosqlite.Connection, now: str) -> ScheduleStatus:
             await _check_names(connection, schedule)
@@ -174,16 +170,6 @@ class SqliteSchedules(SqliteRunLists):
             return cursor.rowcount > 0
 
         return await self._write(operation)
-
-
-def _checked(schedule: WorkflowSchedule) -> WorkflowSchedule:
-    """Return a schedule as it will be read back. Raise InvalidValue if it could never start a run."""
-    what = f"schedule {schedule.id!r}"
-    schedule = normal_record(schedule, what)
-    if not 1 <= len(schedule.id) <= _ID_CHARACTERS_MAX or not schedule.id.isprintable():
-        raise InvalidValue("id", f"a schedule's must have 1 to {_ID_CHARACTERS_MAX} printable characters")
-    check_times(schedule.times)
-    return msgspec.structs.replace(schedule, attributes=checked_attributes(schedule.attributes))
 
 
 async def _check_names(connection: aiosqlite.Connection, schedule: WorkflowSchedule) -> None:
@@ -267,7 +253,7 @@ async def _start(connection: aiosqlite.Connection, runs: Runs, row: sqlite3.Row,
     bot_id = None if status.schedule.bot is None else await _bot_id(connection, status.schedule.bot)
     started: list[StartedRun] = []
     for time in due.times:
-        run = await _create(connection, runs, _run(status.schedule, name, now, time), status, time)
+        run = await _create(connection, runs, scheduled_run(status.schedule, name, now, time), status, time)
         if run is not None:
             started.append(StartedRun(run, bot_id))
     last_at, last_run = (due.times[-1], started[-1].run.id) if started else (None, None)
@@ -276,20 +262,6 @@ async def _start(connection: aiosqlite.Connection, runs: Runs, row: sqlite3.Row,
         _MOVE_ON, (status.id, after.next_at, after.queued_at, after.fired, after.skipped, last_at, last_run)
     )
     return started
-
-
-def _run(schedule: WorkflowSchedule, workflow_name: str, now: str, time: str) -> WorkflowRun:
-    return WorkflowRun(
-        id=scheduled_run_id(schedule.id, time),
-        workflow_id=schedule.workflow_id,
-        workflow_name=workflow_name,
-        trigger_type="schedule",
-        started_at=now,
-        context={} if schedule.input is None else {"input": schedule.input},
-        trigger_payload={"schedule": schedule.id, "at": time},
-        concurrency_key=schedule.concurrency_key,
-        attributes=schedule.attributes,
-    )
 
 
 async def _create(

@@ -1,0 +1,246 @@
+"""`posthouse backup` and `restore`: what a copy has, and what is left if they are refused or killed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import bus
+from bus.errors import DatabaseDamaged, DatabaseUnusable
+from store import open_store
+from store.sqlite import backup as backups
+from store.sqlite.backup import back_up, restore
+
+from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
+from .test_check import BODY, change, checked, fill, lock_path, replace
+
+ROUNDS = 6
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with ten messages, closed."""
+    (tmp_path / "served").mkdir()
+    path = tmp_path / "served" / "posthouse.db"
+    anyio.run(fill, path, 10)
+    return path
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return tmp_path / "copy.db"
+
+
+def ids(path: Path) -> set[str]:
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro{alone}", uri=True)) as connection:
+        return {id for (id,) in connection.execute("SELECT id FROM bot_messages")}
+
+
+def quiet(*_: object) -> None:
+    """Hear of no progress."""
+
+
+async def epoch(path: Path) -> str:
+    async with open_store(str(path)) as store:
+        return (await store.log.load()).epoch
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ── Backing up ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_backup_has_everything_and_is_for_its_user_alone(path: Path, copy: Path) -> None:
+    before = contents(path.parent)
+    told = Posthouse().answer("backup", copy, "--database", path)
+    assert told.startswith(f"backed up {path} to {copy}\n{copy}")
+    assert " is sound: 10 messages, 1 scheduled message" in told
+    assert ids(copy) == ids(path)
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert contents(path.parent) == before
+    assert [each.name for each in copy.parent.iterdir() if each.name.startswith(copy.name)] == [copy.name]
+
+
+def test_the_database_is_found_as_serve_finds_it(path: Path, copy: Path, tmp_path: Path) -> None:
+    config = tmp_path / "posthouse.toml"
+    config.write_text(f"[store]\ndatabase = '{path}'", encoding="utf-8")
+    assert Posthouse().json("backup", copy, "--config", config)["counts"]["messages"] == 10
+    found = Posthouse()
+    found.environment["POSTHOUSE_STORE_DATABASE"] = str(path)
+    assert found.json("backup", copy)["database"] == str(path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_backup_under_load_has_what_was_acknowledged_and_survives_kills(
+    posthouse: Posthouse, copy: Path
+) -> None:
+    rounds = random.Random(17)
+    command = [*COMMAND, "backup", str(copy), "--database", str(posthouse.database)]
+    acknowledged: set[str] = set()
+
+    async def publish() -> None:
+        while True:
+            acknowledged.add((await bot.publish("news", BODY * 20)).id)
+
+    async with bus.connect(posthouse.url, bot="busy") as bot, anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(publish)
+        have: set[str] = set()
+        for number in range(ROUNDS):
+            before = set(acknowledged)
+            process = await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None)
+            if number % 2:
+                await anyio.sleep(rounds.uniform(0.3, 1.5))
+                process.kill()
+            with anyio.fail_after(TIMEOUT_SECONDS):
+                assert await process.wait() in (0, -signal.SIGKILL)
+            if process.returncode == 0:
+                have = before
+            assert ids(copy) >= have
+            assert await anyio.to_thread.run_sync(lambda: checked(copy).damage) == []
+        tasks.cancel_scope.cancel()
+    assert have, "messages were published beside the backups"
+
+
+def test_a_damaged_database_leaves_the_earlier_backup(path: Path, copy: Path) -> None:
+    Posthouse().answer("backup", copy, "--database", path)
+    before = copy.read_bytes()
+    replace(path, f"{BODY} 7".encode(), f"{BODY} 8".encode())
+    code, line = Posthouse().refusal("backup", copy, "--database", path)
+    assert code == 65
+    assert f"the copy {copy}.part is damaged" in line
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["posthouse.db", "other.db", "folder"])
+def test_what_is_no_place_for_a_backup_is_refused(path: Path, name: str) -> None:
+    anyio.run(fill, path.with_name("other.db"), 1)
+    path.with_name("folder").mkdir()
+    before = ids(path), ids(path.with_name("other.db"))
+    code, line = Posthouse().refusal("backup", path.with_name(name), "--database", path)
+    assert code == 78
+    assert "another file for the backup" in line or "name one for the backup" in line
+    assert (ids(path), ids(path.with_name("other.db"))) == before
+
+
+def test_a_database_that_is_not_there_is_not_made(path: Path, copy: Path) -> None:
+    code, line = Posthouse().refusal("backup", copy, "--database", path.with_name("none.db"))
+    assert (code, "is not a file" in line) == (78, True)
+    assert not copy.exists()
+    assert not path.with_name("none.db").exists()
+
+
+def test_a_folder_that_is_not_there_is_said(path: Path, tmp_path: Path) -> None:
+    code, line = Posthouse().refusal("backup", tmp_path / "none" / "copy.db", "--database", path)
+    assert (code, "cannot be opened: No such file or directory" in line) == (78, True)
+
+
+def test_two_backups_to_one_file_do_not_mix(path: Path, copy: Path) -> None:
+    with (
+        backups._written(copy.with_name(f"{copy.name}.part")),
+        pytest.raises(DatabaseUnusable, match="being written"),
+    ):
+        back_up(path, copy, quiet)
+
+
+# ── Restoring ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def later(path: Path, copy: Path) -> Path:
+    """The database, in which something was changed after the backup."""
+    back_up(path, copy, quiet)
+    change(path, "UPDATE bots SET last_seen_at = '2026-02-02T00:00:00.000000Z'")
+    return path
+
+
+def test_a_restored_database_is_the_backup_under_a_new_epoch(later: Path, copy: Path) -> None:
+    before, kept = anyio.run(epoch, later), contents(later.parent)
+    told = Posthouse().json("restore", copy, "--database", later)
+    assert told["counts"]["messages"] == 10
+    aside = Path(told["kept"])
+    assert aside.name.startswith("posthouse.db.before-")
+    assert aside.read_bytes() == kept["posthouse.db"]
+    assert ids(later) == ids(copy)
+    assert anyio.run(epoch, later) != before
+    assert Posthouse().answer("check", aside).count("is sound") == 1
+
+
+def test_a_backup_is_restored_where_nothing_is(copy: Path, path: Path, tmp_path: Path) -> None:
+    back_up(path, copy, quiet)
+    database = tmp_path / "empty" / "posthouse.db"
+    database.parent.mkdir()
+    told = Posthouse().json("restore", copy, "--database", database)
+    assert told["kept"] is None
+    assert ids(database) == ids(path)
+    assert anyio.run(epoch, database)
+
+
+def test_a_database_that_is_served_is_not_replaced(posthouse: Posthouse, copy: Path) -> None:
+    Posthouse().answer("backup", copy, "--database", posthouse.database)
+    code, line = Posthouse().refusal("restore", copy, "--database", posthouse.database)
+    assert (code, "in use" in line) == (75, True)
+    assert posthouse.json("status")
+
+
+def test_a_damaged_backup_changes_nothing(later: Path, copy: Path) -> None:
+    replace(copy, f"{BODY} 7".encode(), f"{BODY} 8".encode())
+    before = ids(later), later.read_bytes()
+    code, line = Posthouse().refusal("restore", copy, "--database", later)
+    assert (code, "is damaged, so it was not put into place" in line) == (65, True)
+    assert (ids(later), later.read_bytes()) == before
+    assert anyio.run(epoch, later)
+
+
+@pytest.mark.parametrize("dies_at", range(1, 20))
+def test_a_restoration_that_is_killed_can_be_repeated(
+    later: Path, copy: Path, dies_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a WAL beside the database, as after a crash: what it has belongs to the old database alone."""
+    with closing(sqlite3.connect(later, isolation_level=None)) as connection:
+        connection.execute("UPDATE bots SET last_seen_at = '2026-03-03T00:00:00.000000Z'")
+        kept = contents(later.parent)
+        assert f"{later.name}-wal" in kept
+        calls = iter(range(1, 1000))
+
+        def rename(old: Path, new: Path) -> None:
+            if next(calls) == dies_at:
+                raise KeyboardInterrupt
+            old.replace(new)
+            if next(calls) == dies_at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(backups, "_rename", rename)
+            try:
+                restore(copy, later, quiet)
+                died = False
+            except KeyboardInterrupt:
+                died = True
+        if died and lock_path(later).exists():
+            refused = ""
+            try:
+                anyio.run(epoch, later)
+            except DatabaseDamaged as error:
+                refused = str(error)
+            if refused:
+                assert "run `posthouse restore` again" in refused
+                restore(copy, later, quiet)
+        [aside] = [each for each in later.parent.iterdir() if each.name.endswith("Z")]
+        assert aside.read_bytes() == kept[later.name]
+        assert aside.with_name(f"{aside.name}-wal").read_bytes() == kept[f"{later.name}-wal"]
+    assert checked(later).damage == []
+    assert ids(later) == ids(copy)
+    assert anyio.run(epoch, later)
