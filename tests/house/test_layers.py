@@ -102,7 +102,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 
-WITH_PROTOCOLS = {"bus.model.repository", "bus.model.workflows"}
+WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite", "sqlite3"}
