@@ -70,26 +70,27 @@ class Bot(Asking, Handlers):
     def __init__(
         self,
         name: str | None = None,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         credentials: Credentials | str | os.PathLike[str] | None = None,
         bot_id: str | None = None,
         max_in_flight: int = _MAX_IN_FLIGHT,
         timeout: float | None = _TIMEOUT_SECONDS,
-        tap_url: str | None = None,
+        tap_url: str | Sequence[str] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
         `credentials`, or a file of them, or the one that POSTHOUSE_CREDENTIALS names, say who the bot is, and where
         its worker; `url` and `tap_url` may still be other ways there. Without credentials the bot needs a name, and
-        the addresses are `DEFAULT_URL` and, for `watch`, `DEFAULT_TAP_URL`. Raises CredentialsError.
+        the addresses are `DEFAULT_URL` and, for `watch`, `DEFAULT_TAP_URL`. Raises CredentialsError. Where several
+        workers stand in for each other, both may be lists, and the bot finds the worker that serves.
 
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
         `context` is the ZeroMQ context to use, which inproc addresses need.
         """
         self._endpoint = endpoint = Endpoint(url, tap_url, credentials=credentials, context=context)
-        name, url = endpoint.name_of(name), endpoint.url
+        name = endpoint.name_of(name)
         self._has_context = context is not None
         self._made_in = os.getpid()
         self._bot_id = bot_id
@@ -104,7 +105,7 @@ class Bot(Asking, Handlers):
             closed=self._closed,
             beat=lambda: self._inbox.look_for_forgotten(),
         )
-        caller = Caller(self._connection, url, timeout)
+        caller = Caller(self._connection, endpoint.where, timeout)
         super().__init__(name, caller)
         self._sender = Sender(caller)
         self._settler = Settler(caller)
@@ -128,7 +129,7 @@ class Bot(Asking, Handlers):
 
     @property
     def url(self) -> str:
-        """The worker's address."""
+        """The address of the worker that the bot is, or is being, connected to."""
         return self._endpoint.url
 
     @property
@@ -173,7 +174,8 @@ class Bot(Asking, Handlers):
                 if self._connection.refusal is not None:
                     raise self._connection.refusal
                 raise WorkerUnavailable(
-                    f"no worker answers at {self.url}; start one with 'posthouse serve', or check the address"
+                    f"no worker answers at {self._endpoint.where}; start one with 'posthouse serve', or check the"
+                    " address"
                 )
         except BaseException:
             await self._leave()
@@ -377,14 +379,14 @@ class _Messages:
 
 
 def connect(
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     *,
     bot: str | None = None,
     credentials: Credentials | str | os.PathLike[str] | None = None,
     bot_id: str | None = None,
     max_in_flight: int = _MAX_IN_FLIGHT,
     timeout: float | None = _TIMEOUT_SECONDS,
-    tap_url: str | None = None,
+    tap_url: str | Sequence[str] | None = None,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> Bot:
     """Connect a bot to its worker; use it as `async with bus.connect(...) as bot:`.

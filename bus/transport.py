@@ -269,19 +269,23 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str, keys:
     return port
 
 
-def connect_tap(context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> Port:
-    """Connect a SUB to a worker's tap. Raises AddressError for an invalid address.
+def connect_tap(
+    context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], keys: CurveKeys | None = None
+) -> Port:
+    """Connect a SUB to taps. Raises AddressError for an invalid address.
 
-    With `keys`, only to the worker that has its key.
+    With `keys`, only to workers that have their key.
     """
-    _check(address)
+    for address in addresses:
+        _check(address)
     socket = context.socket(zmq.SUB)
     if keys is not None:
         secure(socket, keys)
-    allow_ipv6(socket, address)
-    try:
-        socket.connect(address)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise AddressError(address, error.strerror or str(error)) from error
+    for address in addresses:
+        allow_ipv6(socket, address)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise AddressError(address, error.strerror or str(error)) from error
     return Port(socket)

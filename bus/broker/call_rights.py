@@ -42,7 +42,6 @@ from ..wire.calls import (
     ClaimRun,
     CreateRun,
     CreateStepLog,
-    DeleteDefinition,
     DeleteRun,
     EmitRun,
     ForkRun,
@@ -60,13 +59,13 @@ from ..wire.calls import (
     ListWaitingApprovals,
     PageStepLogs,
     RetryRun,
-    SaveDefinition,
     SendSignal,
     TakeSignal,
     UpdateRunStatus,
     UpdateStepStatus,
     WatchRun,
 )
+from ..wire.definition_calls import DeleteDefinition, OfferDefinition, SaveDefinition
 from ..wire.frames import Code, Refusal
 from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, GetSchedule, GetScheduleTimes, PauseSchedule, SaveSchedule
@@ -102,7 +101,7 @@ class CallRights:
         Raise Refusal, NotFound or Conflict if it is not allowed.
         """
         match call:
-            case SaveDefinition():
+            case SaveDefinition() | OfferDefinition():
                 await self._permit_definition(principal, call.definition)
             case DeleteDefinition():
                 return await self._permit_deletion(principal, call.definition_id)

@@ -1,9 +1,7 @@
 """Workflow calls: carried out on the store, and answered with a frame.
 
-Owns the order of a session's calls, and that no answer is larger than a frame. Consecutive calls are carried out in
-order. Writes enter the store's one queue without waiting for each other, so that they share a commit, and so do
-reads; but a read waits for the writes before it, and a write for the reads. Few reads of a session are carried
-out at once: its records may be large, and others' calls come between them.
+Owns that no answer is larger than a frame, and what a bot is answered with. `rounds` has the order of a session's
+calls.
 """
 
 from __future__ import annotations
@@ -32,11 +30,8 @@ from ..wire.calls import (
     ClaimRun,
     CountRuns,
     CreateStepLog,
-    DeleteDefinition,
     DeleteRun,
     GetCompletedStepIds,
-    GetDefinition,
-    GetDefinitionByName,
     GetLatestRun,
     ListCall,
     ListOpenRuns,
@@ -44,12 +39,18 @@ from ..wire.calls import (
     ListStepLogs,
     ListWaitingApprovals,
     PageStepLogs,
-    SaveDefinition,
     SendSignal,
     UpdateStepStatus,
     decode_call,
 )
 from ..wire.codec import encode, ok_frame
+from ..wire.definition_calls import (
+    DeleteDefinition,
+    GetDefinition,
+    GetDefinitionByName,
+    OfferDefinition,
+    SaveDefinition,
+)
 from ..wire.echoes import carried
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
@@ -57,18 +58,16 @@ from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
 from .deeds import deed
+from .rounds import Round
 from .waking import RunWaking
 
-__all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
+__all__ = ["STEP_CALLS", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 8
 """Records of a list that are read at once: with the largest steps some 140 MiB."""
 
 _ANSWER_ROOM_BYTES = 1024
 """Room around a record in an answer of one frame."""
-
-_READS_AT_ONCE = 2
-"""Reads of one session: one by the store, while the answer to the other is written."""
 
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
@@ -89,39 +88,6 @@ _FINDS = GetDefinition | GetDefinitionByName | GetLatestRun
 """Calls whose record may be another one than was named: it is looked at whether the bot may see it."""
 
 _log = structlog.get_logger("posthouse")
-
-
-class Round:
-    """Consecutive calls of one session, either all writes or all reads, after those that came before."""
-
-    __slots__ = ("_turns", "_waiting", "after", "done", "open", "writes")
-
-    def __init__(self, writes: bool, after: Round | None) -> None:
-        self.writes = writes
-        self.after = after
-        self.open = 0
-        self.done = anyio.Event()
-        self._waiting = 0
-        self._turns: anyio.Semaphore | None = None
-
-    @property
-    def turns(self) -> anyio.Semaphore:
-        """Lets some reads at a time through, so that those of other sessions come between them."""
-        if self._turns is None:
-            self._turns = anyio.Semaphore(_READS_AT_ONCE, fast_acquire=True)
-        return self._turns
-
-    def arrive(self) -> bool:
-        """Return True if a call that arrives has to `wait`: the calls before are not done, or others still wait."""
-        waits = self._waiting > 0 or (self.after is not None and not self.after.done.is_set())
-        self._waiting += waits
-        return waits
-
-    async def wait(self) -> None:
-        """Return when the calls before are done, in the order in which calls arrived."""
-        if self.after is not None:
-            await self.after.done.wait()
-        self._waiting -= 1
 
 
 class StepsAsked(NamedTuple):
@@ -260,7 +226,7 @@ class WorkflowAnswers:
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)
         if ask.principal is not None and isinstance(
-            call, SaveDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
+            call, SaveDefinition | OfferDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
         ):
             async with self._defining:
                 return await self._carry_out(ask, request, call, bot_name)

@@ -9,13 +9,13 @@ from ..model.records import RunStatus
 from ..wire.calls import (
     Call,
     CancelRun,
-    DeleteDefinition,
     DeleteRun,
     ForkRun,
     RetryRun,
     UpdateRunStatus,
     UpdateStepStatus,
 )
+from ..wire.definition_calls import DeleteDefinition
 from ..wire.schedule_calls import DeleteSchedule, PauseSchedule, SaveSchedule
 
 __all__ = ["deed"]

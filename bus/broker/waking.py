@@ -19,7 +19,6 @@ from ..wire.calls import (
     ClaimRun,
     CreateRun,
     CreateStepLog,
-    DeleteDefinition,
     ForkRun,
     LeaveQueue,
     ReleaseRun,
@@ -30,6 +29,7 @@ from ..wire.calls import (
     UpdateStepStatus,
     WatchRun,
 )
+from ..wire.definition_calls import DeleteDefinition
 from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import PauseSchedule, SaveSchedule
 

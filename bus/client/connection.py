@@ -4,7 +4,8 @@ Owns the socket, the session's upkeep, and all requests that wait for an answer.
 
 - Unanswered requests are repeated in every new session, with the same request numbers and message ids: after a
   restart of the worker, after `unknown_session`, and after a silence as long as the session's timeout.
-- Every session has its own socket, so that nothing sent for an old one can arrive in a new one.
+- Every session has its own socket, so that nothing sent for an old one can arrive in a new one; perhaps at another
+  worker of the house, which `route` chooses.
 - Messages published in one turn of the event loop travel in one frame. They wait here while the window is full.
 - Messages that this bot has settled are not delivered to it again, although the worker may resend them.
 
@@ -57,12 +58,6 @@ from .waiting import Awaited, Deadlines, FrameTooLarge, Make, Request, Ticket
 from .wakes import Wakes
 
 __all__ = ["Connection"]
-
-_RECONNECT_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
-"""Waits between attempts to open a session; the last one repeats."""
-
-_HELLO_SECONDS = 5.0
-"""How long one attempt waits for its welcome. The socket keeps trying to connect in the meantime."""
 
 _UPKEEP_FRACTION = 0.8
 """The part of a heartbeat interval between two pings: the rest is for the network and a busy loop."""
@@ -247,16 +242,14 @@ class Connection:
             self.close(ClosedError("the connection has ended"))
 
     async def _keep_session(self) -> None:
-        attempt = 0
         while self.failure is None:
             sessions = self.sessions
             try:
                 await self._session()
             except AddressError as error:
                 self.close(error)
-            attempt = 0 if self.sessions > sessions else attempt + 1
             if self.failure is None:
-                await anyio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
+                await anyio.sleep(self._endpoint.route.go_on(opened=self.sessions > sessions))
 
     async def _session(self) -> None:
         """Hold one session, from its hello until it is lost."""
@@ -340,7 +333,7 @@ class Connection:
         while True:
             welcome = self.welcome
             if not self._open or welcome is None:
-                with anyio.move_on_after(_HELLO_SECONDS):
+                with anyio.move_on_after(self._endpoint.route.patience_seconds):
                     await self._welcomed.wait()
                 if not self._open:
                     self._lost.set()
@@ -477,7 +470,9 @@ class Connection:
         self._leave_window(request)
 
     def _refused(self, error: ErrorFrame) -> None:
-        if error.code == Code.UNKNOWN_SESSION:
+        if error.code == Code.ELSEWHERE:
+            self.refusal = self._endpoint.sent_on(error.message, error.details)
+        if error.code in (Code.UNKNOWN_SESSION, Code.ELSEWHERE):
             self._lost.set()
             return
         failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)

@@ -1,8 +1,8 @@
 """Where a bot connects, and which key it has.
 
 Owns the choice between what a program passes, what a file of credentials says and the defaults; opening sockets
-accordingly; and what it means that a connection did not come about. A bot with credentials never speaks to a worker
-without keys, because it could not tell who that is.
+accordingly, at the worker that `route` chooses; and what it means that a connection did not come about. A bot with
+credentials never speaks to a worker without keys, because it could not tell who that is.
 
 A file is read again before each connection: somebody may have replaced its key meanwhile.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 import msgspec
 import zmq
@@ -23,12 +25,15 @@ from ..errors import (
     KeyRefused,
     KeysRequired,
     KeysUnsupported,
+    WorkerUnavailable,
     WrongWorker,
 )
 from ..transport import Break, Port, connect_command, connect_tap
+from ..wire.addresses import address_fault
 from ..wire.keys import read_public, read_secret
 from .credentials import Credentials, read_credentials, take_next
 from .greeting import mechanism_at
+from .route import Route
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "VARIABLE", "Endpoint"]
 
@@ -52,18 +57,19 @@ class Endpoint:
 
     def __init__(
         self,
-        url: str | None,
-        tap_url: str | None,
+        url: str | Sequence[str] | None,
+        tap_url: str | Sequence[str] | None,
         *,
         credentials: Credentials | str | os.PathLike[str] | None,
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
         """Read the credentials, or those that the environment names. Raise CredentialsError or AddressError."""
-        is_inproc = url is not None and url.startswith("inproc:")
+        urls, tap_urls = _listed(url), _listed(tap_url)
+        is_inproc = any(_is_inproc(each) for each in urls)
         if credentials is None and not is_inproc:
             credentials = os.environ.get(VARIABLE) or None
         elif credentials is not None and is_inproc:
-            raise AddressError(str(url), "inproc has no handshakes, and so no keys")
+            raise AddressError(urls[0], "inproc has no handshakes, and so no keys")
         self.path = None if credentials is None or isinstance(credentials, Credentials) else os.fspath(credentials)
         """The file of the credentials, if they came from one."""
         self.credentials: Credentials | None
@@ -75,13 +81,29 @@ class Endpoint:
         mine = self.credentials
         if mine is not None and (fault := curve_fault()) is not None:
             raise CredentialsError(self.path or f"of {mine.bot}", fault)
-        self.url = url or (DEFAULT_URL if mine is None else mine.url)
-        self.tap_url = tap_url or (mine.tap if mine is not None else None) or DEFAULT_TAP_URL
+        self.route = Route(urls or [DEFAULT_URL if mine is None else mine.url])
+        self._tap_urls = tap_urls or [(mine.tap if mine is not None else None) or DEFAULT_TAP_URL]
+        self._tap_told: list[str] = []
         self._context = context
         self._unfinished = 0
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.url} {'without a key' if self.credentials is None else self.credentials!r}>"
+        return f"<Endpoint {self.where} {'without a key' if self.credentials is None else self.credentials!r}>"
+
+    @property
+    def url(self) -> str:
+        """The address of the worker that the bot is, or is being, connected to."""
+        return self.route.url
+
+    @property
+    def tap_url(self) -> str:
+        """The address of its tap, as far as it is known."""
+        return [*self._tap_told, *self._tap_urls][0]
+
+    @property
+    def where(self) -> str:
+        """The given addresses, as people are told."""
+        return " or ".join(self.route.urls)
 
     def name_of(self, name: str | None) -> str:
         """Return the name of the bot. Raise CredentialsError if a program gives another one."""
@@ -112,8 +134,19 @@ class Endpoint:
         return connect_command(self.sockets, self.url, self._keys)
 
     def open_tap(self) -> Port:
-        """Connect to the worker's tap, likewise."""
-        return connect_tap(self.sockets, self.tap_url, self._keys)
+        """Connect to the worker's tap, likewise; with those of several workers, of which one sends."""
+        return connect_tap(self.sockets, list(dict.fromkeys([*self._tap_told, *self._tap_urls])), self._keys)
+
+    def sent_on(self, message: str, details: Mapping[str, Any] | None) -> WorkerUnavailable:
+        """Note where another worker serves, as this one says; return what a caller is told if that is in vain."""
+        url, tap = ((details or {}).get(name) for name in ("url", "tap"))
+        failure = WorkerUnavailable(f"the worker at {self.url} does not serve: {message}")
+        self._tap_told = [tap] if self._may_connect(tap) else self._tap_told
+        self.route.hear(url if self._may_connect(url) else None)
+        return failure
+
+    def _may_connect(self, url: Any) -> TypeGuard[str]:
+        return isinstance(url, str) and address_fault(url) is None and _is_inproc(url) == _is_inproc(self.url)
 
     def renewed(self) -> bool:
         """Read the file again; return True if its key is another one than before."""
@@ -162,3 +195,11 @@ class Endpoint:
             case "NULL" if mine is not None:
                 return KeysUnsupported(self.url)
         return None
+
+
+def _listed(url: str | Sequence[str] | None) -> list[str]:
+    return [url] if isinstance(url, str) and url else list(url or ())
+
+
+def _is_inproc(url: str) -> bool:
+    return url.startswith("inproc:")

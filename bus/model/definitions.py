@@ -1,22 +1,28 @@
 """Checks of a workflow's definition before it is saved: whether it could be executed.
 
-Owns these checks, and the order of versions. A cron line is checked only where it can be read. A definition saved
-by an earlier version is returned unchecked.
+Owns these checks, the order of versions, and which of two definitions counts. A cron line is checked only where it
+can be read. A definition saved by an earlier version is returned unchecked.
 
 Pure: no clock, no randomness, no I/O.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
+
+import msgspec
 
 from ..errors import InvalidValue
 from .occurrences import CronTimes, can_read_cron, check_times
 from .records import CronTrigger, WorkflowDefinition
 
-__all__ = ["check_definition", "is_older"]
+__all__ = ["check_definition", "definition_digest", "is_newer", "is_older", "replaced_by"]
+
+_REPLACED_MAX = 100
+"""How many of the definitions that were replaced are remembered: more than releases that are at work at once."""
 
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9})*", re.ASCII)
 
@@ -66,3 +72,24 @@ def is_older(version: str, other: str) -> bool:
         return False
     length = max(len(one), len(two))
     return one + (0,) * (length - len(one)) < two + (0,) * (length - len(two))
+
+
+def definition_digest(definition: WorkflowDefinition) -> str:
+    """Return a text that two definitions share if they are equal."""
+    return hashlib.sha256(msgspec.json.encode(definition, order="deterministic")).hexdigest()[:32]
+
+
+def is_newer(stored: WorkflowDefinition, offered: WorkflowDefinition, replaced: Sequence[str]) -> bool:
+    """Return True if a stored definition counts, and not one with its id that a program has.
+
+    `replaced` are the digests of those that were stored before.
+    """
+    if stored.name != offered.name:
+        return False
+    return is_older(offered.version, stored.version) or definition_digest(offered) in replaced
+
+
+def replaced_by(stored: WorkflowDefinition, definition: WorkflowDefinition, replaced: Sequence[str]) -> list[str]:
+    """Return the digests of the definitions that were replaced, when another one is stored."""
+    before = [*(each for each in replaced if each != definition_digest(stored)), definition_digest(stored)]
+    return [each for each in before if each != definition_digest(definition)][-_REPLACED_MAX:]

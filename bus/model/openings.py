@@ -7,12 +7,13 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from ..errors import Conflict, NotFound
-from .definitions import is_older
+from .definitions import is_newer
 from .records import Claim, Record, StepPage, WorkflowDefinition, WorkflowRun
 from .values import json_value, same_json, same_values
 
@@ -29,7 +30,7 @@ class RunOpening(Record, frozen=True, omit_defaults=True):
     run_id: str
     workflow: str
     definition: WorkflowDefinition | None = None
-    """With which definition a new run is created: it must be stored as it is here, or in a newer version."""
+    """With which definition a new run is created: it must be stored as it is here, or have been replaced."""
     input: Any = None
     context: dict[str, Any] = msgspec.field(default_factory=dict)
     concurrency_key: str | None = None
@@ -85,14 +86,17 @@ def run_of(opening: RunOpening, definition: WorkflowDefinition, started_at: str)
     )
 
 
-def counting(opening: RunOpening, stored: WorkflowDefinition | None) -> WorkflowDefinition:
-    """Return the definition with which a new run is created. Raise NotFound if it has to be saved first."""
+def counting(
+    opening: RunOpening, stored: WorkflowDefinition | None, replaced: Sequence[str] = ()
+) -> WorkflowDefinition:
+    """Return the definition with which a new run is created. Raise NotFound if it has to be saved first.
+
+    `replaced` are the digests of those that were stored before (`definitions.is_newer`).
+    """
     given = opening.definition
     if stored is None:
         raise NotFound("workflow", opening.workflow)
-    if given is None or same_values(stored, given):
-        return stored
-    if stored.name == given.name and is_older(given.version, stored.version):
+    if given is None or same_values(stored, given) or is_newer(stored, given, replaced):
         return stored
     raise NotFound("such definition of workflow", opening.workflow)
 

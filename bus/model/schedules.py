@@ -1,7 +1,7 @@
 """Schedules: workflows whose runs are started by the clock, and which runs are due.
 
-Owns their records, and the rules for times that were missed and for runs that overlap. `occurrences` knows when the
-times are. Its rules:
+Owns their records, what a store does with them, and the rules for times that were missed and for runs that overlap.
+`occurrences` knows when the times are. Its rules:
 
 - A time is due once. The next one is always after now, so a clock that is put back starts nothing again.
 - Times that passed while nobody could start their runs are caught up as the schedule says.
@@ -13,7 +13,7 @@ Pure: times are arguments, as text in the stored form, whose order is the order 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "CatchUp",
     "Due",
     "Overlap",
+    "ScheduleRepository",
     "ScheduleState",
     "ScheduleStatus",
     "WorkflowSchedule",
@@ -151,3 +152,37 @@ def _caught_up(schedule: WorkflowSchedule, anchor: str, first: str, now: str) ->
 def scheduled_run_id(schedule_id: str, time: str) -> str:
     """Return the id of the run that a schedule starts at a time."""
     return f"{schedule_id}@{time}"
+
+
+class ScheduleRepository(Protocol):
+    """The part of a `WorkflowRepository` that keeps schedules."""
+
+    async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
+        """Insert or replace a schedule by id; from then on it starts runs, until it is paused or deleted.
+
+        Each of its times starts one run at most, whatever is killed, and however the clock is set. New times begin
+        after now; if they stay, so does the next one. The counts stay. Repeating the call changes nothing.
+
+        Raises InvalidValue for times that never come, NotFound for an unknown workflow or bot, and InvalidValue for
+        a cron line if the package that reads them is not installed where the worker runs.
+        """
+
+    async def get_schedule(self, schedule_id: str) -> ScheduleStatus | None:
+        """Return a schedule by id, and how far it is."""
+
+    async def list_schedules(
+        self, workflow_id: str | None = None, limit: int | None = None, *, offset: int = 0
+    ) -> list[ScheduleStatus]:
+        """List schedules by id, of one workflow or of all."""
+
+    async def get_schedule_times(self, schedule_id: str, count: int = 5) -> list[str]:
+        """Return the next times of a schedule, at most 1000, also if it is paused. Raises NotFound."""
+
+    async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
+        """Let a schedule start no runs, or with `paused=False` go on with the first time after now.
+
+        Times that pass meanwhile are not caught up. Repeating the call changes nothing. Raises NotFound.
+        """
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule; return False if it does not exist. The runs that it started stay."""

@@ -32,7 +32,7 @@ from .records import (
     WorkflowRun,
     WorkflowStepLog,
 )
-from .schedules import ScheduleStatus, WorkflowSchedule
+from .schedules import ScheduleRepository
 from .values import OUTPUT_BYTES_MAX
 
 __all__ = [
@@ -114,7 +114,7 @@ class RunNews(msgspec.Struct, frozen=True):
     """The bot that owns its workflow; None for a global one."""
 
 
-class WorkflowRepository(RunOpener, Protocol):
+class WorkflowRepository(RunOpener, ScheduleRepository, Protocol):
     """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows-reference.md).
 
     Every write is on disk when its call returns, and may be repeated if its answer was lost. Updating what does not
@@ -137,6 +137,14 @@ class WorkflowRepository(RunOpener, Protocol):
 
         Raise InvalidValue if the definition contradicts itself: duplicate step ids, dependencies that are not steps
         or form a cycle, a config tagged with another type than its step's, a limit below 1.
+        """
+
+    async def offer_definition(self, definition: WorkflowDefinition) -> WorkflowDefinition:
+        """Save a definition unless a newer one with its id is stored, and return the one that counts.
+
+        One is newer if its version is, or if it once replaced what is offered. So of two programs with different
+        definitions of one version, the one that came later prevails, however often both offer theirs. Else like
+        `save_definition`, which replaces whatever is stored.
         """
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
@@ -385,38 +393,6 @@ class WorkflowRepository(RunOpener, Protocol):
         self, run_id: str | None = None, limit: int | None = 50, *, offset: int = 0
     ) -> list[WorkflowStepLog]:
         """List the step logs that wait for an approval, oldest first, of one run or of all that have not ended."""
-
-    # ── Schedules ────────────────────────────────────────────────────────────────────────────────────────
-
-    async def save_schedule(self, schedule: WorkflowSchedule) -> ScheduleStatus:
-        """Insert or replace a schedule by id; from then on it starts runs, until it is paused or deleted.
-
-        Each of its times starts one run at most, whatever is killed, and however the clock is set. New times begin
-        after now; if they stay, so does the next one. The counts stay. Repeating the call changes nothing.
-
-        Raises InvalidValue for times that never come, NotFound for an unknown workflow or bot, and InvalidValue for
-        a cron line if the package that reads them is not installed where the worker runs.
-        """
-
-    async def get_schedule(self, schedule_id: str) -> ScheduleStatus | None:
-        """Return a schedule by id, and how far it is."""
-
-    async def list_schedules(
-        self, workflow_id: str | None = None, limit: int | None = None, *, offset: int = 0
-    ) -> list[ScheduleStatus]:
-        """List schedules by id, of one workflow or of all."""
-
-    async def get_schedule_times(self, schedule_id: str, count: int = 5) -> list[str]:
-        """Return the next times of a schedule, at most 1000, also if it is paused. Raises NotFound."""
-
-    async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
-        """Let a schedule start no runs, or with `paused=False` go on with the first time after now.
-
-        Times that pass meanwhile are not caught up. Repeating the call changes nothing. Raises NotFound.
-        """
-
-    async def delete_schedule(self, schedule_id: str) -> bool:
-        """Delete a schedule; return False if it does not exist. The runs that it started stay."""
 
     # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,6 +20,7 @@ from ..errors import TooLarge
 from ..model.records import Owner, WorkflowDefinition
 from ..model.values import json_bytes
 from ..wire import calls as calls
+from ..wire import definition_calls
 from ..wire.echoes import carried
 from ..wire.frames import Workflow
 from .commits import RemoteCommits
@@ -39,27 +40,38 @@ class RemoteDefinitions(RemoteCommits):
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
         """Insert or replace by id."""
-        await self._call(calls.SaveDefinition(definition=definition))
+        await self._call(definition_calls.SaveDefinition(definition=definition))
+
+    async def offer_definition(self, definition: WorkflowDefinition) -> WorkflowDefinition:
+        """Save a definition unless a newer one is stored, and return the one that counts."""
+        counts: WorkflowDefinition = await self._call(definition_calls.OfferDefinition(definition=definition))
+        return counts
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
         """Return a definition by id."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinition(definition_id=definition_id))
+        found: WorkflowDefinition | None = await self._call(
+            definition_calls.GetDefinition(definition_id=definition_id)
+        )
         return found
 
     async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
         """Return a definition by name and owner."""
-        found: WorkflowDefinition | None = await self._call(calls.GetDefinitionByName(name=name, owner=owner))
+        found: WorkflowDefinition | None = await self._call(
+            definition_calls.GetDefinitionByName(name=name, owner=owner)
+        )
         return found
 
     async def list_definitions(
         self, owner: Owner | None = None, limit: int | None = None, *, offset: int = 0
     ) -> list[WorkflowDefinition]:
         """List by name, owner, id; `None` lists those of all owners."""
-        return await self._list(calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
+        return await self._list(definition_calls.ListDefinitions(owner=owner, limit=limit, offset=offset))
 
     async def delete_definition(self, definition_id: str, *, cascade: bool = False) -> bool:
         """Delete. Return False if it did not exist, perhaps because the call was repeated after a lost answer."""
-        deleted: bool = await self._call(calls.DeleteDefinition(definition_id=definition_id, cascade=cascade))
+        deleted: bool = await self._call(
+            definition_calls.DeleteDefinition(definition_id=definition_id, cascade=cascade)
+        )
         return deleted
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────────────────

@@ -26,11 +26,11 @@ from ..client.message import Message
 from ..client.wakes import Wakes
 from ..errors import ENDED, RunLost
 from ..model.records import WORKER_ID, WorkflowDefinition
-from ..model.values import same_values
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .holding import AWAY, no_fault
 from .repository import RemoteWorkflows
 from .run import Run
+from .starting import keep_definition
 from .timing import AGAIN_SECONDS, wait
 
 __all__ = ["RunFunction", "RunFunctions"]
@@ -119,9 +119,7 @@ class RunFunctions:
         """Save the definitions, so that runs can be started when the bot serves."""
         for each in self._functions.values():
             if each.definition is not None:
-                known = await self._workflows.get_definition(each.definition.id)
-                if known is None or not same_values(known, each.definition):
-                    await self._workflows.save_definition(each.definition)
+                await keep_definition(self._workflows, each.definition)
 
     async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
         """Open runs until cancelled; `begin` calls a function in a handler's place, once one is free."""

@@ -24,7 +24,7 @@ from .holding import RUN_ENDS, Hold, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
 from .run import Run
-from .starting import Executor, Found, Start, check_start, find_or_create, tell_older
+from .starting import Executor, Found, Start, check_start, find_or_create, tell_newer
 
 __all__ = ["TIMEOUT_SECONDS", "open_run"]
 
@@ -79,8 +79,8 @@ async def _enter(executor: Executor, hold: Hold, workflow: str, start: Start, ti
     if opened is None:  # others had it, or it is completed
         return _Entered(run, await _definition(hold), None)
     definition = opened.definition or await _definition(hold)
-    if opened.created and definition is not None:
-        tell_older(start.definition, definition)
+    if opened.created and definition is not None and start.definition is not None:
+        tell_newer(start.definition, definition)
     return _Entered(run, definition, opened.steps)
 
 

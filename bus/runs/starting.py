@@ -15,7 +15,7 @@ import msgspec
 import uuid_utils
 
 from ..errors import Conflict, UnknownWorkflow
-from ..model.definitions import is_older
+from ..model.definitions import is_newer
 from ..model.openings import RunOpening, check_known
 from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
@@ -33,8 +33,9 @@ __all__ = [
     "check_start",
     "find_definition",
     "find_or_create",
+    "keep_definition",
     "new_run",
-    "tell_older",
+    "tell_newer",
 ]
 
 _logger = logging.getLogger("posthouse.client")
@@ -182,13 +183,7 @@ async def find_definition(
     """
     _check_given(workflow, given)
     if given is not None:
-        known = await workflows.get_definition(given.id)
-        if known is not None and known.name == given.name and is_older(given.version, known.version):
-            tell_older(given, known)
-            return known
-        if known is None or not same_values(known, given):
-            await workflows.save_definition(given)
-        return given
+        return await keep_definition(workflows, given)
     for owner in (BotOwner(bot_id=bot_id), GlobalOwner()):
         found = await workflows.get_definition_by_name(workflow, owner)
         if found is not None:
@@ -199,9 +194,20 @@ async def find_definition(
     return found
 
 
-def tell_older(given: WorkflowDefinition | None, counts: WorkflowDefinition) -> None:
-    """Log, once, that a program has an older definition than the one that counts."""
-    if given is not None and is_older(given.version, counts.version):
+async def keep_definition(workflows: WorkflowRepository, given: WorkflowDefinition) -> WorkflowDefinition:
+    """Save a program's definition unless a newer one is stored, and return the one that counts."""
+    known = await workflows.get_definition(given.id)
+    if known is not None and same_values(known, given):
+        return given
+    if known is None or not is_newer(known, given, ()):
+        known = await workflows.offer_definition(given)
+    tell_newer(given, known)
+    return known
+
+
+def tell_newer(given: WorkflowDefinition, counts: WorkflowDefinition) -> None:
+    """Log once if another definition counts than a program's own."""
+    if not same_values(counts, given):
         _tell_once(given.name, given.version, counts.version)
 
 
@@ -209,5 +215,9 @@ def tell_older(given: WorkflowDefinition | None, counts: WorkflowDefinition) -> 
 def _tell_once(name: str, version: str, newer: str) -> None:
     """Log that a program has an older definition, not at each start of a run."""
     _logger.warning(
-        "workflow %r is saved in version %s, which counts, and not version %s of this program", name, newer, version
+        "the definition of workflow %r that this program has (version %s) was replaced by a newer one (version %s),"
+        " which counts; to bring it back, save it with save_definition, or raise its version",
+        name,
+        version,
+        newer,
     )

@@ -19,7 +19,6 @@ from ..model.filters import RunCounts, RunFilter
 from ..model.records import (
     Claim,
     Lease,
-    Owner,
     RunStatus,
     RunSummary,
     Signal,
@@ -31,6 +30,7 @@ from ..model.records import (
 )
 from .bodies import body_fault, is_suspicious
 from .call import Call, ListCall, Number
+from .definition_calls import DEFINITION_CALLS
 from .frames import Workflow
 from .limits import ANSWER_ITEMS_MAX
 from .opening_calls import OpenRun
@@ -45,13 +45,10 @@ __all__ = [
     "CountRuns",
     "CreateRun",
     "CreateStepLog",
-    "DeleteDefinition",
     "DeleteRun",
     "EmitRun",
     "ForkRun",
     "GetCompletedStepIds",
-    "GetDefinition",
-    "GetDefinitionByName",
     "GetLatestRun",
     "GetLease",
     "GetRun",
@@ -61,7 +58,6 @@ __all__ = [
     "ListAllRuns",
     "ListCall",
     "ListCrashedRuns",
-    "ListDefinitions",
     "ListOpenRuns",
     "ListRuns",
     "ListSignals",
@@ -71,7 +67,6 @@ __all__ = [
     "ReleaseRun",
     "RenewRun",
     "RetryRun",
-    "SaveDefinition",
     "SendSignal",
     "TakeSignal",
     "UpdateRunStatus",
@@ -80,50 +75,6 @@ __all__ = [
     "decode_call",
     "read_result",
 ]
-
-
-class SaveDefinition(Call, frozen=True, kw_only=True):
-    """Inserts or replaces a definition."""
-
-    method = "save_definition"
-    answer = None
-    writes = True
-    definition: WorkflowDefinition
-
-
-class GetDefinition(Call, frozen=True, kw_only=True):
-    """Asks for a definition."""
-
-    method = "get_definition"
-    answer = WorkflowDefinition | None
-    definition_id: str
-
-
-class GetDefinitionByName(Call, frozen=True, kw_only=True):
-    """Asks for a definition by name and owner."""
-
-    method = "get_definition_by_name"
-    answer = WorkflowDefinition | None
-    name: str
-    owner: Owner
-
-
-class ListDefinitions(ListCall, frozen=True, kw_only=True):
-    """Asks for the definitions of one owner, or of all."""
-
-    method = "list_definitions"
-    answer = list[WorkflowDefinition]
-    owner: Owner | None = None
-
-
-class DeleteDefinition(Call, frozen=True, kw_only=True):
-    """Deletes a definition, with its runs if `cascade` is set."""
-
-    method = "delete_definition"
-    answer = bool
-    writes = True
-    definition_id: str
-    cascade: bool = False
 
 
 class CreateRun(Call, frozen=True, kw_only=True):
@@ -437,8 +388,7 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 
 _ALL: tuple[type[Call], ...] = (
-    *SCHEDULE_CALLS, EmitRun, OpenRun,
-    SaveDefinition, GetDefinition, GetDefinitionByName, ListDefinitions, DeleteDefinition, CreateRun,
+    *DEFINITION_CALLS, *SCHEDULE_CALLS, EmitRun, OpenRun, CreateRun,
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, GetLatestRun, WatchRun, GetRunDefinition,
     ListRuns, ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun,
     GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds,

@@ -20,6 +20,7 @@ class Code(StrEnum):
     BAD_REQUEST = "bad_request"
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
     UNKNOWN_SESSION = "unknown_session"
+    ELSEWHERE = "elsewhere"
     UNKNOWN_BOT = "unknown_bot"
     UNKNOWN_CHANNEL = "unknown_channel"
     NOT_FOUND = "not_found"
@@ -40,7 +41,15 @@ class Code(StrEnum):
 
 
 RETRY = frozenset(
-    {Code.UNKNOWN_SESSION, Code.MAILBOX_FULL, Code.RATE_LIMITED, Code.BUSY, Code.STORAGE_FULL, Code.INTERNAL}
+    {
+        Code.UNKNOWN_SESSION,
+        Code.ELSEWHERE,
+        Code.MAILBOX_FULL,
+        Code.RATE_LIMITED,
+        Code.BUSY,
+        Code.STORAGE_FULL,
+        Code.INTERNAL,
+    }
 )
 """The codes after which the same request may succeed."""
 

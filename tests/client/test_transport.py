@@ -8,7 +8,7 @@ import anyio
 import pytest
 import zmq
 
-from bus.transport import Port
+from bus.transport import Port, connect_tap
 
 pytestmark = pytest.mark.anyio
 
@@ -43,3 +43,25 @@ async def test_a_socket_wakes_who_waits_each_time(windows: bool, monkeypatch: py
         finally:
             sender.close(0)
             port.close()
+
+
+async def test_a_tap_is_heard_at_whichever_address_it_is() -> None:
+    with zmq.Context() as context:
+        socket = context.socket(zmq.XPUB)
+        socket.bind("inproc://second")
+        sender = Port(socket)
+        port = connect_tap(context, ["inproc://first", "inproc://second"])
+        try:
+            with anyio.fail_after(30):
+                port.subscribe(b"news")
+                while sender.receive() is None:
+                    if not sender.has_input:
+                        await sender.wait()
+                assert sender.send([b"news", b"1"])
+                while (heard := port.receive()) is None:
+                    if not port.has_input:
+                        await port.wait()
+            assert heard == [b"news", b"1"]
+        finally:
+            port.close()
+            sender.close()

@@ -8,8 +8,10 @@ import anyio
 import pytest
 
 import bus
+from bus.errors import Conflict, InvalidValue
 from bus.model.definitions import is_older
 from bus.model.records import StepStatus, WorkflowDefinition
+from bus.model.repository import WorkflowRepository
 from bus.runs.timing import Timing
 
 from .conftest import Clock, Place
@@ -58,6 +60,32 @@ async def test_a_definition_with_the_same_version_is_replaced(programs: Programs
         async with programs.open(f"r{concurrency}", definition=given):
             pass
         assert await programs.workflows.get_definition("w") == given
+
+
+async def test_of_two_programs_with_one_version_the_later_one_prevails(programs: Programs) -> None:
+    old, new, newest = (definition("w", concurrency=number) for number in (1, 2, 3))
+    for number, (given, counts) in enumerate([(old, old), (new, new), (old, new), (newest, newest), (new, newest)]):
+        async with programs.open(f"r{number}", definition=given):
+            pass
+        assert await programs.workflows.get_definition("w") == counts
+        assert await programs.workflows.get_run_definition(f"r{number}") == counts
+    await programs.workflows.save_definition(old)  # on purpose
+    for given in (new, newest, old):
+        assert await programs.workflows.offer_definition(given) == old
+        assert await programs.place.others.offer_definition(given) == old
+    later = definition("w", concurrency=1, version="2")
+    assert await programs.workflows.offer_definition(later) == later
+    assert await programs.workflows.offer_definition(old) == later
+
+
+async def test_an_offered_definition_is_checked_like_a_saved_one(workflows: WorkflowRepository) -> None:
+    await workflows.save_definition(definition("w"))
+    with pytest.raises(InvalidValue, match="concurrency"):
+        await workflows.offer_definition(definition("w", concurrency=0))
+    with pytest.raises(Conflict, match="belongs to another workflow"):
+        await workflows.offer_definition(definition("v", name="w"))
+    renamed = definition("w", name="v")
+    assert await workflows.offer_definition(renamed) == renamed
 
 
 async def test_an_older_definition_can_be_saved_on_purpose(programs: Programs) -> None:

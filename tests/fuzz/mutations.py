@@ -72,6 +72,7 @@ _SCHEDULE = {
 }  # fmt: skip
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "save_definition": {"definition": _DEFINITION},
+    "offer_definition": {"definition": _DEFINITION},
     "create_run": {"run": _RUN},
     "create_step_log": {"step": {**_STEP, "status": "running"}, "fence": 1},
     "update_run_status": {"run_id": "run-1", "status": "running", "context": {"v": 2}, "fence": 1},

@@ -76,6 +76,7 @@ PURE_TOO = {
     "bus.broker.repeats",
     "bus.client.deliveries",
     "bus.client.forgotten",
+    "bus.client.route",
     "bus.runs.replay",
 }
 """Pure modules of other rooms."""
@@ -102,7 +103,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 
-WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.workflows"}
+WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite", "sqlite3"}

@@ -179,6 +179,7 @@ async def test_runs_are_found_and_counted_among_those_that_are_seen(house: House
 async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
     theirs = WorkflowDefinition(id="id-annals", name="annals", owner=BotOwner(bot_id=house.principal("ann").bot_id))
     assert await house.refused("eve", "save_definition", definition=theirs) == "forbidden"
+    assert await house.refused("eve", "offer_definition", definition=theirs) == "forbidden"
     mine = WorkflowDefinition(id="id-annals", name="mine", owner=BotOwner(bot_id=house.principal("eve").bot_id))
     assert await house.refused("eve", "save_definition", definition=mine) == "conflict"
     assert await house.call("eve", "save_definition", definition=msgspec.structs.replace(mine, id="m")) is None

@@ -15,7 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from bus.errors import Conflict, DefinitionInUse, NotFound, RecordDamaged
-from bus.model.definitions import check_definition
+from bus.model.definitions import check_definition, is_newer, replaced_by
 from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
 from bus.model.values import json_text, normal_record, row_range
 from bus.model.workflows import WorkflowRules
@@ -24,16 +24,16 @@ from ..file.database import Database
 from ..file.writer import Transaction, refusal
 from .runs import Runs
 
-__all__ = ["SqliteDefinitions", "definition_record"]
+__all__ = ["SqliteDefinitions", "definition_record", "find_stored"]
 
 _T = TypeVar("_T")
 
 _SAVE_DEFINITION = """
-    INSERT INTO workflows (id, name, owner_type, owner_bot_id, definition, created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+    INSERT INTO workflows (id, name, owner_type, owner_bot_id, definition, created_at, updated_at, replaced)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name, owner_type = excluded.owner_type, owner_bot_id = excluded.owner_bot_id,
-        definition = excluded.definition, updated_at = excluded.updated_at"""
+        definition = excluded.definition, updated_at = excluded.updated_at, replaced = excluded.replaced"""
 
 # The expression is the one of idx_workflows_owner.
 _OWNED = "owner_type = ? AND COALESCE(owner_bot_id, '') = ?"
@@ -62,6 +62,13 @@ class SqliteDefinitions:
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:
         """Insert or replace by id."""
+        await self._save(definition, offered=False)
+
+    async def offer_definition(self, definition: WorkflowDefinition) -> WorkflowDefinition:
+        """Save a definition unless a newer one is stored, and return the one that counts."""
+        return await self._save(definition, offered=True)
+
+    async def _save(self, definition: WorkflowDefinition, *, offered: bool) -> WorkflowDefinition:
         what = f"workflow {definition.id!r}"
         definition = normal_record(definition, what)
         if definition.triggers:  # a cron line's time zone is read from a file
@@ -72,8 +79,14 @@ class SqliteDefinitions:
         owner_type, owner_bot_id = _owner_columns(definition.owner)
         text = json_text(definition, what)
 
-        async def operation(connection: aiosqlite.Connection, now: str) -> None:
-            row = (definition.id, definition.name, owner_type, owner_bot_id, text, now)
+        async def operation(connection: aiosqlite.Connection, now: str) -> WorkflowDefinition:
+            stored, replaced = await find_stored(connection, definition.id)
+            if stored is not None:
+                if offered and is_newer(stored, definition, replaced):
+                    return stored
+                replaced = replaced_by(stored, definition, replaced)
+            digests = json_text(replaced, what) if replaced else None
+            row = (definition.id, definition.name, owner_type, owner_bot_id, text, now, digests)
             try:
                 await connection.execute(_SAVE_DEFINITION, row)
             except sqlite3.IntegrityError as error:
@@ -82,8 +95,9 @@ class SqliteDefinitions:
                     missing=NotFound("bot", str(owner_bot_id)),
                     conflict=f"the name {definition.name!r} of this owner belongs to another workflow",
                 ) from error
+            return definition
 
-        await self._write(operation)
+        return await self._write(operation)
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
         """Return a definition by id."""
@@ -157,6 +171,17 @@ class SqliteDefinitions:
 
 def _owner_columns(owner: Owner) -> tuple[str, str | None]:
     return ("bot", owner.bot_id) if isinstance(owner, BotOwner) else ("global", None)
+
+
+async def find_stored(connection: aiosqlite.Connection, id: str) -> tuple[WorkflowDefinition | None, list[str]]:
+    """Return a definition, and the digests of those that it replaced; None for one that cannot be read."""
+    rows = await connection.execute_fetchall("SELECT id, definition, replaced FROM workflows WHERE id = ?", (id,))
+    for row in rows:
+        try:
+            return definition_record(row), [] if row[2] is None else msgspec.json.decode(row[2], type=list[str])
+        except (RecordDamaged, ValueError, msgspec.MsgspecError):
+            break
+    return None, []
 
 
 def definition_record(row: sqlite3.Row) -> WorkflowDefinition:

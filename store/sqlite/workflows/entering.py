@@ -10,12 +10,10 @@ from bus.model.leases import Claimant, HeldRun, HoldState
 from bus.model.openings import OpenedRun, RunOpening, check_known, counting, run_of
 from bus.model.records import WorkflowDefinition
 
-from .definitions import definition_record
+from .definitions import definition_record, find_stored
 from .runs import Runs
 
 __all__ = ["enter"]
-
-_GIVEN = "SELECT id, definition FROM workflows WHERE id = ?"
 
 # The bot's own one, a global one, or one with that id. The expressions are those of idx_workflows_owner.
 _MEANT = """
@@ -64,7 +62,7 @@ async def enter(
 async def _meant(connection: aiosqlite.Connection, opening: RunOpening, bot_id: str) -> WorkflowDefinition:
     given = opening.definition
     if given is not None:
-        return counting(opening, await _definition(connection, _GIVEN, (given.id,)))
+        return counting(opening, *await find_stored(connection, given.id))
     return counting(opening, await _definition(connection, _MEANT, (opening.workflow, bot_id)))
 
 
