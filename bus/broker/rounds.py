@@ -1,8 +1,8 @@
 """The order of a session's workflow calls.
 
-Consecutive calls are carried out in order. Writes enter the store's one queue without waiting for each other, so that
-they share a commit, and so do reads; but a read waits for the writes before it, and a write for the reads. Few reads
-of a session are carried out at once: its records may be large, and others' calls come between them.
+Consecutive calls are carried out in order. Writes enter the store's one queue without waiting for each other, so
+that they share a commit, and so do reads; but a read waits for the writes before it, and a write for the reads. Few
+reads of a session are carried out at once: its records may be large, and others' calls come between them.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ async def test_a_definition_that_is_not_stored_is_saved_first(worker: Worker) ->
                 calls.clear()
                 async with bot.workflows.run("digest", id=f"r{number}", definition=given):
                     pass
-                assert ("save_definition" in calls) == (number < 2)
+                assert ("offer_definition" in calls) == (number < 2)
         assert await bot.workflows.get_run_definition("r2") == newer == await bot.workflows.get_definition("digest")
         assert calls == ["open_run", "update_run_status", "get_run_definition", "get_definition"]
 
