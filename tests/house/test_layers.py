@@ -60,6 +60,7 @@ ROOMS = {
     "bus.__main__": {"bus.cli"},
     "store": {"bus.model"},
     "store.sqlite": {"bus.model", "store"},
+    "store.postgresql": {"bus.model", "store"},
 }
 """Which rooms each room may import; `bus` is its own `__init__`. `worker` may import them all."""
 
@@ -85,6 +86,7 @@ IMPURE_IMPORTS = {
     "aiosqlite",
     "anyio",
     "asyncio",
+    "asyncpg",
     "logging",
     "os",
     "random",
@@ -106,11 +108,13 @@ IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
-DATABASE_LIBRARIES = {"aiosqlite", "sqlite3"}
-
+DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}
+"""Which room alone imports them."""
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
+
+ENTRIES |= {"store.postgresql.server.database"}  # a backend that is only tested until all of it is there
 
 
 @dataclass(frozen=True)
@@ -201,14 +205,15 @@ def room(name: str) -> str:
 
 def _may_import(importer: str, found: Import) -> bool:
     target = found.target
-    if target.partition(".")[0] in DATABASE_LIBRARIES:
-        return _within(importer, "store.sqlite")
+    backend = DATABASE_LIBRARIES.get(target.partition(".")[0])
+    if backend is not None:
+        return _within(importer, backend)
     if _within(target, "worker"):
         return False
     if _within(importer, "worker") or not (_within(target, "bus") or _within(target, "store")):
         return True
     here, there = room(importer), room(target)
-    if there == "store.sqlite" and here == "store":
+    if there in DATABASE_LIBRARIES.values() and here == "store":
         return importer == "store" and found.deferred
     return there in (here, EVERYWHERE) or there in ROOMS[here]
 
@@ -336,8 +341,8 @@ def test_no_module_is_dead() -> None:
 def test_importing_loads_no_database(package: str) -> None:
     script = (
         f"import sys, {package}\n"
-        "loaded = {name for name in sys.modules if name.split('.')[0] in ('sqlite3', '_sqlite3', 'aiosqlite')"
-        " or name.startswith('store.sqlite')}\n"
+        "loaded = {name for name in sys.modules if name.split('.')[0] in ('_sqlite3', 'aiosqlite', 'asyncpg')"
+        " or name.startswith(('store.sqlite', 'store.postgresql'))}\n"
         "sys.exit(f'loaded: {sorted(loaded)}' if loaded else 0)"
     )
     ended = subprocess.run(

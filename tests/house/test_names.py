@@ -1,4 +1,7 @@
-"""One name, one thing: no public class or type has the name of another one."""
+"""One name, one thing: no public class or type has the name of another one.
+
+The backends of the store are two worlds: what does the same in both has the same name.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +19,8 @@ SOURCES = {
     for folder in ("bus", "store")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
+
+BACKEND = re.compile(r"store/(\w+)/")
 
 TYPE = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*")
 
@@ -38,7 +44,12 @@ def twice(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for path, text in sources:
         for name in types(ast.parse(text)):
             places[name].append(path)
-    return {name: found for name, found in places.items() if len(found) > 1}
+    return {name: found for name, found in places.items() if any(_clash(*pair) for pair in combinations(found, 2))}
+
+
+def _clash(first: str, second: str) -> bool:
+    backends = {match[1] for match in map(BACKEND.match, (first, second)) if match is not None}
+    return len(backends) < 2
 
 
 def test_no_public_type_is_defined_twice() -> None:
@@ -49,3 +60,6 @@ def test_a_name_that_is_defined_twice_is_seen() -> None:
     first = "class Bot: ...\nclass _Frame: ...\nLIMIT = 3\nT = TypeVar('T')\nStart = int | str"
     second = "from a import Request\nclass Bot(Request): ...\nclass _Frame: ...\nLIMIT = 4\nStart: TypeAlias = int"
     assert twice([("a.py", first), ("b.py", second)]) == {"Bot": ["a.py", "b.py"], "Start": ["a.py", "b.py"]}
+    assert twice([("store/a/x.py", "class Reader: ..."), ("store/b/x.py", "class Reader: ...")]) == {}
+    assert twice([("store/a/x.py", "class Reader: ..."), ("store/a/y.py", "class Reader: ...")]) != {}
+    assert twice([("store/a/x.py", "class Reader: ..."), ("bus/y.py", "class Reader: ...")]) != {}

@@ -48,6 +48,11 @@ MIGRATIONS = {
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 
+POSTGRESQL_MIGRATIONS = {
+    "20261130_0001_messages": "f851bfad20df5d092a1f1c9536ac57fe8172eb023183008f8165a1c4f89afdf3",
+}
+"""The same of the other backend."""
+
 SOURCES = [
     ROOT / "worker.py",
     *sorted(
@@ -122,14 +127,21 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert dead_links(path, path.read_text(encoding="utf-8")) == []
 
 
-def test_landed_migrations_never_change() -> None:
-    folder = ROOT / "store" / "sqlite" / "migrations"
+BACKENDS = pytest.mark.parametrize(
+    ("backend", "migrations"), [("sqlite", MIGRATIONS), ("postgresql", POSTGRESQL_MIGRATIONS)]
+)
+
+
+@BACKENDS
+def test_landed_migrations_never_change(backend: str, migrations: dict[str, str]) -> None:
+    folder = ROOT / "store" / backend / "migrations"
     found = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.sql")}
-    assert found == MIGRATIONS
+    assert found == migrations
 
 
-def test_migrations_are_named_in_their_order() -> None:
-    names = sorted(MIGRATIONS)
+@BACKENDS
+def test_migrations_are_named_in_their_order(backend: str, migrations: dict[str, str]) -> None:
+    names = sorted(migrations)
     assert all(re.fullmatch(r"\d{8}_\d{4}_[a-z_]+", name) for name in names)
     numbers = [int(name.split("_")[1]) for name in names]
     assert numbers == sorted(set(numbers)), "a number is used once, and a later one has a later date"

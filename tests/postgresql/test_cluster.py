@@ -11,11 +11,6 @@ from .cluster import Node
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_a_node_keeps_data_as_shipped_and_listens_on_loopback(postgresql_node: Node) -> None:
     names = ("fsync", "full_page_writes", "synchronous_commit", "listen_addresses", "unix_socket_directories")
     values = [postgresql_node.query(f"SHOW {name}") for name in names]

@@ -1,0 +1,1 @@
+"""Messages, mailboxes, and what delivery needs, in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The connections to PostgreSQL: who may write, what may be believed, and which schema is there."""

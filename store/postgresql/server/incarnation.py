@@ -1,0 +1,89 @@
+"""Who writes: the row of a worker's incarnation, which every batch updates first, and the locked end of the log.
+
+Owns the tables `workers` and `log_end`. A worker takes over by removing the rows of all others, which waits for
+their running batches; what they write later finds no row, and is refused. The number in the row tells, after a lost
+connection, whether a batch was committed (docs/decisions/0076-a-log-in-postgresql.md).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+
+from bus.errors import OwnershipLost, StoreFailed
+
+__all__ = ["Incarnation", "LogEnd", "begin", "look", "move_end", "take_over"]
+
+_TAKEN_OVER = "another worker has taken over; this one must end"
+_TAKEN_OVER_IN_DOUBT = f"{_TAKEN_OVER}, and it is unknown whether its last transaction was stored"
+
+# Waits for the batches that are running, and lets none begin before this is committed.
+_LOCK_WORKERS = "LOCK TABLE workers IN EXCLUSIVE MODE"
+
+_RAISE_FENCE = "UPDATE log_end SET fence = fence + 1 RETURNING fence"
+
+_TAKE = "INSERT INTO workers (id, fence, batch, began_at) VALUES ($1, $2, 0, now())"
+
+# The row of the worker comes first, and the end of the log is locked only if it is there.
+_BEGIN = """
+    WITH mine AS (
+        UPDATE workers SET batch = $3 WHERE id = $1 AND fence = $2 AND batch = $3 - 1 RETURNING id
+    )
+    SELECT clock_timestamp(), last_seq, last_timestamp FROM mine CROSS JOIN log_end FOR UPDATE OF log_end"""
+
+# As an update it waits for a batch that is still being committed, and its own commit for a standby.
+_LOOK = "UPDATE workers SET batch = batch WHERE id = $1 AND fence = $2 RETURNING batch"
+
+_MOVE_END = "UPDATE log_end SET last_seq = $1, last_timestamp = $2"
+
+
+class Incarnation(NamedTuple):
+    """A worker's incarnation: its fence is higher than that of every one before."""
+
+    worker_id: str
+    fence: int
+
+
+class LogEnd(NamedTuple):
+    """The last seq and timestamp of the log."""
+
+    last_seq: int
+    last_timestamp: str
+
+
+async def take_over(connection: asyncpg.Connection, worker_id: str) -> tuple[Incarnation, LogEnd]:
+    """Become the only writer, and return where the log ends. It is safe to believe when this has returned."""
+    async with connection.transaction():
+        await connection.execute(_LOCK_WORKERS)
+        await connection.execute("DELETE FROM workers")
+        fence = await connection.fetchval(_RAISE_FENCE)
+        await connection.execute(_TAKE, worker_id, fence)
+        row = await connection.fetchrow("SELECT last_seq, last_timestamp FROM log_end")
+    return Incarnation(worker_id, fence), LogEnd(*row)
+
+
+async def begin(connection: asyncpg.Connection, incarnation: Incarnation, batch: int) -> tuple[datetime, LogEnd]:
+    """Begin a batch, in the caller's transaction; return the server's time, and where the log ends.
+
+    Raise OwnershipLost if another worker has taken over.
+    """
+    row = await connection.fetchrow(_BEGIN, *incarnation, batch)
+    if row is None:
+        raise OwnershipLost(_TAKEN_OVER)
+    now, *end = row
+    return now, LogEnd(*end)
+
+
+async def move_end(connection: asyncpg.Connection, end: LogEnd) -> None:
+    """Note the new end of the log, in the transaction that adds to it."""
+    await connection.execute(_MOVE_END, *end)
+
+
+async def look(connection: asyncpg.Connection, incarnation: Incarnation) -> int:
+    """Return the number of the last batch that was committed, once it is safe. Raise StoreFailed if taken over."""
+    batch = await connection.fetchval(_LOOK, *incarnation)
+    if batch is None:
+        raise StoreFailed(_TAKEN_OVER_IN_DOUBT)
+    return int(batch)

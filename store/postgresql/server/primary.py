@@ -1,0 +1,92 @@
+"""Primary that may be believed: new ones wait for a safe commit, and none is read while a commit is in doubt.
+
+Owns how long an engine may be unreachable, and when what it shows is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+import asyncpg
+
+from bus.errors import StoreFailed
+
+from .connecting import connect, is_lost, make_safe, shown
+
+__all__ = ["ATTEMPTS_MAX", "Primary"]
+
+UNREACHABLE_SECONDS_MAX = 120.0
+"""A failover takes Patroni some 30 to 60 seconds with its own settings. After two minutes the worker ends, and its
+supervisor starts it again.
+"""
+
+ATTEMPTS_MAX = 10
+"""How often something is tried on one connection after another: more often, it is what ends them."""
+
+_PAUSE_SECONDS_MAX = 1.0
+
+T = TypeVar("T")
+
+
+class Primary:
+    """Makes sessions with the primary, and says when they are believed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._doubt: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Primary {self} {'in doubt' if self._doubt else 'settled'}>"
+
+    def __str__(self) -> str:
+        return shown(self._url)
+
+    async def reconnect(self) -> asyncpg.Connection:
+        """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
+
+        It returns only when a commit is safe. That is not given up, however long it takes.
+        """
+        return (await self.ask(make_safe))[0]
+
+    async def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> tuple[asyncpg.Connection, T]:
+        """Make a session and ask it something first, again if it is lost meanwhile; raise as `reconnect` does.
+
+        Asking must take a commit: only then may the session be believed.
+        """
+        deadline = anyio.current_time() + UNREACHABLE_SECONDS_MAX
+        pause = 0.05
+        while True:
+            connection: asyncpg.Connection | None = None
+            try:
+                connection, _ = await connect(self._url)
+                return connection, await question(connection)
+            except BaseException as error:
+                if connection is not None:
+                    connection.terminate()
+                if not isinstance(error, Exception) or not is_lost(connection, error):
+                    raise
+                if anyio.current_time() > deadline:
+                    raise StoreFailed(
+                        f"no primary of {self} was reached for {UNREACHABLE_SECONDS_MAX:.0f} seconds ({error});"
+                        " start it, or let a standby be promoted"
+                    ) from error
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+    @contextmanager
+    def doubt(self) -> Iterator[None]:
+        """Let nothing be read while it is unknown whether a commit was done, or whether it is safe."""
+        self._doubt = settled = anyio.Event()
+        try:
+            yield
+        finally:
+            self._doubt = None
+            settled.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is in doubt."""
+        while self._doubt is not None:
+            await self._doubt.wait()

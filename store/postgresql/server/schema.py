@@ -1,0 +1,100 @@
+"""The schema: numbered migrations, applied in order, each in one transaction with the row that records it.
+
+Owns `migrations/*.sql`. A released migration never changes: its name and checksum are recorded in each database
+that it was applied to, and a database with an unknown set of migrations is refused unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+
+import asyncpg
+import msgspec
+
+from bus.errors import DatabaseNewer, DatabaseUnusable
+from bus.model.records import timestamp
+
+from .connecting import SCHEMA
+
+__all__ = ["migrate", "written"]
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
+"""Workers that start at the same time migrate one after the other."""
+
+_CREATE_MIGRATIONS = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        name       text COLLATE "C" PRIMARY KEY,
+        checksum   text NOT NULL,
+        applied_at text NOT NULL
+    )"""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """One step of the schema's history."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of its text."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+@cache
+def written() -> list[Written]:
+    """Return all migrations in the order in which they are applied."""
+    folder = resources.files("store.postgresql") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [Written(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
+
+
+async def migrate(connection: asyncpg.Connection) -> list[str]:
+    """Apply missing migrations, and return their names.
+
+    Raise DatabaseNewer, with the database unchanged, if it has migrations that are unknown or differ from ours, and
+    DatabaseUnusable if the role may not create the schema.
+    """
+    if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
+        try:
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise DatabaseUnusable(
+                f"the role may not create a schema in this database ({error}): as its owner,"
+                f" CREATE SCHEMA {SCHEMA} AUTHORIZATION the role"
+            ) from error
+    names: list[str] = []
+    while True:
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+            await connection.execute(_CREATE_MIGRATIONS)
+            missing = _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations")))
+            if missing is None:
+                return names
+            await connection.execute(missing.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)",
+                missing.name,
+                missing.checksum,
+                timestamp(datetime.now(UTC)),
+            )
+            names.append(missing.name)
+
+
+def _missing(applied: Mapping[str, str]) -> Written | None:
+    """Return the first migration that is not applied. Raise DatabaseNewer if one is that is not ours."""
+    known = {migration.name: migration.checksum for migration in written()}
+    for name, checksum in applied.items():
+        if name not in known:
+            raise DatabaseNewer(
+                f"the database was written by a newer posthouse (it has {name!r}); upgrade to serve it"
+            )
+        if known[name] != checksum:
+            raise DatabaseNewer(
+                f"the database was made with another version of {name}; it cannot be served by this one"
+            )
+    return next((migration for migration in written() if migration.name not in applied), None)

@@ -1,0 +1,352 @@
+"""The one writer: every write is an operation, and all queued operations become one transaction.
+
+Owns the writing connection. Its rules (docs/decisions/0076-a-log-in-postgresql.md):
+
+- While one group is being committed the next one fills; there is no timer, and a single operation is committed at
+  once.
+- A caller is answered after the commit that holds its operation. Cancelling a caller cancels its wait. A
+  transaction is never cancelled, and has no timeout: a commit that waits for a standby would become visible without
+  one.
+- An operation that raises fails alone: the group is rolled back and run again, each operation under its own
+  savepoint. So an operation may run several times and must not keep state between runs.
+- Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
+- If the connection is lost, a new one looks at the number of the last batch that was committed, and nobody is
+  answered, and nothing read, before that look has been committed itself. Then the group is answered, or run again.
+- A commit that comes with a warning was not waited for. It is answered after an empty commit that was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+import anyio
+import asyncpg
+
+from bus.errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
+
+from .connecting import is_lost, make_safe, translate
+from .incarnation import Incarnation, LogEnd, begin, look, move_end
+from .primary import ATTEMPTS_MAX, Primary
+
+__all__ = ["Joint", "Operation", "Transaction", "Writer"]
+
+OPERATIONS_QUEUED_MAX = 10_000
+"""Further callers wait: the queue must not outgrow memory while commits wait for a standby."""
+
+OPERATIONS_GROUP_MAX = 1_000
+"""Operations in one transaction, so that the first of a long queue is not answered last."""
+
+T = TypeVar("T")
+W = TypeVar("W")
+
+
+class Transaction:
+    """What an operation works with: the writing connection, and the log's end within this transaction.
+
+    `time` is the server's clock when the transaction began.
+
+    After an error of a statement, PostgreSQL refuses all others until the transaction or a savepoint is rolled
+    back: an operation that goes on after one has made that statement in a `savepoint`.
+    """
+
+    __slots__ = ("connection", "last_seq", "last_timestamp", "time")
+
+    def __init__(self, connection: asyncpg.Connection, time: datetime, end: LogEnd) -> None:
+        self.connection = connection
+        self.time = time
+        self.last_seq = end.last_seq
+        self.last_timestamp = end.last_timestamp
+
+    @property
+    def end(self) -> LogEnd:
+        """The log's end."""
+        return LogEnd(self.last_seq, self.last_timestamp)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Keep all changes made within, or none if it raises; the rest of the group is unaffected."""
+        await self.connection.execute("SAVEPOINT part")
+        end = self.end
+        try:
+            yield
+        except Exception as error:
+            if is_lost(self.connection, error):
+                raise
+            self.last_seq, self.last_timestamp = end
+            await self.connection.execute("ROLLBACK TO part; RELEASE part")
+            raise
+        await self.connection.execute("RELEASE part")
+
+
+Operation = Callable[[Transaction], Awaitable[T]]
+
+Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
+"""Carries out several writes of one kind in order; the outcome of a refused write is its error."""
+
+
+class _Pending(Generic[T]):
+    """One operation that waits for its commit; or one write, and the function for it and its neighbours."""
+
+    __slots__ = ("error", "joint", "operation", "result", "write")
+
+    def __init__(
+        self, operation: Operation[T] | None, joint: Joint[Any, T] | None = None, write: Any = None
+    ) -> None:
+        self.operation = operation
+        self.joint = joint
+        self.write = write
+        self.result: T | None = None
+        self.error: StoreError | Exception | None = None
+
+
+class _Group:
+    """The operations of one transaction; `done` wakes all who wait for it."""
+
+    __slots__ = ("done", "pendings")
+
+    def __init__(self) -> None:
+        self.pendings: list[_Pending[Any]] = []
+        self.done = anyio.Event()
+
+
+class Writer:
+    """Runs operations in groups, each group one transaction, which waits for a standby if the server says so.
+
+    `last_seq` is the end of the committed log.
+    """
+
+    def __init__(
+        self, primary: Primary, connection: asyncpg.Connection, incarnation: Incarnation, end: LogEnd
+    ) -> None:
+        self._primary = primary
+        self._connection = connection
+        self._incarnation = incarnation
+        self._end = end
+        self._attempted = end
+        self._batch = 0
+        """The number of the last batch that is known to be committed."""
+        self._warned = False
+        self._groups: deque[_Group] = deque()
+        self._wake = anyio.Event()
+        self._room = anyio.Event()
+        self._closing = False
+        self.failure: StoreError | None = None
+        """Why nothing is written any more."""
+        self.transactions = 0
+        self.doubts = 0
+        """How often a connection was lost within a transaction."""
+        connection.add_log_listener(self._hear)
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failure else "closing" if self._closing else "open"
+        return f"<Writer {state} queued={self._queued} transactions={self.transactions} doubts={self.doubts}>"
+
+    @property
+    def last_seq(self) -> int:
+        """The end of the committed log."""
+        return self._end.last_seq
+
+    @property
+    def _queued(self) -> int:
+        return sum(len(group.pendings) for group in self._groups)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation in the next transaction; return its result once that is committed and safe.
+
+        Raises what the operation raised (then nothing of it was stored), StorageFull, StorageBusy or StoreFailure.
+        """
+        return await self._wait(_Pending(operation))
+
+    async def join(self, joint: Joint[W, T], write: W) -> T:
+        """Carry out a write in the next transaction, together with adjacent writes of the same `joint`.
+
+        Returns and raises as `run` does.
+        """
+        return await self._wait(_Pending(None, joint, write))
+
+    async def _wait(self, pending: _Pending[T]) -> T:
+        while self._queued >= OPERATIONS_QUEUED_MAX and not self._closing and self.failure is None:
+            self._room = anyio.Event() if self._room.is_set() else self._room
+            await self._room.wait()
+        if self.failure is not None:
+            raise self.failure
+        if self._closing:
+            raise StoreClosed("the store is closing")
+        if not self._groups or len(self._groups[-1].pendings) == OPERATIONS_GROUP_MAX:
+            self._groups.append(_Group())
+        group = self._groups[-1]
+        group.pendings.append(pending)
+        self._wake.set()
+        await group.done.wait()
+        if pending.error is not None:
+            raise pending.error
+        return cast(T, pending.result)
+
+    async def serve(self) -> None:
+        """Write until closed. A transaction that has begun is finished even if this task is cancelled."""
+        try:
+            while self.failure is None:
+                while not self._groups:
+                    if self._closing:
+                        return
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                group = self._groups.popleft()
+                with anyio.CancelScope(shield=True):
+                    await self._commit(group)
+                    self._room.set()
+        finally:
+            self._closing = True
+            self._abandon(StoreClosed("the store was closed before this was written"))
+
+    def close(self) -> None:
+        """Accept nothing more; `serve` returns when the queue is written."""
+        self._closing = True
+        self._wake.set()
+
+    async def _commit(self, group: _Group) -> None:
+        try:
+            await self._until_decided(group.pendings)
+        except asyncpg.PostgresError as error:
+            failure = translate(error) or StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}")
+            self._refuse(group.pendings, failure)
+        except StoreError as error:
+            self._refuse(group.pendings, error)
+        except Exception as error:
+            self._refuse(group.pendings, StoreFailed(f"a transaction could not be written: {error!r}"))
+        self.transactions += 1
+        group.done.set()
+
+    def _refuse(self, pendings: Sequence[_Pending[Any]], error: StoreError) -> None:
+        for pending in pendings:
+            pending.error = error
+        if not isinstance(error, StorageBusy | StorageFull):
+            self.failure = error
+            self._abandon(error)
+
+    async def _until_decided(self, pendings: Sequence[_Pending[Any]]) -> None:
+        """Commit a group, on as many connections as it takes."""
+        together = True
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                await self._attempt(pendings, together=together)
+            except Exception as error:
+                if is_lost(self._connection, error):
+                    if not await self._decide():
+                        continue
+                elif together and not _concerns_all(error):
+                    together = False
+                    continue
+                else:
+                    raise
+            self._batch += 1
+            return
+        raise StoreFailed(
+            f"the connection was lost {ATTEMPTS_MAX} times in one transaction; look at PostgreSQL's log"
+        )
+
+    async def _attempt(self, pendings: Sequence[_Pending[Any]], *, together: bool) -> None:
+        """Carry out a group and commit it.
+
+        If this raises, nothing of it is stored, unless the connection is lost.
+        """
+        connection = self._connection
+        await connection.execute("BEGIN")
+        try:
+            time, begun = await begin(connection, self._incarnation, self._batch + 1)
+            transaction = Transaction(connection, time, begun)
+            await (_carry_out_together if together else _carry_out_each)(pendings, transaction)
+            if transaction.end != begun:
+                await move_end(connection, transaction.end)
+        except Exception as error:
+            if not is_lost(connection, error):
+                await connection.execute("ROLLBACK")
+            raise
+        self._warned = False
+        self._attempted = transaction.end
+        if await connection.execute("COMMIT") != "COMMIT":
+            raise StoreFailed("an operation went on after an error, so that PostgreSQL stored nothing")
+        if self._warned:
+            await make_safe(connection)
+        self._end = transaction.end
+
+    async def _decide(self) -> bool:
+        """Return True if the batch that was attempted is committed, by a new connection; readers wait meanwhile."""
+        self.doubts += 1
+        with self._primary.doubt():
+            self._connection.terminate()
+            self._connection, batch = await self._primary.ask(partial(look, incarnation=self._incarnation))
+            self._connection.add_log_listener(self._hear)
+        if batch not in (self._batch, self._batch + 1):
+            raise StoreFailed(f"batch {batch} was committed where {self._batch} was known: another program writes")
+        if batch == self._batch:
+            return False
+        self._end = self._attempted
+        return True
+
+    def _hear(self, _: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
+        self._warned = self._warned or message.severity_en == "WARNING"
+
+    def _abandon(self, error: StoreError) -> None:
+        while self._groups:
+            group = self._groups.popleft()
+            for pending in group.pendings:
+                pending.error = error
+            group.done.set()
+        self._room.set()
+
+    async def end(self) -> None:
+        """Close the connection, after `serve` has returned."""
+        await self._connection.close()
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Return True if an error is not that of one operation."""
+    if isinstance(error, asyncpg.PostgresError):
+        return translate(error) is not None
+    return isinstance(error, StoreFailure | StorageBusy | StorageFull)
+
+
+def _portions(pendings: Sequence[_Pending[Any]]) -> Iterator[list[_Pending[Any]]]:
+    """Yield groups of operations that are carried out together, in order."""
+    portion: list[_Pending[Any]] = []
+    for pending in pendings:
+        if portion and (pending.joint is None or pending.joint != portion[0].joint):
+            yield portion
+            portion = []
+        portion.append(pending)
+    yield portion
+
+
+async def _carry_out_together(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    for portion in _portions(pendings):
+        await _carry_out(portion, transaction)
+
+
+async def _carry_out_each(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    """Carry out each operation under its own savepoint, and note its error."""
+    for pending in pendings:
+        pending.error = None
+        try:
+            async with transaction.savepoint():
+                await _carry_out([pending], transaction)
+        except Exception as error:
+            if is_lost(transaction.connection, error) or _concerns_all(error):
+                raise
+            pending.error = error
+
+
+async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:
+    """Carry out one operation, or writes that belong together, and note the outcome of each."""
+    first = pendings[0]
+    if first.operation is not None:
+        first.result = await first.operation(transaction)
+    elif first.joint is not None:
+        outcomes = await first.joint(transaction, [pending.write for pending in pendings])
+        for pending, outcome in zip(pendings, outcomes, strict=True):
+            pending.result, pending.error = (None, outcome) if isinstance(outcome, StoreError) else (outcome, None)
