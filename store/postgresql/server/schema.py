@@ -20,7 +20,7 @@ from bus.model.records import timestamp
 
 from .connecting import SCHEMA
 
-__all__ = ["migrate", "written"]
+__all__ = ["Written", "migrate", "written"]
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
 """Workers that start at the same time migrate one after the other."""
