@@ -16,7 +16,6 @@ from typing import Any, Literal, Unpack
 
 import anyio
 import anyio.abc
-import uuid_utils
 import zmq
 
 from .client.asking import Asking
@@ -28,6 +27,7 @@ from .client.credentials import Credentials
 from .client.draft import Draft, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
+from .client.ids import chosen_id
 from .client.inbox import Inbox
 from .client.message import Message
 from .client.replies import Replies
@@ -269,7 +269,7 @@ class Bot(Asking, Handlers):
         Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
         request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
         """
-        message_id = id or str(uuid_utils.uuid7())
+        message_id = chosen_id(id)
         draft = Draft(
             to=to, body=body, message_type=message_type, headers=headers or {}, id=message_id, expects_reply=True
         )

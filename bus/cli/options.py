@@ -44,6 +44,7 @@ __all__ = [
     "linked",
     "mailbox_of",
     "name_of",
+    "not_empty",
     "read_input",
     "seconds",
     "seconds_or_none",
@@ -105,6 +106,13 @@ class WithText(click.RichCommand):
 def shown(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Return a text as it was written, even if `WithText` had to hide it."""
     return value if value is None else value.removeprefix(_HIDDEN)
+
+
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty text: a variable of a script that is not set."""
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
 
 
 _SPAN = re.compile(r"(\d{1,9})([smhd])")

@@ -16,7 +16,7 @@ from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run, newest_runs
-from .options import Link, WithText, linked, shown
+from .options import Link, WithText, linked, not_empty, shown
 from .streams import plain, say
 from .times import TimeOption
 
@@ -137,7 +137,9 @@ async def _revive(bot: Bot, message_id: str) -> None:
 @click.command(cls=WithText)
 @click.argument("run_id", metavar="RUN", callback=shown)
 @click.option("--before", "before_step", metavar="STEP", help="Take over only what began before this step.")
-@click.option("--id", "new_id", metavar="ID", help="The id of the new run; by default a new UUID.")
+@click.option(
+    "--id", "new_id", metavar="ID", callback=not_empty, help="The id of the new run; by default a new UUID."
+)
 @linked("console")
 def fork(link: Link, run_id: str, before_step: str | None, new_id: str | None) -> None:
     """Create a run that begins with the recorded steps of RUN, whatever became of that.

@@ -12,7 +12,7 @@ from ..model.records import Signal
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run
-from .options import Link, WithText, body_of, linked, shown
+from .options import Link, WithText, body_of, linked, not_empty, shown
 from .streams import plain, say
 
 __all__ = ["signal"]
@@ -22,7 +22,13 @@ __all__ = ["signal"]
 @click.argument("run_id", metavar="RUN", callback=shown)
 @click.argument("signal_name", metavar="NAME", callback=shown)
 @click.argument("payload", metavar="[JSON]", default="null", callback=body_of)
-@click.option("--id", "signal_id", metavar="ID", help="Its id, with which it can be sent again; by default a UUID.")
+@click.option(
+    "--id",
+    "signal_id",
+    metavar="ID",
+    callback=not_empty,
+    help="Its id, with which it can be sent again; by default a UUID.",
+)
 @linked("console")
 def signal(link: Link, run_id: str, signal_name: str, payload: msgspec.Raw, signal_id: str | None) -> None:
     """Send the signal NAME to a run that waits for it (`run.wait`), or will.

@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Any, Unpack
 
 import anyio
-import uuid_utils
 
 from ..errors import ENDED, NOT_NOW
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
 from .draft import Draft, ReplyOptions
+from .ids import chosen_id
 from .sending import Sender
 from .settling import Delivered, Settler
 from .waiting import Receipt
@@ -142,7 +142,7 @@ class Message(Delivered):
         bot's `timeout` allows; then LimitReached or StorageFull is raised. Otherwise it is like `Bot.send`.
         """
         until = self._sender.due_at
-        options["id"] = options.get("id") or str(uuid_utils.uuid7())
+        options["id"] = chosen_id(options.get("id"))
         draft = Draft(to=self.sender_id, body=body, reply_to=self.id, **options)
         tries = 0
         while True:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import uuid_utils
-
 from .caller import Caller
 from .draft import Draft, payload
+from .ids import chosen_id
 from .waiting import Receipt, Ticket
 
 __all__ = ["Sender"]
@@ -44,7 +43,7 @@ class Sender:
         welcome = caller.connection.welcome
         frame_bytes_max = None if welcome is None else welcome.max_frame_bytes
         for draft in drafts:
-            message_id = draft.id or str(uuid_utils.uuid7())
+            message_id = chosen_id(draft.id)
             ids.append(message_id)
             payloads.append(payload(draft, message_id, frame_bytes_max))
         if not ids:

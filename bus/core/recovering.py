@@ -5,8 +5,9 @@ enters the log in the same transaction. A run that never had a lease is left alo
 and a restart of the worker says nothing about its executor. The first sweep comes a little after the start, so that
 holders that outlived a worker's long downtime can return first and renew their lease.
 
-The same sweep cancels the runs whose programs had their time to clean up, finds the runs whose time to start has
-come, and starts those of schedules; those who wait for them are told.
+The same sweep cancels the runs whose programs had their time to clean up, and the children of cancelled runs that
+are left, for instance by a crash. It finds the runs whose time to start has come, and starts those of schedules.
+Those who wait for any of them are told.
 
 Pure.
 """
@@ -80,7 +81,7 @@ class Recovering:
             self._waking.happened(run_id, stopped=False)
         self._due_after = recovered.due_until
         counts = (len(recovered.runs), len(recovered.due), len(recovered.cancelled))
-        more = _RUNS_AT_ONCE in counts or started.more
+        more = _RUNS_AT_ONCE in counts or recovered.more or started.more
         self._rest(0.0 if more else self._settings.sweep_seconds)
         for seconds in (recovered.next_seconds, started.next_seconds):
             if seconds is not None:

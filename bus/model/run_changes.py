@@ -55,7 +55,8 @@ class Recovered(msgspec.Struct, frozen=True):
     """Runs that were recovered, and the messages that notify their last holders.
 
     `due` has the ids of pending runs that may start now, whose time came until `due_until`, and `cancelled` those
-    of runs whose programs had their time to clean up. In `next_seconds` there is the next one of either.
+    of runs whose programs had their time to clean up, or that were cancelled with others. In `next_seconds` there
+    is the next one of either; `more` if some are to be cancelled at once.
     """
 
     runs: list[RecoveredRun]
@@ -64,6 +65,7 @@ class Recovered(msgspec.Struct, frozen=True):
     due_until: str = ""
     next_seconds: float | None = None
     cancelled: list[str] = []
+    more: bool = False
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -96,7 +96,9 @@ def normal_record(record: _Record, what: str) -> _Record:
 
 
 def check_id(id: str, what: str) -> None:
-    """Raise InvalidValue for an id with a zero character, at which SQLite ends a text in a list."""
+    """Raise InvalidValue for an empty id, or one with a zero character, at which SQLite ends a text in a list."""
+    if not id:
+        raise InvalidValue(what, "must not be empty")
     if "\0" in id:
         raise InvalidValue(what, f"must not contain a zero character, as {id[:64]!r} does")
 

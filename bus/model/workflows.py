@@ -196,7 +196,8 @@ class WorkflowRepository(RunOpener, ScheduleRepository, Protocol):
         If the program that claimed it last cleans up, and the run has not ended, it is not cancelled at once:
         `cancel_by` says until when the program may clean up (`grace_seconds` from now; None: the store's default;
         0: cancel at once). The run is cancelled when the program says so, at the latest then. Otherwise it is
-        cancelled now. So are its children, and theirs, by the same rule. Steps of a run that becomes cancelled are
+        cancelled now. So are its children, and theirs, by the same rule: many of them in portions, between which
+        others write. If a crash interrupts that, the next worker goes on. Steps of a run that becomes cancelled are
         closed: failed, "cancelled".
 
         Repeating the call changes nothing, except that a shorter time counts. Raises InvalidTransition if the run

@@ -18,6 +18,7 @@ from ..client.lending import waiting_for_reply
 from ..errors import NotFound, StepChanged
 from ..model.openings import check_input
 from ..model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from ..model.retrying import SET_ASIDE
 from ..model.values import same_json
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .continuing import find_latest
@@ -62,9 +63,12 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def child_id(run_id: str, step_id: str) -> str:
-    """Return the id of the run that a step of a run starts, which is the same each time."""
-    id = f"{run_id}/{step_id}"
+def child_id(run_id: str, step_id: str, number: int = 1) -> str:
+    """Return the id of the run that a step of a run starts, which is the same each time.
+
+    The second one takes the place of a first one that was cancelled, and so on.
+    """
+    id = f"{run_id}/{step_id}" + (f"#again-{number}" if number > 1 else "")
     return id if len(id) <= NAME_CHARACTERS_MAX else str(uuid.uuid5(_NAMESPACE, id))
 
 
@@ -136,12 +140,15 @@ class Children(Waits):
         if row is None or row.status is not StepStatus.COMPLETED:
             self._recorder.refuse_news(step_id)
             async with self._hold.work():
-                created = await self._create(step_id, child)
+                created = await self._create(child_id(self.id, step_id), child)
+                for again in range(len(self._set_aside(step_id))):
+                    if created.status is RunStatus.CANCELLED:  # it is final: retrying this run starts another one
+                        created = await self._create(child_id(self.id, step_id, again + 2), child)
                 row = self._recorder.row(
                     step_id, name, status=StepStatus.RUNNING, input=child.asked, idempotency_key=START
                 )
-                await self._recorder.end(row, StepStatus.COMPLETED, output={"run_id": created.id})
-        return RunHandle(self._workflows, child_id(self.id, step_id), self._hold.timing, self._recorder.values)
+                row = await self._recorder.end(row, StepStatus.COMPLETED, output={"run_id": created.id})
+        return RunHandle(self._workflows, row.output["run_id"], self._hold.timing, self._recorder.values)
 
     async def _call(self, name: str, step_id: str, child: Child, reading: ReadAs | None) -> Any:
         row = self._recorded_child(step_id, CALL, child)
@@ -153,7 +160,7 @@ class Children(Waits):
         await self._leave_again(row)
         if row.status is StepStatus.FAILED:
             seen = row.output if isinstance(row.output, dict) else {}  # without one, somebody else ended the step
-            raise ended(child_id(self.id, step_id), seen.get("status", ""), seen.get("error", row.error))
+            raise ended(self._callee(step_id), seen.get("status", ""), seen.get("error", row.error))
         return row.output if reading is None else reading.read(row.output, f"result of step {step_id!r}")
 
     def _recorded_child(self, step_id: str, kind: str, child: Child) -> WorkflowStepLog | None:
@@ -162,11 +169,21 @@ class Children(Waits):
             raise StepChanged(self.id, step_id, changed_text(row.input, child.asked))
         return row
 
-    async def _create(self, step_id: str, child: Child) -> WorkflowRun:
+    def _set_aside(self, step_id: str) -> list[WorkflowStepLog]:
+        """Return the records of a step that count no longer, because this run was retried."""
+        return self._recorder.attempts(step_id + SET_ASIDE)
+
+    def _callee(self, step_id: str) -> str:
+        """Return the id of the run that a call waits for: another one after each that was cancelled."""
+        seen = [row.output for row in self._set_aside(step_id) if row.status is StepStatus.FAILED]
+        cancelled = sum(isinstance(each, dict) and each.get("status") == RunStatus.CANCELLED for each in seen)
+        return child_id(self.id, step_id, cancelled + 1)
+
+    async def _create(self, id: str, child: Child) -> WorkflowRun:
         """Create a child, or return it as it is by now."""
         workflows = self._workflows
         definition = await find_definition(workflows, self._hold.bot_id, child.workflow, child.definition)
-        start = child.start(child_id(self.id, step_id))
+        start = child.start(id)
         run = new_run(definition, start, self._hold.timing.clock(), parent_run_id=self.id)
         created = await self._hold.guard(workflows.create_run(run, fence=self.fence))
         check_input(created, child.input)
@@ -174,7 +191,7 @@ class Children(Waits):
 
     async def _begin_call(self, name: str, step_id: str, child: Child) -> WorkflowStepLog:
         async with self._hold.work():
-            created = await find_latest(self._workflows, await self._create(step_id, child))
+            created = await find_latest(self._workflows, await self._create(self._callee(step_id), child))
             if created.status is RunStatus.FAILED:  # it was not seen to fail, or its failure was set aside
                 await self._workflows.retry_run(created.id)
             # Pending, not running: a claim would treat a running step as interrupted.
@@ -187,7 +204,7 @@ class Children(Waits):
     async def _ended(self, row: WorkflowStepLog) -> WorkflowStepLog:
         """Return the record of a call with the end of its child."""
         with self._hold.cancelling.interruptible():
-            child = await self._until_ended(child_id(self.id, row.step_id))
+            child = await self._until_ended(self._callee(row.step_id))
         async with self._hold.work():
             if child.status is RunStatus.COMPLETED:
                 return await self._recorder.end(row, StepStatus.COMPLETED, output=child.result)

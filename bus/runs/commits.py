@@ -11,10 +11,10 @@ from typing import Any
 
 import anyio
 import msgspec
-import uuid_utils
 
 from ..client.caller import Caller
 from ..client.draft import Draft, publication
+from ..client.ids import chosen_id
 from ..client.message import Message
 from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
@@ -85,8 +85,8 @@ class RemoteCommits(RemoteValues):
         if len(messages) > COMMIT_ITEMS_MAX:
             raise InvalidValue("messages", f"a commit may have at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
         acks = list(dict.fromkeys(acks))
-        publications = [publication(draft, draft.id or str(uuid_utils.uuid7())) for draft in messages]
-        commit_id = id or str(uuid_utils.uuid7())
+        publications = [publication(draft, chosen_id(draft.id)) for draft in messages]
+        commit_id = chosen_id(id)
         steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
         context = json_value(context, "the context of a commit")
         result = json_value(result, "the result of a commit")

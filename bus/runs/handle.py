@@ -10,8 +10,8 @@ from typing import Any, TypeVar, overload
 
 import anyio
 import msgspec
-import uuid_utils
 
+from ..client.ids import chosen_id
 from ..client.lending import waiting_for_reply
 from ..errors import InvalidTransition, NotFound, ResultTimeout, RunEnded, SuccessorDeleted
 from ..model.records import RunStatus, Signal, WorkflowRun
@@ -104,7 +104,7 @@ class RunHandle:
 
     async def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Signal:
         """Send the run a signal, for which it waits with `Run.wait`, now or later; see `send_signal`."""
-        signal_id = id or str(uuid_utils.uuid7())
+        signal_id = chosen_id(id)
         while True:
             run = await self.run()
             try:

@@ -14,9 +14,9 @@ from typing import Any
 
 import anyio
 import msgspec
-import uuid_utils
 
 from ..client.caller import Caller
+from ..client.ids import chosen_id
 from ..client.settling import Settler
 from ..model.filters import RunCounts, RunFilter
 from ..model.openings import OpenedRun, RunOpening
@@ -259,9 +259,7 @@ class RemoteWorkflows(RemoteSignals):
         """Tell those who follow a run what its program has to say. Without an `id` the call makes one."""
         what = f"what run {run_id!r} emits"
         plain = self._values.plain(value, what, bytes_max=EMITTED_BYTES_MAX)
-        told: bool = await self._call(
-            calls.EmitRun(run_id=run_id, value=plain, fence=fence, id=id or str(uuid_utils.uuid7()))
-        )
+        told: bool = await self._call(calls.EmitRun(run_id=run_id, value=plain, fence=fence, id=chosen_id(id)))
         return told
 
     async def get_run(self, run_id: str) -> WorkflowRun | None:
@@ -378,7 +376,7 @@ class RemoteWorkflows(RemoteSignals):
             run_id=run_id,
             holder=holder,
             lease_seconds=lease_seconds,
-            claim_id=claim_id or str(uuid_utils.uuid7()),
+            claim_id=chosen_id(claim_id, "claim_id"),
             place_seconds=place_seconds,
             cleans_up=cleans_up,
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import uuid_utils
-
+from ..client.ids import chosen_id
 from ..model.records import Signal, WorkflowStepLog
 from ..wire import calls as calls
 from .schedules import RemoteSchedules
@@ -35,7 +34,7 @@ class RemoteSignals(RemoteSchedules):
             run_id=run_id,
             name=name,
             payload=self._values.plain(payload, f"payload of signal {name!r}"),
-            id=id or str(uuid_utils.uuid7()),
+            id=chosen_id(id),
             sender=sender,
         )
         sent: Signal = await self._call(call)

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-import uuid_utils
 
+from ..client.ids import chosen_id
 from ..errors import Conflict, UnknownWorkflow
 from ..model.definitions import is_newer
 from ..model.openings import RunOpening, check_known
@@ -155,7 +155,7 @@ def new_run(
 ) -> WorkflowRun:
     """Return the record of a run that is to be created."""
     return WorkflowRun(
-        id=start.id or str(uuid_utils.uuid7()),
+        id=chosen_id(start.id),
         workflow_id=definition.id,
         workflow_name=definition.name,
         trigger_type=start.trigger_type,

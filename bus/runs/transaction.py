@@ -14,6 +14,7 @@ import msgspec
 import uuid_utils
 
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
+from ..client.ids import chosen_id
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
 from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
@@ -123,7 +124,7 @@ class RunCommit:
         Raises InvalidBody for a body that is not JSON, and TooLarge if the transaction would not fit into a frame.
         """
         self._check_open()
-        draft = msgspec.structs.replace(draft, id=draft.id or str(uuid_utils.uuid7()))
+        draft = msgspec.structs.replace(draft, id=chosen_id(draft.id))
         self._add_bytes(len(encode(publication(draft, draft.id or ""))))
         self._messages.append(draft)
 

@@ -41,7 +41,7 @@ from bus.model.run_events import crashed_notice, start_notice
 from .file.writer import Transaction
 from .messages.arrivals import Arrivals, in_log
 from .messages.conversations import Conversations
-from .workflows.cancelling import expire_cancels, next_cancel_by
+from .workflows.cancelling import cancel_more, expire_cancels, more_to_cancel, next_cancel_by
 from .workflows.continuing import continue_run, refuse_taken
 from .workflows.run_rows import find_owners, find_workflow
 from .workflows.schedules import seconds_to_next, start_due
@@ -177,10 +177,12 @@ class Commits:
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """End the holds of runs whose lease has expired, and add a message for each last holder to the log.
 
-        Before that, cancel the runs whose programs had their time to clean up.
+        Before that, cancel the runs whose programs had their time to clean up, and some of those that are to be
+        cancelled with others.
         """
         connection, now, lease_now = transaction.connection, self._now(), self._lease_now()
         cancelled = await expire_cancels(self._runs, connection, change.runs_max, now=now, lease_now=lease_now)
+        cancelled += await cancel_more(self._runs, connection, now=now, lease_now=lease_now)
         found = await self._runs.recover(connection, change.runs_max, now=now, lease_now=lease_now)
         rows = await connection.execute_fetchall("SELECT id FROM bots") if found else ()
         bots = {row[0] for row in rows}
@@ -193,7 +195,7 @@ class Commits:
             seconds = (parse_timestamp(cancel_by) - parse_timestamp(lease_now)).total_seconds()
             left = seconds if left is None else min(left, seconds)
         sent = await self._send(transaction, messages, change.timestamp)
-        return Recovered(found, sent, due, until, left, cancelled)
+        return Recovered(found, sent, due, until, left, cancelled, more=await more_to_cancel(connection))
 
     async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
         """Start the runs of schedules that are due, and add messages for the bots that are to open them."""

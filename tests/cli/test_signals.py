@@ -17,6 +17,9 @@ def test_a_signal_is_sent_once_with_its_payload(posthouse: Posthouse) -> None:
     assert text == "signal paid of ada waits for run pay-1 to take it\n"
     again = posthouse.json("signal", "pay-1", "paid", '{"amount":3}', "--as", "ada", "--id", "s1")
     assert (again["id"], again["payload"], again["sender"]) == ("s1", {"amount": 3}, "ada")
+    for command in (("signal", "pay-1", "paid"), ("fork", "pay-1")):
+        refused = posthouse.run(*command, "--id", "")
+        assert (refused.returncode, "it is empty" in refused.stderr) == (2, True)
     posthouse.answer("signal", "pay-1", "paid", "-5")
     posthouse.answer("signal", "pay-1", "noted", "just text")
     posthouse.answer("signal", "pay-1", "noted")

@@ -15,11 +15,24 @@ from typing import Any, Protocol
 import anyio
 import pytest
 
-from bus.model.records import RecoveredRun, RunStatus, WorkflowDefinition, WorkflowRun, timestamp
-from bus.model.repository import Store, WorkflowRepository, WorkflowRules
+from bus.model.records import (
+    WORKER_ID,
+    WORKER_NAME,
+    RecoveredRun,
+    RunStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    timestamp,
+)
+from bus.model.repository import StartScheduled, Store, WorkflowRepository, WorkflowRules
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 from store import open_store
+from store.postgresql.server.database import Database, open_database
+from store.postgresql.server.writer import Transaction
+from store.postgresql.workflows.events import EventWriting
+from store.postgresql.workflows.schedules import start_due
+from store.postgresql.workflows.workflows import PostgresqlWorkflows
 
 from .samples import ANN, BOB, add_bots, definition, run
 
@@ -34,7 +47,15 @@ STORES = ("sqlite",)
 
 REMOTE = "remote"
 
-EVERYWHERE = [*((store, "uvloop") for store in STORES), (REMOTE, "asyncio"), (REMOTE, "trio")]
+POSTGRESQL = "postgresql"
+"""The workflows of a store whose log is not complete."""
+
+EVERYWHERE = [
+    *((store, "uvloop") for store in STORES),
+    (POSTGRESQL, "uvloop"),
+    (REMOTE, "asyncio"),
+    (REMOTE, "trio"),
+]
 """A store is opened on the loop that a worker opens it on, and runs are executed on each loop once.
 
 What a connection does on each is tested in `tests/client`.
@@ -96,6 +117,9 @@ class Place(Protocol):
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         """Do what a worker does from time to time."""
 
+    async def start_scheduled(self) -> None:
+        """Start the runs that are due, as a worker also does."""
+
 
 class WorkflowBackend(Protocol):
     """A place that is opened and closed: opened again, it has what was stored before."""
@@ -119,6 +143,9 @@ class LocalPlace:
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         return await self._store.workflows.recover_runs(limit)
 
+    async def start_scheduled(self) -> None:
+        await _start_scheduled(self._store)
+
 
 class LocalBackend:
     def __init__(self, place: StorePlace) -> None:
@@ -129,6 +156,56 @@ class LocalBackend:
     async def open(self) -> AsyncIterator[Place]:
         async with self._place.open(clock=self._clock) as store:
             yield LocalPlace(store, self._clock)
+
+
+# ── Workflows in PostgreSQL ──────────────────────────────────────────────────────────────────────────────
+
+
+class PostgresqlPlace:
+    def __init__(self, workflows: PostgresqlWorkflows, database: Database, clock: Clock) -> None:
+        self.workflows: WorkflowRepository = workflows
+        self.others: WorkflowRepository = workflows
+        self.clock = clock
+        self._store = workflows
+        self._database = database
+
+    async def add_bots(self, *ids: str) -> None:
+        async def add(transaction: Transaction) -> None:
+            await transaction.connection.execute(
+                "INSERT INTO bots (id, name, created_at, last_seen_at)"
+                " SELECT id, id, '', '' FROM unnest($1::text[]) AS id",
+                list(ids),
+            )
+
+        await self._database.writer.run(add)
+
+    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
+        return await self._store.recover_runs(limit)
+
+    async def start_scheduled(self) -> None:
+        async def start(transaction: Transaction) -> None:
+            unit = self._store.unit(transaction)
+            await start_due(unit, self._store.runs, 100)
+            await self._store.flush(unit)
+
+        await self._database.writer.run(start)
+
+
+class PostgresqlBackend:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._clock = Clock()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Place]:
+        async with open_database(self._url) as database:
+            events = EventWriting(_no_events)
+            workflows = PostgresqlWorkflows(database, WorkflowRules(), self._clock, events)
+            yield PostgresqlPlace(workflows, database, self._clock)
+
+
+async def _no_events(*_: Any) -> None:
+    raise AssertionError("nobody listens")
 
 
 # ── A worker, and bots that are connected to it ──────────────────────────────────────────────────────────
@@ -152,6 +229,9 @@ class RemotePlace:
             return await store.workflows.recover_runs(limit)
 
         return await anyio.to_thread.run_sync(self._worker.call, recover)
+
+    async def start_scheduled(self) -> None:
+        await anyio.to_thread.run_sync(self._worker.call, _start_scheduled)
 
 
 class RemoteBackend:
@@ -178,6 +258,10 @@ class RemoteBackend:
         connect = partial(self.worker.connect, max_in_flight=0)
         async with connect(bot="holder-a", bot_id=ANN) as ann, connect(bot="holder-b", bot_id=BOB) as bob:
             yield RemotePlace(self.worker, self._clock, ann.workflows, bob.workflows)
+
+
+async def _start_scheduled(store: Store) -> None:
+    await store.log.apply([StartScheduled(100, WORKER_ID, WORKER_NAME, "")])
 
 
 async def _forget_workflows(store: Store) -> None:
@@ -224,6 +308,8 @@ def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> WorkflowBackend:
+    if place_and_loop[0] == POSTGRESQL:
+        return PostgresqlBackend(request.getfixturevalue("postgresql_url"))
     if place_and_loop[0] != REMOTE:
         return LocalBackend(place_of(request, place_and_loop[0]))
     remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")

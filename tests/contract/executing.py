@@ -166,7 +166,7 @@ class Programs:
 
     async def lapse(self, seconds: float, id: str = "r") -> None:
         """Let leases run out, once every call of a program that died was carried out: one may renew its lease."""
-        await self.workflows.get_run(id)  # it follows the calls that were sent before
+        await self.workflows.leave_queue(id)  # a write, which follows those that were sent before
         self.clock.advance(seconds)
 
     async def until(self, condition: Callable[[], Awaitable[Any]]) -> None:

@@ -183,6 +183,58 @@ async def test_a_child_that_fails_fails_its_parent_and_both_are_retried(
     assert await result(programs) == "mended"
 
 
+async def test_retrying_a_parent_starts_another_child_for_one_that_was_cancelled(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    async def call(child: str) -> None:
+        with pytest.raises(bus.RunCancelled) as caught:
+            await execute(programs, lambda parent: parent.call("w"))
+        assert caught.value.run_id == child
+
+    with anyio.fail_after(BOUND_SECONDS):
+        for child in ("r/w", "r/w#again-2"):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, child)
+                await programs.until_status(RunStatus.PAUSED)
+                await programs.workflows.update_run_status(child, RunStatus.CANCELLED)
+            assert await programs.status() == RunStatus.FAILED
+            await programs.workflows.retry_run("r")
+
+        async def third(opened: Run) -> None:
+            opened.result = opened.id
+
+        async def serve() -> None:
+            await programs.until_status(RunStatus.PAUSED)
+            async with programs.open_as_other("r/w#again-3") as opened:
+                await third(opened)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            await execute(programs, lambda parent: parent.call("w"))
+    assert await result(programs) == "r/w#again-3"
+    async with programs.open() as again:
+        assert await again.call("w") == "r/w#again-3"
+
+
+async def test_a_started_child_that_was_cancelled_is_started_anew_from_its_step_on(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    for child in ("r/w", "r/w#again-2"):
+
+        async def start(parent: Run) -> None:
+            handle = await parent.start("w")
+            assert handle.id == child  # noqa: B023
+            raise bus.FailRun("it is not wanted so")
+
+        with pytest.raises(bus.FailRun):
+            await execute(programs, start)
+        await programs.workflows.update_run_status(child, RunStatus.CANCELLED)
+        await programs.workflows.retry_run("r")
+        with pytest.raises(bus.FailRun):
+            await execute(programs, start)  # a plain retry keeps the step
+        await programs.workflows.retry_run("r", "w")
+
+
 async def test_a_parent_may_go_on_without_a_child_that_was_cancelled(
     programs: Programs, workflow: WorkflowDefinition
 ) -> None:

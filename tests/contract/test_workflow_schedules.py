@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import pytest
 
 from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound
 from bus.model.filters import RunFilter
 from bus.model.occurrences import CronTimes, IntervalTimes
-from bus.model.records import WORKER_ID, WORKER_NAME, CronTrigger, RunStatus, WorkflowDefinition, WorkflowRun
-from bus.model.repository import StartScheduled, Store, WorkflowRepository
+from bus.model.records import CronTrigger, RunStatus, WorkflowDefinition, WorkflowRun
+from bus.model.repository import WorkflowRepository
 from bus.model.schedules import CatchUp, Overlap, WorkflowSchedule
-from bus.testing import Worker
 
-from .conftest import Clock, LocalPlace, Place, RemotePlace
+from .conftest import Clock, Place
 from .samples import definition, run
 
 pytestmark = pytest.mark.anyio
@@ -25,20 +23,6 @@ MINUTE = 60.0
 
 def schedule(id: str = "s", **fields: Any) -> WorkflowSchedule:
     return WorkflowSchedule(**{"id": id, "workflow_id": "w", "times": IntervalTimes(seconds=MINUTE), **fields})
-
-
-async def start_due(place: Place) -> None:
-    """Do what a worker does from time to time. It does so itself, too, by the same clock."""
-
-    async def start(store: Store) -> None:
-        await store.log.apply([StartScheduled(100, WORKER_ID, WORKER_NAME, "")])
-
-    if isinstance(place, LocalPlace):
-        await start(place._store)
-    else:
-        assert isinstance(place, RemotePlace)
-        worker: Worker = place._worker
-        await anyio.to_thread.run_sync(worker.call, start)
 
 
 async def ids(workflows: WorkflowRepository) -> list[str]:
@@ -55,11 +39,11 @@ async def test_a_schedule_starts_a_run_when_its_time_has_come(
     wanted = schedule(input={"n": 1}, concurrency_key="k", attributes={"kind": "nightly"})
     saved = await workflows.save_schedule(wanted)
     assert (saved.schedule, saved.next_at, saved.fired, saved.paused) == (wanted, clock.after(MINUTE), 0, False)
-    await start_due(place)
+    await place.start_scheduled()
     assert await ids(workflows) == []
     clock.advance(MINUTE)
     for _ in range(2):
-        await start_due(place)
+        await place.start_scheduled()
     time = clock.after(0)
     [found] = await workflows.list_runs("w")
     assert found == WorkflowRun(
@@ -87,7 +71,7 @@ async def test_a_run_that_has_not_ended_is_not_overtaken(
         await workflows.save_schedule(schedule(overlap, overlap=overlap))
     for _ in range(3):
         clock.advance(MINUTE)
-        await start_due(place)
+        await place.start_scheduled()
     started = await ids(workflows)
     assert [sum(id.startswith(f"{overlap}@") for id in started) for overlap in Overlap] == [1, 3, 1]
     queue = await workflows.get_schedule("queue")
@@ -95,10 +79,10 @@ async def test_a_run_that_has_not_ended_is_not_overtaken(
     assert (queue.queued_at, queue.skipped) == (clock.after(-MINUTE), 1)
     for id in started:
         await finish(workflows, id)
-    await start_due(place)
+    await place.start_scheduled()
     assert set(await ids(workflows)) - set(started) == {f"queue@{clock.after(-MINUTE)}"}
     clock.advance(MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     new = set(await ids(workflows)) - set(started)
     assert {id.partition("@")[0] for id in new} == {"skip", "allow", "queue"}
 
@@ -109,7 +93,7 @@ async def test_a_clock_that_is_set_starts_nothing_twice(
     await workflows.save_schedule(schedule(overlap=Overlap.ALLOW, catch_up=CatchUp.ALL))
     for seconds in (MINUTE, 5 * MINUTE, -3 * MINUTE, MINUTE, -600 * MINUTE, 600 * MINUTE, 2 * MINUTE):
         clock.advance(seconds)
-        await start_due(place)
+        await place.start_scheduled()
     payloads = [found.trigger_payload["at"] for found in await workflows.list_runs("w")]
     assert len(payloads) == len(set(payloads)) == 6
     status = await workflows.get_schedule("s")
@@ -129,7 +113,7 @@ async def test_times_that_passed_are_caught_up(
     times = IntervalTimes(seconds=10 * MINUTE)
     await workflows.save_schedule(schedule(catch_up=catch_up, overlap=Overlap.ALLOW, times=times))
     clock.advance(95 * MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     assert len(await ids(workflows)) == runs
     status = await workflows.get_schedule("s")
     assert status is not None
@@ -147,7 +131,7 @@ async def test_a_schedule_is_saved_again(
     later_on = await workflows.save_schedule(schedule(times=IntervalTimes(seconds=90)))
     assert later_on.next_at == clock.after(90)
     clock.advance(90)
-    await start_due(place)
+    await place.start_scheduled()
     again = await workflows.save_schedule(schedule())
     assert (again.fired, again.next_at) == (1, clock.after(MINUTE))
 
@@ -160,7 +144,7 @@ async def test_a_schedule_is_paused_and_resumed(
     assert (paused.paused, paused.next_at) == (True, None)
     assert await workflows.pause_schedule("s") == paused
     clock.advance(150)
-    await start_due(place)
+    await place.start_scheduled()
     assert await ids(workflows) == []
     assert (await workflows.save_schedule(schedule(input=1))).paused, "a change does not let it go on"
     resumed = await workflows.pause_schedule("s", False)
@@ -190,13 +174,13 @@ async def test_the_runs_of_a_deleted_schedule_stay_and_are_not_started_again(
 ) -> None:
     await workflows.save_schedule(schedule())
     clock.advance(MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     started = await ids(workflows)
     await workflows.delete_schedule("s")
     clock.advance(-MINUTE)
     await workflows.save_schedule(schedule())
     clock.advance(MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     assert await ids(workflows) == started, "this time started its run"
 
 
@@ -206,7 +190,7 @@ async def test_somebody_elses_run_with_the_id_keeps_none_from_being_started(
     await workflows.save_schedule(schedule(attributes={"of": "schedule"}))
     await workflows.create_run(run(f"s@{clock.after(MINUTE)}"))
     clock.advance(MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     [started] = await workflows.list_all_runs(where=RunFilter(attributes={"of": "schedule"}))
     assert started.id != f"s@{clock.after(0)}"
 
@@ -272,11 +256,11 @@ async def test_a_run_that_was_started_ends_like_any_other(
 ) -> None:
     await workflows.save_schedule(schedule())
     clock.advance(MINUTE)
-    await start_due(place)
+    await place.start_scheduled()
     [id] = await ids(workflows)
     await finish(workflows, id)
     with pytest.raises(InvalidTransition):
         await workflows.update_run_status(id, RunStatus.RUNNING)
     assert await workflows.delete_run(id) is True
-    await start_due(place)
+    await place.start_scheduled()
     assert await ids(workflows) == [], "its time has passed, whether it is kept or not"

@@ -19,17 +19,27 @@ from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLo
 from bus.model.schedules import Overlap, ScheduleStatus
 
 from .shop import ITEMS, Line
+from .voyages import VOYAGE, Told, voyage_faults
 
 __all__ = ["Books", "Order", "contradictions", "faults"]
 
 _ENDED = (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED)
 
-_NOT_REPEATED = {"pack": ("charge/", "pick/"), "confirm": ("charge/", "pick/", "pack/")}
-"""Of a fork before a step, the steps whose records it has."""
+_NOT_REPEATED: dict[str | None, tuple[str, ...]] = {
+    "pack": ("charge/", "pick/"),
+    "confirm": ("charge/", "pick/", "pack/"),
+    None: (),
+}
+"""Of a fork before a step, the steps whose records it has for sure."""
+
+_STEPS = ("charge/", "pick/", "pack/")
 
 
 class Order(msgspec.Struct, kw_only=True):
-    """What the clerk knows of an order. It `may_be_cancelled` once that was asked for."""
+    """What the clerk knows of an order. It `may_be_cancelled` once that was asked for.
+
+    A fork began with the records before a step, or with all that there were.
+    """
 
     total: int
     is_paid: bool = False
@@ -42,10 +52,14 @@ class Books(msgspec.Struct, kw_only=True):
     """What there is at the end: all runs with their steps, and how often each order was told on each channel."""
 
     orders: dict[str, Order]
+    cancelled: set[str] = set()
+    """The voyages that may be cancelled."""
     runs: dict[str, WorkflowRun]
     steps: dict[str, list[WorkflowStepLog]]
     confirmed: Counter[str]
     refunded: Counter[str]
+    told: Counter[Told] = msgspec.field(default_factory=Counter)
+    """By voyages."""
     schedules: list[ScheduleStatus]
     notes: list[Line]
     """Of all processes, in the order of time."""
@@ -54,6 +68,10 @@ class Books(msgspec.Struct, kw_only=True):
         """Count the records of a step that is completed."""
         steps = self.steps.get(run_id, ())
         return sum(step.step_id == name and step.status is StepStatus.COMPLETED for step in steps)
+
+    def has_copy(self, run_id: str, name: str) -> bool:
+        """Return whether a run began with another one's record of a step."""
+        return any(step.step_id == name and step.id.startswith(f"{run_id}/") for step in self.steps.get(run_id, ()))
 
 
 def faults(books: Books) -> Iterator[str]:
@@ -69,6 +87,12 @@ def faults(books: Books) -> Iterator[str]:
             if step.status not in _ENDED:
                 yield f"step {step.step_id} of run {id} is {step.status} at the end"
     yield from contradictions(books.notes)
+    yield from voyage_faults(
+        [run for run in books.runs.values() if run.workflow_id == VOYAGE.id],
+        books.told,
+        {(line.run, line.step): line.value for line in books.notes if line.what == "saw"},
+        books.cancelled,
+    )
     yield from _fork_faults(books)
 
 
@@ -80,7 +104,8 @@ def _order_faults(books: Books, id: str, order: Order, *, begun: bool) -> Iterat
     told = {"confirmed": books.confirmed[id], "refunded": books.refunded[id]}
     given_back = books.completed_steps(id, "give back")
     if run.status is RunStatus.COMPLETED:
-        expected, returns = {"confirmed": 1, "refunded": 0}, 0
+        confirms = 0 if books.has_copy(id, "confirm") else 1  # what is recorded is not sent again
+        expected, returns = {"confirmed": confirms, "refunded": 0}, 0
         yield from _result_faults(id, order, run.result)
     else:
         # A program that was there has to give back, also if it was interrupted in the charge.
@@ -95,10 +120,12 @@ def _order_faults(books: Books, id: str, order: Order, *, begun: bool) -> Iterat
 
 
 def _result_faults(id: str, order: Order, result: Any) -> Iterator[str]:
-    expected = {"paid": order.total, "items": list(range(ITEMS))}
+    # A fork has some items by the records that it began with, and then gets those that were sent to itself.
+    copied = range(ITEMS + 1) if order.fork_of is not None and order.forked_before is None else [0]
+    items = [[*range(count), *range(ITEMS - count)] for count in copied]
     found = result if isinstance(result, dict) else {}
-    if {name: found.get(name) for name in expected} != expected:
-        yield f"order {id} of {expected} has the result {result}"
+    if found.get("paid") != order.total or found.get("items") not in items:
+        yield f"order {id} of {order.total} has the result {result}"
 
 
 def _children(books: Books) -> Iterator[str]:
@@ -108,22 +135,22 @@ def _children(books: Books) -> Iterator[str]:
         if run.workflow_id == "shipment":
             shipments[run.parent_run_id].append(run)
     sailed = {line.run for line in books.notes if line.what == "saw" and line.step.startswith("sail/")}
-    for id, order in books.orders.items():
+    for id in books.orders:
         run, chain = books.runs[id], _chain(id, shipments)
-        if len(chain) > 2 or (
-            run.status is RunStatus.COMPLETED and order.forked_before != "confirm" and len(chain) < 2
-        ):
+        has_record = books.has_copy(id, "shipment")
+        if len(chain) > 2 or (run.status is RunStatus.COMPLETED and not has_record and len(chain) < 2):
             yield f"order {id}, {run.status}, has the shipments {[each.id for each in chain]}"
-        if run.status is RunStatus.COMPLETED and order.forked_before != "confirm" and chain:
+        if run.status is RunStatus.COMPLETED and chain:
             result = run.result if isinstance(run.result, dict) else {}
             if result.get("shipped") != chain[-1].result or chain[-1].result is None:
                 yield f"order {id} was shipped as {result.get('shipped')}, and its shipment says {chain[-1].result}"
         for each in chain:
             if each.status is RunStatus.CANCELLED and run.status is not RunStatus.CANCELLED:
                 yield f"shipment {each.id} is cancelled, and order {id} is {run.status}"
-            returned = books.completed_steps(each.id, "turn back")
-            if each.status is RunStatus.CANCELLED and each.id in sailed and returned != 1:
-                yield f"shipment {each.id} was cancelled after it had sailed, and has turned back {returned} times"
+    for id in sailed:
+        returned = books.completed_steps(id, "turn back")
+        if books.runs[id].status is RunStatus.CANCELLED and returned != 1:
+            yield f"shipment {id} was cancelled after it had sailed, and has turned back {returned} times"
 
 
 def _chain(order: str, shipments: dict[str | None, list[WorkflowRun]]) -> list[WorkflowRun]:
@@ -196,13 +223,15 @@ def contradictions(notes: Sequence[Line]) -> Iterator[str]:
 def _fork_faults(books: Books) -> Iterator[str]:
     """Say where a fork carried out, or gave otherwise, what its order had done before."""
     seen = {(line.run, line.step): line.value for line in books.notes if line.what == "saw"}
+    called = {(line.run, line.step) for line in books.notes if line.what == "called"}
+    changed = {line.run for line in books.notes if line.what == "sets aside"}
     for line in books.notes:
         order = books.orders.get(line.run)
-        if order is None or order.fork_of is None or order.forked_before is None:
+        if order is None or order.fork_of is None:
             continue
-        if not line.step.startswith(_NOT_REPEATED[order.forked_before]):
-            continue
-        if line.what == "called":
+        if line.what == "called" and line.step.startswith(_NOT_REPEATED[order.forked_before]):
             yield f"{line.run} is a fork, and carried out {line.step} again"
-        elif line.what == "saw" and line.value != seen.get((order.fork_of, line.step)):
-            yield f"{line.run}/{line.step} gave {line.value}, and something else in the order that it is a fork of"
+        its_own = (line.run, line.step) in called or not line.step.startswith(_STEPS)
+        before = seen.get((order.fork_of, line.step), line.value)
+        if line.what == "saw" and not its_own and order.fork_of not in changed and line.value != before:
+            yield f"{line.run}/{line.step} gave {line.value}, and {before} in the order that it is a fork of"

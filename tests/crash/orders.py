@@ -13,7 +13,9 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -29,6 +31,7 @@ from .command import Outcome, Progress, campaign, play
 from .order_checks import Books, Order, faults
 from .shop import CLERK, SHOP, Line, Notebook
 from .stage import lying
+from .voyages import TOLD, Told
 
 __all__ = ["orders", "play_round"]
 
@@ -49,8 +52,12 @@ _PAUSE_SECONDS = 2.0
 """The most between two kills."""
 
 _CANCELS = 0.8
-_FORKS = 0.4
-"""How often an order is cancelled, or forked, before a kill."""
+_FORKS = 0.5
+_PAUSES = 0.5
+"""How often an order is cancelled, forked, or paused before a kill."""
+
+_STOPS = 0.2
+"""How often a process is let stop instead of being killed."""
 
 _lines = msgspec.json.Decoder(Line)
 
@@ -78,10 +85,14 @@ class _Shops:
             stderr=subprocess.STDOUT,
         )
 
-    def kill_one(self, chance: random.Random) -> None:
-        """Kill one of them, and start it again."""
+    def end_one(self, chance: random.Random, *, orderly: bool) -> None:
+        """Kill one of them, or let it stop, and start it again."""
         number = chance.randrange(len(self._processes))
-        self._end(self._processes[number])
+        if orderly:
+            self._processes[number].terminate()
+            self._processes[number].wait(TIMEOUT_SECONDS)
+        else:
+            self._end(self._processes[number])
         self._processes[number] = self._spawn(number)
 
     def mend(self) -> None:
@@ -122,12 +133,15 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
                 tasks.start_soon(clerk.attend)
                 for number in range(rounds):
                     await clerk.begin(_ORDERS_A_KILL)
+                    await clerk.set_sail()
                     await anyio.sleep(chance.uniform(0, _PAUSE_SECONDS))
                     if chance.random() < _CANCELS:
                         await clerk.cancel(among=2 * _ORDERS_A_KILL)
                     if chance.random() < _FORKS:
                         await clerk.fork()
-                    await _kill(worker, shops, chance, counted)
+                    if chance.random() < _PAUSES:
+                        await clerk.pause(among=2 * _ORDERS_A_KILL)
+                    await _end_one(worker, shops, chance, counted)
                     if number == rounds // 2:
                         shops.mend()
                         clerk.is_mended = True
@@ -140,19 +154,27 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
             books = await _books(bot, clerk, shops.notes())
             found = [*faults(books), *[fault async for fault in _left(bot)]]
     of_orders = Counter(str(books.runs[id].status) for id in books.orders)
-    counted.update(kills=rounds, orders=len(books.orders), forks=sum(map(_is_fork, books.orders.values())))
+    counted.update(
+        kills=rounds,
+        orders=len(books.orders),
+        voyages=len(clerk.voyages),
+        forks=sum(map(_is_fork, books.orders.values())),
+    )
     counted["set aside"] = sum(line.what == "has set aside" for line in books.notes)
     return Outcome(counted + of_orders, found)
 
 
-async def _kill(worker: Worker, shops: _Shops, chance: random.Random, counted: Counter[str]) -> None:
+async def _end_one(worker: Worker, shops: _Shops, chance: random.Random, counted: Counter[str]) -> None:
+    """Kill the worker or a bot, or let it stop, and start it again."""
+    orderly = chance.random() < _STOPS
     if chance.random() < 0.4:
         counted["of the worker"] += 1
-        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.stop if orderly else worker.kill)
         await anyio.to_thread.run_sync(worker.start)
     else:
         counted["of a bot"] += 1
-        await anyio.to_thread.run_sync(shops.kill_one, chance)
+        await anyio.to_thread.run_sync(partial(shops.end_one, chance, orderly=orderly))
+    counted["orderly"] += orderly
 
 
 def _is_fork(order: Order) -> bool:
@@ -166,22 +188,24 @@ async def _books(bot: bus.Bot, clerk: Clerk, notes: list[Line]) -> Books:
     schedules = await bot.workflows.list_schedules()
     return Books(
         orders=clerk.orders,
+        cancelled=clerk.cancelled,
         runs={run.id: run for run in found},
         steps={id: await bot.workflows.list_step_logs(id) for id in ids},
-        confirmed=await _told(bot, "confirmed"),
-        refunded=await _told(bot, "refunded"),
+        confirmed=Counter(body["order"] for body in await _told(bot, "confirmed")),
+        refunded=Counter(body["order"] for body in await _told(bot, "refunded")),
+        told=Counter(Told(**body) for body in await _told(bot, TOLD)),
         schedules=schedules,
         notes=notes,
     )
 
 
-async def _told(bot: bus.Bot, channel: str) -> Counter[str]:
-    """Count how often each order was told on a channel."""
-    found: Counter[str] = Counter()
+async def _told(bot: bus.Bot, channel: str) -> list[Any]:
+    """Return what was told on a channel."""
+    found: list[Any] = []
     before: int | None = None
     with suppress(UnknownChannel):  # nothing was ever told there
         while page := await bot.history(channel=channel, limit=1000, before_seq=before):
-            found.update(message.body["order"] for message in page)
+            found += [message.body for message in page]
             before = page[-1].seq
     return found
 

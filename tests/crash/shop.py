@@ -20,6 +20,8 @@ import msgspec
 
 import bus
 
+from .voyages import VOYAGE, Sailor
+
 __all__ = ["BUG", "CLERK", "FAILURE", "ITEMS", "ORDER", "SHOP", "TICK", "TOCK", "Line", "Notebook"]
 
 SHOP, CLERK = "shop", "clerk"
@@ -36,7 +38,7 @@ BUG, FAILURE = "bug", "failure"
 ITEMS = 3
 """So many signals of one name are sent to an order, and taken by it."""
 
-_LEASE_SECONDS = 2.0
+_LEASE_SECONDS = 4.0
 _PICKERS = 4
 _PARCELS = 8
 _TOCK_SECONDS = 1.5
@@ -82,6 +84,7 @@ class Shop:
         bot.on_run("shipment", definition=_SHIPMENT, lease_seconds=_LEASE_SECONDS)(self.ship)
         bot.on_run("tick", definition=TICK, lease_seconds=_LEASE_SECONDS)(self.tick)
         bot.on_run("tock", definition=TOCK, lease_seconds=_LEASE_SECONDS)(self.tock)
+        bot.on_run("voyage", definition=VOYAGE, lease_seconds=_LEASE_SECONDS)(Sailor(self._write).sail)
 
     async def begin(self, message: bus.Message) -> None:
         """Execute the order of a message, which is settled when the order is over, also by a cancellation."""
@@ -176,10 +179,10 @@ class Shop:
 
 
 def main(url: str, notes: str, mended: str) -> None:
-    """Serve until killed."""
+    """Serve until killed or stopped."""
     bot = bus.connect(url, bot=SHOP)
     Shop(bot, Notebook(notes), Path(mended))
-    bot.run(concurrency=50)
+    bot.run(concurrency=20, stop_timeout=1)
 
 
 if __name__ == "__main__":

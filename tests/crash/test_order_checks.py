@@ -16,6 +16,7 @@ from bus.model.schedules import Overlap, ScheduleStatus
 from .clerk import SCHEDULES
 from .order_checks import Books, Order, contradictions, faults
 from .shop import Line
+from .voyages import Told
 
 SHIPPED = [1, 5]
 
@@ -78,6 +79,7 @@ def books() -> Books:
         run("gone", status=RunStatus.CANCELLED),
         shipment("boat", "gone", status=RunStatus.CANCELLED),
         run("fork", result=result),
+        run("trip", "voyage", result=["clerk", *(6 * ["told"])]),
         *(tick("tick", second) for second in range(3)),
         *(tick("tock", second) for second in range(3)),
     ]
@@ -88,9 +90,15 @@ def books() -> Books:
             "fork": Order(total=7, fork_of="done", forked_before="confirm"),
         },
         runs={each.id: each for each in runs},
-        steps={"gone": [step("gone", "give back")], "boat": [step("boat", "turn back")], "done": []},
+        steps={
+            "fork": [step("fork", "shipment")],
+            "gone": [step("gone", "give back")],
+            "boat": [step("boat", "turn back")],
+            "done": [],
+        },
         confirmed=Counter(["done", "fork"]),
         refunded=Counter(["gone"]),
+        told=Counter([Told("trip", "1")]),
         schedules=[schedule("tick", 3), schedule("tock", 3)],
         notes=[
             line("called", "charge/7", run="done"),
@@ -98,6 +106,9 @@ def books() -> Books:
             line("called", "charge/8", run="gone"),
             line("saw", "sail/2", 1, run="boat"),
             line("saw", "charge/7", 1, run="fork"),
+            line("saw", "leg/0", "clerk", run="trip"),
+            *(line("saw", f"leg/{leg}", "told", run="trip") for leg in range(1, 7)),
+            line("saw", "told/1", run="trip"),
         ],
     )
 
@@ -117,7 +128,7 @@ def changed(id: str, **fields: Any) -> Callable[[Books], None]:
     return change
 
 
-def told(**more: Counter[str]) -> Callable[[Books], None]:
+def told(**more: Counter[Any]) -> Callable[[Books], None]:
     def change(found: Books) -> None:
         for channel, counter in more.items():
             getattr(found, channel).update(counter)
@@ -163,7 +174,12 @@ def with_step(id: str, *more: WorkflowStepLog) -> Callable[[Books], None]:
             "step pack of run done is running at the end",
         ),
         (noted(line("called", "pick/1", run="fork")), "fork is a fork, and carried out pick/1 again"),
-        (noted(line("saw", "pick/1", 3, run="fork")), "fork/pick/1 gave 3, and something else in the order"),
+        (noted(line("saw", "charge/7", 3, run="fork")), "fork/charge/7 gave 3, and 1 in the order that it is"),
+        (told(told=Counter([Told("trip", "1")])), "leg 1 of voyage trip was told 2 times"),
+        (noted(line("saw", "told/2", run="trip")), "leg 2 of voyage trip has told something, and nobody heard it"),
+        (changed("trip", result=["told"]), "voyage trip has the result ['told'], and saw "),
+        (changed("trip", status=RunStatus.CANCELLED), "voyage trip is cancelled, and nobody cancelled it"),
+        (noted(line("saw", "leg/0", "no answer", run="trip")), "trip/leg/0 gave clerk and later no answer"),
         (noted(line("called", "charge/7", run="done")), "done/charge/7 was carried out again after its output had"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

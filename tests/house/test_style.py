@@ -50,6 +50,7 @@ MIGRATIONS = {
 
 POSTGRESQL_MIGRATIONS = {
     "20261130_0001_messages": "f851bfad20df5d092a1f1c9536ac57fe8172eb023183008f8165a1c4f89afdf3",
+    "20261130_0002_workflows": "6651b7f9e33a8a866bd85dad5651f9d08148de4f88af13dda63aaa0305efa029",
 }
 """The same of the other backend."""
 

@@ -16,12 +16,13 @@ import msgspec
 
 from bus.errors import Conflict, DefinitionInUse, NotFound, RecordDamaged
 from bus.model.definitions import check_definition, is_newer, replaced_by
-from bus.model.records import BotOwner, Owner, WorkflowDefinition, timestamp
+from bus.model.records import BotOwner, Owner, WorkflowDefinition, WorkflowRun, timestamp
 from bus.model.values import json_text, normal_record, row_range
 from bus.model.workflows import WorkflowRules
 
 from ..file.database import Database
 from ..file.writer import Transaction, refusal
+from .cancelling import cancel_more, more_to_cancel
 from .runs import Runs
 
 __all__ = ["SqliteDefinitions", "definition_record", "find_stored"]
@@ -159,6 +160,23 @@ class SqliteDefinitions:
             return await operation(transaction.connection, self.now())
 
         return await self._database.writer.run(timed)
+
+    async def _write_cancelling(
+        self, operation: Callable[[aiosqlite.Connection, str], Awaitable[WorkflowRun]]
+    ) -> WorkflowRun:
+        """Carry out an operation that may cancel a run, and then cancel the rest of its children."""
+
+        async def begin(connection: aiosqlite.Connection, now: str) -> tuple[WorkflowRun, bool]:
+            return await operation(connection, now), await more_to_cancel(connection)
+
+        async def go_on(connection: aiosqlite.Connection, now: str) -> bool:
+            await cancel_more(self.runs, connection, now=now, lease_now=self.lease_now())
+            return await more_to_cancel(connection)
+
+        run, more = await self._write(begin)
+        while more:
+            more = await self._write(go_on)
+        return run
 
     def now(self) -> str:
         """Return the time for the timestamps of runs and step logs."""

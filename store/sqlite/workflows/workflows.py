@@ -42,7 +42,7 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 
 from ..file.database import Database
 from ..file.writer import Transaction
-from .cancelling import expire_cancels
+from .cancelling import cancel_more, expire_cancels
 from .continuing import find_latest
 from .definitions import definition_record
 from .entering import enter
@@ -164,7 +164,8 @@ class SqliteWorkflows(SqliteHolds):
             result=result,
             result_bytes_max=self._rules.output_bytes_max,
         )
-        return await self._write(
+        write = self._write_cancelling if change.status is RunStatus.CANCELLED else self._write
+        return await write(
             lambda connection, now: self.runs.move(connection, change, now, lease_now=self.lease_now())
         )
 
@@ -178,7 +179,7 @@ class SqliteWorkflows(SqliteHolds):
             request = self.runs.cancel_request(why, grace_seconds, now=now, lease_now=self.lease_now())
             return await self.runs.cancel(connection, run_id, request)
 
-        return await self._write(operation)
+        return await self._write_cancelling(operation)
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
@@ -232,6 +233,7 @@ class SqliteWorkflows(SqliteHolds):
 
         async def operation(connection: aiosqlite.Connection, now: str) -> list[RecoveredRun]:
             await expire_cancels(self.runs, connection, most, now=now, lease_now=self.lease_now())
+            await cancel_more(self.runs, connection, now=now, lease_now=self.lease_now())
             return await self.runs.recover(connection, most, now=now, lease_now=self.lease_now())
 
         return await self._write(operation)
@@ -384,7 +386,9 @@ class SqliteWorkflows(SqliteHolds):
         sender: str | None = None,
     ) -> Signal:
         """Send a signal to a run, which keeps it until the run takes it."""
-        signal = new_signal(NewSignal(id=id or str(uuid.uuid4()), run_id=run_id, name=name, payload=payload))
+        signal = new_signal(
+            NewSignal(id=str(uuid.uuid4()) if id is None else id, run_id=run_id, name=name, payload=payload)
+        )
         return await self._write(lambda connection, now: self.signals.send(connection, signal, sender, now))
 
     async def list_signals(

@@ -1,0 +1,182 @@
+"""Writing what a unit of work has changed: one statement for each kind of row, whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from bus.model.records import StepStatus, WorkflowStepLog
+
+from .rows import RUN_COLUMNS, STEP_COLUMNS, error_text
+
+__all__ = ["CANCELLED", "INTERRUPTED", "Changes", "StepEnd", "StepRow", "flush"]
+
+_CLOSE = """
+    UPDATE workflow_steps SET status = 'failed', error = $1, completed_at = COALESCE(completed_at, $2)
+    WHERE run_id = ANY($3::text[]) AND status = ANY($4::text[])"""
+
+# In the order in which they were created, which is that of their numbers.
+_CREATE_RUNS = f"""
+    INSERT INTO workflow_runs ({RUN_COLUMNS}, created_by_bot_id, schedule_id, scheduled_at, definition)
+    SELECT new.id, new.workflow_id, new.workflow_name, new.status, new.trigger_type, new.trigger_payload,
+        new.context, new.started_at, new.completed_at, new.error, new.concurrency_key, new.result,
+        new.parent_run_id, new.not_before, new.attributes, new.created_by_bot_id, new.schedule_id,
+        new.scheduled_at, workflow.definition
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
+            $17::text[], $18::text[])
+        WITH ORDINALITY AS new ({RUN_COLUMNS}, created_by_bot_id, schedule_id, scheduled_at, place)
+        JOIN workflows AS workflow ON workflow.id = new.workflow_id
+    ORDER BY new.place"""
+
+_ADD_ATTRIBUTES = """
+    INSERT INTO workflow_run_attributes (name, value, started_at, run_id)
+    SELECT attribute.key, attribute.value, run.started_at, run.id
+    FROM workflow_runs AS run, json_each_text(run.attributes::json) AS attribute
+    WHERE run.id = ANY($1::text[])"""
+
+_UPDATE_RUNS = """
+    UPDATE workflow_runs AS run
+    SET status = new.status, error = new.error, completed_at = new.completed_at,
+        context = COALESCE(new.context, run.context), result = COALESCE(new.result, run.result),
+        fence = new.fence, holder_bot_id = new.holder_bot_id, lease_expires_at = new.lease_expires_at,
+        claim_id = new.claim_id, recoveries = new.recoveries, queue_place = new.queue_place,
+        queued_at = new.queued_at, queued_until = new.queued_until, stopped = new.stopped,
+        last_holder_bot_id = new.last_holder_bot_id, progress = new.progress, cleans_up = new.cleans_up,
+        cancel_by = new.cancel_by, cancel_reason = new.cancel_reason, continued_as = new.continued_as
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[],
+            $9::text[], $10::text[], $11::integer[], $12::bigint[], $13::text[], $14::text[], $15::boolean[],
+            $16::text[], $17::integer[], $18::boolean[], $19::text[], $20::text[], $21::text[])
+        AS new (id, status, error, completed_at, context, result, fence, holder_bot_id, lease_expires_at, claim_id,
+            recoveries, queue_place, queued_at, queued_until, stopped, last_holder_bot_id, progress, cleans_up,
+            cancel_by, cancel_reason, continued_as)
+    WHERE run.id = new.id"""
+
+_CREATE_STEPS = f"""
+    INSERT INTO workflow_steps ({STEP_COLUMNS})
+    SELECT {STEP_COLUMNS}
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::text[],
+            $9::text[], $10::text[], $11::text[], $12::text[])
+        WITH ORDINALITY AS new ({STEP_COLUMNS}, place)
+    ORDER BY place"""
+
+_UPDATE_STEPS = """
+    UPDATE workflow_steps AS step
+    SET status = new.status, output = COALESCE(new.output, step.output), error = new.error,
+        started_at = new.started_at, completed_at = new.completed_at
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+        AS new (id, status, output, error, started_at, completed_at)
+    WHERE step.id = new.id"""
+
+_ADD_SIGNALS = """
+    INSERT INTO workflow_signals (run_id, id, name, payload, sender, sent_at)
+    SELECT run_id, id, name, payload, sender, sent_at
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+        WITH ORDINALITY AS new (run_id, id, name, payload, sender, sent_at, place)
+    ORDER BY place"""
+
+_TAKE_SIGNALS = """
+    UPDATE workflow_signals AS signal SET taken_by = new.step_id
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS new (run_id, id, step_id)
+    WHERE signal.run_id = new.run_id AND signal.id = new.id"""
+
+_PASS_ON_SIGNALS = """
+    UPDATE workflow_signals AS signal SET run_id = new.successor_id
+    FROM unnest($1::text[], $2::text[]) AS new (run_id, successor_id)
+    WHERE signal.run_id = new.run_id AND signal.taken_by IS NULL AND NOT EXISTS (
+        SELECT 1 FROM workflow_signals AS known WHERE known.run_id = new.successor_id AND known.id = signal.id)"""
+
+
+class StepEnd(NamedTuple):
+    """How the steps of a run are ended that have not ended yet."""
+
+    statuses: tuple[StepStatus, ...]
+    error: str
+
+
+INTERRUPTED = StepEnd((StepStatus.RUNNING,), "interrupted")
+CANCELLED = StepEnd((StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING_APPROVAL), "cancelled")
+
+
+class StepRow(NamedTuple):
+    """A step log to create or to change; without an output, a change keeps the one that is stored."""
+
+    is_new: bool
+    step: WorkflowStepLog
+    input: str | None
+    output: str | None
+
+
+class Changes:
+    """What is to be written, in the order in which it changed; runs and step logs by their ids."""
+
+    def __init__(self) -> None:
+        self.closings: list[tuple[str, StepEnd]] = []
+        self.created: dict[str, tuple[Any, ...]] = {}
+        self.runs: dict[str, tuple[Any, ...]] = {}
+        self.steps: dict[str, StepRow] = {}
+        self.signals: list[tuple[Any, ...]] = []
+        self.taken: list[tuple[str, str, str]] = []
+        self.passed: list[tuple[str, str]] = []
+
+    def __repr__(self) -> str:
+        return f"<Changes of {len(self.created) + len(self.runs)} runs, {len(self.steps)} steps>"
+
+
+async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> None:
+    """Write changes.
+
+    Steps are closed first, as they are stored: those of the unit are in `steps` as they are afterwards.
+    """
+    for closing, group in groupby(changes.closings, key=lambda each: each[1]):
+        ids = [run_id for run_id, _ in group]
+        await connection.execute(_CLOSE, error_text(closing.error), now, ids, list(closing.statuses))
+    if changes.created:
+        await connection.execute(_CREATE_RUNS, *_columns(list(changes.created.values())))
+        attributed = [id for id, row in changes.created.items() if row[14] is not None]
+        if attributed:
+            await connection.execute(_ADD_ATTRIBUTES, attributed)
+    if changes.runs:
+        await connection.execute(_UPDATE_RUNS, *_columns(list(changes.runs.values())))
+    created = [_created(row) for row in changes.steps.values() if row.is_new]
+    if created:
+        await connection.execute(_CREATE_STEPS, *_columns(created))
+    changed = [_changed(row) for row in changes.steps.values() if not row.is_new]
+    if changed:
+        await connection.execute(_UPDATE_STEPS, *_columns(changed))
+    if changes.signals:
+        await connection.execute(_ADD_SIGNALS, *_columns(changes.signals))
+    if changes.taken:
+        await connection.execute(_TAKE_SIGNALS, *_columns(changes.taken))
+    if changes.passed:
+        await connection.execute(_PASS_ON_SIGNALS, *_columns(changes.passed))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _created(row: StepRow) -> tuple[Any, ...]:
+    step = row.step
+    return (
+        step.id,
+        step.run_id,
+        step.step_id,
+        step.step_name,
+        step.status,
+        step.attempt,
+        step.idempotency_key,
+        row.input,
+        row.output,
+        error_text(step.error),
+        step.started_at,
+        step.completed_at,
+    )
+
+
+def _changed(row: StepRow) -> tuple[Any, ...]:
+    step = row.step
+    return (step.id, step.status, row.output, error_text(step.error), step.started_at, step.completed_at)
