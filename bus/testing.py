@@ -117,7 +117,7 @@ class _MovedTime:
 
 
 class Worker:
-    """A worker on inproc sockets: `with Worker(path) as worker:`.
+    """A worker on inproc sockets: `with Worker(path) as worker:`, or with the URL of a store, as for `open_store`.
 
     `url` and `tap_url` are its addresses, in the ZeroMQ `context`; `connect` returns a bot that uses both. `clock`
     returns times with a zone by which leases of runs begin and expire, so that a test need not wait for them.
@@ -132,6 +132,7 @@ class Worker:
     ) -> None:
         name = uuid_utils.uuid7()
         self.database = Path(database)
+        self.store_url = str(database)
         self.url = f"inproc://posthouse-{name}"
         self.tap_url = f"inproc://posthouse-tap-{name}"
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -360,7 +361,7 @@ def _moved(bot: Bot, worker: Worker) -> Iterator[None]:
 
 @asynccontextmanager
 async def _serving(worker: Worker) -> AsyncIterator[tuple[Store, Broker]]:
-    opened = open_store(str(worker.database), rules=worker.settings.workflow_rules, clock=worker.clock)
+    opened = open_store(worker.store_url, rules=worker.settings.workflow_rules, clock=worker.clock)
     async with opened as store, anyio.create_task_group() as tasks:
         broker = await open_broker(
             store,

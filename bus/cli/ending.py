@@ -156,7 +156,7 @@ def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:
 def open_bot(link: Link, *, max_in_flight: int, tap_url: str | None = None) -> Bot:
     """Return the bot that a command acts as, not connected yet."""
     return connect(
-        link.url,
+        link.urls,
         tap_url=tap_url,
         bot=link.name,
         credentials=link.file,

@@ -367,7 +367,7 @@ def rotate(file: str, grace: float, timeout: float, as_json: bool) -> None:
         mine = read_credentials(file)
     except CredentialsError as error:
         deny(str(error))
-    link = Link(url=mine.url, name=mine.bot, timeout_seconds=timeout, as_json=as_json, file=file, credentials=mine)
+    link = Link(urls=(), name=mine.bot, timeout_seconds=timeout, as_json=as_json, file=file, credentials=mine)
     renewed = ask(link, lambda bot: bot.rotate(grace_seconds=grace))
     if as_json:
         show_json({"file": file, "bot": renewed.bot, "public_key": public_half(renewed)})

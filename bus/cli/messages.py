@@ -20,7 +20,7 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
-from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription
+from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
@@ -320,8 +320,12 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
 @linked("console")
 def status(link: Link) -> None:
     """Show the worker's status: counters, rates, sizes, versions."""
-    found = ask(link, lambda bot: bot.status())
+
+    async def asked(bot: Bot) -> tuple[WorkerStatus, str]:
+        return await bot.status(), bot.url
+
+    found, url = ask(link, asked)
     if link.as_json:
         show_json(found)
     else:
-        show_status(found, link.url)
+        show_status(found, url)

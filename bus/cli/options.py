@@ -144,7 +144,8 @@ seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
 class Link(msgspec.Struct, frozen=True):
     """Which worker to connect to, as which bot, with which credentials, and how to show the answer."""
 
-    url: str
+    urls: Sequence[str]
+    """Its address, or those of several that stand in for each other; none are those of the credentials."""
     name: str
     timeout_seconds: float
     as_json: bool
@@ -153,14 +154,22 @@ class Link(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None
 
 
-def address_of(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Check the address of a worker."""
-    if value is None:
-        return None
-    fault = "no worker runs in this process" if value.startswith("inproc:") else address_fault(value)
-    if fault is not None:
-        shown = without_password(value)
-        raise click.BadParameter(f"{shown!r} is not a valid address: {fault}; use tcp://HOST:PORT or ipc://PATH")
+class _Addresses(click.ParamType[str]):
+    """Addresses that may be given several times; in an environment variable, commas divide them."""
+
+    name = "address"
+    envvar_list_splitter = ","
+
+
+def address_of(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Check one address of a worker, or several."""
+    for address in value if isinstance(value, tuple) else () if value is None else (value,):
+        fault = "no worker runs in this process" if address.startswith("inproc:") else address_fault(address)
+        if fault is not None:
+            shown = without_password(address)
+            raise click.BadParameter(
+                f"{shown!r} is not a valid address: {fault}; use tcp://HOST:PORT or ipc://PATH"
+            )
     return value
 
 
@@ -255,11 +264,15 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
         )
         @click.option(
             "--url",
+            "urls",
+            type=_Addresses(),
             metavar="ADDRESS",
+            multiple=True,
             envvar="POSTHOUSE_URL",
             show_envvar=True,
             callback=address_of,
-            help=f"The worker's address; by default that of the credentials, or {DEFAULT_URL}.",
+            help=f"The worker's address; by default that of the credentials, or {DEFAULT_URL}. If several workers"
+            " stand in for each other, give it for each.",
         )
         @waiting
         @functools.wraps(command)
@@ -267,16 +280,16 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
             *,
             name: str | None,
             credentials: str | None,
-            url: str | None,
+            urls: tuple[str, ...],
             timeout: float,
             as_json: bool,
             **rest: Any,
         ) -> None:
-            mine = _credentials(credentials, url)
+            mine = _credentials(credentials, urls)
             if mine is None and name is None and bot is None:
                 raise click.UsageError("Missing option '--as'.")
             link = Link(
-                url=url or (DEFAULT_URL if mine is None else mine[1].url),
+                urls=urls,
                 name=_name(name, mine) or str(bot),
                 timeout_seconds=timeout,
                 as_json=as_json,
@@ -307,7 +320,7 @@ def waiting(command: Command) -> Command:
     return command
 
 
-def _credentials(file: str | None, url: str | None) -> tuple[str, Credentials] | None:
+def _credentials(file: str | None, urls: Sequence[str]) -> tuple[str, Credentials] | None:
     """Return the credentials to use: the named ones, or those beside a database, if they are for this worker.
 
     Exits if they cannot be used.
@@ -320,7 +333,7 @@ def _credentials(file: str | None, url: str | None) -> tuple[str, Credentials] |
     except CredentialsError as error:
         show_error(str(error))
         sys.exit(EXIT_DENIED)
-    return (found, mine) if file or url in (None, mine.url) else None
+    return (found, mine) if file or not urls or mine.url in urls else None
 
 
 def _name(name: str | None, mine: tuple[str, Credentials] | None) -> str | None:

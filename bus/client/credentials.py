@@ -37,10 +37,19 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The bot's secret key, as `phs_…`."""
     worker: str
     """The worker's public key, as `php_…`."""
+    other_urls: tuple[str, ...] = ()
+    """The addresses of the workers that stand in for this one, and have its key."""
+    other_taps: tuple[str, ...] = ()
+    """Those of their taps."""
 
     def __post_init__(self) -> None:
         """Raise ValueError that names the field and what is wrong with it, without the secret."""
-        for name, address in (("url", self.url), ("tap", self.tap)):
+        others = (("other_urls", self.other_urls), ("other_taps", self.other_taps))
+        for name, address in (
+            ("url", self.url),
+            ("tap", self.tap),
+            *((name, address) for name, addresses in others for address in addresses),
+        ):
             if address is not None and (fault := address_fault(address)) is not None:
                 raise ValueError(f"{name} is not a valid address: {fault}")
         if not is_name(self.bot):

@@ -81,8 +81,9 @@ class Endpoint:
         mine = self.credentials
         if mine is not None and (fault := curve_fault()) is not None:
             raise CredentialsError(self.path or f"of {mine.bot}", fault)
-        self.route = Route(urls or [DEFAULT_URL if mine is None else mine.url])
-        self._tap_urls = tap_urls or [(mine.tap if mine is not None else None) or DEFAULT_TAP_URL]
+        self.route = Route(urls or ([DEFAULT_URL] if mine is None else [mine.url, *mine.other_urls]))
+        own_taps = [] if mine is None or mine.tap is None else [mine.tap, *mine.other_taps]
+        self._tap_urls = tap_urls or own_taps or [DEFAULT_TAP_URL]
         self._tap_told: list[str] = []
         self._context = context
         self._unfinished = 0

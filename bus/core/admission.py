@@ -117,9 +117,7 @@ class Admission:
         if lot.recipient_bot_id is None:
             lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "", share)
             return (count, None) if lack is None else (0, lack)
-        mailbox = self._directory.mailboxes[lot.recipient_bot_id]
-        reserved = self._dispatch.room(mailbox, lot.sender_bot_id, count, of_one_max=share.backlog)
-        mailbox.backlog.expect(lot.sender_bot_id, reserved)
+        reserved = self._dispatch.reserve(lot.recipient_bot_id, lot.sender_bot_id, count, of_one_max=share.backlog)
         if reserved == count:
             return reserved, None
         name, limits = self._directory.bots[lot.recipient_bot_id].name, self._limits
@@ -138,8 +136,7 @@ class Admission:
         if lot.due_at is not None:
             self._scheduling.expect_no_more(lot.sender_bot_id, len(lot))
         elif lot.recipient_bot_id is not None:
-            mailbox = self._directory.mailboxes[lot.recipient_bot_id]
-            mailbox.backlog.expect_no_more(lot.sender_bot_id, len(lot))
+            self._dispatch.expect_no_more(lot.recipient_bot_id, lot.sender_bot_id, len(lot))
 
     def enter(self, lot: Lot, outcome: Outcome, timestamp: str) -> None:
         """Enter the outcome of messages whose transaction has returned."""

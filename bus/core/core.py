@@ -55,6 +55,7 @@ from .batches import Batch, Batches
 from .committing import Committing
 from .directory import Directory
 from .dispatch import Dispatch
+from .duties import Duties
 from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
 from .flushing import Flushing
@@ -148,6 +149,7 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
         )
+        self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
         self._flushing = self._with_flushes(self._record)
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
@@ -385,12 +387,11 @@ class Core:
         self._hearing.ticked(moment.now)
         if self._enrolling is not None:
             self._enrolling.expire()
-        self._scheduling.release()
-        self.recovering.tick()
+        self.duties.tick()
         self.waking.tick(moment.now)
-        self._keeping.tick()
         self.large.expire(moment.now)
-        self._record.tick(moment.now, self._turn.steady())
+        if self.duties.held:
+            self._record.tick(moment.now, self._turn.steady())
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now

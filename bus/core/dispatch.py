@@ -191,12 +191,22 @@ class Dispatch:
             if len(session.mailbox_ids) > 1:
                 self.touch_session(session)
 
-    def room(self, mailbox: Mailbox, sender_bot_id: str, count: int, *, of_one_max: int) -> int:
-        """Return how many of a sender's direct messages may come; all, and ask the store, while that is unknown."""
+    def reserve(self, bot_id: str, sender_bot_id: str, count: int, *, of_one_max: int) -> int:
+        """Reserve room in a bot's mailbox for so many of a sender's messages, or fewer; return how many.
+
+        While it is not known how many wait there, there is room for all, and the store is asked.
+        """
+        mailbox = self._directory.mailboxes[bot_id]
         most = self._settings.limits.backlog_messages_max
         if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one_max)):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
-        return mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
+        reserved = mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
+        mailbox.backlog.expect(sender_bot_id, reserved)
+        return reserved
+
+    def expect_no_more(self, bot_id: str, sender_bot_id: str, count: int) -> None:
+        """Release the room of messages whose outcome is known."""
+        self._directory.mailboxes[bot_id].backlog.expect_no_more(sender_bot_id, count)
 
     def run(self) -> None:
         """Deliver and read what the touched mailboxes can, and then what new credit allows."""

@@ -244,6 +244,13 @@ def test_status_has_the_log_and_the_versions(posthouse: Posthouse) -> None:
     assert f"sqlite {status['versions']['sqlite']}" in text
 
 
+def test_commands_find_the_worker_that_serves_among_several(posthouse: Posthouse) -> None:
+    nobody = "tcp://127.0.0.1:1"
+    options = ("--url", nobody, "--url", posthouse.url)
+    assert f"worker    {posthouse.url}" in posthouse.answer("status", *options)
+    assert Posthouse(f"{nobody},{posthouse.url}").json("status")["bots"] >= 1
+
+
 def test_status_lists_who_was_too_fast(tmp_path: Path) -> None:
     configuration = "[limits]\nsender_messages_per_second_max = 0.001\npair_messages_per_second_max = 0.0001"
     with Worker(tmp_path, configuration) as worker:

@@ -46,7 +46,8 @@ def refused(file: Path) -> str:
 @pytest.mark.parametrize("tap", [None, "tcp://127.0.0.1:7711"])
 @pytest.mark.parametrize("url", ["tcp://worker.example:7710", 'ipc:///tmp/a "b" \\ü.sock'])
 def test_credentials_are_read_back(file: Path, url: str, tap: str | None) -> None:
-    credentials = msgspec.structs.replace(MINE, url=url, tap=tap)
+    others = {"other_urls": (url, "tcp://h2:1"), "other_taps": ("tcp://h2:2",)} if tap else {}
+    credentials = msgspec.structs.replace(MINE, url=url, tap=tap, **others)
     write_credentials(file, credentials)
     assert read_credentials(file) == credentials
 
@@ -167,6 +168,8 @@ def written(**changes: object) -> str:
         (written(bot=3), "'bot' must be a string"),
         (written(url="http://h"), "url is not a valid address"),
         (written(tap="h"), "tap is not a valid address"),
+        (written(other_urls=["tcp://h:1", "h"]), "other_urls is not a valid address"),
+        (written(other_taps=["h"]), "other_taps is not a valid address"),
         (written(secret=WORKER), "secret: this is a public key"),
         (written(secret=SECRET[:-1]), "secret: a secret key (phs_…) has 50 characters, and this has 49"),
         (written(worker=SECRET), "worker: this is a secret key"),

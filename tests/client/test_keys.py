@@ -305,3 +305,7 @@ def test_credentials_can_come_from_anywhere(keyed: KeyedWorker) -> None:
     )
     bot = bus.connect(credentials=mine)
     assert (bot.name, bot.url, bot.tap_url) == ("b", "tcp://a:1", "tcp://a:2")
+    mine = msgspec.structs.replace(mine, other_urls=("tcp://b:1",), other_taps=("tcp://b:2",))
+    endpoint = bus.connect(credentials=mine)._endpoint
+    assert (endpoint.route.urls, endpoint._tap_urls) == (("tcp://a:1", "tcp://b:1"), ["tcp://a:2", "tcp://b:2"])
+    assert bus.connect("tcp://c:1", credentials=mine)._endpoint.route.urls == ("tcp://c:1",)

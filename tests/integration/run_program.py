@@ -69,7 +69,7 @@ class Wire:
             return str(content["steps"][0]["step_id"])
         arguments = content.get("arguments", {})
         match content.get("call"):
-            case "open_run" | "claim_run":
+            case "claim_run":
                 return "claim"
             case "take_signal":
                 return f"take {arguments['step']['step_id']}"
@@ -78,8 +78,8 @@ class Wire:
             case "create_step_log":
                 step = arguments["step"]
                 self._steps[step["id"]] = step["step_id"]
-                is_over = step["status"] in ("completed", "failed")
-                return step["step_id"] if is_over else f"begin {step['step_id']}"
+                whole = step["status"] == "completed"  # it was over before its beginning was sent
+                return str(step["step_id"]) if whole else f"begin {step['step_id']}"
             case "update_step_status":
                 return self._steps.get(arguments["step_id"])
             case "update_run_status":

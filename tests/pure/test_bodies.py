@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 from datetime import date
+from itertools import cycle, islice
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from bus.client.draft import Draft, publication
 from bus.errors import InvalidBody
-from bus.wire.bodies import BODY_DEPTH_MAX, body_fault, mark_undecodable, write_body
+from bus.wire.bodies import BODY_DEPTH_MAX, body_fault, is_suspicious, mark_undecodable, write_body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -46,6 +47,23 @@ def test_depth_is_found_in_a_text_of_any_length(before: int) -> None:
         for depth, kept in ((BODY_DEPTH_MAX - 1, True), (BODY_DEPTH_MAX, False)):
             inner = opening * depth + b"1" + closing * depth
             assert (body_fault(b'["%b",%b]' % (b"x" * before, inner)) is None) is kept
+
+
+TRICKY = st.text('[]{}"\\\\,:a1')
+
+
+@given(st.lists(TRICKY, min_size=1, max_size=5), st.booleans())
+def test_depth_is_found_whatever_the_texts_around_it_say(texts: list[str], objects: bool) -> None:
+    value: Any = 1
+    for text in islice(cycle(texts), BODY_DEPTH_MAX + 1):
+        value = {f"{text}b": value, "a": text} if objects else [text, value, text]
+    assert body_fault(msgspec.json.encode(value)) is not None
+
+
+@given(st.lists(st.tuples(TRICKY, TRICKY)), st.booleans())
+def test_records_of_any_texts_are_seen_to_be_shallow(texts: list[tuple[str, str]], objects: bool) -> None:
+    records = [{one: [other, {}, 1]} if objects else [[one], other] for one, other in texts]
+    assert not is_suspicious(msgspec.json.encode({"a": records, "b": [[]] * BODY_DEPTH_MAX}))
 
 
 @pytest.mark.parametrize("at", [0, 37, 38, 4096, 100_000])
