@@ -352,8 +352,7 @@ class RemoteWorkflows(RemoteSignals):
 
         Without a `claim_id` the call makes one, so that it can be repeated.
         """
-        if opening.claim_id is None:
-            opening = msgspec.structs.replace(opening, claim_id=str(uuid_utils.uuid7()))
+        opening = msgspec.structs.replace(opening, claim_id=chosen_id(opening.claim_id, "claim_id"))
         opened: OpenedRun = await self._call(OpenRun(opening=opening, holder=holder))
         return opened
 
