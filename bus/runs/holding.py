@@ -429,6 +429,14 @@ class Hold:
         self._sure_at = asked_at
         return value
 
+    async def reassure(self) -> None:
+        """Ask the worker again if what it confirmed last is older than the lease. Raise as `guard` does.
+
+        The program was stopped meanwhile, or is very slow: somebody else may have taken the run.
+        """
+        if anyio.current_time() - self._sure_at >= self.lease_seconds:
+            await self.guard(self.workflows.renew_run(self.run_id, self.fence, self.lease_seconds))
+
     async def record(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a repeatable write that must not be lost to a cancellation."""
         try:

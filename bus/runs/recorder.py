@@ -238,7 +238,10 @@ class Recorder:
         self._records.note(closed)
 
     async def begin(self, row: WorkflowStepLog) -> None:
-        """Record that a step begins; if the run is surely held, without waiting for the answer."""
+        """Record that a step begins; if the run is surely held, without waiting for the answer.
+
+        Raises RunLost if the answer comes so late that the run may be somebody else's, and it is.
+        """
         if self._begin is not None and self.hold.is_sure:
             await self.close_left()
             if (withdraw := self._begin(row, self.hold.fence)) is not None:
@@ -246,6 +249,7 @@ class Recorder:
                 self._records.note(row)
                 return
         await self.create(row)
+        await self.hold.reassure()
 
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""
