@@ -25,8 +25,9 @@ import uuid_utils
 from bus.model.records import BotRecord, Channel, timestamp
 from bus.model.repository import AddBot, AddChannel, NewMessage
 from store import open_store
-from store.sqlite.messages.rows import checksum
-from store.sqlite.messages.sealed import MAILBOXES, SAVE_MAILBOX, mailbox_of, mailbox_row
+from store.message_rows import checksum
+from store.seals import mailbox_of, mailbox_row
+from store.sqlite.messages.sealed import MAILBOXES, SAVE_MAILBOX
 
 from .messages import write
 

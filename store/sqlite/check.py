@@ -26,6 +26,8 @@ from bus.errors import DatabaseUnusable
 from bus.model.records import WORKER_ID
 from bus.model.repository import UnsettledState
 
+from ..message_rows import intact
+from ..seals import is_sealed
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
 from .file.read_only import UNREADABLE, open_read_only
@@ -33,8 +35,8 @@ from .file.reader import is_text
 from .file.schema import migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
-from .messages.rows import COLUMNS, intact
-from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, is_sealed
+from .messages.rows import COLUMNS
+from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS
 
 __all__ = ["Check", "Progress"]

@@ -38,8 +38,9 @@ from bus.model.repository import (
 )
 from bus.model.run_events import crashed_notice, start_notice
 
+from ..message_rows import in_log
 from .file.writer import Transaction
-from .messages.arrivals import Arrivals, in_log
+from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
 from .workflows.cancelling import cancel_more, expire_cancels, more_to_cancel, next_cancel_by
 from .workflows.continuing import continue_run, refuse_taken

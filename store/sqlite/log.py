@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
+from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -22,7 +23,6 @@ from bus.model.repository import (
     AddMessages,
     AddSecurityEvents,
     AddSubscription,
-    Appended,
     Applied,
     Change,
     Committed,
@@ -32,11 +32,9 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
-    Lot,
     MailboxState,
     NewMessage,
     NoteKeyUse,
-    Outcome,
     Page,
     PageRequest,
     RecoverRuns,
@@ -62,12 +60,13 @@ from bus.model.repository import (
     timestamp_of,
 )
 
+from ..seals import mailbox_row, seal
 from .commits import Commits
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
-from .messages.arrivals import Arrivals, appended, are_due, is_any_scheduled
+from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
@@ -75,7 +74,7 @@ from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
-from .messages.sealed import SAVE_MAILBOX, mailbox_row, seal
+from .messages.sealed import SAVE_MAILBOX
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
@@ -139,7 +138,7 @@ class SqliteLog:
             committed: set[int] = set()
             for change in changes:
                 if isinstance(change, SaveMailbox):
-                    change = _settled(change, committed)
+                    change = settled(change, committed)
                 answer = await self._checked(transaction, change)
                 if isinstance(change, CommitWork) and isinstance(answer, Committed):
                     committed.add(change.number)
@@ -149,7 +148,7 @@ class SqliteLog:
         answers = await self._database.writer.run(operation, whole=partial(self._plan, changes))
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
-            self._conversations.remember(_stored(change, answer))
+            self._conversations.remember(stored(change, answer))
         return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
@@ -199,7 +198,7 @@ class SqliteLog:
         match change:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, change.timestamp)
-                await self._conversations.open(connection, _stored(change, added), change.timestamp)
+                await self._conversations.open(connection, stored(change, added), change.timestamp)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
@@ -423,26 +422,3 @@ class SqliteLog:
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
             sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes
-
-
-def _settled(change: SaveMailbox, committed: Collection[int]) -> SaveMailbox:
-    """Return a mailbox's state without the messages settled by commits carried out in this transaction."""
-    seqs = {seq for number in committed for seq in change.settled_by.get(number, ())}
-    return SaveMailbox(change.state.without(seqs)) if seqs else change
-
-
-def _stored(change: Change, answer: Any) -> Sequence[Lot]:
-    """Return the lots of which this change added something to the log."""
-    match change:
-        case AddMessages(lots):
-            return [lot for lot, outcome in zip(lots, answer, strict=True) if _is_any_new(outcome)]
-        case ReleaseDue() | RecoverRuns() | StartScheduled():
-            return lots_of(answer.messages)
-        case CommitWork() if isinstance(answer, Committed) and answer.added is not None:
-            return _stored(AddMessages(change.lots, change.timestamp), answer.added)
-        case _:
-            return ()
-
-
-def _is_any_new(outcome: Outcome) -> bool:
-    return isinstance(outcome, Appended) or any(added.seq is not None and not added.duplicate for added in outcome)

@@ -19,9 +19,9 @@ from bus.model.repository import (
     SecuritySpan,
 )
 
+from ..seals import is_sealed, seal
 from .file.connection import Statement
 from .file.reader import Reader
-from .messages.sealed import is_sealed, seal
 
 __all__ = ["SECURITY_EVENTS", "addition", "change_events", "read_events", "read_span"]
 

@@ -34,6 +34,7 @@ from store.postgresql.workflows.events import EventWriting
 from store.postgresql.workflows.schedules import start_due
 from store.postgresql.workflows.workflows import PostgresqlWorkflows
 
+from ..postgresql.places import MessagePlace
 from .samples import ANN, BOB, add_bots, definition, run
 
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -48,7 +49,7 @@ STORES = ("sqlite",)
 REMOTE = "remote"
 
 POSTGRESQL = "postgresql"
-"""The workflows of a store whose log is not complete."""
+"""A store whose log and whose workflows do not share a transaction yet; each of them is asked alone."""
 
 EVERYWHERE = [
     *((store, "uvloop") for store in STORES),
@@ -275,6 +276,11 @@ async def _forget_workflows(store: Store) -> None:
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> SqlitePlace:
     return SqlitePlace(tmp_path / "posthouse.db")
+
+
+@pytest.fixture
+def postgresql_place(postgresql_url: str) -> MessagePlace:
+    return MessagePlace(postgresql_url)
 
 
 def place_of(request: pytest.FixtureRequest, name: str) -> StorePlace:

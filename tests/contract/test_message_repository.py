@@ -17,7 +17,7 @@ from bus.errors import Conflict, InvalidValue, NotFound
 from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
 from bus.model.repository import AddMessages, MessageRepository, NewMessage, lots_of
 
-from .conftest import LOOPS, SqlitePlace, StorePlace
+from .conftest import LOOPS, POSTGRESQL, STORES, SqlitePlace, StorePlace, place_of
 from .samples import at, channel, direct, to_channel
 
 pytestmark = pytest.mark.anyio
@@ -28,10 +28,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return LOOPS["uvloop"]
 
 
+@pytest.fixture(params=[*STORES, POSTGRESQL])
+def place(request: pytest.FixtureRequest) -> StorePlace:
+    return place_of(request, request.param)
+
+
 @pytest.fixture
-async def messages(store_place: StorePlace) -> AsyncIterator[MessageRepository]:
+async def messages(place: StorePlace) -> AsyncIterator[MessageRepository]:
     """Only an open store has one."""
-    async with store_place.open() as store:
+    async with place.open() as store:
         yield store.messages
 
 
@@ -243,15 +248,15 @@ async def test_unsubscribe_tells_whether_there_was_one(messages: MessageReposito
     assert await messages.get_subscriptions("ann") == [subscription("ann", "news", 2)]
 
 
-async def test_everything_is_there_after_reopening(store_place: StorePlace) -> None:
-    async with store_place.open() as store:
+async def test_everything_is_there_after_reopening(place: StorePlace) -> None:
+    async with place.open() as store:
         await store.messages.save_message(direct("1", "ann", "bob"))
         await store.messages.save_message(to_channel("2", "ann", "news"))
         for name in ("news", "left"):
             await store.messages.create_channel(channel(name))
             await store.messages.subscribe(subscription("bob", name))
         await store.messages.unsubscribe("bob", "left")
-    async with store_place.open() as store:
+    async with place.open() as store:
         messages = store.messages
         await messages.save_message(direct("1", "ann", "bob"))
         await messages.save_message(direct("3", "bob", "ann"))

@@ -22,7 +22,7 @@ from .wire_program import Program
 from .wire_worker import REPOSITORY, Worker
 
 SIGNAL_POINTS = ["sending take go", "answered take go", "sending take go or stop", "answered take go or stop"]
-CHILD_POINTS = ["before side", "sending child side", "answered child side", "sending begin side"]
+CHILD_POINTS = ["before side", "sending child side", "answered child side", "sending side"]
 COMMIT_POINTS = ["sending book", "answered book", "before end", "sending end", "answered end", "left"]
 CALL_POINTS = ["sending child part", "answered child part", "sending begin part", "sending part", "answered part"]
 POINTS = [*SIGNAL_POINTS, *CHILD_POINTS, *COMMIT_POINTS, *CALL_POINTS]

@@ -48,16 +48,18 @@ W = TypeVar("W")
 class Transaction:
     """What an operation works with: the writing connection, and the log's end within this transaction.
 
-    `time` is the server's clock when the transaction began.
+    `time` is the server's clock when the transaction began. `careful` says that an operation failed when all of the
+    group was carried out together: what usually is not there may be there this time.
 
     After an error of a statement, PostgreSQL refuses all others until the transaction or a savepoint is rolled
     back: an operation that goes on after one has made that statement in a `savepoint`.
     """
 
-    __slots__ = ("connection", "last_seq", "last_timestamp", "time")
+    __slots__ = ("careful", "connection", "last_seq", "last_timestamp", "time")
 
-    def __init__(self, connection: asyncpg.Connection, time: datetime, end: LogEnd) -> None:
+    def __init__(self, connection: asyncpg.Connection, time: datetime, end: LogEnd, *, careful: bool) -> None:
         self.connection = connection
+        self.careful = careful
         self.time = time
         self.last_seq = end.last_seq
         self.last_timestamp = end.last_timestamp
@@ -66,6 +68,11 @@ class Transaction:
     def end(self) -> LogEnd:
         """The log's end."""
         return LogEnd(self.last_seq, self.last_timestamp)
+
+    def move_end(self, messages: int, timestamp: str) -> None:
+        """Note that messages were appended."""
+        self.last_seq += messages
+        self.last_timestamp = max(self.last_timestamp, timestamp)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -259,7 +266,7 @@ class Writer:
         await connection.execute("BEGIN")
         try:
             time, begun = await begin(connection, self._incarnation, self._batch + 1)
-            transaction = Transaction(connection, time, begun)
+            transaction = Transaction(connection, time, begun, careful=not together)
             await (_carry_out_together if together else _carry_out_each)(pendings, transaction)
             if transaction.end != begun:
                 await move_end(connection, transaction.end)

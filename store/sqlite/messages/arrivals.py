@@ -9,39 +9,34 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from typing import Any
 
 import aiosqlite
 
 from bus.errors import RecordDamaged
+from bus.model.arriving import appended, are_due, fitting, waits, whole
 from bus.model.repository import (
     Added,
-    Appended,
-    Committed,
-    LogMessage,
     Lot,
     NewMessage,
     Outcome,
     Released,
     ReleaseDue,
-    each,
     outcome_of,
 )
 
+from ...message_rows import checksum, in_log
 from ..file.connection import Statement
 from ..file.reader import Reader
 from ..file.writer import Transaction
 from .ids import append, find_senders
-from .rows import checksum, insertions
+from .rows import insertions
 from .taint import Taint
 
 __all__ = [
     "SCHEDULED",
     "Arrivals",
-    "appended",
-    "are_due",
-    "in_log",
     "is_any_scheduled",
     "is_intact_scheduled",
     "next_due_at",
@@ -98,7 +93,7 @@ class Arrivals:
         if all(len(each) == 1 for each in parts):
             return await self._add(transaction, [part for [part] in parts], timestamp)
         outcomes = iter(await self._add(transaction, [part for each in parts for part in each], timestamp))
-        return [_whole(each, list(islice(outcomes, len(each)))) for each in parts]
+        return [whole(each, list(islice(outcomes, len(each)))) for each in parts]
 
     async def _add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         connection = transaction.connection
@@ -153,16 +148,14 @@ class Arrivals:
         if isinstance(answer, Released):
             self.waiting = answer.next_due_at is not None
             return
-        outcomes = answer.added if isinstance(answer, Committed) else answer
-        for outcome in outcomes if isinstance(outcomes, list) else ():
-            if isinstance(outcome, list) and any(added.scheduled for added in outcome):
-                self.waiting = True
+        if waits(answer):
+            self.waiting = True
 
     async def release(self, transaction: Transaction, change: ReleaseDue) -> Released:
         """Append what is due, the earliest first."""
         connection = transaction.connection
         found = await connection.execute_fetchall(_DUE, (change.until or change.timestamp, change.messages_max))
-        rowids = _fitting(found, change.bytes_max)
+        rowids = fitting(found, change.bytes_max)
         due = list(await connection.execute_fetchall(_READ_DUE, (json.dumps(rowids),)))
         intact = [row for row in due if is_intact_scheduled(row)]
         damaged = [row for row in due if not is_intact_scheduled(row)]
@@ -186,18 +179,6 @@ class Arrivals:
         )
 
 
-def _fitting(rows: Iterable[sqlite3.Row], bytes_max: int) -> list[int]:
-    """Return the first rowids whose bodies fit into so many bytes, but at least one."""
-    rowids: list[int] = []
-    size_bytes = 0
-    for rowid, row_bytes in rows:
-        size_bytes += row_bytes
-        if rowids and size_bytes > bytes_max:
-            break
-        rowids.append(rowid)
-    return rowids
-
-
 async def schedule(connection: aiosqlite.Connection, message: NewMessage) -> None:
     """Let a message of the worker wait until it is due. Its id must be new: no bot sends with that sender."""
     await connection.execute(_INSERT, _row(message))
@@ -219,27 +200,9 @@ async def read_scheduled(connection: Reader, rowid: int) -> NewMessage | None:
     return None
 
 
-def are_due(lots: Iterable[Lot]) -> bool:
-    """Return True if messages are to be appended now, unless their sender used an id of theirs before."""
-    return not any(lot.due_at or lot.known_only for lot in lots)
-
-
 def is_any_scheduled(ids: Sequence[str]) -> Statement:
     """Return the query that finds a row if a delayed message with one of these ids waits."""
     return _IS_ANY_SCHEDULED, (json.dumps(ids),)
-
-
-def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:
-    """Return the outcomes of lots that were appended one after the other."""
-    ends = accumulate(map(len, lots), initial=first_seq)
-    return [Appended(seq, lot.tainted) for seq, lot in zip(ends, lots, strict=False)]
-
-
-def _whole(parts: Sequence[Lot], outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what became of a lot that was stored in parts."""
-    if len(parts) == 1:
-        return outcomes[0]
-    return outcome_of([one for part, outcome in zip(parts, outcomes, strict=True) for one in each(part, outcome)])
 
 
 async def _is_any_scheduled(connection: aiosqlite.Connection, lots: Iterable[Lot]) -> bool:
@@ -276,9 +239,3 @@ def is_intact_scheduled(row: Sequence[Any]) -> bool:
         return row[11] in (0, 1) and bool(checksum(0, _message(row), row[10]) == row[12])
     except (TypeError, ValueError):
         return False
-
-
-def in_log(message: NewMessage, seq: int, timestamp: str) -> LogMessage:
-    """Return a message as it is in the log."""
-    fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__ if name != "due_at"}
-    return LogMessage(**fields, seq=seq, timestamp=timestamp)

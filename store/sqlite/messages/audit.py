@@ -8,54 +8,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-import msgspec
-
 from bus.errors import Conflict, NotFound
-from bus.model.records import BotMessage, BotSubscription, Channel, ChannelRecipient, DirectRecipient
-from bus.model.repository import LogMessage, NewMessage, each, lots_of
+from bus.model.records import BotMessage, BotSubscription, Channel
+from bus.model.repository import LogMessage, each, lots_of
 from bus.model.values import normal_record, row_limit, same_values
 
+from ...message_rows import new_of, record_of
+from ...seals import seal
 from ..file.database import Database
 from ..file.writer import Transaction
 from .arrivals import Arrivals
 from .conversations import Conversations
 from .rows import fetch
-from .sealed import seal
 
 __all__ = ["SqliteMessages"]
-
-
-def _record(message: LogMessage) -> BotMessage:
-    recipient: DirectRecipient | ChannelRecipient
-    if message.recipient_bot_id is not None:
-        recipient = DirectRecipient(bot_id=message.recipient_bot_id)
-    else:
-        recipient = ChannelRecipient(name=message.recipient_channel or "")
-    return BotMessage(
-        id=message.id,
-        sender_bot_id=message.sender_bot_id,
-        sender_bot_name=message.sender_bot_name,
-        recipient=recipient,
-        message_type=message.message_type,
-        body=msgspec.json.decode(message.body),
-        timestamp=message.timestamp,
-        reply_to=message.reply_to,
-    )
-
-
-def _new(message: BotMessage) -> NewMessage:
-    recipient = message.recipient
-    return NewMessage(
-        id=message.id,
-        sender_bot_id=message.sender_bot_id,
-        sender_bot_name=message.sender_bot_name,
-        recipient_bot_id=recipient.bot_id if isinstance(recipient, DirectRecipient) else None,
-        recipient_channel=recipient.name if isinstance(recipient, ChannelRecipient) else None,
-        message_type=message.message_type,
-        body=msgspec.json.encode(message.body),
-        reply_to=message.reply_to,
-        headers=b"{}",
-    )
 
 
 class SqliteMessages:
@@ -72,14 +38,14 @@ class SqliteMessages:
     async def save_message(self, message: BotMessage) -> None:
         """Append a message; repeating it changes nothing."""
         wanted = normal_record(message, f"message {message.id!r}")
-        [new] = lots_of([_new(wanted)])
+        [new] = lots_of([new_of(wanted)])
 
         async def operation(transaction: Transaction) -> None:
             [outcome] = await self._arrivals.add(transaction, [new], message.timestamp)
             [added] = each(new, outcome)
             if added.duplicate:
                 stored = await fetch(transaction.connection, "WHERE seq = ?", (added.seq,))
-                if not stored or not same_values(_record(stored[0]), wanted):
+                if not stored or not same_values(record_of(stored[0]), wanted):
                     raise Conflict(f"message {message.id!r} is stored with other contents")
             else:
                 await self._conversations.open(transaction.connection, [new], message.timestamp)
@@ -165,4 +131,4 @@ class SqliteMessages:
 
     @staticmethod
     def _records(messages: Iterable[LogMessage]) -> list[BotMessage]:
-        return [_record(message) for message in messages]
+        return [record_of(message) for message in messages]

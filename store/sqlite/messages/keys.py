@@ -6,19 +6,17 @@ Owns their SQL, and the checksum in each row: a flipped bit could make a revoked
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, RecordDamaged
-from bus.model.keys import Key, Purpose
+from bus.model.keys import Key
 from bus.model.repository import AddKey, NoteKeyUse, RevokeKeys
 
-from .sealed import is_sealed, seal
+from ...seals import is_sealed, key_of, key_row
 
-__all__ = ["KEYS", "add_key", "key_of", "note_key_use", "revoke_keys"]
+__all__ = ["KEYS", "add_key", "note_key_use", "revoke_keys"]
 
 _COLUMNS = (
     "public_key, bot_id, purpose, roles, label, created_at, created_by, expires_at, revoked_at, replaced_by,"
@@ -40,28 +38,11 @@ _NEWEST_OF_BOT = """
     ) WHERE id = ?"""
 
 
-def key_of(row: Sequence[Any]) -> Key:
-    """Read a row of KEYS. Raises ValueError if its contents are invalid."""
-    return Key(
-        public_key=row[0],
-        bot_id=row[1],
-        purpose=Purpose(row[2]),
-        roles=msgspec.json.decode(row[3], type=tuple[str, ...]),
-        label=row[4],
-        created_at=row[5],
-        created_by=row[6],
-        expires_at=row[7],
-        revoked_at=row[8],
-        replaced_by=row[9],
-        last_used_at=row[10],
-    )
-
-
 async def add_key(connection: aiosqlite.Connection, change: AddKey) -> None:
     """Add a key, end the one that it replaces, and remove those to forget. Raise Conflict if it is known."""
     for forgotten in change.forget:
         await connection.execute("DELETE FROM keys WHERE public_key = ?", (forgotten,))
-    if (await connection.execute(_INSERT, _row(change.key))).rowcount < 1:
+    if (await connection.execute(_INSERT, key_row(change.key))).rowcount < 1:
         raise Conflict(f"key {change.key.public_key} is known already")
     if change.replaces is not None:
         if (old := await _find(connection, change.replaces)) is None:
@@ -97,7 +78,7 @@ async def _update(connection: aiosqlite.Connection, key: Key, **fields: str | No
 
 def _changed(key: Key) -> tuple[str | int | None, ...]:
     """Return the values for _UPDATE."""
-    *_, checksum = _row(key)
+    *_, checksum = key_row(key)
     return (key.expires_at, key.revoked_at, key.replaced_by, key.last_used_at, checksum, key.public_key)
 
 
@@ -108,21 +89,3 @@ async def _find(connection: aiosqlite.Connection, public_key: str) -> Key | None
             raise RecordDamaged("keys", public_key)
         return key_of(tuple(row))
     return None
-
-
-def _row(key: Key) -> tuple[Any, ...]:
-    """Return the values of a key in the order of KEYS."""
-    values = (
-        key.public_key,
-        key.bot_id,
-        key.purpose.value,
-        msgspec.json.encode(key.roles).decode(),
-        key.label,
-        key.created_at,
-        key.created_by,
-        key.expires_at,
-        key.revoked_at,
-        key.replaced_by,
-        key.last_used_at,
-    )
-    return (*values, seal(*values))

@@ -15,13 +15,14 @@ from bus.errors import DatabaseDamaged, StoreFailed
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
+from ...seals import is_sealed, key_of, mailbox_of
 from ..file.database import Database
 from ..file.reader import is_text
 from ..security import read_span
 from .arrivals import next_due_at
-from .keys import KEYS, key_of
+from .keys import KEYS
 from .rows import fetch_each
-from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, is_sealed, mailbox_of, subscription_of
+from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, subscription_of
 
 __all__ = ["load_state"]
 

@@ -12,8 +12,9 @@ from typing import Any
 from bus.model.records import WORKER_ID
 from bus.model.repository import Page, PageRequest
 
+from ...message_rows import lots_of_rows
 from ..file.reader import Reader
-from .rows import WITH_SEQS, fetch_joined, fetch_rows, lots_of_rows
+from .rows import WITH_SEQS, fetch_joined, fetch_rows
 
 __all__ = ["Pages", "count_senders", "count_waiting"]
 

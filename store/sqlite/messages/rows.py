@@ -1,40 +1,35 @@
 """How a message is stored as a row of the log.
 
-Owns the columns of `bot_messages`, their checksum, and how rows are written and read.
+Owns how the rows of `bot_messages` are written and read. Their checksum is that of `store.message_rows`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain, groupby
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import aiosqlite
-import msgspec
 
 from bus.errors import RecordDamaged
-from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot, lots_of
+from bus.model.repository import LogMessage, Lot, NewMessage, lots_of
 
+from ...message_rows import intact, message_of, own_columns
 from ..file.connection import Statement
 from ..file.reader import Reader
 
 __all__ = [
     "COLUMNS",
     "WITH_SEQS",
-    "checksum",
     "fetch",
     "fetch_each",
     "fetch_joined",
     "fetch_rows",
     "insertion_of_copy",
     "insertions",
-    "intact",
-    "lots_of_rows",
-    "message_of",
 ]
 
 _NAMES = (
@@ -46,7 +41,7 @@ _BYTES = frozenset({"body", "headers"})
 _OPTIONAL = frozenset({"recipient_bot_id", "recipient_channel", "reply_to", "expires_at"})
 
 COLUMNS = ", ".join(f"CAST({name} AS BLOB)" if name in _BYTES else name for name in _NAMES)
-"""What `message_of` reads, in this order."""
+"""What `store.message_rows` reads, in this order."""
 
 WITH_SEQS = "WHERE seq IN (SELECT value FROM json_each(?))"
 """Rows with the seqs of a JSON array. One SQL text for any number, because each text is kept as a statement."""
@@ -79,58 +74,8 @@ _SHARED_ROWS = (1024, 256, 64, 16)
 _ROWS_A_STATEMENT = (1024, 64)
 """As many of the largest as there are, then of the next, then the rest in one (docs/performance/tried.md)."""
 
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Return the CRC-32 over everything stored of a message, including its seq, and its taint if it is tainted."""
-    values = (
-        seq,
-        message.id,
-        message.sender_bot_id,
-        message.sender_bot_name,
-        message.recipient_bot_id,
-        message.recipient_channel,
-        message.message_type,
-        message.body,
-        message.reply_to,
-        message.headers,
-        timestamp,
-        message.expires_at,
-    )
-    return zlib.crc32(_encode((*values, 1) if message.tainted else values))
-
-
-def message_of(row: Sequence[Any]) -> LogMessage:
-    """Read a row of COLUMNS without checking its checksum."""
-    fields = (*row[1:10], row[11], None, False, bool(row[12]))
-    return LogMessage(*fields, seq=row[0], timestamp=row[10])
-
-
-def intact(row: Sequence[Any]) -> bool:
-    """Return True if a row of COLUMNS matches its checksum, which is that of the other columns in this order."""
-    try:
-        return bool(zlib.crc32(_encode(tuple(row[: 13 if row[12] else 12]))) == row[13])
-    except (TypeError, ValueError):
-        return False
-
 
 _seq = itemgetter(0)
-_shared_columns = itemgetter(2, 3, 4, 5, 6, 9, 11)
-
-
-def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
-    """Return rows of COLUMNS, in the order of their seqs, as lots."""
-    stored: list[StoredLot] = []
-    for (is_reply, timestamp, tainted, shared), alike in groupby(
-        rows, lambda row: (row[8] is not None, row[10], row[12], _shared_columns(row))
-    ):
-        found = list(alike)
-        reply_tos = [row[8] for row in found] if is_reply else None
-        ids, bodies = [row[1] for row in found], [row[7] for row in found]
-        lot = Lot(ids, bodies, reply_tos, *(*shared, None, False, bool(tainted)))
-        stored.append(StoredLot(lot, [row[0] for row in found], timestamp))
-    return stored
 
 
 async def fetch(connection: aiosqlite.Connection | Reader, sql: str, parameters: Sequence[Any]) -> list[LogMessage]:
@@ -205,7 +150,7 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
     seq = first_seq
     for lot in lots:
         shared, start = _shared(lot, timestamp), 0
-        own = _own(lot, seq, timestamp)
+        own = own_columns(lot, seq, timestamp)
         are_replies = lot.reply_tos is not None
         for size in _SHARED_ROWS:
             while len(own) - start >= size:
@@ -228,7 +173,7 @@ def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Stat
 def insertion_of_copy(message: NewMessage, seq: int, timestamp: str) -> Statement:
     """Return the statement that appends a message whose id another sender used before (`ids`)."""
     [lot] = lots_of([message])
-    shared, [(id, body, crc, *_)] = _shared(lot, timestamp), _own(lot, seq, timestamp)
+    shared, [(id, body, crc, *_)] = _shared(lot, timestamp), own_columns(lot, seq, timestamp)
     return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc, message.tainted)
 
 
@@ -258,27 +203,6 @@ def _shared(lot: Lot, timestamp: str) -> tuple[Any, ...]:
         timestamp,
         lot.expires_at,
     )
-
-
-def _own(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
-    """Return the columns that differ: id, body and checksum; and what they reply to, if they do."""
-    before = (
-        lot.sender_bot_id,
-        lot.sender_bot_name,
-        lot.recipient_bot_id,
-        lot.recipient_channel,
-        lot.message_type,
-    )
-    after = (lot.headers, timestamp, lot.expires_at, 1) if lot.tainted else (lot.headers, timestamp, lot.expires_at)
-    if lot.reply_tos is None:
-        return [
-            (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
-            for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
-        ]
-    return [
-        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, reply_to, *after))), reply_to)
-        for seq, (id, body, reply_to) in enumerate(zip(lot.ids, lot.bodies, lot.reply_tos, strict=True), first_seq)
-    ]
 
 
 @cache

@@ -1,18 +1,15 @@
 """Mailboxes, subscriptions and groups as rows.
 
-Owns their columns as delivery reads them, and the checksum in each: a flipped bit in a position is as bad as one in
-a message, and only the checksum shows it. A row without one was written before checksums existed.
+Owns their columns as delivery reads them, and the checksum in each (`store.seals`): a flipped bit in a position is
+as bad as one in a message, and only the checksum shows it. A row without one was written before checksums existed.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from bus.model.repository import Group, MailboxState, Subscription, UnsettledState
+from bus.model.repository import Group, Subscription
 
 __all__ = [
     "GROUPS",
@@ -21,10 +18,6 @@ __all__ = [
     "SAVE_MAILBOX",
     "SUBSCRIPTIONS",
     "group_of",
-    "is_sealed",
-    "mailbox_of",
-    "mailbox_row",
-    "seal",
     "subscription_of",
 ]
 
@@ -60,54 +53,6 @@ MISSING = {
         EXCEPT SELECT id FROM mailboxes""",
 }
 """What keys, bots, subscriptions, groups and dead letters need but is missing: each selects names or ids."""
-
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def seal(*values: Any) -> int:
-    """Return the CRC-32 over the values of a row, in the order in which it is read."""
-    return zlib.crc32(_encode(values))
-
-
-def is_sealed(row: Sequence[Any]) -> bool:
-    """Return True if a row, which ends with its checksum, is as it was stored."""
-    *values, checksum = row
-    try:
-        return checksum is None or seal(*values) == checksum
-    except (TypeError, ValueError):
-        return False
-
-
-def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
-    """Return the values of SAVE_MAILBOX."""
-    values = (
-        state.mailbox_id,
-        state.position,
-        msgspec.json.encode([_written(item) for item in state.unsettled]).decode(),
-        msgspec.json.encode(state.floors).decode(),
-        msgspec.json.encode(state.ahead).decode(),
-        *(state.gap or (None, None)),
-    )
-    return (*values, seal(*values))
-
-
-def _written(item: UnsettledState) -> tuple[Any, ...]:
-    """Return what is stored of an unsettled message: usually only the first fields differ from the defaults."""
-    if item.due_at is None and not item.retried and not item.vanished:
-        return (item.seq, item.attempt, item.failures)
-    return msgspec.structs.astuple(item)
-
-
-def mailbox_of(row: Sequence[Any]) -> MailboxState:
-    """Read a row of MAILBOXES. Raises ValueError if its contents are invalid."""
-    return MailboxState(
-        mailbox_id=row[0],
-        position=row[1],
-        unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
-        floors=msgspec.json.decode(row[3], type=dict[str, int]),
-        ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
-        gap=None if row[5] is None else (row[5], row[6]),
-    )
 
 
 def subscription_of(row: Sequence[Any]) -> Subscription:

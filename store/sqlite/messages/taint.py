@@ -8,13 +8,12 @@ tainted, nothing is looked up, and an unknown message taints nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import aiosqlite
-import msgspec
 
 from bus.model.repository import Lot
+from bus.model.tainting import in_parts, is_decided
 
 from ..file.reader import Reader
 from .rows import WITH_SEQS
@@ -59,7 +58,7 @@ class Taint:
     def is_decided(self, lots: Sequence[Lot]) -> bool:
         """Return True if the bits of all messages are those of their lots; note whether one is set."""
         self.present = self.present or any(lot.tainted for lot in lots)
-        return not self.present or all(lot.tainted or lot.reply_tos is None for lot in lots)
+        return not self.present or is_decided(lots)
 
     async def decide(self, connection: aiosqlite.Connection, lots: Sequence[Lot]) -> list[list[Lot]]:
         """Return each lot in parts, in the order of its messages, whose bits are decided."""
@@ -69,27 +68,4 @@ class Taint:
         known: dict[str, bool] = {}
         for id, bit in await connection.execute_fetchall(_FIND, (json.dumps([*parents]),)):
             known[id] = known.get(id, False) or bool(bit)
-        bits: list[bool] = []
-        for lot in lots:
-            for id, reply_to in zip(lot.ids, lot.replies(), strict=True):
-                bits.append(lot.tainted or (reply_to is not None and known.get(reply_to, True)))
-                known[id] = known.get(id, False) or bits[-1]
-        remaining = iter(bits)
-        return [_parts(lot, list(islice(remaining, len(lot)))) for lot in lots]
-
-
-def _parts(lot: Lot, bits: Sequence[bool]) -> list[Lot]:
-    """Return neighbours with the same bit as one lot each."""
-    starts = [at for at in range(len(bits)) if at == 0 or bits[at] != bits[at - 1]]
-    return [_marked(lot.part(start, end), bits[start]) for start, end in _ranges(starts, len(bits))]
-
-
-def _ranges(starts: Sequence[int], end: int) -> Iterable[tuple[int, int]]:
-    return zip(starts, [*starts[1:], end], strict=True)
-
-
-def _marked(lot: Lot, tainted: bool) -> Lot:
-    """Return a lot with its bit; if it must not have it, it is only looked up."""
-    if not tainted or lot.tainted:
-        return lot
-    return msgspec.structs.replace(lot, tainted=True, known_only=lot.known_only or lot.untainted_only)
+        return in_parts(lots, known)

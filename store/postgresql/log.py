@@ -1,0 +1,307 @@
+"""The broker's log in PostgreSQL: batches in, mailbox pages out.
+
+Owns the order in which the changes of a batch are carried out, and what is remembered of it. What each change does
+is in `messages`, and for runs in what is given as `RunChanges`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, assert_never
+
+import asyncpg
+from msgspec.structs import replace
+
+from bus.errors import Conflict
+from bus.model.arriving import settled, stored
+from bus.model.repository import (
+    AddBot,
+    AddChannel,
+    AddDeadLetters,
+    AddKey,
+    AddMessages,
+    AddSecurityEvents,
+    AddSubscription,
+    Applied,
+    Change,
+    Committed,
+    CommitWork,
+    DeadLetter,
+    FindRequest,
+    HistoryRequest,
+    LogMessage,
+    LogState,
+    MailboxState,
+    NewMessage,
+    NotCommitted,
+    NoteKeyUse,
+    Page,
+    PageRequest,
+    Recovered,
+    RecoverRuns,
+    ReleaseDue,
+    RemoveDeadLetters,
+    RemoveMessages,
+    RemoveRuns,
+    RemoveSecurityEvents,
+    RemoveSubscription,
+    RevokeKeys,
+    RunSurvey,
+    SaveMailbox,
+    SecurityEvent,
+    SecurityRequest,
+    SeenBot,
+    Started,
+    StartScheduled,
+    Surveyed,
+    SurveyedRuns,
+    SurveyRequest,
+    lots_of,
+    timestamp_of,
+)
+
+from .messages import questions
+from .messages.arrivals import Arrivals
+from .messages.conversations import Conversations
+from .messages.finding import find_message, find_thread
+from .messages.keys import add_key, note_key_use, revoke_keys
+from .messages.loading import load_state
+from .messages.pages import count_senders, count_waiting, read_page
+from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
+from .messages.rows import fetch
+from .messages.sealed import save_mailboxes, subscribe
+from .security import add_events, read_events, remove_events
+from .server.database import Database
+from .server.reader import Reader
+from .server.writer import Transaction
+
+__all__ = ["PostgresLog", "RunChanges"]
+
+_ADD_BOT = "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES ($1, $2, $3, $4, $5)"
+
+_ADD_CHANNEL = """
+    INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
+
+_UNSUBSCRIBE = """
+    DELETE FROM bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 RETURNING bot_id"""
+
+
+class RunChanges(Protocol):
+    """What the changes of a batch do to runs, each in the caller's transaction."""
+
+    async def carry_out(self, transaction: Transaction, work: CommitWork) -> Committed | NotCommitted | None:
+        """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
+
+    async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
+        """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
+
+    async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
+        """End the holds of runs whose lease has expired."""
+
+    async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
+        """Start the runs of schedules that are due."""
+
+    async def remove(self, transaction: Transaction, change: RemoveRuns) -> int:
+        """Remove runs that have ended."""
+
+    async def survey(self, reader: Reader, survey: RunSurvey) -> SurveyedRuns:
+        """Return runs that have ended, in the order in which they did."""
+
+
+class PostgresLog:
+    """The MessageLog over PostgreSQL; see `bus.model.repository` for what each method promises."""
+
+    def __init__(
+        self, database: Database, arrivals: Arrivals, conversations: Conversations, runs: RunChanges
+    ) -> None:
+        self._database = database
+        self._arrivals = arrivals
+        self._conversations = conversations
+        self._runs = runs
+
+    def __repr__(self) -> str:
+        return f"<PostgresLog {self._database.url} last_seq={self._database.writer.last_seq}>"
+
+    async def load(self) -> LogState:
+        """Return the state from which the broker resumes."""
+        return await load_state(self._database)
+
+    async def apply(self, changes: Sequence[Change]) -> Applied:
+        """Carry out changes in order, in one transaction."""
+
+        async def operation(transaction: Transaction) -> Applied:
+            at = max(timestamp_of(changes), transaction.last_timestamp)
+            answers: list[Any] = []
+            committed: set[int] = set()
+            states: dict[str, MailboxState] = {}
+            for change in changes:
+                if isinstance(change, SaveMailbox):
+                    state = settled(change, committed).state
+                    states[state.mailbox_id] = state
+                    answers.append(None)
+                    continue
+                answer = await self._checked(transaction, change, at)
+                if isinstance(change, CommitWork) and isinstance(answer, Committed):
+                    committed.add(change.number)
+                answers.append(answer)
+            await save_mailboxes(transaction.connection, states.values())
+            return Applied(answers, at)
+
+        applied = await self._database.writer.run(operation)
+        for change, answer in zip(changes, applied.answers, strict=True):
+            self._arrivals.remember(answer)
+            self._conversations.remember(stored(change, answer))
+        return applied
+
+    async def _checked(self, transaction: Transaction, change: Change, at: str) -> Any:
+        try:
+            return await self._change(transaction, change, at)
+        except asyncpg.IntegrityConstraintViolationError as error:
+            if not transaction.careful:
+                raise
+            raise Conflict(f"{type(change).__name__} contradicts what is stored: {error}") from error
+
+    async def _change(self, transaction: Transaction, change: Change, at: str) -> Any:
+        connection = transaction.connection
+        match change:
+            case AddMessages(lots):
+                added = await self._arrivals.add(transaction, lots, at)
+                await self._conversations.open(connection, stored(change, added), at)
+                return added
+            case ReleaseDue():
+                released = await self._arrivals.release(transaction, change, at)
+                await self._conversations.open(connection, lots_of(released.messages), at)
+                return released
+            case RemoveMessages():
+                return await remove_messages(transaction, change)
+            case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
+                return await self._change_runs(transaction, change, at)
+            case AddDeadLetters():
+                await add_dead_letters(connection, change)
+            case RemoveDeadLetters():
+                removed = await remove_dead_letters(connection, change)
+                await self._runs.retry_runs(transaction, change.mailbox_id, removed)
+                return removed
+            case AddSecurityEvents():
+                await add_events(connection, change)
+            case RemoveSecurityEvents():
+                return await remove_events(connection, change)
+            case AddKey():
+                await add_key(connection, change)
+            case RevokeKeys():
+                await revoke_keys(connection, change)
+            case NoteKeyUse():
+                await note_key_use(connection, change)
+            case SaveMailbox(state):
+                await save_mailboxes(connection, [state])
+            case _:
+                return await self._change_directory(transaction, change)
+        return None
+
+    async def _change_directory(
+        self, transaction: Transaction, change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription
+    ) -> Any:
+        connection = transaction.connection
+        match change:
+            case AddBot(bot):
+                await connection.execute(
+                    _ADD_BOT, bot.id, bot.name, bot.created_at, bot.last_seen_at, bot.public_key
+                )
+                await save_mailboxes(connection, [MailboxState(bot.id, transaction.last_seq)])
+                return transaction.last_seq
+            case SeenBot():
+                await connection.execute(
+                    "UPDATE bots SET last_seen_at = $1 WHERE id = $2", change.at, change.bot_id
+                )
+            case AddChannel(channel):
+                await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
+            case AddSubscription():
+                return await subscribe(transaction, change)
+            case RemoveSubscription():
+                return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
+            case _:
+                assert_never(change)
+        return None
+
+    async def _change_runs(
+        self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns | StartScheduled, at: str
+    ) -> Any:
+        match change:
+            case CommitWork():
+                return await self._runs.carry_out(transaction, replace(change, timestamp=at))
+            case RecoverRuns():
+                return await self._runs.recover(transaction, replace(change, timestamp=at))
+            case RemoveRuns():
+                return await self._runs.remove(transaction, change)
+            case StartScheduled():
+                return await self._runs.start(transaction, replace(change, timestamp=at))
+
+    async def read_page(self, request: PageRequest) -> Page:
+        """Read part of a mailbox."""
+        return await read_page(self._database.read, request)
+
+    async def seq_before(self, at: str) -> int:
+        """Return the last seq whose timestamp is before `at`."""
+        return await questions.seq_before(self._database.questions, at, self._database.writer.last_seq)
+
+    async def history(self, request: HistoryRequest) -> list[LogMessage]:
+        """Return a conversation, newest first."""
+        return await questions.history(self._database.questions, request, self._database.writer.last_seq)
+
+    async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
+        """Return the seqs of the thread of the message that is meant, newest first."""
+        before = self._database.writer.last_seq + 1 if before_seq is None else before_seq
+        return await find_thread(self._database.questions, request, before, limit)
+
+    async def messages(self, seqs: Sequence[int]) -> list[LogMessage]:
+        """Return these messages, newest first."""
+        named = "WHERE seq = ANY($1::bigint[]) ORDER BY seq DESC"
+        return await fetch(self._database.questions, named, seqs)
+
+    async def find(self, request: FindRequest) -> NewMessage | None:
+        """Return the message that is meant, in the log or delayed."""
+        return await find_message(self._database.questions, request)
+
+    async def survey(self, request: SurveyRequest) -> list[Surveyed]:
+        """Return a part of the log, without contents."""
+        return await questions.survey(self._database.read, request)
+
+    async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
+        """Return runs that have ended, in the order in which they did."""
+        return await self._runs.survey(self._database.read, survey)
+
+    async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
+        """Return who sent these messages to whom."""
+        return await questions.locate(self._database.read, seqs)
+
+    async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
+        """Return the first messages with these ids, without their contents."""
+        return await questions.find_ids(self._database.read, ids)
+
+    async def count(self, request: PageRequest) -> dict[str, int]:
+        """Count the direct messages that a mailbox has still to deliver, by their senders."""
+        return await count_senders(self._database.read, request)
+
+    async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of messages of each channel."""
+        return await questions.channel_counts(self._database.questions, names)
+
+    async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
+        """Count the messages that each mailbox has still to deliver."""
+        return [await count_waiting(self._database.questions, request) for request in requests]
+
+    async def dead_letters(
+        self, mailbox_id: str | None, limit: int, offset: int = 0
+    ) -> list[tuple[DeadLetter, LogMessage | None]]:
+        """List dead letters, newest first."""
+        found = await read_dead_letters(self._database.questions, mailbox_id, limit, offset)
+        messages = {message.seq: message for message in await self.messages([dead.seq for dead in found])}
+        return [(dead, messages.get(dead.seq)) for dead in found]
+
+    async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
+        """Return security events."""
+        return await read_events(self._database.questions, request)
+
+    async def sizes(self) -> dict[str, int]:
+        """Return the number of messages and the bytes of the database."""
+        return await questions.sizes(self._database.questions)

@@ -1,0 +1,190 @@
+"""How messages enter the log: immediately, or when they are due.
+
+Owns the table of delayed messages, and the rule that a sender uses an id once in both. A message that is due moves
+from one to the other in one transaction, so it is always in exactly one of them, even across a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import asyncpg
+
+from bus.errors import RecordDamaged
+from bus.model.arriving import appended, are_due, fitting, waits, whole
+from bus.model.repository import Added, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
+
+from ...message_rows import checksum, in_log
+from ..server.reader import Reader
+from ..server.writer import Transaction
+from .ids import append_known, find_senders
+from .rows import append, escaped, unescaped
+from .taint import Taint
+
+__all__ = ["Arrivals", "next_due_at", "read_scheduled", "schedule"]
+
+_NAMES = (
+    "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type", "body",
+    "reply_to", "headers", "expires_at", "due_at", "tainted", "checksum",
+)  # fmt: skip
+
+_COLUMNS = (
+    "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
+    " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), expires_at, due_at, tainted, checksum,"
+    " number"
+)
+
+_DUE = """
+    SELECT number, octet_length(body) FROM scheduled_messages WHERE due_at <= $1 ORDER BY due_at, number LIMIT $2"""
+
+_READ_DUE = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE number = ANY($1::bigint[]) ORDER BY due_at, number"
+
+_IS_ANY_SCHEDULED = "SELECT EXISTS (SELECT FROM scheduled_messages WHERE id = ANY($1::text[]))"
+"""Whoever sent it: then each message is looked up exactly."""
+
+_NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
+
+
+class Arrivals:
+    """See the module. `waiting` is True if there may be delayed messages."""
+
+    def __init__(self, taint: Taint, *, waiting: bool) -> None:
+        self.taint = taint
+        self.waiting = waiting
+
+    def __repr__(self) -> str:
+        return f"<Arrivals waiting={self.waiting}>"
+
+    async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
+        """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
+
+        The fast way assumes that no sender used an id before, as is the rule. If one did, the whole transaction is
+        rolled back and carried out again, and then everything is looked up first.
+        """
+        parts = await self.taint.decide(transaction.connection, lots)
+        outcomes = iter(await self._add(transaction, list(chain.from_iterable(parts)), timestamp))
+        return [whole(each, list(islice(outcomes, len(each)))) for each in parts]
+
+    async def _add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
+        if transaction.careful or not are_due(lots) or await self._is_any_scheduled(transaction.connection, lots):
+            return await self._add_each(transaction, lots, timestamp)
+        first_seq = transaction.last_seq + 1
+        await append(transaction.connection, lots, first_seq, timestamp)
+        transaction.move_end(sum(map(len, lots)), timestamp)
+        return appended(lots, first_seq)
+
+    async def _is_any_scheduled(self, connection: asyncpg.Connection, lots: Iterable[Lot]) -> bool:
+        ids = [id for lot in lots for id in lot.ids]
+        return self.waiting and bool(await connection.fetchval(_IS_ANY_SCHEDULED, ids))
+
+    async def _add_each(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
+        connection = transaction.connection
+        known = await find_senders(connection, [(id, lot.sender_bot_id) for lot in lots for id in lot.ids])
+        now: list[NewMessage] = []
+        later: list[NewMessage] = []
+        added: list[Added] = []
+        first_seq = transaction.last_seq + 1
+        for message in chain.from_iterable(lot.messages() for lot in lots):
+            key = (message.id, message.sender_bot_id)
+            if key in known:
+                seq = known[key]
+                added.append(Added(seq, duplicate=True, scheduled=seq is None))
+            elif message.known_only:
+                added.append(Added(None, forbidden=message.tainted and message.untainted_only))
+            elif message.due_at is not None:
+                known[key] = None
+                later.append(message)
+                added.append(Added(None, scheduled=True))
+            else:
+                known[key] = first_seq + len(now)
+                now.append(message)
+                added.append(Added(known[key], tainted=message.tainted))
+        if now:
+            await append_known(connection, now, first_seq, timestamp)
+            transaction.move_end(len(now), timestamp)
+        if later:
+            self.waiting = True
+            await schedule(connection, later)
+        outcomes = iter(added)
+        return [outcome_of(list(islice(outcomes, len(lot)))) for lot in lots]
+
+    def remember(self, answer: Any) -> None:
+        """Note from a change's answer, once on disk, whether delayed messages may be waiting."""
+        if isinstance(answer, Released):
+            self.waiting = answer.next_due_at is not None
+        elif waits(answer):
+            self.waiting = True
+
+    async def release(self, transaction: Transaction, change: ReleaseDue, timestamp: str) -> Released:
+        """Append what is due, the earliest first."""
+        connection = transaction.connection
+        found = await connection.fetch(_DUE, change.until or change.timestamp, change.messages_max)
+        due = await connection.fetch(_READ_DUE, fitting(found, change.bytes_max))
+        intact = [record for record in due if _is_intact(record)]
+        damaged = [record for record in due if not _is_intact(record)]
+        first_seq = transaction.last_seq + 1
+        released = [in_log(_message(record), seq, timestamp) for seq, record in enumerate(intact, first_seq)]
+        if released:
+            await append_known(connection, released, first_seq, timestamp)
+            transaction.move_end(len(released), timestamp)
+            await connection.execute(
+                "DELETE FROM scheduled_messages WHERE number = ANY($1::bigint[])", [each[13] for each in intact]
+            )
+        if damaged:
+            await connection.execute(
+                "UPDATE scheduled_messages SET due_at = NULL WHERE number = ANY($1::bigint[])",
+                [each[13] for each in damaged],
+            )
+        return Released(released, await connection.fetchval(_NEXT_DUE), tuple(each[0] for each in damaged))
+
+
+async def schedule(connection: asyncpg.Connection, messages: Sequence[NewMessage]) -> None:
+    """Let messages wait until they are due. No sender of theirs used their ids before."""
+    await connection.copy_records_to_table(
+        "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES
+    )
+
+
+async def next_due_at(reader: Reader) -> str | None:
+    """Return when the first message is due, or None."""
+    [[due_at]] = await reader.fetch(_NEXT_DUE)
+    return None if due_at is None else str(due_at)
+
+
+async def read_scheduled(reader: Reader, number: int) -> NewMessage | None:
+    """Return a delayed message by its number, if it still waits. Raise RecordDamaged if its record is damaged."""
+    for record in await reader.fetch(f"SELECT {_COLUMNS} FROM scheduled_messages WHERE number = $1", number):
+        if not _is_intact(record):
+            raise RecordDamaged("scheduled_messages", str(record[0]))
+        return _message(record)
+    return None
+
+
+def _record(message: NewMessage) -> tuple[Any, ...]:
+    due_at = message.due_at or ""
+    return (
+        message.id,
+        message.sender_bot_id,
+        message.sender_bot_name,
+        message.recipient_bot_id,
+        message.recipient_channel,
+        escaped(message.message_type),
+        message.body.decode(),
+        message.reply_to,
+        message.headers.decode(),
+        message.expires_at,
+        due_at,
+        message.tainted,
+        checksum(0, message, due_at),
+    )
+
+
+def _message(record: Any) -> NewMessage:
+    row = tuple(record)
+    return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, row[11]))
+
+
+def _is_intact(record: Any) -> bool:
+    return bool(checksum(0, _message(record), record[10] or "") == record[12])

@@ -1,0 +1,126 @@
+"""What a mailbox reads from the log: pages of the messages that it wants, and their number.
+
+Each source is a range of one index, so the cost of a page does not depend on the length of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bus.model.records import WORKER_ID
+from bus.model.repository import Page, PageRequest
+
+from ...message_rows import intact, lots_of_rows
+from ..server.reader import Reader
+from .rows import COLUMNS, read_row
+
+__all__ = ["count_senders", "count_waiting", "read_page"]
+
+_NAMED = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) ORDER BY seq"
+
+# Each source is limited before they are merged. What has to be read of bodies is known from their sizes.
+_FOLLOWING = f"""
+    WITH wanted AS (
+        SELECT found.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) AS source (channel, after_seq, but),
+            LATERAL (
+                SELECT seq FROM bot_messages
+                WHERE recipient_channel = source.channel AND seq > source.after_seq AND seq <= $5
+                    AND sender_bot_id IS DISTINCT FROM source.but
+                ORDER BY seq LIMIT $6
+            ) AS found
+        UNION ALL
+        SELECT found.seq FROM unnest($7::bigint[], $8::text[]) AS source (after_seq, but),
+            LATERAL (
+                SELECT seq FROM bot_messages
+                WHERE recipient_bot_id = $4 AND seq > source.after_seq AND seq <= $5
+                    AND sender_bot_id IS DISTINCT FROM source.but
+                ORDER BY seq LIMIT $6
+            ) AS found
+        ORDER BY seq LIMIT $6
+    ), sized AS (
+        SELECT seq, COUNT(*) OVER () AS wanted,
+               SUM(octet_length(body)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - octet_length(body) AS before
+        FROM wanted JOIN bot_messages USING (seq)
+    )
+    SELECT {COLUMNS}, wanted FROM sized JOIN bot_messages USING (seq) WHERE before < $9
+    ORDER BY seq"""
+
+_COUNT_CHANNELS = """
+    SELECT COALESCE(SUM(found.messages), 0)
+    FROM unnest($1::text[], $2::bigint[], $3::text[]) AS source (channel, after_seq, but),
+        LATERAL (
+            SELECT COUNT(*) AS messages FROM bot_messages
+            WHERE recipient_channel = source.channel AND seq > source.after_seq AND seq <= $4
+                AND sender_bot_id IS DISTINCT FROM source.but AND seq <> ALL($5::bigint[])
+        ) AS found"""
+
+_COUNT_SENDERS = """
+    SELECT sender_bot_id, COUNT(*) FROM bot_messages
+    WHERE recipient_bot_id = $1 AND seq > $2 AND seq <= $3 AND seq <> ALL($4::bigint[])
+        AND sender_bot_id IS DISTINCT FROM $5::text
+    GROUP BY sender_bot_id"""
+
+
+async def read_page(reader: Reader, request: PageRequest) -> Page:
+    """Read part of a mailbox."""
+    damaged: list[int] = []
+    recalled = await reader.fetch(_NAMED, request.seqs) if request.seqs else []
+    following: Sequence[Any] = ()
+    if request.sources:
+        limit = request.messages_max + 1
+        values = (*_sources(request, direct=False), request.mailbox_id, request.through_seq, limit)
+        _, *direct = _sources(request, direct=True)
+        following = await reader.fetch(_FOLLOWING, *values, *direct, request.bytes_max)
+    wanted = following[0][-1] if following else 0
+    following = following[: request.messages_max]
+    return Page(
+        lots_of_rows(_intact(recalled, damaged)),
+        lots_of_rows(_intact(following, damaged)),
+        wanted == len(following),
+        tuple(damaged),
+    )
+
+
+def _intact(records: Sequence[Any], damaged: list[int]) -> list[tuple[Any, ...]]:
+    """Return records as rows, without those that do not match their checksums."""
+    rows = [read_row(record)[:14] for record in records]
+    damaged += [row[0] for row in rows if not intact(row)]
+    return [row for row in rows if intact(row)]
+
+
+def _sources(request: PageRequest, *, direct: bool) -> tuple[list[str], list[int], list[str | None]]:
+    """Return the channels of a page, the seqs after which to read, and whose messages to leave out.
+
+    Direct messages are one source more, or none.
+    """
+    sources = [source for source in request.sources if direct != bool(source[0])]
+    return (
+        [channel for channel, _, _ in sources],
+        [after_seq for _, after_seq, _ in sources],
+        [request.mailbox_id if skip_own else None for _, _, skip_own in sources],
+    )
+
+
+async def count_waiting(reader: Reader, request: PageRequest) -> int:
+    """Count the messages that a page without limits would have, except those it names by seq."""
+    channels = _sources(request, direct=False)
+    [[count]] = await reader.fetch(_COUNT_CHANNELS, *channels, request.through_seq, request.seqs)
+    return int(count) + sum((await _count_direct(reader, request)).values())
+
+
+async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
+    """Count the direct messages of a page's one source, by their senders; bots that are unknown count as one."""
+    counts = await _count_direct(reader, request)
+    known = {row[0] for row in await reader.fetch("SELECT id FROM bots WHERE id = ANY($1::text[])", [*counts])}
+    named = {sender: count for sender, count in counts.items() if sender in known or sender == WORKER_ID}
+    others = sum(counts.values()) - sum(named.values())
+    return {**named, "": others} if others else named
+
+
+async def _count_direct(reader: Reader, request: PageRequest) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for _, after_seq, but in zip(*_sources(request, direct=True), strict=True):
+        values = (request.mailbox_id, after_seq, request.through_seq, request.seqs, but)
+        counts.update(map(tuple, await reader.fetch(_COUNT_SENDERS, *values)))
+    return counts

@@ -1,0 +1,100 @@
+"""What is stored of a mailbox, and the checksum that seals a row: the same in every backend.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bus.model.keys import Key, Purpose
+from bus.model.repository import MailboxState, UnsettledState
+
+__all__ = ["is_sealed", "key_of", "key_row", "mailbox_of", "mailbox_row", "seal"]
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def seal(*values: Any) -> int:
+    """Return the CRC-32 over the values of a row, in the order in which it is read."""
+    return zlib.crc32(_encode(values))
+
+
+def is_sealed(row: Sequence[Any]) -> bool:
+    """Return True if a row, which ends with its checksum, is as it was stored."""
+    *values, checksum = row
+    try:
+        return checksum is None or seal(*values) == checksum
+    except (TypeError, ValueError):
+        return False
+
+
+def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
+    """Return id, position, unsettled, floors, ahead, gap_from, gap_to and checksum of a mailbox."""
+    values = (
+        state.mailbox_id,
+        state.position,
+        msgspec.json.encode([_written(item) for item in state.unsettled]).decode(),
+        msgspec.json.encode(state.floors).decode(),
+        msgspec.json.encode(state.ahead).decode(),
+        *(state.gap or (None, None)),
+    )
+    return (*values, seal(*values))
+
+
+def _written(item: UnsettledState) -> tuple[Any, ...]:
+    """Return what is stored of an unsettled message: usually only the first fields differ from the defaults."""
+    if item.due_at is None and not item.retried and not item.vanished:
+        return (item.seq, item.attempt, item.failures)
+    return msgspec.structs.astuple(item)
+
+
+def mailbox_of(row: Sequence[Any]) -> MailboxState:
+    """Read such a row. Raises ValueError if its contents are invalid."""
+    return MailboxState(
+        mailbox_id=row[0],
+        position=row[1],
+        unsettled=msgspec.json.decode(row[2], type=tuple[UnsettledState, ...]),
+        floors=msgspec.json.decode(row[3], type=dict[str, int]),
+        ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
+        gap=None if row[5] is None else (row[5], row[6]),
+    )
+
+
+def key_row(key: Key) -> tuple[Any, ...]:
+    """Return the fields of a key in their order, and its checksum."""
+    values = (
+        key.public_key,
+        key.bot_id,
+        key.purpose.value,
+        msgspec.json.encode(key.roles).decode(),
+        key.label,
+        key.created_at,
+        key.created_by,
+        key.expires_at,
+        key.revoked_at,
+        key.replaced_by,
+        key.last_used_at,
+    )
+    return (*values, seal(*values))
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    """Read such a row. Raises ValueError if its contents are invalid."""
+    return Key(
+        public_key=row[0],
+        bot_id=row[1],
+        purpose=Purpose(row[2]),
+        roles=msgspec.json.decode(row[3], type=tuple[str, ...]),
+        label=row[4],
+        created_at=row[5],
+        created_by=row[6],
+        expires_at=row[7],
+        revoked_at=row[8],
+        replaced_by=row[9],
+        last_used_at=row[10],
+    )
