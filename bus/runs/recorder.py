@@ -16,7 +16,7 @@ import uuid_utils
 
 from ..errors import InvalidTransition, InvalidValue, NotFound, StepChanged, TooLarge
 from ..model.exact import Exact
-from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
+from ..model.records import Claim, RunStatus, StepPage, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
 from .replay import LEFT, Names, Records, kind_of
@@ -161,9 +161,12 @@ class Recorder:
             )
         return row
 
-    async def load(self) -> None:
-        """Read the existing records."""
-        self._records = Records(await self._workflows.list_step_logs(self.run_id))
+    async def load(self, first: StepPage | None = None) -> None:
+        """Read the existing records, unless the first of them are known and all there are."""
+        if first is None or first.more:
+            self._records = Records(await self._workflows.list_step_logs(self.run_id))
+        else:
+            self._records = Records(first.steps)
         self.resumed = bool(self._records)
 
     async def _moved_on(self, claim: Claim) -> bool:

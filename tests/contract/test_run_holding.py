@@ -149,7 +149,7 @@ class Slow:
 @pytest.mark.parametrize(
     ("method", "status"),
     [
-        ("claim_run", RunStatus.PENDING),
+        ("open_run", RunStatus.PENDING),
         ("update_run_status", RunStatus.COMPLETED),
         ("release_run", RunStatus.PAUSED),  # it still waits for its answer
     ],

@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bus.model.records import CONTINUED, RunStatus, WorkflowRun
-from bus.model.repository import CommitWork, Store
+from bus.model.records import CONTINUED, WORKER_ID, WORKER_NAME, RunStatus, WorkflowRun
+from bus.model.repository import CommitWork, RecoverRuns, Store
 from bus.model.workflows import WorkflowRepository
 from store import open_store
 from store.sqlite.workflows.cancelling import PORTION_RUNS
@@ -100,6 +100,23 @@ async def test_what_a_crash_left_is_cancelled_by_the_next_worker(path: Path) -> 
             sweeps += 1
             assert sweeps <= before // PORTION_RUNS + 1
         assert sweeps == (before - 1) // PORTION_RUNS
+
+
+async def test_a_worker_sweeps_until_none_is_left(path: Path) -> None:
+    async with open_store(str(path)) as store:
+        await family(store.workflows)
+        await cancelled_in_a_commit(store)
+    async with open_store(str(path)) as store:
+        to_cancel = await left(store.workflows) - UNTOUCHED
+        cancelled: list[str] = []
+        more = True
+        while more:  # soon after its start, it ends no holds
+            sweep = RecoverRuns(0, WORKER_ID, WORKER_NAME, timestamp=at(2))
+            [swept] = (await store.log.apply([sweep])).answers
+            cancelled += swept.cancelled
+            more = swept.more
+        assert (set(cancelled), len(cancelled)) == (to_cancel, len(to_cancel))
+        assert await left(store.workflows) == UNTOUCHED
 
 
 async def test_what_is_started_to_clean_up_lives_on(path: Path) -> None:
