@@ -164,6 +164,28 @@ async def test_the_standby_that_was_promoted_has_everything_that_was_answered(po
             assert await channels(database) == ["a", "b"]
 
 
+async def test_a_standby_that_lacks_what_was_answered_is_noticed(postgresql_quorum: Nodes) -> None:
+    primary, first, _ = postgresql_quorum
+
+    async def write() -> None:
+        async with open_database(url(first, primary)) as database:
+            await database.writer.run(adding("a"))
+            await happens(first, "SELECT 1 FROM posthouse.bot_channels")
+            primary.configure("synchronous_standby_names = ''")
+            primary.reload()
+            await happens(primary, "SELECT 1 WHERE current_setting('synchronous_standby_names') = ''")
+            first.stop()
+            await database.writer.run(adding("b"))
+            await database.writer.run(adding("c"))
+            primary.kill()
+            first.start()
+            first.promote()
+            await database.writer.run(adding("d"))
+
+    with pytest.raises(StoreFailed, match="2 transactions that were answered are missing"):
+        await write()
+
+
 async def test_a_standby_is_not_read(postgresql_quorum: Nodes) -> None:
     primary, first, _ = postgresql_quorum
     with pytest.raises(StoreFailed, match="one of the servers is the primary"):

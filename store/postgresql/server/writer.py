@@ -289,7 +289,12 @@ class Writer:
             self._connection.terminate()
             self._connection, batch = await self._primary.ask(partial(look, incarnation=self._incarnation))
             self._connection.add_log_listener(self._hear)
-        if batch not in (self._batch, self._batch + 1):
+        if batch < self._batch:
+            missing = self._batch - batch
+            raise StoreFailed(
+                f"{missing} transactions that were answered are missing: a standby without them was promoted"
+            )
+        if batch > self._batch + 1:
             raise StoreFailed(f"batch {batch} was committed where {self._batch} was known: another program writes")
         if batch == self._batch:
             return False
