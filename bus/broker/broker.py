@@ -51,13 +51,14 @@ from ..settings import Settings
 from ..wire.codec import decode_request, encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
-from .calls import STEP_CALLS, Round, StepsAsked, WorkflowAnswers
+from .calls import STEP_CALLS, StepsAsked, WorkflowAnswers
 from .listening import Keyed, Sockets, open_sockets
 from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
+from .rounds import Round
 from .waking import RunWaking
 
 __all__ = ["Broker", "open_broker", "system_moment"]

@@ -16,11 +16,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ..core.access import Access
 from ..core.run_rights import RunRights
 from ..errors import Conflict, NotFound, Unapproved
 from ..model.keys import Principal
-from ..model.records import BotOwner, RunSummary, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
+from ..model.openings import RunOpening, counting
+from ..model.records import (
+    BotOwner,
+    GlobalOwner,
+    RunSummary,
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowRun,
+    WorkflowStepLog,
+)
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
 from ..model.rights import Action
 from ..model.schedules import ScheduleStatus
@@ -56,6 +67,7 @@ from ..wire.calls import (
 )
 from ..wire.definition_calls import DeleteDefinition, OfferDefinition, SaveDefinition
 from ..wire.frames import Code, Refusal
+from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, GetSchedule, GetScheduleTimes, PauseSchedule, SaveSchedule
 
 __all__ = ["CallRights"]
@@ -102,9 +114,7 @@ class CallRights:
                     return False
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ClaimRun() | LeaveQueue():
-                owners = await self._owners(principal, call.run_id)
-                own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
-                self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
+                self._require_claimant(principal, await self._owners(principal, call.run_id))
             case UpdateRunStatus(fence=None) | CancelRun() | RetryRun() | EmitRun(fence=None):
                 self._require_operator(principal, await self._owners(principal, call.run_id))
             case ForkRun():
@@ -143,6 +153,40 @@ class CallRights:
             case _:  # the store asks for the holder, or `seen` picks out what may be read
                 pass
         return True
+
+    async def opening(self, principal: Principal, call: OpenRun) -> tuple[RunOpening, bool]:
+        """Return what opens a run, and whether that must be new; then with the definition that the bot may use.
+
+        Raise Refusal or NotFound if it is not allowed.
+        """
+        opening = call.opening
+        owners = (await self._workflows.owners_of([opening.run_id])).get(opening.run_id)
+        if owners is not None:
+            if not self._sees_run(principal, owners):
+                raise NotFound("run", opening.run_id)
+            self._require_claimant(principal, owners)
+            return opening, False
+        definition = await self._meant(principal, opening)
+        self._require_creator(principal, definition.name, _owner(definition))
+        return msgspec.structs.replace(opening, workflow=definition.id, definition=definition), True
+
+    async def _meant(self, principal: Principal, opening: RunOpening) -> WorkflowDefinition:
+        """Return the definition with which a run is created. Raise NotFound if there is none that the bot sees."""
+        workflows, given = self._workflows, opening.definition
+        found: WorkflowDefinition | None = None
+        if given is not None:
+            found = await workflows.get_definition(given.id)
+        else:
+            for owner in (BotOwner(bot_id=principal.bot_id), GlobalOwner()):
+                found = found or await workflows.get_definition_by_name(opening.workflow, owner)
+            found = found or await workflows.get_definition(opening.workflow)
+        if found is not None and not self._sees_definition(principal, found):
+            found = None
+        return counting(opening, found)
+
+    def _require_claimant(self, principal: Principal, owners: RunOwners) -> None:
+        own = principal.bot_id in (owners.owner, owners.created_by, owners.last_holder)
+        self._access.require(principal, Action.RUN, owners.workflow_name, own=own)
 
     async def _permit_signal(self, principal: Principal, run_id: str) -> None:
         owners = (await self._workflows.owners_of([run_id])).get(run_id)

@@ -1,9 +1,7 @@
 """Workflow calls: carried out on the store, and answered with a frame.
 
-Owns the order of a session's calls, and that no answer is larger than a frame. Consecutive calls are carried out in
-order. Writes enter the store's one queue without waiting for each other, so that they share a commit, and so do
-reads; but a read waits for the writes before it, and a write for the reads. Few reads of a session are carried
-out at once: its records may be large, and others' calls come between them.
+Owns that no answer is larger than a frame, and what a bot is answered with. `rounds` has the order of a session's
+calls.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from ..core.large import LargeFrames
 from ..errors import RecordDamaged, RequestError, StoreFailure, TooLarge
 from ..model.filters import RunCount, RunCounts
 from ..model.keys import Principal
+from ..model.openings import OpenedRun
 from ..model.records import RunStatus, StepPage, WorkflowStepLog
 from ..model.repository import StepCreation, StepMove, WorkflowStore
 from ..settings import Limits
@@ -55,21 +54,20 @@ from ..wire.definition_calls import (
 from ..wire.echoes import carried
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
+from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
 from .deeds import deed
+from .rounds import Round
 from .waking import RunWaking
 
-__all__ = ["STEP_CALLS", "Round", "StepsAsked", "WorkflowAnswers"]
+__all__ = ["STEP_CALLS", "StepsAsked", "WorkflowAnswers"]
 
 _PORTION_RECORDS = 8
 """Records of a list that are read at once: with the largest steps some 140 MiB."""
 
 _ANSWER_ROOM_BYTES = 1024
 """Room around a record in an answer of one frame."""
-
-_READS_AT_ONCE = 2
-"""Reads of one session: one by the store, while the answer to the other is written."""
 
 _COUNTED_RECORDS = 256
 """Runs that are read at once to be counted: these are small."""
@@ -90,39 +88,6 @@ _FINDS = GetDefinition | GetDefinitionByName | GetLatestRun
 """Calls whose record may be another one than was named: it is looked at whether the bot may see it."""
 
 _log = structlog.get_logger("posthouse")
-
-
-class Round:
-    """Consecutive calls of one session, either all writes or all reads, after those that came before."""
-
-    __slots__ = ("_turns", "_waiting", "after", "done", "open", "writes")
-
-    def __init__(self, writes: bool, after: Round | None) -> None:
-        self.writes = writes
-        self.after = after
-        self.open = 0
-        self.done = anyio.Event()
-        self._waiting = 0
-        self._turns: anyio.Semaphore | None = None
-
-    @property
-    def turns(self) -> anyio.Semaphore:
-        """Lets some reads at a time through, so that those of other sessions come between them."""
-        if self._turns is None:
-            self._turns = anyio.Semaphore(_READS_AT_ONCE, fast_acquire=True)
-        return self._turns
-
-    def arrive(self) -> bool:
-        """Return True if a call that arrives has to `wait`: the calls before are not done, or others still wait."""
-        waits = self._waiting > 0 or (self.after is not None and not self.after.done.is_set())
-        self._waiting += waits
-        return waits
-
-    async def wait(self) -> None:
-        """Return when the calls before are done, in the order in which calls arrived."""
-        if self.after is not None:
-            await self.after.done.wait()
-        self._waiting -= 1
 
 
 class StepsAsked(NamedTuple):
@@ -287,8 +252,11 @@ class WorkflowAnswers:
         else:
             workflows = self._store(in_parts)
             workflows = workflows if principal is None else workflows.on_behalf_of(principal.bot_id)
+            arguments = _arguments(call, ask.bot_id, bot_name)
+            if principal is not None and isinstance(call, OpenRun):
+                arguments["opening"], arguments["is_new"] = await self._rights.opening(principal, call)
             with self._waking.waiting(ask, call):
-                value = await _method(workflows, call)(**_arguments(call, ask.bot_id, bot_name))
+                value = await _method(workflows, call)(**arguments)
         if principal is not None and value is not None and isinstance(call, _FINDS):
             value = next(iter(await self._rights.seen(principal, [value])), None)
         return self._done(ask, request, call, value)
@@ -307,6 +275,8 @@ class WorkflowAnswers:
         frame = ok_frame(request.request, value)
         if len(frame) <= self.frame_bytes_max:
             return frame
+        if isinstance(value, OpenedRun) and value.steps is not None and not self._large.are_read_by(ask.address):
+            return self._frame(ask, request, call, OpenedRun(claim=value.claim, created=value.created))
         kept = self._large.answer(ask.address, request.request, frame, self._now())
         if kept is None:
             raise self.too_large(call, len(frame))
@@ -454,7 +424,7 @@ def _fields(call: Call) -> list[tuple[str, Any]]:
 def _arguments(call: Call, bot_id: str, bot_name: str) -> dict[str, Any]:
     """Return a method's arguments. A bot can claim runs, and send signals, only for itself."""
     arguments = dict(_fields(call))
-    if isinstance(call, ClaimRun | ListOpenRuns):
+    if isinstance(call, ClaimRun | ListOpenRuns | OpenRun):
         if call.holder not in (None, bot_id, bot_name):
             raise Refusal(
                 Code.FORBIDDEN, f"bot {bot_name!r} cannot claim a run for {call.holder[:NAME_CHARACTERS_MAX]!r}"

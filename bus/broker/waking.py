@@ -30,6 +30,7 @@ from ..wire.calls import (
     WatchRun,
 )
 from ..wire.definition_calls import DeleteDefinition
+from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import PauseSchedule, SaveSchedule
 
 __all__ = ["RunWaking"]
@@ -76,18 +77,19 @@ class RunWaking:
         session, stops = self._core.sessions.get(ask.address), waking.stops
         if session is not None and isinstance(call, WatchRun):
             waking.watch(session, call.run_id)
-        if session is None or not isinstance(call, ClaimRun):
+        if session is None or not isinstance(call, ClaimRun | OpenRun):
             yield
             return
+        run_id = call.run_id if isinstance(call, ClaimRun) else call.opening.run_id
         try:
             yield
         except (RunHeld, RunNotDue, RunPaused, SlotsTaken):
-            waking.refused(session, call.run_id, stops=stops)
+            waking.refused(session, run_id, stops=stops)
             if self._core.sessions.get(ask.address) is not session:
                 waking.leave(session)  # it ended meanwhile
             self._carry_out(self._core.look_at_runs(self._moment()))
             raise
-        waking.claimed(session, call.run_id)
+        waking.claimed(session, run_id)
 
     def tell(self, ask: Ask, call: Call, value: Any) -> None:
         """Tell what a call changed, which is on disk, to those who wait for the run."""
@@ -122,6 +124,8 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=True)
             case ClaimRun():
                 self._happened(call.run_id, by_holder=True, stopped=False)
+            case OpenRun():
+                self._happened(call.opening.run_id, by_holder=True, stopped=False)
             case CreateRun() | ForkRun():
                 self._happened(value.id, by_holder=True)
                 self._expect(value.not_before)

@@ -66,6 +66,7 @@ class Welcoming:
                 sessions=1 + sum(each not in (session, earlier) and each.credit > 0 for each in sharers),
                 not_held=list(not_held),
                 wakes=session.wakes,
+                opens_runs=True,
                 max_parked=limits.parked_max,
                 max_parts_bytes=self._settings.whole_bytes_max,
                 max_output_bytes=self._settings.workflows.output_bytes_max,

@@ -31,6 +31,7 @@ __all__ = [
     "normal_record",
     "row_limit",
     "row_range",
+    "same_json",
     "same_values",
     "status_value",
 ]
@@ -100,6 +101,11 @@ def check_id(id: str, what: str) -> None:
         raise InvalidValue(what, "must not be empty")
     if "\0" in id:
         raise InvalidValue(what, f"must not contain a zero character, as {id[:64]!r} does")
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Return True if two values are the same JSON, in any order of keys."""
+    return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
 
 
 def same_values(one: msgspec.Struct, other: msgspec.Struct) -> bool:

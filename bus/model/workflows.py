@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import StoreError
 from .filters import RunCounts, RunFilter
+from .openings import OpenedRun, RunOpener, RunOpening
 from .owners import CommitRights, RunOwners
 from .records import (
     Claim,
@@ -113,7 +114,7 @@ class RunNews(msgspec.Struct, frozen=True):
     """The bot that owns its workflow; None for a global one."""
 
 
-class WorkflowRepository(ScheduleRepository, Protocol):
+class WorkflowRepository(RunOpener, ScheduleRepository, Protocol):
     """Definitions, runs and steps: what an executor needs to survive a crash (docs/workflows-reference.md).
 
     Every write is on disk when its call returns, and may be repeated if its answer was lost. Updating what does not
@@ -183,9 +184,8 @@ class WorkflowRepository(ScheduleRepository, Protocol):
     ) -> WorkflowRun:
         """Move a run to a status. `error=None` clears the error, `context=None` keeps the context.
 
-        A run that becomes completed may get a `result`, which has at most 1 MiB.
-        Making a crashed run pending or paused without a fence means that a person resumed it, and resets its
-        recoveries.
+        A run that becomes completed may get a `result`, which has at most 1 MiB. Making a crashed run pending or
+        paused without a fence means that a person resumed it, and resets its recoveries.
         """
 
     async def cancel_run(
@@ -436,6 +436,9 @@ class WorkflowStore(WorkflowRepository, Protocol):
 
     def on_behalf_of(self, bot_id: str) -> WorkflowStore:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
+
+    async def open_run(self, opening: RunOpening, holder: str, *, is_new: bool = False) -> OpenedRun:
+        """Open a run; with `is_new`, raise NotFound if it exists."""
 
     def limited(self, record_bytes_max: int) -> WorkflowStore:
         """Return the same store with a smaller maximum for records that are written or claimed."""

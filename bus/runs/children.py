@@ -16,14 +16,16 @@ import msgspec
 
 from ..client.lending import waiting_for_reply
 from ..errors import NotFound, StepChanged
+from ..model.openings import check_input
 from ..model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.retrying import SET_ASIDE
+from ..model.values import same_json
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .continuing import find_latest
 from .handle import RunHandle
 from .holding import AWAY, RUN_ENDS, ended
-from .replay import CALL, START, changed_text, same_json
-from .starting import Start, check_input, find_definition, new_run
+from .replay import CALL, START, changed_text
+from .starting import Start, find_definition, new_run
 from .values import ReadAs
 from .waits import Waits
 

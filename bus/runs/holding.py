@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import uuid_utils
 
 from ..client.home import Home
@@ -48,6 +49,7 @@ from ..errors import (
     StorageFull,
     WorkerUnavailable,
 )
+from ..model.openings import OpenedRun, RunOpening
 from ..model.records import Claim, RunStatus
 from ..model.repository import WorkflowRepository
 from .cancelling import Cancelling
@@ -95,6 +97,8 @@ class Hold:
         self.moved_on: Callable[[Claim], Awaitable[bool]] | None = None
         """Returns, for a new claim, whether another program recorded something since the run was given back."""
         self.bot_id = bot_id
+        self.opened: OpenedRun | None = None
+        """What was found with the run, if it was opened and claimed in one call."""
         self.cancelling = Cancelling(run_id)
         # One id for all claims: the next one repeats a claim or release whose answer was lost.
         self._claim_id = str(uuid_utils.uuid7())
@@ -135,10 +139,11 @@ class Hold:
 
     # ── Taking and giving back ───────────────────────────────────────────────────────────────────────────
 
-    async def claim(self, timeout: float | None) -> Claim:
+    async def claim(self, timeout: float | None, opening: RunOpening | None = None) -> Claim:
         """Claim the run once nobody holds it and it has a slot. Raise RunBusy after `timeout` seconds.
 
-        Raises InvalidTransition for a run that has ended.
+        With an `opening` it is opened first, which may succeed at once: then `opened` has what was found. Raises
+        InvalidTransition for a run that has ended, and what `open_run` does.
         """
         until = math.inf if timeout is None else anyio.current_time() + timeout
         polls = self._claim_polls()
@@ -146,9 +151,9 @@ class Hold:
             while True:
                 woken = self.woken()
                 try:
-                    return await self._claim()
+                    return await self._claim(opening)
                 except (RunHeld, RunNotDue, RunPaused, SlotsTaken) as error:
-                    refusal = error
+                    refusal, opening = error, None
                 if (left := until - anyio.current_time()) <= 0:
                     raise RunBusy(self.run_id, timeout or 0, str(refusal))
                 self._note(rests=True)
@@ -170,17 +175,14 @@ class Hold:
                 await self.record_at_last(lambda: self.workflows.leave_queue(self.run_id))
             raise
 
-    async def _claim(self) -> Claim:
-        async def claim() -> Claim:
+    async def _claim(self, opening: RunOpening | None = None) -> Claim:
+        async def claim(opening: RunOpening | None = None) -> Claim:
             asked_at = anyio.current_time()
-            claimed = await self.workflows.claim_run(
-                self.run_id,
-                self.bot_id,
-                self.lease_seconds,
-                claim_id=self._claim_id,
-                place_seconds=self.timing.place_seconds,
-                cleans_up=True,
-            )
+            try:
+                claimed = await (self._open(opening) if opening is not None else self._claim_run())
+            except SlotsTaken:
+                self._queued = True
+                raise
             self.cancelling.note(claimed.run.cancel_by)
             self.fence, self.held, self._unsure, self._sure_at = claimed.fence, True, None, asked_at
             self._stir()
@@ -188,15 +190,33 @@ class Hold:
             return claimed
 
         try:
-            return await claim()
-        except SlotsTaken:
-            self._queued = True
-            raise
+            return await claim(opening)
         except anyio.get_cancelled_exc_class():
             # The claim may have succeeded unnoticed: the same claim again tells, and can then be given back.
             await self.record_at_last(claim)
             await self.give_back()
             raise
+
+    async def _claim_run(self) -> Claim:
+        return await self.workflows.claim_run(
+            self.run_id,
+            self.bot_id,
+            self.lease_seconds,
+            claim_id=self._claim_id,
+            place_seconds=self.timing.place_seconds,
+            cleans_up=True,
+        )
+
+    async def _open(self, opening: RunOpening) -> Claim:
+        opening = msgspec.structs.replace(
+            opening,
+            lease_seconds=self.lease_seconds,
+            claim_id=self._claim_id,
+            place_seconds=self.timing.place_seconds,
+            cleans_up=True,
+        )
+        self.opened = await self.workflows.open_run(opening, self.bot_id)
+        return self.opened.claim
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
@@ -408,6 +428,14 @@ class Hold:
             raise self.lose(error.status) from None
         self._sure_at = asked_at
         return value
+
+    async def reassure(self) -> None:
+        """Ask the worker again if what it confirmed last is older than the lease. Raise as `guard` does.
+
+        The program was stopped meanwhile, or is very slow: somebody else may have taken the run.
+        """
+        if anyio.current_time() - self._sure_at >= self.lease_seconds:
+            await self.guard(self.workflows.renew_run(self.run_id, self.fence, self.lease_seconds))
 
     async def record(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a repeatable write that must not be lost to a cancellation."""

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import anyio
+import msgspec
+import uuid_utils
 
-from ..errors import BusError, InvalidTransition, RunCancelled
-from ..model.records import RunStatus, WorkflowRun
+from ..errors import BusError, InvalidTransition, NotFound, RunCancelled
+from ..model.openings import RunOpening
+from ..model.records import RunStatus, StepPage, WorkflowDefinition, WorkflowRun
 from .current import in_run
 from .holding import RUN_ENDS, Hold, ended, meant, no_fault
 from .recorder import Recorder
 from .replay import error_text
 from .run import Run
-from .starting import Executor, Found, Start, find_or_create
+from .starting import Executor, Found, Start, check_start, find_or_create, tell_newer
 
 __all__ = ["TIMEOUT_SECONDS", "open_run"]
 
@@ -37,27 +41,70 @@ async def open_run(
     """Hold an existing or new run of a workflow around a block; see `RemoteWorkflows.run`."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout}")
-    found = await find_or_create(executor, workflow, start or Start())
+    start = start or Start()
+    check_start(workflow, start)
+    found = None if executor.opens else await find_or_create(executor, workflow, start)
     hold = Hold(
         executor.workflows,
-        found.run.id,
+        start.id or str(uuid_utils.uuid7()) if found is None else found.run.id,
         executor.bot_id,
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,
     )
     with hold.in_handler():
-        async with _opened(executor, hold, found, timeout) as run:
+        if found is None:
+            entered = await _enter(executor, hold, workflow, start, timeout)
+        else:
+            entered = await _enter_found(hold, found, timeout)
+        async with _opened(executor, hold, entered) as run:
             yield run
 
 
+class _Entered(NamedTuple):
+    """A run that is held, or completed, its definition, and its first step logs, if they are known."""
+
+    run: WorkflowRun
+    definition: WorkflowDefinition | None
+    steps: StepPage | None
+
+
+async def _enter(executor: Executor, hold: Hold, workflow: str, start: Start, timeout: float | None) -> _Entered:
+    """Find or create a run and claim it, in one call if that is possible."""
+    try:
+        run = await _claim(hold, timeout, start.opening(workflow, hold.run_id))
+    except NotFound:  # the definition has to be found by its owners, or saved, or the worker says why not
+        start = msgspec.structs.replace(start, id=hold.run_id)
+        return await _enter_found(hold, await find_or_create(executor, workflow, start), timeout)
+    opened = hold.opened
+    if opened is None:  # others had it, or it is completed
+        return _Entered(run, await _definition(hold), None)
+    definition = opened.definition or await _definition(hold)
+    if opened.created and definition is not None and start.definition is not None:
+        tell_newer(start.definition, definition)
+    return _Entered(run, definition, opened.steps)
+
+
+async def _definition(hold: Hold) -> WorkflowDefinition | None:
+    try:
+        return await hold.workflows.get_run_definition(hold.run_id)
+    except BaseException:
+        await hold.give_back()
+        raise
+
+
+async def _enter_found(hold: Hold, found: Found, timeout: float | None) -> _Entered:
+    run = await _claim(hold, timeout)
+    is_untouched = found.is_new and hold.fence == 1
+    return _Entered(run, found.definition, StepPage(steps=(), more=False) if is_untouched else None)
+
+
 @asynccontextmanager
-async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float | None) -> AsyncIterator[Run]:
-    claimed = await _claim(hold, timeout)
+async def _opened(executor: Executor, hold: Hold, entered: _Entered) -> AsyncIterator[Run]:
+    claimed = entered.run
     # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
-    is_first = hold.fence == 1
-    begin = executor.begin if is_first else None
+    begin = executor.begin if hold.fence == 1 else None
     recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
-    run = Run(recorder, claimed, found.definition)
+    run = Run(recorder, claimed, entered.definition)
     if run.completed:
         await recorder.load()
         with in_run(run):
@@ -67,10 +114,9 @@ async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float |
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold.keep, tasks.cancel_scope)
-            loaded = found.is_new and is_first  # then there is nothing to load
+            loaded = False
             try:
-                if not loaded:
-                    await recorder.load()
+                await recorder.load(entered.steps)
                 loaded = True
                 with in_run(run):
                     yield run
@@ -91,10 +137,10 @@ async def _opened(executor: Executor, hold: Hold, found: Found, timeout: float |
         raise failure
 
 
-async def _claim(hold: Hold, timeout: float | None) -> WorkflowRun:
+async def _claim(hold: Hold, timeout: float | None, opening: RunOpening | None = None) -> WorkflowRun:
     """Return the run, held or already completed. Raise an error if it ended in another way."""
     try:
-        return (await hold.claim(timeout)).run
+        return (await hold.claim(timeout, opening)).run
     except InvalidTransition:
         run = await hold.workflows.get_run(hold.run_id)
         if run is None or run.status not in RUN_ENDS:

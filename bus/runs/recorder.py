@@ -16,7 +16,7 @@ import uuid_utils
 
 from ..errors import InvalidTransition, InvalidValue, NotFound, StepChanged, TooLarge
 from ..model.exact import Exact
-from ..model.records import Claim, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
+from ..model.records import Claim, RunStatus, StepPage, StepStatus, WorkflowRun, WorkflowStepLog, timestamp
 from ..model.values import CONTEXT_BYTES_MAX, STEP_VALUE_BYTES_MAX, json_text
 from .holding import Hold
 from .replay import LEFT, Names, Records, kind_of
@@ -161,9 +161,12 @@ class Recorder:
             )
         return row
 
-    async def load(self) -> None:
-        """Read the existing records."""
-        self._records = Records(await self._workflows.list_step_logs(self.run_id))
+    async def load(self, first: StepPage | None = None) -> None:
+        """Read the existing records, unless the first of them are known and all there are."""
+        if first is None or first.more:
+            self._records = Records(await self._workflows.list_step_logs(self.run_id))
+        else:
+            self._records = Records(first.steps)
         self.resumed = bool(self._records)
 
     async def _moved_on(self, claim: Claim) -> bool:
@@ -235,7 +238,10 @@ class Recorder:
         self._records.note(closed)
 
     async def begin(self, row: WorkflowStepLog) -> None:
-        """Record that a step begins; if the run is surely held, without waiting for the answer."""
+        """Record that a step begins; if the run is surely held, without waiting for the answer.
+
+        Raises RunLost if the answer comes so late that the run may be somebody else's, and it is.
+        """
         if self._begin is not None and self.hold.is_sure:
             await self.close_left()
             if (withdraw := self._begin(row, self.hold.fence)) is not None:
@@ -243,6 +249,7 @@ class Recorder:
                 self._records.note(row)
                 return
         await self.create(row)
+        await self.hold.reassure()
 
     async def create(self, row: WorkflowStepLog) -> None:
         """Record that a step begins."""

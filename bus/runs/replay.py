@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ..model.records import StepStatus, WorkflowStepLog, parse_timestamp, timestamp
+from ..model.values import same_json
 
 __all__ = [
     "APPROVAL",
@@ -59,7 +60,6 @@ __all__ = [
     "error_text",
     "is_late",
     "kind_of",
-    "same_json",
     "wait_key",
 ]
 
@@ -373,11 +373,6 @@ def changed_text(recorded: Any, wanted: Any) -> str:
         f"it was recorded for the input {shown[0]}, and is now called with {shown[1]}; rename it, or pass"
         ' on_changed="reuse" or "again" if it is a step that takes it'
     )
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Return True if two values are the same JSON, in any order of keys."""
-    return msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(other, order="deterministic")
 
 
 def error_text(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from ..client.caller import Caller
 from ..client.ids import chosen_id
 from ..client.settling import Settler
 from ..model.filters import RunCounts, RunFilter
+from ..model.openings import OpenedRun, RunOpening
 from ..model.records import (
     Claim,
     Lease,
@@ -32,6 +33,7 @@ from ..model.records import (
 )
 from ..model.values import EMITTED_BYTES_MAX, json_value
 from ..wire import calls as calls
+from ..wire.opening_calls import OpenRun
 from .handle import RunHandle
 from .opening import TIMEOUT_SECONDS, open_run
 from .run import Run
@@ -156,7 +158,14 @@ class RemoteWorkflows(RemoteSignals):
             raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
         progressed = self._caller.connection.note_progress
         return Executor(
-            self, welcome.bot_id, lease_seconds, self.timing, progressed, self._values, begin=self._begin_step
+            self,
+            welcome.bot_id,
+            lease_seconds,
+            self.timing,
+            progressed,
+            self._values,
+            begin=self._begin_step,
+            opens=welcome.opens_runs,
         )
 
     def keep_time(self, timing: Timing) -> None:
@@ -337,6 +346,15 @@ class RemoteWorkflows(RemoteSignals):
         return await self._list(calls.ListCrashedRuns(limit=limit, offset=offset))
 
     # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
+
+    async def open_run(self, opening: RunOpening, holder: str) -> OpenedRun:
+        """Claim a run, and create it first if it does not exist; `holder` must be this bot, by name or id.
+
+        Without a `claim_id` the call makes one, so that it can be repeated.
+        """
+        opening = msgspec.structs.replace(opening, claim_id=chosen_id(opening.claim_id, "claim_id"))
+        opened: OpenedRun = await self._call(OpenRun(opening=opening, holder=holder))
+        return opened
 
     async def claim_run(
         self,

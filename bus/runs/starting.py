@@ -16,12 +16,12 @@ import msgspec
 from ..client.ids import chosen_id
 from ..errors import Conflict, UnknownWorkflow
 from ..model.definitions import is_newer
+from ..model.openings import RunOpening, check_known
 from ..model.records import BotOwner, GlobalOwner, WorkflowDefinition, WorkflowRun, timestamp
 from ..model.repository import WorkflowRepository
-from ..model.values import CONTEXT_BYTES_MAX, json_value, same_values
+from ..model.values import CONTEXT_BYTES_MAX, same_values
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .recorder import Begin
-from .replay import same_json
 from .timing import Timing
 from .values import Values
 
@@ -30,11 +30,12 @@ __all__ = [
     "Executor",
     "Found",
     "Start",
-    "check_input",
+    "check_start",
     "find_definition",
     "find_or_create",
     "keep_definition",
     "new_run",
+    "tell_newer",
 ]
 
 _logger = logging.getLogger("posthouse.client")
@@ -56,6 +57,8 @@ class Executor(msgspec.Struct, frozen=True):
     """How what its runs record is written and read."""
     begin: Begin | None = None
     """How the beginning of a step is recorded without waiting for the answer, if that is possible."""
+    opens: bool = True
+    """Whether runs are kept where `open_run` is known."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +90,20 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
             trigger_payload=values.plain(self.trigger_payload, f"trigger_payload {what}"),
         )
 
+    def opening(self, workflow: str, run_id: str) -> RunOpening:
+        """Return what is asked of `open_run`."""
+        return RunOpening(
+            run_id=run_id,
+            workflow=workflow,
+            definition=self.definition,
+            input=self.input,
+            context=self.context,
+            concurrency_key=self.concurrency_key,
+            attributes=self.attributes,
+            trigger_type=self.trigger_type,
+            trigger_payload=self.trigger_payload,
+        )
+
 
 class Found(NamedTuple):
     """A run, the definition with which it was created, and whether that was just now."""
@@ -96,14 +113,29 @@ class Found(NamedTuple):
     is_new: bool = False
 
 
+def check_start(workflow: str, start: Start) -> None:
+    """Raise TypeError or ValueError for what cannot be a run's id or definition."""
+    if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
+        raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
+    _check_given(workflow, start.definition)
+
+
+def _check_given(workflow: str, given: WorkflowDefinition | None) -> None:
+    if given is None:
+        return
+    if not isinstance(given, WorkflowDefinition):
+        raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
+    if workflow not in (given.name, given.id):
+        raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
+
+
 async def find_or_create(executor: Executor, workflow: str, start: Start) -> Found:
     """Return a run; create it if it does not exist.
 
     Raises UnknownWorkflow, or Conflict if it is of another workflow or was started with another input.
     """
     workflows = executor.workflows
-    if start.id is not None and not 1 <= len(start.id) <= NAME_CHARACTERS_MAX:
-        raise ValueError(f"a run's id must have 1 to {NAME_CHARACTERS_MAX} characters, not {len(start.id)}")
+    check_start(workflow, start)
     if start.id is not None and (found := await workflows.get_run(start.id)) is not None:
         return await _known(workflows, found, workflow, start)
     definition = await find_definition(workflows, executor.bot_id, workflow, start.definition)
@@ -138,17 +170,8 @@ def new_run(
 
 
 async def _known(workflows: WorkflowRepository, run: WorkflowRun, workflow: str, start: Start) -> Found:
-    if workflow not in (run.workflow_name, run.workflow_id):
-        raise Conflict(f"run {run.id!r} belongs to workflow {run.workflow_name!r}, not to {workflow!r}")
-    check_input(run, start.input)
+    check_known(run, workflow, start.input)
     return Found(run, await workflows.get_run_definition(run.id))
-
-
-def check_input(run: WorkflowRun, input: Any) -> None:
-    """Raise Conflict if a run was started with another input."""
-    recorded = run.context.get("input") if isinstance(run.context, dict) else None
-    if None not in (input, recorded) and not same_json(recorded, json_value(input, "input of a run")):
-        raise Conflict(f"run {run.id!r} was started with another input: start another run, or pass no input")
 
 
 async def find_definition(
@@ -158,11 +181,8 @@ async def find_definition(
 
     The one that is given is saved, unless a newer version of it is: then that one counts.
     """
+    _check_given(workflow, given)
     if given is not None:
-        if not isinstance(given, WorkflowDefinition):
-            raise TypeError(f"definition must be a bus.WorkflowDefinition, not {type(given).__name__}")
-        if workflow not in (given.name, given.id):
-            raise ValueError(f"the definition is named {given.name!r}, not {workflow!r}")
         return await keep_definition(workflows, given)
     for owner in (BotOwner(bot_id=bot_id), GlobalOwner()):
         found = await workflows.get_definition_by_name(workflow, owner)
@@ -181,9 +201,14 @@ async def keep_definition(workflows: WorkflowRepository, given: WorkflowDefiniti
         return given
     if known is None or not is_newer(known, given, ()):
         known = await workflows.offer_definition(given)
-    if not same_values(known, given):
-        _tell_once(given.name, given.version, known.version)
+    tell_newer(given, known)
     return known
+
+
+def tell_newer(given: WorkflowDefinition, counts: WorkflowDefinition) -> None:
+    """Log once if another definition counts than a program's own."""
+    if not same_values(counts, given):
+        _tell_once(given.name, given.version, counts.version)
 
 
 @lru_cache(maxsize=1000)

@@ -18,13 +18,13 @@ from ..client.ids import chosen_id
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
 from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
-from ..model.values import SIGNAL_BYTES_MAX
+from ..model.values import SIGNAL_BYTES_MAX, same_json
 from ..wire.codec import encode
 from .children import Child, child_id
 from .continuing import successor_id
 from .handle import RunHandle
 from .recorder import Recorder
-from .replay import COMMIT, changed_text, check_name, same_json
+from .replay import COMMIT, changed_text, check_name
 from .starting import find_definition, new_run
 
 __all__ = ["CommitResult", "CommittingWorkflows", "RunCommit"]

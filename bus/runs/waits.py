@@ -17,6 +17,7 @@ import msgspec
 from ..client.lending import waiting_for_reply
 from ..errors import ApprovalTimedOut, InvalidTransition, Rejected, StepChanged, WaitTimedOut
 from ..model.records import Signal, StepStatus, WorkflowStepLog, parse_timestamp, timestamp
+from ..model.values import same_json
 from .execution import Execution, check_timeout
 from .holding import AWAY
 from .replay import (
@@ -28,7 +29,6 @@ from .replay import (
     changed_text,
     deadline_of,
     is_late,
-    same_json,
     wait_key,
 )
 

@@ -33,6 +33,7 @@ from .call import Call, ListCall, Number
 from .definition_calls import DEFINITION_CALLS
 from .frames import Workflow
 from .limits import ANSWER_ITEMS_MAX
+from .opening_calls import OpenRun
 from .refusals import refusal
 from .schedule_calls import SCHEDULE_CALLS
 
@@ -387,7 +388,7 @@ class TakeSignal(Call, frozen=True, kw_only=True):
 
 
 _ALL: tuple[type[Call], ...] = (
-    *DEFINITION_CALLS, *SCHEDULE_CALLS, EmitRun, CreateRun,
+    *DEFINITION_CALLS, *SCHEDULE_CALLS, EmitRun, OpenRun, CreateRun,
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, GetLatestRun, WatchRun, GetRunDefinition,
     ListRuns, ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun,
     GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds,

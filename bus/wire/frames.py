@@ -279,6 +279,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a frame in parts; 0 if the worker takes none."""
     max_output_bytes: int = STEP_VALUE_BYTES_MAX
     """The maximum of a step's output."""
+    opens_runs: bool = False
+    """Whether the worker knows the call `open_run`."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):

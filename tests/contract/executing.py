@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import anyio
 
-from bus.errors import ClosedError, WorkerUnavailable
+from bus.errors import BusError, ClosedError, WorkerUnavailable
 from bus.model.records import RunStatus, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 from bus.runs.opening import open_run
@@ -78,7 +78,12 @@ class Mortal:
             if self.dead or (last and not self._after):
                 self.dead = True
                 raise ClosedError("the process is dead")
-            result = await method(*args, **options)
+            result = None
+            try:
+                result = await method(*args, **options)
+            except BusError:  # an answer, too
+                if not last:
+                    raise
             if last or self.dead:
                 self.dead = True
                 raise ClosedError("the process is dead")

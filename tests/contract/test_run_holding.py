@@ -91,6 +91,40 @@ async def test_a_lease_is_renewed_while_the_body_works(programs: Programs, workf
             await programs.place.others.claim_run("r", BOB)
 
 
+async def test_a_program_that_was_stopped_for_longer_than_its_lease_calls_no_function(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    lease_seconds = 0.2
+    seen = Seen()
+
+    class Stopped:
+        """Workflows as a process reaches them that is stopped while its step's beginning is being recorded."""
+
+        awake = anyio.Event()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(programs.workflows, name)
+
+        async def renew_run(self, *args: Any, **options: Any) -> Any:
+            await self.awake.wait()
+            return await programs.workflows.renew_run(*args, **options)
+
+        async def create_step_log(self, *args: Any, **options: Any) -> Any:
+            stopped_at = anyio.current_time()
+            created = await programs.workflows.create_step_log(*args, **options)
+            await programs.lapse(lease_seconds + 1)
+            async with programs.open_as_other() as run:
+                assert await run.step("s", seen.double, 1) == 2
+            await anyio.sleep(max(0.0, stopped_at + lease_seconds + 0.1 - anyio.current_time()))
+            self.awake.set()
+            return created
+
+    with anyio.fail_after(BOUND_SECONDS), pytest.raises(bus.RunLost):
+        async with programs.open(through=Stopped(), lease_seconds=lease_seconds) as run:
+            await run.step("s", seen.double, 1)
+    assert seen.calls == {1: 1}
+
+
 class Slow:
     """Workflows whose answers to one method do not come in time, though it was carried out."""
 
@@ -115,7 +149,7 @@ class Slow:
 @pytest.mark.parametrize(
     ("method", "status"),
     [
-        ("claim_run", RunStatus.PENDING),
+        ("open_run", RunStatus.PENDING),
         ("update_run_status", RunStatus.COMPLETED),
         ("release_run", RunStatus.PAUSED),  # it still waits for its answer
     ],

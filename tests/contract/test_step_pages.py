@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from bus.errors import NotFound
+from bus.model.openings import OpenedRun
 from bus.model.records import StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import WorkflowRepository
 
@@ -89,6 +91,9 @@ class SlowReading:
         lease = await self._workflows.renew_run(*args)
         self._renewed.set()
         return lease
+
+    async def open_run(self, *args: Any) -> OpenedRun:
+        return msgspec.structs.replace(await self._workflows.open_run(*args), steps=None)
 
     async def list_step_logs(self, run_id: str) -> list[WorkflowStepLog]:
         with anyio.fail_after(BOUND_SECONDS):

@@ -32,6 +32,8 @@ _NOT_REPEATED: dict[str | None, tuple[str, ...]] = {
 }
 """Of a fork before a step, the steps whose records it has for sure."""
 
+_AWAKE_NANOSECONDS = 1_000_000_000
+
 _STEPS = ("charge/", "pick/", "pack/")
 
 
@@ -189,11 +191,13 @@ def _schedule_faults(books: Books, status: ScheduleStatus) -> Iterator[str]:
 def contradictions(notes: Sequence[Line]) -> Iterator[str]:
     """Say where a program saw another output than one before, or a step was carried out again after that.
 
-    What is set aside is forgotten, and has to be carried out again.
+    What is set aside is forgotten, and has to be carried out again. A process that was stopped for longer than its
+    leases may still call the functions that it was about to call.
     """
     seen: dict[tuple[str, str], Line] = {}
     anew: set[tuple[str, str]] = set()
     """What was asked to be set aside, and not carried out since."""
+    continued: dict[int, int] = {}
     stale: set[tuple[str, str]] = set()
     """What was seen of that. It is a fault if the request took effect, which is known when it is answered."""
     for line in notes:
@@ -205,9 +209,12 @@ def contradictions(notes: Sequence[Line]) -> Iterator[str]:
             stale -= aside
             for each in aside:
                 del seen[each]
+        elif line.what == "continued":
+            continued[line.value] = line.at
         elif line.what == "called":
             anew.discard(place)
-            if first is not None:
+            woke = line.by in continued and line.at <= continued[line.by] + _AWAKE_NANOSECONDS
+            if first is not None and not woke:
                 yield f"{line.run}/{line.step} was carried out again after its output had been seen"
         elif line.what == "saw":
             if place in anew:

@@ -8,8 +8,10 @@ short.
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -59,6 +61,10 @@ _PAUSES = 0.5
 _STOPS = 0.2
 """How often a process is let stop instead of being killed."""
 
+_PROCESS_PAUSES = 0.1
+_STOPPED_SECONDS = 6.0
+"""How often, before a kill, a bot is stopped where it is, and for how long: longer than a lease and a session."""
+
 _lines = msgspec.json.Decoder(Line)
 
 
@@ -95,6 +101,14 @@ class _Shops:
             self._end(self._processes[number])
         self._processes[number] = self._spawn(number)
 
+    def pause_one(self, chance: random.Random, notes: Notebook) -> None:
+        """Stop one of them where it is for longer than its leases, and let it go on."""
+        process = chance.choice(self._processes)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(_STOPPED_SECONDS)
+        notes.write("continued", "", "", process.pid)
+        process.send_signal(signal.SIGCONT)
+
     def mend(self) -> None:
         """Let no order meet the bug any more."""
         (self._folder / "mended").touch()
@@ -126,7 +140,8 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
         async with bus.connect(worker.command, bot=SHOP):
             pass  # the clerk knows it from now on
         async with bus.connect(worker.command, bot=CLERK) as bot:
-            clerk = Clerk(bot, chance, Notebook(folder / "notes-clerk"))
+            notes = Notebook(folder / "notes-clerk")
+            clerk = Clerk(bot, chance, notes)
             async with anyio.create_task_group() as tasks:
                 shops.start(_SHOPS)
                 await clerk.wind_up()
@@ -141,6 +156,9 @@ async def _play(worker: Worker, folder: Path, rounds: int, chance: random.Random
                         await clerk.fork()
                     if chance.random() < _PAUSES:
                         await clerk.pause(among=2 * _ORDERS_A_KILL)
+                    if chance.random() < _PROCESS_PAUSES:
+                        counted["paused"] += 1
+                        await anyio.to_thread.run_sync(shops.pause_one, chance, notes)
                     await _end_one(worker, shops, chance, counted)
                     if number == rounds // 2:
                         shops.mend()

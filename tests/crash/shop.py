@@ -49,13 +49,14 @@ _FLAKY = bus.Retry(max_attempts=1000, delay=0.001)
 
 
 class Line(msgspec.Struct):
-    """What a step's function or a program said, and when, by a clock that all processes share."""
+    """What a step's function or a program said, when, by a clock that all processes share, and in which process."""
 
     what: str
     run: str
     step: str
     at: int
     value: Any = None
+    by: int = 0
 
 
 class Notebook:
@@ -66,7 +67,7 @@ class Notebook:
 
     def write(self, what: str, run: str, step: str, value: Any = None) -> None:
         """Add a line."""
-        line = Line(what, run, step, time.monotonic_ns(), value)
+        line = Line(what, run, step, time.monotonic_ns(), value, os.getpid())
         os.write(self._file, msgspec.json.encode(line) + b"\n")
 
 

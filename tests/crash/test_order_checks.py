@@ -217,6 +217,14 @@ def test_what_contradicts_an_output_that_was_seen_is_found(notes: list[Line], fo
     assert list(contradictions(notes)) == found
 
 
+def test_a_process_that_was_stopped_may_do_what_it_was_about_to_do() -> None:
+    seen = [line("saw", "a", 1), Line("continued", "", "", 5, 42)]
+    again = "r/a was carried out again after its output had been seen"
+    assert list(contradictions([*seen, Line("called", "r", "a", 7, by=42)])) == []
+    assert list(contradictions([*seen, Line("called", "r", "a", 7, by=43)])) == [again], "another process"
+    assert list(contradictions([*seen, Line("called", "r", "a", 2_000_000_000, by=42)])) == [again], "much later"
+
+
 SEEN = [line("called", "a/0"), line("saw", "a/0", 1), line("saw", "b/0", 1), line("sets aside", "a")]
 
 

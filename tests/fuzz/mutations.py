@@ -78,6 +78,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "update_run_status": {"run_id": "run-1", "status": "running", "context": {"v": 2}, "fence": 1},
     "update_step_status": {"step_id": ID % 50, "status": "completed", "output": {"x": 1}},
     "claim_run": {"run_id": "run-1", "lease_seconds": 5.0, "claim_id": ID % 60},
+    "open_run": {"opening": {"run_id": "run-1", "workflow": "digest", "input": {"x": 1}, "claim_id": ID % 61}},
     "renew_run": {"run_id": "run-1", "fence": 1, "lease_seconds": 5.0},
     "release_run": {"run_id": "run-1", "fence": 1},
     "get_definition_by_name": {"name": "digest", "owner": {"type": "global"}},

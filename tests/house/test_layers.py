@@ -106,7 +106,7 @@ IMPURE_IMPORTS = {
 }
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
-WITH_PROTOCOLS = {"bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
+WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

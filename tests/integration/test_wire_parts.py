@@ -73,3 +73,20 @@ def test_parts_that_fit_nowhere_are_refused(shared: Worker, name: str) -> None:
     error = send_in_parts(session, {"op": "ping"})
     assert (error["code"], "workflow and commit" in error["message"]) == ("bad_request", True)
     assert send_in_parts(session, {"op": "workflow"})["code"] == "bad_request"
+
+
+def test_a_run_whose_history_is_larger_than_a_frame_is_opened_without_it(shared: Worker, name: str) -> None:
+    session, old = shared.session(name, parts=True), shared.session(f"{name}-old")
+    caller, other = Caller(session, name), Caller(old, name)
+    id = caller.prepare()
+    log = caller.log(status="completed", output="ü" * FRAME_BYTES_MAX)
+    send_in_parts(session, {"op": "workflow", "request": 0, "call": "create_step_log", "arguments": {"step": log}})
+    opened = other.value("open_run", opening={"run_id": id, "workflow": name})
+    assert (opened["claim"]["run"]["id"], opened["claim"]["fence"]) == (id, 1)
+    assert (opened["created"], opened["definition"], opened["steps"]) == (False, None, None)
+    other.value("release_run", run_id=id, fence=1)
+    frame = {"opening": {"run_id": id, "workflow": name}}
+    answer = session.ask("workflow", answer="in_parts", call="open_run", arguments=frame)
+    whole = read_in_parts(session, answer)["value"]
+    assert (whole["claim"]["fence"], whole["definition"]["name"]) == (2, name)
+    assert [step["output"] for step in whole["steps"]["steps"]] == [log["output"]]

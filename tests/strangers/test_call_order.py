@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from bus.broker.calls import Round
+from bus.broker.rounds import Round
 from bus.core.effects import Ask
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.wire.frames import Workflow

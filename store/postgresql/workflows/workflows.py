@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from bus.errors import InvalidTransition, InvalidValue, NotFound, SlotsTaken, StoreError
+from bus.errors import InvalidTransition, NotFound, SlotsTaken, StoreError
 from bus.model.checked import StepWrite, new_run, new_signal, new_step, run_change, time_text
-from bus.model.leases import Claimant
+from bus.model.openings import OpenedRun, RunOpening
 from bus.model.records import (
     CONTINUED,
-    Claim,
-    Lease,
     NewSignal,
     RecoveredRun,
     RunStatus,
@@ -33,9 +31,6 @@ from bus.model.records import (
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
-    later,
-    parse_timestamp,
-    timestamp,
 )
 from bus.model.retrying import is_set_aside
 from bus.model.values import (
@@ -51,13 +46,14 @@ from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, Work
 
 from ..server.database import Database
 from .definitions import definition_record
+from .entering import enter
 from .events import EventWriting
+from .holds import PostgresqlHolds
 from .keeping import delete_run
-from .queueing import end_places, find_news, find_next, find_owners
+from .queueing import find_news, find_owners
 from .recovering import expire_cancels, recover
 from .retrying import Retrying
 from .rows import RECORD_COLUMNS, STEP_COLUMNS, STEP_ORDER, part, plain, run_record, step_record
-from .schedules import PostgresqlSchedules
 from .signals import RunSignals, find_signals
 from .steps import Steps, needs_of
 from .unit import Needs, Unit
@@ -80,10 +76,6 @@ _FIND_LATEST = f"""
     SELECT {RECORD_COLUMNS} FROM workflow_runs AS run WHERE id = (SELECT id FROM chain ORDER BY hop DESC LIMIT 1)"""
 
 _FIND_DEFINITION = "SELECT workflow_id, definition FROM workflow_runs WHERE id = $1 AND definition IS NOT NULL"
-
-_FIND_LEASE = """
-    SELECT holder_bot_id, fence, lease_expires_at, cancel_by FROM workflow_runs
-    WHERE id = $1 AND holder_bot_id IS NOT NULL"""
 
 _FIND_STEP = f"SELECT {STEP_COLUMNS} FROM workflow_steps WHERE id = $1"
 
@@ -119,7 +111,7 @@ _WAITING = f"""
     {STEP_ORDER} LIMIT $2 OFFSET $3"""
 
 
-class PostgresqlWorkflows(PostgresqlSchedules):
+class PostgresqlWorkflows(PostgresqlHolds):
     """The WorkflowStore over PostgreSQL; see `bus.model.workflows` for what each method promises.
 
     Without a `clock`, which is for tests, the time is the database's.
@@ -278,81 +270,22 @@ class PostgresqlWorkflows(PostgresqlSchedules):
 
         return await self._write(operation, settles=True)
 
-    # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
+    # ── Opening a run ────────────────────────────────────────────────────────────────────────────────────
 
-    async def claim_run(
-        self,
-        run_id: str,
-        holder: str,
-        lease_seconds: float | None = None,
-        *,
-        claim_id: str | None = None,
-        place_seconds: float | None = None,
-        cleans_up: bool = False,
-    ) -> Claim:
-        """Claim a run that nobody holds, under a lease and with a new fence."""
-        seconds = self._lease_seconds(lease_seconds)
-        place = seconds
-        if place_seconds is not None:
-            place = self._lease_seconds(min(place_seconds, self._rules.lease_seconds_max), "place_seconds")
+    async def open_run(self, opening: RunOpening, holder: str, *, is_new: bool = False) -> OpenedRun:
+        """Claim a run, and create it first if it does not exist."""
+        claimant, run_id = self._claimant(holder, opening), opening.run_id
 
-        async def operation(unit: Unit) -> Claim | SlotsTaken | InvalidTransition:
-            claimant = Claimant(
-                holder,
-                unit.now,
-                _after(unit, seconds),
-                place_until=_after(unit, place),
-                place_enough=_after(unit, place / 2),
-                claim_id=claim_id,
-                wall=unit.now,
-                cleans_up=cleans_up,
-            )
-            return await self.runs.claim(unit, run_id, claimant)
+        async def operation(unit: Unit) -> OpenedRun | SlotsTaken | InvalidTransition:
+            return await enter(self.runs, unit, opening, claimant(unit), by=self._by, is_new=is_new)
 
-        claimed = await self._write(operation, Needs(records=(run_id,), claimed=(run_id,)))
-        if isinstance(claimed, SlotsTaken | InvalidTransition):
-            raise claimed
-        return claimed
-
-    async def leave_queue(self, run_id: str) -> None:
-        """Keep no slot for a run whose claim was refused."""
-        await self.end_places([run_id], 0)
-
-    async def end_places(self, run_ids: Sequence[str] | None, seconds: float) -> None:
-        """Keep the places of these runs for at most so many seconds from now on."""
-        await self._write(lambda unit: end_places(unit.connection, run_ids, later(unit.now, seconds)), settles=True)
-
-    async def next_runs(self) -> list[str]:
-        """Return the runs that wait for a slot and have one now."""
-        return await find_next(self._database.read, await self._now())
-
-    async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
-        """Restart the lease."""
-        seconds = self._lease_seconds(lease_seconds)
-        return await self._write(
-            lambda unit: self.runs.renew(unit, run_id, fence, _after(unit, seconds), by=self._by),
-            Needs(runs=(run_id,)),
-        )
-
-    async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Release a run as pending or paused."""
-        wanted = status_value(status, RunStatus)
-        return await self._write(
-            lambda unit: self.runs.release(unit, run_id, fence, wanted, by=self._by), Needs(records=(run_id,))
-        )
-
-    async def get_lease(self, run_id: str) -> Lease | None:
-        """Return the lease of a run, live or expired."""
-        for holder, fence, expires_at, cancel_by in await self._fetch(_FIND_LEASE, run_id):
-            return Lease(run_id=run_id, holder=holder, fence=fence, expires_at=expires_at, cancel_by=cancel_by)
-        return None
-
-    def _lease_seconds(self, lease_seconds: float | None, what: str = "lease_seconds") -> timedelta:
-        seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
-        most = self._rules.lease_seconds_max
-        if not 0 < seconds <= most:
-            raise InvalidValue(what, f"must be above 0 and at most {most:g}, not {seconds:g}")
-        return timedelta(seconds=seconds)
+        opened = await self._write(operation, Needs(records=(run_id,), claimed=(run_id,)))
+        if isinstance(opened, SlotsTaken | InvalidTransition):
+            raise opened
+        if opened.created:
+            return opened
+        definition = await self.get_run_definition(run_id)
+        return msgspec.structs.replace(opened, definition=definition, steps=await self.page_step_logs(run_id))
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -491,7 +424,3 @@ class PostgresqlWorkflows(PostgresqlSchedules):
         plain(new.row[:2], "id of a step log or its run")
         last = None if until is None else time_text(until, "until")
         return await self._write(lambda unit: self.signals.take(unit, new, names, last), needs_of(new))
-
-
-def _after(unit: Unit, seconds: timedelta) -> str:
-    return timestamp(parse_timestamp(unit.now) + seconds)

@@ -25,7 +25,7 @@ from ..file.writer import Transaction, refusal
 from .cancelling import cancel_more, more_to_cancel
 from .runs import Runs
 
-__all__ = ["SqliteDefinitions", "definition_record"]
+__all__ = ["SqliteDefinitions", "definition_record", "find_stored"]
 
 _T = TypeVar("_T")
 
@@ -81,7 +81,7 @@ class SqliteDefinitions:
         text = json_text(definition, what)
 
         async def operation(connection: aiosqlite.Connection, now: str) -> WorkflowDefinition:
-            stored, replaced = await _find_stored(connection, definition.id)
+            stored, replaced = await find_stored(connection, definition.id)
             if stored is not None:
                 if offered and is_newer(stored, definition, replaced):
                     return stored
@@ -191,7 +191,7 @@ def _owner_columns(owner: Owner) -> tuple[str, str | None]:
     return ("bot", owner.bot_id) if isinstance(owner, BotOwner) else ("global", None)
 
 
-async def _find_stored(connection: aiosqlite.Connection, id: str) -> tuple[WorkflowDefinition | None, list[str]]:
+async def find_stored(connection: aiosqlite.Connection, id: str) -> tuple[WorkflowDefinition | None, list[str]]:
     """Return a definition, and the digests of those that it replaced; None for one that cannot be read."""
     rows = await connection.execute_fetchall("SELECT id, definition, replaced FROM workflows WHERE id = ?", (id,))
     for row in rows:

@@ -149,13 +149,18 @@ class Runs:
             if known or same_values(stored, run):
                 return stored
             raise Conflict(f"run {run.id!r} is stored with other fields")
+        await self.insert(connection, new, by)
+        return run
+
+    async def insert(self, connection: aiosqlite.Connection, new: NewRun, by: str | None) -> None:
+        """Create a run that does not exist. Raise NotFound if its workflow does not."""
+        run = new.run
         try:
             await connection.execute(_INSERT, (*new.row, by))
             await add_attributes(connection, run)
         except sqlite3.IntegrityError as error:
             raise refusal(error, missing=NotFound("workflow", run.workflow_id)) from error
         await self.events.created(connection, run)
-        return run
 
     async def move(
         self, connection: aiosqlite.Connection, change: RunChange, now: str, *, lease_now: str
@@ -236,7 +241,13 @@ class Runs:
 
         InvalidTransition is returned if the claim ends the run, which is to be cancelled.
         """
-        held = await self.find(connection, run_id)
+        return await self.claim_found(connection, await self.find(connection, run_id), claimant)
+
+    async def claim_found(
+        self, connection: aiosqlite.Connection, held: HeldRun, claimant: Claimant
+    ) -> Claim | SlotsTaken | InvalidTransition:
+        """Claim a run that was read in this transaction, like `claim`."""
+        run_id = held.run.id
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)
         if held.run.status != RunStatus.RUNNING:
@@ -326,11 +337,15 @@ class Runs:
 
     async def find(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun:
         """Return a run and its hold. Raise NotFound or RecordDamaged."""
-        rows = await connection.execute_fetchall(_FIND, (run_id,))
-        row = next(iter(rows), None)
-        if row is None:
+        held = await self.look_up(connection, run_id)
+        if held is None:
             raise NotFound("run", run_id)
-        return HeldRun(run_record(row), HoldState(*row[17:]))
+        return held
+
+    async def look_up(self, connection: aiosqlite.Connection, run_id: str) -> HeldRun | None:
+        """Return a run and its hold, or None. Raise RecordDamaged."""
+        rows = await connection.execute_fetchall(_FIND, (run_id,))
+        return next((HeldRun(run_record(row), HoldState(*row[17:])) for row in rows), None)
 
     async def write(
         self,

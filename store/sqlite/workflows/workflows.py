@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import aiosqlite
 import msgspec
 
-from bus.errors import InvalidTransition, InvalidValue, NotFound, Refused, SlotsTaken, StoreError
+from bus.errors import InvalidTransition, NotFound, Refused, SlotsTaken, StoreError
 from bus.model.checked import StepWrite, new_run, new_signal, new_step, run_change, time_text
-from bus.model.leases import Claimant
+from bus.model.openings import OpenedRun, RunOpening
 from bus.model.records import (
-    Claim,
-    Lease,
     NewSignal,
     RecoveredRun,
     RunStatus,
@@ -29,7 +27,6 @@ from bus.model.records import (
     WorkflowDefinition,
     WorkflowRun,
     WorkflowStepLog,
-    timestamp,
 )
 from bus.model.retrying import is_set_aside
 from bus.model.values import (
@@ -48,11 +45,12 @@ from ..file.writer import Transaction
 from .cancelling import cancel_more, expire_cancels
 from .continuing import find_latest
 from .definitions import definition_record
+from .entering import enter
+from .holds import SqliteHolds
 from .keeping import delete_run
-from .queueing import end_places, find_news, find_next
+from .queueing import find_news
 from .retrying import Retrying
 from .run_rows import find_owners, find_run
-from .schedules import SqliteSchedules
 from .signals import RunSignals, find_signals
 from .steps import (
     STEP_COLUMNS,
@@ -83,7 +81,7 @@ _PAGE_BYTES = 1024 * 1024
 """Texts of a page of step logs: what one frame takes, so that little is read in vain."""
 
 
-class SqliteWorkflows(SqliteSchedules):
+class SqliteWorkflows(SqliteHolds):
     """The WorkflowStore over SQLite; see `bus.model.workflows` for what each method promises."""
 
     def __init__(
@@ -240,87 +238,22 @@ class SqliteWorkflows(SqliteSchedules):
 
         return await self._write(operation)
 
-    # ── Holding a run ────────────────────────────────────────────────────────────────────────────────────
+    # ── Opening a run ────────────────────────────────────────────────────────────────────────────────────
 
-    async def claim_run(
-        self,
-        run_id: str,
-        holder: str,
-        lease_seconds: float | None = None,
-        *,
-        claim_id: str | None = None,
-        place_seconds: float | None = None,
-        cleans_up: bool = False,
-    ) -> Claim:
-        """Claim a run that nobody holds, under a lease and with a new fence."""
-        seconds = self._lease_seconds(lease_seconds)
-        place = seconds
-        if place_seconds is not None:
-            place = self._lease_seconds(min(place_seconds, self._rules.lease_seconds_max), "place_seconds")
+    async def open_run(self, opening: RunOpening, holder: str, *, is_new: bool = False) -> OpenedRun:
+        """Claim a run, and create it first if it does not exist."""
+        claimant = self._claimant(holder, opening)
 
-        async def operation(connection: aiosqlite.Connection, wall: str) -> Claim | SlotsTaken | InvalidTransition:
-            now = self._lease_clock()
-            claimant = Claimant(
-                holder,
-                timestamp(now),
-                timestamp(now + seconds),
-                place_until=timestamp(now + place),
-                place_enough=timestamp(now + place / 2),
-                claim_id=claim_id,
-                wall=wall,
-                cleans_up=cleans_up,
-            )
-            return await self.runs.claim(connection, run_id, claimant)
+        async def operation(
+            connection: aiosqlite.Connection, now: str
+        ) -> OpenedRun | SlotsTaken | InvalidTransition:
+            return await enter(self.runs, connection, opening, claimant(now), by=self._by, is_new=is_new)
 
-        claimed = await self._write(operation)
-        if isinstance(claimed, SlotsTaken | InvalidTransition):
-            raise claimed
-        return claimed
-
-    async def leave_queue(self, run_id: str) -> None:
-        """Keep no slot for a run whose claim was refused."""
-        await self.end_places([run_id], 0)
-
-    async def end_places(self, run_ids: Sequence[str] | None, seconds: float) -> None:
-        """Keep the places of these runs for at most so many seconds from now on."""
-        until = timestamp(self._lease_clock() + timedelta(seconds=seconds))
-        await self._write(lambda connection, _: end_places(connection, run_ids, until))
-
-    async def next_runs(self) -> list[str]:
-        """Return the runs that wait for a slot and have one now."""
-        return await find_next(self._database.read, self.lease_now())
-
-    async def renew_run(self, run_id: str, fence: int, lease_seconds: float | None = None) -> Lease:
-        """Restart the lease."""
-        seconds = self._lease_seconds(lease_seconds)
-        return await self._write(
-            lambda connection, _: self.runs.renew(
-                connection, run_id, fence, timestamp(self._lease_clock() + seconds), by=self._by
-            )
-        )
-
-    async def release_run(self, run_id: str, fence: int, status: RunStatus = RunStatus.PENDING) -> WorkflowRun:
-        """Release a run as pending or paused."""
-        wanted = status_value(status, RunStatus)
-        return await self._write(
-            lambda connection, now: self.runs.release(connection, run_id, fence, wanted, now, by=self._by)
-        )
-
-    async def get_lease(self, run_id: str) -> Lease | None:
-        """Return the lease of a run, live or expired."""
-        rows = await self._database.read.execute_fetchall(
-            "SELECT holder_bot_id, fence, lease_expires_at, cancel_by FROM workflow_runs"
-            " WHERE id = ? AND holder_bot_id IS NOT NULL",
-            (run_id,),
-        )
-        return next((_lease(run_id, row) for row in rows), None)
-
-    def _lease_seconds(self, lease_seconds: float | None, what: str = "lease_seconds") -> timedelta:
-        seconds = self._rules.lease_seconds if lease_seconds is None else lease_seconds
-        most = self._rules.lease_seconds_max
-        if not 0 < seconds <= most:
-            raise InvalidValue(what, f"must be above 0 and at most {most:g}, not {seconds:g}")
-        return timedelta(seconds=seconds)
+        opened = await self._write(operation)
+        if isinstance(opened, SlotsTaken | InvalidTransition):
+            raise opened
+        steps = None if opened.created else await self.page_step_logs(opening.run_id)
+        return msgspec.structs.replace(opened, steps=steps or StepPage(steps=(), more=False))
 
     # ── Steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -477,7 +410,3 @@ class SqliteWorkflows(SqliteSchedules):
             return await self.signals.take(transaction, new, names, last, self.now())
 
         return await self._database.writer.run(operation)
-
-
-def _lease(run_id: str, row: Sequence[Any]) -> Lease:
-    return Lease(run_id=run_id, holder=row[0], fence=row[1], expires_at=row[2], cancel_by=row[3])
