@@ -61,7 +61,7 @@ _ADD_CHANNELS = """
 
 _KNOWN_BOTS = "SELECT id FROM bots WHERE id = ANY($1::text[])"
 
-CommitAnswer = Committed | NotCommitted | None
+CommitOutcome = Committed | NotCommitted | None
 
 
 class _TaintedError(Exception):
@@ -83,18 +83,18 @@ class Commits:
     def __repr__(self) -> str:
         return f"<Commits {self._runs}>"
 
-    async def carry_out(self, transaction: Transaction, work: CommitWork) -> CommitAnswer:
+    async def carry_out(self, transaction: Transaction, work: CommitWork) -> CommitOutcome:
         """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
         [answer] = await self.carry_out_all(transaction, [work])
         return answer
 
-    async def carry_out_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitAnswer]:
+    async def carry_out_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitOutcome]:
         """Carry out commits that follow each other; return what `carry_out` does for each.
 
         If a message turns out to be tainted that must not be, they are carried out again one by one, without its
         commit.
         """
-        answers: list[CommitAnswer] = []
+        answers: list[CommitOutcome] = []
         for portion in _portions(works):
             if not any(lot.untainted_only for work in portion for lot in work.lots):
                 answers += await self._carry_out(transaction, portion)
@@ -106,7 +106,7 @@ class Commits:
                 answers += [await self._carry_out_alone(transaction, work) for work in portion]
         return answers
 
-    async def _carry_out_alone(self, transaction: Transaction, work: CommitWork) -> CommitAnswer:
+    async def _carry_out_alone(self, transaction: Transaction, work: CommitWork) -> CommitOutcome:
         try:
             async with transaction.savepoint():
                 [answer] = await self._carry_out(transaction, [work])
@@ -114,10 +114,10 @@ class Commits:
         except _TaintedError:
             return NotCommitted(None)
 
-    async def _carry_out(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitAnswer]:
+    async def _carry_out(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitOutcome]:
         ids = [work.id for work in works]
         known = {row[0]: row[1:] for row in await transaction.connection.fetch(_FIND, ids)}
-        answers: dict[str, CommitAnswer] = {}
+        answers: dict[str, CommitOutcome] = {}
         new = [work for work in works if work.id not in known and not work.known_only]
         for work in works:
             if work.id in known:
@@ -295,7 +295,7 @@ def _needs(work: CommitWork) -> Needs:
     )
 
 
-def _repeated(work: CommitWork, bot_id: str, digest: str, seqs: str) -> CommitAnswer:
+def _repeated(work: CommitWork, bot_id: str, digest: str, seqs: str) -> CommitOutcome:
     """Return the answer to a commit that was carried out before."""
     if (bot_id, digest) != (work.bot_id, work.digest):
         return NotCommitted(Conflict(f"commit {work.id!r} was carried out before with other contents"))
