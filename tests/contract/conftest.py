@@ -28,13 +28,8 @@ from bus.model.repository import StartScheduled, Store, WorkflowRepository, Work
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 from store import open_store
-from store.postgresql.server.database import Database, open_database
-from store.postgresql.server.writer import Transaction
-from store.postgresql.workflows.events import EventWriting
-from store.postgresql.workflows.schedules import start_due
-from store.postgresql.workflows.workflows import PostgresqlWorkflows
 
-from ..postgresql.places import MessagePlace
+from ..postgresql.places import PostgresqlPlace
 from .samples import ANN, BOB, add_bots, definition, run
 
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,17 +38,13 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "trio": ("trio", {}),
 }
 
-STORES = ("sqlite",)
+STORES = ("sqlite", "postgresql")
 """The kinds of store. A fixture for each, such as `sqlite_place`, returns a `StorePlace` of the test's own."""
 
 REMOTE = "remote"
 
-POSTGRESQL = "postgresql"
-"""A store whose log and whose workflows do not share a transaction yet; each of them is asked alone."""
-
 EVERYWHERE = [
     *((store, "uvloop") for store in STORES),
-    (POSTGRESQL, "uvloop"),
     (REMOTE, "asyncio"),
     (REMOTE, "trio"),
 ]
@@ -159,56 +150,6 @@ class LocalBackend:
             yield LocalPlace(store, self._clock)
 
 
-# ── Workflows in PostgreSQL ──────────────────────────────────────────────────────────────────────────────
-
-
-class PostgresqlPlace:
-    def __init__(self, workflows: PostgresqlWorkflows, database: Database, clock: Clock) -> None:
-        self.workflows: WorkflowRepository = workflows
-        self.others: WorkflowRepository = workflows
-        self.clock = clock
-        self._store = workflows
-        self._database = database
-
-    async def add_bots(self, *ids: str) -> None:
-        async def add(transaction: Transaction) -> None:
-            await transaction.connection.execute(
-                "INSERT INTO bots (id, name, created_at, last_seen_at)"
-                " SELECT id, id, '', '' FROM unnest($1::text[]) AS id",
-                list(ids),
-            )
-
-        await self._database.writer.run(add)
-
-    async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
-        return await self._store.recover_runs(limit)
-
-    async def start_scheduled(self) -> None:
-        async def start(transaction: Transaction) -> None:
-            unit = self._store.unit(transaction)
-            await start_due(unit, self._store.runs, 100)
-            await self._store.flush(unit)
-
-        await self._database.writer.run(start)
-
-
-class PostgresqlBackend:
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._clock = Clock()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Place]:
-        async with open_database(self._url) as database:
-            events = EventWriting(_no_events)
-            workflows = PostgresqlWorkflows(database, WorkflowRules(), self._clock, events)
-            yield PostgresqlPlace(workflows, database, self._clock)
-
-
-async def _no_events(*_: Any) -> None:
-    raise AssertionError("nobody listens")
-
-
 # ── A worker, and bots that are connected to it ──────────────────────────────────────────────────────────
 
 
@@ -279,8 +220,8 @@ def sqlite_place(tmp_path: Path) -> SqlitePlace:
 
 
 @pytest.fixture
-def postgresql_place(postgresql_url: str) -> MessagePlace:
-    return MessagePlace(postgresql_url)
+def postgresql_place(postgresql_url: str) -> PostgresqlPlace:
+    return PostgresqlPlace(postgresql_url)
 
 
 def place_of(request: pytest.FixtureRequest, name: str) -> StorePlace:
@@ -314,8 +255,6 @@ def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> WorkflowBackend:
-    if place_and_loop[0] == POSTGRESQL:
-        return PostgresqlBackend(request.getfixturevalue("postgresql_url"))
     if place_and_loop[0] != REMOTE:
         return LocalBackend(place_of(request, place_and_loop[0]))
     remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")

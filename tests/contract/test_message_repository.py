@@ -17,7 +17,7 @@ from bus.errors import Conflict, InvalidValue, NotFound
 from bus.model.records import BotMessage, BotSubscription, ChannelRecipient, DirectRecipient, timestamp
 from bus.model.repository import AddMessages, MessageRepository, NewMessage, lots_of
 
-from .conftest import LOOPS, POSTGRESQL, STORES, SqlitePlace, StorePlace, place_of
+from .conftest import LOOPS, STORES, SqlitePlace, StorePlace, place_of
 from .samples import at, channel, direct, to_channel
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return LOOPS["uvloop"]
 
 
-@pytest.fixture(params=[*STORES, POSTGRESQL])
+@pytest.fixture(params=STORES)
 def place(request: pytest.FixtureRequest) -> StorePlace:
     return place_of(request, request.param)
 

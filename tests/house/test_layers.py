@@ -114,7 +114,7 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
-ENTRIES |= {"store.postgresql.opening", "store.postgresql.workflows.workflows"}  # until all of a backend is there
+ENTRIES |= {"store.postgresql.store"}  # until users can choose it
 
 
 @dataclass(frozen=True)

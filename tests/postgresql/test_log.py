@@ -25,14 +25,14 @@ from store.postgresql.messages.rows import escaped, unescaped
 
 from ..contract.store.samples import add, at, bot, direct, page, read_page, to_channel
 from .cluster import Node
-from .places import MessagePlace
+from .places import PostgresqlPlace
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def log(postgresql_url: str) -> AsyncIterator[MessageLog]:
-    async with MessagePlace(postgresql_url).open() as store:
+    async with PostgresqlPlace(postgresql_url).open() as store:
         yield store.log
 
 
@@ -135,7 +135,7 @@ async def test_one_refused_change_refuses_its_batch_and_no_other(log: MessageLog
 
 
 async def test_the_log_goes_on_where_the_one_before_was_fenced(postgresql_url: str) -> None:
-    place = MessagePlace(postgresql_url)
+    place = PostgresqlPlace(postgresql_url)
 
     async def write_after_the_next() -> None:
         async with place.open() as old:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from bus.errors import Conflict, Fenced, InvalidTransition, NotFound, SlotsTaken, StoreError
+from bus.model.openings import RunOpening
 from bus.model.records import Claim, RunStatus, StepStatus
 from bus.model.repository import StepCreation, StepMove, WorkflowRules
 from store.postgresql.server.database import Database, open_database
@@ -111,6 +112,7 @@ async def test_many_calls_cost_as_many_statements_as_one(
 ) -> None:
     begun, done = StepStatus.RUNNING, StepStatus.COMPLETED
     calls: dict[str, tuple[int, Callable[[int], Asked]]] = {
+        "open": (5, lambda n: lambda: workflows.open_run(RunOpening(run_id=f"opened{n}", workflow="w"), ANN)),
         "create": (3, lambda n: lambda: workflows.create_run(run(f"new{n}"))),
         "claim": (3, lambda n: lambda: workflows.claim_run(f"new{n}", ANN)),
         "begin a step": (

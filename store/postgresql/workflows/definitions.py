@@ -29,7 +29,7 @@ from .rows import part, plain
 from .runs import Runs
 from .unit import Needs, Unit
 
-__all__ = ["FIND", "FIND_BY_NAME", "PostgresqlDefinitions", "UnitCall", "definition_record", "find_stored"]
+__all__ = ["PostgresqlDefinitions", "UnitCall", "definition_record", "find_stored"]
 
 _T = TypeVar("_T")
 
@@ -44,9 +44,9 @@ _SAVE = """
 
 _FIND_STORED = "SELECT id, definition, replaced FROM workflows WHERE id = $1"
 
-FIND = "SELECT id, definition FROM workflows WHERE id = $1"
+_FIND = "SELECT id, definition FROM workflows WHERE id = $1"
 
-FIND_BY_NAME = "SELECT id, definition FROM workflows WHERE name = $1 AND COALESCE(owner_bot_id, '') = $2"
+_FIND_BY_NAME = "SELECT id, definition FROM workflows WHERE name = $1 AND COALESCE(owner_bot_id, '') = $2"
 
 # Those of bots first.
 _LIST = "SELECT id, definition FROM workflows ORDER BY name, owner_bot_id NULLS LAST, id LIMIT $1 OFFSET $2"
@@ -128,12 +128,12 @@ class PostgresqlDefinitions:
 
     async def get_definition(self, definition_id: str) -> WorkflowDefinition | None:
         """Return a definition by id."""
-        rows = await self._fetch(FIND, definition_id)
+        rows = await self._fetch(_FIND, definition_id)
         return definition_record(rows[0]) if rows else None
 
     async def get_definition_by_name(self, name: str, owner: Owner) -> WorkflowDefinition | None:
         """Return a definition by name and owner."""
-        rows = await self._fetch(FIND_BY_NAME, name, _owner(owner) or "")
+        rows = await self._fetch(_FIND_BY_NAME, name, _owner(owner) or "")
         return definition_record(rows[0]) if rows else None
 
     async def list_definitions(

@@ -8,12 +8,19 @@ from bus.model.leases import Claimant
 from bus.model.openings import OpenedRun, RunOpening, check_known, counting, run_of
 from bus.model.records import StepPage, WorkflowDefinition
 
-from .definitions import FIND, FIND_BY_NAME, definition_record, find_stored
+from .definitions import definition_record, find_stored
 from .rows import plain
 from .runs import Runs
 from .unit import Unit
 
 __all__ = ["enter"]
+
+# The bot's own one, a global one, or one with that id.
+_MEANT = """
+    SELECT id, definition FROM workflows
+    WHERE (name = $1 AND COALESCE(owner_bot_id, '') IN ($2, '')) OR id = $1
+    ORDER BY CASE WHEN name <> $1 THEN 2 WHEN owner_bot_id IS NULL THEN 1 WHEN owner_bot_id = $2 THEN 0 ELSE 2 END
+    LIMIT 1"""
 
 
 async def enter(
@@ -44,15 +51,14 @@ async def enter(
 
 
 async def _meant(unit: Unit, opening: RunOpening, bot_id: str) -> WorkflowDefinition:
-    """Return the definition with which a run is created: definitions are written at once, not at a unit's end."""
-    if opening.definition is not None:
-        plain((opening.definition.id,), "id of a workflow")
-        return counting(opening, *await find_stored(unit.connection, opening.definition.id))
-    for sql, *values in (
-        (FIND_BY_NAME, opening.workflow, bot_id),
-        (FIND_BY_NAME, opening.workflow, ""),
-        (FIND, opening.workflow),
-    ):
-        for row in await unit.connection.fetch(sql, *values):
-            return counting(opening, definition_record(row))
-    return counting(opening, None)
+    """Return the definition with which a run is created; openings of one workflow share the look-up."""
+    given = opening.definition
+    key = (bot_id, opening.workflow) if given is None else ("", given.id)
+    if key not in unit.definitions:
+        plain(key, "id of a workflow")
+        if given is None:
+            rows = await unit.connection.fetch(_MEANT, opening.workflow, bot_id)
+            unit.definitions[key] = (definition_record(rows[0]) if rows else None, [])
+        else:
+            unit.definitions[key] = await find_stored(unit.connection, given.id)
+    return counting(opening, *unit.definitions[key])

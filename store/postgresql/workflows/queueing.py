@@ -79,7 +79,8 @@ async def find_next(reader: Reader, now: str) -> list[str]:
 
 async def find_news(reader: Reader, run_ids: Sequence[str], now: str | None) -> list[RunNews]:
     """Return the news of runs, and at a time `now` also which runs have a slot next."""
-    rows = await reader.fetch(_CHANGED, [id for id in run_ids if "\0" not in id])
+    found = {row[0]: row for row in await reader.fetch(_CHANGED, [id for id in run_ids if "\0" not in id])}
+    rows = [found[id] for id in dict.fromkeys(run_ids) if id in found]
     next_runs: dict[tuple[str, str], list[str]] = {}
     queues = {(row[1], row[2]) for row in rows if row[3] != RunStatus.RUNNING}
     if now is not None and queues:

@@ -21,7 +21,7 @@ from bus.errors import NotFound, RecordDamaged
 from bus.model.checked import NewRun
 from bus.model.leases import HeldRun, HoldState, Slots, check_fence
 from bus.model.owners import RunOwners
-from bus.model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import NewMessage
 
 from .flushing import Changes, StepEnd, StepRow, flush
@@ -88,6 +88,8 @@ class Unit:
         self._workflows: dict[str, KnownWorkflow | None] = {}
         self._of_queue: dict[tuple[str, str], set[str]] = {}
         self._others: dict[Queue, Others] = {}
+        self.definitions: dict[tuple[str, str], tuple[WorkflowDefinition | None, list[str]]] = {}
+        """Definitions with which runs are created, by what was asked for, and the digests of what they replaced."""
 
     # ── Refused calls, and what needs the tables as they are ─────────────────────────────────────────────
 
@@ -368,7 +370,8 @@ class Unit:
 
     def close_steps(self, run_id: str, closing: StepEnd) -> None:
         """End the steps of a run."""
-        self._changes.closings.append((run_id, closing))
+        if run_id not in self._changes.created:
+            self._changes.closings.append((run_id, closing))
         for known in list(self._steps.values()):
             if known is not None and known.step.run_id == run_id:
                 step = _closed(known.step, closing, self.now)

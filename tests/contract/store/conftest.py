@@ -31,16 +31,12 @@ from bus.model.repository import (
 )
 
 from ...pure.fake_log import FakeLog, key_of
-from ..conftest import LOOPS, POSTGRESQL, STORES, StorePlace, place_of
+from ..conftest import LOOPS, STORES, StorePlace, place_of
 
 FAKE = "fake"
 
-stores_only = pytest.mark.parametrize("log_place", [*STORES, POSTGRESQL], indirect=True)
+stores_only = pytest.mark.parametrize("log_place", STORES, indirect=True)
 """For what the core never asks of a log: questions of people, and changes that contradict what is stored."""
-
-commits = pytest.mark.parametrize("log_place", [FAKE, *STORES], indirect=True)
-commits_of_stores = pytest.mark.parametrize("log_place", STORES, indirect=True)
-"""For what takes runs, which PostgreSQL does not keep yet."""
 
 
 class LogPlace(Protocol):
@@ -137,7 +133,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return LOOPS["uvloop"]
 
 
-@pytest.fixture(params=[FAKE, *STORES, POSTGRESQL])
+@pytest.fixture(params=[FAKE, *STORES])
 def log_place(request: pytest.FixtureRequest) -> LogPlace:
     return FakePlace() if request.param == FAKE else LogOfStore(place_of(request, request.param))
 

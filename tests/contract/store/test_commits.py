@@ -27,7 +27,7 @@ from bus.model.repository import (
 )
 
 from ..conftest import StorePlace
-from .conftest import commits, commits_of_stores
+from .conftest import stores_only
 from .samples import at, bot, direct, hold_run, work
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +58,7 @@ async def test_neighbours_that_fail_take_nothing_of_it(store: Store) -> None:
     assert [message.seq for message in found if isinstance(message, LogMessage)] == [1, 2]
 
 
-@commits_of_stores
+@stores_only
 async def test_one_that_is_refused_leaves_its_neighbours(log: MessageLog) -> None:
     refused, done = (await log.apply([work("c", "bob", run_id="nowhere"), work("d", "bob")])).answers
     assert not isinstance(refused, Committed)
@@ -66,7 +66,7 @@ async def test_one_that_is_refused_leaves_its_neighbours(log: MessageLog) -> Non
     assert await log.find(FindRequest("c to bob")) is None
 
 
-@commits_of_stores
+@stores_only
 async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log: MessageLog) -> None:
     await log.apply([AddBot(bot("ann"))])
     with pytest.raises(Conflict):
@@ -75,7 +75,6 @@ async def test_a_commit_that_is_alone_goes_to_the_disk_with_what_follows_it(log:
     assert (await log.apply([work("c", "ann", known_only=True)])).answers == [None], "nothing without the rest"
 
 
-@commits
 async def test_a_commit_settles_in_its_own_transaction(log: MessageLog) -> None:
     await log.apply([AddBot(bot("ann"))])
     state = MailboxState("ann", 0, (UnsettledState(7, 1, 0),))

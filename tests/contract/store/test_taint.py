@@ -21,7 +21,7 @@ from bus.model.repository import (
     lots_of,
 )
 
-from .conftest import LogPlace, commits
+from .conftest import LogPlace
 from .samples import add, at, direct, page, read_page, to_channel
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +105,6 @@ async def test_a_delayed_message_keeps_its_taint(log: MessageLog) -> None:
     assert await tainted(log) == {"outside", "to what waits", "later"}
 
 
-@commits
 async def test_the_messages_of_a_commit_are_tainted_likewise(log: MessageLog) -> None:
     await add(log, external("outside"), reply("inside", None))
     lots = lots_of([reply("yes", "outside"), reply("no", "inside")])
@@ -131,7 +130,6 @@ async def test_what_must_not_be_tainted_is_stored_only_if_it_is_not(log: Message
     assert await log.find(FindRequest("later")) is None
 
 
-@commits
 async def test_a_commit_with_a_message_that_must_not_be_tainted_is_not_carried_out(log: MessageLog) -> None:
     await add(log, external("outside"))
     lots = lots_of([reply("yes", None), reply("no", "outside", untainted_only=True)])
