@@ -168,7 +168,10 @@ def _of_a_database(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _database(config: Path | None, database: str | None) -> Path:
-    return Path(database_path(read_settings(config, store={"database": database}).store.database))
+    try:
+        return Path(database_path(read_settings(config, store={"database": database}).store.database))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 @click.command()

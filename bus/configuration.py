@@ -33,9 +33,10 @@ def read_settings(
     """
     tables = environment_tables(os.environ if environment is None else environment)
     variables = [variable(section, key) for section in tables for key in tables[section]]
+    for section, keys in options.items():
+        tables[section] = tables.get(section, {}) | {key: new for key, new in keys.items() if new is not None}
     try:
-        text = "" if config is None else config.read_text(encoding="utf-8-sig")
-        return parse_settings(text, tables).override(**options)
+        return parse_settings("" if config is None else config.read_text(encoding="utf-8-sig"), tables)
     except (SettingsError, UnicodeDecodeError) as error:
         places = [str(place) for place in (config, ", ".join(variables)) if place]
         raise SettingsError(f"{' and '.join(places) or 'the options'}: {error}") from error

@@ -18,6 +18,9 @@ __all__ = ["ServiceManager"]
 
 _MICROSECONDS = 1_000_000
 
+_DIGITS_MAX = 18
+"""Of an interval that means something."""
+
 
 class ServiceManager:
     """What started this process; nobody is told anything if that left no address."""
@@ -28,7 +31,7 @@ class ServiceManager:
         address = found.pop("NOTIFY_SOCKET", "")
         interval, pid = found.pop("WATCHDOG_USEC", ""), found.pop("WATCHDOG_PID", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        is_watched = interval.isdecimal() and pid in ("", str(os.getpid()))
+        is_watched = interval.isdecimal() and len(interval) < _DIGITS_MAX and pid in ("", str(os.getpid()))
         self._watchdog_seconds = int(interval) / _MICROSECONDS if is_watched and address else 0.0
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ Pure: the text is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -433,23 +432,6 @@ class Settings(_Section, frozen=True):
         """What a frame in parts may have: a step's input and output, a context, and messages for one batch."""
         values = STEP_VALUE_BYTES_MAX + self.workflows.output_bytes_max + CONTEXT_BYTES_MAX
         return max(self.limits.frame_bytes_max, values + self.limits.batch_bytes_max)
-
-    def override(self, **sections: Mapping[str, Any]) -> Settings:
-        """Return these settings with some keys of sections replaced; None leaves a key as it is.
-
-        Raise SettingsError if the result is invalid.
-        """
-        replace = msgspec.structs.replace
-        try:
-            return replace(
-                self,
-                **{
-                    name: replace(getattr(self, name), **{key: new for key, new in keys.items() if new is not None})
-                    for name, keys in sections.items()
-                },
-            )
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other, and addresses where nobody knows who connects."""

@@ -8,6 +8,7 @@ Pure: the environment is an argument.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,9 @@ from .settings import Settings
 __all__ = ["environment_tables", "variable"]
 
 _PREFIX = "POSTHOUSE_"
+
+_KUBERNETES = re.compile("_SERVICE_HOST$|_SERVICE_PORT|_PORT$|_PORT_[0-9]+_")
+"""What Kubernetes sets for each service, for instance one that is called posthouse-log."""
 
 
 def variable(section: str, key: str) -> str:
@@ -34,9 +38,10 @@ def environment_tables(environment: Mapping[str, str]) -> dict[str, dict[str, An
     """
     sections = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     tables: dict[str, dict[str, Any]] = {}
-    for name, text in sorted(environment.items()):
+    for name, text in environment.items():
         section, _, key = name.removeprefix(_PREFIX).lower().partition("_")
-        if name.startswith(_PREFIX) and section in sections and key and text:
+        is_ours = name.startswith(_PREFIX) and name.isupper() and _KUBERNETES.search(name) is None
+        if is_ours and section in sections and key and text:
             tables.setdefault(section, {})[key] = text if _is_text(sections[section], key) else _value(text)
     return tables
 

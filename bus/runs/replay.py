@@ -393,4 +393,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # its author's code
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

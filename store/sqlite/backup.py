@@ -10,17 +10,19 @@ Like a check, this must not run in a worker's process.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, StoreFailed
 
 from .check import Check, Progress
-from .file.lockfile import LockFile
+from .file.lockfile import LockFile, Mark, read_mark
 from .file.place import Place, check_place, find_place, opening_failure
 from .file.read_only import open_read_only
 
@@ -32,6 +34,9 @@ Tell = Callable[[Progress], None]
 _PAGES_A_STEP = 500
 """Copied between two reports: some milliseconds."""
 
+_PART = ".posthouse-"
+"""What the names of files that are not whole have, so that no other file is taken for one."""
+
 
 def back_up(source: Path, target: Path, tell: Tell) -> Check:
     """Copy a database as it is at one moment, and return the check of the copy, in which no damage was found.
@@ -39,17 +44,15 @@ def back_up(source: Path, target: Path, tell: Tell) -> Check:
     It has everything that was acknowledged before the call. The worker goes on; while this reads, its WAL cannot be
     reset, and grows. Replaces an earlier backup at `target`.
 
-    Raise DatabaseDamaged if the copy is damaged: then it is left at `<target>.part`. Raise DatabaseUnusable if the
+    Raise DatabaseDamaged if the copy is damaged, or lacks what was acknowledged. Raise DatabaseUnusable if the
     source is no database that can be read, or the target belongs to one that a worker serves; StoreFailed if the
     target cannot be written; and what `open_read_only` raises.
     """
-    place = find_place(target)
-    _refuse_served(find_place(source), place)
-    part = place.database.with_name(f"{place.database.name}.part")
-    with _written(part):
-        _copy(source, part, tell)
-        check = _checked(part, tell)
-    _rename(part, place.database)
+    with _readable(source, target):
+        place = find_place(target)
+        _refuse_served(find_place(source), place)
+        with _copied(source, place.database, tell) as (part, check):
+            _rename(part, place.database)
     check.path = target
     return check
 
@@ -63,23 +66,30 @@ def restore(backup: Path, database: Path, tell: Tell) -> tuple[Check, Path | Non
     Raise DatabaseInUse if a worker serves the database, and DatabaseDamaged, with nothing changed, if the backup is
     damaged; otherwise as `back_up`.
     """
-    place = find_place(database)
-    check_place(place)
-    part = place.database.with_name(f"{place.database.name}.part")
-    lock = LockFile(place)
-    try:
-        lock.acquire()
-        with _written(part):
-            _copy(backup, part, tell)
-            check = _checked(part, tell)
-        aside = _move_aside(place, lock)
-        _rename(part, place.database)
+    with _readable(backup, database):
+        place = find_place(database)
+        check_place(place)
+        lock = LockFile(place)
+        try:
+            lock.acquire()
+            with _copied(backup, place.database, tell) as (part, check):
+                aside = _move_aside(place, lock)
+                _rename(part, place.database)
+            lock.restored()
+            _rename(place.lock, aside.lock)
+        finally:
+            lock.release()
         check.path = database
-        lock.restored()
-        _rename(place.lock, aside.lock)
-    finally:
-        lock.release()
-    return check, aside.database if aside.database.exists() else None
+        return check, aside.database if aside.database.exists() else None
+
+
+@contextmanager
+def _readable(*paths: Path) -> Iterator[None]:
+    """Say in one line that a path cannot be looked at: by this user, or because of its length."""
+    try:
+        yield
+    except OSError as error:
+        raise opening_failure(Path(error.filename or paths[0]), error) from error
 
 
 def _refuse_served(source: Place, target: Place) -> None:
@@ -95,26 +105,43 @@ def _refuse_served(source: Place, target: Place) -> None:
 
 
 @contextmanager
-def _written(part: Path) -> Iterator[None]:
-    """Hold an empty file, for this user alone, which the block fills; afterwards it is on the disk."""
+def _copied(source: Path, target: Path, tell: Tell) -> Iterator[tuple[Path, Check]]:
+    """Copy a database to a new file beside the target, for this user alone, and check it. The block moves it.
+
+    What is left of the file afterwards is removed, and so is what a command left that was killed.
+    """
+    for path in target.parent.glob(f"{glob.escape(target.name)}{_PART}*.part"):
+        if not path.samefile(source):
+            _remove_abandoned(path)
+    mark = read_mark(find_place(source).lock)
+    if mark is not None and mark.restoring:
+        raise DatabaseUnusable(f"the restoration of {source} was interrupted: run `posthouse restore` again first")
     try:
-        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file, name = tempfile.mkstemp(prefix=f"{target.name}{_PART}", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise opening_failure(part, error) from error
+        raise opening_failure(target, error) from error
+    part = Path(name)
     try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _copy(source, part, tell)
+        check = _checked(source, part, mark, tell)
+        os.fsync(file)
+        yield part, check
+    except OSError as error:
+        raise _unwritable(target, error.strerror) from error
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _remove_abandoned(part: Path) -> None:
+    with suppress(OSError):
+        file = os.open(part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatabaseUnusable(
-                f"{part} is being written by another command: wait until that has ended"
-            ) from None
-        os.ftruncate(file, 0)
-        yield
-        os.fsync(file)
-    except OSError as error:
-        raise _unwritable(part, error.strerror) from error
-    finally:
-        os.close(file)
+            part.unlink()
+        finally:
+            os.close(file)
 
 
 def _copy(source: Path, part: Path, tell: Tell) -> None:
@@ -129,6 +156,7 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
         ):
             connection.execute("BEGIN")
             connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+            copy.execute("PRAGMA journal_mode = OFF")  # what is not whole is removed
             try:
                 connection.backup(
                     copy,
@@ -138,20 +166,20 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
             except sqlite3.Error as error:
                 if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                     raise DatabaseDamaged(f"{source} cannot be copied: {error}") from error
-                raise _unwritable(part, str(error)) from error
+                raise _unwritable(part.parent, str(error)) from error
         if not (alone and place.wal.exists()):
             return
 
 
-def _checked(part: Path, tell: Tell) -> Check:
-    check = Check(part)
+def _checked(source: Path, part: Path, mark: Mark | None, tell: Tell) -> Check:
+    check = Check(part, mark)
     for progress in check.run():
         tell(progress)
     if check.damage:
         more = f", and {len(check.damage) - 1} more" if len(check.damage) > 1 else ""
         raise DatabaseDamaged(
-            f"the copy {part} is damaged, so it was not put into place: {check.damage[0]}{more};"
-            " `posthouse check` shows all"
+            f"{source} is damaged, so the copy was not put into place: {check.damage[0]}{more};"
+            f" `posthouse check {source}` shows all"
         )
     return check
 

@@ -97,8 +97,10 @@ class Progress(NamedTuple):
 class Check:
     """One check of a database; see `bus.model.repository.StoreCheck`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mark: Mark | None = None) -> None:
+        """Check a database; `mark` is that of the one it was copied from, if it is a copy."""
         self.path = path
+        self._mark = mark
         self.damage: list[str] = []
         self.warnings: list[str] = []
         self.counts: dict[str, int] = {}
@@ -122,7 +124,7 @@ class Check:
             # behind. If a worker has begun to write meanwhile, such a reading is invalid: repeat it.
             alone = not place.wal.exists()
             # The mark is read first, so that messages written meanwhile do not look like a loss.
-            mark = read_mark(place.lock)
+            mark = self._mark or read_mark(place.lock)
             with closing(open_read_only(place.database, alone=alone)) as connection:
                 reading = _Reading(connection, mark)
                 yield from reading.run()

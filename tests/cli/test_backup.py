@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 import bus
-from bus.errors import DatabaseDamaged, DatabaseUnusable
+from bus.errors import DatabaseDamaged
 from store import open_store
 from store.sqlite import backup as backups
 from store.sqlite.backup import back_up, restore
@@ -43,6 +45,11 @@ def ids(path: Path) -> set[str]:
     alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     with closing(sqlite3.connect(f"file:{path}?mode=ro{alone}", uri=True)) as connection:
         return {id for (id,) in connection.execute("SELECT id FROM bot_messages")}
+
+
+def parts(copy: Path) -> list[str]:
+    """Return the names of copies that are not whole."""
+    return [each.name for each in copy.parent.iterdir() if each.name.endswith(".part")]
 
 
 def quiet(*_: object) -> None:
@@ -120,8 +127,52 @@ def test_a_damaged_database_leaves_the_earlier_backup(path: Path, copy: Path) ->
     replace(path, f"{BODY} 7".encode(), f"{BODY} 8".encode())
     code, line = Posthouse().refusal("backup", copy, "--database", path)
     assert code == 65
-    assert f"the copy {copy}.part is damaged" in line
+    assert f"{path} is damaged, so the copy was not put into place" in line
     assert copy.read_bytes() == before
+    assert parts(copy) == []
+
+
+def test_a_database_without_its_end_leaves_the_earlier_backup(path: Path, copy: Path) -> None:
+    Posthouse().answer("backup", copy, "--database", path)
+    before = copy.read_bytes()
+    change(path, "DELETE FROM bot_messages WHERE seq > 5")
+    code, line = Posthouse().refusal("backup", copy, "--database", path)
+    assert (code, "ends at message 5, but 10 was acknowledged" in line) == (65, True)
+    assert copy.read_bytes() == before
+
+
+def test_a_copy_that_a_command_left_which_was_killed_is_removed(path: Path, copy: Path) -> None:
+    left = copy.with_name(f"{copy.name}.posthouse-1234abcd.part")
+    others = copy.with_name(f"{copy.name}.part")
+    left.write_bytes(b"left")
+    others.write_bytes(b"somebody's")
+    back_up(path, copy, quiet)
+    assert parts(copy) == [others.name]
+    assert others.read_bytes() == b"somebody's"
+
+
+@pytest.mark.parametrize("name", ["copy.db.part", "copy.db.posthouse-1234abcd.part"])
+def test_a_copy_is_written_over_no_other_file(path: Path, tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    back_up(path, source, quiet)
+    back_up(source, tmp_path / "copy.db", quiet)
+    restore(source, tmp_path / "copy.db", quiet)
+    assert ids(source) == ids(tmp_path / "copy.db") == ids(path)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="a small disk needs root and mount")
+def test_a_full_disk_keeps_nothing_of_the_copy(path: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        code, line = Posthouse().refusal("backup", disk / "copy.db", "--database", path)
+        assert (code, "make room" in line) == (74, True)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("name", ["posthouse.db", "other.db", "folder"])
@@ -147,12 +198,16 @@ def test_a_folder_that_is_not_there_is_said(path: Path, tmp_path: Path) -> None:
     assert (code, "cannot be opened: No such file or directory" in line) == (78, True)
 
 
-def test_two_backups_to_one_file_do_not_mix(path: Path, copy: Path) -> None:
-    with (
-        backups._written(copy.with_name(f"{copy.name}.part")),
-        pytest.raises(DatabaseUnusable, match="being written"),
-    ):
-        back_up(path, copy, quiet)
+@pytest.mark.parametrize("file", ["x" * 300, "x" * 240], ids=["name", "part"])
+def test_a_name_that_is_too_long_is_said(path: Path, tmp_path: Path, file: str) -> None:
+    code, line = Posthouse().refusal("backup", tmp_path / file, "--database", path)
+    assert (code, "File name too long" in line) == (78, True)
+
+
+@pytest.mark.parametrize("database", [":memory:", "postgres://here/db"])
+def test_what_names_no_file_is_said(copy: Path, database: str) -> None:
+    code, _ = Posthouse().refusal("backup", copy, "--database", database)
+    assert code == 78
 
 
 # ── Restoring ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,7 +254,7 @@ def test_a_damaged_backup_changes_nothing(later: Path, copy: Path) -> None:
     replace(copy, f"{BODY} 7".encode(), f"{BODY} 8".encode())
     before = ids(later), later.read_bytes()
     code, line = Posthouse().refusal("restore", copy, "--database", later)
-    assert (code, "is damaged, so it was not put into place" in line) == (65, True)
+    assert (code, "is damaged, so the copy was not put into place" in line) == (65, True)
     assert (ids(later), later.read_bytes()) == before
     assert anyio.run(epoch, later)
 

@@ -147,6 +147,20 @@ async def test_a_worker_that_is_away_fails_no_run(programs: Programs, workflow: 
     assert await programs.status() == RunStatus.PENDING
 
 
+async def test_a_step_fails_whose_error_cannot_be_turned_into_text(
+    programs: Programs, workflow: WorkflowDefinition
+) -> None:
+    class Speechless(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    async with programs.open() as run:
+        with pytest.raises(bus.StepFailed, match="Speechless"):
+            await run.step("s", fail, Speechless(), input=None)
+    [row] = await programs.rows()
+    assert (row.status, row.error) == (StepStatus.FAILED, "Speechless")
+
+
 # ── After the process was lost ───────────────────────────────────────────────────────────────────────────
 
 

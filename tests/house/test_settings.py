@@ -195,13 +195,15 @@ def test_an_address_on_this_machine_is_taken(address: str) -> None:
     assert parse_settings(f"[listen]\ncommand = '{address}'").listen.command == address
 
 
-def test_an_option_is_checked_like_the_file() -> None:
+def test_an_option_is_checked_like_the_file_and_helps_against_what_it_replaces() -> None:
+    wrong = {"POSTHOUSE_LISTEN_TAP": "tcp://0.0.0.0:7711"}
     with pytest.raises(SettingsError, match=r"listen\.tap"):
-        Settings().override(listen={"tap": "tcp://0.0.0.0:7711"})
-    changed = Settings().override(
-        listen={"command": "tcp://127.0.0.1:1", "tap": None}, store={"database": "other.db"}
-    )
-    assert (changed.listen.command, changed.listen.tap) == ("tcp://127.0.0.1:1", Settings().listen.tap)
+        read_settings(None, environment={}, listen={"tap": "tcp://0.0.0.0:7711"})
+    with pytest.raises(SettingsError, match=r"listen\.tap"):
+        read_settings(None, environment=wrong)
+    listen = {"command": None, "tap": "tcp://127.0.0.1:1"}
+    changed = read_settings(None, environment=wrong, listen=listen, store={"database": "other.db"})
+    assert (changed.listen.command, changed.listen.tap) == (Settings().listen.command, "tcp://127.0.0.1:1")
     assert changed.store.database == "other.db"
 
 
@@ -345,6 +347,11 @@ ENVIRONMENT = {
     "POSTHOUSE_RETENTION_CHANNELS": "{news = {messages_max = 5}}",
     "POSTHOUSE_URL": "tcp://127.0.0.1:2",
     "POSTHOUSE_LOG": "debug",
+    "POSTHOUSE_LOG_SERVICE_HOST": "10.0.0.1",
+    "POSTHOUSE_LOG_SERVICE_PORT_HTTP": "80",
+    "POSTHOUSE_LIMITS_PORT": "tcp://10.0.0.1:80",
+    "POSTHOUSE_STORE_PORT_80_TCP_ADDR": "10.0.0.1",
+    "POSTHOUSE_limits_headers_max": "9",
     "SESSIONS_MAX": "8",
 }
 
