@@ -73,6 +73,7 @@ def restore(backup: Path, database: Path, tell: Tell) -> tuple[Check, Path | Non
         try:
             lock.acquire()
             with _copied(backup, place.database, tell) as (part, check):
+                _give(part, place.database if place.database.exists() else place.database.parent)
                 aside = _move_aside(place, lock)
                 _rename(part, place.database)
             lock.restored()
@@ -150,6 +151,7 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
     while True:
         # As for a check: without a WAL there is no writer; if one has begun meanwhile, the copy is invalid.
         alone = not place.wal.exists()
+        changed_ns = place.database.stat().st_ctime_ns
         with (
             closing(open_read_only(place.database, alone=alone)) as connection,
             closing(sqlite3.connect(part, isolation_level=None)) as copy,
@@ -167,7 +169,7 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
                 if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                     raise DatabaseDamaged(f"{source} cannot be copied: {error}") from error
                 raise _unwritable(part.parent, str(error)) from error
-        if not (alone and place.wal.exists()):
+        if not alone or (changed_ns == place.database.stat().st_ctime_ns and not place.wal.exists()):
             return
 
 
@@ -195,6 +197,13 @@ def _move_aside(place: Place, lock: LockFile) -> Place:
         if old.exists() and not new.exists():
             _rename(old, new)
     return aside
+
+
+def _give(part: Path, like: Path) -> None:
+    """Give a file to the user who has another one, which only root can: it is the worker's user."""
+    if os.geteuid() == 0:
+        status = like.stat()
+        os.chown(part, status.st_uid, status.st_gid)
 
 
 def _rename(old: Path, new: Path) -> None:

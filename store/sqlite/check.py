@@ -131,6 +131,8 @@ class Check:
             if not (alone and place.wal.exists()):
                 break
         self.damage, self.warnings, self.counts = reading.damage, reading.warnings, reading.counts
+        if mark is not None and mark.restoring:
+            self.damage.append("its restoration was interrupted: run `posthouse restore` again")
         if status.st_nlink > 1:
             self.warnings.append(
                 f"the file has {status.st_nlink} names (hard links): a WAL beside another name was not read"

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
@@ -16,13 +16,14 @@ import anyio.to_thread
 import pytest
 
 import bus
-from bus.errors import DatabaseDamaged
+from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from store import open_store
 from store.sqlite import backup as backups
 from store.sqlite.backup import back_up, restore
 
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
-from .test_check import BODY, change, checked, fill, lock_path, replace
+from .test_check import BODY, NOW, change, checked, fill, lock_path, replace
 
 ROUNDS = 6
 
@@ -110,7 +111,8 @@ async def test_a_backup_under_load_has_what_was_acknowledged_and_survives_kills(
             process = await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None)
             if number % 2:
                 await anyio.sleep(rounds.uniform(0.3, 1.5))
-                process.kill()
+                with suppress(ProcessLookupError):  # it has ended
+                    process.kill()
             with anyio.fail_after(TIMEOUT_SECONDS):
                 assert await process.wait() in (0, -signal.SIGKILL)
             if process.returncode == 0:
@@ -233,6 +235,50 @@ def test_a_restored_database_is_the_backup_under_a_new_epoch(later: Path, copy: 
     assert Posthouse().answer("check", aside).count("is sound") == 1
 
 
+@pytest.mark.parametrize("claims_in_it", [0, 2])
+def test_a_hold_of_a_run_from_after_the_backup_is_lost(path: Path, copy: Path, claims_in_it: int) -> None:
+    definition = WorkflowDefinition(id="w", name="w", owner=GlobalOwner())
+
+    async def claim() -> int:
+        async with open_store(str(path)) as store:
+            held = await store.workflows.claim_run("r", "ann-id", 60)
+            await store.workflows.release_run("r", held.fence, RunStatus.PENDING)
+            return held.fence
+
+    async def create() -> None:
+        async with open_store(str(path)) as store:
+            await store.workflows.save_definition(definition)
+            await store.workflows.create_run(
+                WorkflowRun(id="r", workflow_id="w", workflow_name="w", trigger_type="t", started_at=NOW)
+            )
+
+    async def write(fence: int) -> None:
+        async with open_store(str(path)) as store:
+            await store.workflows.claim_run("r", "bob-id", 60)
+            with pytest.raises(Fenced):
+                await store.workflows.renew_run("r", fence, 60)
+
+    anyio.run(create)
+    for _ in range(claims_in_it):
+        anyio.run(claim)
+    back_up(path, copy, quiet)
+    fence = anyio.run(claim)
+    restore(copy, path, quiet)
+    anyio.run(write, fence)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_restored_database_belongs_to_whom_the_old_one_did(later: Path, copy: Path, tmp_path: Path) -> None:
+    os.chown(later, 12345, 12346)
+    restore(copy, later, quiet)
+    assert (later.stat().st_uid, later.stat().st_gid, later.stat().st_mode & 0o777) == (12345, 12346, 0o600)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    os.chown(empty, 12345, 12346)
+    restore(copy, empty / "posthouse.db", quiet)
+    assert (empty / "posthouse.db").stat().st_uid == 12345
+
+
 def test_a_backup_is_restored_where_nothing_is(copy: Path, path: Path, tmp_path: Path) -> None:
     back_up(path, copy, quiet)
     database = tmp_path / "empty" / "posthouse.db"
@@ -292,6 +338,10 @@ def test_a_restoration_that_is_killed_can_be_repeated(
                 refused = str(error)
             if refused:
                 assert "run `posthouse restore` again" in refused
+                if later.exists():
+                    assert "its restoration was interrupted" in checked(later).damage[-1]
+                    with pytest.raises(DatabaseUnusable, match="was interrupted"):
+                        back_up(later, copy.with_name("other.db"), quiet)
                 restore(copy, later, quiet)
         [aside] = [each for each in later.parent.iterdir() if each.name.endswith("Z")]
         assert aside.read_bytes() == kept[later.name]

@@ -63,6 +63,9 @@ _READER_STATEMENTS = 64
 _LOOK_SECONDS = 1.0
 """How often an idle worker checks that its files are still there; a busy one checks at every commit."""
 
+_FENCES_AHEAD = 1_000_000
+"""How far the fences of a restored copy are ahead of those in it: more than the claims of a run since then."""
+
 _COPY = (
     "{} continues under a new epoch: the mark beside it is missing or was written for another file, so it is"
     " assumed to be a restored copy"
@@ -326,7 +329,10 @@ async def _identify(connection: StoreConnection, *, continued: bool) -> Identity
             "INSERT INTO log (epoch, created_at) VALUES (?, ?)", (epoch, timestamp(datetime.now(UTC)))
         )
     else:
-        epoch = epoch if continued else str(uuid_utils.uuid7())
+        if not continued:
+            epoch = str(uuid_utils.uuid7())
+            # A program may still hold a run by a claim that is not in this copy: the next claim must not be equal.
+            await connection.execute("UPDATE workflow_runs SET fence = fence + ?", (_FENCES_AHEAD,))
         await connection.execute("UPDATE log SET epoch = ?", (epoch,))
     await connection.commit()
     [[last_seq]] = await connection.execute_fetchall("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
