@@ -342,5 +342,5 @@ class _Failure(Exception):
     """A step's function raised an error, which is to be recorded."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__()
+        super().__init__(error)
         self.error = error
