@@ -197,7 +197,8 @@ class Run(Children):
                         row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
                     return call.read(await self._attempt(row, call))
             except _Failure as failure:
-                cause = failure.error
+                assert isinstance(failure.__cause__, Exception), "it was raised from one"
+                cause = failure.__cause__
             passes = decision.last and no_fault(cause)
             error = GIVEN_BACK if passes else wanted.retry.failure_text(cause)
             async with self._hold.work():
@@ -244,7 +245,7 @@ class Run(Children):
         except Exception as error:
             if isinstance(error, RunLost | RunCancelled) and error.run_id == self.id:
                 raise
-            raise _Failure(error) from error
+            raise _Failure from error
 
     def _input_of(self, step_id: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, input: Any) -> Any:
         if input is not msgspec.UNSET:
@@ -339,8 +340,4 @@ class _StepCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Failure(Exception):
-    """A step's function raised an error, which is to be recorded."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+    """A step's function raised the error that is the cause of this one, and is to be recorded."""
