@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 import anyio.lowlevel
@@ -197,8 +197,7 @@ class Run(Children):
                         row = msgspec.structs.replace(row, started_at=timestamp(self._later(0)))
                     return call.read(await self._attempt(row, call))
             except _Failure as failure:
-                assert isinstance(failure.__cause__, Exception), "it was raised from one"
-                cause = failure.__cause__
+                cause = cast("Exception", failure.__cause__)
             passes = decision.last and no_fault(cause)
             error = GIVEN_BACK if passes else wanted.retry.failure_text(cause)
             async with self._hold.work():
