@@ -25,7 +25,7 @@ from bus.model.records import (
     timestamp,
 )
 from bus.model.repository import StartScheduled, Store, WorkflowRepository, WorkflowRules
-from bus.settings import Limits, Settings
+from bus.settings import Limits, Settings, Workflows
 from bus.testing import Worker
 from store import open_store
 
@@ -181,7 +181,10 @@ class RemoteBackend:
 
     def __init__(self, path: Path) -> None:
         self._clock = Clock()
-        settings = Settings(limits=Limits(frame_bytes_max=FRAME_BYTES_MAX, answers_bytes_max=2 * FRAME_BYTES_MAX))
+        settings = Settings(
+            limits=Limits(frame_bytes_max=FRAME_BYTES_MAX, answers_bytes_max=2 * FRAME_BYTES_MAX),
+            workflows=Workflows(sweep_seconds=86_400),  # tests look for lost runs when they want to
+        )
         self.worker = Worker(path, settings, clock=self._clock)
         self._opened = 0
 

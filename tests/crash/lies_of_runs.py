@@ -16,7 +16,7 @@ import msgspec
 from bus.model.checked import NewRun, new_run
 from bus.model.leases import HeldRun
 from bus.model.records import CONTINUED
-from bus.model.retrying import StepMark
+from bus.model.retrying import StepMark, is_set_aside
 from bus.model.schedules import Due, ScheduleState, WorkflowSchedule
 from store.sqlite.file.writer import Transaction
 from store.sqlite.workflows import cancelling, retrying, schedules
@@ -101,7 +101,8 @@ def _retries_set_nothing_aside() -> None:
 def _retries_set_all_aside() -> None:
     def make(honest: Any) -> Any:
         def set_aside(marks: list[StepMark], from_step: str | None) -> Any:
-            return honest(marks, marks[0].step_id if marks else None)
+            first = next((mark.step_id for mark in marks if not is_set_aside(mark.step_id)), None)
+            return honest(marks, first)
 
         return set_aside
 
