@@ -45,7 +45,8 @@ class UnknownWorkflow(BusError):
     def __init__(self, workflow: str, bot: str) -> None:
         super().__init__(
             f"no workflow {workflow!r} of {bot!r}, and no global one: save one first with"
-            " bot.workflows.save_definition(WorkflowDefinition(...)), or pass it as definition="
+            " bot.workflows.save_definition(WorkflowDefinition(...)), or pass it as definition=; another bot's is"
+            " for that bot alone, unless its owner is GlobalOwner()"
         )
         self.workflow = workflow
 

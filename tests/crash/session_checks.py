@@ -100,11 +100,16 @@ def replies(ledger: Ledger, final: Final) -> Iterator[Fault]:
 
 
 def expelled(ledger: Ledger) -> Iterator[Fault]:
-    """A worker that was paused does not take its own silence for that of its clients."""
-    paused = [index for index, mark in ledger.marks if mark.what == "paused"]
+    """A worker that was paused does not take its own silence for that of its clients.
+
+    The next worker after it knows none of its sessions.
+    """
+    last = {"started": -1, "paused": -1}
     for index, mark in ledger.marks:
+        if mark.what in last:
+            last[mark.what] = index
         hello = ledger.sessions.get(mark.note)
-        if mark.what == "expelled" and hello is not None and any(hello.ends < each < index for each in paused):
+        if mark.what == "expelled" and hello is not None and last["started"] < hello.ends < last["paused"]:
             yield (
                 "expelled",
                 f"{mark.process} was not silent, and its session did not outlive a pause, at {mark.at} s",

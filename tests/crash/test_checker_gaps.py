@@ -89,10 +89,20 @@ def test_what_a_client_holds_it_can_settle_for_good(
     assert story.verdict().kinds == kinds
 
 
-@pytest.mark.parametrize("paused", [True, False])
-def test_nobody_is_silent_because_the_worker_was(story: Story, *, paused: bool) -> None:
+@pytest.mark.parametrize(
+    ("marks", "kinds"),
+    [
+        (["paused"], {"expelled"}),
+        (["paused", "continued"], {"expelled"}),
+        (["pulled"], set()),
+        (["paused", "killed", "started"], set()),  # the next worker does not know the session
+        (["paused", "killed", "started", "paused"], set()),
+    ],
+)
+def test_nobody_is_silent_because_the_worker_was(story: Story, marks: list[str], kinds: set[str]) -> None:
     story.take("bob/1", (1, "a"), (2, "b"))
     story.keep((1, "a"), (2, "b"))
-    for what, note in (("paused" if paused else "pulled", ""), ("expelled", "bob/1")):
+    for what in (*marks, "expelled"):
+        note = "bob/1" if what == "expelled" else ""
         story.events.append(Mark(what=what, note=note, at=9.0, process="bob", incarnation=1))
-    assert story.verdict().kinds == ({"expelled"} if paused else set())
+    assert story.verdict().kinds == kinds
