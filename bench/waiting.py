@@ -231,7 +231,7 @@ class _Measurement:
         click.echo(err=True)
 
     async def faults(self) -> Iterator[str]:
-        """Say what did not end as it has to: each run once, completed, and its message settled."""
+        """Return what did not end as it has to: each run once, completed, and its message settled."""
         await self._until(lambda look: not look.parked, "settling")
         look, ids = await self.look(), [id for each in self.ids.values() for id in each]
         wrong = {id: look.ended[id] for id in ids if look.ended[id] != 1}

@@ -26,7 +26,7 @@ class ServiceManager:
     """What started this process; nobody is told anything if that left no address."""
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
-        """Take the address out of the environment, `os.environ` if None: other processes have nothing to tell."""
+        """Remove the address from the environment, `os.environ` if None: child processes must not use it."""
         found = os.environ if environment is None else environment
         address = found.pop("NOTIFY_SOCKET", "")
         interval, pid = found.pop("WATCHDOG_USEC", ""), found.pop("WATCHDOG_PID", "")
@@ -38,19 +38,19 @@ class ServiceManager:
         return f"<ServiceManager {self._address or 'nobody'}>"
 
     def ready(self, status: str) -> None:
-        """Tell that the worker serves, or that it has read its configuration again."""
+        """Report that the worker serves, or that it has read its configuration again."""
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Tell that the worker reads its configuration again; `ready` follows."""
+        """Report that the worker reads its configuration again; `ready` follows."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str) -> None:
-        """Tell that the worker ends."""
+        """Report that the worker ends."""
         self._tell("STOPPING=1", f"STATUS={status}")
 
     async def stay_alive(self) -> None:
-        """Tell twice in each interval of the watchdog that the loop turns. Return at once without a watchdog."""
+        """Report twice in each interval of the watchdog that the loop turns. Return at once without a watchdog."""
         while self._watchdog_seconds:
             self._tell("WATCHDOG=1")
             await anyio.sleep(self._watchdog_seconds / 2)

@@ -25,8 +25,8 @@ def show_check(check: StoreCheck, *, as_json: bool) -> bool:
     """
     try:
         with progress() as tell:
-            for reached in check.run():
-                tell(reached)
+            for part, done, total in check.run():
+                tell((f"reading {part}", done, total))
     except (DatabaseDamaged, DatabaseNewer) as error:
         if not as_json:
             raise
@@ -52,7 +52,7 @@ def progress() -> Iterator[Callable[[tuple[str, int, int | None]], None]]:
             part, done, total = reached
             if part != shown:
                 bar.remove_task(task)
-                shown, task = part, bar.add_task(f"reading {part}", total=total)
+                shown, task = part, bar.add_task(part, total=total)
             bar.update(task, completed=done)
 
         yield tell

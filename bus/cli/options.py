@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 import rich_click as click
-import uuid_utils
 
 from ..bot import DEFAULT_URL
 from ..client.credentials import Credentials, read_credentials
 from ..client.draft import Draft
 from ..client.endpoint import VARIABLE
+from ..client.ids import chosen_id
 from ..errors import CredentialsError
 from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
@@ -404,7 +404,7 @@ def drafted(command: Command) -> Command:
     def drafting(**rest: Any) -> None:
         names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
         fields = _all_as_written({name: rest.pop(name) for name in names})
-        fields["id"] = fields["id"] or str(uuid_utils.uuid7())
+        fields["id"] = chosen_id(fields["id"])
         command(draft=Draft(**fields), **rest)
 
     return drafting

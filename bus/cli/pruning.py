@@ -7,19 +7,18 @@ of them, and can be repeated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import count
 
 import anyio
 import msgspec
 import rich_click as click
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from ..bot import Bot
 from ..errors import Conflict
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary
-from .console import console_for, show_json
+from .checking import progress
+from .console import show_json
 from .ending import ask
 from .finding import newest_runs
 from .options import Link, linked
@@ -122,7 +121,8 @@ async def _delete(bot: Bot, runs: list[RunSummary]) -> list[str]:
     """Delete runs, and return why some were not: they go on again meanwhile."""
     refused: list[str] = []
     left = iter(runs)
-    with _bar(len(runs)) as (bar, task):
+    ended = count(1)
+    with progress() as tell:
 
         async def work() -> None:
             for run in left:
@@ -130,17 +130,9 @@ async def _delete(bot: Bot, runs: list[RunSummary]) -> list[str]:
                     await bot.workflows.delete_run(run.id)
                 except Conflict as error:
                     refused.append(error.message)
-                bar.advance(task)
+                tell(("deleting runs", next(ended), len(runs)))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(_DELETIONS_AT_ONCE):
                 tasks.start_soon(work)
     return refused
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[tuple[Progress, TaskID]]:
-    console = console_for(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield bar, bar.add_task("deleting runs", total=total)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 import rich_click as click
-import uuid_utils
 
 from ..bot import Bot
+from ..client.ids import chosen_id
 from ..errors import Conflict, InvalidTransition, NotFound, RequestError
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
@@ -146,7 +146,7 @@ def fork(link: Link, run_id: str, before_step: str | None, new_id: str | None) -
 
     Without --before it has all steps but those that ended RUN. It is pending, and goes on when a bot opens it.
     """
-    id = new_id or str(uuid_utils.uuid7())
+    id = chosen_id(new_id)
 
     async def forked(bot: Bot) -> tuple[WorkflowRun, WorkflowRun]:
         run = await find_run(bot.workflows, run_id)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import rich_click as click
-import uuid_utils
 
 from ..bot import Bot
+from ..client.ids import chosen_id
 from ..errors import NotFound, RunEnded, TooManySignals, WorkerUnavailable
 from ..model.records import Signal
 from .console import show_json
@@ -36,7 +36,7 @@ def signal(link: Link, run_id: str, signal_name: str, payload: msgspec.Raw, sign
     JSON is its payload, by default null; what is not JSON is text, and `-` reads it from standard input. The signal
     is kept until the run takes it. The command returns when it is on the worker's disk.
     """
-    id = signal_id or str(uuid_utils.uuid7())
+    id = chosen_id(signal_id)
 
     async def sent(bot: Bot) -> Signal:
         run = await find_run(bot.workflows, run_id)

@@ -154,7 +154,7 @@ class Connection:
         return request
 
     def withdraw(self, request: Request) -> bool:
-        """Take back a request that was posted in this turn of the loop; return False if it may have been sent."""
+        """Withdraw a request that was posted in this turn of the loop; return False if it may have been sent."""
         if not self._outbox.withdraw(request.number):
             return False
         del self._requests[request.number]

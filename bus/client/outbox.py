@@ -24,15 +24,15 @@ class Outbox:
         return len(self._frames) + len(self._acks)
 
     def add(self, number: int, frame: bytes) -> None:
-        """Let a frame leave."""
+        """Queue a frame."""
         self._frames[number] = frame
 
     def ack(self, seq: int) -> None:
-        """Let a message be acked, in one frame with the others of this turn."""
+        """Queue the ack of a message, in one frame with the others of this turn."""
         self._acks.append(seq)
 
     def withdraw(self, number: int) -> bool:
-        """Take a frame back. Return False if it has left, or was never here."""
+        """Withdraw a frame. Return False if it has left, or was never here."""
         return self._frames.pop(number, None) is not None
 
     def take(self) -> list[bytes]:

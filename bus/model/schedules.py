@@ -179,7 +179,7 @@ class ScheduleRepository(Protocol):
         """Return the next times of a schedule, at most 1000, also if it is paused. Raises NotFound."""
 
     async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
-        """Let a schedule start no runs, or with `paused=False` go on with the first time after now.
+        """Pause a schedule, or with `paused=False` resume it with the first time after now.
 
         Times that pass meanwhile are not caught up. Repeating the call changes nothing. Raises NotFound.
         """

@@ -232,7 +232,7 @@ class WorkflowRepository(RunOpener, ScheduleRepository, Protocol):
         """
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
-        """Tell those who follow a run's events what its program has to say, for instance how far it is.
+        """Publish an event with what a run's program has to say, for instance how far it is.
 
         Return False if nobody is told, and nothing was written. A value has at most 16 KiB. With an `id` the call
         may be repeated: it is told once. Raises NotFound, Fenced, InvalidValue or TooLarge.

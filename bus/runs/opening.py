@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import anyio
 import msgspec
-import uuid_utils
 
+from ..client.ids import chosen_id
 from ..errors import BusError, InvalidTransition, NotFound, RunCancelled
 from ..model.openings import RunOpening
 from ..model.records import RunStatus, StepPage, WorkflowDefinition, WorkflowRun
@@ -46,7 +46,7 @@ async def open_run(
     found = None if executor.opens else await find_or_create(executor, workflow, start)
     hold = Hold(
         executor.workflows,
-        start.id or str(uuid_utils.uuid7()) if found is None else found.run.id,
+        chosen_id(start.id) if found is None else found.run.id,
         executor.bot_id,
         lease_seconds=executor.lease_seconds,
         timing=executor.timing,

@@ -239,7 +239,7 @@ class RemoteWorkflows(RemoteSignals):
         return cancelled
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
-        """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
+        """Resume a run that stopped, as if its failed steps, or those from one on, had not been carried out."""
         retried: WorkflowRun = await self._call(calls.RetryRun(run_id=run_id, from_step=from_step))
         return retried
 
@@ -256,7 +256,7 @@ class RemoteWorkflows(RemoteSignals):
         return deleted
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
-        """Tell those who follow a run what its program has to say. Without an `id` the call makes one."""
+        """Publish an event with what a run's program has to say. Without an `id` the call makes one."""
         what = f"what run {run_id!r} emits"
         plain = self._values.plain(value, what, bytes_max=EMITTED_BYTES_MAX)
         told: bool = await self._call(calls.EmitRun(run_id=run_id, value=plain, fence=fence, id=chosen_id(id)))

@@ -282,7 +282,7 @@ class Run(Children):
         return RunCommit(self._recorder, self._prefix + name, input=input, output=output)
 
     async def emit(self, value: Any) -> None:
-        """Tell those who follow the events of runs how far this one is: any JSON value of at most 16 KiB.
+        """Publish an event that says how far this run is: any JSON value of at most 16 KiB.
 
         It is an event, not a record: nothing is kept if nobody is subscribed to `posthouse.runs`, and when the run
         is opened again, the program emits it again. Raises InvalidValue or TooLarge.

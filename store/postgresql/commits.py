@@ -222,7 +222,7 @@ class Commits:
     # ── What the worker itself does ──────────────────────────────────────────────────────────────────────
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
-        """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
+        """Resume the runs that messages of a mailbox began, if they stopped because of an error."""
         unit = self._workflows.unit(transaction)
         await self._retrying.retry_of_messages(unit, mailbox_id, seqs)
         await self._workflows.flush(unit)

@@ -93,7 +93,7 @@ class RunChanges(Protocol):
         """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
-        """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
+        """Resume the runs that messages of a mailbox began, if they stopped because of an error."""
 
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """End the holds of runs whose lease has expired."""

@@ -86,7 +86,7 @@ def restore(backup: Path, database: Path, tell: Tell) -> tuple[Check, Path | Non
 
 @contextmanager
 def _readable(*paths: Path) -> Iterator[None]:
-    """Say in one line that a path cannot be looked at: by this user, or because of its length."""
+    """Raise what says in one line that a path cannot be read: by this user, or because of its length."""
     try:
         yield
     except OSError as error:
@@ -163,7 +163,7 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
                 connection.backup(
                     copy,
                     pages=_PAGES_A_STEP,
-                    progress=lambda _, left, pages: tell(Progress("pages", pages - left, pages)),
+                    progress=lambda _, left, pages: tell(Progress("copying pages", pages - left, pages)),
                 )
             except sqlite3.Error as error:
                 if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -175,8 +175,8 @@ def _copy(source: Path, part: Path, tell: Tell) -> None:
 
 def _checked(source: Path, part: Path, mark: Mark | None, tell: Tell) -> Check:
     check = Check(part, mark)
-    for progress in check.run():
-        tell(progress)
+    for part_read, done, total in check.run():
+        tell(Progress(f"reading {part_read}", done, total))
     if check.damage:
         more = f", and {len(check.damage) - 1} more" if len(check.damage) > 1 else ""
         raise DatabaseDamaged(
@@ -187,7 +187,7 @@ def _checked(source: Path, part: Path, mark: Mark | None, tell: Tell) -> Check:
 
 
 def _move_aside(place: Place, lock: LockFile) -> Place:
-    """Give the database, and SQLite's files beside it, another name; return where they are.
+    """Rename the database, and SQLite's files beside it; return where they are.
 
     What an interrupted restoration has moved stays where it is: the database now in its place is a copy.
     """
@@ -200,7 +200,7 @@ def _move_aside(place: Place, lock: LockFile) -> Place:
 
 
 def _give(part: Path, like: Path) -> None:
-    """Give a file to the user who has another one, which only root can: it is the worker's user."""
+    """As root, change the owner of a file to that of another one, which is the worker's user."""
     if os.geteuid() == 0:
         status = like.stat()
         os.chown(part, status.st_uid, status.st_gid)

@@ -170,7 +170,7 @@ class Commits:
         await self._signals.send(connection, new_signal(signal), work.sender, self._now())
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
-        """Let the runs go on that messages of a mailbox began, if they stopped because of an error."""
+        """Resume the runs that messages of a mailbox began, if they stopped because of an error."""
         await self._retrying.retry_of_messages(
             transaction.connection, mailbox_id, seqs, now=self._now(), lease_now=self._lease_now()
         )

@@ -141,7 +141,7 @@ class Arrivals:
 
 
 async def schedule(connection: asyncpg.Connection, messages: Sequence[NewMessage]) -> None:
-    """Let messages wait until they are due. No sender of theirs used their ids before."""
+    """Store messages that wait until they are due. No sender of theirs used their ids before."""
     await connection.copy_records_to_table(
         "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES
     )

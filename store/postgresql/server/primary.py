@@ -78,7 +78,7 @@ class Primary:
 
     @contextmanager
     def doubt(self) -> Iterator[None]:
-        """Let nothing be read while it is unknown whether a commit was done, or whether it is safe."""
+        """Block reading while it is unknown whether a commit was done, or whether it is safe."""
         self._doubt = settled = anyio.Event()
         try:
             yield

@@ -47,20 +47,20 @@ class EventWriting:
             self.came()
 
     def changed(self, unit: Unit, before: WorkflowRun, after: WorkflowRun) -> None:
-        """Tell that a run has another status than before."""
+        """Record the event that a run has another status than before."""
         if before.status != after.status:
             self._add(unit, event_of(after), after)
 
     def created(self, unit: Unit, run: WorkflowRun) -> None:
-        """Tell that a run was created."""
+        """Record the event that a run was created."""
         self._add(unit, "created", run)
 
     def crashed(self, unit: Unit, run: RunSummary) -> None:
-        """Tell that a run lost its holder."""
+        """Record the event that a run lost its holder."""
         self._add(unit, "crashed", run)
 
     async def progress(self, unit: Unit, run: WorkflowRun, value: Any, emit_id: str | None) -> bool:
-        """Tell what a run's program emits, once for each id; return False if nobody is told."""
+        """Record what a run's program emits, once for each id; return False if nobody is told."""
         if not self.wanted():
             return False
         id = None if emit_id is None else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.id}/{emit_id}"))

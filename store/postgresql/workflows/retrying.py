@@ -83,7 +83,7 @@ class Retrying:
         return f"<Retrying {self._runs}>"
 
     async def retry(self, unit: Unit, run_id: str, from_step: str | None) -> WorkflowRun:
-        """Let a run go on, without the records that count no longer."""
+        """Resume a run, without the records that count no longer."""
         held = await unit.held(run_id)
         marks = await _marks(unit.connection, run_id)
         if held.run.status == RunStatus.PENDING:
@@ -99,7 +99,7 @@ class Retrying:
         return after.run
 
     async def retry_of_messages(self, unit: Unit, mailbox_id: str, seqs: Iterable[int]) -> None:
-        """Let runs of a mailbox's bots go on whose ids are those of messages, if an error stopped them."""
+        """Resume runs of a mailbox's bots whose ids are those of messages, if an error stopped them."""
         for (run_id,) in await unit.connection.fetch(_RETRIABLE, list(seqs), mailbox_id):
             await self.retry(unit, run_id, None)
 

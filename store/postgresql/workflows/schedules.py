@@ -153,7 +153,7 @@ class PostgresqlSchedules(PostgresqlRunLists):
         return await anyio.to_thread.run_sync(lambda: list(islice(next_times(times, anchor, now), count)))
 
     async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
-        """Let a schedule start no runs, or go on with the next time after now."""
+        """Pause a schedule, so that it starts no runs, or resume it with the next time after now."""
         check_id(schedule_id, "id of a schedule")
 
         async def operation(unit: Unit) -> ScheduleStatus:

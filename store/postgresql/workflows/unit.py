@@ -400,11 +400,11 @@ class Unit:
         self._changes.signals.append(row)
 
     def take_signal(self, run_id: str, id: str, step_id: str) -> None:
-        """Let a step have a signal."""
+        """Assign a signal to a step."""
         self._changes.taken.append((run_id, id, step_id))
 
     def pass_on_signals(self, run_id: str, successor_id: str) -> None:
-        """Give the signals that nobody took to the run as which theirs continues, except those that it has."""
+        """Move the signals that nobody took to the run as which theirs continues, except those that it has."""
         self._changes.passed.append((run_id, successor_id))
 
     @property

@@ -154,7 +154,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
         self.runs.events.wanted, self.runs.events.came = wanted, came
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
-        """Tell those who follow a run what its program has to say."""
+        """Publish an event with what a run's program has to say."""
         what = f"what run {run_id!r} emits"
         json_text(value, what, bytes_max=EMITTED_BYTES_MAX)
         value = json_value(value, what)
@@ -215,7 +215,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
         return await self._write(operation, settles=True)
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
-        """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
+        """Resume a run that stopped, as if its failed steps, or those from one on, had not been carried out."""
         return await self._write(lambda unit: self.retrying.retry(unit, run_id, from_step), settles=True)
 
     async def fork_run(self, run_id: str, new_id: str, before_step: str | None = None) -> WorkflowRun:

@@ -180,7 +180,7 @@ class Arrivals:
 
 
 async def schedule(connection: aiosqlite.Connection, message: NewMessage) -> None:
-    """Let a message of the worker wait until it is due. Its id must be new: no bot sends with that sender."""
+    """Store a message of the worker until it is due. Its id must be new: no bot sends with that sender."""
     await connection.execute(_INSERT, _row(message))
 
 

@@ -51,7 +51,7 @@ async def refuse_taken(connection: aiosqlite.Connection, run_id: str, successor_
 
 
 async def continue_run(connection: aiosqlite.Connection, run_id: str, successor_id: str) -> None:
-    """Let a run continue as another one, which belongs to the bot that created the first one."""
+    """Continue a run as another one, which belongs to the bot that created the first one."""
     await connection.execute(_CONTINUE, (run_id, successor_id))
     await connection.execute(_INHERIT, (run_id, successor_id))
 

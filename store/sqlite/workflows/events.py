@@ -45,24 +45,24 @@ class EventWriting:
     async def changed(
         self, connection: aiosqlite.Connection, run: WorkflowRun | RunSummary, before: str | None
     ) -> None:
-        """Tell that a run has another status than before, which is None if it was not looked up."""
+        """Record the event that a run has another status than before, which is None if it was not looked up."""
         if before is not None and before != run.status:
             await self._add(connection, event_of(run), run, {})
 
     async def created(self, connection: aiosqlite.Connection, run: WorkflowRun) -> None:
-        """Tell that a run was created."""
+        """Record the event that a run was created."""
         if self.wanted():
             await self._add(connection, "created", run, {})
 
     async def crashed(self, connection: aiosqlite.Connection, run: RunSummary) -> None:
-        """Tell that a run lost its holder."""
+        """Record the event that a run lost its holder."""
         if self.wanted():
             await self._add(connection, "crashed", run, {})
 
     async def progress(
         self, connection: aiosqlite.Connection, run: WorkflowRun, value: Any, emit_id: str | None
     ) -> bool:
-        """Tell what a run's program emits, once for each id; return False if nobody is told."""
+        """Record what a run's program emits, once for each id; return False if nobody is told."""
         if not self.wanted():
             return False
         id = None if emit_id is None else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.id}/{emit_id}"))

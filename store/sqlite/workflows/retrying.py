@@ -76,7 +76,7 @@ class Retrying:
     async def retry(
         self, connection: aiosqlite.Connection, run_id: str, from_step: str | None, *, now: str, lease_now: str
     ) -> WorkflowRun:
-        """Let a run go on, without the records that count no longer."""
+        """Resume a run, without the records that count no longer."""
         held = await self._runs.find(connection, run_id)
         marks = await _marks(connection, run_id)
         if held.run.status == RunStatus.PENDING:
@@ -95,7 +95,7 @@ class Retrying:
     async def retry_of_messages(
         self, connection: aiosqlite.Connection, mailbox_id: str, seqs: Iterable[int], *, now: str, lease_now: str
     ) -> None:
-        """Let runs of a mailbox's bots go on whose ids are those of messages, if an error stopped them."""
+        """Resume runs of a mailbox's bots whose ids are those of messages, if an error stopped them."""
         for seq in seqs:
             for (run_id,) in await connection.execute_fetchall(_RETRIABLE, (seq, mailbox_id)):
                 await self.retry(connection, run_id, None, now=now, lease_now=lease_now)

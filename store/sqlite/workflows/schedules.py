@@ -147,7 +147,7 @@ class SqliteSchedules(SqliteRunLists):
         return await anyio.to_thread.run_sync(lambda: list(islice(next_times(times, anchor, now), count)))
 
     async def pause_schedule(self, schedule_id: str, paused: bool = True) -> ScheduleStatus:
-        """Let a schedule start no runs, or go on with the next time after now."""
+        """Pause a schedule, so that it starts no runs, or resume it with the next time after now."""
 
         async def operation(connection: aiosqlite.Connection, now: str) -> ScheduleStatus:
             status = await _find(connection, schedule_id)

@@ -102,7 +102,7 @@ class RunSignals:
         return sent
 
     async def pass_on(self, connection: aiosqlite.Connection, run_id: str, successor_id: str) -> None:
-        """Give the signals that nobody took to the run as which theirs continues, except those that it has."""
+        """Move the signals that nobody took to the run as which theirs continues, except those that it has."""
         await connection.execute(_PASS_ON, (successor_id, run_id))
 
     async def take(

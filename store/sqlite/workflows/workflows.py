@@ -123,7 +123,7 @@ class SqliteWorkflows(SqliteHolds):
         self.runs.events.wanted, self.runs.events.came = wanted, came
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:
-        """Tell those who follow a run what its program has to say."""
+        """Publish an event with what a run's program has to say."""
         what = f"what run {run_id!r} emits"
         json_text(value, what, bytes_max=EMITTED_BYTES_MAX)
         value = json_value(value, what)
@@ -182,7 +182,7 @@ class SqliteWorkflows(SqliteHolds):
         return await self._write_cancelling(operation)
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
-        """Let a run that stopped go on, as if its failed steps, or those from one on, had not been carried out."""
+        """Resume a run that stopped, as if its failed steps, or those from one on, had not been carried out."""
         return await self._write(
             lambda connection, now: self.retrying.retry(
                 connection, run_id, from_step, now=now, lease_now=self.lease_now()
