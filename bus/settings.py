@@ -16,8 +16,9 @@ from msgspec import Meta
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
+from .settings_leadership import Leadership
 from .settings_rights import ChannelRights, Role, rights_fault
-from .wire.addresses import canonical, is_local, listening_fault
+from .wire.addresses import address_fault, canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
@@ -58,6 +59,12 @@ class Listen(_Section, frozen=True):
 
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
+    advertised: str = ""
+    """Where bots of other machines find this worker, for the others of its house; by default `command`."""
+
+    advertised_tap: str = ""
+    """The same for the tap."""
+
     insecure: bool = False
     """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
@@ -69,6 +76,9 @@ class Listen(_Section, frozen=True):
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
                 )
+        for name, address in (("advertised", self.advertised), ("advertised_tap", self.advertised_tap)):
+            if address and (fault := address_fault(address)) is not None:
+                raise ValueError(f"listen.{name} {address} is not an address that bots can connect to: {fault}")
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
                 f"listen.command and listen.tap are both {self.command}, but must differ:"
@@ -408,6 +418,7 @@ class Settings(_Section, frozen=True):
     listen: Listen = Listen()
     security: Security = Security()
     store: StoreSettings = StoreSettings()
+    leadership: Leadership = Leadership()
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
     retention: RetentionSettings = RetentionSettings()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
@@ -44,12 +44,13 @@ from ..core.effects import (
     Tap,
     unsent,
 )
+from ..core.keyring import Keyring
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
-from ..wire.codec import decode_request
-from ..wire.frames import Code, Hello, Refusal, Workflow, begins_a_wait
+from ..wire.codec import decode_request, encode
+from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
@@ -61,7 +62,10 @@ from .reloading import Reloading
 from .reporting import Report, report
 from .waking import RunWaking
 
-__all__ = ["Broker", "open_broker", "system_moment"]
+__all__ = ["Broker", "HandOver", "keyed", "open_broker", "system_moment"]
+
+HandOver = Callable[[], Awaitable[Closing]]
+"""Is called when everything is stored and answered; returns what sessions are told in the end."""
 
 _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
@@ -93,6 +97,7 @@ class Broker:
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
         report: Report = report,
+        hand_over: HandOver | None = None,
     ) -> None:
         self._core = core
         self._store = store.log
@@ -103,6 +108,7 @@ class Broker:
         self._watch = sockets.watch
         self._moment = moment
         self._report = report
+        self._hand_over = hand_over
         frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
         self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
@@ -175,6 +181,8 @@ class Broker:
     async def run(self) -> None:
         """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
 
+        With `hand_over`, the sockets stay open for whoever opened them, and every session ends in any case.
+
         Raises StoreFailure if the store failed: nothing was acknowledged after that, and the process must end.
         """
         try:
@@ -192,7 +200,16 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            self._sockets.close(linger=True)
+            if self._hand_over is None:
+                self._sockets.close(linger=True)
+            else:
+                self._part()
+
+    def _part(self) -> None:
+        """Send `closing` to the sessions that are left, now that this worker does not lead any more."""
+        self._sockets.gate.is_shut = lambda: False
+        for session in self._core.sessions:
+            self._command.send((session.address, encode(Closing())))
 
     def stop(self) -> None:
         """Accept no more frames, and let `run` end gracefully."""
@@ -422,14 +439,19 @@ class Broker:
                 _log.error("positions_not_saved", error=str(error))
                 break
             farewell += self._core.applied(batch, outcome, self._moment())
+        closing = encode(Closing())
         for effect in farewell:
             match effect:
                 case Silence(address):
                     self._silent.add(address)
-                case Send(address, frame) if address not in self._silent:
+                case Send(address, frame) if address not in self._silent and frame != closing:
                     self._command.send((address, frame))
                 case _:
                     pass
+        last = closing if self._hand_over is None else encode(await self._hand_over())
+        for effect in farewell:
+            if isinstance(effect, Send) and effect.frame == closing and effect.address not in self._silent:
+                self._command.send((effect.address, last))
 
 
 async def open_broker(
@@ -441,16 +463,22 @@ async def open_broker(
     versions: dict[str, str],
     secret: bytes | None = None,
     report: Report = report,
+    sockets: Sockets | None = None,
+    hand_over: HandOver | None = None,
 ) -> Broker:
-    """Resume a log, and bind both sockets. Raise BindError if one cannot be bound.
+    """Resume a log, and bind both sockets, unless they are given. Raise BindError if one cannot be bound.
 
     `secret` is the worker's own secret key, which it needs if it has keys.
     """
     await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    keyed = None
-    if core.keyring is not None:
-        assert secret is not None, "a worker with keys has one itself"
-        keyed = Keyed(secret, core.keyring, wall=lambda: system_moment().wall)
-    sockets = open_sockets(context, settings, keyed)
-    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report)
+    if sockets is None:
+        sockets = open_sockets(context, settings, keyed(secret, core.keyring))
+    else:
+        sockets.serve(core.keyring)
+    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, hand_over=hand_over)
+
+
+def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:
+    """Return what sockets with keys need; None for a worker without keys."""
+    return None if secret is None else Keyed(secret, keyring, wall=lambda: system_moment().wall)

@@ -16,13 +16,16 @@ from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, S
 
 from .checks import SERVER, Server, refusals
 
-__all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "shown", "translate"]
+__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "shown", "translate"]
 
 SCHEMA = "posthouse"
 """Everything of posthouse is in this schema, whatever else the database has."""
 
 CONNECT_SECONDS_MAX = 10.0
 """For one attempt: no batch has begun, so giving up loses nothing."""
+
+CLOSE_SECONDS_MAX = 1.0
+"""How long a server may take to answer a goodbye: then the connection is dropped, and nothing is lost."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -58,14 +61,14 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
+async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server]:
     """Connect to the primary of a URL, which may name several hosts. Raise DatabaseUnusable if it may not be used.
 
     `synchronous_commit` is kept as it is now, whatever the server's configuration is changed to later. Nothing that
-    the session shows may be believed before `make_safe`.
+    the session shows may be believed before `make_safe`. `settings` replace those of every session.
     """
     connection = await asyncpg.connect(
-        url, timeout=CONNECT_SECONDS_MAX, target_session_attrs="primary", server_settings=_SETTINGS
+        url, timeout=CONNECT_SECONDS_MAX, target_session_attrs="primary", server_settings=_SETTINGS | settings
     )
     try:
         server = Server(*await connection.fetchrow(SERVER))

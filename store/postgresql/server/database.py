@@ -5,7 +5,7 @@ Owns the order of the start, and its warnings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -14,15 +14,19 @@ import asyncpg
 import uuid_utils
 
 from bus.errors import StoreFailed
+from bus.model.leadership import Candidate
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from .checks import Server, warnings
 from .connecting import connect, make_safe, shown
-from .incarnation import take_over
+from .incarnation import Incarnation, LogEnd, take_over
+from .leadership import has_leadership, take_lead
 from .primary import Primary
 from .reader import Reader, open_reader
-from .schema import migrate
+from .renewing import steady_clock
+from .schema import check_schema, migrate
+from .tenure import PostgresqlTenure
 from .writer import Writer
 
 __all__ = ["Database", "open_database"]
@@ -53,44 +57,68 @@ class Database:
         """For workflows, mailboxes, and what the broker decides."""
         self.questions = questions
         """For queries of people and bots, which may take long: nothing else waits behind them."""
+        self.tenure: PostgresqlTenure | None = None
+        """The time as the leader, if it was opened by a candidate."""
 
     def __repr__(self) -> str:
         return f"<Database {self.url} epoch={self.epoch} {self.writer}>"
 
 
 @asynccontextmanager
-async def open_database(url: str, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    url: str, watch: StoreWatch | None = None, candidate: Candidate | None = None
+) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
+
+    With a `candidate`, take the lead as well: raise OwnershipLost, now if another worker leads, and later if the
+    lease is lost. Leaving the context gives it up.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
-    primary = Primary(url)
-    connection, server = await _connect(url)
+    settings = {} if candidate is None else _settings_of(candidate)
+    primary = Primary(url, **settings)
+    connection, server = await _connect(url, settings)
+    tenure: PostgresqlTenure | None = None
     try:
         await _make_safe(connection, server, watch)
-        await migrate(connection)
-        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
+        if candidate is None:
+            await migrate(connection)
+            incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
+        else:
+            await check_schema(connection)
+            if not await has_leadership(connection):
+                await migrate(connection)
+            incarnation, end, tenure = await _take_lead(connection, url, candidate)
+            await migrate(connection)  # only now: a worker of an earlier version may have led
         writer = Writer(primary, connection, incarnation, end)
         epoch = await _epoch(connection)
     except BaseException as error:
         connection.terminate()
+        if tenure is not None:
+            await tenure.stop()
         if isinstance(error, asyncpg.PostgresError | OSError):
             raise _failure(url, error) from error
         raise
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer),
+        _serving(writer, tenure),
     ):
         database = Database(url, epoch, writer=writer, read=read, questions=questions)
+        database.tenure = tenure
         database.warnings += warnings(server)
         yield database
 
 
-async def _connect(url: str) -> tuple[asyncpg.Connection, Server]:
+def _settings_of(candidate: Candidate) -> dict[str, str]:
+    """Let the server end a batch in whose middle the worker is silent for as long as its lease."""
+    return {"idle_in_transaction_session_timeout": f"{candidate.lease_seconds * 1000:.0f}"}
+
+
+async def _connect(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.Connection, Server]:
     try:
-        return await connect(url)
+        return await connect(url, **settings)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise _failure(url, error) from error
 
@@ -117,17 +145,22 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer) -> AsyncIterator[None]:
-    """Write until the context ends, or its body is cancelled because writing failed."""
+async def _serving(writer: Writer, tenure: PostgresqlTenure | None) -> AsyncIterator[None]:
+    """Write until the context ends, or its body is cancelled because writing failed, or the lease is over."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_write, writer, tasks.cancel_scope)
+        if tenure is not None:
+            tasks.start_soon(tenure.guard, writer)
         try:
             yield
         except Exception as error:
             # The task group would cancel the writer, and raise the caller's own error in a group.
             failure = error
         finally:
+            if tenure is not None:
+                with anyio.CancelScope(shield=True):
+                    await tenure.release()
             writer.close()
     failure = failure or writer.failure
     if failure is not None:
@@ -143,6 +176,13 @@ async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
             await writer.end()
     if writer.failure is not None:
         serving.cancel()
+
+
+async def _take_lead(
+    connection: asyncpg.Connection, url: str, candidate: Candidate
+) -> tuple[Incarnation, LogEnd, PostgresqlTenure]:
+    incarnation, end, before, leader, sent_at = await take_lead(connection, candidate, steady_clock)
+    return incarnation, end, PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
 
 
 async def _epoch(connection: asyncpg.Connection) -> str:

@@ -14,12 +14,11 @@ import asyncpg
 
 from bus.errors import OwnershipLost, StoreFailed
 
-__all__ = ["Incarnation", "LogEnd", "begin", "look", "move_end", "take_over"]
+__all__ = ["Incarnation", "LogEnd", "begin", "lock_workers", "look", "move_end", "take_over"]
 
 _TAKEN_OVER = "another worker has taken over; this one must end"
 _TAKEN_OVER_IN_DOUBT = f"{_TAKEN_OVER}, and it is unknown whether its last transaction was stored"
 
-# Waits for the batches that are running, and lets none begin before this is committed.
 _LOCK_WORKERS = "LOCK TABLE workers IN EXCLUSIVE MODE"
 
 _RAISE_FENCE = "UPDATE log_end SET fence = fence + 1 RETURNING fence"
@@ -53,10 +52,15 @@ class LogEnd(NamedTuple):
     last_timestamp: str
 
 
+async def lock_workers(connection: asyncpg.Connection) -> None:
+    """Wait for the batches that are running, and let none begin before the caller's transaction has ended."""
+    await connection.execute(_LOCK_WORKERS)
+
+
 async def take_over(connection: asyncpg.Connection, worker_id: str) -> tuple[Incarnation, LogEnd]:
     """Become the only writer, and return where the log ends. It is safe to believe when this has returned."""
     async with connection.transaction():
-        await connection.execute(_LOCK_WORKERS)
+        await lock_workers(connection)
         await connection.execute("DELETE FROM workers")
         fence = await connection.fetchval(_RAISE_FENCE)
         await connection.execute(_TAKE, worker_id, fence)

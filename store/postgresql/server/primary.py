@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 import asyncpg
 
-from bus.errors import StoreFailed
+from bus.errors import StoreError, StoreFailed
 
 from .connecting import connect, is_lost, make_safe, shown
 
@@ -32,10 +32,14 @@ T = TypeVar("T")
 
 
 class Primary:
-    """Makes sessions with the primary, and says when they are believed."""
+    """Makes sessions with the primary, with these settings, and says when they are believed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **settings: str) -> None:
         self._url = url
+        self._settings = settings
+        self._abandoned: StoreError | None = None
+        self._attempts: set[anyio.CancelScope] = set()
+        self._asked: set[asyncpg.Connection] = set()
         self._doubt: anyio.Event | None = None
 
     def __repr__(self) -> str:
@@ -61,11 +65,14 @@ class Primary:
         while True:
             connection: asyncpg.Connection | None = None
             try:
-                connection, _ = await connect(self._url)
+                connection = await self._connect()
+                self._asked.add(connection)
                 return connection, await question(connection)
             except BaseException as error:
                 if connection is not None:
                     connection.terminate()
+                if self._abandoned is not None:
+                    raise self._abandoned from error
                 if not isinstance(error, Exception) or not is_lost(connection, error):
                     raise
                 if anyio.current_time() > deadline:
@@ -73,8 +80,30 @@ class Primary:
                         f"no primary of {self} was reached for {UNREACHABLE_SECONDS_MAX:.0f} seconds ({error});"
                         " start it, or let a standby be promoted"
                     ) from error
+            finally:
+                self._asked.discard(connection)
             await anyio.sleep(pause)
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+    async def _connect(self) -> asyncpg.Connection:
+        if self._abandoned is not None:
+            raise self._abandoned
+        with anyio.CancelScope() as attempt:
+            self._attempts.add(attempt)
+            try:
+                return (await connect(self._url, **self._settings))[0]
+            finally:
+                self._attempts.discard(attempt)
+        assert self._abandoned is not None, "nothing else cancels an attempt alone"
+        raise self._abandoned
+
+    def abandon(self, error: StoreError) -> None:
+        """Make no more sessions: whoever waits for one gets this error. What they asked is not cancelled."""
+        self._abandoned = error
+        for attempt in self._attempts:
+            attempt.cancel()
+        for connection in self._asked:
+            connection.terminate()
 
     @contextmanager
     def doubt(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from bus.model.records import timestamp
 
 from .connecting import SCHEMA
 
-__all__ = ["Written", "migrate", "written"]
+__all__ = ["Written", "check_schema", "migrate", "written"]
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
 """Workers that start at the same time migrate one after the other."""
@@ -31,6 +31,8 @@ _CREATE_MIGRATIONS = """
         checksum   text NOT NULL,
         applied_at text NOT NULL
     )"""
+
+_APPLIED = "SELECT name, checksum FROM schema_migrations"
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -53,6 +55,12 @@ def written() -> list[Written]:
     return [Written(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
 
 
+async def check_schema(connection: asyncpg.Connection) -> None:
+    """Raise DatabaseNewer if the schema has migrations that are unknown or differ from ours."""
+    if await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        _missing(dict(await connection.fetch(_APPLIED)))
+
+
 async def migrate(connection: asyncpg.Connection) -> list[str]:
     """Apply missing migrations, and return their names.
 
@@ -61,7 +69,9 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
     """
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
         try:
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            async with connection.transaction():
+                await connection.execute(_LOCK)  # two that create it at once would fail, in spite of IF NOT EXISTS
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         except asyncpg.InsufficientPrivilegeError as error:
             raise DatabaseUnusable(
                 f"the role may not create a schema in this database ({error}): as its owner,"
@@ -72,7 +82,7 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
         async with connection.transaction():
             await connection.execute(_LOCK)
             await connection.execute(_CREATE_MIGRATIONS)
-            missing = _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations")))
+            missing = _missing(dict(await connection.fetch(_APPLIED)))
             if missing is None:
                 return names
             await connection.execute(missing.sql)

@@ -1,0 +1,63 @@
+"""What a worker that stands by sees: one session with the primary, which only looks.
+
+Nothing that it sees is safe yet, and nothing needs to be: who takes over looks again (`leadership.take_lead`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import asyncpg
+
+from bus.errors import StoreFailed
+from bus.model.leadership import Sighting
+
+from .connecting import connect, is_lost, shown
+from .leadership import STANDS_BY, count_standing_by, look_at_leadership
+
+__all__ = ["PostgresqlElection"]
+
+_ANSWER_SECONDS_MAX = 5.0
+"""For one look, which waits for no standby and for no lock. A server that takes longer is as good as gone."""
+
+T = TypeVar("T")
+
+
+class PostgresqlElection:
+    """See `bus.model.leadership.Election`. While it is connected, the worker counts as standing by."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: asyncpg.Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresqlElection {shown(self._url)}>"
+
+    async def look(self) -> Sighting:
+        """Return who leads. Raise StoreFailed if PostgreSQL cannot be reached, and DatabaseUnusable."""
+        return await self._ask(look_at_leadership)
+
+    async def standing_by(self) -> int:
+        """Return how many workers stand by. Raises as `look` does."""
+        return await self._ask(count_standing_by)
+
+    async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        try:
+            with anyio.fail_after(_ANSWER_SECONDS_MAX):
+                if self._connection is None:
+                    self._connection, _ = await connect(self._url, application_name=STANDS_BY)
+                return await question(self._connection)
+        except BaseException as error:
+            lost = isinstance(error, asyncpg.PostgresError) or is_lost(self._connection, error)
+            await self.aclose()
+            if not lost:
+                raise
+            raise StoreFailed(f"{shown(self._url)} cannot be reached ({error or type(error).__name__})") from error
+
+    async def aclose(self) -> None:
+        """Close the session, without waiting for the server."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
