@@ -2,7 +2,6 @@
 
 Owns the processes of a node, which are Patroni and the server that it starts, and how they are killed, frozen and
 started again. Nodes are configured by config/postgresql/patroni.yml, as the guide says, and by their environment.
-If the process that started them ends, etcd ends with it, and Patroni stops its server in order.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from . import cluster
-from .cluster import HOST, USER, as_owner, free_ports, programs
+from .cluster import HOST, USER, as_owner, free_ports, guarded, programs
 
 __all__ = ["Etcd", "Member", "Patroni", "missing", "patroni"]
 
@@ -51,9 +50,6 @@ def missing() -> str | None:
 class _Process:
     """A program that belongs to the nodes' user, with its own environment and log."""
 
-    ends_with = "KILL"
-    """Which signal it gets when the process that started it has ended."""
-
     def __init__(self, folder: Path, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
@@ -73,7 +69,7 @@ class _Process:
     def start(self) -> None:
         """Start it, and wait for nothing."""
         assert self._process is None, f"{self.name} runs already"
-        command = as_owner(*self._command, ends_with=self.ends_with)
+        command = as_owner(*self._command)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
@@ -115,8 +111,6 @@ class Etcd(_Process):
 
 class Member(_Process):
     """One node: Patroni, and the server that it starts."""
-
-    ends_with = "TERM"
 
     def __init__(self, folder: Path, name: str, ports: tuple[int, int], etcd: str) -> None:
         self.port, self._rest_port = ports
@@ -190,19 +184,6 @@ class Member(_Process):
         assert postmaster is not None, f"{self.name} has no server"
         for pid in (postmaster, *_children(postmaster)):
             _send(pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End it in order, or at once if that takes too long."""
-        if self.frozen:
-            self.thaw()
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(_ENDED_SECONDS_MAX)
-            self._process = None
-        except subprocess.TimeoutExpired:
-            self.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         # Whoever starts others comes first, so that none is missed. Patroni does not start a server meanwhile.
@@ -348,15 +329,14 @@ def patroni() -> Iterator[Patroni]:
             shutil.chown(folder, USER, USER)
             folder.chmod(0o755)
         found = Patroni(folder, *_processes(folder))
-        try:
-            found.start()
-            yield found
-        finally:
-            for member in found.members:
-                member.stop()
-            for each in found.etcd:
-                if each.runs:
-                    each.kill()
+        with guarded(folder):
+            try:
+                found.start()
+                yield found
+            finally:
+                for process in (*found.members, *found.etcd):
+                    if process.runs:
+                        process.kill()
 
 
 def _processes(folder: Path) -> tuple[list[Member], list[Etcd]]:
