@@ -48,17 +48,17 @@ from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
-from ..wire.codec import decode_request, encode
-from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
+from ..wire.codec import decode_request
+from ..wire.frames import Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
-from .calls import STEP_CALLS, StepsAsked, WorkflowAnswers
+from .calls import WorkflowAnswers
+from .calls_in_progress import CallsInProgress
 from .listening import Keyed, Sockets, open_sockets
 from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
-from .rounds import Round
 from .waking import RunWaking
 
 __all__ = ["Broker", "open_broker", "system_moment"]
@@ -111,7 +111,7 @@ class Broker:
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._waking = RunWaking(core, store.workflows, store.log, moment=moment, carry_out=self._carry_out)
-        self._workflows = WorkflowAnswers(
+        workflows = WorkflowAnswers(
             store.workflows,
             core.permitting.access,
             limits=settings.limits,
@@ -121,10 +121,14 @@ class Broker:
             now=lambda: moment().now,
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
-        self._calling = 0
-        self._calling_bytes = 0
-        self._steps_asked: list[StepsAsked] = []
-        """Consecutive calls that write step logs; they are carried out together."""
+        self._calls = CallsInProgress(
+            core,
+            workflows,
+            limits=settings.limits,
+            outgoing=self._outgoing,
+            noting=self._noting,
+            carry_out=self._carry_out,
+        )
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -309,7 +313,7 @@ class Broker:
                     self._reads.append(request)
                     self._read_wake.set()
                 case Ask(query=Workflow() as call):
-                    self._call(effect, call)
+                    self._calls.begin(effect, call, self._tasks)
                 case Ask() | FindStart():
                     queue.extend(self._answering.add(effect))
                 case Count():
@@ -390,53 +394,6 @@ class Broker:
     async def _locate(self, located: Locate) -> None:
         messages = await self._store.locate(located.seqs)
         self._carry_out(self._core.located(located, messages, self._moment()))
-
-    def _call(self, ask: Ask, call: Workflow) -> None:
-        limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
-        full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
-        if not self._outgoing.has_room(ask.address):
-            self._refuse(ask, Code.BUSY, "the answers to earlier requests are still on their way; read them first")
-            return
-        if full or self._calling >= limits.workflow_calls_max:
-            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are in progress; try again later")
-            return
-        self._calling += 1
-        self._calling_bytes += size_bytes
-        together = self._workflows.begin(ask, call)
-        waits = together.arrive()
-        if call.call in STEP_CALLS and not waits:
-            if not self._steps_asked:
-                self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
-            self._steps_asked.append(StepsAsked(ask, call, together))
-        else:
-            self._steps_asked = []  # later calls are carried out after this one
-            self._tasks.start_soon(self._carry_out_call, ask, call, together, waits)
-
-    async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
-        if asked is self._steps_asked:
-            self._steps_asked = []
-        try:
-            frames = await self._workflows.answer_steps(asked)
-        finally:
-            self._called(*(call for _, call, _ in asked))
-        self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
-
-    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round, waits: bool) -> None:
-        bot_name = self._core.directory.bots[ask.bot_id].name
-        try:
-            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name, waits=waits)
-        finally:
-            self._called(call)
-        self._carry_out([Send(ask.address, frame)])
-
-    def _called(self, *calls: Workflow) -> None:
-        self._calling -= len(calls)
-        self._calling_bytes -= sum(memoryview(call.arguments).nbytes for call in calls)
-
-    def _refuse(self, ask: Ask, code: Code, message: str) -> None:
-        error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
-        self._noting.note("refused", address=ask.address, code=code)
-        self._carry_out([Send(ask.address, encode(error))])
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 
