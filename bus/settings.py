@@ -59,6 +59,9 @@ class Listen(_Section, frozen=True):
 
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
+    metrics: str = ""
+    """Where HTTP answers /metrics, /healthz and /readyz; nowhere if empty. Whoever reaches it may ask."""
+
     advertised: str = ""
     """Where bots of other machines find this worker, for the others of its house; by default `command`."""
 
@@ -79,6 +82,15 @@ class Listen(_Section, frozen=True):
         for name, address in (("advertised", self.advertised), ("advertised_tap", self.advertised_tap)):
             if address and (fault := address_fault(address)) is not None:
                 raise ValueError(f"listen.{name} {address} is not an address that bots can connect to: {fault}")
+        if self.metrics:
+            fault = listening_fault(self.metrics)
+            if fault is None and not self.metrics.startswith("tcp://"):
+                fault = "HTTP needs tcp://"
+            if fault is not None:
+                raise ValueError(
+                    f"listen.metrics {self.metrics} is not a valid address to listen at: {fault};"
+                    " use tcp://127.0.0.1:7712"
+                )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
                 f"listen.command and listen.tap are both {self.command}, but must differ:"

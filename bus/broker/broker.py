@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import anyio
 import anyio.abc
@@ -49,12 +49,14 @@ from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
+from ..wire.answers import WorkerStatus
 from ..wire.codec import decode_request, encode
 from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
 from .listening import Keyed, Sockets, open_sockets
+from .measures import Measurement, Measures
 from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
@@ -62,7 +64,7 @@ from .reloading import Reloading
 from .reporting import Report, report
 from .waking import RunWaking
 
-__all__ = ["Broker", "HandOver", "keyed", "open_broker", "system_moment"]
+__all__ = ["Broker", "HandOver", "Held", "keyed", "open_broker", "system_moment"]
 
 HandOver = Callable[[], Awaitable[Closing]]
 """Is called when everything is stored and answered; returns what sessions are told in the end."""
@@ -84,6 +86,13 @@ def system_moment() -> Moment:
     return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
 
 
+class Held(NamedTuple):
+    """How many deliveries are not settled, and how many mailboxes wait for credit of a bot that is connected."""
+
+    unsettled: int
+    waiting: int
+
+
 class Broker:
     """Runs until `stop` is called, or until the store fails."""
 
@@ -102,6 +111,7 @@ class Broker:
         self._core = core
         self._store = store.log
         self._settings = settings
+        self.measures = Measures()
         self._sockets = sockets
         self._command = sockets.command
         self._tap = sockets.tap
@@ -172,7 +182,19 @@ class Broker:
         """
         self._carry_out(self._core.introduce(bot, public_key, self._moment()))
         while (batch := self._core.take_batch(self._moment())) is not None:
-            await self._apply(batch)
+            await self._apply(batch, self.measures.begin())
+
+    async def status(self) -> WorkerStatus:
+        """Return what `status` tells those who may read everything."""
+        return await self._queries.status(self._moment().now)
+
+    def held(self) -> Held:
+        """Return what the mailboxes hold. It looks at each of them."""
+        mailboxes = self._core.directory.mailboxes.values()
+        return Held(
+            unsettled=sum(len(mailbox.outstanding) for mailbox in mailboxes),
+            waiting=sum(bool(mailbox.sessions) and mailbox.waits for mailbox in mailboxes),
+        )
 
     def announce(self, **fields: Any) -> None:
         """Log and record that the worker serves, with these fields."""
@@ -351,7 +373,8 @@ class Broker:
                 self._drain()
 
     def _wake_writer(self) -> None:
-        if not self._work.is_set() and self._core.has_batch(self._moment()):
+        if (not self._work.is_set() or not self.measures.is_waiting) and self._core.has_batch(self._moment()):
+            self.measures.requested()
             self._work.set()
 
     # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
@@ -361,8 +384,9 @@ class Broker:
             moment = self._moment()
             batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
             if batch is not None:
+                measured = self.measures.begin()
                 self._drain()  # there is room again: fill the next batch while this one is written
-                await self._apply(batch)
+                await self._apply(batch, measured)
                 self._drain()
             elif self._stopping:
                 return
@@ -370,23 +394,29 @@ class Broker:
                 self._work = anyio.Event()
                 await self._work.wait()
 
-    async def _apply(self, batch: Batch) -> None:
+    async def _apply(self, batch: Batch, measured: Measurement) -> None:
         try:
             outcome = await self._store.apply(batch.changes)
         except StoreFailure:
             raise
         except StorageFull as error:
             _log.warning("storage_full", changes=len(batch.changes))
-            self._carry_out(self._core.failed(batch, Code.STORAGE_FULL, str(error), self._moment()))
+            self._failed(batch, measured, Code.STORAGE_FULL, str(error))
         except StorageBusy as error:
             _log.warning("storage_busy", changes=len(batch.changes))
-            self._carry_out(self._core.failed(batch, Code.BUSY, str(error), self._moment()))
+            self._failed(batch, measured, Code.BUSY, str(error))
         except Exception:
             _log.exception("batch_failed", changes=len(batch.changes))
             message = "the worker could not store this; see its log"
-            self._carry_out(self._core.failed(batch, Code.INTERNAL, message, self._moment()))
+            self._failed(batch, measured, Code.INTERNAL, message)
         else:
+            measured.stored()
             self._carry_out(self._core.applied(batch, outcome, self._moment()))
+            measured.carried_out()
+
+    def _failed(self, batch: Batch, measured: Measurement, code: Code, message: str) -> None:
+        measured.refused(code)
+        self._carry_out(self._core.failed(batch, code, message, self._moment()))
 
     async def _read(self) -> None:
         while True:

@@ -92,6 +92,11 @@ class Lease:
         """When the next renewal is due."""
         return self._sent_at + self._renew_seconds
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a renewal may take before it is tried in another way, for which there is time left."""
+        return USABLE_FRACTION * self._seconds / 2
+
     def is_over(self, now: float) -> bool:
         """Return True if its holder must send nothing more."""
         return self._given_up or now >= self.over_at

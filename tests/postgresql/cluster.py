@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["Node", "missing", "quorum", "single"]
+__all__ = ["HOST", "USER", "Node", "as_owner", "free_ports", "guarded", "missing", "programs", "quorum", "single"]
 
 HOST = "127.0.0.1"
 USER = "postgres"
@@ -47,7 +47,7 @@ jit = off
 """With the defaults of what keeps data safe: `fsync`, `full_page_writes` and `synchronous_commit` are on."""
 
 
-def _folder() -> Path | None:
+def programs() -> Path | None:
     """Return the folder of the newest version's programs."""
     found = [path.parent for path in _PROGRAMS.glob("*/bin/initdb")]
     if not found:
@@ -58,7 +58,7 @@ def _folder() -> Path | None:
 
 def missing() -> str | None:
     """Say why no node can be started here; None if one can."""
-    folder = _folder()
+    folder = programs()
     if folder is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
     said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
@@ -70,14 +70,14 @@ def missing() -> str | None:
     return None
 
 
-def _as_owner(*command: str | Path) -> list[str]:
+def as_owner(*command: str | Path) -> list[str]:
     """Return a command that is run as the owner of a node's files, and ends with its parent."""
     owner = ["--reuid", USER, "--regid", USER, "--init-groups"] if os.geteuid() == 0 else []
     return ["setpriv", *owner, "--pdeathsig", "KILL", "--", *map(str, command)]
 
 
 def _run(folder: Path, program: str, *arguments: str | Path) -> str:
-    command = _as_owner(f"{_folder()}/{program}", *arguments)
+    command = as_owner(f"{programs()}/{program}", *arguments)
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise AssertionError(f"{program} failed: {ended.stdout}{ended.stderr}")
@@ -140,7 +140,7 @@ class Node:
     def start(self) -> None:
         """Start it, and return when it accepts connections."""
         with self._log.open("ab") as log:
-            command = _as_owner(f"{_folder()}/postgres", "-D", self._data)
+            command = as_owner(f"{programs()}/postgres", "-D", self._data)
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         status = self._data / "postmaster.pid"
         deadline = time.monotonic() + _STARTED_SECONDS_MAX
@@ -193,7 +193,8 @@ class Node:
         self._process = None
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Find ports that are free now, all different."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -202,7 +203,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _guarded(folder: Path) -> Iterator[None]:
+def guarded(folder: Path) -> Iterator[None]:
     """Let another process end whatever works in a folder, should this one be killed."""
     command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
@@ -216,8 +217,8 @@ def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
         folder = Path(made)
         if os.geteuid() == 0:
             shutil.chown(folder, USER, USER)
-        nodes = [Node(folder, name, port) for name, port in zip(names, _free_ports(len(names)), strict=True)]
-        with _guarded(folder):
+        nodes = [Node(folder, name, port) for name, port in zip(names, free_ports(len(names)), strict=True)]
+        with guarded(folder):
             try:
                 yield nodes
             finally:

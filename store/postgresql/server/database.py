@@ -5,7 +5,7 @@ Owns the order of the start, and its warnings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from .checks import Server, warnings
-from .connecting import connect, make_safe, shown
+from .connecting import make_safe, shown
 from .incarnation import Incarnation, LogEnd, take_over
 from .leadership import has_leadership, take_lead
 from .primary import Primary
@@ -76,9 +76,8 @@ async def open_database(
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
-    settings = {} if candidate is None else _settings_of(candidate)
-    primary = Primary(url, **settings)
-    connection, server = await _connect(url, settings)
+    primary = Primary(url, **({} if candidate is None else _settings_of(candidate)))
+    connection, server = await _connect(url, primary)
     tenure: PostgresqlTenure | None = None
     try:
         await _make_safe(connection, server, watch)
@@ -103,7 +102,7 @@ async def open_database(
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer, tenure),
+        _serving(writer, primary, tenure),
     ):
         database = Database(url, epoch, writer=writer, read=read, questions=questions)
         database.tenure = tenure
@@ -116,9 +115,9 @@ def _settings_of(candidate: Candidate) -> dict[str, str]:
     return {"idle_in_transaction_session_timeout": f"{candidate.lease_seconds * 1000:.0f}"}
 
 
-async def _connect(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.Connection, Server]:
+async def _connect(url: str, primary: Primary) -> tuple[asyncpg.Connection, Server]:
     try:
-        return await connect(url, **settings)
+        return await primary.connect()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise _failure(url, error) from error
 
@@ -145,11 +144,14 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer, tenure: PostgresqlTenure | None) -> AsyncIterator[None]:
+async def _serving(writer: Writer, primary: Primary, tenure: PostgresqlTenure | None) -> AsyncIterator[None]:
     """Write until the context ends, or its body is cancelled because writing failed, or the lease is over."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, writer, tasks.cancel_scope)
+        # It lasts as long as a transaction, which nobody cancels.
+        watching = anyio.CancelScope(shield=True)
+        tasks.start_soon(_watch, primary, watching)
+        tasks.start_soon(_write, writer, watching, tasks.cancel_scope)
         if tenure is not None:
             tasks.start_soon(tenure.guard, writer)
         try:
@@ -167,13 +169,19 @@ async def _serving(writer: Writer, tenure: PostgresqlTenure | None) -> AsyncIter
         raise failure
 
 
-async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
+async def _watch(primary: Primary, watching: anyio.CancelScope) -> None:
+    with watching:
+        await primary.watch()
+
+
+async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.CancelScope) -> None:
     """Write until closed. What is served ends if writing fails while nobody waits for a write."""
     try:
         await writer.serve()
     finally:
         with anyio.CancelScope(shield=True):
             await writer.end()
+        watching.cancel()
     if writer.failure is not None:
         serving.cancel()
 

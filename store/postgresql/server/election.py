@@ -47,7 +47,7 @@ class PostgresqlElection:
         try:
             with anyio.fail_after(_ANSWER_SECONDS_MAX):
                 if self._connection is None:
-                    self._connection, _ = await connect(self._url, application_name=STANDS_BY)
+                    self._connection, *_ = await connect(self._url, application_name=STANDS_BY)
                 return await question(self._connection)
         except BaseException as error:
             lost = isinstance(error, asyncpg.PostgresError) or is_lost(self._connection, error)

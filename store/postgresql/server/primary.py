@@ -1,6 +1,7 @@
 """Primary that may be believed: new ones wait for a safe commit, and none is read while a commit is in doubt.
 
-Owns how long an engine may be unreachable, and when what it shows is believed.
+Owns how long an engine may be unreachable, when what it shows is believed, and when a silent server is left:
+nothing is given up because it takes long, but sessions end when another server has become the primary.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import asyncpg
 
 from bus.errors import StoreError, StoreFailed
 
+from .checks import Server
 from .connecting import connect, is_lost, make_safe, shown
+from .hosts import Reign
 
 __all__ = ["ATTEMPTS_MAX", "Primary"]
 
@@ -28,6 +32,9 @@ ATTEMPTS_MAX = 10
 
 _PAUSE_SECONDS_MAX = 1.0
 
+_SILENT_SECONDS = 5.0
+"""After so long without an answer, and then as often, the hosts are asked for a primary that was promoted since."""
+
 T = TypeVar("T")
 
 
@@ -39,14 +46,29 @@ class Primary:
         self._settings = settings
         self._abandoned: StoreError | None = None
         self._attempts: set[anyio.CancelScope] = set()
-        self._asked: set[asyncpg.Connection] = set()
         self._doubt: anyio.Event | None = None
+        self._sessions: WeakKeyDictionary[asyncpg.Connection, Reign] = WeakKeyDictionary()
+        self._waits: dict[object, float] = {}
 
     def __repr__(self) -> str:
         return f"<Primary {self} {'in doubt' if self._doubt else 'settled'}>"
 
     def __str__(self) -> str:
         return shown(self._url)
+
+    async def connect(self) -> tuple[asyncpg.Connection, Server]:
+        """Make a session, which may not be believed yet. Raise as `connecting.connect` does."""
+        if self._abandoned is None:
+            with anyio.CancelScope() as attempt:
+                self._attempts.add(attempt)
+                try:
+                    connection, server, reign = await connect(self._url, **self._settings)
+                finally:
+                    self._attempts.discard(attempt)
+                self._sessions[connection] = reign
+                return connection, server
+        assert self._abandoned is not None, "nothing else cancels an attempt alone"
+        raise self._abandoned
 
     async def reconnect(self) -> asyncpg.Connection:
         """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
@@ -65,9 +87,9 @@ class Primary:
         while True:
             connection: asyncpg.Connection | None = None
             try:
-                connection = await self._connect()
-                self._asked.add(connection)
-                return connection, await question(connection)
+                connection = (await self.connect())[0]
+                with self.waiting():
+                    return connection, await question(connection)
             except BaseException as error:
                 if connection is not None:
                     connection.terminate()
@@ -80,30 +102,16 @@ class Primary:
                         f"no primary of {self} was reached for {UNREACHABLE_SECONDS_MAX:.0f} seconds ({error});"
                         " start it, or let a standby be promoted"
                     ) from error
-            finally:
-                self._asked.discard(connection)
             await anyio.sleep(pause)
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
-    async def _connect(self) -> asyncpg.Connection:
-        if self._abandoned is not None:
-            raise self._abandoned
-        with anyio.CancelScope() as attempt:
-            self._attempts.add(attempt)
-            try:
-                return (await connect(self._url, **self._settings))[0]
-            finally:
-                self._attempts.discard(attempt)
-        assert self._abandoned is not None, "nothing else cancels an attempt alone"
-        raise self._abandoned
-
     def abandon(self, error: StoreError) -> None:
-        """Make no more sessions: whoever waits for one gets this error. What they asked is not cancelled."""
+        """Drop all sessions, without cancelling what was asked, and make no more: who waits for one gets this error."""
         self._abandoned = error
         for attempt in self._attempts:
             attempt.cancel()
-        for connection in self._asked:
-            connection.terminate()
+        for session in list(self._sessions):
+            session.terminate()
 
     @contextmanager
     def doubt(self) -> Iterator[None]:
@@ -119,3 +127,30 @@ class Primary:
         """Wait until nothing is in doubt."""
         while self._doubt is not None:
             await self._doubt.wait()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that a server is expected to answer."""
+        wait = object()
+        self._waits[wait] = anyio.current_time()
+        try:
+            yield
+        finally:
+            del self._waits[wait]
+
+    async def watch(self) -> None:
+        """End the sessions with a server that is silent, and was replaced; what waits for it asks the other one."""
+        while True:
+            await anyio.sleep(_SILENT_SECONDS)
+            if not self._waits or anyio.current_time() - min(self._waits.values()) < _SILENT_SECONDS:
+                continue
+            try:
+                connection, _, latest = await connect(self._url)
+            except Exception as error:
+                if isinstance(error, StoreError) or is_lost(None, error):
+                    continue
+                raise
+            connection.terminate()
+            for session, reign in list(self._sessions.items()):
+                if reign < latest:
+                    session.terminate()

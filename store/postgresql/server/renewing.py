@@ -3,7 +3,7 @@
 A long batch does not delay a renewal, nor does an event loop that is busy for seconds, as when a large log is
 loaded. A renewal counts from when it was sent, and only once its commit is answered, which is when it is safe. A
 commit that comes with a warning was not waited for, and is followed by an empty one that is. A renewal on its way
-is never cancelled: its connection is dropped.
+is never cancelled: its connection is dropped, also if it takes long, because another server may be the primary now.
 
 A loop that does nothing for a minute will not do anything any more: the lease is left to expire.
 """
@@ -86,7 +86,7 @@ class Renewing:
         pause = 0.05
         while not self._stopped:
             try:
-                self._connection, _ = await connect(self._url)
+                self._connection, *_ = await connect(self._url)
                 pause = 0.05
                 self._lost(await self._renew_by(self._connection))
                 return
@@ -109,9 +109,11 @@ class Renewing:
             sent_at = steady_clock()
             if sent_at - self.alive_at > _STUCK_SECONDS:
                 return f"the worker has done nothing for {_STUCK_SECONDS:.0f} seconds"
+            silence = self._loop.call_later(self._lease.patience_seconds, connection.terminate)
             if not await renew(connection, self._fence, self._candidate.lease_seconds):
                 return "another worker has taken over"
             if warnings:
                 await make_safe(connection)
                 warnings.clear()
+            silence.cancel()
             self._lease.confirm(sent_at)

@@ -224,7 +224,6 @@ class Writer:
         if self.failure is None:
             self.failure = error
             self._primary.abandon(error)
-            self._connection.terminate()
             self._abandon(error)
             self._wake.set()
 
@@ -253,7 +252,8 @@ class Writer:
         together = True
         for _ in range(ATTEMPTS_MAX):
             try:
-                await self._attempt(pendings, together=together)
+                with self._primary.waiting():
+                    await self._attempt(pendings, together=together)
             except Exception as error:
                 if self.failure is not None:
                     raise self.failure from error
