@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, assert_never
 
@@ -55,6 +55,7 @@ from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
+from .house import House
 from .listening import Keyed, Sockets, open_sockets
 from .measures import Measurement, Measures
 from .noting import Noting
@@ -64,10 +65,7 @@ from .reloading import Reloading
 from .reporting import Report, report
 from .waking import RunWaking
 
-__all__ = ["Broker", "HandOver", "Held", "keyed", "open_broker", "system_moment"]
-
-HandOver = Callable[[], Awaitable[Closing]]
-"""Is called when everything is stored and answered; returns what sessions are told in the end."""
+__all__ = ["Broker", "Held", "keyed", "open_broker", "system_moment"]
 
 _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
@@ -106,7 +104,7 @@ class Broker:
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
         report: Report = report,
-        hand_over: HandOver | None = None,
+        house: House | None = None,
     ) -> None:
         self._core = core
         self._store = store.log
@@ -118,10 +116,17 @@ class Broker:
         self._watch = sockets.watch
         self._moment = moment
         self._report = report
-        self._hand_over = hand_over
+        self._house = house
         frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
-        self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
+        self._queries = Queries(
+            core,
+            store.log,
+            versions=versions,
+            frame_bytes_max=frame_bytes_max,
+            moment=moment,
+            leads=None if house is None else house.leads,
+        )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
         )
@@ -203,7 +208,7 @@ class Broker:
     async def run(self) -> None:
         """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
 
-        With `hand_over`, the sockets stay open for whoever opened them, and every session ends in any case.
+        In a house, the sockets stay open, and every session ends in any case.
 
         Raises StoreFailure if the store failed: nothing was acknowledged after that, and the process must end.
         """
@@ -222,7 +227,7 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            if self._hand_over is None:
+            if self._house is None:
                 self._sockets.close(linger=True)
             else:
                 self._part()
@@ -478,7 +483,7 @@ class Broker:
                     self._command.send((address, frame))
                 case _:
                     pass
-        last = closing if self._hand_over is None else encode(await self._hand_over())
+        last = closing if self._house is None else encode(await self._house.hand_over())
         for effect in farewell:
             if isinstance(effect, Send) and effect.frame == closing and effect.address not in self._silent:
                 self._command.send((effect.address, last))
@@ -493,20 +498,20 @@ async def open_broker(
     versions: dict[str, str],
     secret: bytes | None = None,
     report: Report = report,
-    sockets: Sockets | None = None,
-    hand_over: HandOver | None = None,
+    house: House | None = None,
 ) -> Broker:
-    """Resume a log, and bind both sockets, unless they are given. Raise BindError if one cannot be bound.
+    """Resume a log, and bind both sockets, unless a house has them. Raise BindError if one cannot be bound.
 
     `secret` is the worker's own secret key, which it needs if it has keys.
     """
     await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    if sockets is None:
+    if house is None:
         sockets = open_sockets(context, settings, keyed(secret, core.keyring))
     else:
+        sockets = house.sockets
         sockets.serve(core.keyring)
-    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, hand_over=hand_over)
+    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, house=house)
 
 
 def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from ..core.standing_by import closing, elsewhere
 from ..errors import OwnershipLost, StoreFailed
 from ..model.leadership import Candidate, Election, Leader, Tenure
+from ..wire.answers import Leads
 from ..wire.frames import Closing
 from .listening import Sockets
 
@@ -49,16 +50,16 @@ class House:
     ) -> None:
         self._election = election
         self._candidate = candidate
-        self._sockets = sockets
+        self.sockets = sockets
         self._frame_bytes_max = frame_bytes_max
         self._standing_by = standing_by
         self._leader: Leader | None = None
         """Who leads, as far as this worker knows."""
-        self._leads = False
+        self._tenure: Tenure | None = None
         self._stopped = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<House {self._candidate.worker_id} {'leads' if self._leads else 'stands by'}>"
+        return f"<House {self._candidate.worker_id} {'stands by' if self._tenure is None else 'leads'}>"
 
     def stop(self) -> None:
         """Stand by no more. A worker that leads ends when `lead` returns."""
@@ -78,31 +79,38 @@ class House:
                 candidate = self._candidate
                 if self._stopped.is_set():
                     return
-            is_free = self._leads = False
+            is_free, self._tenure = False, None
             try:
                 await lead(candidate)
             except* OwnershipLost as lost:
                 _log.warning("does_not_lead", reason=_reason(lost))
             except* StoreFailed as failed:
-                if self._leads:
+                if self._tenure is not None:
                     raise
                 _log.warning("does_not_lead", reason=_reason(failed))
         self._answer()  # who has asked meanwhile
 
     def began(self, tenure: Tenure) -> None:
         """Note that this worker leads: from now on it sends only while it does."""
-        self._leads, self._leader = True, tenure.leader
-        self._sockets.gate.is_shut = tenure.is_over
+        self._tenure, self._leader = tenure, tenure.leader
+        self.sockets.gate.is_shut = tenure.is_over
         earlier, given_up = tenure.before.leader or tenure.before.before, tenure.before.given_up
         because = (
             "no worker led" if earlier is None else "the lease was given up" if given_up else "the lease ended"
         )
         _log.info("leads", fence=tenure.leader.fence, before=earlier and earlier.worker_id, because=because)
 
-    async def hand_over(self, tenure: Tenure) -> Closing:
+    async def leads(self) -> Leads | None:
+        """Return what people are told about the worker that leads, which is this one."""
+        if self._tenure is None:
+            return None
+        worker_id, fence, url, _, since = self._tenure.leader
+        return Leads(worker_id, fence, since, await self._tenure.standing_by(), url)
+
+    async def hand_over(self) -> Closing:
         """Let another worker lead, once everything is stored and answered; return what sessions are told."""
-        self._leader = heir = await tenure.give_up()
-        self._sockets.gate.is_shut = lambda: False
+        self._leader = heir = None if self._tenure is None else await self._tenure.give_up()
+        self.sockets.gate.is_shut = lambda: False
         _log.info("lead_given_up", to=heir and heir.worker_id, url=heir and heir.url)
         return closing(heir)
 
@@ -110,13 +118,13 @@ class House:
 
     async def _stand_by(self) -> None:
         """Answer until this worker may lead, or is stopped. Then who asks waits for whoever leads next."""
-        self._sockets.stand_by()
+        self.sockets.stand_by()
         self._meet(None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._answer_all)
             tasks.start_soon(self._hear_connections)
-            if self._sockets.zap is not None:
-                tasks.start_soon(self._sockets.zap.serve, lambda refused: None)
+            if self.sockets.zap is not None:
+                tasks.start_soon(self.sockets.zap.serve, lambda refused: None)
             tasks.start_soon(self._watch, tasks.cancel_scope)
             await self._stopped.wait()
             tasks.cancel_scope.cancel()
@@ -150,21 +158,21 @@ class House:
     async def _answer_all(self) -> None:
         while True:
             self._answer()
-            if not self._sockets.command.has_input:
-                await self._sockets.command.wait()
+            if not self.sockets.command.has_input:
+                await self.sockets.command.wait()
             await anyio.lowlevel.checkpoint()
 
     def _answer(self) -> None:
-        command = self._sockets.command
+        command = self.sockets.command
         for _ in range(_ANSWERS_A_TURN):
             parts = command.receive()
             if parts is None:
                 return
-            self._sockets.watch.connections.greeted(parts[0], command.source)
+            self.sockets.watch.connections.greeted(parts[0], command.source)
             command.send((parts[0], elsewhere(parts, self._leader, self._frame_bytes_max)))
 
     async def _hear_connections(self) -> None:
-        watch = self._sockets.watch
+        watch = self.sockets.watch
         while True:
             watch.hear(time.monotonic())
             watch.connections.take_lost(empty=True)  # no session ends with them

@@ -112,6 +112,9 @@ class Tenure(Protocol):
     def is_over(self) -> bool:
         """Return True if nothing may be sent to clients any more, by a clock that also counts frozen time."""
 
+    async def standing_by(self) -> int:
+        """Return how many workers stand by."""
+
     async def give_up(self) -> Leader | None:
         """End it, after everything that was stored, so that another worker may lead at once.
 

@@ -71,6 +71,9 @@ class Holding:
     def is_over(self) -> bool:
         return self.over
 
+    async def standing_by(self) -> int:
+        return 1
+
     async def give_up(self) -> Leader | None:
         self.over = True
         return None
@@ -83,11 +86,11 @@ class Member:
         self.name = name
         self.row = row
         self._context = zmq.Context[zmq.Socket[bytes]]()
-        self.sockets = open_sockets(self._context, SETTINGS, gate=Gate())
-        self.url, self.tap = self.sockets.command.address, self.sockets.tap.address
+        sockets = open_sockets(self._context, SETTINGS, gate=Gate())
+        self.url, self.tap = sockets.command.address, sockets.tap.address
         candidate = Candidate(worker_id=name, url=self.url, tap=self.tap)
         self.house = House(
-            lambda: View(row, self), candidate, self.sockets, frame_bytes_max=100_000, standing_by=self._stands_by
+            lambda: View(row, self), candidate, sockets, frame_bytes_max=100_000, standing_by=self._stands_by
         )
         self.leads, self.stands, self.lost = anyio.Event(), anyio.Event(), anyio.Event()
         self.forgets = anyio.Event()
@@ -110,7 +113,7 @@ class Member:
 
     def close(self) -> None:
         if not self._context.closed:
-            self.sockets.close(linger=True)
+            self.house.sockets.close(linger=True)
             self._context.term()
 
     async def lose_to(self, heir: Member) -> None:
@@ -140,8 +143,7 @@ class Member:
                     self._context,
                     worker=self.name,
                     versions={},
-                    sockets=self.sockets,
-                    hand_over=lambda: self.house.hand_over(holding),
+                    house=self.house,
                     report=lambda note, sessions: None,
                 )
                 tasks.start_soon(self._lose)
@@ -179,6 +181,9 @@ async def test_a_bot_is_sent_to_the_worker_that_leads(tmp_path: Path) -> None:
     async with house(tmp_path, "a", "b") as (a, b), bus.connect(b.url, bot="bot") as bot:
         assert (bot.url, bot.tap_url) == (a.url, a.tap)
         assert (await bot.send("bot", "hello")).seq == 1
+        leads = (await bot.status()).leads
+        assert leads is not None
+        assert (leads.worker_id, leads.url, leads.fence, leads.standing_by) == ("a", a.url, 1, 1)
 
 
 async def test_bots_go_on_at_the_worker_that_takes_over_and_back(tmp_path: Path) -> None:

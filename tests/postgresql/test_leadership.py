@@ -168,8 +168,8 @@ async def test_a_lease_is_handed_over_to_one_that_stands_by(postgresql_url: str)
     async def is_free(election: PostgresqlElection) -> bool:
         return (await election.look()).leader is None
 
-    async def stand_by_two(election: PostgresqlElection) -> bool:
-        return await election.standing_by() == 2
+    async def one_stands_by(database: Database) -> bool:
+        return await tenure(database).standing_by() == 1
 
     async def stand_by() -> None:
         async with aclosing(PostgresqlElection(postgresql_url)) as election:
@@ -181,8 +181,7 @@ async def test_a_lease_is_handed_over_to_one_that_stands_by(postgresql_url: str)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks, leading(postgresql_url, ANN) as database:
             tasks.start_soon(stand_by)
-            async with aclosing(PostgresqlElection(postgresql_url)) as election:
-                await until(lambda: stand_by_two(election))
+            await until(lambda: one_stands_by(database))
             tasks.start_soon(database.writer.run, adding("last"))
             heirs.append(await tenure(database).give_up())
             assert tenure(database).is_over()

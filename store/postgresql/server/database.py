@@ -105,7 +105,8 @@ async def open_database(
         _serving(writer, primary, tenure),
     ):
         database = Database(url, epoch, writer=writer, read=read, questions=questions)
-        database.tenure = tenure
+        if tenure is not None:
+            database.tenure, tenure.reader = tenure, questions
         database.warnings += warnings(server)
         yield database
 

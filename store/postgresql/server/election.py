@@ -5,9 +5,6 @@ Nothing that it sees is safe yet, and nothing needs to be: who takes over looks 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
 import anyio
 import asyncpg
 
@@ -15,14 +12,12 @@ from bus.errors import StoreFailed
 from bus.model.leadership import Sighting
 
 from .connecting import connect, is_lost, shown
-from .leadership import STANDS_BY, count_standing_by, look_at_leadership
+from .leadership import STANDS_BY, look_at_leadership
 
 __all__ = ["PostgresqlElection"]
 
 _ANSWER_SECONDS_MAX = 5.0
 """For one look, which waits for no standby and for no lock. A server that takes longer is as good as gone."""
-
-T = TypeVar("T")
 
 
 class PostgresqlElection:
@@ -37,18 +32,11 @@ class PostgresqlElection:
 
     async def look(self) -> Sighting:
         """Return who leads. Raise StoreFailed if PostgreSQL cannot be reached, and DatabaseUnusable."""
-        return await self._ask(look_at_leadership)
-
-    async def standing_by(self) -> int:
-        """Return how many workers stand by. Raises as `look` does."""
-        return await self._ask(count_standing_by)
-
-    async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         try:
             with anyio.fail_after(_ANSWER_SECONDS_MAX):
                 if self._connection is None:
                     self._connection, *_ = await connect(self._url, application_name=STANDS_BY)
-                return await question(self._connection)
+                return await look_at_leadership(self._connection)
         except BaseException as error:
             lost = isinstance(error, asyncpg.PostgresError) or is_lost(self._connection, error)
             await self.aclose()

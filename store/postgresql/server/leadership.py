@@ -16,15 +16,7 @@ from bus.model.records import timestamp
 
 from .incarnation import Incarnation, LogEnd, lock_workers, take_over
 
-__all__ = [
-    "STANDS_BY",
-    "count_standing_by",
-    "give_up",
-    "has_leadership",
-    "look_at_leadership",
-    "renew",
-    "take_lead",
-]
+__all__ = ["STANDING_BY", "STANDS_BY", "give_up", "has_leadership", "look_at_leadership", "renew", "take_lead"]
 
 STANDS_BY = "posthouse stands by"
 """The `application_name` of a worker that stands by: who is connected stands by."""
@@ -49,7 +41,8 @@ _RENEW = """
 
 _GIVE_UP = "UPDATE leadership SET expires_at = NULL WHERE fence = $1"
 
-_STANDING_BY = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
+STANDING_BY = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
+"""The number of workers that stand by; $1 is `STANDS_BY`."""
 
 
 async def has_leadership(connection: asyncpg.Connection) -> bool:
@@ -104,8 +97,3 @@ async def renew(connection: asyncpg.Connection, fence: int, lease_seconds: float
 async def give_up(connection: asyncpg.Connection, fence: int) -> None:
     """End a lease, in the caller's transaction: another worker may lead as soon as that is committed."""
     await connection.execute(_GIVE_UP, fence)
-
-
-async def count_standing_by(connection: asyncpg.Connection) -> int:
-    """Return how many workers stand by at this database."""
-    return int(await connection.fetchval(_STANDING_BY, STANDS_BY))

@@ -106,7 +106,7 @@ class Primary:
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
     def abandon(self, error: StoreError) -> None:
-        """Drop all sessions, without cancelling what was asked, and make no more: who waits for one gets this error."""
+        """Drop all sessions, without cancelling what was asked; who waits for another one gets this error."""
         self._abandoned = error
         for attempt in self._attempts:
             attempt.cancel()

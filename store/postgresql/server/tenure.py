@@ -16,7 +16,8 @@ from bus.errors import OwnershipLost, StoreError
 from bus.model.leadership import Candidate, Leader, Lease, Sighting
 
 from .election import PostgresqlElection
-from .leadership import count_standing_by, give_up
+from .leadership import STANDING_BY, STANDS_BY, give_up
+from .reader import Reader
 from .renewing import Renewing, steady_clock
 from .writer import Transaction, Writer
 
@@ -39,6 +40,8 @@ class PostgresqlTenure:
         self.before = before
         self._url = url
         self._lease = Lease(candidate, sent_at)
+        self.reader: Reader | None = None
+        """What may be asked about it, once the store is open."""
         self._writer: Writer | None = None
         self._reason: str | None = None
         self._wake = anyio.Event()
@@ -67,6 +70,10 @@ class PostgresqlTenure:
             with anyio.move_on_after(min(self._lease.over_at - now, _LOOK_SECONDS)):
                 await self._wake.wait()
 
+    async def standing_by(self) -> int:
+        """Return how many workers stand by."""
+        return 0 if self.reader is None else int((await self.reader.fetch(STANDING_BY, STANDS_BY))[0][0])
+
     async def release(self) -> int:
         """End the lease, after everything that was written; return how many workers stand by.
 
@@ -81,7 +88,7 @@ class PostgresqlTenure:
 
         async def operation(transaction: Transaction) -> int:
             await give_up(transaction.connection, self.leader.fence)
-            return await count_standing_by(transaction.connection)
+            return int(await transaction.connection.fetchval(STANDING_BY, STANDS_BY))
 
         if self._writer is not None:
             with suppress(StoreError):
