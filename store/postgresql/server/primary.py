@@ -14,7 +14,8 @@ import asyncpg
 
 from bus.errors import StoreFailed
 
-from .connecting import connect, is_lost, make_safe, shown
+from ...urls import shown
+from .connecting import connect, is_lost, make_safe
 
 __all__ = ["ATTEMPTS_MAX", "Primary"]
 
